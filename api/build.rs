@@ -1,0 +1,27 @@
+//! Compiles the schema in `proto/` with a pure-Rust compiler: no protoc to install.
+
+use std::error::Error;
+
+const FILES: &[&str] = &[
+    "proto/mesos/v1/mesos.proto",
+    "proto/mesos/v1/agent/agent.proto",
+    "proto/mesos/v1/allocator/allocator.proto",
+    "proto/mesos/v1/executor/executor.proto",
+    "proto/mesos/v1/maintenance/maintenance.proto",
+    "proto/mesos/v1/master/master.proto",
+    "proto/mesos/v1/quota/quota.proto",
+    "proto/mesos/v1/resource_provider/resource_provider.proto",
+    "proto/mesos/v1/scheduler/scheduler.proto",
+    "proto/meseta/internal.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let mut config = prost_build::Config::new();
+    // Maps in key order: what we write must not depend on a hash.
+    config.btree_map(["."]).bytes(["."]);
+    config.include_file("schema.rs");
+    config.compile_fds(descriptors)?;
+    Ok(())
+}
