@@ -1,0 +1,53 @@
+//! What someone wants. Commands come from HTTP, from agents, from timers; none is stored.
+
+use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation};
+use crate::allocator::Plan;
+use api::internal;
+use api::v1;
+
+/// What someone wants, with everything from the world that deciding it needs.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// SUBSCRIBE: a new framework, or a known one on a new stream. `connection` is the stream it will have.
+    Subscribe { connection: Connection, subscribe: v1::scheduler::call::Subscribe, framework_id: Option<String> },
+    /// Any other call of a framework, with the `Mesos-Stream-Id` of its request.
+    FrameworkCall { stream_id: Option<String>, call: v1::scheduler::Call },
+    /// The framework's stream ended.
+    FrameworkDisconnected { framework_id: String, connection: Connection },
+
+    /// An agent without an id.
+    RegisterAgent { connection: Connection, register: internal::Register },
+    /// An agent that returns with its log.
+    ResumeAgent { connection: Connection, resume: internal::Resume },
+    /// Messages of an agent in the order of their numbers.
+    AgentMessages { agent_id: String, connection: Connection, messages: Vec<internal::FromAgent> },
+    /// The agent's connection ended.
+    AgentDisconnected { agent_id: String, connection: Connection },
+
+    /// An operator's call that changes something or may be refused; reads are served from State.
+    OperatorCall { call: v1::master::Call },
+
+    /// This node leads since `term`: the first command of a leadership, its record has n = 0.
+    BecomeLeader { leader: Incarnation, cluster_id: String, version: String },
+    /// A master runs as this incarnation; every earlier one of the node is over.
+    StartMaster { master: Incarnation, address: String, version: String },
+    /// The leader misses this master, or it stops.
+    LoseMaster { master: Incarnation },
+    /// `State::next_deadline` has passed.
+    DeadlinePassed,
+    /// What the allocator proposes, computed from an older State.
+    MakeOffers { plan: Plan },
+    /// Ends a framework whatever its state (operator, failover timeout uses DeadlinePassed).
+    RemoveFramework { framework: FrameworkKey },
+    /// Ends an agent, for tests and operators.
+    RemoveAgent { agent: AgentKey },
+}
+
+/// Who is behind a command; part of the record. Frameworks and operators by principal, everyone by address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The authenticated principal, if there is one.
+    pub principal: Option<String>,
+    /// The address of the client.
+    pub peer: Option<String>,
+}

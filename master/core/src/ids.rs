@@ -1,0 +1,54 @@
+//! Names of things, dense where the log is long: a framework, an agent or an offer is a counter in State, moved by
+//! the event that uses it. On the wire each is prefixed by the cluster's id.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A framework, in the order of first subscription. On the wire `CLUSTER-0000`, unless the framework chose its own id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FrameworkKey(pub u32);
+
+/// An agent, in the order of registration. On the wire `CLUSTER-S0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AgentKey(pub u64);
+
+/// An offer. On the wire `CLUSTER-O0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OfferKey(pub u64);
+
+/// A task's id as its framework named it; unique within that framework.
+pub type TaskId = Arc<str>;
+
+/// An executor's id as its framework named it; unique within framework and agent.
+pub type ExecutorId = Arc<str>;
+
+/// A master, by the random id of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub u64);
+
+/// One life of a master process, random. What an incarnation held is lost with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct IncarnationId(pub u128);
+
+/// Which master, in which life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Incarnation {
+    /// The master's disk.
+    pub node: NodeId,
+    /// Its life.
+    pub id: IncarnationId,
+}
+
+/// A framework's event stream or an agent's connection: random, named by the master that holds it. A framework's is
+/// its `Mesos-Stream-Id`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ConnectionId(pub u128);
+
+/// A connection and the master on which it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Connection {
+    /// Who holds it.
+    pub at: Incarnation,
+    /// Which one.
+    pub id: ConnectionId,
+}

@@ -1,0 +1,49 @@
+//! Why someone may not have it. The core knows no HTTP: the server gives each kind its status. The texts are what
+//! clients of Mesos see and match on.
+
+/// A reason, with the sentence for the caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What kind of no it is.
+    pub kind: RefusalKind,
+    /// The stable name of the reason, as in metrics and explanations: `UnknownFramework`, ...
+    pub name: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The kinds of no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The call is malformed or names what is not there.
+    Invalid,
+    /// The caller may not, or is not connected.
+    Forbidden,
+    /// The named thing does not exist.
+    NotFound,
+    /// It contradicts what is.
+    Conflict,
+    /// Known to the protocol, not to this version.
+    NotImplemented,
+    /// A SUBSCRIBE that is answered on its stream by an ERROR event, after which the stream ends.
+    OnStream,
+    /// An agent must stop: the sentence is for its operator.
+    StopAgent,
+    /// An agent must forget its id and register anew.
+    RegisterAnew,
+    /// The caller's connection is not the current one: what it says no longer counts.
+    StaleConnection,
+}
+
+impl Refusal {
+    /// A refusal of this kind.
+    pub fn new(kind: RefusalKind, name: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal { kind, name, message: message.into() }
+    }
+
+    /// Malformed, or names what is not there.
+    pub fn invalid(name: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal::new(RefusalKind::Invalid, name, message)
+    }
+}

@@ -1,0 +1,67 @@
+//! The fold of all events so far: ordered persistent maps, so that a clone costs nothing and iteration is the same
+//! on every master. What decisions need is in compact domain types; the rest of a message stays in its protobuf
+//! encoding and is passed on unharmed.
+//!
+//! Every field changes by a named transition in these files, called by `fold` alone.
+
+pub mod agents;
+pub mod frameworks;
+pub mod offers;
+pub mod tasks;
+
+pub use agents::{Agent, AgentLiveness, Agents, Executor, GoneAgent, Order};
+pub use frameworks::{CompletedFramework, Framework, FrameworkStream, Frameworks, RoleFilter, RoleState};
+pub use offers::{Offer, Offers};
+pub use tasks::{PendingUpdate, Task, Tasks};
+
+use crate::ids::{Incarnation, NodeId};
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// What the cluster is, at one index of the log.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Prefix of every id on the wire; empty before the first leader.
+    pub cluster_id: Arc<str>,
+    /// The time of the last record, in milliseconds since the epoch. Never goes back.
+    pub at_ms: u64,
+    /// Who leads, since which term.
+    pub leader: Option<Leader>,
+    /// The masters by disk, each with its current life.
+    pub masters: OrdMap<NodeId, Arc<Master>>,
+    /// Live and completed frameworks.
+    pub frameworks: Frameworks,
+    /// Registered, unreachable and gone agents.
+    pub agents: Agents,
+    /// Outstanding offers.
+    pub offers: Offers,
+    /// Live and completed tasks, and their updates not yet acknowledged.
+    pub tasks: Tasks,
+}
+
+/// The leadership in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Leader {
+    /// Its Raft term.
+    pub term: u64,
+    /// Which master, in which life.
+    pub master: Incarnation,
+    /// When it began, in milliseconds since the epoch.
+    pub since_ms: u64,
+}
+
+/// A master as the log knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Master {
+    /// Its current life.
+    pub incarnation: Incarnation,
+    /// host:port for clients, agents and peers.
+    pub address: Arc<str>,
+    /// Its version of Meseta.
+    pub version: Arc<str>,
+    /// When this life began.
+    pub started_ms: u64,
+    /// False once the leader has missed it, or it said goodbye.
+    pub alive: bool,
+}
