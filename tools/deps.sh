@@ -55,14 +55,14 @@ if [ ! -f "$dir/librocksdb.a" ]; then
     total=$(wc -l < "$(find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -path '*librocksdb-sys*/rocksdb_lib_sources.txt' 2>/dev/null | head -n 1)" 2>/dev/null || echo 330)
     while kill -0 "$build" 2>/dev/null; do
       sleep 5
-      made=$(find "$dir/target" -path '*librocksdb-sys*' -name '*.o' 2>/dev/null | wc -l)
+      made=$( { find "$dir/target" -path '*librocksdb-sys*' -name '*.o' 2>/dev/null || true; } | wc -l)
       if [ -t 2 ]; then
         printf '\r    %d of about %d files, %d s ' "$made" "$total" $((SECONDS - start)) >&2
       elif [ $(( (SECONDS - start) / 5 % 12 )) = 0 ]; then
         printf '    %d of about %d files, %d s\n' "$made" "$total" $((SECONDS - start)) >&2
       fi
     done
-    [ -t 2 ] && echo >&2
+    if [ -t 2 ]; then echo >&2; fi
     wait "$build" || { tail -n 20 "$dir/build.log" >&2; say "RocksDB did not compile; all of it is in $dir/build.log"; exit 1; }
     cp "$(find "$dir/target" -path '*librocksdb-sys*' -name librocksdb.a | head -n 1)" "$dir/librocksdb.a.tmp"
     mv "$dir/librocksdb.a.tmp" "$dir/librocksdb.a"
