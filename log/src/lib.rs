@@ -1,1 +1,18 @@
-//! log
+//! The event log: what happened is written down here first; everything else is computed from it.
+//!
+//! - [`Record`]: events decided together, stored together, with who caused them. [`codec`] turns it into bytes.
+//! - [`Gate`]: which records of a replicated log take effect.
+//! - [`local`]: a log of one process: checksummed segments, one writer, batched fsync.
+//! - `raft` (feature `raft`): a log that a quorum of processes shares.
+//!
+//! This crate knows neither events nor commands of anybody: an event is a number, a version and bytes.
+
+pub mod codec;
+mod disk;
+pub mod local;
+mod record;
+
+pub use codec::{CodecError, decode_payload, encode_payload};
+pub use disk::Identity;
+pub use local::{LocalLog, read_local};
+pub use record::{Cause, Gate, Header, RawEvent, Record};

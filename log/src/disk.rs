@@ -1,0 +1,235 @@
+//! A log's folder: who it belongs to, who has it open, and how small files are replaced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::codec::CodecError;
+
+const IDENTITY: &str = "identity";
+const LOCK: &str = "lock";
+const MAGIC: &str = "event log";
+
+/// What a log's folder holds, so that no program takes another's for its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose log it is: a short word without white space.
+    pub kind: String,
+    /// Format of the folder. A program opens what is as old as its own version or older.
+    pub version: u32,
+}
+
+impl Identity {
+    /// A `kind` is a short word without white space.
+    pub fn new(kind: impl Into<String>, version: u32) -> Identity {
+        Identity { kind: kind.into(), version }
+    }
+}
+
+/// Why a log cannot be opened. Nothing was changed on the disk.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The operating system refused.
+    #[error("cannot {doing} {}", path.display())]
+    Io {
+        /// What was tried: a verb.
+        doing: &'static str,
+        /// File or folder.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no log in the folder.
+    #[error("there is no log in {}", dir.display())]
+    Missing {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Another process has the log open.
+    #[error("the log in {} is in use by another process", dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder is another program's, or another cluster's.
+    #[error("{} holds {found}, not {expected}", dir.display())]
+    OtherKind {
+        /// The folder.
+        dir: PathBuf,
+        /// What its identity says.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
+    /// The folder was written by a newer release.
+    #[error("the log in {} has format {found}, this release reads formats up to {supported}: use the newer release", dir.display())]
+    Newer {
+        /// The folder.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest format that can be opened.
+        supported: u32,
+    },
+    /// Bytes changed, or are gone, in the middle of what was acknowledged.
+    #[error("the log is damaged at index {index}, in {} ({why}): {remedy}", path.display())]
+    Damaged {
+        /// The first record that cannot be read.
+        index: u64,
+        /// The file that holds it, or should.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+        /// What an operator can do.
+        remedy: &'static str,
+    },
+    /// A file beside the records changed.
+    #[error("{} is damaged ({why}): {remedy}", path.display())]
+    DamagedFile {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+        /// What an operator can do.
+        remedy: &'static str,
+    },
+    /// The record is whole but this release cannot read it.
+    #[error("the record at index {index} cannot be read")]
+    Record {
+        /// Of the record.
+        index: u64,
+        /// The codec's reason.
+        #[source]
+        source: CodecError,
+    },
+    /// The storage engine refused.
+    #[error("cannot open the log in {}: {why}", dir.display())]
+    Storage {
+        /// The folder.
+        dir: PathBuf,
+        /// The engine's reason.
+        why: String,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn io<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
+        move |source| OpenError::Io { doing, path: path.to_owned(), source }
+    }
+}
+
+/// An exclusive claim on a folder, until dropped.
+#[derive(Debug)]
+pub(crate) struct DirLock {
+    _file: File,
+}
+
+/// Makes the folder if need be and claims it.
+pub(crate) fn claim(dir: &Path) -> Result<DirLock, OpenError> {
+    fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
+    let path = dir.join(LOCK);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(OpenError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(DirLock { _file: file }),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
+        Err(fs::TryLockError::Error(error)) => Err(OpenError::io("lock", &path)(error)),
+    }
+}
+
+/// The identity file: a line of text for the curious, and its fields by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct IdentityFile {
+    pub(crate) identity: Identity,
+    pub(crate) fields: Vec<(String, String)>,
+}
+
+impl IdentityFile {
+    #[cfg_attr(
+        not(feature = "raft"),
+        expect(dead_code, reason = "only a member of a quorum has more than kind and version")
+    )]
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
+        let mut text = format!("{MAGIC}\nkind {}\nversion {}\n", self.identity.kind, self.identity.version);
+        for (name, value) in &self.fields {
+            text += &format!("{name} {value}\n");
+        }
+        text += &format!("crc32 {:08x}\n", crc32fast::hash(text.as_bytes()));
+        replace(&dir.join(IDENTITY), text.as_bytes())
+    }
+
+    /// The folder's identity; `None` if it has none yet.
+    pub(crate) fn read(dir: &Path) -> Result<Option<IdentityFile>, OpenError> {
+        let path = dir.join(IDENTITY);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(OpenError::io("read", &path)(error)),
+        };
+        parse(&bytes).map(Some).map_err(|why| OpenError::DamagedFile {
+            path,
+            why: why.to_owned(),
+            remedy: "restore the folder from a copy, or move it away to start anew",
+        })
+    }
+
+    /// Refuses what `expected` cannot open.
+    pub(crate) fn check(&self, dir: &Path, expected: &Identity) -> Result<(), OpenError> {
+        if self.identity.kind != expected.kind {
+            let (found, expected) = (self.identity.kind.clone(), expected.kind.clone());
+            return Err(OpenError::OtherKind { dir: dir.to_owned(), found, expected });
+        }
+        if self.identity.version > expected.version {
+            let (found, supported) = (self.identity.version, expected.version);
+            return Err(OpenError::Newer { dir: dir.to_owned(), found, supported });
+        }
+        Ok(())
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<IdentityFile, &'static str> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "not text")?;
+    let at = text.rfind("crc32 ").ok_or("no checksum")?;
+    let crc = u32::from_str_radix(text[at + 6..].trim_end(), 16).map_err(|_| "no checksum")?;
+    if crc32fast::hash(&bytes[..at]) != crc {
+        return Err("wrong checksum");
+    }
+    let mut lines = text[..at].lines();
+    if lines.next() != Some(MAGIC) {
+        return Err("not an identity");
+    }
+    let mut fields: Vec<(String, String)> =
+        lines.filter_map(|line| line.split_once(' ')).map(|(name, value)| (name.into(), value.into())).collect();
+    let mut take = |name: &str| {
+        let at = fields.iter().position(|(field, _)| field == name)?;
+        Some(fields.remove(at).1)
+    };
+    let kind = take("kind").ok_or("no kind")?;
+    let version = take("version").and_then(|version| version.parse().ok()).ok_or("no version")?;
+    Ok(IdentityFile { identity: Identity { kind, version }, fields })
+}
+
+/// Writes a file so that after a crash either the old or the new content is there, whole.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes creations, renames and deletions in a folder durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
