@@ -1,1 +1,37 @@
-//! http
+//! HTTP as both daemons speak it: HTTP/1.1 and HTTP/2 (prior knowledge) on one port, bodies with limits, answers with
+//! the texts that Mesos's clients know, streams of records, routing by longest prefix, and the `/files` endpoints.
+//!
+//! A handler takes a [`Request`] and gives a [`Response`]; [`serve`] does the rest:
+//!
+//! ```no_run
+//! # async fn example() -> std::io::Result<()> {
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let (stop, stopped) = tokio::sync::watch::channel(false);
+//! api_http::serve(listener, |_request, _peer| async { api_http::empty(api_http::StatusCode::OK) }, stopped).await;
+//! # drop(stop); Ok(()) }
+//! ```
+
+mod body;
+mod files;
+mod query;
+mod reply;
+mod request;
+mod router;
+mod serve;
+
+pub use body::{Body, SendError, StreamSender, stream};
+pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX};
+pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+pub use hyper::body::Incoming;
+pub use query::Query;
+pub use reply::{
+    TEXT_PLAIN, accepts_gzip, bytes, empty, json, json_bytes, jsonp, method_not_allowed, not_found, streaming, text,
+};
+pub use request::{BODY_BYTES_MAX, ReadError, read_body};
+pub use router::Router;
+pub use serve::serve;
+
+/// What a client asks.
+pub type Request = http::Request<Incoming>;
+/// What it gets.
+pub type Response = http::Response<Body>;

@@ -1,0 +1,139 @@
+//! Bodies of answers: all at once, or a stream of which each item is one HTTP chunk.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::mpsc;
+
+/// Body of a [`crate::Response`].
+#[derive(Debug)]
+pub struct Body(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Full(Option<Bytes>),
+    Stream { items: mpsc::Receiver<Bytes>, left: Option<u64> },
+}
+
+impl Body {
+    /// Nothing.
+    pub fn empty() -> Body {
+        Body(Inner::Full(None))
+    }
+
+    /// All of it, with a Content-Length.
+    pub fn full(bytes: impl Into<Bytes>) -> Body {
+        let bytes = bytes.into();
+        Body(Inner::Full((!bytes.is_empty()).then_some(bytes)))
+    }
+
+    /// Takes the bytes out if they are all here; a stream stays as it is.
+    pub(crate) fn into_full(self) -> Result<Bytes, Body> {
+        match self.0 {
+            Inner::Full(bytes) => Ok(bytes.unwrap_or_default()),
+            Inner::Stream { .. } => Err(self),
+        }
+    }
+
+    /// A stream of which the length in bytes is known beforehand.
+    pub(crate) fn sized(self, bytes: u64) -> Body {
+        match self.0 {
+            Inner::Full(_) => self,
+            Inner::Stream { items, .. } => Body(Inner::Stream { items, left: Some(bytes) }),
+        }
+    }
+}
+
+/// The writing end of a [`stream`]. The stream ends when the last of its clones is dropped.
+#[derive(Clone, Debug)]
+pub struct StreamSender(mpsc::Sender<Bytes>);
+
+/// Why an item was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The client reads too slowly: as many items as the stream holds are waiting.
+    Full,
+    /// The client is gone.
+    Closed,
+}
+
+/// A body that is written while it is sent. Holds `capacity` items; each is exactly one HTTP/1.1 chunk, which some
+/// clients take for exactly one record.
+pub fn stream(capacity: usize) -> (StreamSender, Body) {
+    let (sender, items) = mpsc::channel(capacity);
+    (StreamSender(sender), Body(Inner::Stream { items, left: None }))
+}
+
+impl StreamSender {
+    /// Sends one item, waiting for room.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] if the client is gone.
+    pub async fn send(&self, item: Bytes) -> Result<(), SendError> {
+        // An empty chunk would end an HTTP/1.1 body.
+        if item.is_empty() {
+            return Ok(());
+        }
+        self.0.send(item).await.map_err(|_| SendError::Closed)
+    }
+
+    /// Sends one item if there is room.
+    ///
+    /// # Errors
+    /// Says whether the stream is full or its client gone.
+    pub fn try_send(&self, item: Bytes) -> Result<(), SendError> {
+        if item.is_empty() {
+            return Ok(());
+        }
+        self.0.try_send(item).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => SendError::Full,
+            mpsc::error::TrySendError::Closed(_) => SendError::Closed,
+        })
+    }
+
+    /// Waits until the client is gone.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
+    /// Whether the client is gone.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.0 {
+            Inner::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Inner::Stream { items, left } => items.poll_recv(cx).map(|item| {
+                let item = item?;
+                if let Some(left) = left {
+                    *left = left.saturating_sub(item.len() as u64);
+                }
+                Some(Ok(Frame::data(item)))
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Full(bytes) => bytes.is_none(),
+            Inner::Stream { left, .. } => *left == Some(0),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Inner::Stream { left: Some(left), .. } => SizeHint::with_exact(*left),
+            Inner::Stream { left: None, .. } => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The `/files` endpoints: browse, read and download below a table of virtual paths.
+//!
+//! What is served are sandboxes, which are written by strangers: `..` is refused, and a symbolic link may not lead
+//! out of the directory that was attached.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use crate::{Query, Response, empty, json, jsonp, stream, streaming, text};
+
+/// Most bytes that one read answers: 16 pages.
+pub const READ_BYTES_MAX: usize = 16 * 4096;
+const DOWNLOAD_CHUNK_BYTES: usize = 64 << 10;
+
+/// Virtual paths and the real files or directories behind them. Clones share the table.
+#[derive(Clone, Debug, Default)]
+pub struct FileTable(Arc<RwLock<BTreeMap<String, PathBuf>>>);
+
+/// Why a path is not served.
+#[derive(Debug)]
+pub enum FilesError {
+    /// Nothing is attached there, or it does not exist.
+    NotFound,
+    /// The path or what it names is not fit for the request.
+    Invalid(String),
+    /// The system refused.
+    Io(io::Error),
+}
+
+/// One file or directory of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Virtual path.
+    pub path: String,
+    /// Links to it.
+    pub nlink: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Last change, in seconds since 1970.
+    pub mtime_secs: i64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Name of the owner, or number where it has none.
+    pub user: String,
+    /// Name of the group, or number where it has none.
+    pub group: String,
+}
+
+impl FileTable {
+    /// Serves `real` as `path`.
+    pub fn attach(&self, path: &str, real: impl Into<PathBuf>) {
+        self.0.write().expect("no panic while holding the lock").insert(clean(path), real.into());
+    }
+
+    /// Serves `path` no longer.
+    pub fn detach(&self, path: &str) {
+        self.0.write().expect("no panic while holding the lock").remove(&clean(path));
+    }
+
+    /// Answers `/files/<endpoint>`; `None` if there is no such endpoint. Blocks on the disk: call it where that is
+    /// allowed, inside of a runtime (a download is sent by a task of its own).
+    pub fn answer(&self, endpoint: &str, query: &Query) -> Option<Response> {
+        let endpoint = endpoint.strip_suffix(".json").unwrap_or(endpoint);
+        let response = match endpoint {
+            "debug" => self.debug(),
+            "browse" | "read" | "download" => match query.get("path").filter(|path| !path.is_empty()) {
+                None => text(StatusCode::BAD_REQUEST, "Expecting 'path=value' in query.\n"),
+                Some(path) if endpoint == "browse" => answer(self.browse(path)),
+                Some(path) if endpoint == "read" => answer(self.read_query(path, query)),
+                Some(path) => self.download(path),
+            },
+            _ => return None,
+        };
+        Some(jsonp(response, query.get("jsonp")))
+    }
+
+    /// The entries of a directory, by name; none for a file.
+    ///
+    /// # Errors
+    /// A [`FilesError`].
+    pub fn list(&self, path: &str) -> Result<Vec<FileEntry>, FilesError> {
+        let real = self.resolve(path)?;
+        if !fs::metadata(&real)?.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&real)? {
+            let entry = entry?;
+            // A file that was removed meanwhile, or a link to nowhere, is not worth failing the others.
+            let Ok(metadata) = fs::metadata(entry.path()).or_else(|_| entry.metadata()) else { continue };
+            let path = format!("{}/{}", clean(path), entry.file_name().to_string_lossy());
+            entries.push(FileEntry::new(path, &metadata));
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    /// At most `length` (and [`READ_BYTES_MAX`]) bytes from `offset`, and the size of the file in bytes.
+    ///
+    /// # Errors
+    /// A [`FilesError`].
+    pub fn read(&self, path: &str, offset: u64, length: Option<usize>) -> Result<(Vec<u8>, u64), FilesError> {
+        let (file, metadata) = open(&self.resolve(path)?)?;
+        let size = metadata.len();
+        let length = length.unwrap_or(READ_BYTES_MAX).min(READ_BYTES_MAX).min(size.saturating_sub(offset) as usize);
+        let mut data = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            match file.read_at(&mut data[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        data.truncate(filled);
+        Ok((data, size))
+    }
+
+    /// The real path behind a virtual one.
+    fn resolve(&self, path: &str) -> Result<PathBuf, FilesError> {
+        let path = clean(path);
+        if Path::new(&path).components().any(|part| part == Component::ParentDir) {
+            return Err(FilesError::Invalid(format!("'{path}' leads out of its directory.\n")));
+        }
+        let table = self.0.read().expect("no panic while holding the lock");
+        let mut attached = path.as_str();
+        let (root, rest) = loop {
+            if let Some(root) = table.get(attached) {
+                break (root.clone(), path[attached.len()..].trim_start_matches('/'));
+            }
+            let (parent, _) = attached.rsplit_once('/').ok_or(FilesError::NotFound)?;
+            attached = parent;
+        };
+        drop(table);
+        let root = fs::canonicalize(root)?;
+        let real = if rest.is_empty() { root.clone() } else { fs::canonicalize(root.join(rest))? };
+        // After links were followed: what a task put into its sandbox must not show the machine behind it.
+        if real.starts_with(&root) { Ok(real) } else { Err(FilesError::NotFound) }
+    }
+
+    fn debug(&self) -> Response {
+        let table = self.0.read().expect("no panic while holding the lock");
+        json(&table.iter().map(|(path, real)| (path.clone(), json!(real.to_string_lossy()))).collect())
+    }
+
+    fn browse(&self, path: &str) -> Result<Response, FilesError> {
+        let entries = self.list(path)?.into_iter().map(|entry| {
+            json!({
+                "gid": entry.group, "mode": mode_text(entry.mode), "mtime": entry.mtime_secs as f64,
+                "nlink": entry.nlink, "path": entry.path, "size": entry.size, "uid": entry.user,
+            })
+        });
+        Ok(json(&entries.collect()))
+    }
+
+    fn read_query(&self, path: &str, query: &Query) -> Result<Response, FilesError> {
+        let number = |name: &str| match query.get(name) {
+            None | Some("") => Ok(None),
+            Some(value) => match value.parse::<i64>() {
+                Ok(number) if number >= -1 => Ok(Some(number)),
+                Ok(number) => Err(FilesError::Invalid(format!("Negative {name} provided: {number}.\n"))),
+                Err(error) => Err(FilesError::Invalid(format!("Failed to parse {name}: {error}.\n"))),
+            },
+        };
+        let (offset, length) = (number("offset")?.unwrap_or(-1), number("length")?);
+        let length = length.and_then(|length| usize::try_from(length).ok());
+        // Without an offset: where the end is, for clients that then follow the file.
+        let Ok(offset) = u64::try_from(offset) else {
+            let (_, size) = self.read(path, 0, Some(0))?;
+            return Ok(json(&json!({ "data": "", "offset": size })));
+        };
+        let (data, _) = self.read(path, offset, length)?;
+        Ok(json(&json!({ "data": String::from_utf8_lossy(&data), "offset": offset })))
+    }
+
+    fn download(&self, path: &str) -> Response {
+        let opened = self.resolve(path).and_then(|real| open(&real));
+        let (file, metadata) = match opened {
+            Err(FilesError::NotFound) => return crate::not_found(),
+            Err(error) => return error.response(),
+            Ok(opened) => opened,
+        };
+        let size = metadata.len();
+        let (sender, body) = stream(4);
+        tokio::spawn(async move {
+            let file = Arc::new(file);
+            let mut offset = 0;
+            while offset < size {
+                let (file, length) = (file.clone(), DOWNLOAD_CHUNK_BYTES.min((size - offset) as usize));
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut chunk = vec![0; length];
+                    file.read_exact_at(&mut chunk, offset).map(|()| chunk)
+                });
+                // A file that shrank meanwhile ends the connection: its Content-Length was already said.
+                let Ok(Ok(chunk)) = read.await else { return };
+                offset += chunk.len() as u64;
+                if sender.send(Bytes::from(chunk)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut response = streaming("application/octet-stream", body.sized(size));
+        let name =
+            clean(path).rsplit('/').next().unwrap_or_default().replace(|c: char| c.is_control() || c == ';', "_");
+        let disposition = HeaderValue::try_from(format!("attachment; filename={name}"));
+        let disposition = disposition.unwrap_or(HeaderValue::from_static("attachment"));
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
+        response
+    }
+}
+
+impl FilesError {
+    /// What to answer.
+    pub fn response(&self) -> Response {
+        match self {
+            FilesError::NotFound => {
+                let mut response = empty(StatusCode::NOT_FOUND);
+                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(crate::TEXT_PLAIN));
+                response
+            }
+            FilesError::Invalid(sentence) => text(StatusCode::BAD_REQUEST, sentence),
+            FilesError::Io(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}.\n")),
+        }
+    }
+}
+
+impl From<io::Error> for FilesError {
+    fn from(error: io::Error) -> FilesError {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FilesError::NotFound,
+            _ => FilesError::Io(error),
+        }
+    }
+}
+
+impl FileEntry {
+    fn new(path: String, metadata: &Metadata) -> FileEntry {
+        FileEntry {
+            path,
+            nlink: metadata.nlink(),
+            size: metadata.len(),
+            mtime_secs: metadata.mtime(),
+            mode: metadata.mode(),
+            user: name_of("/etc/passwd", metadata.uid()),
+            group: name_of("/etc/group", metadata.gid()),
+        }
+    }
+}
+
+fn answer(result: Result<Response, FilesError>) -> Response {
+    result.unwrap_or_else(|error| error.response())
+}
+
+/// Without double, trailing and missing first slashes.
+fn clean(path: &str) -> String {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".").fold(String::new(), |path, part| path + "/" + part)
+}
+
+fn open(real: &Path) -> Result<(File, Metadata), FilesError> {
+    // Not blocking: a named pipe in a sandbox would hold the thread until somebody writes to it.
+    const O_NONBLOCK: i32 = 0o4000;
+    let file = File::options().read(true).custom_flags(O_NONBLOCK).open(real)?;
+    let metadata = file.metadata()?;
+    match () {
+        () if metadata.is_dir() => Err(FilesError::Invalid("Cannot read a directory.\n".into())),
+        () if !metadata.is_file() => Err(FilesError::Invalid("Cannot read what is not a regular file.\n".into())),
+        () => Ok((file, metadata)),
+    }
+}
+
+/// As `ls -l` writes it.
+fn mode_text(mode: u32) -> String {
+    let kind = match mode & 0o170_000 {
+        0o040_000 => 'd',
+        0o120_000 => 'l',
+        0o010_000 => 'p',
+        0o140_000 => 's',
+        0o020_000 => 'c',
+        0o060_000 => 'b',
+        _ => '-',
+    };
+    let bit = |shift: u32, letter| if mode >> shift & 1 == 1 { letter } else { '-' };
+    std::iter::once(kind).chain((0..9).rev().map(|shift| bit(shift, ['x', 'w', 'r'][shift as usize % 3]))).collect()
+}
+
+/// The name that a file of colon-separated lines gives to a number, or the number.
+fn name_of(table: &str, id: u32) -> String {
+    let text = fs::read_to_string(table).unwrap_or_default();
+    let mut names = text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
+    });
+    names.next().unwrap_or_else(|| id.to_string())
+}

@@ -1,0 +1,67 @@
+//! Query strings and form bodies.
+
+use std::collections::BTreeMap;
+
+/// The parameters of a query string (or of an `application/x-www-form-urlencoded` body), decoded. Of a name given
+/// twice the last value counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query(BTreeMap<String, String>);
+
+impl Query {
+    /// Parses `a=1&b=x%20y`. What is not valid percent-encoding stays as it is; what is not UTF-8 is replaced.
+    pub fn parse(text: &str) -> Query {
+        let pairs = text.split(['&', ';']).filter(|pair| !pair.is_empty());
+        Query(
+            pairs
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode(name, true), decode(value, true))
+                })
+                .collect(),
+        )
+    }
+
+    /// The parameters of a request.
+    pub fn of<B>(request: &http::Request<B>) -> Query {
+        Query::parse(request.uri().query().unwrap_or_default())
+    }
+
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// Decodes `%xx`, and `+` as a space if `plus`.
+pub(crate) fn decode(text: &str, plus: bool) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = |offset: usize| bytes.get(at + offset).and_then(|byte| char::from(*byte).to_digit(16));
+        match (bytes[at], hex(1), hex(2)) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push((high * 16 + low) as u8);
+                at += 2;
+            }
+            (b'+', ..) if plus => decoded.push(b' '),
+            (byte, ..) => decoded.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_decoded_and_the_last_one_counts() {
+        let query = Query::parse("path=%2Fa+b&x&path=/c%zz&&n=%F0%9F%A6%80");
+        assert_eq!(query.get("path"), Some("/c%zz"));
+        assert_eq!(query.get("x"), Some(""));
+        assert_eq!(query.get("n"), Some("🦀"));
+        assert_eq!(query.get("y"), None);
+    }
+}
