@@ -1,6 +1,14 @@
 //! Compiles the schema in `proto/` with a pure-Rust compiler: no protoc to install.
 
+#[path = "build/json.rs"]
+mod json;
+#[path = "build/model.rs"]
+mod model;
+#[path = "build/names.rs"]
+mod names;
+
 use std::error::Error;
+use std::path::Path;
 
 const FILES: &[&str] = &[
     "proto/mesos/v1/mesos.proto",
@@ -17,7 +25,11 @@ const FILES: &[&str] = &[
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
     let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = std::env::var("OUT_DIR")?;
+    std::fs::write(Path::new(&out).join("wire.rs"), json::generate(&model::Model::new(&descriptors)))?;
     let mut config = prost_build::Config::new();
     // Maps in key order: what we write must not depend on a hash.
     config.btree_map(["."]).bytes(["."]);

@@ -1,13 +1,16 @@
 //! The wire and the vocabulary of Meseta, pure: the v1 schema of Apache Mesos with its protobuf and JSON forms,
 //! RecordIO, and the arithmetic of resources. No I/O, no clock.
 
+pub mod json;
+pub mod wire;
+
 /// The schema of Mesos's v1 API and of our own processes, generated from `proto/`.
 #[allow(missing_docs, rust_2018_idioms, unreachable_pub, clippy::all)]
 mod schema {
     include!(concat!(env!("OUT_DIR"), "/schema.rs"));
 }
 
-/// Mesos's v1 API: `api::v1::TaskInfo`, `api::v1::scheduler::Call`, ...
-pub use schema::mesos::v1;
 /// What our own processes say to each other: agents and masters, masters among themselves.
 pub use schema::meseta as internal;
+/// Mesos's v1 API: `api::v1::TaskInfo`, `api::v1::scheduler::Call`, ...
+pub use schema::mesos::v1;
