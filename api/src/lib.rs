@@ -2,7 +2,13 @@
 //! RecordIO, and the arithmetic of resources. No I/O, no clock.
 
 pub mod json;
+pub mod media;
+pub mod recordio;
+pub mod required;
 pub mod wire;
+
+pub use media::Media;
+pub use required::decode_protobuf;
 
 /// The schema of Mesos's v1 API and of our own processes, generated from `proto/`.
 #[allow(missing_docs, rust_2018_idioms, unreachable_pub, clippy::all)]

@@ -1,0 +1,236 @@
+//! The check that protobuf messages hold what the schema requires: the decoder fills what is missing with zeros.
+//!
+//! It walks the encoded bytes beside the schema's tables, and looks only into messages that require something.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::json::DEPTH_MAX;
+use crate::wire::{Field, Kind, Table, Wire};
+
+/// The full paths of required fields that `bytes`, an encoded `T`, lacks. Of bytes that are no message at all, the
+/// decoder says so, not this check.
+pub fn missing<T: Wire>(bytes: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(T::TABLE, bytes, "", DEPTH_MAX, &mut found);
+    found
+}
+
+/// Why bytes are not the protobuf message they should be. Its `Display` is the sentence that clients know from Mesos.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodeError {
+    /// The unqualified name of the message: `Call`.
+    pub message: &'static str,
+    /// Required fields that are missing, by their full paths; empty if the bytes are no such message.
+    pub missing: Vec<String>,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Failed to parse body into {} protobuf", self.message)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Reads a message from its protobuf form, with all that is required in it. Strings must be UTF-8, and messages not
+/// nested deeper than [`DEPTH_MAX`].
+pub fn decode_protobuf<T: Wire>(bytes: impl Into<Bytes>) -> Result<T, DecodeError> {
+    let bytes = bytes.into();
+    let fail = |missing| DecodeError { message: T::TABLE.name, missing };
+    // The clone shares the bytes; so do the message's own `bytes` fields.
+    let message = T::decode(bytes.clone()).map_err(|_| fail(vec![]))?;
+    match missing::<T>(&bytes) {
+        missing if missing.is_empty() => Ok(message),
+        missing => Err(fail(missing)),
+    }
+}
+
+fn walk(table: &'static Table, bytes: &[u8], path: &str, depth: usize, found: &mut Vec<String>) {
+    if !table.demanding || depth == 0 {
+        return;
+    }
+    let mut seen = 0u128;
+    let mut inner: Vec<(usize, Cow<'_, [u8]>)> = Vec::new();
+    let mut rest = bytes;
+    while let Some((number, value)) = next(&mut rest) {
+        let Some(index) = table.fields.iter().position(|field| field.number == number) else { continue };
+        let field = &table.fields[index];
+        match (&field.kind, value) {
+            // A number that the enum does not have counts as unknown, that is, as not there.
+            (Kind::Enum(name), Value::Number(value)) if name(value as i32).is_none() => continue,
+            (Kind::Message(inside) | Kind::Map(Some(inside)), Value::Bytes(value)) if inside.demanding => {
+                // What comes twice is merged, and joined bytes are how protobuf merges.
+                match inner.iter_mut().find(|(at, _)| *at == index && !field.repeated) {
+                    Some((_, before)) => before.to_mut().extend_from_slice(value),
+                    None => inner.push((index, Cow::Borrowed(value))),
+                }
+            }
+            _ => {}
+        }
+        seen |= 1 << index;
+    }
+    let absent = table.required & !seen;
+    for (index, field) in table.fields.iter().enumerate().filter(|(index, _)| absent >> index & 1 == 1) {
+        debug_assert!(index < 128);
+        found.push(format!("{path}{}", field.name));
+    }
+    inner.sort_by_key(|(index, _)| table.fields[*index].number);
+    let mut place = 0;
+    for (at, (index, value)) in inner.iter().enumerate() {
+        place = if at > 0 && inner[at - 1].0 == *index { place + 1 } else { 0 };
+        let field = &table.fields[*index];
+        match &field.kind {
+            Kind::Message(inside) => walk(inside, value, &inner_path(path, field, place), depth - 1, found),
+            Kind::Map(Some(inside)) => {
+                let mut entry: &[u8] = value;
+                let path = format!("{}value.", inner_path(path, field, place));
+                let mut held: &[u8] = &[];
+                while let Some((number, value)) = next(&mut entry) {
+                    if let (2, Value::Bytes(value)) = (number, value) {
+                        held = value;
+                    }
+                }
+                walk(inside, held, &path, depth - 1, found);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn inner_path(path: &str, field: &Field, place: usize) -> String {
+    if field.repeated { format!("{path}{}[{place}].", field.name) } else { format!("{path}{}.", field.name) }
+}
+
+enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+    Other,
+}
+
+/// The next field: its number and value. None at the end, and where the bytes are no protobuf.
+fn next<'a>(rest: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
+    let tag = varint(rest)?;
+    let number = u32::try_from(tag >> 3).ok()?;
+    let value = match tag & 7 {
+        0 => Value::Number(varint(rest)?),
+        1 => take(rest, 8).map(|_| Value::Other)?,
+        2 => {
+            let length = usize::try_from(varint(rest)?).ok()?;
+            Value::Bytes(take(rest, length)?)
+        }
+        3 => {
+            skip_group(rest)?;
+            Value::Other
+        }
+        5 => take(rest, 4).map(|_| Value::Other)?,
+        _ => return None,
+    };
+    Some((number, value))
+}
+
+/// Groups are not in the schema, but an unknown field may be one.
+fn skip_group(rest: &mut &[u8]) -> Option<()> {
+    let mut depth = 1usize;
+    while depth > 0 {
+        let tag = varint(rest)?;
+        match tag & 7 {
+            0 => drop(varint(rest)?),
+            1 => drop(take(rest, 8)?),
+            2 => {
+                let length = usize::try_from(varint(rest)?).ok()?;
+                take(rest, length)?;
+            }
+            3 => depth += 1,
+            4 => depth -= 1,
+            5 => drop(take(rest, 4)?),
+            _ => return None,
+        }
+    }
+    Some(())
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(taken)
+}
+
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for (place, byte) in rest.iter().enumerate().take(10) {
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            *rest = &rest[place + 1..];
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::v1;
+
+    /// `path` of LIST_FILES is left out by encoding the call without it.
+    #[test]
+    fn paths_of_what_is_missing() {
+        // type LIST_FILES, list_files { }
+        let list_files = v1::master::call::Type::ListFiles as u8;
+        assert_eq!(missing::<v1::master::Call>(&[0x08, list_files, 0x22, 0x00]), ["list_files.path"]);
+        assert_eq!(missing::<v1::TaskInfo>(&[]), ["name", "task_id", "agent_id"]);
+        // A list, and a message inside an item: task_infos { name: "x" }.
+        let launch = [0x0a, 3, 0x0a, 1, b'x'];
+        assert_eq!(
+            missing::<v1::offer::operation::Launch>(&launch),
+            ["task_infos[0].task_id", "task_infos[0].agent_id"]
+        );
+    }
+
+    #[test]
+    fn a_message_in_two_pieces_is_one() {
+        // master_info: id in one piece, ip and port in the other.
+        let pieces = [0x0a, 3, 0x0a, 1, b'i', 0x0a, 4, 0x10, 1, 0x18, 2];
+        assert_eq!(missing::<v1::master::response::GetMaster>(&pieces), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whole_messages_pass() {
+        let task = v1::TaskInfo { name: "t".into(), ..Default::default() };
+        let decoded: v1::TaskInfo = decode_protobuf(task.encode_to_vec()).expect("whole");
+        assert_eq!(decoded, task);
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        let error = decode_protobuf::<v1::master::Call>(&b"{\"type\":\"GET_VERSION\"}"[..]).expect_err("JSON");
+        assert_eq!(error.to_string(), "Failed to parse body into Call protobuf");
+        let error = decode_protobuf::<v1::TaskInfo>(&b""[..]).expect_err("empty");
+        assert_eq!(error.missing, ["name", "task_id", "agent_id"]);
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error() {
+        let mut id = vec![0x0a, 1, b'c'];
+        for _ in 0..100_000 {
+            let mut outer = vec![0x0a, 1, b'c', 0x12];
+            let mut length = id.len();
+            while length >= 0x80 {
+                outer.push(length as u8 | 0x80);
+                length >>= 7;
+            }
+            outer.push(length as u8);
+            if outer.len() + id.len() > 2_000 {
+                break;
+            }
+            outer.extend_from_slice(&id);
+            id = outer;
+        }
+        assert!(decode_protobuf::<v1::ContainerId>(id).is_err());
+    }
+}
