@@ -1,2 +1,91 @@
-//! cli
-fn main() {}
+//! `meseta`: the operator's and the user's command line. Talks to masters over HTTP as any client would.
+//!
+//! Exit codes: 0 done; 1 it failed, with one sentence on stderr; 2 the command line is wrong; 130 interrupted.
+
+mod error;
+mod execute;
+mod flags;
+mod http;
+mod launch;
+mod local;
+mod port;
+mod process;
+mod read;
+mod table;
+
+use std::process::ExitCode;
+
+use error::Error;
+
+const HELP: &str = "\
+meseta: the command line of the Meseta cluster manager
+
+Usage: meseta COMMAND [--flag=value ...]
+
+Commands:
+  local        start a whole cluster on this machine; Ctrl-C stops it
+  execute      run one task, follow its states, exit with its result
+  state        the cluster at a glance
+  agents       the agents and what they have
+  frameworks   the frameworks and what they use
+  tasks        the tasks and their states
+  roles        the roles and what they use
+
+meseta COMMAND --help tells a command's flags.
+";
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let command = words.next();
+    let words: Vec<String> = words.collect();
+    match run(command.as_deref(), &words) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("meseta: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Option<&str>, words: &[String]) -> Result<ExitCode, Error> {
+    let reads = ["state", "agents", "frameworks", "tasks", "roles"];
+    match command {
+        None | Some("help" | "--help" | "-h") => print_help(HELP),
+        Some("--version" | "version") => print_help(concat!("meseta ", env!("CARGO_PKG_VERSION"), "\n")),
+        Some("local") => match flags::parse(local::FLAGS, words)? {
+            flags::Parsed::Help => print_help(&flags::help("local", local::ABOUT, local::FLAGS)),
+            flags::Parsed::Flags(flags) => in_runtime(local::run(flags)),
+        },
+        Some("execute") => match flags::parse(execute::FLAGS, words)? {
+            flags::Parsed::Help => print_help(&flags::help("execute", execute::ABOUT, execute::FLAGS)),
+            flags::Parsed::Flags(flags) => in_runtime(execute::run(flags)),
+        },
+        Some(name) if reads.contains(&name) => match flags::parse(read::FLAGS, words)? {
+            flags::Parsed::Help => print_help(&flags::help(name, read::about(name), read::FLAGS)),
+            flags::Parsed::Flags(flags) => in_runtime(read::run(name, flags)),
+        },
+        Some(name) => {
+            let known = reads.into_iter().chain(["local", "execute", "help"]);
+            let hint = flags::nearest(name, known).map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
+            Err(Error::Usage(format!("there is no command '{name}'{hint} (meseta help lists them)")))
+        }
+    }
+}
+
+fn print_help(text: &str) -> Result<ExitCode, Error> {
+    say(text);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread: `local` starts its children from it, and they are told when that thread ends.
+fn in_runtime(work: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Error::Failed(format!("cannot start: {error}")))?.block_on(work)
+}
+
+/// Prints; whoever stopped reading (`meseta tasks | head`) is not told more.
+pub(crate) fn say(text: &str) {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}

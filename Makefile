@@ -1,0 +1,39 @@
+# Every target is a line or two; what takes more is a script in tools/. Nothing needs root except installing packages.
+#
+# Compiled things live outside the clone, so that a second clone does not start from nothing.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MESETA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meseta
+CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
+export MESETA_CACHE CARGO_TARGET_DIR
+SEED ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help deps demo test check fix bench sim bless
+
+help: ## What can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
+
+deps: ## Install what is missing, and compile RocksDB once for this machine
+	@tools/deps.sh test >/dev/null
+
+demo: ## A cluster, a job, a leader killed in the middle, and the log replayed (KEEP=1 keeps the cluster)
+	@tools/demo.sh
+
+test: ## Everything that CI runs
+	@tools/test.sh test
+
+check: ## The same without installing anything; never writes to the tree
+	@tools/test.sh check
+
+fix: ## Rewrite what tools can rewrite: lints, then format
+	@. tools/env.sh; cargo clippy --fix --allow-dirty --allow-staged --workspace --all-targets; cargo fmt --all
+
+bench: ## Measure, print a table, write bench.json
+	@tools/bench.sh
+
+sim: ## The simulations, from one seed: make sim SEED=8471
+	@. tools/env.sh; MESETA_SEED=$(SEED) cargo test --release --workspace sim -- --nocapture
+
+bless: ## Accept what the tests found as what they expect; read the diff before you commit it
+	@. tools/env.sh; UPDATE_EXPECT=1 cargo test --workspace

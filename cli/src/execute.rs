@@ -1,0 +1,375 @@
+//! `meseta execute`: a scheduler for one task. Subscribes, accepts one offer, follows the task to its end.
+//!
+//! It outlives the master it talks to: when its stream ends it subscribes again, at any master of the list, and asks
+//! for the task's state.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::error::Error;
+use crate::flags::{self, Flag, Flags};
+use crate::http::{self, Request};
+use crate::launch;
+use crate::say;
+
+pub(crate) const ABOUT: &str = "Run one task, follow its states, exit with its result: 0 when it finished, else 1.";
+
+pub(crate) const FLAGS: &[Flag] = &[
+    flags::value("master", "HOST:PORT", "a master, or several with commas; any will do (required)"),
+    flags::value("name", "NAME", "the task's name, and its id (required unless --task is given)"),
+    flags::value("command", "COMMAND", "what to run (required unless --task is given)"),
+    flags::boolean("shell", "whether a shell runs the command (default: yes); if not, its words are its arguments"),
+    flags::value("resources", "RESOURCES", "what it needs (default: cpus:1;mem:128)"),
+    flags::value("env", "JSON", "environment, as a JSON object of strings"),
+    flags::value("role", "ROLE", "the role to run in (default: *)"),
+    flags::value("user", "USER", "who runs it (default: who you are)"),
+    flags::value("task", "FILE", "a TaskInfo as JSON, instead of the flags above; or file:///path"),
+    flags::value("kill_after", "DURATION", "kill the task after this long, e.g. 30secs"),
+    flags::value("framework_name", "NAME", "how the framework is called (default: meseta execute)"),
+    flags::boolean("checkpoint", "accepted as mesos-execute's; tasks survive an agent's restart either way"),
+    flags::boolean("json", "print each status as one JSON object instead of a line"),
+];
+
+/// Subscribing again may take as long as an election on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) async fn run(flags: Flags) -> Result<ExitCode, Error> {
+    let mut execution = Execution::new(&flags)?;
+    let outcome = tokio::select! {
+        outcome = execution.follow() => outcome,
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("meseta: interrupted: ending the task");
+            execution.teardown().await;
+            return Ok(ExitCode::from(130));
+        }
+    };
+    // The task is at its end, or will never start: nothing of this framework should stay.
+    execution.teardown().await;
+    let status = outcome?;
+    Ok(if status["state"] == "TASK_FINISHED" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Execution {
+    masters: Vec<String>,
+    task: Value,
+    framework_info: Value,
+    framework_id: Option<String>,
+    stream_id: Option<String>,
+    /// Who answered SUBSCRIBE: calls go there.
+    at: Vec<String>,
+    /// An ACCEPT was sent, and it was not heard that it failed.
+    launched: bool,
+    seen_update: bool,
+    last_state: String,
+    kill_at: Option<Instant>,
+    kill_after: Option<Duration>,
+    as_json: bool,
+}
+
+/// What the task of reading the stream hands over.
+type Events = mpsc::Receiver<Value>;
+
+impl Execution {
+    fn new(flags: &Flags) -> Result<Self, Error> {
+        let masters = http::addresses(flags.required("master")?)?;
+        let task = match flags.get("task") {
+            Some(file) => task_from_file(file)?,
+            None => task_from_flags(flags)?,
+        };
+        let user = flags.get("user").map_or_else(own_user, str::to_owned);
+        let mut framework_info = json!({
+            "user": user,
+            "name": flags.get("framework_name").unwrap_or("meseta execute"),
+            // So that the task lives on while we look for another master.
+            "failover_timeout": PATIENCE.as_secs_f64(),
+            "checkpoint": flags.is_set("checkpoint"),
+        });
+        if let Some(role) = flags.get("role") {
+            framework_info["role"] = json!(role);
+        }
+        let kill_after = flags.get("kill_after").map(|text| launch::duration_ms("kill_after", text)).transpose()?;
+        Ok(Self {
+            masters,
+            task,
+            framework_info,
+            framework_id: None,
+            stream_id: None,
+            at: Vec::new(),
+            launched: false,
+            seen_update: false,
+            last_state: String::new(),
+            kill_at: None,
+            kill_after: kill_after.map(Duration::from_millis),
+            as_json: flags.is_set("json"),
+        })
+    }
+
+    /// Until the task's terminal status.
+    async fn follow(&mut self) -> Result<Value, Error> {
+        let mut events = self.subscribe().await?;
+        let mut silence = Duration::from_secs(60);
+        loop {
+            let kill_at = self.kill_at;
+            let event = tokio::select! {
+                event = timeout(silence, events.recv()) => event.ok().flatten(),
+                () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
+                    self.kill_at = None;
+                    self.call(json!({"type": "KILL", "kill": {"task_id": self.task["task_id"]}})).await?;
+                    continue;
+                }
+            };
+            let Some(event) = event else {
+                eprintln!("meseta: lost the master at {}: subscribing again", self.at.join(", "));
+                events = self.subscribe().await?;
+                continue;
+            };
+            match event["type"].as_str().unwrap_or_default() {
+                "SUBSCRIBED" => {
+                    if let Some(seconds) = event["subscribed"]["heartbeat_interval_seconds"].as_f64() {
+                        silence = Duration::from_secs_f64(seconds.clamp(1.0, 600.0) * 4.0);
+                    }
+                    if self.launched {
+                        let task = json!({"task_id": self.task["task_id"]});
+                        self.call(json!({"type": "RECONCILE", "reconcile": {"tasks": [task]}})).await?;
+                    }
+                }
+                "OFFERS" => self.offers(&event["offers"]["offers"]).await?,
+                "UPDATE" => {
+                    if let Some(terminal) = self.update(&event["update"]["status"]).await? {
+                        return Ok(terminal);
+                    }
+                }
+                "ERROR" => {
+                    let message = event["error"]["message"].as_str().unwrap_or("no reason").to_owned();
+                    // The framework is over: there is nothing left to tear down.
+                    self.stream_id = None;
+                    return Err(Error::Failed(format!("the master ended this framework: {message}")));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn subscribe(&mut self) -> Result<Events, Error> {
+        let mut info = self.framework_info.clone();
+        let mut call = json!({"type": "SUBSCRIBE"});
+        if let Some(id) = &self.framework_id {
+            info["id"] = json!({"value": id});
+            call["framework_id"] = json!({"value": id});
+        }
+        call["subscribe"] = json!({"framework_info": info});
+        let request = Request { path: "/api/v1/scheduler".into(), body: Some(call.to_string()), stream_id: None };
+        let start = Instant::now();
+        // The first time a wrong address should be told at once; later, masters may be electing.
+        let patience = if self.framework_id.is_some() { PATIENCE } else { Duration::from_secs(10) };
+        let answer = loop {
+            let problem = match http::send(&self.masters, &request).await {
+                Ok(answer) if answer.status() == 200 => break answer,
+                Ok(answer) if answer.status() == 503 => answer.text().await.err(),
+                Ok(answer) => return Err(answer.text().await.err().unwrap_or_else(|| unexpected("SUBSCRIBE"))),
+                Err(error) => Some(error),
+            };
+            if start.elapsed() > patience {
+                return Err(problem.unwrap_or_else(|| unexpected("SUBSCRIBE")));
+            }
+            // The first of the list may be the one that is gone.
+            self.masters.rotate_left(1);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        };
+        let stream_id = answer.inner.headers().get("mesos-stream-id").and_then(|value| value.to_str().ok());
+        self.stream_id = stream_id.map(str::to_owned);
+        self.at = vec![answer.address.clone()];
+        let (sender, mut events) = mpsc::channel(64);
+        tokio::spawn(read_events(answer.inner.into_body(), sender));
+        let first = timeout(PATIENCE, events.recv()).await.ok().flatten();
+        let first = first.ok_or_else(|| Error::Failed("the master ended the stream at once".into()))?;
+        if let Some(id) = first["subscribed"]["framework_id"]["value"].as_str() {
+            self.framework_id = Some(id.to_owned());
+        }
+        // Handled like any other event, in its place.
+        let (sender, all) = mpsc::channel(64);
+        tokio::spawn(async move {
+            let mut next = Some(first);
+            while let Some(event) = next {
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+                next = events.recv().await;
+            }
+        });
+        Ok(all)
+    }
+
+    async fn offers(&mut self, offers: &Value) -> Result<(), Error> {
+        let wanted = self.task["resources"].as_array().cloned().unwrap_or_default();
+        let mut declined = Vec::new();
+        for offer in offers.as_array().map_or(&[][..], Vec::as_slice) {
+            if self.launched || !launch::fits(&wanted, offer) {
+                declined.push(offer["id"].clone());
+                continue;
+            }
+            self.task["agent_id"] = offer["agent_id"].clone();
+            self.launched = true;
+            let operation = json!({"type": "LAUNCH", "launch": {"task_infos": [self.task]}});
+            let accept = json!({"offer_ids": [offer["id"]], "operations": [operation]});
+            self.call(json!({"type": "ACCEPT", "accept": accept})).await?;
+        }
+        if !declined.is_empty() {
+            // Once the task is placed nothing more is wanted; before that, look again soon.
+            let refuse = if self.launched { 3600.0 } else { 5.0 };
+            let decline = json!({"offer_ids": declined, "filters": {"refuse_seconds": refuse}});
+            self.call(json!({"type": "DECLINE", "decline": decline})).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the user, acknowledges, and gives the status back if it is the last.
+    async fn update(&mut self, status: &Value) -> Result<Option<Value>, Error> {
+        if status["task_id"] != self.task["task_id"] {
+            return Ok(None);
+        }
+        if status["uuid"].is_string() {
+            let acknowledge =
+                json!({"agent_id": status["agent_id"], "task_id": status["task_id"], "uuid": status["uuid"]});
+            self.call(json!({"type": "ACKNOWLEDGE", "acknowledge": acknowledge})).await?;
+        }
+        let state = status["state"].as_str().unwrap_or_default().to_owned();
+        let reconciled = status["reason"] == "REASON_RECONCILIATION";
+        if reconciled && !self.seen_update && state == "TASK_LOST" {
+            // The master that was asked to launch it ended before it did: the next offer will do.
+            self.launched = false;
+            self.call(json!({"type": "REVIVE"})).await?;
+            return Ok(None);
+        }
+        self.seen_update |= !reconciled;
+        if state != self.last_state {
+            self.tell(status, &state);
+            self.last_state.clone_from(&state);
+        }
+        if state == "TASK_RUNNING" && self.kill_at.is_none() {
+            self.kill_at = self.kill_after.take().map(|after| Instant::now() + after);
+        }
+        let terminal = [
+            "TASK_FINISHED",
+            "TASK_FAILED",
+            "TASK_KILLED",
+            "TASK_ERROR",
+            "TASK_LOST",
+            "TASK_DROPPED",
+            "TASK_GONE",
+            "TASK_GONE_BY_OPERATOR",
+        ];
+        Ok(terminal.contains(&state.as_str()).then(|| status.clone()))
+    }
+
+    fn tell(&self, status: &Value, state: &str) {
+        if self.as_json {
+            return say(&format!("{status}\n"));
+        }
+        let task = status["task_id"]["value"].as_str().unwrap_or_default();
+        let mut line = format!("{task}: {state}");
+        if let Some(agent) = status["agent_id"]["value"].as_str() {
+            line.push_str(&format!(" on {agent}"));
+        }
+        if let Some(message) = status["message"].as_str().filter(|message| !message.is_empty()) {
+            line.push_str(&format!(" ({message})"));
+        }
+        say(&format!("{line}\n"));
+    }
+
+    /// A call whose failure is repaired by subscribing again; only a refusal is an error.
+    async fn call(&self, mut call: Value) -> Result<(), Error> {
+        call["framework_id"] = json!({"value": self.framework_id});
+        let request = Request {
+            path: "/api/v1/scheduler".into(),
+            body: Some(call.to_string()),
+            stream_id: self.stream_id.clone(),
+        };
+        let answer = match http::send(&self.at, &request).await {
+            Ok(answer) if answer.status() != 503 => answer,
+            // The master went away: the stream ends too, and what was asked is found out by RECONCILE.
+            Ok(_) | Err(_) => return Ok(()),
+        };
+        match answer.text().await {
+            // An older stream's id: the end of that stream is on its way to us.
+            Err(Error::Refused { status: 400, message, .. }) if message.contains("stream ID") => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn teardown(&mut self) {
+        if self.stream_id.is_some() && self.framework_id.is_some() {
+            // Nothing can be done about a failure: the failover timeout ends the framework then.
+            let _ = timeout(Duration::from_secs(10), self.call(json!({"type": "TEARDOWN"}))).await;
+        }
+    }
+}
+
+/// Cuts the stream into records and hands them over, until either side ends.
+async fn read_events(mut body: hyper::body::Incoming, events: mpsc::Sender<Value>) {
+    let mut buffer: Vec<u8> = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let length = std::str::from_utf8(&buffer[..end]).ok().and_then(|text| text.parse::<usize>().ok());
+            let Some(length) = length else { return };
+            if buffer.len() < end + 1 + length {
+                break;
+            }
+            let event = serde_json::from_slice(&buffer[end + 1..end + 1 + length]);
+            buffer.drain(..end + 1 + length);
+            let Ok(event) = event else { return };
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn task_from_flags(flags: &Flags) -> Result<Value, Error> {
+    let name = flags.required("name")?;
+    let text = flags.required("command")?;
+    let mut command = if flags.get("shell").is_none_or(|shell| shell == "true") {
+        json!({"shell": true, "value": text})
+    } else {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        json!({"shell": false, "value": words.first(), "arguments": words})
+    };
+    if let Some(env) = flags.get("env") {
+        let wrong = |_| Error::Usage("--env is not a JSON object of strings".into());
+        let env: std::collections::BTreeMap<String, String> = serde_json::from_str(env).map_err(wrong)?;
+        let variables: Vec<Value> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        command["environment"] = json!({"variables": variables});
+    }
+    let resources = launch::resources(flags.get("resources").unwrap_or("cpus:1;mem:128"))?;
+    Ok(json!({"name": name, "task_id": {"value": name}, "command": command, "resources": resources}))
+}
+
+fn task_from_file(file: &str) -> Result<Value, Error> {
+    let text = if file.trim_start().starts_with('{') {
+        file.to_owned()
+    } else {
+        let path = file.strip_prefix("file://").unwrap_or(file);
+        std::fs::read_to_string(path).map_err(|error| Error::Usage(format!("--task: {path}: {error}")))?
+    };
+    let task: Value =
+        serde_json::from_str(&text).map_err(|error| Error::Usage(format!("--task is not JSON: {error}")))?;
+    if task["task_id"]["value"].as_str().is_none() || task["name"].as_str().is_none() {
+        return Err(Error::Usage("--task needs at least name and task_id".into()));
+    }
+    Ok(task)
+}
+
+fn own_user() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
+    user.map_or_else(|| "root".to_owned(), |user| user.name)
+}
+
+fn unexpected(call: &str) -> Error {
+    Error::Failed(format!("{call} got an answer that is not one"))
+}

@@ -1,0 +1,317 @@
+//! `meseta local`: a whole cluster of real processes on this machine, found beside this program.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::error::Error;
+use crate::flags::{self, Flag, Flags};
+use crate::http::{self, Request};
+use crate::port::Port;
+use crate::process;
+use crate::say;
+
+pub(crate) const ABOUT: &str = "\
+Start a whole cluster of real processes on this machine, and print its addresses.
+Ctrl-C or SIGTERM stops all of it.";
+
+pub(crate) const FLAGS: &[Flag] = &[
+    flags::value("masters", "N", "how many masters: 1 alone, 3 or 5 as a quorum (default: 1)"),
+    flags::value("agents", "N", "how many agents (default: 1)"),
+    flags::value(
+        "port",
+        "P",
+        "masters listen on P and the ports after it, then agents (default: 5050);\n0: any free ports",
+    ),
+    flags::value(
+        "work_dir",
+        "DIR",
+        "where everything is kept, and found again by a later start\n(default: a new folder, removed at the end)",
+    ),
+    flags::value(
+        "resources",
+        "RESOURCES",
+        "what each agent has, e.g. cpus:4;mem:4096 (default: what this machine has)",
+    ),
+];
+
+/// A cluster that takes longer than this to start will not.
+const START: Duration = Duration::from_secs(60);
+/// What has not stopped by then is killed.
+const STOP: Duration = Duration::from_secs(20);
+
+struct Member {
+    name: String,
+    program: &'static str,
+    address: SocketAddr,
+    work_dir: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+    _port: Option<Port>,
+}
+
+pub(crate) async fn run(flags: Flags) -> Result<ExitCode, Error> {
+    let masters = flags.number("masters", 1)?;
+    let agents = flags.number("agents", 1)?;
+    if masters.is_multiple_of(2) {
+        return Err(Error::Usage(format!("--masters={masters}: an odd number of masters makes a quorum")));
+    }
+    // Before anything is started, so that no Ctrl-C is missed.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("cannot watch signals", &error))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("cannot watch signals", &error))?;
+    let folder = Folder::of(flags.get("work_dir"))?;
+    let mut cluster = Cluster { members: members(&flags, masters, agents, &folder.path)?, folder };
+    let outcome = tokio::select! {
+        outcome = cluster.run(&flags) => outcome,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    };
+    say("stopping\n");
+    cluster.stop().await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+struct Cluster {
+    members: Vec<Member>,
+    folder: Folder,
+}
+
+/// Where it all is; a folder of our own making is removed with it.
+struct Folder {
+    path: PathBuf,
+    ours: bool,
+}
+
+impl Folder {
+    fn of(flag: Option<&str>) -> Result<Self, Error> {
+        if let Some(path) = flag {
+            fs::create_dir_all(path).map_err(|error| failed(&format!("--work_dir={path}"), &error))?;
+            let path = fs::canonicalize(path).map_err(|error| failed(&format!("--work_dir={path}"), &error))?;
+            return Ok(Self { path, ours: false });
+        }
+        let path = nix::unistd::mkdtemp(&std::env::temp_dir().join("meseta-local-XXXXXX"));
+        let path = path.map_err(|error| failed("cannot make a temporary folder", &error.into()))?;
+        Ok(Self { path, ours: true })
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.ours {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+fn members(flags: &Flags, masters: u16, agents: u16, folder: &Path) -> Result<Vec<Member>, Error> {
+    let first = flags.number("port", 5050)?;
+    if first != 0 && first.checked_add(masters + agents).is_none() {
+        return Err(Error::Usage(format!("--port={first} leaves no room for {} ports", masters + agents)));
+    }
+    let kinds =
+        (0..masters).map(|n| ("meseta-master", "master", n)).chain((0..agents).map(|n| ("meseta-agent", "agent", n)));
+    let mut members = Vec::new();
+    for (place, (program, kind, number)) in (0..).zip(kinds) {
+        let port = match first {
+            0 => Some(Port::reserve().map_err(|error| failed("no free port", &error))?),
+            _ => None,
+        };
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let address = port.as_ref().map_or_else(|| SocketAddr::new(loopback, first + place), |port| port.address);
+        let name = format!("{kind}-{number}");
+        let (work_dir, log) = (folder.join(&name), folder.join(format!("{name}.log")));
+        members.push(Member { name, program, address, work_dir, log, child: None, _port: port });
+    }
+    Ok(members)
+}
+
+impl Cluster {
+    /// Starts everything, says where it is, and reports members that die. Ends only with an error.
+    async fn run(&mut self, flags: &Flags) -> Result<(), Error> {
+        let list = self.addresses("meseta-master").join(",");
+        let several = self.members.iter().filter(|member| member.program == "meseta-master").count() > 1;
+        for member in &mut self.members {
+            let mut words = Vec::new();
+            if member.program == "meseta-agent" {
+                words.push(format!("--master={list}"));
+                words.extend(flags.get("resources").map(|resources| format!("--resources={resources}")));
+            } else if several {
+                words.push(format!("--masters={list}"));
+            }
+            member.start(&words)?;
+        }
+        self.write_index()?;
+        self.wait_ready().await?;
+        say(&format!(
+            "masters   {list}\nagents    {}\nlogs      {}\n\nmeseta state --master={}\nCtrl-C stops everything.\n",
+            self.addresses("meseta-agent").join(","),
+            self.folder.path.join("*.log").display(),
+            self.members[0].address,
+        ));
+        loop {
+            if let Some(report) = self.dead() {
+                eprintln!("meseta: {report}");
+                if !self.members.iter().any(|member| member.program == "meseta-master" && member.child.is_some()) {
+                    return Err(Error::Failed("no master is left".into()));
+                }
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// `cluster.json`: the members with their addresses and pids, for scripts.
+    fn write_index(&self) -> Result<(), Error> {
+        let members: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| {
+                json!({"name": member.name, "program": member.program, "address": member.address.to_string(),
+                    "pid": member.child.as_ref().and_then(Child::id), "work_dir": member.work_dir, "log": member.log})
+            })
+            .collect();
+        let path = self.folder.path.join("cluster.json");
+        fs::write(&path, format!("{}\n", json!({"members": members}))).map_err(|error| failed("cluster.json", &error))
+    }
+
+    /// Until a leader is known and counts every agent as active; an early death ends the wait.
+    async fn wait_ready(&mut self) -> Result<(), Error> {
+        let masters = self.addresses("meseta-master");
+        let agents = self.addresses("meseta-agent").len();
+        let start = Instant::now();
+        loop {
+            if let Some(report) = self.dead() {
+                return Err(Error::Failed(report));
+            }
+            let request = Request { path: "/master/slaves".into(), body: None, stream_id: None };
+            if let Ok(Ok(answer)) = timeout(Duration::from_secs(2), http::send(&masters, &request)).await
+                && answer.status() == 200
+                && let Ok(text) = answer.text().await
+            {
+                let list: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+                let slaves = list["slaves"].as_array().map_or(&[][..], Vec::as_slice);
+                if slaves.iter().filter(|slave| slave["active"] == true).count() >= agents {
+                    return Ok(());
+                }
+            }
+            if start.elapsed() > START {
+                let logs = self.folder.path.display();
+                return Err(Error::Failed(format!(
+                    "the cluster is not ready after {} s (logs: {logs})",
+                    START.as_secs()
+                )));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// A member that has ended since the last time, and how.
+    fn dead(&mut self) -> Option<String> {
+        self.members.iter_mut().find_map(|member| {
+            let status = member.child.as_mut()?.try_wait().ok()??;
+            member.child = None;
+            let log = fs::read_to_string(&member.log).unwrap_or_default();
+            let last = log.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+            Some(format!("{} ({}) ended by {status}{last}", member.name, member.address))
+        })
+    }
+
+    fn addresses(&self, program: &str) -> Vec<String> {
+        let members = self.members.iter().filter(|member| member.program == program);
+        members.map(|member| member.address.to_string()).collect()
+    }
+
+    /// Agents first: their last messages still find a master. Then whatever they left behind.
+    async fn stop(&mut self) {
+        for program in ["meseta-agent", "meseta-master"] {
+            for member in self.members.iter().filter(|member| member.program == program) {
+                member.signal(Signal::SIGTERM);
+            }
+            for member in self.members.iter_mut().filter(|member| member.program == program) {
+                let Some(child) = &mut member.child else { continue };
+                if timeout(STOP, child.wait()).await.is_err() {
+                    eprintln!("meseta: {} does not stop: killing it", member.name);
+                    let _ = child.kill().await;
+                }
+                member.child = None;
+            }
+        }
+        // Tasks outlive their agent, so that it can be restarted; here nobody will.
+        for _ in 0..50 {
+            let left = working_in(&self.folder.path);
+            if left.is_empty() {
+                break;
+            }
+            for pid in left {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Member {
+    fn start(&mut self, words: &[String]) -> Result<(), Error> {
+        let log = fs::File::options().create(true).append(true).open(&self.log);
+        let mut log = log.map_err(|error| failed(&self.log.display().to_string(), &error))?;
+        let copy = log.try_clone().map_err(|error| failed("cannot share a log", &error))?;
+        let program = beside(self.program)?;
+        let mut command = Command::new(&program);
+        command
+            .arg(format!("--work_dir={}", self.work_dir.display()))
+            .arg(format!("--ip={}", self.address.ip()))
+            .arg(format!("--port={}", self.address.port()))
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(copy)
+            .kill_on_drop(true)
+            // A terminal's Ctrl-C is for us alone: we stop the others in order.
+            .process_group(0);
+        let _ = writeln!(log, "---- {}", program.display());
+        command.stderr(log);
+        process::end_with_parent(&mut command);
+        let child = command.spawn().map_err(|error| failed(&program.display().to_string(), &error))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) {
+        // A child that was not waited for keeps its pid, so this cannot reach another process.
+        if let Some(pid) = self.child.as_ref().and_then(Child::id) {
+            let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+        }
+    }
+}
+
+/// Processes whose working folder lies in `folder`.
+fn working_in(folder: &Path) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder)))
+        .filter(|pid| pid.cast_unsigned() != std::process::id())
+        .map(Pid::from_raw)
+        .collect()
+}
+
+fn beside(program: &str) -> Result<PathBuf, Error> {
+    let own = std::env::current_exe().map_err(|error| failed("cannot tell where this program is", &error))?;
+    let path = own.with_file_name(program);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(Error::Failed(format!("{program} is not beside {}: build or install all of Meseta's programs", own.display())))
+}
+
+fn failed(what: &str, error: &std::io::Error) -> Error {
+    Error::Failed(format!("{what}: {error}"))
+}

@@ -1,0 +1,363 @@
+//! A cluster of real processes in a temporary folder: masters `m0`, `m1`, ... and agents `a0`, `a1`, ...
+
+use std::env;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn, sockopt};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::http::{self, Request};
+use crate::process::{self, Process};
+use crate::wait;
+
+/// How long a cluster may take to start, or to find a new leader, on a busy machine.
+pub const READY: Duration = Duration::from_secs(60);
+
+/// What a cluster should be.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    masters: usize,
+    agents: usize,
+    resources: String,
+    master_flags: Vec<String>,
+    agent_flags: Vec<String>,
+}
+
+impl Plan {
+    /// One master, no agent.
+    pub fn new() -> Self {
+        Self {
+            masters: 1,
+            agents: 0,
+            resources: "cpus:8;mem:8192;disk:8192;ports:[31000-31999]".into(),
+            master_flags: Vec::new(),
+            agent_flags: Vec::new(),
+        }
+    }
+
+    /// 1, or 3 that form a quorum.
+    pub fn masters(mut self, count: usize) -> Self {
+        self.masters = count;
+        self
+    }
+
+    /// Agents, all on loopback.
+    pub fn agents(mut self, count: usize) -> Self {
+        self.agents = count;
+        self
+    }
+
+    /// What each agent offers, as in `--resources`.
+    pub fn resources(mut self, resources: &str) -> Self {
+        self.resources = resources.into();
+        self
+    }
+
+    /// A flag more for every master.
+    pub fn master_flag(mut self, flag: &str) -> Self {
+        self.master_flags.push(flag.into());
+        self
+    }
+
+    /// A flag more for every agent.
+    pub fn agent_flag(mut self, flag: &str) -> Self {
+        self.agent_flags.push(flag.into());
+        self
+    }
+
+    /// Starts all of it and waits until a leader is known to every master and every agent is active.
+    ///
+    /// # Panics
+    /// When that does not happen; with the ends of all logs.
+    pub fn start(self) -> Cluster {
+        let dir = tempfile::Builder::new().prefix("meseta-").tempdir().expect("a temporary folder");
+        let masters: Vec<Port> = (0..self.masters).map(|_| Port::reserve()).collect();
+        let list = masters.iter().map(|port| port.address.to_string()).collect::<Vec<_>>().join(",");
+        let mut daemons = Vec::new();
+        for (number, port) in masters.into_iter().enumerate() {
+            let name = format!("m{number}");
+            let mut flags = common_flags(&dir.path().join(&name), port.address);
+            if self.masters > 1 {
+                flags.push(format!("--masters={list}"));
+            }
+            flags.extend(self.master_flags.iter().cloned());
+            daemons.push(Daemon { name, program: "meseta-master", flags, port, process: None });
+        }
+        for number in 0..self.agents {
+            let name = format!("a{number}");
+            let port = Port::reserve();
+            let mut flags = common_flags(&dir.path().join(&name), port.address);
+            flags.push(format!("--master={list}"));
+            flags.push(format!("--resources={}", self.resources));
+            flags.extend(self.agent_flags.iter().cloned());
+            daemons.push(Daemon { name, program: "meseta-agent", flags, port, process: None });
+        }
+        let mut cluster = Cluster { dir: Some(dir), daemons };
+        for number in 0..cluster.daemons.len() {
+            cluster.spawn(number);
+        }
+        cluster.wait_ready();
+        cluster
+    }
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Running processes. Dropped, all of them end, with the tasks they started; in a test that fails, the ends of their
+/// logs are printed first, and with `MESETA_KEEP` set the folder stays.
+#[derive(Debug)]
+pub struct Cluster {
+    dir: Option<TempDir>,
+    daemons: Vec<Daemon>,
+}
+
+#[derive(Debug)]
+struct Daemon {
+    name: String,
+    program: &'static str,
+    flags: Vec<String>,
+    port: Port,
+    process: Option<Process>,
+}
+
+impl Cluster {
+    /// The folder that holds `NAME` (work_dir) and `NAME.log` of each process; tests may put files beside them.
+    pub fn dir(&self) -> &Path {
+        self.dir.as_ref().expect("there until dropped").path()
+    }
+
+    /// The work_dir of one process.
+    pub fn work_dir(&self, name: &str) -> PathBuf {
+        self.dir().join(name)
+    }
+
+    /// Where a process listens.
+    pub fn address(&self, name: &str) -> SocketAddr {
+        self.daemon(name).port.address
+    }
+
+    /// `m0`, `m1`, ...
+    pub fn masters(&self) -> Vec<String> {
+        self.names("meseta-master")
+    }
+
+    /// `a0`, `a1`, ...
+    pub fn agents(&self) -> Vec<String> {
+        self.names("meseta-agent")
+    }
+
+    /// The master that leads, as some running master says.
+    pub fn leader(&self) -> String {
+        wait::until("a leader", READY, || {
+            let running = self.daemons.iter().filter(|daemon| daemon.program == "meseta-master" && daemon.runs());
+            running.filter_map(|daemon| self.leader_by(&daemon.name)).find(|leader| self.daemon(leader).runs())
+        })
+    }
+
+    /// A running master that does not lead.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn follower(&self) -> String {
+        let leader = self.leader();
+        let mut others = self.masters().into_iter().filter(|name| *name != leader && self.daemon(name).runs());
+        others.next().expect("a master that does not lead")
+    }
+
+    /// Whom this master takes for the leader.
+    fn leader_by(&self, name: &str) -> Option<String> {
+        let answer = http::send(self.address(name), &Request::get("/master/redirect")).ok()?;
+        let location = answer.head.header("location")?.trim_start_matches('/').trim_end_matches('/').to_owned();
+        let leader = self.daemons.iter().find(|daemon| daemon.port.address.to_string() == location)?;
+        Some(leader.name.clone())
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, name: &str) {
+        // Dropping a process kills it and waits.
+        self.daemon_mut(name).process = None;
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self, name: &str) -> std::process::ExitStatus {
+        let mut process = self.daemon_mut(name).process.take().expect("it runs");
+        process.signal(Signal::SIGTERM);
+        wait::until("an end after SIGTERM", READY, || process.ended())
+    }
+
+    /// SIGSTOP: there, but silent.
+    pub fn freeze(&self, name: &str) {
+        self.daemon(name).process.as_ref().expect("it runs").signal(Signal::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self, name: &str) {
+        self.daemon(name).process.as_ref().expect("it runs").signal(Signal::SIGCONT);
+    }
+
+    /// Starts a killed or stopped process again, as it was started the first time. Does not wait.
+    pub fn restart(&mut self, name: &str) {
+        let number = self.daemons.iter().position(|daemon| daemon.name == name).expect("a known name");
+        self.spawn(number);
+    }
+
+    /// Waits until every running master knows one leader, and the leader counts every running agent as active.
+    pub fn wait_ready(&mut self) {
+        for number in 0..self.daemons.len() {
+            let name = self.daemons[number].name.clone();
+            if !self.daemons[number].runs() {
+                continue;
+            }
+            wait::until(&format!("{name} to answer /health"), READY, || {
+                if let Some(status) = self.daemons[number].process.as_mut().and_then(Process::ended) {
+                    panic!("{name} ended: {status}");
+                }
+                let answer = http::send(self.address(&name), &Request::get("/health")).ok()?;
+                (answer.status() == 200).then_some(())
+            });
+        }
+        let masters: Vec<String> = self.masters().into_iter().filter(|name| self.daemon(name).runs()).collect();
+        wait::until("one leader, known to all", READY, || {
+            let leaders: Vec<String> = masters.iter().map(|name| self.leader_by(name)).collect::<Option<_>>()?;
+            leaders.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
+        });
+        let agents = self.agents().iter().filter(|name| self.daemon(name).runs()).count();
+        if agents > 0 {
+            wait::until("every agent to be active", READY, || (self.active_agents() >= agents).then_some(()));
+        }
+    }
+
+    fn active_agents(&self) -> usize {
+        let answer = http::send(self.address(&self.leader()), &Request::get("/master/slaves")).ok();
+        let Some(answer) = answer.filter(|answer| answer.status() == 200) else { return 0 };
+        let list = answer.json();
+        list["slaves"].as_array().map_or(0, |slaves| slaves.iter().filter(|slave| slave["active"] == true).count())
+    }
+
+    /// One v1 operator call in JSON; panics unless it is answered with 200.
+    pub fn operator(&self, name: &str, call: &Value) -> Value {
+        let answer = http::send(self.address(name), &Request::post_json("/api/v1", &call.to_string())).expect("answer");
+        assert_eq!(answer.status(), 200, "{call}: {}", answer.text());
+        answer.json()
+    }
+
+    /// A GET that must be answered with 200 and JSON.
+    pub fn get(&self, name: &str, path: &str) -> Value {
+        let answer = http::send(self.address(name), &Request::get(path)).expect("answer");
+        assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
+        answer.json()
+    }
+
+    /// What a process wrote to stdout and stderr, all its lives together.
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.dir().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Processes of this cluster that still live besides the daemons: tasks and their supervisors.
+    pub fn other_processes(&self) -> usize {
+        let daemons: Vec<_> = self.daemons.iter().filter_map(|daemon| Some(daemon.process.as_ref()?.pid())).collect();
+        process::left_behind(self.dir()).iter().filter(|pid| !daemons.contains(pid)).count()
+    }
+
+    fn spawn(&mut self, number: usize) {
+        let log = self.dir().join(format!("{}.log", self.daemons[number].name));
+        let daemon = &mut self.daemons[number];
+        let mut command = Command::new(binary(daemon.program));
+        command.args(&daemon.flags);
+        let process = Process::start(&mut command, &log).unwrap_or_else(|error| panic!("{}: {error}", daemon.program));
+        daemon.process = Some(process);
+    }
+
+    fn daemon(&self, name: &str) -> &Daemon {
+        self.daemons.iter().find(|daemon| daemon.name == name).expect("a known name")
+    }
+
+    fn daemon_mut(&mut self, name: &str) -> &mut Daemon {
+        self.daemons.iter_mut().find(|daemon| daemon.name == name).expect("a known name")
+    }
+
+    fn names(&self, program: &str) -> Vec<String> {
+        self.daemons.iter().filter(|daemon| daemon.program == program).map(|daemon| daemon.name.clone()).collect()
+    }
+}
+
+impl Daemon {
+    fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for daemon in &mut self.daemons {
+            daemon.process = None;
+        }
+        process::kill_left_behind(self.dir());
+        if std::thread::panicking() {
+            for daemon in &self.daemons {
+                let log = self.log(&daemon.name);
+                let lines: Vec<&str> = log.lines().collect();
+                let end = lines[lines.len().saturating_sub(40)..].join("\n");
+                eprintln!("---- the last lines of {} ({})\n{end}", daemon.name, daemon.port.address);
+            }
+        }
+        if env::var_os("MESETA_KEEP").is_some() {
+            let dir = self.dir.take().expect("dropped once").keep();
+            eprintln!("---- kept {}", dir.display());
+        }
+    }
+}
+
+fn common_flags(work_dir: &Path, address: SocketAddr) -> Vec<String> {
+    vec![
+        format!("--work_dir={}", work_dir.display()),
+        format!("--ip={}", address.ip()),
+        format!("--port={}", address.port()),
+    ]
+}
+
+/// A program of ours, from the target folder that holds the running test.
+///
+/// # Panics
+/// When it was not built: `cargo build --workspace --bins`.
+pub fn binary(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("the test's own path");
+    let path = test.parent().and_then(Path::parent).expect("target/PROFILE/deps").join(name);
+    assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
+    path
+}
+
+/// A port of loopback that nobody else is given: a bound socket that does not listen keeps it, and a daemon binds
+/// beside it. While the daemon is down, connections are refused, as on a machine of its own.
+#[derive(Debug)]
+struct Port {
+    address: SocketAddr,
+    _held: OwnedFd,
+}
+
+impl Port {
+    fn reserve() -> Self {
+        Self::try_reserve().expect("a free port of loopback")
+    }
+
+    fn try_reserve() -> io::Result<Self> {
+        let held = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        socket::bind(std::os::fd::AsRawFd::as_raw_fd(&held), &SockaddrIn::new(127, 0, 0, 1, 0))?;
+        // After bind: so that the kernel picked a port which nobody holds, and shares it only from now on.
+        socket::setsockopt(&held, sockopt::ReuseAddr, &true)?;
+        let bound: SockaddrIn = socket::getsockname(std::os::fd::AsRawFd::as_raw_fd(&held))?;
+        Ok(Self { address: SocketAddr::from((bound.ip(), bound.port())), _held: held })
+    }
+}
