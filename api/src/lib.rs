@@ -1,10 +1,12 @@
 //! The wire and the vocabulary of Meseta, pure: the v1 schema of Apache Mesos with its protobuf and JSON forms,
 //! RecordIO, and the arithmetic of resources. No I/O, no clock.
 
+pub mod attributes;
 pub mod json;
 pub mod media;
 pub mod recordio;
 pub mod required;
+pub mod resources;
 pub mod wire;
 
 pub use media::Media;

@@ -1,0 +1,434 @@
+//! The arithmetic of resources, in integers only.
+//!
+//! [`Resources`] is always in one normal form: sorted, joined where it may be joined, nothing empty in it. So equal
+//! amounts are equal values with equal bytes, on every replica.
+
+mod text;
+mod v1;
+mod value;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use text::parse_value;
+pub use text::{Parsed, parse};
+pub use v1::{Format, Invalid, role_problem};
+pub(crate) use value::ranges_text;
+pub use value::{Milli, SCALAR_MILLI_MAX, Value, scalar_milli};
+
+/// An amount of resources. A clone is cheap: amounts share what is equal by origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Resources(Option<Arc<Vec<Resource>>>);
+
+/// One resource. Its order is the order in which resources are shown: unreserved first, then as [`Name`] says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Resource {
+    /// Who holds it: empty is unreserved; each next role is below the one before; the last is the owner.
+    pub reservations: Vec<Reservation>,
+    /// What it is.
+    pub name: Name,
+    /// The role it is offered or given to.
+    pub allocation_role: Option<Arc<str>>,
+    /// The resource provider that brings it, if not the agent itself.
+    pub provider_id: Option<Arc<str>>,
+    /// Of disks: the volume or device it is.
+    pub disk: Option<Box<Disk>>,
+    /// May be taken back at any time.
+    pub revocable: bool,
+    /// May be used by several tasks at once.
+    pub shared: bool,
+    /// How much.
+    pub value: Value,
+    /// How many times this very thing is in the amount: more than 1 only for what cannot be joined.
+    pub copies: u32,
+}
+
+/// A resource's name; those that every cluster has come first, in the order that people know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Name {
+    /// Processors.
+    Cpus,
+    /// Memory in megabytes.
+    Mem,
+    /// Disk space in megabytes.
+    Disk,
+    /// Graphics processors, whole.
+    Gpus,
+    /// Ports of the host.
+    Ports,
+    /// Any other.
+    Other(Arc<str>),
+}
+
+/// One entry of a reservation stack.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Reservation {
+    /// Made by a call, not by an agent's flags.
+    pub dynamic: bool,
+    /// For whom.
+    pub role: Arc<str>,
+    /// Who made it.
+    pub principal: Option<Arc<str>>,
+    /// Keys and values; they make otherwise equal reservations different.
+    pub labels: Vec<(Arc<str>, Option<Arc<str>>)>,
+}
+
+/// A disk that is more than space.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Disk {
+    /// Of a persistent volume.
+    pub persistence_id: Option<Arc<str>>,
+    /// Whether it can only be had as a whole.
+    pub exclusive: bool,
+    /// The whole `DiskInfo` in protobuf.
+    pub info: Bytes,
+}
+
+impl Name {
+    /// As on the wire.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Name::Cpus => "cpus",
+            Name::Mem => "mem",
+            Name::Disk => "disk",
+            Name::Gpus => "gpus",
+            Name::Ports => "ports",
+            Name::Other(name) => name,
+        }
+    }
+}
+
+impl From<&str> for Name {
+    fn from(name: &str) -> Name {
+        match name {
+            "cpus" => Name::Cpus,
+            "mem" => Name::Mem,
+            "disk" => Name::Disk,
+            "gpus" => Name::Gpus,
+            "ports" => Name::Ports,
+            other => Name::Other(other.into()),
+        }
+    }
+}
+
+impl Resource {
+    /// Plain, unreserved.
+    pub fn new(name: impl Into<Name>, value: Value) -> Resource {
+        Resource {
+            reservations: vec![],
+            name: name.into(),
+            allocation_role: None,
+            provider_id: None,
+            disk: None,
+            revocable: false,
+            shared: false,
+            value,
+            copies: 1,
+        }
+    }
+
+    /// The role that holds it; None if it is unreserved.
+    pub fn reservation_role(&self) -> Option<&str> {
+        self.reservations.last().map(|reservation| &*reservation.role)
+    }
+
+    /// Whether it may be offered to `role`: unreserved, or reserved for it or for a role above it.
+    pub fn may_go_to(&self, role: &str) -> bool {
+        self.reservation_role().is_none_or(|holder| is_at_or_below(role, holder))
+    }
+
+    /// A persistent volume.
+    pub fn is_persistent_volume(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.persistence_id.is_some())
+    }
+
+    /// Scalars in thousandths; 0 for what is no scalar.
+    pub fn milli(&self) -> i64 {
+        match self.value {
+            Value::Scalar(milli) => milli.saturating_mul(self.copies.into()),
+            _ => 0,
+        }
+    }
+
+    /// Volumes and exclusive disks are things, not amounts: two of them are two.
+    fn is_thing(&self) -> bool {
+        self.shared || self.disk.as_ref().is_some_and(|disk| disk.exclusive || disk.persistence_id.is_some())
+    }
+
+    /// Everything but how much.
+    fn same_kind(&self, other: &Resource) -> bool {
+        self.name == other.name
+            && self.reservations == other.reservations
+            && self.allocation_role == other.allocation_role
+            && self.provider_id == other.provider_id
+            && self.disk == other.disk
+            && self.revocable == other.revocable
+            && self.shared == other.shared
+            && self.value.fits(&other.value)
+            && (!self.is_thing() || self.value == other.value)
+    }
+}
+
+/// Whether `role` is `above` or one of the roles below it: `a/b` is below `a`.
+pub fn is_at_or_below(role: &str, above: &str) -> bool {
+    role.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl FromIterator<Resource> for Resources {
+    fn from_iter<T: IntoIterator<Item = Resource>>(resources: T) -> Self {
+        let mut sum = Resources::default();
+        resources.into_iter().for_each(|resource| sum.add_one(resource));
+        sum
+    }
+}
+
+impl<'a> IntoIterator for &'a Resources {
+    type Item = &'a Resource;
+    type IntoIter = std::slice::Iter<'a, Resource>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.as_slice().iter()
+    }
+}
+
+impl Resources {
+    /// Nothing.
+    pub fn new() -> Resources {
+        Resources::default()
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+
+    /// The single resources, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Resource> {
+        self.as_slice().iter()
+    }
+
+    /// The single resources, in order.
+    pub fn as_slice(&self) -> &[Resource] {
+        self.0.as_ref().map_or(&[], |items| items)
+    }
+
+    /// Works on the items and keeps the rule that nothing is None.
+    fn with<R>(&mut self, work: impl FnOnce(&mut Vec<Resource>) -> R) -> R {
+        let items = Arc::make_mut(self.0.get_or_insert_default());
+        let result = work(items);
+        if items.is_empty() {
+            self.0 = None;
+        }
+        result
+    }
+
+    /// Adds one resource; an empty one changes nothing.
+    pub fn add_one(&mut self, resource: Resource) {
+        if resource.value.is_empty() || resource.copies == 0 {
+            return;
+        }
+        self.with(|items| match items.iter_mut().find(|item| item.same_kind(&resource)) {
+            Some(item) if item.is_thing() => item.copies = item.copies.saturating_add(resource.copies),
+            Some(item) => item.value.add(&resource.value),
+            None => {
+                let at = items.partition_point(|item| *item < resource);
+                items.insert(at, resource);
+            }
+        });
+    }
+
+    /// Adds `other`.
+    pub fn add(&mut self, other: &Resources) {
+        if self.is_empty() {
+            self.clone_from(other);
+            return;
+        }
+        other.iter().for_each(|resource| self.add_one(resource.clone()));
+    }
+
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(&self, other: &Resources) -> Resources {
+        let mut sum = self.clone();
+        sum.add(other);
+        sum
+    }
+
+    /// Whether all of `other` is in it.
+    pub fn contains(&self, other: &Resources) -> bool {
+        other.iter().all(|wanted| {
+            self.iter().any(|item| {
+                item.same_kind(wanted)
+                    && if item.is_thing() { item.copies >= wanted.copies } else { item.value.contains(&wanted.value) }
+            })
+        })
+    }
+
+    /// What is left without `other`; None unless all of it is there.
+    #[must_use]
+    pub fn checked_sub(&self, other: &Resources) -> Option<Resources> {
+        self.contains(other).then(|| {
+            let mut left = self.clone();
+            left.saturating_sub(other);
+            left
+        })
+    }
+
+    /// Takes `other` away, as far as it is there.
+    pub fn saturating_sub(&mut self, other: &Resources) {
+        if self.is_empty() || other.is_empty() {
+            return;
+        }
+        self.with(|items| {
+            for gone in other {
+                let Some(at) = items.iter().position(|item| item.same_kind(gone)) else { continue };
+                let item = &mut items[at];
+                if item.is_thing() {
+                    item.copies = item.copies.saturating_sub(gone.copies);
+                } else {
+                    item.value.subtract(&gone.value);
+                }
+                if item.copies == 0 || item.value.is_empty() {
+                    items.remove(at);
+                }
+            }
+        });
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &Resources) -> Resources {
+        self.iter()
+            .filter_map(|item| {
+                let twin = other.iter().find(|twin| twin.same_kind(item))?;
+                let mut both = item.clone();
+                if item.is_thing() {
+                    both.copies = item.copies.min(twin.copies);
+                } else {
+                    both.value = item.value.intersect(&twin.value);
+                }
+                Some(both)
+            })
+            .collect()
+    }
+
+    /// Those that `keep` says to keep.
+    #[must_use]
+    pub fn filter(&self, keep: impl Fn(&Resource) -> bool) -> Resources {
+        if self.iter().all(&keep) {
+            return self.clone();
+        }
+        let kept: Vec<Resource> = self.iter().filter(|item| keep(item)).cloned().collect();
+        Resources((!kept.is_empty()).then(|| Arc::new(kept)))
+    }
+
+    /// What nobody has reserved.
+    #[must_use]
+    pub fn unreserved(&self) -> Resources {
+        self.filter(|resource| resource.reservations.is_empty())
+    }
+
+    /// What somebody has reserved.
+    #[must_use]
+    pub fn reserved(&self) -> Resources {
+        self.filter(|resource| !resource.reservations.is_empty())
+    }
+
+    /// What exactly `role` has reserved.
+    #[must_use]
+    pub fn reserved_by(&self, role: &str) -> Resources {
+        self.filter(|resource| resource.reservation_role() == Some(role))
+    }
+
+    /// What may be offered to `role`.
+    #[must_use]
+    pub fn available_to(&self, role: &str) -> Resources {
+        self.filter(|resource| resource.may_go_to(role))
+    }
+
+    /// What may be taken back at any time.
+    #[must_use]
+    pub fn revocable(&self) -> Resources {
+        self.filter(|resource| resource.revocable)
+    }
+
+    /// What may not be taken back.
+    #[must_use]
+    pub fn non_revocable(&self) -> Resources {
+        self.filter(|resource| !resource.revocable)
+    }
+
+    /// What is allocated to `role`.
+    #[must_use]
+    pub fn allocated_to(&self, role: &str) -> Resources {
+        self.filter(|resource| resource.allocation_role.as_deref() == Some(role))
+    }
+
+    /// All of it, allocated to `role`.
+    #[must_use]
+    pub fn allocate(&self, role: &str) -> Resources {
+        let role: Arc<str> = role.into();
+        self.map(|resource| resource.allocation_role = Some(role.clone()))
+    }
+
+    /// All of it, allocated to nobody.
+    #[must_use]
+    pub fn unallocate(&self) -> Resources {
+        if self.iter().all(|resource| resource.allocation_role.is_none()) {
+            return self.clone();
+        }
+        self.map(|resource| resource.allocation_role = None)
+    }
+
+    /// All of it, with one more reservation on its stack.
+    #[must_use]
+    pub fn push_reservation(&self, reservation: &Reservation) -> Resources {
+        self.map(|resource| resource.reservations.push(reservation.clone()))
+    }
+
+    /// All of it, with one reservation less on its stack.
+    #[must_use]
+    pub fn pop_reservation(&self) -> Resources {
+        self.map(|resource| drop(resource.reservations.pop()))
+    }
+
+    /// All of it, unreserved.
+    #[must_use]
+    pub fn without_reservations(&self) -> Resources {
+        self.map(|resource| resource.reservations.clear())
+    }
+
+    fn map(&self, change: impl Fn(&mut Resource)) -> Resources {
+        self.iter()
+            .cloned()
+            .map(|mut resource| {
+                change(&mut resource);
+                resource
+            })
+            .collect()
+    }
+
+    /// The total of a scalar in thousandths, whoever holds it.
+    pub fn scalar_milli(&self, name: &str) -> i64 {
+        self.iter().filter(|resource| resource.name.as_str() == name).map(Resource::milli).sum()
+    }
+
+    /// The totals of all scalars in thousandths, by name.
+    pub fn quantities(&self) -> BTreeMap<Name, i64> {
+        let mut totals = BTreeMap::new();
+        for resource in self.iter().filter(|resource| matches!(resource.value, Value::Scalar(_))) {
+            *totals.entry(resource.name.clone()).or_default() += resource.milli();
+        }
+        totals
+    }
+
+    /// The roles that have reserved something, each once, in order.
+    pub fn reservation_roles(&self) -> Vec<&str> {
+        let mut roles: Vec<&str> = self.iter().filter_map(Resource::reservation_role).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        roles
+    }
+}

@@ -1,0 +1,263 @@
+//! Text: what `--resources` takes, what error texts and logs show, and the flat JSON of `/state`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::{Name, Reservation, Resource, Resources, Value, role_problem, scalar_milli};
+use crate::json::{self, Writer};
+use crate::v1;
+use crate::v1::resource::DiskInfo;
+use crate::v1::resource::disk_info::source::Type as SourceType;
+
+/// What was read from `--resources`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parsed {
+    /// All of it.
+    pub resources: Resources,
+    /// Every name that was given, be it with a zero: what is named is not to be detected.
+    pub names: Vec<String>,
+}
+
+/// Reads the value of `--resources`: `cpus:2;mem(role):1024;ports:[31000-32000];disks:{a,b}`, or a JSON array of
+/// `Resource`. What names no role is for `default_role`; `*` is unreserved.
+pub fn parse(text: &str, default_role: &str) -> Result<Parsed, String> {
+    if let Some(problem) = role_problem(default_role) {
+        return Err(problem);
+    }
+    let resources = if text.trim_start().starts_with('[') {
+        parse_json(text, default_role)
+    } else {
+        parse_plain(text, default_role)
+    }?;
+    let mut parsed = Parsed::default();
+    let mut types: BTreeMap<Name, Value> = BTreeMap::new();
+    for resource in resources {
+        let first = types.entry(resource.name.clone()).or_insert_with(|| resource.value.clone());
+        if !first.fits(&resource.value) {
+            return Err(format!(
+                "Resources with the same name ('{}') but different types are not allowed",
+                resource.name
+            ));
+        }
+        if !parsed.names.iter().any(|name| name == resource.name.as_str()) {
+            parsed.names.push(resource.name.as_str().to_owned());
+        }
+        parsed.resources.add_one(resource);
+    }
+    Ok(parsed)
+}
+
+fn parse_json(text: &str, default_role: &str) -> Result<Vec<Resource>, String> {
+    let values: Vec<serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| format!("Failed to parse resources as JSON: {error}"))?;
+    values.iter().map(|value| json_resource(value, default_role)).collect()
+}
+
+#[allow(deprecated)] // The role of the old format is what an operator may still write.
+fn json_resource(value: &serde_json::Value, default_role: &str) -> Result<Resource, String> {
+    let mut message: v1::Resource = json::from_value(value).map_err(|error| error.to_string())?;
+    if message.role.is_none() && message.reservations.is_empty() && default_role != "*" {
+        message.role = Some(default_role.to_owned());
+    }
+    let resource = Resource::from_v1(&message).map_err(|error| error.to_string())?;
+    let refused = if resource.is_persistent_volume() {
+        "persistent volumes"
+    } else if resource.revocable {
+        "revocable resources"
+    } else if resource.reservations.iter().any(|reservation| reservation.dynamic) {
+        "dynamic reservations"
+    } else {
+        return Ok(resource);
+    };
+    Err(format!("Resource '{}' is invalid: {refused} cannot be given on the command line", resource.name))
+}
+
+fn parse_plain(text: &str, default_role: &str) -> Result<Vec<Resource>, String> {
+    let items = text.split(';').map(str::trim).filter(|item| !item.is_empty());
+    items.map(|item| plain_resource(item, default_role)).collect()
+}
+
+fn plain_resource(item: &str, default_role: &str) -> Result<Resource, String> {
+    let bad = |why: &str| format!("Bad value for resources, {why} in '{item}'");
+    let (name, value) = item.split_once(':').ok_or_else(|| bad("missing or extra ':'"))?;
+    let (name, role) = match name.trim().split_once('(') {
+        None => (name.trim(), default_role),
+        Some((name, role)) => {
+            (name.trim(), role.strip_suffix(')').ok_or_else(|| bad("mismatched parentheses"))?.trim())
+        }
+    };
+    if name.is_empty() {
+        return Err(bad("no name"));
+    }
+    if let Some(problem) = role_problem(role) {
+        return Err(problem);
+    }
+    let value = parse_value(value).ok_or_else(|| bad("no number, ranges or set"))?;
+    if name == "gpus" && !matches!(value, Value::Scalar(milli) if milli % 1000 == 0) {
+        return Err(bad("gpus must be whole"));
+    }
+    let mut resource = Resource::new(name, value);
+    if role != "*" {
+        resource.reservations =
+            vec![Reservation { dynamic: false, role: role.into(), principal: None, labels: vec![] }];
+    }
+    Ok(resource)
+}
+
+/// A number, `[1-2, 5-6]`, or `{a, b}`.
+pub(crate) fn parse_value(text: &str) -> Option<Value> {
+    let text: String = text.chars().filter(|each| !each.is_whitespace()).collect();
+    if let Some(ranges) = text.strip_prefix('[') {
+        let ranges: Option<Vec<(u64, u64)>> = ranges
+            .strip_suffix(']')?
+            .split(',')
+            .map(|range| {
+                let (begin, end) = range.split_once('-')?;
+                let (begin, end) = (begin.parse().ok()?, end.parse().ok()?);
+                (begin <= end).then_some((begin, end))
+            })
+            .collect();
+        return ranges.map(Value::ranges);
+    }
+    if let Some(items) = text.strip_prefix('{') {
+        let items = items.strip_suffix('}')?.split(',').filter(|item| !item.is_empty());
+        return Some(Value::set(items.map(Arc::from)));
+    }
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
+    let value: f64 = text.parse().ok().filter(|_| digits)?;
+    Some(Value::Scalar(scalar_milli(value)?))
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("{}");
+        }
+        for (index, resource) in self.iter().enumerate() {
+            write!(f, "{}{resource}", if index > 0 { "; " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        if let Some(role) = &self.allocation_role {
+            write!(f, "(allocated: {role})")?;
+        }
+        if !self.reservations.is_empty() {
+            f.write_str("(reservations: [")?;
+            for (index, reservation) in self.reservations.iter().enumerate() {
+                write!(f, "{}{reservation}", if index > 0 { "," } else { "" })?;
+            }
+            f.write_str("])")?;
+        }
+        if let Some(info) = self.disk.as_ref().and_then(|disk| DiskInfo::decode(disk.info.clone()).ok()) {
+            write!(f, "[{}]", disk_text(&info))?;
+        }
+        if self.revocable {
+            f.write_str("{REV}")?;
+        }
+        if self.shared {
+            write!(f, "<SHARED>")?;
+        }
+        write!(f, ":{}", self.value)?;
+        if self.copies > 1 { write!(f, "<{}>", self.copies) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({},{}", if self.dynamic { "DYNAMIC" } else { "STATIC" }, self.role)?;
+        if let Some(principal) = &self.principal {
+            write!(f, ",{principal}")?;
+        }
+        if !self.labels.is_empty() {
+            f.write_str(",{")?;
+            for (index, (key, value)) in self.labels.iter().enumerate() {
+                write!(f, "{}{key}", if index > 0 { ", " } else { "" })?;
+                if let Some(value) = value {
+                    write!(f, ": {value}")?;
+                }
+            }
+            f.write_str("}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+fn disk_text(info: &DiskInfo) -> String {
+    let mut parts = vec![];
+    if let Some(source) = &info.source {
+        let kind = SourceType::try_from(source.r#type).map_or("UNKNOWN", |kind| kind.as_str_name());
+        let root = source.path.as_ref().and_then(|path| path.root.as_ref());
+        let root = root.or(source.mount.as_ref().and_then(|mount| mount.root.as_ref()));
+        parts.push(
+            [Some(kind), source.id.as_deref(), root.map(String::as_str)]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(":"),
+        );
+    }
+    if let Some(persistence) = &info.persistence {
+        let path = info.volume.as_ref().map(|volume| volume.container_path.as_str());
+        parts.push([Some(persistence.id.as_str()), path].into_iter().flatten().collect::<Vec<_>>().join(":"));
+    }
+    parts.join(",")
+}
+
+impl Resources {
+    /// Appends the flat object that `/state` shows: `{"disk":0.0,"mem":0.0,"gpus":0.0,"cpus":2.0,"ports":"[1-2]"}`.
+    /// The four names are always there; what may be taken back has names of its own, `cpus_revocable`.
+    pub fn write_state_json(&self, out: &mut Vec<u8>) {
+        const ALWAYS: [Name; 4] = [Name::Disk, Name::Mem, Name::Gpus, Name::Cpus];
+        let mut sums: Vec<(bool, Name, Value)> = ALWAYS.map(|name| (false, name, Value::Scalar(0))).into();
+        for resource in self {
+            let worth = match &resource.value {
+                Value::Scalar(_) => Value::Scalar(resource.milli()),
+                other => other.clone(),
+            };
+            let twin = |sum: &&mut (bool, Name, Value)| sum.0 == resource.revocable && sum.1 == resource.name;
+            match sums.iter_mut().find(twin) {
+                Some((_, _, sum)) => sum.add(&worth),
+                None => sums.push((resource.revocable, resource.name.clone(), worth)),
+            }
+        }
+        out.push(b'{');
+        for (index, (revocable, name, value)) in sums.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            let mut writer = Writer::new(out);
+            if *revocable {
+                writer.string(&format!("{name}_revocable"));
+            } else {
+                writer.string(name.as_str());
+            }
+            writer.key(":");
+            match value {
+                Value::Scalar(milli) => writer.f64(*milli as f64 / 1000.0),
+                other => writer.string(&other.to_string()),
+            }
+        }
+        out.push(b'}');
+    }
+
+    /// As [`write_state_json`](Self::write_state_json), as a value.
+    pub fn to_state_json(&self) -> serde_json::Value {
+        let mut text = vec![];
+        self.write_state_json(&mut text);
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+}

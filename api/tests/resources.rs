@@ -1,0 +1,287 @@
+//! The laws of resources, their text, and their three formats on the wire.
+
+use api::json;
+use api::resources::{Format, Name, Reservation, Resource, Resources, Value, parse};
+use api::v1;
+use expect_test::expect;
+use proptest::prelude::*;
+
+fn resources(text: &str) -> Resources {
+    parse(text, "*").expect(text).resources
+}
+
+fn volume(id: &str) -> Resource {
+    let text = format!(
+        r#"{{"name":"disk","type":"SCALAR","scalar":{{"value":64.0}},"reservations":[{{"type":"DYNAMIC","role":"ops"}}],
+            "disk":{{"persistence":{{"id":"{id}"}},"volume":{{"mode":"RW","container_path":"data"}}}}}}"#
+    );
+    let message: v1::Resource = json::from_slice(text.as_bytes()).expect("a volume");
+    Resource::from_v1(&message).expect("a volume")
+}
+
+#[test]
+fn text_of_flags() {
+    let parsed = parse(" cpus : 2 ; mem(web):1024.5;ports:[5-6, 1-3,4-4]; ids:{b,a,b} ; gpus:0 ;cpus:0.5", "*");
+    let parsed = parsed.expect("valid");
+    expect!["cpus:2.5; ports:[1-6]; ids:{a, b}; mem(reservations: [(STATIC,web)]):1024.5"]
+        .assert_eq(&parsed.resources.to_string());
+    assert_eq!(parsed.names, ["cpus", "mem", "ports", "ids", "gpus"]);
+    expect!["cpus(reservations: [(STATIC,a/b)]):1"]
+        .assert_eq(&parse("cpus:1", "a/b").expect("valid").resources.to_string());
+    for wrong in [
+        "cpus",
+        "cpus:",
+        ":1",
+        "cpus:two",
+        "cpus:-1",
+        "cpus:inf",
+        "cpus:1e300",
+        "cpus:0.0001",
+        "ports:[2-1]",
+        "ports:[1-2",
+        "cpus(web:1",
+        "cpus(a//b):1",
+        "cpus:1;cpus:[1-2]",
+        "gpus:0.5",
+        "[{}]",
+        "[1]",
+        "[",
+        "cpus:NaN",
+    ] {
+        assert!(parse(wrong, "*").is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn json_of_flags() {
+    let text = r#"[{"name":"cpus","type":"SCALAR","scalar":{"value":2}},
+        {"name":"mem","type":"SCALAR","scalar":{"value":10},"role":"web"},
+        {"name":"ports","type":"RANGES","ranges":{"range":[{"begin":1,"end":2}]},
+         "reservations":[{"type":"STATIC","role":"db"}]}]"#;
+    expect!["ports(reservations: [(STATIC,db)]):[1-2]; cpus(reservations: [(STATIC,ops)]):2; mem(reservations: [(STATIC,web)]):10"]
+        .assert_eq(&parse(text, "ops").expect("valid").resources.to_string());
+    for wrong in [
+        r#"[{"name":"cpus","type":"SCALAR","scalar":{"value":2},"revocable":{}}]"#,
+        r#"[{"name":"cpus","type":"SCALAR","scalar":{"value":2},"reservations":[{"type":"DYNAMIC","role":"a"}]}]"#,
+        r#"[{"name":"cpus","type":"SCALAR","scalar":{"value":2},"role":"a","reservation":{}}]"#,
+        r#"[{"name":"cpus","type":"SCALAR"}]"#,
+        r#"[{"name":"cpus"}]"#,
+    ] {
+        assert!(parse(wrong, "*").is_err(), "{wrong}");
+    }
+}
+
+/// As in the answer to a reservation of more than there is.
+#[test]
+fn text_in_errors() {
+    let mut sum = resources("cpus:1.9; mem:22949; disk:252899; ports:[31000-32000]");
+    let reservation = Reservation { dynamic: true, role: "ops".into(), principal: Some("op".into()), labels: vec![] };
+    sum.add(&resources("mem:100").push_reservation(&reservation));
+    expect!["cpus:1.9; mem:22949; disk:252899; ports:[31000-32000]; mem(reservations: [(DYNAMIC,ops,op)]):100"]
+        .assert_eq(&sum.to_string());
+    expect!["mem:1000000000"].assert_eq(&resources("mem:1000000000").to_string());
+    let volume: Resources = [volume("vol1")].into_iter().collect();
+    expect!["disk(allocated: ops)(reservations: [(DYNAMIC,ops)])[vol1:data]:64"]
+        .assert_eq(&volume.allocate("ops").to_string());
+}
+
+#[test]
+fn volumes_are_things() {
+    let mut sum: Resources = [volume("a"), volume("b"), volume("a")].into_iter().collect();
+    assert_eq!(sum.scalar_milli("disk"), 192_000);
+    assert_eq!(sum.to_v1(Format::PostRefinement).len(), 3);
+    sum.saturating_sub(&[volume("a")].into_iter().collect());
+    assert_eq!(sum, [volume("a"), volume("b")].into_iter().collect());
+    let half: Resources = [Resource { value: Value::Scalar(32_000), ..volume("a") }].into_iter().collect();
+    assert!(!sum.contains(&half), "half a volume is no part of it");
+}
+
+#[test]
+fn formats() {
+    let mut sum = resources("cpus:1;mem(a):2");
+    let dynamic = |role: &str| Reservation { dynamic: true, role: role.into(), principal: None, labels: vec![] };
+    sum.add(&resources("disk:3").push_reservation(&dynamic("a")));
+    sum.add(&resources("gpus(a):4").push_reservation(&dynamic("a/b")));
+    let written = |format| {
+        let messages = sum.to_v1(format);
+        assert_eq!(Resources::from_v1(&messages), Ok(sum.clone()), "{format:?}");
+        messages.iter().map(json::to_string).collect::<Vec<_>>().join("\n")
+    };
+    expect![[r#"
+        {"name":"cpus","type":"SCALAR","scalar":{"value":1.0},"role":"*"}
+        {"name":"mem","type":"SCALAR","scalar":{"value":2.0},"role":"a"}
+        {"name":"gpus","type":"SCALAR","scalar":{"value":4.0},"reservations":[{"type":"STATIC","role":"a"},{"type":"DYNAMIC","role":"a/b"}]}
+        {"name":"disk","type":"SCALAR","scalar":{"value":3.0},"role":"a","reservation":{}}"#]]
+    .assert_eq(&written(Format::PreRefinement));
+    expect![[r#"
+        {"name":"cpus","type":"SCALAR","scalar":{"value":1.0}}
+        {"name":"mem","type":"SCALAR","scalar":{"value":2.0},"reservations":[{"type":"STATIC","role":"a"}]}
+        {"name":"gpus","type":"SCALAR","scalar":{"value":4.0},"reservations":[{"type":"STATIC","role":"a"},{"type":"DYNAMIC","role":"a/b"}]}
+        {"name":"disk","type":"SCALAR","scalar":{"value":3.0},"reservations":[{"type":"DYNAMIC","role":"a"}]}"#]]
+    .assert_eq(&written(Format::PostRefinement));
+    expect![[r#"
+        {"name":"cpus","type":"SCALAR","scalar":{"value":1.0},"role":"*"}
+        {"name":"mem","type":"SCALAR","scalar":{"value":2.0},"role":"a","reservations":[{"type":"STATIC","role":"a"}]}
+        {"name":"gpus","type":"SCALAR","scalar":{"value":4.0},"reservations":[{"type":"STATIC","role":"a"},{"type":"DYNAMIC","role":"a/b"}]}
+        {"name":"disk","type":"SCALAR","scalar":{"value":3.0},"role":"a","reservation":{},"reservations":[{"type":"DYNAMIC","role":"a"}]}"#]]
+    .assert_eq(&written(Format::Endpoint));
+}
+
+#[test]
+fn what_is_no_resource() {
+    for wrong in [
+        r#"{"name":"","type":"SCALAR","scalar":{"value":1}}"#,
+        r#"{"name":"cpus","type":"TEXT"}"#,
+        r#"{"name":"cpus","type":"SCALAR","ranges":{"range":[]}}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":-1}}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":0.0001}}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":"Infinity"}}"#,
+        r#"{"name":"ports","type":"RANGES","ranges":{"range":[{"begin":2,"end":1}]}}"#,
+        r#"{"name":"ports","type":"RANGES","ranges":{"range":[{"begin":1,"end":3},{"begin":3,"end":4}]}}"#,
+        r#"{"name":"ids","type":"SET","set":{"item":["a","a"]}}"#,
+        r#"{"name":"gpus","type":"SCALAR","scalar":{"value":0.5}}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"*","reservation":{}}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"a b"}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":1},"reservations":[{"role":"a"}]}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":1},"reservations":[{"type":"DYNAMIC","role":"*"}]}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":1},"reservations":[{"type":"DYNAMIC","role":"a"},{"type":"DYNAMIC","role":"a"}]}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":1},"reservations":[{"type":"DYNAMIC","role":"a"},{"type":"STATIC","role":"a/b"}]}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":1},"role":"b","reservations":[{"type":"STATIC","role":"a"}]}"#,
+        r#"{"name":"cpus","type":"SCALAR","scalar":{"value":1},"disk":{"source":{"type":"MOUNT"}}}"#,
+        r#"{"name":"disk","type":"SCALAR","scalar":{"value":1},"disk":{"source":{"type":"UNKNOWN"}}}"#,
+        r#"{"name":"disk","type":"SCALAR","scalar":{"value":1},"shared":{}}"#,
+    ] {
+        let message: v1::Resource = json::from_slice(wrong.as_bytes()).expect(wrong);
+        assert!(Resource::from_v1(&message).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn state_shows_four_names_always() {
+    expect![[r#"{"cpus":0.0,"disk":0.0,"gpus":0.0,"mem":0.0}"#]]
+        .assert_eq(&Resources::new().to_state_json().to_string());
+    let mut text = vec![];
+    resources("ports:[31000-32000];cpus:2;mem(a):1;mem:2").write_state_json(&mut text);
+    expect![[r#"{"disk":0.0,"mem":3.0,"gpus":0.0,"cpus":2.0,"ports":"[31000-32000]"}"#]]
+        .assert_eq(&String::from_utf8(text).expect("text"));
+}
+
+#[test]
+fn who_may_have_it() {
+    let all = resources("cpus:1;cpus(a):2;cpus(a/b):4;cpus(ab):8");
+    for (role, milli) in [("a", 3000), ("a/b", 7000), ("a/b/c", 7000), ("a/c", 3000), ("ab", 9000), ("x", 1000)] {
+        assert_eq!(all.available_to(role).scalar_milli("cpus"), milli, "{role}");
+    }
+    assert_eq!(all.reservation_roles(), ["a", "a/b", "ab"]);
+    assert_eq!(all.reserved_by("a/b").scalar_milli("cpus"), 4000);
+    assert_eq!(all.unreserved().plus(&all.reserved()), all);
+    assert_eq!(all.quantities().get(&Name::Cpus), Some(&15_000));
+}
+
+fn name() -> impl Strategy<Value = (Name, u8)> {
+    prop_oneof![
+        Just((Name::Cpus, 0)),
+        Just((Name::Mem, 0)),
+        Just((Name::Other("things".into()), 0)),
+        Just((Name::Ports, 1)),
+        Just((Name::Other("ids".into()), 2))
+    ]
+}
+
+fn value(kind: u8) -> BoxedStrategy<Value> {
+    match kind {
+        0 => (0i64..5000).prop_map(Value::Scalar).boxed(),
+        1 => prop::collection::vec((0u64..40, 0u64..6), 0..5)
+            .prop_map(|ranges| Value::ranges(ranges.into_iter().map(|(begin, length)| (begin, begin + length))))
+            .boxed(),
+        _ => prop::collection::vec("[a-e]", 0..5)
+            .prop_map(|items| Value::set(items.iter().map(|item| item.as_str().into())))
+            .boxed(),
+    }
+}
+
+fn one() -> impl Strategy<Value = Resource> {
+    let stack = prop_oneof![Just(vec![]), Just(vec!["a"]), Just(vec!["a", "a/b"])];
+    let plain = (name(), stack, any::<bool>(), prop::option::of("[xy]")).prop_flat_map(
+        |((name, kind), stack, revocable, allocated)| {
+            value(kind).prop_map(move |value| Resource {
+                reservations: stack
+                    .iter()
+                    .map(|role| Reservation { dynamic: true, role: (*role).into(), principal: None, labels: vec![] })
+                    .collect(),
+                revocable,
+                allocation_role: allocated.as_deref().map(Into::into),
+                ..Resource::new(name.as_str(), value)
+            })
+        },
+    );
+    prop_oneof![9 => plain, 1 => "[ab]".prop_map(|id| volume(&id))]
+}
+
+fn amount() -> impl Strategy<Value = Resources> {
+    prop::collection::vec(one(), 0..8).prop_map(|all| all.into_iter().collect())
+}
+
+proptest! {
+    #[test]
+    fn addition_is_commutative_and_associative(a in amount(), b in amount(), c in amount()) {
+        prop_assert_eq!(a.plus(&b), b.plus(&a));
+        prop_assert_eq!(a.plus(&b).plus(&c), a.plus(&b.plus(&c)));
+        prop_assert_eq!(a.plus(&Resources::new()), a);
+    }
+
+    #[test]
+    fn a_sum_contains_its_parts(a in amount(), b in amount()) {
+        let sum = a.plus(&b);
+        prop_assert!(sum.contains(&a) && sum.contains(&b));
+        prop_assert!(a.contains(&a) && a.contains(&Resources::new()));
+        prop_assert_eq!(b.contains(&a) && a.contains(&b), a == b);
+    }
+
+    #[test]
+    fn what_is_taken_can_be_given_back(a in amount(), b in amount()) {
+        let part = a.intersection(&b);
+        prop_assert!(a.contains(&part) && b.contains(&part));
+        let rest = a.checked_sub(&part).expect("a part");
+        prop_assert_eq!(rest.plus(&part), a.clone());
+        prop_assert_eq!(a.checked_sub(&a), Some(Resources::new()));
+        let mut left = a.clone();
+        left.saturating_sub(&b);
+        prop_assert_eq!(left, rest);
+    }
+
+    #[test]
+    fn subtraction_is_refused_unless_all_is_there(a in amount(), b in amount()) {
+        prop_assert_eq!(a.checked_sub(&b).is_some(), a.contains(&b));
+    }
+
+    #[test]
+    fn filters_split(a in amount()) {
+        prop_assert_eq!(a.revocable().plus(&a.non_revocable()), a.clone());
+        prop_assert_eq!(a.reserved().plus(&a.unreserved()), a.clone());
+        prop_assert_eq!(a.unallocate().allocate("r").unallocate(), a.unallocate());
+        let reservation = Reservation { dynamic: true, role: "z".into(), principal: None, labels: vec![] };
+        prop_assert_eq!(a.push_reservation(&reservation).pop_reservation(), a);
+    }
+
+    #[test]
+    fn formats_lose_nothing(a in amount()) {
+        for format in [Format::PreRefinement, Format::PostRefinement, Format::Endpoint] {
+            prop_assert_eq!(Resources::from_v1(&a.to_v1(format)), Ok(a.clone()));
+        }
+    }
+
+    #[test]
+    fn text_of_plain_amounts_reads_back(a in amount()) {
+        let plain: Resources = a.filter(|it| it.disk.is_none() && !it.revocable).unallocate().without_reservations();
+        if !plain.is_empty() {
+            prop_assert_eq!(parse(&plain.to_string(), "*").expect("text").resources, plain);
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "[a-z0-9:;(){}, .-]{0,40}|\\PC{0,40}") {
+        let _ = parse(&text, "*");
+        let _ = api::attributes::parse(&text);
+    }
+}
