@@ -1,6 +1,7 @@
 //! Bodies of answers: all at once, or a stream of which each item is one HTTP chunk.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,10 +13,20 @@ use tokio::sync::mpsc;
 #[derive(Debug)]
 pub struct Body(Inner);
 
-#[derive(Debug)]
 enum Inner {
     Full(Option<Bytes>),
     Stream { items: mpsc::Receiver<Bytes>, left: Option<u64> },
+    Custom(Pin<Box<dyn HttpBody<Data = Bytes, Error = Infallible> + Send>>),
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Inner::Full(bytes) => formatter.debug_tuple("Full").field(bytes).finish(),
+            Inner::Stream { left, .. } => formatter.debug_struct("Stream").field("left", left).finish_non_exhaustive(),
+            Inner::Custom(_) => formatter.write_str("Custom"),
+        }
+    }
 }
 
 impl Body {
@@ -30,18 +41,23 @@ impl Body {
         Body(Inner::Full((!bytes.is_empty()).then_some(bytes)))
     }
 
+    /// A body of the caller's own making. Each frame is one HTTP/1.1 chunk.
+    pub fn custom(body: impl HttpBody<Data = Bytes, Error = Infallible> + Send + 'static) -> Body {
+        Body(Inner::Custom(Box::pin(body)))
+    }
+
     /// Takes the bytes out if they are all here; a stream stays as it is.
     pub(crate) fn into_full(self) -> Result<Bytes, Body> {
         match self.0 {
             Inner::Full(bytes) => Ok(bytes.unwrap_or_default()),
-            Inner::Stream { .. } => Err(self),
+            Inner::Stream { .. } | Inner::Custom(_) => Err(self),
         }
     }
 
     /// A stream of which the length in bytes is known beforehand.
     pub(crate) fn sized(self, bytes: u64) -> Body {
         match self.0 {
-            Inner::Full(_) => self,
+            Inner::Full(_) | Inner::Custom(_) => self,
             Inner::Stream { items, .. } => Body(Inner::Stream { items, left: Some(bytes) }),
         }
     }
@@ -119,6 +135,7 @@ impl HttpBody for Body {
                 }
                 Some(Ok(Frame::data(item)))
             }),
+            Inner::Custom(body) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -126,6 +143,7 @@ impl HttpBody for Body {
         match &self.0 {
             Inner::Full(bytes) => bytes.is_none(),
             Inner::Stream { left, .. } => *left == Some(0),
+            Inner::Custom(body) => body.is_end_stream(),
         }
     }
 
@@ -134,6 +152,7 @@ impl HttpBody for Body {
             Inner::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Inner::Stream { left: Some(left), .. } => SizeHint::with_exact(*left),
             Inner::Stream { left: None, .. } => SizeHint::default(),
+            Inner::Custom(body) => body.size_hint(),
         }
     }
 }
