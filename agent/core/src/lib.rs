@@ -1,1 +1,32 @@
-//! core
+//! The agent without the world: what happened on it ([`Event`]), what follows from that ([`State`]), and what may
+//! happen next ([`decide`]). No I/O, no clock, no randomness: time and random bytes are arguments.
+//!
+//! ```text
+//! Command ─► decide(&State, command, &mut Surroundings) ─► events ─► the agent's log ─► fold(&mut State, &Event)
+//!                                                                          └─ synced ─► react(&State, &Event) ─► Effects
+//! ```
+
+mod command;
+mod decide;
+mod effect;
+mod event;
+mod executors;
+mod fold;
+mod kill;
+mod launch;
+mod state;
+mod status;
+
+pub use command::{Command, Refusal, Settings, Surroundings};
+pub use decide::decide;
+pub use effect::{Delivery, Effect, Signal, react, resume};
+pub use event::{Blob, Event, EventError};
+pub use fold::fold;
+pub use state::{Executor, Framework, Message, Messages, Process, Registration, State, Stop, Task, Why, is_terminal};
+
+/// The kind that identifies an agent's log on disk.
+pub const LOG_KIND: &str = "agent";
+/// The newest format of an agent's log that this release reads, and the one it writes.
+pub const LOG_VERSION: u32 = 1;
+/// Where the log is, below an agent's work_dir.
+pub const LOG_DIR: &str = "log";

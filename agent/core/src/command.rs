@@ -1,0 +1,172 @@
+//! What someone wants of an agent, why they may not have it, and what a decision may look at besides State.
+
+use std::collections::BTreeSet;
+
+use api::internal::Order;
+use api::v1::TaskStatus;
+
+use crate::state::Process;
+
+/// What someone wants.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Register under this token.
+    ChooseToken {
+        /// Random.
+        token: [u8; 16],
+    },
+    /// A master welcomed the agent.
+    AcceptWelcome {
+        /// The agent's id.
+        agent_id: String,
+        /// Of the cluster.
+        cluster_id: String,
+        /// Messages committed.
+        received_up_to: u64,
+    },
+    /// An order of the masters; one that is known already is passed over.
+    TakeOrder(Box<Order>),
+    /// The masters committed messages.
+    CoverMessages {
+        /// Up to here.
+        up_to: u64,
+    },
+    /// A container's process runs.
+    ReportStart {
+        /// The container.
+        container_id: String,
+        /// Its processes.
+        process: Process,
+    },
+    /// A container could not be launched, and never will be.
+    ReportLaunchFailure {
+        /// The container.
+        container_id: String,
+        /// Why, for the framework.
+        message: String,
+    },
+    /// The agent itself claimed the container's launch: nothing ran in it, nothing will.
+    ReportRevocation {
+        /// The container.
+        container_id: String,
+    },
+    /// A container ended.
+    ReportExit {
+        /// The container.
+        container_id: String,
+        /// Wait status of its first process; none if nobody saw it end.
+        status: Option<i32>,
+    },
+    /// An executor's stream was opened.
+    SubscribeExecutor {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+        /// Tasks that it has and that it got no acknowledgement for.
+        unacknowledged_tasks: BTreeSet<String>,
+    },
+    /// An executor's task has a new state.
+    UpdateTask {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+        /// As the executor sent it.
+        status: TaskStatus,
+    },
+    /// It is `State::next_deadline_ms`, or later.
+    PassDeadlines,
+    /// The agent was started and has read its log.
+    Restart,
+    /// End everything, for good.
+    Leave,
+    /// Begin anew: the masters do not want this agent's past.
+    Forget,
+}
+
+impl Command {
+    /// A name for the record of causes.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::ChooseToken { .. } => "choose-token",
+            Command::AcceptWelcome { .. } => "welcome",
+            Command::TakeOrder(_) => "order",
+            Command::CoverMessages { .. } => "received",
+            Command::ReportStart { .. } => "started",
+            Command::ReportLaunchFailure { .. } => "launch-failed",
+            Command::ReportRevocation { .. } => "revoked",
+            Command::ReportExit { .. } => "exited",
+            Command::SubscribeExecutor { .. } => "executor-subscribe",
+            Command::UpdateTask { .. } => "executor-update",
+            Command::PassDeadlines => "deadline",
+            Command::Restart => "restart",
+            Command::Leave => "leave",
+            Command::Forget => "forget",
+        }
+    }
+}
+
+/// Why they may not have it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The agent has no such framework.
+    #[error("Framework cannot be found")]
+    UnknownFramework,
+    /// The framework has no such executor here.
+    #[error("Executor cannot be found")]
+    UnknownExecutor,
+    /// The masters call the agent by another name than its log.
+    #[error("the masters know this agent as {found}, its log as {expected}")]
+    OtherIdentity {
+        /// As the masters say.
+        found: String,
+        /// As the log says.
+        expected: String,
+    },
+}
+
+/// What was configured.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The address that tasks without a network of their own are reached at.
+    pub ip: String,
+    /// Time for an executor to subscribe.
+    pub executor_registration_timeout_ms: u64,
+    /// Time for executors to come back after the agent was started again.
+    pub executor_reregistration_timeout_ms: u64,
+    /// Time for an executor to end by itself.
+    pub executor_shutdown_grace_ms: u64,
+    /// Where the supervisor of command tasks is, as shown to users.
+    pub launcher_dir: String,
+}
+
+/// What a decision may look at besides State: everything here comes from the world.
+pub struct Surroundings<'a> {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// What was configured.
+    pub settings: &'a Settings,
+    /// Custom executors that have a stream now: (framework, executor).
+    pub connected: &'a BTreeSet<(String, String)>,
+    /// Random bytes, new ones at each call.
+    pub random: &'a mut dyn FnMut() -> [u8; 16],
+}
+
+impl Surroundings<'_> {
+    /// A random id, as text.
+    pub(crate) fn random_id(&mut self) -> String {
+        let mut bytes = (self.random)();
+        // Version 4, variant 1, so that tools take it for what it is.
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    }
+}
+
+impl std::fmt::Debug for Surroundings<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings").field("at_ms", &self.at_ms).finish_non_exhaustive()
+    }
+}

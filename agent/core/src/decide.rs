@@ -1,0 +1,114 @@
+//! Who decides what: a table of contents.
+
+use api::internal::order::Order as Wanted;
+
+use crate::command::{Command, Refusal, Surroundings};
+use crate::event::{Blob, Event};
+use crate::state::{State, Why};
+use crate::{executors, kill, launch, status};
+
+/// What happens because of `command`. Pure: looks at nothing but its arguments.
+///
+/// # Errors
+/// A [`Refusal`] if it may not happen.
+pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) -> Result<Vec<Event>, Refusal> {
+    match command {
+        Command::ChooseToken { token } => Ok(vec![Event::TokenChosen { token }]),
+        Command::AcceptWelcome { agent_id, cluster_id, received_up_to } => {
+            accept_welcome(state, agent_id, cluster_id, received_up_to)
+        }
+        Command::TakeOrder(order) => Ok(take_order(state, *order, around)),
+        Command::CoverMessages { up_to } => Ok(cover(state, up_to)),
+        Command::ReportStart { container_id, process } => Ok(launch::started(state, &container_id, process, around)),
+        Command::ReportLaunchFailure { container_id, message } => {
+            Ok(launch::failed(state, &container_id, &message, around))
+        }
+        Command::ReportRevocation { container_id } => Ok(launch::revoked(state, &container_id, around)),
+        Command::ReportExit { container_id, status } => Ok(status::exited(state, &container_id, status, around)),
+        Command::SubscribeExecutor { framework_id, executor_id, unacknowledged_tasks } => {
+            executors::subscribe(state, &framework_id, &executor_id, &unacknowledged_tasks, around)
+        }
+        Command::UpdateTask { framework_id, executor_id, status } => {
+            executors::update(state, &framework_id, &executor_id, status, around)
+        }
+        Command::PassDeadlines => Ok(kill::pass_deadlines(state, around)),
+        Command::Restart => {
+            let reregister_by_ms = around.at_ms + around.settings.executor_reregistration_timeout_ms;
+            Ok(vec![Event::Restarted { reregister_by_ms }])
+        }
+        Command::Leave => Ok(leave(state, around)),
+        Command::Forget => Ok(vec![Event::Forgotten {}]),
+    }
+}
+
+fn accept_welcome(
+    state: &State,
+    agent_id: String,
+    cluster_id: String,
+    received_up_to: u64,
+) -> Result<Vec<Event>, Refusal> {
+    let mut events = cover(state, received_up_to);
+    match (&state.registration.agent_id, &state.registration.cluster_id) {
+        (Some(known), Some(cluster)) if *known == agent_id && *cluster == cluster_id => {}
+        (Some(known), _) => {
+            return Err(Refusal::OtherIdentity { found: agent_id, expected: known.clone() });
+        }
+        (None, _) => events.push(Event::Registered { agent_id, cluster_id }),
+    }
+    Ok(events)
+}
+
+fn cover(state: &State, up_to: u64) -> Vec<Event> {
+    let up_to = up_to.min(state.messages.up_to);
+    if up_to > state.messages.received_up_to { vec![Event::MessagesReceived { up_to }] } else { Vec::new() }
+}
+
+fn take_order(state: &State, order: api::internal::Order, around: &mut Surroundings<'_>) -> Vec<Event> {
+    // Sent again after a Welcome because our acknowledgement was lost.
+    if order.seq <= state.orders_up_to {
+        return Vec::new();
+    }
+    let mut events = vec![Event::OrdersTaken { up_to: order.seq }];
+    let grace_ms = around.settings.executor_shutdown_grace_ms;
+    events.extend(match order.order {
+        Some(Wanted::Launch(order)) => launch::task(state, &order.framework_info, order.task, around),
+        Some(Wanted::LaunchGroup(order)) => {
+            launch::group(state, &order.framework_info, &order.executor, order.task_group.tasks, around)
+        }
+        Some(Wanted::Kill(order)) => {
+            kill::task(state, &order.framework_id.value, &order.task_id.value, order.kill_policy, around)
+        }
+        Some(Wanted::ShutdownFramework(order)) => {
+            kill::framework(state, &order.framework_id.value, around.at_ms + grace_ms)
+        }
+        Some(Wanted::ShutdownExecutor(order)) => {
+            let executor = state.executor(&order.framework_id.value, &order.executor_id.value);
+            let stop = |executor| kill::stop(&order.framework_id.value, executor, Why::Shutdown, around);
+            executor.map(stop).into_iter().collect()
+        }
+        Some(Wanted::UpdateFramework(order)) => see_framework(state, &order.framework_info),
+        Some(Wanted::ShutdownAgent(_)) => leave(state, around),
+        // A kind of order that a newer master gives. It would not be given to an agent that does not name the
+        // capability for it; passing it over keeps the later ones coming.
+        None => Vec::new(),
+    });
+    events
+}
+
+/// Frameworks known here get their description replaced.
+fn see_framework(state: &State, info: &api::v1::FrameworkInfo) -> Vec<Event> {
+    let framework_id = info.id.clone().unwrap_or_default().value;
+    let known = state.frameworks.contains_key(&framework_id);
+    if known { vec![Event::FrameworkSeen { framework_id, info: Blob::of(info) }] } else { Vec::new() }
+}
+
+fn leave(state: &State, around: &mut Surroundings<'_>) -> Vec<Event> {
+    let stops =
+        state.executors().map(|(framework_id, executor)| kill::stop(framework_id, executor, Why::Leaving, around));
+    let mut events = vec![Event::LeavingBegun {}];
+    events.extend(stops);
+    if state.containers.is_empty() {
+        events.push(Event::Left {});
+    }
+    events
+}

@@ -1,0 +1,178 @@
+//! What the world must now be told. Effects only start things: what must happen follows from State, and [`resume`]
+//! starts it again after the agent was.
+
+use crate::event::Event;
+use crate::state::{Executor, State, Task, Why};
+
+/// What the world must now be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Launch the container of an executor.
+    Launch {
+        /// The container.
+        container_id: String,
+    },
+    /// End what runs in a container; what does not run yet must never run.
+    Stop {
+        /// The container.
+        container_id: String,
+        /// How.
+        signal: Signal,
+    },
+    /// Nobody needs the container's files of launch and exit any more.
+    Release {
+        /// The container.
+        container_id: String,
+    },
+    /// Say something to a custom executor, if it has a stream.
+    Deliver {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+        /// What.
+        delivery: Delivery,
+    },
+    /// There are messages for the masters.
+    SendMessages,
+    /// Orders are in the log.
+    AcknowledgeOrders,
+    /// Everything has ended, the masters may hear that the agent is gone.
+    ReportLeft,
+}
+
+/// How to end a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM: it may clean up.
+    Terminate,
+    /// SIGKILL.
+    Kill,
+}
+
+/// What is said to a custom executor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Run these tasks; `together` if they are one group.
+    Launch {
+        /// The tasks.
+        task_ids: Vec<String>,
+        /// They are a group.
+        together: bool,
+    },
+    /// End a task.
+    Kill {
+        /// The task.
+        task_id: String,
+    },
+    /// An update is in the log.
+    Acknowledge {
+        /// Of this task.
+        task_id: String,
+        /// Of the update.
+        uuid: Vec<u8>,
+    },
+    /// End.
+    Shutdown,
+}
+
+/// What follows from an event that is in the log; `state` has it folded.
+pub fn react(state: &State, event: &Event) -> Vec<Effect> {
+    match event {
+        Event::OrdersTaken { .. } => vec![Effect::AcknowledgeOrders],
+        Event::ExecutorAdded { container_id, .. } => vec![Effect::Launch { container_id: container_id.clone() }],
+        Event::ContainerReplaced { container_id, replacement_id } => vec![
+            Effect::Release { container_id: container_id.clone() },
+            Effect::Launch { container_id: replacement_id.clone() },
+        ],
+        Event::ContainerStarted { container_id, .. } => match state.executor_of(container_id) {
+            // The order to end came while it was being launched.
+            Some((_, executor)) if executor.stop.is_some() => vec![stop(executor)],
+            _ => Vec::new(),
+        },
+        Event::TasksDelivered { framework_id, executor_id, task_ids } => {
+            state.executor(framework_id, executor_id).map_or(Vec::new(), |executor| {
+                launches(executor, task_ids).map(|delivery| deliver(framework_id, executor_id, delivery)).collect()
+            })
+        }
+        Event::StatusWritten { framework_id, executor_id, task_id, status, .. } => {
+            let mut effects = vec![Effect::SendMessages];
+            let status: api::v1::TaskStatus = status.get();
+            let by_executor = status.source == Some(api::v1::task_status::Source::Executor as i32);
+            if let (Some(executor_id), Some(uuid), true) = (executor_id, status.uuid, by_executor) {
+                let custom = state.executor(framework_id, executor_id).is_some_and(|executor| !executor.is_command);
+                let delivery = Delivery::Acknowledge { task_id: task_id.clone(), uuid: uuid.to_vec() };
+                effects.extend(custom.then(|| deliver(framework_id, executor_id, delivery)));
+            }
+            effects
+        }
+        Event::StopRequested { framework_id, executor_id, .. } | Event::StopForced { framework_id, executor_id } => {
+            state.executor(framework_id, executor_id).map_or(Vec::new(), |executor| stops(framework_id, executor))
+        }
+        Event::TaskKillRequested { framework_id, executor_id, task_id, .. } => {
+            vec![deliver(framework_id, executor_id, Delivery::Kill { task_id: task_id.clone() })]
+        }
+        Event::ExecutorEnded { framework_id, .. } => {
+            let completed = state.frameworks.get(framework_id).and_then(|framework| framework.completed.back());
+            let release = completed.map(|executor| Effect::Release { container_id: executor.container_id.clone() });
+            let left = state.leaving && state.containers.is_empty();
+            release.into_iter().chain([Effect::SendMessages]).chain(left.then_some(Effect::ReportLeft)).collect()
+        }
+        Event::LeavingBegun {} if state.containers.is_empty() => vec![Effect::ReportLeft],
+        Event::Forgotten {} => state.remnants.keys().map(|container_id| kill(container_id)).collect(),
+        Event::RemnantEnded { container_id } => vec![Effect::Release { container_id: container_id.clone() }],
+        Event::ExecutorAnnounced { .. } | Event::Left {} => vec![Effect::SendMessages],
+        Event::Restored { .. }
+        | Event::TokenChosen { .. }
+        | Event::Registered { .. }
+        | Event::FrameworkSeen { .. }
+        | Event::FrameworkRemoved { .. }
+        | Event::TaskAdded { .. }
+        | Event::ExecutorSubscribed { .. }
+        | Event::MessagesReceived { .. }
+        | Event::Restarted { .. }
+        | Event::LeavingBegun {} => Vec::new(),
+    }
+}
+
+/// What a started agent must take up again. Launches and exits of containers are found by looking at them.
+pub fn resume(state: &State) -> Vec<Effect> {
+    let stopping = state.executors().filter(|(_, executor)| executor.stop.is_some());
+    let remnants = state.remnants.keys().map(|container_id| kill(container_id));
+    let left = state.leaving && state.containers.is_empty() && state.messages.waiting.is_empty();
+    stopping.map(|(_, executor)| stop(executor)).chain(remnants).chain(left.then_some(Effect::ReportLeft)).collect()
+}
+
+/// Tasks as they are handed over: a group at once, others one by one.
+fn launches<'a>(executor: &'a Executor, task_ids: &'a [String]) -> impl Iterator<Item = Delivery> + 'a {
+    let group = |task_id: &String| executor.tasks.get(task_id).and_then(|task: &Task| task.group.as_ref());
+    let same = move |a: &String, b: &String| group(a).is_some() && group(a) == group(b);
+    task_ids
+        .chunk_by(same)
+        .map(move |tasks| Delivery::Launch { task_ids: tasks.to_vec(), together: group(&tasks[0]).is_some() })
+}
+
+fn stops(framework_id: &str, executor: &Executor) -> Vec<Effect> {
+    let gently = executor.stop.is_some_and(|stop| !stop.forced)
+        && !executor.is_command
+        && executor.subscribed
+        && executor.stop.is_some_and(|stop| {
+            matches!(stop.why, Why::Shutdown | Why::FrameworkRemoved | Why::Leaving | Why::Kill | Why::MaxCompletion)
+        });
+    // A custom executor is asked; only when its time is up it is ended.
+    if gently { vec![deliver(framework_id, &executor.executor_id, Delivery::Shutdown)] } else { vec![stop(executor)] }
+}
+
+fn stop(executor: &Executor) -> Effect {
+    let forced = executor.stop.is_some_and(|stop| stop.forced);
+    let signal = if forced { Signal::Kill } else { Signal::Terminate };
+    Effect::Stop { container_id: executor.container_id.clone(), signal }
+}
+
+fn kill(container_id: &str) -> Effect {
+    Effect::Stop { container_id: container_id.to_owned(), signal: Signal::Kill }
+}
+
+fn deliver(framework_id: &str, executor_id: &str, delivery: Delivery) -> Effect {
+    Effect::Deliver { framework_id: framework_id.to_owned(), executor_id: executor_id.to_owned(), delivery }
+}

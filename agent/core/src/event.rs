@@ -1,0 +1,297 @@
+//! What has happened on an agent. This is a file format: numbers and names are never reused, and any change to the
+//! bytes of an event, or to what folding it does, is a new version of it.
+
+use event_log::{CodecError, RawEvent, decode_payload, encode_payload};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::state::{Process, Why};
+
+/// A message of the wire in its protobuf encoding, kept and passed on unharmed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Blob(pub Vec<u8>);
+
+impl Blob {
+    /// The encoding of a message.
+    pub fn of(message: &impl prost::Message) -> Blob {
+        Blob(message.encode_to_vec())
+    }
+
+    /// The message. Blobs are only made from messages; what is damaged nevertheless reads as an empty one.
+    pub fn get<T: prost::Message + Default>(&self) -> T {
+        T::decode(self.0.as_slice()).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Blob({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Blob, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Blob;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Blob, E> {
+                Ok(Blob(bytes.to_vec()))
+            }
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Blob, E> {
+                Ok(Blob(bytes))
+            }
+        }
+        deserializer.deserialize_byte_buf(Visitor)
+    }
+}
+
+/// Why a stored event cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Written by a newer release.
+    #[error("event {number} in version {version} is not known to this release")]
+    Unknown {
+        /// Its number.
+        number: u16,
+        /// Its version.
+        version: u16,
+    },
+    /// Its bytes are not what they should be.
+    #[error("event {name} cannot be read")]
+    Payload {
+        /// Name of the kind.
+        name: &'static str,
+        /// What is wrong.
+        #[source]
+        source: CodecError,
+    },
+}
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $number:literal $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? })*) => {
+        /// What has happened, for good.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Event {
+            $($(#[$doc])* $name { $($(#[$field_doc])* $field: $type),* },)*
+        }
+
+        impl Event {
+            /// The name of its kind.
+            pub fn name(&self) -> &'static str {
+                match self { $(Event::$name { .. } => stringify!($name),)* }
+            }
+
+            /// As it is stored. `cause` is an index into the causes of its record.
+            pub fn to_raw(&self, cause: u32) -> RawEvent {
+                let (number, payload) = match self {
+                    $(Event::$name { $($field),* } => ($number, encode_payload(&($($field,)*))),)*
+                };
+                RawEvent { number, version: 1, cause, payload }
+            }
+
+            /// The event that was stored.
+            ///
+            /// # Errors
+            /// An [`EventError`] if a newer release wrote it, or its bytes are damaged.
+            pub fn from_raw(raw: &RawEvent) -> Result<Event, EventError> {
+                match (raw.number, raw.version) {
+                    $(($number, 1) => {
+                        let name = stringify!($name);
+                        let decoded = decode_payload::<($($type,)*)>(&raw.payload);
+                        let ($($field,)*) = decoded.map_err(|source| EventError::Payload { name, source })?;
+                        Ok(Event::$name { $($field),* })
+                    })*
+                    (number, version) => Err(EventError::Unknown { number, version }),
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// The log was shortened: this is the state that all earlier events led to.
+    1 Restored {
+        /// A `State`, encoded.
+        state: Blob,
+    }
+    /// The agent will register under this token.
+    2 TokenChosen {
+        /// Random.
+        token: [u8; 16],
+    }
+    /// The masters know the agent.
+    3 Registered {
+        /// As they call it.
+        agent_id: String,
+        /// The cluster that minted the id.
+        cluster_id: String,
+    }
+    /// Orders up to here are in this log; their consequences follow in the same record.
+    4 OrdersTaken {
+        /// Number of the last one.
+        up_to: u64,
+    }
+    /// A framework has work here, or changed its description.
+    5 FrameworkSeen {
+        /// The framework.
+        framework_id: String,
+        /// `FrameworkInfo`
+        info: Blob,
+    }
+    /// The framework is gone: what it has here is ended, nobody wants to hear of it.
+    6 FrameworkRemoved {
+        /// The framework.
+        framework_id: String,
+    }
+    /// An executor is to be launched.
+    7 ExecutorAdded {
+        /// Its framework.
+        framework_id: String,
+        /// Its id; for a command task the id of the task.
+        executor_id: String,
+        /// Whether it only stands for one command task.
+        is_command: bool,
+        /// `ExecutorInfo`
+        info: Blob,
+        /// The container made for it.
+        container_id: String,
+        /// Milliseconds since 1970.
+        at_ms: u64,
+        /// When it must have subscribed, if it is to subscribe at all.
+        register_by_ms: Option<u64>,
+    }
+    /// A task was given to an executor.
+    8 TaskAdded {
+        /// Its framework.
+        framework_id: String,
+        /// Its executor.
+        executor_id: String,
+        /// The task.
+        task_id: String,
+        /// `TaskInfo`
+        info: Blob,
+        /// First task of the group that it was launched with, if any.
+        group: Option<String>,
+    }
+    /// Tasks are being handed to their executor.
+    9 TasksDelivered {
+        /// Their framework.
+        framework_id: String,
+        /// Their executor.
+        executor_id: String,
+        /// The tasks.
+        task_ids: Vec<String>,
+    }
+    /// The container's process runs.
+    10 ContainerStarted {
+        /// The container.
+        container_id: String,
+        /// Supervisor and process.
+        process: Process,
+        /// When its task must be complete, if it must.
+        complete_by_ms: Option<u64>,
+    }
+    /// The container never ran, and never will: another one takes its place.
+    11 ContainerReplaced {
+        /// The container.
+        container_id: String,
+        /// The other one.
+        replacement_id: String,
+    }
+    /// A task has a new state, which the masters must hear of. Takes the next message number.
+    12 StatusWritten {
+        /// Its framework.
+        framework_id: String,
+        /// Its executor; none if the launch was refused at once.
+        executor_id: Option<String>,
+        /// The task.
+        task_id: String,
+        /// Number of the `TaskState`.
+        task_state: i32,
+        /// `TaskStatus`
+        status: Blob,
+    }
+    /// The masters must hear of a custom executor. Takes the next message number.
+    13 ExecutorAnnounced {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+    }
+    /// An executor subscribed for the first time since the agent or the executor started.
+    14 ExecutorSubscribed {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+    }
+    /// An executor is to end.
+    15 StopRequested {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+        /// For which reason.
+        why: Why,
+        /// When patience ends, in milliseconds since 1970.
+        kill_at_ms: u64,
+    }
+    /// Patience ended.
+    16 StopForced {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+    }
+    /// A custom executor is to end one of its tasks.
+    17 TaskKillRequested {
+        /// Its framework.
+        framework_id: String,
+        /// Its executor.
+        executor_id: String,
+        /// The task.
+        task_id: String,
+        /// `KillPolicy`, if one was given.
+        policy: Option<Blob>,
+    }
+    /// An executor is over, and so is its container.
+    18 ExecutorEnded {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+        /// Wait status, if it is known.
+        status: Option<i32>,
+        /// Whether the masters must hear of it; takes the next message number then.
+        announced: bool,
+    }
+    /// The masters have committed what the agent sent.
+    19 MessagesReceived {
+        /// Number of the last message.
+        up_to: u64,
+    }
+    /// The agent was started again.
+    20 Restarted {
+        /// When executors must be back, in milliseconds since 1970.
+        reregister_by_ms: u64,
+    }
+    /// The agent will end, for good.
+    21 LeavingBegun {}
+    /// Nothing runs any more; the masters must hear that the agent is gone. Takes the next message number.
+    22 Left {}
+    /// The masters do not want this agent's past: it begins anew, what still runs is ended.
+    23 Forgotten {}
+    /// What was left of an agent that was forgotten has ended.
+    24 RemnantEnded {
+        /// The container.
+        container_id: String,
+    }
+}

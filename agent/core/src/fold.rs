@@ -1,0 +1,206 @@
+//! What follows from each event. Cannot fail, knows no clock: every event was decided, so it fits.
+
+use event_log::decode_payload;
+
+use crate::event::{Blob, Event};
+use crate::state::{
+    COMPLETED_EXECUTORS_MAX, COMPLETED_FRAMEWORKS_MAX, Executor, Message, State, Stop, Task, UUIDS_MAX,
+};
+use api::v1::{TaskState, TaskStatus};
+
+/// Applies one event.
+pub fn fold(state: &mut State, event: &Event) {
+    match event {
+        Event::Restored { state: encoded } => {
+            *state = decode_payload(&encoded.0).expect("the state that this log was shortened to");
+        }
+        Event::TokenChosen { token } => state.registration.token = Some(*token),
+        Event::Registered { agent_id, cluster_id } => {
+            state.registration.agent_id = Some(agent_id.clone());
+            state.registration.cluster_id = Some(cluster_id.clone());
+        }
+        Event::OrdersTaken { up_to } => state.orders_up_to = *up_to,
+        Event::FrameworkSeen { framework_id, info } => state.see_framework(framework_id, info),
+        Event::FrameworkRemoved { framework_id } => {
+            if let Some(framework) = state.frameworks.get_mut(framework_id) {
+                framework.removed = true;
+            }
+        }
+        Event::ExecutorAdded { framework_id, executor_id, is_command, info, container_id, at_ms, register_by_ms } => {
+            let executor = Executor {
+                executor_id: executor_id.clone(),
+                is_command: *is_command,
+                info: info.clone(),
+                container_id: container_id.clone(),
+                added_ms: *at_ms,
+                register_by_ms: *register_by_ms,
+                ..Executor::default()
+            };
+            state.add_executor(framework_id, executor);
+        }
+        Event::TaskAdded { framework_id, executor_id, task_id, info, group } => {
+            let task_state = TaskState::TaskStaging as i32;
+            let task = Task { info: info.clone(), state: task_state, group: group.clone(), ..Task::default() };
+            state.change(framework_id, executor_id, |executor| executor.tasks.insert(task_id.clone(), task));
+        }
+        Event::TasksDelivered { framework_id, executor_id, task_ids } => {
+            state.change(framework_id, executor_id, |executor| {
+                for task_id in task_ids {
+                    executor.tasks.entry(task_id.clone()).and_modify(|task| task.delivered = true);
+                }
+            });
+        }
+        Event::ContainerStarted { container_id, process, complete_by_ms } => {
+            if let Some((framework_id, executor_id)) = state.containers.get(container_id).cloned() {
+                state.change(&framework_id, &executor_id, |executor| {
+                    executor.process = Some(process.clone());
+                    executor.complete_by_ms = *complete_by_ms;
+                });
+            }
+        }
+        Event::ContainerReplaced { container_id, replacement_id } => {
+            if let Some((framework_id, executor_id)) = state.containers.remove(container_id) {
+                let replacement_id = replacement_id.clone();
+                state.change(&framework_id, &executor_id, |executor| executor.container_id.clone_from(&replacement_id));
+                state.containers.insert(replacement_id, (framework_id, executor_id));
+            }
+        }
+        Event::StatusWritten { framework_id, executor_id, task_id, task_state, status } => {
+            state.number(Message::Status { framework_id: framework_id.clone(), status: status.clone() });
+            if let Some(executor_id) = executor_id {
+                state.change(framework_id, executor_id, |executor| executor.write(task_id, *task_state, status));
+            }
+        }
+        Event::ExecutorAnnounced { framework_id, executor_id } => {
+            if let Some(executor) = state.executor(framework_id, executor_id) {
+                let info = executor.info.clone();
+                state.number(Message::ExecutorLaunched { framework_id: framework_id.clone(), info });
+            }
+        }
+        Event::ExecutorSubscribed { framework_id, executor_id } => {
+            state.change(framework_id, executor_id, |executor| {
+                executor.subscribed = true;
+                executor.register_by_ms = None;
+            });
+        }
+        Event::StopRequested { framework_id, executor_id, why, kill_at_ms } => {
+            state.change(framework_id, executor_id, |executor| match &mut executor.stop {
+                Some(stop) => stop.kill_at_ms = stop.kill_at_ms.min(*kill_at_ms),
+                none => *none = Some(Stop { why: *why, kill_at_ms: *kill_at_ms, forced: false }),
+            });
+        }
+        Event::StopForced { framework_id, executor_id } => {
+            state.change(framework_id, executor_id, |executor| {
+                executor.stop.iter_mut().for_each(|stop| stop.forced = true);
+            });
+        }
+        Event::TaskKillRequested { framework_id, executor_id, task_id, policy } => {
+            state.change(framework_id, executor_id, |executor| {
+                executor.tasks.entry(task_id.clone()).and_modify(|task| task.kill = Some(policy.clone()));
+            });
+        }
+        Event::ExecutorEnded { framework_id, executor_id, status, announced } => {
+            state.end_executor(framework_id, executor_id, *status);
+            if *announced {
+                let (framework_id, executor_id) = (framework_id.clone(), executor_id.clone());
+                state.number(Message::ExecutorExited { framework_id, executor_id, status: *status });
+            }
+        }
+        Event::MessagesReceived { up_to } => {
+            state.messages.waiting = state.messages.waiting.split_off(&(up_to + 1));
+            state.messages.received_up_to = *up_to;
+        }
+        Event::Restarted { reregister_by_ms } => {
+            for framework in state.frameworks.values_mut() {
+                for executor in framework.executors.values_mut().filter(|executor| executor.subscribed) {
+                    executor.register_by_ms = Some(*reregister_by_ms);
+                }
+            }
+        }
+        Event::LeavingBegun {} => state.leaving = true,
+        Event::Left {} => state.number(Message::Leaving),
+        Event::Forgotten {} => {
+            let mut remnants = std::mem::take(&mut state.remnants);
+            remnants.extend(
+                state.executors().map(|(_, executor)| (executor.container_id.clone(), executor.process.clone())),
+            );
+            *state = State { remnants, ..State::default() };
+        }
+        Event::RemnantEnded { container_id } => {
+            state.remnants.remove(container_id);
+        }
+    }
+}
+
+impl State {
+    fn change<T>(&mut self, framework_id: &str, executor_id: &str, change: impl FnOnce(&mut Executor) -> T) {
+        let framework = self.frameworks.get_mut(framework_id);
+        framework.and_then(|framework| framework.executors.get_mut(executor_id)).map(change);
+    }
+
+    fn number(&mut self, message: Message) {
+        self.messages.up_to += 1;
+        self.messages.waiting.insert(self.messages.up_to, message);
+    }
+
+    fn see_framework(&mut self, framework_id: &str, info: &Blob) {
+        self.frameworks_seen += 1;
+        let order = self.frameworks_seen;
+        let framework = self.frameworks.entry(framework_id.to_owned()).or_default();
+        framework.info = info.clone();
+        framework.order = order;
+        let idle = |state: &State| {
+            let completed = state.frameworks.iter().filter(|(_, framework)| framework.executors.is_empty());
+            let mut completed: Vec<_> = completed.map(|(id, framework)| (framework.order, id.clone())).collect();
+            completed.sort();
+            completed
+        };
+        // The one just seen is the youngest, so it stays.
+        let idle = idle(self);
+        for (_, id) in idle.iter().take(idle.len().saturating_sub(COMPLETED_FRAMEWORKS_MAX + 1)) {
+            self.frameworks.remove(id);
+        }
+    }
+
+    fn add_executor(&mut self, framework_id: &str, executor: Executor) {
+        let names = (framework_id.to_owned(), executor.executor_id.clone());
+        self.containers.insert(executor.container_id.clone(), names);
+        let framework = self.frameworks.entry(framework_id.to_owned()).or_default();
+        framework.executors.insert(executor.executor_id.clone(), executor);
+    }
+
+    fn end_executor(&mut self, framework_id: &str, executor_id: &str, status: Option<i32>) {
+        let Some(framework) = self.frameworks.get_mut(framework_id) else { return };
+        let Some(mut executor) = framework.executors.remove(executor_id) else { return };
+        self.containers.remove(&executor.container_id);
+        executor.status = status;
+        executor.stop = None;
+        framework.completed.push_back(executor);
+        while framework.completed.len() > COMPLETED_EXECUTORS_MAX {
+            framework.completed.pop_front();
+        }
+    }
+}
+
+impl Executor {
+    fn write(&mut self, task_id: &str, task_state: i32, status: &Blob) {
+        let Some(task) = self.tasks.get_mut(task_id) else { return };
+        let mut decoded: TaskStatus = status.get();
+        if let Some(uuid) = &decoded.uuid {
+            task.uuids.push_back(uuid.to_vec());
+            while task.uuids.len() > UUIDS_MAX {
+                task.uuids.pop_front();
+            }
+        }
+        if task.state == task_state && !task.statuses.is_empty() {
+            task.statuses.pop();
+        }
+        decoded.data = None;
+        task.statuses.push(Blob::of(&decoded));
+        task.state = task_state;
+        // Its deadline was its task's.
+        if self.is_command && task.is_terminal() {
+            self.complete_by_ms = None;
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! From an order to a running container.
+
+use api::v1::task_status::{Reason, Source};
+use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, container_info, executor_info};
+
+use crate::command::Surroundings;
+use crate::event::{Blob, Event};
+use crate::state::{Process, State, Why};
+use crate::status::{Update, lost};
+
+/// A task for an executor of its own (a command) or of its framework's.
+pub(crate) fn task(state: &State, info: &FrameworkInfo, task: TaskInfo, around: &mut Surroundings<'_>) -> Vec<Event> {
+    match &task.executor {
+        Some(executor) => {
+            let executor = executor.clone();
+            tasks(state, info, &executor, false, vec![task], None, around)
+        }
+        None => {
+            let executor = command_executor(info, &task, &around.settings.launcher_dir);
+            tasks(state, info, &executor, true, vec![task], None, around)
+        }
+    }
+}
+
+/// Tasks that one executor gets together.
+pub(crate) fn group(
+    state: &State,
+    info: &FrameworkInfo,
+    executor: &ExecutorInfo,
+    group: Vec<TaskInfo>,
+    around: &mut Surroundings<'_>,
+) -> Vec<Event> {
+    let first = group.first().map(|task| task.task_id.value.clone());
+    tasks(state, info, executor, false, group, first, around)
+}
+
+fn tasks(
+    state: &State,
+    info: &FrameworkInfo,
+    executor: &ExecutorInfo,
+    is_command: bool,
+    tasks: Vec<TaskInfo>,
+    group: Option<String>,
+    around: &mut Surroundings<'_>,
+) -> Vec<Event> {
+    let framework_id = info.id.clone().unwrap_or_default().value;
+    let executor_id = executor.executor_id.value.clone();
+    let framework = state.frameworks.get(&framework_id);
+    let mut events = Vec::new();
+    let info_blob = Blob::of(info);
+    // Of a new framework, or of one without live executors, its age begins again.
+    if framework.is_none_or(|framework| framework.info != info_blob || framework.executors.is_empty()) {
+        events.push(Event::FrameworkSeen { framework_id: framework_id.clone(), info: info_blob });
+    }
+    let live = state.executor(&framework_id, &executor_id);
+    let refusal = tasks.iter().find_map(|task| unsupported(executor, task));
+    let dropped = lost(info);
+    let refused = match (refusal, live) {
+        (Some(sentence), _) => Some((TaskState::TaskFailed, Reason::ContainerLaunchFailed, sentence)),
+        _ if state.leaving => Some((dropped, Reason::AgentDisconnected, "The agent is leaving".to_owned())),
+        (None, Some(executor)) if is_command || executor.is_command => {
+            Some((dropped, Reason::TaskInvalid, format!("Executor '{executor_id}' is still in use")))
+        }
+        (None, Some(executor)) if executor.stop.is_some() => {
+            Some((dropped, Reason::ExecutorTerminated, format!("Executor '{executor_id}' is terminating")))
+        }
+        _ => None,
+    };
+    if let Some((task_state, reason, sentence)) = refused {
+        for task in &tasks {
+            let update = Update::new(task_state, Source::Agent).because(reason).saying(&sentence);
+            events.push(update.event(state, &framework_id, None, &task.task_id.value, around));
+        }
+        return events;
+    }
+    if live.is_none() {
+        let register_by = around.at_ms + around.settings.executor_registration_timeout_ms;
+        let mut executor = executor.clone();
+        executor.framework_id.get_or_insert_with(|| info.id.clone().unwrap_or_default());
+        events.push(Event::ExecutorAdded {
+            framework_id: framework_id.clone(),
+            executor_id: executor_id.clone(),
+            is_command,
+            info: Blob::of(&executor),
+            container_id: around.random_id(),
+            at_ms: around.at_ms,
+            register_by_ms: (!is_command).then_some(register_by),
+        });
+    }
+    let task_ids: Vec<String> = tasks.iter().map(|task| task.task_id.value.clone()).collect();
+    for task in &tasks {
+        let (framework_id, executor_id) = (framework_id.clone(), executor_id.clone());
+        let (task_id, info, group) = (task.task_id.value.clone(), Blob::of(task), group.clone());
+        events.push(Event::TaskAdded { framework_id, executor_id, task_id, info, group });
+    }
+    // Its executor takes it at once if it has a stream; otherwise when it subscribes.
+    if around.connected.contains(&(framework_id.clone(), executor_id.clone())) {
+        events.push(Event::TasksDelivered { framework_id, executor_id, task_ids });
+    }
+    events
+}
+
+/// Why this agent cannot run a task: better said at once than ignored.
+fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
+    let what = if executor.r#type == Some(executor_info::Type::Default as i32) {
+        "the built-in default executor is"
+    } else if [&task.command, &executor.command].into_iter().flatten().any(|command| !command.uris.is_empty()) {
+        "fetching URIs is"
+    } else if [&task.container, &executor.container]
+        .into_iter()
+        .flatten()
+        .any(|container| container.r#type == container_info::Type::Docker as i32)
+    {
+        "containers of type DOCKER are"
+    } else if [&task.container, &executor.container].into_iter().flatten().any(|container| {
+        container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
+            || !container.volumes.is_empty()
+            || !container.network_infos.is_empty()
+            || container.tty_info.is_some()
+            || container.rlimit_info.is_some()
+            || container.linux_info.is_some()
+    }) {
+        "images, volumes, networks, terminals and limits of containers are"
+    } else if task.health_check.is_some() || task.check.is_some() {
+        "checks and health checks are"
+    } else if task.command.iter().chain(&executor.command).any(has_secrets) {
+        "environment variables from secrets are"
+    } else {
+        return None;
+    };
+    Some(format!("Failed to launch container: {what} not supported by this agent"))
+}
+
+fn has_secrets(command: &CommandInfo) -> bool {
+    command.environment.iter().flat_map(|environment| &environment.variables).any(|variable| variable.secret.is_some())
+}
+
+/// What stands for a command task where clients expect an executor.
+#[expect(deprecated, reason = "clients still read the source of an executor")]
+fn command_executor(info: &FrameworkInfo, task: &TaskInfo, launcher_dir: &str) -> ExecutorInfo {
+    let task_id = &task.task_id.value;
+    let command = task.command.clone().unwrap_or_default();
+    let shown = match (command.shell(), &command.value) {
+        (true, Some(value)) if value.chars().count() > 15 => {
+            format!("sh -c '{}...'", value.chars().take(12).collect::<String>())
+        }
+        (true, value) => format!("sh -c '{}'", value.clone().unwrap_or_default()),
+        (false, _) => format!("[{}]", command.arguments.join(", ")),
+    };
+    let allocation_info = task.resources.first().and_then(|resource| resource.allocation_info.clone());
+    let scalar = |name: &str, value| Resource {
+        name: name.to_owned(),
+        r#type: api::v1::value::Type::Scalar as i32,
+        scalar: Some(api::v1::value::Scalar { value }),
+        allocation_info: allocation_info.clone(),
+        ..Resource::default()
+    };
+    ExecutorInfo {
+        executor_id: api::v1::ExecutorId { value: task_id.clone() },
+        framework_id: info.id.clone(),
+        name: Some(format!("Command Executor (Task: {task_id}) (Command: {shown})")),
+        source: Some(task_id.clone()),
+        command: Some(CommandInfo {
+            shell: Some(false),
+            value: Some(format!("{launcher_dir}/meseta-executor")),
+            arguments: vec!["meseta-executor".to_owned()],
+            ..CommandInfo::default()
+        }),
+        // Shown, and not charged to the offer, as clients know it.
+        resources: vec![scalar("cpus", 0.1), scalar("mem", 32.0)],
+        ..ExecutorInfo::default()
+    }
+}
+
+/// The container's process runs: a command task does, an executor may now subscribe.
+pub(crate) fn started(
+    state: &State,
+    container_id: &str,
+    process: Process,
+    around: &mut Surroundings<'_>,
+) -> Vec<Event> {
+    let Some((framework_id, executor)) = state.executor_of(container_id) else { return Vec::new() };
+    if executor.process.is_some() {
+        return Vec::new();
+    }
+    let task = executor.tasks.values().next().filter(|_| executor.is_command);
+    let limit = task.and_then(|task| task.info.get::<TaskInfo>().max_completion_time);
+    let complete_by_ms = limit.map(|limit| around.at_ms + u64::try_from(limit.nanoseconds / 1_000_000).unwrap_or(0));
+    let running = executor::clone_with(executor, &process);
+    let mut events = vec![Event::ContainerStarted { container_id: container_id.to_owned(), process, complete_by_ms }];
+    let removed = state.frameworks.get(framework_id).is_some_and(|framework| framework.removed);
+    if removed {
+        return events;
+    }
+    if executor.is_command {
+        for (task_id, _) in executor.live_tasks() {
+            for task_state in [TaskState::TaskStarting, TaskState::TaskRunning] {
+                let update = Update::new(task_state, Source::Executor);
+                events.push(update.event(state, framework_id, Some(&running), task_id, around));
+            }
+        }
+    } else {
+        let (framework_id, executor_id) = (framework_id.to_owned(), executor.executor_id.clone());
+        events.push(Event::ExecutorAnnounced { framework_id, executor_id });
+    }
+    events
+}
+
+mod executor {
+    use crate::state::{Executor, Process};
+
+    /// As it will be once the start is folded, as far as a status shows it.
+    pub(super) fn clone_with(executor: &Executor, process: &Process) -> Executor {
+        Executor {
+            executor_id: executor.executor_id.clone(),
+            container_id: executor.container_id.clone(),
+            process: Some(process.clone()),
+            ..Executor::default()
+        }
+    }
+}
+
+/// It could not be launched and never will be.
+pub(crate) fn failed(state: &State, container_id: &str, message: &str, around: &mut Surroundings<'_>) -> Vec<Event> {
+    if state.remnants.contains_key(container_id) {
+        return vec![Event::RemnantEnded { container_id: container_id.to_owned() }];
+    }
+    let Some((framework_id, executor)) = state.executor_of(container_id) else { return Vec::new() };
+    let message = format!("Failed to launch container: {message}");
+    let update = match executor.stop {
+        Some(stop) if stop.why == Why::Kill => {
+            Update::new(TaskState::TaskKilled, Source::Agent).because(Reason::TaskKilledDuringLaunch)
+        }
+        _ => Update::new(TaskState::TaskFailed, Source::Agent).because(Reason::ContainerLaunchFailed),
+    };
+    update.saying(&message).end(state, framework_id, executor, around)
+}
+
+/// Nothing ran in the container and nothing will. If nobody wanted that, another one takes its place.
+pub(crate) fn revoked(state: &State, container_id: &str, around: &mut Surroundings<'_>) -> Vec<Event> {
+    if state.remnants.contains_key(container_id) {
+        return vec![Event::RemnantEnded { container_id: container_id.to_owned() }];
+    }
+    let Some((framework_id, executor)) = state.executor_of(container_id) else { return Vec::new() };
+    if executor.process.is_some() {
+        return Vec::new();
+    }
+    if executor.stop.is_none() {
+        let replacement_id = around.random_id();
+        return vec![Event::ContainerReplaced { container_id: container_id.to_owned(), replacement_id }];
+    }
+    Update::new(TaskState::TaskKilled, Source::Agent)
+        .because(Reason::TaskKilledDuringLaunch)
+        .saying("Killed before it was launched")
+        .end(state, framework_id, executor, around)
+}

@@ -1,0 +1,251 @@
+//! The updates that the agent itself writes, and what the end of a container means for its tasks.
+
+use api::v1::framework_info::capability::Type as Capability;
+use api::v1::task_status::{Reason, Source};
+use api::v1::{ContainerId, ContainerStatus, FrameworkInfo, NetworkInfo, TaskState, TaskStatus, network_info};
+
+use crate::command::Surroundings;
+use crate::event::{Blob, Event};
+use crate::state::{Executor, State, Why};
+
+/// An update in the making.
+#[derive(Clone, Debug)]
+pub(crate) struct Update {
+    task_state: TaskState,
+    source: Source,
+    reason: Option<Reason>,
+    message: Option<String>,
+}
+
+impl Update {
+    pub(crate) fn new(task_state: TaskState, source: Source) -> Update {
+        Update { task_state, source, reason: None, message: None }
+    }
+
+    pub(crate) fn because(self, reason: Reason) -> Update {
+        Update { reason: Some(reason), ..self }
+    }
+
+    pub(crate) fn saying(self, message: &str) -> Update {
+        Update { message: Some(message.to_owned()), ..self }
+    }
+
+    /// Written for one task. `executor` is none if the launch was refused before it had one.
+    pub(crate) fn event(
+        &self,
+        state: &State,
+        framework_id: &str,
+        executor: Option<&Executor>,
+        task_id: &str,
+        around: &mut Surroundings<'_>,
+    ) -> Event {
+        let status = TaskStatus {
+            task_id: api::v1::TaskId { value: task_id.to_owned() },
+            state: self.task_state as i32,
+            message: self.message.clone(),
+            source: Some(self.source as i32),
+            reason: self.reason.map(|reason| reason as i32),
+            agent_id: agent_id(state),
+            executor_id: executor.map(|executor| api::v1::ExecutorId { value: executor.executor_id.clone() }),
+            timestamp: Some(seconds(around.at_ms)),
+            uuid: Some((around.random)().to_vec().into()),
+            container_status: executor.map(|executor| container_status(executor, &around.settings.ip)),
+            ..TaskStatus::default()
+        };
+        Event::StatusWritten {
+            framework_id: framework_id.to_owned(),
+            executor_id: executor.map(|executor| executor.executor_id.clone()),
+            task_id: task_id.to_owned(),
+            task_state: self.task_state as i32,
+            status: Blob::of(&status),
+        }
+    }
+
+    /// Written for every task that is not over; and the executor is over, without ever having run.
+    pub(crate) fn end(
+        &self,
+        state: &State,
+        framework_id: &str,
+        executor: &Executor,
+        around: &mut Surroundings<'_>,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        if !is_removed(state, framework_id) {
+            for (task_id, _) in executor.live_tasks() {
+                events.push(self.event(state, framework_id, Some(executor), task_id, around));
+            }
+        }
+        ended(state, framework_id, executor, None, events)
+    }
+}
+
+/// The `events` and then the executor's end.
+fn ended(
+    state: &State,
+    framework_id: &str,
+    executor: &Executor,
+    status: Option<i32>,
+    mut events: Vec<Event>,
+) -> Vec<Event> {
+    let announced = !executor.is_command && executor.process.is_some() && !is_removed(state, framework_id);
+    let (framework_id, executor_id) = (framework_id.to_owned(), executor.executor_id.clone());
+    events.push(Event::ExecutorEnded { framework_id, executor_id, status, announced });
+    if state.leaving && state.containers.len() == 1 {
+        events.push(Event::Left {});
+    }
+    events
+}
+
+fn is_removed(state: &State, framework_id: &str) -> bool {
+    state.frameworks.get(framework_id).is_some_and(|framework| framework.removed)
+}
+
+pub(crate) fn agent_id(state: &State) -> Option<api::v1::AgentId> {
+    state.registration.agent_id.clone().map(|value| api::v1::AgentId { value })
+}
+
+/// As the wire has it: the one place where time is not an integer.
+pub(crate) fn seconds(at_ms: u64) -> f64 {
+    at_ms as f64 / 1000.0
+}
+
+/// Where a task can be reached.
+pub(crate) fn container_status(executor: &Executor, ip: &str) -> ContainerStatus {
+    let address = network_info::IpAddress {
+        protocol: Some(network_info::Protocol::IPv4 as i32),
+        ip_address: Some(ip.to_owned()),
+    };
+    ContainerStatus {
+        container_id: Some(ContainerId { value: executor.container_id.clone(), parent: None }),
+        network_infos: vec![NetworkInfo { ip_addresses: vec![address], ..NetworkInfo::default() }],
+        executor_pid: executor.process.as_ref().map(|process| process.supervisor_pid),
+        ..ContainerStatus::default()
+    }
+}
+
+/// The state of a task that never was: what it is called depends on whether its framework knows partitions.
+pub(crate) fn lost(info: &FrameworkInfo) -> TaskState {
+    let aware = info.capabilities.iter().any(|have| have.r#type == Some(Capability::PartitionAware as i32));
+    if aware { TaskState::TaskDropped } else { TaskState::TaskLost }
+}
+
+/// A container ended with a wait status, or nobody saw how.
+pub(crate) fn exited(
+    state: &State,
+    container_id: &str,
+    status: Option<i32>,
+    around: &mut Surroundings<'_>,
+) -> Vec<Event> {
+    if state.remnants.contains_key(container_id) {
+        return vec![Event::RemnantEnded { container_id: container_id.to_owned() }];
+    }
+    let Some((framework_id, executor)) = state.executor_of(container_id) else { return Vec::new() };
+    let mut events = Vec::new();
+    if !is_removed(state, framework_id) {
+        for (task_id, task) in executor.live_tasks() {
+            let update = if executor.is_command {
+                command_ended(executor, status)
+            } else {
+                executor_ended(state, framework_id, executor, task.delivered, status)
+            };
+            events.push(update.event(state, framework_id, Some(executor), task_id, around));
+        }
+    }
+    ended(state, framework_id, executor, status, events)
+}
+
+fn command_ended(executor: &Executor, status: Option<i32>) -> Update {
+    let Some(status) = status else {
+        return Update::new(TaskState::TaskFailed, Source::Agent)
+            .because(Reason::ExecutorTerminated)
+            .saying("The supervisor of the task ended without leaving its exit status");
+    };
+    let message = describe(status);
+    let update = |task_state| Update::new(task_state, Source::Executor).saying(&message);
+    match executor.stop.map(|stop| stop.why) {
+        Some(Why::MaxCompletion) => update(TaskState::TaskFailed).because(Reason::MaxCompletionTimeReached),
+        Some(_) => update(TaskState::TaskKilled),
+        None if status == 0 => update(TaskState::TaskFinished),
+        None => update(TaskState::TaskFailed),
+    }
+}
+
+fn executor_ended(
+    state: &State,
+    framework_id: &str,
+    executor: &Executor,
+    delivered: bool,
+    status: Option<i32>,
+) -> Update {
+    let why = executor.stop.map(|stop| stop.why);
+    let (task_state, reason, message) = match why {
+        Some(Why::RegistrationTimeout) => (
+            TaskState::TaskFailed,
+            Reason::ExecutorRegistrationTimeout,
+            "The executor did not subscribe in time".to_owned(),
+        ),
+        Some(Why::ReregistrationTimeout) => {
+            let framework = state.frameworks.get(framework_id);
+            let aware = framework.is_some_and(|framework| framework.can(Capability::PartitionAware));
+            let task_state = if aware { TaskState::TaskGone } else { TaskState::TaskLost };
+            let message = "The executor did not come back after the agent was restarted".to_owned();
+            (task_state, Reason::ExecutorReregistrationTimeout, message)
+        }
+        _ => {
+            let info = state.frameworks.get(framework_id).map(|framework| framework.info.get::<FrameworkInfo>());
+            let never = lost(&info.unwrap_or_default());
+            let task_state = if delivered { TaskState::TaskFailed } else { never };
+            let message = status.map_or("The executor ended".to_owned(), describe);
+            (task_state, Reason::ExecutorTerminated, message)
+        }
+    };
+    Update::new(task_state, Source::Agent).because(reason).saying(&message)
+}
+
+/// A wait status in the words that clients match on.
+fn describe(status: i32) -> String {
+    let (signal, code) = (status & 0x7f, status >> 8 & 0xff);
+    if signal == 0 {
+        return format!("Command exited with status {code}");
+    }
+    let core = if status & 0x80 != 0 { " (core dumped)" } else { "" };
+    format!("Command terminated with signal {}{core}", signal_name(signal))
+}
+
+fn signal_name(signal: i32) -> String {
+    const NAMES: [&str; 31] = [
+        "Hangup",
+        "Interrupt",
+        "Quit",
+        "Illegal instruction",
+        "Trace/breakpoint trap",
+        "Aborted",
+        "Bus error",
+        "Floating point exception",
+        "Killed",
+        "User defined signal 1",
+        "Segmentation fault",
+        "User defined signal 2",
+        "Broken pipe",
+        "Alarm clock",
+        "Terminated",
+        "Stack fault",
+        "Child exited",
+        "Continued",
+        "Stopped (signal)",
+        "Stopped",
+        "Stopped (tty input)",
+        "Stopped (tty output)",
+        "Urgent I/O condition",
+        "CPU time limit exceeded",
+        "File size limit exceeded",
+        "Virtual timer expired",
+        "Profiling timer expired",
+        "Window changed",
+        "I/O possible",
+        "Power failure",
+        "Bad system call",
+    ];
+    let name = usize::try_from(signal - 1).ok().and_then(|index| NAMES.get(index));
+    name.map_or_else(|| format!("Unknown signal {signal}"), |name| (*name).to_owned())
+}
