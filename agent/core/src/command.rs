@@ -73,7 +73,7 @@ pub enum Command {
         /// The executor.
         executor_id: String,
         /// As the executor sent it.
-        status: TaskStatus,
+        status: Box<TaskStatus>,
     },
     /// It is `State::next_deadline_ms`, or later.
     PassDeadlines,

@@ -29,7 +29,7 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
             executors::subscribe(state, &framework_id, &executor_id, &unacknowledged_tasks, around)
         }
         Command::UpdateTask { framework_id, executor_id, status } => {
-            executors::update(state, &framework_id, &executor_id, status, around)
+            executors::update(state, &framework_id, &executor_id, *status, around)
         }
         Command::PassDeadlines => Ok(kill::pass_deadlines(state, around)),
         Command::Restart => {
