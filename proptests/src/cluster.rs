@@ -179,9 +179,16 @@ impl Cluster {
     /// Whom this master takes for the leader.
     fn leader_by(&self, name: &str) -> Option<String> {
         let answer = http::send(self.address(name), &Request::get("/master/redirect")).ok()?;
-        let location = answer.head.header("location")?.trim_start_matches('/').trim_end_matches('/').to_owned();
-        let leader = self.daemons.iter().find(|daemon| daemon.port.address.to_string() == location)?;
+        // The host may be a name; the ports differ anyway.
+        let (_, port) = answer.head.header("location")?.trim_end_matches('/').rsplit_once(':')?;
+        let port: u16 = port.parse().ok()?;
+        let leader = self.daemons.iter().find(|daemon| daemon.port.address.port() == port)?;
         Some(leader.name.clone())
+    }
+
+    /// The process id of a running process.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.daemon(name).process.as_ref().map(|process| process.pid().as_raw().cast_unsigned())
     }
 
     /// `kill -9`.
@@ -328,15 +335,17 @@ fn common_flags(work_dir: &Path, address: SocketAddr) -> Vec<String> {
     ]
 }
 
-/// A program of ours, from the target folder that holds the running test.
+/// A program of ours, from the target folder that holds the running test or program.
 ///
 /// # Panics
 /// When it was not built: `cargo build --workspace --bins`.
 pub fn binary(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the test's own path");
-    let path = test.parent().and_then(Path::parent).expect("target/PROFILE/deps").join(name);
-    assert!(path.exists(), "{} is missing: cargo build --workspace --bins", path.display());
-    path
+    // target/PROFILE/deps for a test, target/PROFILE for a program.
+    let mut found = test.ancestors().skip(1).take(2).map(|dir| dir.join(name)).filter(|path| path.exists());
+    found
+        .next()
+        .unwrap_or_else(|| panic!("{name} is missing beside {}: cargo build --workspace --bins", test.display()))
 }
 
 /// A port of loopback that nobody else is given: a bound socket that does not listen keeps it, and a daemon binds

@@ -153,8 +153,13 @@ pub fn open(address: SocketAddr, request: &Request) -> io::Result<Streaming> {
 
 /// Sends `request` on a connection of its own and reads the whole answer.
 pub fn send(address: SocketAddr, request: &Request) -> io::Result<Answer> {
+    let head_only = request.method == "HEAD";
     let request = request.clone().header("Connection", "close");
-    open(address, &request)?.finish()
+    let answer = open(address, &request)?;
+    if head_only {
+        return Ok(Answer { head: answer.head, body: Vec::new() });
+    }
+    answer.finish()
 }
 
 impl Streaming {

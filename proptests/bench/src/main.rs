@@ -1,0 +1,77 @@
+//! `meseta-bench`: measures what the project holds itself to, beside etcd where etcd does the same thing, prints a
+//! table and writes JSON. docs/benchmarks.md says what each row means.
+
+mod etcd;
+mod http1;
+mod load;
+mod processes;
+mod quorum;
+mod report;
+mod scheduler;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use load::Span;
+use report::Report;
+
+/// Every row that can be measured.
+const NAMES: &[&str] = &["commands_per_s", "commit_p99_ms", "call_p50_ms", "failover_commit_ms"];
+
+/// A measurement, or why there is none. The reasons end on a terminal: text is enough.
+type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How a run is made.
+#[derive(Debug)]
+struct Bench {
+    /// Where load is made: one thread, so that the servers keep the rest of the machine.
+    runtime: tokio::runtime::Runtime,
+    quick: bool,
+}
+
+impl Bench {
+    /// How long load is made.
+    fn span(&self) -> Span {
+        let (warm_up, measured) = if self.quick { (500, 1_500) } else { (2_000, 8_000) };
+        Span { warm_up: Duration::from_millis(warm_up), measured: Duration::from_millis(measured) }
+    }
+}
+
+fn main() -> ExitCode {
+    let (mut only, mut quick, mut output) = (Vec::new(), false, PathBuf::from("bench.json"));
+    for argument in std::env::args().skip(1) {
+        match argument.split_once('=') {
+            Some(("--only", names)) => only.extend(names.split(',').map(str::to_owned)),
+            Some(("--output", path)) => output = path.into(),
+            None if argument == "--quick" => quick = true,
+            None if argument == "--help" => {
+                println!("meseta-bench [--only=NAME,..] [--quick] [--output=bench.json]\n\nrows: {}", NAMES.join(" "));
+                return ExitCode::SUCCESS;
+            }
+            _ => return usage(&format!("unknown argument {argument}; --help lists them")),
+        }
+    }
+    if let Some(unknown) = only.iter().find(|name| !NAMES.contains(&name.as_str())) {
+        return usage(&format!("no row is called {unknown}; there are {}", NAMES.join(", ")));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return usage(&format!("cannot start: {error}")),
+    };
+    // What panics is a row that could not be measured: its sentence is in the report, a backtrace says nothing more.
+    std::panic::set_hook(Box::new(|_| {}));
+    let bench = Bench { runtime, quick };
+    let mut report = Report::new(only);
+    quorum::rows(&bench, &mut report);
+    if let Err(error) = report.finish(&output) {
+        return usage(&format!("cannot write {}: {error}", output.display()));
+    }
+    if report.complete() { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+fn usage(message: &str) -> ExitCode {
+    eprintln!("meseta-bench: {message}");
+    ExitCode::FAILURE
+}

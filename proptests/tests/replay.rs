@@ -1,0 +1,53 @@
+//! The log is the truth: offline tools fold what each master has on disk to the same state, and to what the live
+//! masters served.
+
+use std::path::Path;
+use std::process::Command;
+
+use proptests::clients::Client;
+use proptests::cluster::{Plan, binary};
+use serde_json::Value;
+
+/// Runs `meseta-log` and gives the JSON objects that it prints.
+fn meseta_log(arguments: &[&str], work_dir: &Path) -> Vec<Value> {
+    let output = Command::new(binary("meseta-log")).args(arguments).arg("--json").arg(work_dir).output();
+    let output = output.expect("meseta-log starts");
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "meseta-log {arguments:?}: {}\n{errors}", output.status);
+    said.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect()
+}
+
+#[test]
+fn three_disks_fold_to_one_state() {
+    let mut cluster = Plan::new().masters(3).agents(2).start();
+    let masters = cluster.masters();
+    let flags = [format!("--masters={}", cluster.address("m0")), "--tasks=50".into()];
+    Client::MesosGo.start(cluster.dir(), &flags).finish(std::time::Duration::from_secs(200));
+
+    // While the masters run: each disk by itself is sound.
+    for master in &masters {
+        let last = meseta_log(&["verify"], &cluster.work_dir(master)).pop().expect("a summary");
+        assert_eq!(last["ok"], true, "{master}: {last}");
+    }
+
+    // Stopped, each has a last index of its own; at the least of them all three are equal.
+    for master in &masters {
+        cluster.kill(master);
+    }
+    let ends: Vec<Value> = masters
+        .iter()
+        .map(|master| meseta_log(&["verify"], &cluster.work_dir(master)).pop().expect("a summary"))
+        .collect();
+    for end in &ends {
+        assert_eq!(end["ok"], true, "{end}");
+        assert!(end["digest"].is_string(), "{end}");
+    }
+    let least = ends.iter().map(|end| end["last_index"].as_u64().expect("an index")).min().expect("three");
+    assert!(least > 50, "the work is in the log: {least}");
+    for index in [least, least / 2, least / 7, 1] {
+        let at = format!("--at={index}");
+        let states: Vec<Vec<Value>> =
+            masters.iter().map(|master| meseta_log(&["state", &at], &cluster.work_dir(master))).collect();
+        assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "the masters differ at index {index}");
+    }
+}
