@@ -29,8 +29,9 @@ check: ## The same without installing anything; never writes to the tree
 fix: ## Rewrite what tools can rewrite: lints, then format
 	@. tools/env.sh; cargo clippy --fix --allow-dirty --allow-staged --workspace --all-targets; cargo fmt --all
 
-bench: ## Measure, print a table, write bench.json
-	@tools/bench.sh
+bench: ## Measure, print a table, write bench.json (ARGS=--quick, ARGS=--only=NAME)
+	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --release --workspace --bins; \
+	"$$CARGO_TARGET_DIR/release/meseta-bench" $(ARGS)
 
 sim: ## The simulations, from one seed: make sim SEED=8471
 	@. tools/env.sh; MESETA_SEED=$(SEED) cargo test --release --workspace sim -- --nocapture
