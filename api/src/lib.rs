@@ -2,11 +2,14 @@
 //! RecordIO, and the arithmetic of resources. No I/O, no clock.
 
 pub mod attributes;
+pub mod duration;
+pub mod flags;
 pub mod json;
 pub mod media;
 pub mod recordio;
 pub mod required;
 pub mod resources;
+pub mod size;
 pub mod wire;
 
 pub use media::Media;
