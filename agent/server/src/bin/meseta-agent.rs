@@ -1,0 +1,2 @@
+//! `meseta-agent`
+fn main() {}
