@@ -35,6 +35,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     flags::boolean("json", "print each status as one JSON object instead of a line"),
 ];
 
+/// An event of a cluster with 50,000 agents fits.
+const EVENT_BYTES_MAX: usize = 256 << 20;
 /// Subscribing again may take as long as an election on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -92,7 +94,7 @@ impl Execution {
         if let Some(role) = flags.get("role") {
             framework_info["role"] = json!(role);
         }
-        let kill_after = flags.get("kill_after").map(|text| launch::duration_ms("kill_after", text)).transpose()?;
+        let kill_after = flags.get("kill_after").map(|text| launch::duration("kill_after", text)).transpose()?;
         Ok(Self {
             masters,
             task,
@@ -104,7 +106,7 @@ impl Execution {
             seen_update: false,
             last_state: String::new(),
             kill_at: None,
-            kill_after: kill_after.map(Duration::from_millis),
+            kill_after,
             as_json: flags.is_set("json"),
         })
     }
@@ -206,7 +208,7 @@ impl Execution {
     }
 
     async fn offers(&mut self, offers: &Value) -> Result<(), Error> {
-        let wanted = self.task["resources"].as_array().cloned().unwrap_or_default();
+        let wanted = self.task["resources"].clone();
         let mut declined = Vec::new();
         for offer in offers.as_array().map_or(&[][..], Vec::as_slice) {
             if self.launched || !launch::fits(&wanted, offer) {
@@ -312,18 +314,11 @@ impl Execution {
 
 /// Cuts the stream into records and hands them over, until either side ends.
 async fn read_events(mut body: hyper::body::Incoming, events: mpsc::Sender<Value>) {
-    let mut buffer: Vec<u8> = Vec::new();
+    let mut records = api::recordio::Decoder::new(EVENT_BYTES_MAX);
     while let Some(Ok(frame)) = body.frame().await {
-        buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            let length = std::str::from_utf8(&buffer[..end]).ok().and_then(|text| text.parse::<usize>().ok());
-            let Some(length) = length else { return };
-            if buffer.len() < end + 1 + length {
-                break;
-            }
-            let event = serde_json::from_slice(&buffer[end + 1..end + 1 + length]);
-            buffer.drain(..end + 1 + length);
-            let Ok(event) = event else { return };
+        records.push(frame.data_ref().map_or(&[][..], |data| data));
+        while let Some(record) = records.next() {
+            let Some(event) = record.ok().and_then(|record| serde_json::from_slice(&record).ok()) else { return };
             if events.send(event).await.is_err() {
                 return;
             }
