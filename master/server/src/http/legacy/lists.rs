@@ -1,0 +1,183 @@
+//! `/slaves`, `/frameworks`, `/tasks`, `/roles` and the small answers: `/version`, `/flags`.
+
+use super::about::{About, MESOS_VERSION};
+use super::json::Json;
+use super::parts::{self, Groups};
+use super::views::StatusTime;
+use super::{amounts, state as whole};
+use master_core::state::{Framework, State, Task};
+use master_core::view;
+use prost::Message;
+use std::sync::Arc;
+
+/// How many tasks `/tasks` lists unless told otherwise.
+const TASK_LIMIT: usize = 100;
+
+/// `/version`
+pub fn version(about: &About) -> Vec<u8> {
+    let mut json = Json::default();
+    json.object(|json| {
+        json.string_at("version", MESOS_VERSION);
+        whole::build(json, about);
+        json.string_at("meseta_version", env!("CARGO_PKG_VERSION"));
+    });
+    json.into_bytes()
+}
+
+/// `/flags`
+pub fn flags(about: &About) -> Vec<u8> {
+    let mut json = Json::default();
+    json.object(|json| json.object_at("flags", |json| whole::flags(json, about)));
+    json.into_bytes()
+}
+
+/// `/slaves`, or the one with this id.
+pub fn agents(state: &State, slave_id: Option<&str>) -> Vec<u8> {
+    let mut json = Json::with_capacity(1024 + state.agents.live.len() * 2048);
+    json.object(|json| {
+        json.array_at("slaves", |json| {
+            for agent in state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
+                if slave_id.is_some_and(|id| id != view::agent_id(state, agent.key)) {
+                    continue;
+                }
+                json.object(|json| {
+                    parts::agent(json, state, agent);
+                    parts::agent_in_full(json, agent);
+                });
+            }
+        });
+        json.array_at("recovered_slaves", |_| ());
+    });
+    json.into_bytes()
+}
+
+/// `/frameworks`, or the one with this id.
+pub fn frameworks(state: &State, framework_id: Option<&str>) -> Vec<u8> {
+    let groups = Groups::new(state);
+    let wanted = |framework: &Framework| framework_id.is_none_or(|id| id == &*framework.id);
+    let mut json = Json::with_capacity(64 * 1024);
+    json.object(|json| {
+        json.array_at("frameworks", |json| {
+            for framework in state.frameworks.live.values().filter(|framework| wanted(framework)) {
+                json.object(|json| parts::framework(json, &groups, framework, None));
+            }
+        });
+        json.array_at("completed_frameworks", |json| {
+            for completed in state.frameworks.completed.values().filter(|completed| wanted(&completed.framework)) {
+                json.object(|json| parts::completed_framework(json, &groups, completed));
+            }
+        });
+        json.array_at("unregistered_frameworks", |_| ());
+    });
+    json.into_bytes()
+}
+
+/// What `/tasks` was asked for. What it cannot read it takes for not given.
+#[derive(Debug, Default, PartialEq)]
+pub struct TaskQuery {
+    /// At most so many; none: all.
+    pub limit: Option<usize>,
+    /// After so many.
+    pub offset: usize,
+    /// Oldest first.
+    pub ascending: bool,
+    /// Only those with this id.
+    pub task_id: Option<String>,
+    /// Only those of this framework.
+    pub framework_id: Option<String>,
+}
+
+impl TaskQuery {
+    /// From the parameters of a request.
+    pub fn new(get: impl Fn(&str) -> Option<String>) -> TaskQuery {
+        let number = |name: &str| get(name).and_then(|text| text.trim().parse::<i64>().ok());
+        TaskQuery {
+            // A negative limit is a very large one.
+            limit: number("limit").map_or(Some(TASK_LIMIT), |limit| usize::try_from(limit).ok()),
+            offset: number("offset").map_or(0, |offset| usize::try_from(offset).unwrap_or(usize::MAX)),
+            ascending: get("order").as_deref() == Some("asc"),
+            task_id: get("task_id"),
+            framework_id: get("framework_id"),
+        }
+    }
+}
+
+/// `/tasks`: live, unreachable and ended ones of all frameworks, by the time of their first status.
+pub fn tasks(state: &State, query: &TaskQuery) -> Vec<u8> {
+    let live = state.frameworks.live.values();
+    let completed = state.frameworks.completed.values().map(|completed| &completed.framework);
+    let mut found: Vec<(f64, &Framework, &Arc<Task>)> = Vec::new();
+    for framework in live.chain(completed) {
+        if query.framework_id.as_ref().is_some_and(|id| **id != *framework.id) {
+            continue;
+        }
+        let tasks = parts::live_tasks(state, framework.key).chain(parts::completed_tasks(state, framework.key));
+        let tasks = tasks.filter(|task| query.task_id.as_ref().is_none_or(|id| **id == *task.task_id));
+        found.extend(tasks.map(|task| (first_status(task), &**framework, task)));
+    }
+    found.sort_by(|(a, ..), (b, ..)| a.total_cmp(b));
+    if !query.ascending {
+        found.reverse();
+    }
+    let page = found.into_iter().skip(query.offset).take(query.limit.unwrap_or(usize::MAX));
+    let mut json = Json::with_capacity(64 * 1024);
+    json.object(|json| {
+        json.array_at("tasks", |json| {
+            page.for_each(|(_, framework, task)| json.object(|json| parts::task(json, state, task, &framework.id)));
+        });
+    });
+    json.into_bytes()
+}
+
+fn first_status(task: &Task) -> f64 {
+    task.statuses.front().and_then(|status| StatusTime::decode(&status[..]).ok()).map_or(0.0, |time| time.timestamp)
+}
+
+/// `/roles`
+pub fn roles(state: &State) -> Vec<u8> {
+    let mut json = Json::with_capacity(4096);
+    json.object(|json| {
+        json.array_at("roles", |json| {
+            for (name, role) in amounts::roles(state) {
+                json.object(|json| {
+                    json.string_at("name", &name);
+                    json.double_at("weight", 1.0);
+                    json.object_at("quota", |json| {
+                        json.string_at("role", &name);
+                        json.object_at("guarantee", |_| ());
+                        json.object_at("limit", |_| ());
+                        amounts::quantities(json, "consumed", &role.consumed());
+                    });
+                    amounts::quantities(json, "resources", &role.held());
+                    amounts::quantities(json, "allocated", &role.allocated);
+                    amounts::quantities(json, "offered", &role.offered);
+                    amounts::quantities(json, "reserved", &role.reserved);
+                    json.array_at("frameworks", |json| {
+                        role.frameworks.iter().for_each(|key| json.string(&view::framework_id(state, *key)));
+                    });
+                });
+            }
+        });
+    });
+    json.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &'static str) -> TaskQuery {
+        let pairs: Vec<(&str, &str)> = text.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        TaskQuery::new(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_given() {
+        let usual = TaskQuery { limit: Some(100), ..TaskQuery::default() };
+        assert_eq!(query(""), usual);
+        assert_eq!(query("limit=bad&offset=x&order=bad"), usual);
+        assert_eq!(query("limit=-1").limit, None);
+        let page = TaskQuery { limit: Some(1), offset: 1, ascending: true, ..TaskQuery::default() };
+        assert_eq!(query("limit=1&offset=1&order=asc"), page);
+    }
+}

@@ -1,0 +1,325 @@
+//! What is counted and measured, by Mesos's names: `/metrics/snapshot` and GET_METRICS. Gauges come from State, so
+//! every master tells the same; counters count what this process saw since it started. A name for which we have no
+//! honest value is left out.
+
+use crate::http::legacy::amounts::{self, Quantities};
+use crate::http::legacy::json::Json;
+use crate::http::legacy::parts;
+use api::v1;
+use master_core::effect::Announcement;
+use master_core::state::{AgentLiveness, State};
+use parking_lot::Mutex;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Names with their values, in the order of names.
+pub type Metrics = BTreeMap<String, f64>;
+
+/// What this process counted since it started.
+#[derive(Debug, Default)]
+pub struct Counters(Mutex<BTreeMap<String, u64>>);
+
+impl Counters {
+    /// Adds one to `name`.
+    pub fn count(&self, name: &str) {
+        let mut counts = self.0.lock();
+        match counts.get_mut(name) {
+            Some(count) => *count += 1,
+            None => {
+                counts.insert(name.to_owned(), 1);
+            }
+        }
+    }
+
+    /// Counts what operators are told of.
+    pub fn count_announcement(&self, announcement: &Announcement) {
+        match announcement {
+            Announcement::TaskUpdated { state, status, .. } => self.count_ended(*state, status),
+            Announcement::AgentAdded { .. } => self.count("master/slave_registrations"),
+            Announcement::AgentRemoved { .. } => self.count("master/slave_removals"),
+            Announcement::TaskAdded { .. }
+            | Announcement::FrameworkAdded { .. }
+            | Announcement::FrameworkUpdated { .. }
+            | Announcement::FrameworkRemoved { .. } => (),
+        }
+    }
+
+    fn count_ended(&self, state: v1::TaskState, status: &v1::TaskStatus) {
+        if !ENDS.contains(&state) {
+            return;
+        }
+        let state = state.as_str_name().trim_start_matches("TASK_").to_ascii_lowercase();
+        self.count(&format!("master/tasks_{state}"));
+        if status.source.is_some() && status.reason.is_some() {
+            // The names are older than the word agent.
+            let source = status.source().as_str_name().to_ascii_lowercase().replace("agent", "slave");
+            let reason = status.reason().as_str_name().to_ascii_lowercase().replace("agent", "slave");
+            self.count(&format!("master/task_{state}/{source}/{reason}"));
+        }
+    }
+}
+
+/// What a snapshot needs beside State and counters.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// This master leads.
+    pub elected: bool,
+    /// Since the process started.
+    pub uptime: Duration,
+    /// Operators who watch.
+    pub watchers: usize,
+    /// Answers that shared the rendering of another.
+    pub shared: u64,
+}
+
+/// One flat object of numbers.
+pub fn json(metrics: &Metrics) -> Vec<u8> {
+    let mut json = Json::with_capacity(metrics.len() * 48);
+    json.object(|json| metrics.iter().for_each(|(name, value)| json.double_at(name, *value)));
+    json.into_bytes()
+}
+
+/// Every metric that we have.
+pub fn snapshot(state: &State, counters: &Counters, moment: Moment) -> Metrics {
+    let mut metrics = Metrics::new();
+    for name in COUNTERS {
+        metrics.insert((*name).into(), 0.0);
+    }
+    for (name, count) in &*counters.0.lock() {
+        metrics.insert(name.clone(), *count as f64);
+    }
+    let mut set = |name: &str, value: f64| {
+        metrics.insert(name.to_owned(), value);
+    };
+    set("master/http_cache_hits", moment.shared as f64);
+    set("master/elected", f64::from(u8::from(moment.elected)));
+    set("master/uptime_secs", moment.uptime.as_secs_f64());
+    set("master/operator_event_stream_subscribers", moment.watchers as f64);
+    set("master/outstanding_offers", state.offers.live.len() as f64);
+    set("registrar/log/ensemble_size", state.masters.len() as f64);
+    set("registrar/log/recovered", f64::from(u8::from(state.leader.is_some())));
+    agents(state, &mut set);
+    resources(state, &mut set);
+    tasks(state, &mut set);
+    frameworks(state, &mut set);
+    system(&mut set);
+    metrics
+}
+
+fn agents(state: &State, set: &mut impl FnMut(&str, f64)) {
+    let (mut active, mut connected, mut disconnected, mut unreachable) = (0, 0, 0, 0);
+    for agent in state.agents.live.values() {
+        match agent.liveness {
+            AgentLiveness::Connected { .. } => connected += 1,
+            AgentLiveness::Disconnected { .. } => disconnected += 1,
+            AgentLiveness::Unreachable { .. } => unreachable += 1,
+        }
+        active += i32::from(parts::is_active(agent));
+    }
+    set("master/slaves_active", f64::from(active));
+    set("master/slaves_inactive", f64::from(connected + disconnected - active));
+    set("master/slaves_connected", f64::from(connected));
+    set("master/slaves_disconnected", f64::from(disconnected));
+    set("master/slaves_unreachable", f64::from(unreachable));
+}
+
+fn resources(state: &State, set: &mut impl FnMut(&str, f64)) {
+    let (mut total, mut used, mut offered) = (Quantities::default(), Quantities::default(), Quantities::default());
+    let (mut total_revocable, mut used_revocable) = (Quantities::default(), Quantities::default());
+    for agent in state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
+        amounts::tally(&mut total, &agent.total, amounts::is_firm);
+        amounts::tally(&mut used, &agent.used, amounts::is_firm);
+        amounts::tally(&mut offered, &agent.offered, |_| true);
+        amounts::tally(&mut total_revocable, &agent.total, |resource| !amounts::is_firm(resource));
+        amounts::tally(&mut used_revocable, &agent.used, |resource| !amounts::is_firm(resource));
+    }
+    let of = |quantities: &Quantities, name: &str| quantities.get(name).copied().unwrap_or(0);
+    let share = |used: i64, total: i64| if total == 0 { 0.0 } else { used as f64 / total as f64 };
+    for name in ["cpus", "gpus", "mem", "disk"] {
+        for (kind, total, used) in [("", &total, &used), ("_revocable", &total_revocable, &used_revocable)] {
+            let (total, used) = (of(total, name), of(used, name));
+            set(&format!("master/{name}{kind}_total"), amounts::units(total));
+            set(&format!("master/{name}{kind}_used"), amounts::units(used));
+            set(&format!("master/{name}{kind}_percent"), share(used, total));
+        }
+        if name != "gpus" {
+            let held = of(&used, name) + of(&used_revocable, name) + of(&offered, name);
+            let everything = of(&total, name) + of(&total_revocable, name);
+            set(&format!("allocator/mesos/resources/{name}/offered_or_allocated"), amounts::units(held));
+            set(&format!("allocator/mesos/resources/{name}/total"), amounts::units(everything));
+        }
+    }
+}
+
+fn tasks(state: &State, set: &mut impl FnMut(&str, f64)) {
+    let mut counts = [0_u64; ACTIVE.len()];
+    for task in state.tasks.live.values() {
+        if let Some(at) = ACTIVE.iter().position(|(state, _)| *state as i32 == task.state) {
+            counts[at] += 1;
+        }
+    }
+    ACTIVE.iter().zip(counts).for_each(|((_, name), count)| set(&format!("master/tasks_{name}"), count as f64));
+}
+
+fn frameworks(state: &State, set: &mut impl FnMut(&str, f64)) {
+    let connected = state.frameworks.live.values().filter(|framework| framework.stream.is_some()).count();
+    let disconnected = state.frameworks.live.len() - connected;
+    for (name, count) in
+        [("active", connected), ("connected", connected), ("disconnected", disconnected), ("inactive", disconnected)]
+    {
+        set(&format!("master/frameworks_{name}"), count as f64);
+    }
+    for framework in state.frameworks.live.values() {
+        let info = v1::FrameworkInfo::decode(&framework.info[..]).unwrap_or_default();
+        let prefix = format!("master/frameworks/{}/{}", encoded(&info.name), framework.id);
+        set(&format!("{prefix}/subscribed"), f64::from(u8::from(framework.stream.is_some())));
+        for (role, of_role) in &framework.roles {
+            set(&format!("{prefix}/roles/{role}/suppressed"), f64::from(u8::from(of_role.suppressed)));
+        }
+        let mut counts = [0_u64; ACTIVE.len()];
+        for task in parts::live_tasks(state, framework.key) {
+            if let Some(at) = ACTIVE.iter().position(|(state, _)| *state as i32 == task.state) {
+                counts[at] += 1;
+            }
+        }
+        for ((_, name), count) in ACTIVE.iter().zip(counts) {
+            set(&format!("{prefix}/tasks/active/task_{name}"), count as f64);
+        }
+    }
+}
+
+/// A framework's name as a part of a path.
+fn encoded(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+/// Load and memory of the host, as the kernel tells them.
+fn system(set: &mut impl FnMut(&str, f64)) {
+    let host = Host::read();
+    set("system/cpus_total", host.cpus);
+    for (name, load) in ["1min", "5min", "15min"].into_iter().zip(host.load) {
+        set(&format!("system/load_{name}"), load);
+    }
+    set("system/mem_total_bytes", host.mem_total_bytes);
+    set("system/mem_free_bytes", host.mem_free_bytes);
+}
+
+/// The machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Host {
+    /// Processors.
+    pub cpus: f64,
+    /// Load averages over 1, 5 and 15 minutes.
+    pub load: [f64; 3],
+    /// Memory.
+    pub mem_total_bytes: f64,
+    /// Memory that nobody uses.
+    pub mem_free_bytes: f64,
+}
+
+impl Host {
+    /// As it is now; what cannot be read is 0.
+    pub fn read() -> Host {
+        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let mut load = load.split_whitespace().map(|part| part.parse().unwrap_or(0.0));
+        let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let bytes = |name: &str| {
+            let line = memory.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse::<f64>().ok());
+            kib.unwrap_or(0.0) * 1024.0
+        };
+        Host {
+            cpus: std::thread::available_parallelism().map_or(0.0, |count| count.get() as f64),
+            load: std::array::from_fn(|_| load.next().unwrap_or(0.0)),
+            mem_total_bytes: bytes("MemTotal"),
+            mem_free_bytes: bytes("MemFree"),
+        }
+    }
+}
+
+/// How long a client gives us, from `?timeout=10secs`.
+///
+/// # Errors
+/// The sentence for the client.
+pub fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let nanos = match unit {
+        "ns" => 1.0,
+        "us" => 1e3,
+        "ms" => 1e6,
+        "secs" => 1e9,
+        "mins" => 6e10,
+        "hrs" => 3.6e12,
+        "days" => 8.64e13,
+        "weeks" => 6.048e14,
+        _ if number.is_empty() => 0.0,
+        _ => return Err(format!("Invalid timeout '{text}': Unknown duration unit '{unit}'\n")),
+    };
+    let count: f64 =
+        number.parse().map_err(|_| format!("Invalid timeout '{text}': Failed to convert '{number}' to number.\n"))?;
+    Duration::try_from_secs_f64(count * nanos / 1e9).map_err(|_| format!("Invalid timeout '{text}': Out of range\n"))
+}
+
+/// States that are an end, counted when they are reached.
+const ENDS: [v1::TaskState; 8] = [
+    v1::TaskState::TaskFinished,
+    v1::TaskState::TaskFailed,
+    v1::TaskState::TaskKilled,
+    v1::TaskState::TaskLost,
+    v1::TaskState::TaskError,
+    v1::TaskState::TaskDropped,
+    v1::TaskState::TaskGone,
+    v1::TaskState::TaskGoneByOperator,
+];
+
+/// States that a task can be in, with the names that metrics have for them.
+const ACTIVE: [(v1::TaskState, &str); 5] = [
+    (v1::TaskState::TaskStaging, "staging"),
+    (v1::TaskState::TaskStarting, "starting"),
+    (v1::TaskState::TaskRunning, "running"),
+    (v1::TaskState::TaskKilling, "killing"),
+    (v1::TaskState::TaskUnreachable, "unreachable"),
+];
+
+/// Counters that are there before anything was counted.
+const COUNTERS: &[&str] = &[
+    "master/slave_registrations",
+    "master/slave_removals",
+    "master/tasks_dropped",
+    "master/tasks_error",
+    "master/tasks_failed",
+    "master/tasks_finished",
+    "master/tasks_gone",
+    "master/tasks_gone_by_operator",
+    "master/tasks_killed",
+    "master/tasks_lost",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts() {
+        assert_eq!(parse_timeout("10secs"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_timeout("0.5secs"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_timeout("bad"), Err("Invalid timeout 'bad': Failed to convert '' to number.\n".into()));
+        assert_eq!(parse_timeout("5"), Err("Invalid timeout '5': Unknown duration unit ''\n".into()));
+        assert!(parse_timeout("-1secs").is_err());
+    }
+
+    #[test]
+    fn the_host_has_processors_and_memory() {
+        let host = Host::read();
+        assert!(host.cpus >= 1.0 && host.mem_total_bytes > 0.0 && host.mem_free_bytes <= host.mem_total_bytes);
+    }
+}

@@ -1,0 +1,309 @@
+//! Operators: who watches and administers the cluster. `POST /api/v1` is served by every master from its own fold,
+//! as of an index that the leader confirms; the version 0 endpoints are in [`super::legacy`].
+
+pub mod check;
+pub mod get;
+pub mod messages;
+
+use super::legacy::about::{About, Build};
+use super::legacy::{self, Endpoint};
+use super::metrics::{self, Counters, Metrics, Moment};
+use super::render::{Kind, Rendering, Renderings};
+use super::watch::Watch;
+use crate::context::{Context, Leader};
+use crate::outcome::{Outcome, Refused};
+use api::media::Media;
+use api::v1;
+use api::v1::master::call::Type;
+use api::v1::master::{Call, response};
+use api_http::{FileTable, FilesError, Request, Response, Router, StatusCode};
+use get::Read;
+use master_core::Reply;
+use master_core::command::{Caller, Command};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+/// How long a request waits while nobody leads. Clients that do not back off would otherwise ask without end.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything that operators ask of this master. Made once, by [`Operators::start`].
+pub struct Operators {
+    /// What all handlers share.
+    pub context: Arc<Context>,
+    /// What this process tells about itself.
+    pub about: About,
+    /// Files that operators may read: the log of this master, if it writes one.
+    pub files: FileTable,
+    /// What this process counted.
+    pub counters: Arc<Counters>,
+    /// Big answers under way.
+    pub renderings: Renderings,
+    /// Operators who watch.
+    pub watch: Arc<Watch>,
+    router: Router<Target>,
+}
+
+#[derive(Clone, Debug)]
+enum Target {
+    V1,
+    Legacy(Endpoint),
+}
+
+impl Operators {
+    /// Begins to count and to tell watchers, from now on.
+    pub fn start(context: Arc<Context>) -> Arc<Operators> {
+        let counters = Arc::new(Counters::default());
+        let watch = Watch::start(context.reader.clone(), counters.clone());
+        let start = context.started.0.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let about = About {
+            node: context.identity.node(),
+            hostname: context.address.hostname.clone(),
+            address: std::net::SocketAddr::new(context.address.ip, context.address.port).to_string(),
+            flags: context.flags.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            start_ms: u64::try_from(start.as_millis()).unwrap_or(u64::MAX),
+            build: Build::of_this_program(),
+        };
+        let mut router = Router::new("master").at("/api/v1", Target::V1);
+        for (path, endpoint) in legacy::PATHS {
+            router = router.at(path, Target::Legacy(endpoint.clone()));
+        }
+        let files = FileTable::default();
+        Arc::new(Operators { context, about, files, counters, renderings: Renderings::default(), watch, router })
+    }
+
+    /// Answers whatever is not for frameworks, agents or other masters: 404 for what nobody serves.
+    pub async fn answer(self: &Arc<Self>, request: Request, peer: SocketAddr) -> Response {
+        match self.router.find(request.uri().path()) {
+            None => api_http::not_found(),
+            Some((Target::V1, _)) => self.v1(request, peer).await,
+            Some((Target::Legacy(endpoint), rest)) => legacy::answer(self, endpoint, &rest, request, peer).await,
+        }
+    }
+
+    /// Who leads; waits for a while when nobody does.
+    pub async fn leader(&self) -> Option<Leader> {
+        let until = Instant::now() + ELECTION_PATIENCE;
+        loop {
+            match self.context.reader.leader() {
+                None if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
+                leader => return leader,
+            }
+        }
+    }
+
+    /// What is counted and measured now.
+    pub fn metrics(&self) -> Metrics {
+        let moment = Moment {
+            elected: self.context.reader.leader().is_some_and(|leader| leader.is_me),
+            uptime: self.context.started.1.elapsed(),
+            watchers: self.watch.watchers(),
+            shared: self.renderings.shared(),
+        };
+        metrics::snapshot(&self.context.reader.state().0, &self.counters, moment)
+    }
+
+    /// Has a change decided and answers when it is committed.
+    pub async fn change(&self, command: Command, peer: SocketAddr) -> Response {
+        let caller = Caller { peer: Some(peer.to_string()), ..Caller::default() };
+        match self.context.reader.submit(command, caller).await {
+            Outcome::Done { reply: Reply::Refused(refusal), .. } => refused(&refusal.into()),
+            Outcome::Done { .. } => api_http::empty(StatusCode::OK),
+            Outcome::Refused(reason) => refused(&reason),
+            Outcome::Unknown => api_http::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "It is not known whether this was done: the leader changed meanwhile, try again",
+            ),
+            Outcome::Crashed => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The call could not be decided"),
+        }
+    }
+
+    async fn v1(self: &Arc<Self>, request: Request, peer: SocketAddr) -> Response {
+        if !self.context.is_ready() {
+            return api_http::text(StatusCode::SERVICE_UNAVAILABLE, "Master has not finished recovery");
+        }
+        if request.method() != api_http::Method::POST {
+            return api_http::method_not_allowed(&["POST"], request.method());
+        }
+        let (parts, body) = request.into_parts();
+        let sent = match check::request_media(&parts.headers) {
+            Ok(media) => media,
+            Err(response) => return *response,
+        };
+        let body = match api_http::read_body(&parts.headers, body, api_http::BODY_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(error) => return error.response(),
+        };
+        let (call, media) = match check::call(sent, body, &parts.headers) {
+            Ok(checked) => checked,
+            Err(response) => return *response,
+        };
+        let packed = api_http::accepts_gzip(&parts.headers);
+        self.call(call, media, packed, peer).await
+    }
+
+    async fn call(self: &Arc<Self>, call: Call, media: Media, packed: bool, peer: SocketAddr) -> Response {
+        let read = match call.r#type() {
+            Type::GetState => Read::State,
+            Type::GetTasks => Read::Tasks,
+            Type::GetExecutors => Read::Executors,
+            Type::GetFrameworks => Read::Frameworks,
+            Type::GetAgents => Read::Agents,
+            Type::Subscribe => return self.watch.subscribe(&self.context.reader, media).await,
+            Type::ListFiles | Type::ReadFile => return self.read_files(call, media).await,
+            Type::GetRoles | Type::GetMaster => return self.from_state(call.r#type(), media).await,
+            Type::SetLoggingLevel => {
+                return legacy::not_built("SET_LOGGING_LEVEL is not supported by this version of Meseta");
+            }
+            other => {
+                return match self.known(other, &call) {
+                    Some(answer) => encoded(media, &answer),
+                    None => self.change(Command::OperatorCall { call }, peer).await,
+                };
+            }
+        };
+        let Ok((state, index)) = self.context.reader.linearizable().await else { return legacy::no_leader() };
+        match media {
+            Media::Json => {
+                let wanted = Rendering { kind: Kind::Json(read), packed, index };
+                self.renderings.answer(wanted, media.content_type(), move || get::json(&state, read)).await
+            }
+            Media::Protobuf => {
+                let wanted = Rendering { kind: Kind::Protobuf(read), packed, index };
+                let render = move || prost::Message::encode_to_vec(&get::message(&state, read));
+                self.renderings.answer(wanted, media.content_type(), render).await
+            }
+        }
+    }
+
+    /// Answers that need no State, or say that there is nothing of the kind.
+    fn known(&self, call_type: Type, call: &Call) -> Option<v1::master::Response> {
+        let mut answer = v1::master::Response::default();
+        let kind = match call_type {
+            Type::GetHealth => {
+                answer.get_health = Some(response::GetHealth { healthy: true });
+                response::Type::GetHealth
+            }
+            Type::GetVersion => {
+                answer.get_version = Some(response::GetVersion { version_info: self.version() });
+                response::Type::GetVersion
+            }
+            Type::GetFlags => {
+                let flags = self.about.flags.iter();
+                let flags = flags.map(|(name, value)| v1::Flag { name: name.clone(), value: Some(value.clone()) });
+                answer.get_flags = Some(response::GetFlags { flags: flags.collect() });
+                response::Type::GetFlags
+            }
+            Type::GetMetrics if call.get_metrics.is_some() => {
+                let metrics = self.metrics().into_iter().map(|(name, value)| v1::Metric { name, value: Some(value) });
+                answer.get_metrics = Some(response::GetMetrics { metrics: metrics.collect() });
+                response::Type::GetMetrics
+            }
+            Type::GetLoggingLevel => {
+                answer.get_logging_level = Some(response::GetLoggingLevel { level: 0 });
+                response::Type::GetLoggingLevel
+            }
+            Type::GetOperations => {
+                answer.get_operations = Some(response::GetOperations::default());
+                response::Type::GetOperations
+            }
+            Type::GetWeights => {
+                answer.get_weights = Some(response::GetWeights::default());
+                response::Type::GetWeights
+            }
+            Type::GetQuota => {
+                answer.get_quota = Some(response::GetQuota::default());
+                response::Type::GetQuota
+            }
+            Type::GetMaintenanceStatus => {
+                answer.get_maintenance_status = Some(response::GetMaintenanceStatus::default());
+                response::Type::GetMaintenanceStatus
+            }
+            Type::GetMaintenanceSchedule => {
+                answer.get_maintenance_schedule = Some(response::GetMaintenanceSchedule::default());
+                response::Type::GetMaintenanceSchedule
+            }
+            _ => return None,
+        };
+        answer.set_type(kind);
+        Some(answer)
+    }
+
+    fn version(&self) -> v1::VersionInfo {
+        let build = &self.about.build;
+        v1::VersionInfo {
+            version: super::legacy::about::MESOS_VERSION.into(),
+            build_date: Some(build.date.clone()),
+            build_time: Some(build.time_s),
+            build_user: Some(build.user.clone()),
+            git_sha: Some(build.git_sha.clone()),
+            git_tag: Some(build.git_tag.clone()),
+            ..Default::default()
+        }
+    }
+
+    async fn from_state(&self, call_type: Type, media: Media) -> Response {
+        let Ok((state, _)) = self.context.reader.linearizable().await else { return legacy::no_leader() };
+        let mut answer = v1::master::Response::default();
+        if call_type == Type::GetRoles {
+            answer.set_type(response::Type::GetRoles);
+            answer.get_roles = Some(response::GetRoles { roles: messages::roles(&state) });
+            return encoded(media, &answer);
+        }
+        answer.set_type(response::Type::GetMaster);
+        // Clients ask for the leading master, whichever they reach.
+        let leader = state.leader.as_ref().map_or(self.about.node, |leader| leader.master.node);
+        let started = state.masters.get(&leader).map(|master| master.started_ms as f64 / 1000.0);
+        answer.get_master = Some(response::GetMaster {
+            master_info: Some(master_core::view::master_info(&state, leader)),
+            start_time: started,
+            elected_time: state.leader.as_ref().map(|leader| leader.since_ms as f64 / 1000.0),
+        });
+        encoded(media, &answer)
+    }
+
+    /// LIST_FILES and READ_FILE. Reading blocks, so it is done elsewhere.
+    async fn read_files(&self, call: Call, media: Media) -> Response {
+        let table = self.files.clone();
+        let read = tokio::task::spawn_blocking(move || -> Result<v1::master::Response, FilesError> {
+            let mut answer = v1::master::Response::default();
+            if let Some(list) = call.list_files {
+                let entries = table.list(&list.path)?;
+                answer.set_type(response::Type::ListFiles);
+                answer.list_files = Some(response::ListFiles { file_infos: entries.into_iter().map(file).collect() });
+            } else if let Some(read) = call.read_file {
+                let length = read.length.and_then(|length| usize::try_from(length).ok());
+                let (data, size) = table.read(&read.path, read.offset, length)?;
+                answer.set_type(response::Type::ReadFile);
+                answer.read_file = Some(response::ReadFile { size, data: data.into() });
+            }
+            Ok(answer)
+        });
+        match read.await {
+            Ok(Ok(answer)) => encoded(media, &answer),
+            Ok(Err(error)) => error.response(),
+            Err(_) => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The file could not be read"),
+        }
+    }
+}
+
+fn file(entry: api_http::FileEntry) -> v1::FileInfo {
+    v1::FileInfo {
+        path: entry.path,
+        nlink: i32::try_from(entry.nlink).ok(),
+        size: Some(entry.size),
+        mtime: Some(v1::TimeInfo { nanoseconds: entry.mtime_secs.saturating_mul(1_000_000_000) }),
+        mode: Some(entry.mode),
+        uid: Some(entry.user),
+        gid: Some(entry.group),
+    }
+}
+
+fn refused(reason: &Refused) -> Response {
+    let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    api_http::text(status, &reason.message)
+}
+
+fn encoded(media: Media, answer: &v1::master::Response) -> Response {
+    api_http::bytes(StatusCode::OK, media.content_type(), media.encode(answer))
+}

@@ -1,0 +1,94 @@
+//! What a call must be before it is looked at, in the order in which Mesos checks: content type, parse, validate,
+//! accept. Clients match on the sentences.
+
+use api::media::{self, Media, Rejection};
+use api::v1::master::Call;
+use api::v1::master::call::Type;
+use api_http::{HeaderMap, Response, StatusCode, header};
+use bytes::Bytes;
+
+/// How the body is encoded.
+///
+/// # Errors
+/// The answer for the client.
+pub fn request_media(headers: &HeaderMap) -> Result<Media, Box<Response>> {
+    media::request_media(text(headers, header::CONTENT_TYPE)).map_err(rejected)
+}
+
+/// The call, and how its answer is to be encoded.
+///
+/// # Errors
+/// The answer for the client.
+pub fn call(sent: Media, body: Bytes, headers: &HeaderMap) -> Result<(Call, Media), Box<Response>> {
+    let call: Call = sent.decode(body).map_err(rejected)?;
+    validate(&call).map_err(|sentence| bad(&format!("Failed to validate master::Call: {sentence}")))?;
+    let media = media::accept(text(headers, header::ACCEPT)).map_err(rejected)?;
+    if call.r#type() == Type::Unknown {
+        return Err(Box::new(api_http::text(StatusCode::NOT_IMPLEMENTED, "501 Not Implemented.")));
+    }
+    Ok((call, media))
+}
+
+// Deprecated calls are checked like any other.
+#[allow(deprecated)]
+fn validate(call: &Call) -> Result<(), String> {
+    let Some(call_type) = call.r#type.and_then(|number| Type::try_from(number).ok()) else {
+        return Err("Expecting 'type' to be present".into());
+    };
+    let (field, present) = match call_type {
+        Type::GetMetrics => ("get_metrics", call.get_metrics.is_some()),
+        Type::SetLoggingLevel => ("set_logging_level", call.set_logging_level.is_some()),
+        Type::ListFiles => ("list_files", call.list_files.is_some()),
+        Type::ReadFile => ("read_file", call.read_file.is_some()),
+        Type::UpdateWeights => ("update_weights", call.update_weights.is_some()),
+        Type::ReserveResources => ("reserve_resources", call.reserve_resources.is_some()),
+        Type::UnreserveResources => ("unreserve_resources", call.unreserve_resources.is_some()),
+        Type::CreateVolumes => ("create_volumes", call.create_volumes.is_some()),
+        Type::DestroyVolumes => ("destroy_volumes", call.destroy_volumes.is_some()),
+        Type::GrowVolume => ("grow_volume", call.grow_volume.is_some()),
+        Type::ShrinkVolume => ("shrink_volume", call.shrink_volume.is_some()),
+        Type::UpdateMaintenanceSchedule => ("update_maintenance_schedule", call.update_maintenance_schedule.is_some()),
+        Type::StartMaintenance => ("start_maintenance", call.start_maintenance.is_some()),
+        Type::StopMaintenance => ("stop_maintenance", call.stop_maintenance.is_some()),
+        Type::DrainAgent => ("drain_agent", call.drain_agent.is_some()),
+        Type::DeactivateAgent => ("deactivate_agent", call.deactivate_agent.is_some()),
+        Type::ReactivateAgent => ("reactivate_agent", call.reactivate_agent.is_some()),
+        Type::UpdateQuota => ("update_quota", call.update_quota.is_some()),
+        Type::SetQuota => ("set_quota", call.set_quota.is_some()),
+        Type::RemoveQuota => ("remove_quota", call.remove_quota.is_some()),
+        Type::Teardown => ("teardown", call.teardown.is_some()),
+        Type::MarkAgentGone => ("mark_agent_gone", call.mark_agent_gone.is_some()),
+        Type::Unknown
+        | Type::GetHealth
+        | Type::GetFlags
+        | Type::GetVersion
+        | Type::GetLoggingLevel
+        | Type::GetState
+        | Type::GetAgents
+        | Type::GetFrameworks
+        | Type::GetExecutors
+        | Type::GetOperations
+        | Type::GetTasks
+        | Type::GetRoles
+        | Type::GetWeights
+        | Type::GetMaster
+        | Type::Subscribe
+        | Type::GetMaintenanceStatus
+        | Type::GetMaintenanceSchedule
+        | Type::GetQuota => return Ok(()),
+    };
+    if present { Ok(()) } else { Err(format!("Expecting '{field}' to be present")) }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn bad(sentence: &str) -> Box<Response> {
+    Box::new(api_http::text(StatusCode::BAD_REQUEST, sentence))
+}
+
+fn rejected(rejection: Rejection) -> Box<Response> {
+    let status = StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST);
+    Box::new(api_http::text(status, &rejection.message))
+}

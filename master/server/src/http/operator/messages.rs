@@ -1,0 +1,96 @@
+//! Agents, frameworks, executors and roles as v1 messages, made from State.
+
+use crate::http::legacy::amounts;
+use crate::http::legacy::parts::{self, Groups};
+use api::resources::Format;
+use api::v1;
+use api::v1::master::response::{get_agents, get_executors, get_frameworks};
+use master_core::ids::AgentKey;
+use master_core::state::{Agent, Executor, Framework, State};
+use master_core::view;
+use prost::Message;
+
+/// Milliseconds since the epoch, as the schema has it.
+pub fn time(at_ms: u64) -> v1::TimeInfo {
+    let nanoseconds = i64::try_from(u128::from(at_ms) * 1_000_000).unwrap_or(i64::MAX);
+    v1::TimeInfo { nanoseconds }
+}
+
+/// An agent that is registered.
+pub fn agent(state: &State, agent: &Agent) -> get_agents::Agent {
+    let mut agent_info = v1::AgentInfo::decode(&agent.info[..]).unwrap_or_default();
+    agent_info.id = Some(v1::AgentId { value: view::agent_id(state, agent.key) });
+    let capabilities = agent.capabilities.iter().map(|name| v1::agent_info::Capability {
+        r#type: v1::agent_info::capability::Type::from_str_name(name).map(|known| known as i32),
+    });
+    get_agents::Agent {
+        agent_info,
+        active: parts::is_active(agent),
+        deactivated: Some(agent.deactivated),
+        version: agent.version.to_string(),
+        pid: Some(parts::agent_pid(agent)),
+        registered_time: Some(time(agent.registered_ms)),
+        reregistered_time: agent.reregistered_ms.map(time),
+        total_resources: agent.total.to_v1(Format::Endpoint),
+        allocated_resources: agent.used.to_v1(Format::Endpoint),
+        offered_resources: agent.offered.to_v1(Format::Endpoint),
+        capabilities: capabilities.collect(),
+        ..Default::default()
+    }
+}
+
+/// A framework, live or (with `removed_ms`) completed.
+pub fn framework(groups: &Groups<'_>, framework: &Framework, removed_ms: Option<u64>) -> get_frameworks::Framework {
+    let offers = groups.offers(framework.key).iter().rev().filter_map(|offer| view::offer(groups.state, offer.key));
+    get_frameworks::Framework {
+        offers: offers.collect(),
+        allocated_resources: parts::used(framework).to_v1(Format::Endpoint),
+        offered_resources: groups.offered(framework.key).to_v1(Format::Endpoint),
+        offer_constraints: Some(v1::scheduler::OfferConstraints::default()),
+        ..framework_alone(framework, removed_ms)
+    }
+}
+
+/// A framework without what it holds, as watchers hear of it.
+pub fn framework_alone(framework: &Framework, removed_ms: Option<u64>) -> get_frameworks::Framework {
+    get_frameworks::Framework {
+        framework_info: framework_info(framework),
+        active: framework.stream.is_some(),
+        connected: framework.stream.is_some(),
+        recovered: false,
+        registered_time: Some(time(framework.registered_ms)),
+        reregistered_time: Some(time(framework.reregistered_ms.unwrap_or(framework.registered_ms))),
+        unregistered_time: removed_ms.map(time),
+        ..Default::default()
+    }
+}
+
+/// The framework's info, with its id.
+pub fn framework_info(framework: &Framework) -> v1::FrameworkInfo {
+    let mut info = v1::FrameworkInfo::decode(&framework.info[..]).unwrap_or_default();
+    info.id = Some(v1::FrameworkId { value: framework.id.to_string() });
+    info
+}
+
+/// A custom executor.
+pub fn executor(state: &State, agent: AgentKey, executor: &Executor) -> get_executors::Executor {
+    get_executors::Executor {
+        executor_info: v1::ExecutorInfo::decode(&executor.info[..]).unwrap_or_default(),
+        agent_id: v1::AgentId { value: view::agent_id(state, agent) },
+    }
+}
+
+/// The roles that are known because somebody uses them.
+pub fn roles(state: &State) -> Vec<v1::Role> {
+    let role = |(name, role): (_, amounts::Role)| v1::Role {
+        name,
+        weight: 1.0,
+        frameworks: role
+            .frameworks
+            .iter()
+            .map(|key| v1::FrameworkId { value: view::framework_id(state, *key) })
+            .collect(),
+        resources: amounts::plain(&role.held()),
+    };
+    amounts::roles(state).into_iter().map(role).collect()
+}

@@ -1,0 +1,199 @@
+//! Whether what we show has every key that Mesos shows, with the same type of value.
+
+use super::legacy::{lists, state};
+use super::operator::get::{self, Read};
+use super::scripted;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+fn recorded(name: &str) -> Value {
+    let path = format!("{}/../../api/testdata/mesos-1.11/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// Every path with the type of what is there; all items of a list are one.
+fn shape(value: &Value, path: &str, shapes: &mut BTreeMap<String, &'static str>) {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "double",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(items) => {
+            items.iter().for_each(|item| shape(item, &format!("{path}[]"), shapes));
+            "array"
+        }
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, field)| shape(field, &format!("{path}.{name}"), shapes));
+            "object"
+        }
+    };
+    shapes.insert(path.to_owned(), kind);
+}
+
+/// What is beneath the names of roles and flags is not a matter of shape, and what we never have is left out: dynamic
+/// reservations and volumes on them, frameworks without MULTI_ROLE in the script, second subscriptions, gpus.
+const NOT_HERE: &[&str] = &[
+    ".flags.",
+    ".reservation",
+    ".disk.persistence",
+    ".disk.volume",
+    ".disk",
+    ".role",
+    ".reregistered_time",
+    ".principal",
+];
+
+fn check(name: &str, ours: &[u8]) {
+    let (theirs, ours): (Value, Value) = (recorded(name), serde_json::from_slice(ours).unwrap());
+    let (mut wanted, mut shown) = (BTreeMap::new(), BTreeMap::new());
+    shape(&theirs, "", &mut wanted);
+    shape(&ours, "", &mut shown);
+    let wrong: Vec<_> = wanted
+        .iter()
+        .filter(|(path, kind)| shown.get(*path) != Some(kind))
+        .filter(|(path, _)| {
+            let last = &path[path.rfind('.').unwrap_or(0)..];
+            !NOT_HERE.iter().any(|part| (part.ends_with('.') && path.contains(part)) || last == *part)
+                && !path.contains(".reservations[]")
+                && !path.contains(".disk.")
+                && !path.contains(".reservation.")
+        })
+        .map(|(path, kind)| format!("{path}: {kind}, not {:?}", shown.get(path)))
+        .collect();
+    assert!(wrong.is_empty(), "{name}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn version_0_shows_what_mesos_shows() {
+    let (cluster, about) = (scripted::busy(), scripted::about());
+    check("get-state", &state::state(&cluster.state, &about));
+    check("get-state-completed", &state::state(&cluster.state, &about));
+    check("get-state-summary", &state::summary(&cluster.state, &about));
+    check("get-slaves", &lists::agents(&cluster.state, None));
+    check("get-frameworks", &lists::frameworks(&cluster.state, None));
+    check("get-tasks", &lists::tasks(&cluster.state, &lists::TaskQuery { limit: Some(100), ..Default::default() }));
+}
+
+#[test]
+fn v1_shows_what_mesos_shows() {
+    let cluster = scripted::busy();
+    check("v1-get-state", &get::json(&cluster.state, Read::State));
+    check("v1-get-tasks", &get::json(&cluster.state, Read::Tasks));
+    check("v1-get-agents", &get::json(&cluster.state, Read::Agents));
+    check("v1-get-frameworks", &get::json(&cluster.state, Read::Frameworks));
+    check("master-event-subscribed", &get::subscribed_json(&cluster.state, 15.0));
+}
+
+#[test]
+fn protobuf_has_what_json_has() {
+    use prost::Message;
+    let cluster = scripted::busy();
+    for read in [Read::State, Read::Tasks, Read::Executors, Read::Frameworks, Read::Agents] {
+        let bytes = get::message(&cluster.state, read).encode_to_vec();
+        let message: api::v1::master::Response = api::decode_protobuf(bytes).unwrap();
+        let json: api::v1::master::Response = api::json::from_slice(&get::json(&cluster.state, read)).unwrap();
+        assert_eq!(message, json, "{read:?}");
+    }
+}
+
+#[test]
+fn empty_lists_are_there() {
+    let cluster = scripted::Cluster::new();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    assert_eq!(
+        text(get::json(&cluster.state, Read::Agents)),
+        r#"{"type":"GET_AGENTS","get_agents":{"agents":[],"recovered_agents":[]}}"#
+    );
+    assert_eq!(
+        text(get::json(&cluster.state, Read::Executors)),
+        r#"{"type":"GET_EXECUTORS","get_executors":{"executors":[]}}"#
+    );
+    assert_eq!(text(lists::agents(&cluster.state, Some("nosuch"))), r#"{"slaves":[],"recovered_slaves":[]}"#);
+    assert_eq!(
+        text(lists::frameworks(&cluster.state, Some("nosuch"))),
+        r#"{"frameworks":[],"completed_frameworks":[],"unregistered_frameworks":[]}"#
+    );
+    assert_eq!(text(lists::roles(&cluster.state)), r#"{"roles":[]}"#);
+}
+
+/// Client demands 31, 32 and 36.
+#[test]
+fn clients_find_what_they_need() {
+    let (cluster, about) = (scripted::busy(), scripted::about());
+    let shown: Value = serde_json::from_slice(&state::state(&cluster.state, &about)).unwrap();
+    assert_eq!(shown["version"], "1.11.0");
+    assert_eq!(shown["leader"], "master@127.0.0.1:5050");
+    assert_eq!(shown["leader_info"]["port"], 5050);
+    assert_eq!(shown["slaves"][0]["pid"], "slave(1)@127.0.0.1:5051");
+    assert_eq!(shown["slaves"][0]["resources"]["ports"], "[31000-32000]");
+    assert_eq!(shown["slaves"][0]["reserved_resources"]["ops"]["mem"], 100.0);
+    let framework = &shown["frameworks"][0];
+    assert!(framework.get("pid").is_none());
+    assert_eq!(framework["tasks"][0]["id"], "sleeper");
+    let status = &framework["tasks"][0]["statuses"][1];
+    assert_eq!(status["state"], "TASK_RUNNING");
+    let address = &status["container_status"]["network_infos"][0]["ip_addresses"][0]["ip_address"];
+    assert_eq!(address, "127.0.0.1");
+    assert_eq!(framework["completed_tasks"][0]["id"], "short");
+    assert_eq!(shown["completed_frameworks"][0]["completed_tasks"][0]["state"], "TASK_KILLED");
+    let version: Value = serde_json::from_slice(&lists::version(&about)).unwrap();
+    assert!(version["version"].as_str().unwrap().split('.').all(|part| part.parse::<u32>().is_ok()));
+    assert_eq!(version["meseta_version"], env!("CARGO_PKG_VERSION"));
+}
+
+/// Client demand 34.
+#[test]
+fn tasks_are_filtered_and_paged() {
+    let cluster = scripted::busy();
+    let ids = |query: lists::TaskQuery| -> Vec<String> {
+        let shown: Value = serde_json::from_slice(&lists::tasks(&cluster.state, &query)).unwrap();
+        shown["tasks"].as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = || lists::TaskQuery::default();
+    assert_eq!(ids(all()), ["short", "sleeper", "g1"], "the newest first");
+    assert_eq!(ids(lists::TaskQuery { ascending: true, ..all() }), ["g1", "sleeper", "short"]);
+    assert_eq!(ids(lists::TaskQuery { offset: 1, limit: Some(1), ..all() }), ["sleeper"]);
+    assert_eq!(ids(lists::TaskQuery { task_id: Some("g1".into()), ..all() }), ["g1"]);
+    assert!(ids(lists::TaskQuery { framework_id: Some("nosuch".into()), ..all() }).is_empty());
+}
+
+#[test]
+fn metrics_are_numbers_with_mesos_s_names() {
+    use super::metrics::{Counters, Moment, json, snapshot};
+    let cluster = scripted::busy();
+    let counters = Counters::default();
+    for effect in &cluster.effects {
+        if let master_core::Effect::Announce(announcement) = effect {
+            counters.count_announcement(announcement);
+        }
+    }
+    let moment = Moment { elected: true, uptime: std::time::Duration::from_secs(5), watchers: 2, shared: 1 };
+    let metrics = snapshot(&cluster.state, &counters, moment);
+    for (name, value) in [
+        ("master/elected", 1.0),
+        ("master/uptime_secs", 5.0),
+        ("master/slaves_active", 1.0),
+        ("master/frameworks_connected", 1.0),
+        ("master/tasks_running", 1.0),
+        ("master/tasks_finished", 1.0),
+        ("master/cpus_total", 2.0),
+        ("master/cpus_used", 0.1),
+        ("master/cpus_percent", 0.05),
+        ("master/operator_event_stream_subscribers", 2.0),
+        ("master/slave_registrations", 1.0),
+    ] {
+        assert_eq!(metrics.get(name), Some(&value), "{name}");
+    }
+    let known = recorded("get-metrics-snapshot");
+    let known = known.as_object().unwrap();
+    let strange: Vec<_> = metrics
+        .keys()
+        .filter(|name| !name.starts_with("master/frameworks/") && !name.starts_with("master/task_"))
+        .filter(|name| !known.contains_key(*name))
+        .collect();
+    assert!(strange.is_empty(), "names that Mesos does not have: {strange:?}");
+    let text: Value = serde_json::from_slice(&json(&metrics)).unwrap();
+    assert!(text.as_object().unwrap().values().all(Value::is_f64));
+}
