@@ -40,6 +40,11 @@ pub(crate) fn generate(model: &Model) -> String {
     for message in &model.messages {
         Generator { out: &mut out, message, tables: &tables, demanding: &demanding }.message();
     }
+    out.push_str("/// Visits every message of the schema.\npub fn every_message(visitor: &mut impl Visitor) {\n");
+    for message in &model.messages {
+        writeln!(out, "visitor.visit::<{}>();", message.rust).expect("a string");
+    }
+    out.push_str("}\n");
     out
 }
 
@@ -101,8 +106,9 @@ impl Generator<'_> {
         for field in fields {
             let kind = self.table_kind(&field.kind);
             let repeated = field.label == Presence::Repeated;
+            let shows_default = field.label == Presence::Optional && field.default && !field.deprecated;
             self.line(format!(
-                "Field {{ name: {:?}, number: {}, repeated: {repeated}, kind: {kind} }},",
+                "Field {{ name: {:?}, number: {}, repeated: {repeated}, shows_default: {shows_default}, kind: {kind} }},",
                 field.name, field.number
             ));
         }
@@ -137,7 +143,8 @@ impl Generator<'_> {
 
     fn table_kind(&self, kind: &Kind) -> String {
         match kind {
-            Kind::Scalar(_) | Kind::Bytes => "Kind::Plain".to_owned(),
+            Kind::Scalar(name) => format!("Kind::Plain(Plain::{})", plain(name)),
+            Kind::Bytes => "Kind::Plain(Plain::Bytes)".to_owned(),
             Kind::Enum(rust) => format!("Kind::Enum(<{rust} as Enumeration>::name)"),
             Kind::Message(proto, _) => format!("Kind::Message(&{})", self.tables[proto.as_str()]),
             Kind::Map(value) => match inner_message(value) {
@@ -233,6 +240,20 @@ impl Generator<'_> {
                 format!("self.{} = Some({}::{variant}({}?.into())),", oneof.ident, oneof.rust, read_value(kind))
             }
         }
+    }
+}
+
+fn plain(name: &str) -> &'static str {
+    match name {
+        "f64" => "Double",
+        "f32" => "Float",
+        "i32" => "Int32",
+        "i64" => "Int64",
+        "u32" => "Uint32",
+        "u64" => "Uint64",
+        "bool" => "Bool",
+        "string" => "String",
+        other => panic!("no plain type {other}"),
     }
 }
 

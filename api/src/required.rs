@@ -73,8 +73,7 @@ fn walk(table: &'static Table, bytes: &[u8], path: &str, depth: usize, found: &m
         seen |= 1 << index;
     }
     let absent = table.required & !seen;
-    for (index, field) in table.fields.iter().enumerate().filter(|(index, _)| absent >> index & 1 == 1) {
-        debug_assert!(index < 128);
+    for (_, field) in table.fields.iter().enumerate().filter(|(index, _)| absent >> index & 1 == 1) {
         found.push(format!("{path}{}", field.name));
     }
     inner.sort_by_key(|(index, _)| table.fields[*index].number);
@@ -87,13 +86,16 @@ fn walk(table: &'static Table, bytes: &[u8], path: &str, depth: usize, found: &m
             Kind::Map(Some(inside)) => {
                 let mut entry: &[u8] = value;
                 let path = format!("{}value.", inner_path(path, field, place));
-                let mut held: &[u8] = &[];
+                let mut held: Option<&[u8]> = None;
                 while let Some((number, value)) = next(&mut entry) {
                     if let (2, Value::Bytes(value)) = (number, value) {
-                        held = value;
+                        held = Some(value);
                     }
                 }
-                walk(inside, held, &path, depth - 1, found);
+                // An entry without a value is how our encoder writes one that is all zeros.
+                if let Some(held) = held {
+                    walk(inside, held, &path, depth - 1, found);
+                }
             }
             _ => {}
         }

@@ -49,15 +49,32 @@ pub struct Field {
     pub number: u32,
     /// Whether it is a list (maps included).
     pub repeated: bool,
+    /// Whether JSON shows its explicit default where it is not set.
+    pub shows_default: bool,
     /// What its value is.
     pub kind: Kind,
+}
+
+/// A value without parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The names of protobuf.
+pub enum Plain {
+    Double,
+    Float,
+    Int32,
+    Int64,
+    Uint32,
+    Uint64,
+    Bool,
+    String,
+    Bytes,
 }
 
 /// What a field's value is, as far as the check for required fields must know.
 #[derive(Debug)]
 pub enum Kind {
     /// A number, string, bool or bytes.
-    Plain,
+    Plain(Plain),
     /// An enum, with the function that knows its numbers.
     Enum(fn(i32) -> Option<&'static str>),
     /// A message.
@@ -80,8 +97,8 @@ pub(crate) static DURATION: Table = Table {
     demanding: false,
     required: 0,
     fields: &[
-        Field { name: "seconds", number: 1, repeated: false, kind: Kind::Plain },
-        Field { name: "nanos", number: 2, repeated: false, kind: Kind::Plain },
+        Field { name: "seconds", number: 1, repeated: false, shows_default: false, kind: Kind::Plain(Plain::Int64) },
+        Field { name: "nanos", number: 2, repeated: false, shows_default: false, kind: Kind::Plain(Plain::Int32) },
     ],
 };
 
@@ -118,9 +135,17 @@ impl Fields for prost_types::Duration {
     }
 }
 
+/// Does something for a message type, whichever it is.
+pub trait Visitor {
+    /// Called with one message type.
+    fn visit<T: Wire + Clone + PartialEq + std::fmt::Debug>(&mut self);
+}
+
+pub use generated::every_message;
+
 #[allow(clippy::all, deprecated, unused_mut)]
 mod generated {
-    use super::{Enumeration, Field, Fields, Kind, Table, Wire};
+    use super::{Enumeration, Field, Fields, Kind, Plain, Table, Visitor, Wire};
     use crate::json::{Reader, Writer};
 
     include!(concat!(env!("OUT_DIR"), "/wire.rs"));

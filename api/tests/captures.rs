@@ -199,3 +199,44 @@ fn refused_bodies_of_the_table() {
     }
     assert!(refused > 12, "{refused} bodies were refused");
 }
+
+#[test]
+fn protobuf_and_json_say_the_same() {
+    use base64::Engine;
+    let text = std::fs::read_to_string(folder().join("err-v1-unknown-field.json")).expect("JSON");
+    let from_json: master::Response = json::from_slice(text.as_bytes()).expect("a response");
+    for name in ["err-v1-accept-protobuf.txt.base64", "err-v1-protobuf-both.txt.base64"] {
+        let encoded: String =
+            std::fs::read_to_string(folder().join(name)).expect("base64").split_whitespace().collect();
+        let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).expect("base64");
+        let response: master::Response = api::decode_protobuf(bytes.clone()).expect("a response");
+        assert_eq!(response, from_json);
+        assert_eq!(api::Media::Protobuf.encode(&response), bytes, "the same bytes");
+    }
+}
+
+/// The stream as it came over the wire: one record in each chunk.
+#[test]
+fn records_of_a_stream() {
+    let raw = std::fs::read(folder().join("sched-subscribe-raw-response.txt")).expect("bytes");
+    let head = raw.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    let mut rest = &raw[head + 4..];
+    let mut decoder = api::recordio::Decoder::new(1 << 20);
+    let mut types = vec![];
+    while let Some(line) = rest.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).expect("text"), 16).expect("a size");
+        let chunk = rest.get(line + 2..line + 2 + size).expect("a whole chunk");
+        rest = &rest[line + 2 + size + 2..];
+        decoder.push(chunk);
+        let mut records = 0;
+        while let Some(record) = decoder.next() {
+            let record = record.expect("a record");
+            let event: scheduler::Event = json::from_slice(&record).expect("an event");
+            assert_eq!(api::Media::Json.encode_record(&event), chunk, "the same chunk");
+            types.push(event.r#type().as_str_name());
+            records += 1;
+        }
+        assert!(records == 1 && decoder.is_between_records());
+    }
+    assert_eq!(types[..2], ["SUBSCRIBED", "HEARTBEAT"]);
+}
