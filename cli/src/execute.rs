@@ -6,13 +6,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use api::flags::{Flag, Kind, Values};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::Error;
-use crate::flags::{self, Flag, Flags};
 use crate::http::{self, Request};
 use crate::launch;
 use crate::say;
@@ -20,19 +20,21 @@ use crate::say;
 pub(crate) const ABOUT: &str = "Run one task, follow its states, exit with its result: 0 when it finished, else 1.";
 
 pub(crate) const FLAGS: &[Flag] = &[
-    flags::value("master", "HOST:PORT", "a master, or several with commas; any will do (required)"),
-    flags::value("name", "NAME", "the task's name, and its id (required unless --task is given)"),
-    flags::value("command", "COMMAND", "what to run (required unless --task is given)"),
-    flags::boolean("shell", "whether a shell runs the command (default: yes); if not, its words are its arguments"),
-    flags::value("resources", "RESOURCES", "what it needs (default: cpus:1;mem:128)"),
-    flags::value("env", "JSON", "environment, as a JSON object of strings"),
-    flags::value("role", "ROLE", "the role to run in (default: *)"),
-    flags::value("user", "USER", "who runs it (default: who you are)"),
-    flags::value("task", "FILE", "a TaskInfo as JSON, instead of the flags above; or file:///path"),
-    flags::value("kill_after", "DURATION", "kill the task after this long, e.g. 30secs"),
-    flags::value("framework_name", "NAME", "how the framework is called (default: meseta execute)"),
-    flags::boolean("checkpoint", "accepted as mesos-execute's; tasks survive an agent's restart either way"),
-    flags::boolean("json", "print each status as one JSON object instead of a line"),
+    Flag::new("master", Kind::Text, "HOST:PORT of a master, or of several with commas; any will do.").required(),
+    Flag::new("name", Kind::Text, "The task's name, which is its id too. Required unless --task is given."),
+    Flag::new("command", Kind::Text, "What to run. Required unless --task is given."),
+    Flag::new("shell", Kind::Bool, "Whether a shell runs the command; if not, its words are its arguments.")
+        .default("true"),
+    Flag::new("resources", Kind::Text, "What it needs.").default("cpus:1;mem:128"),
+    Flag::new("env", Kind::Text, "Its environment, as a JSON object of strings."),
+    Flag::new("role", Kind::Text, "The role to run in (default: *)."),
+    Flag::new("user", Kind::Text, "Who runs it (default: who you are)."),
+    Flag::new("task", Kind::Content, "A TaskInfo as JSON, or a file of it, instead of the flags above."),
+    Flag::new("kill_after", Kind::Duration, "Kill the task after it ran this long, as 30secs."),
+    Flag::new("framework_name", Kind::Text, "How the framework is called.").default("meseta execute"),
+    Flag::new("checkpoint", Kind::Bool, "As in mesos-execute; tasks survive an agent's restart either way.")
+        .default("false"),
+    Flag::new("json", Kind::Bool, "Print each status as one JSON object instead of a line.").default("false"),
 ];
 
 /// An event of a cluster with 50,000 agents fits.
@@ -40,7 +42,7 @@ const EVENT_BYTES_MAX: usize = 256 << 20;
 /// Subscribing again may take as long as an election on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub(crate) async fn run(flags: Flags) -> Result<ExitCode, Error> {
+pub(crate) async fn run(flags: Values) -> Result<ExitCode, Error> {
     let mut execution = Execution::new(&flags)?;
     let outcome = tokio::select! {
         outcome = execution.follow() => outcome,
@@ -77,24 +79,23 @@ struct Execution {
 type Events = mpsc::Receiver<Value>;
 
 impl Execution {
-    fn new(flags: &Flags) -> Result<Self, Error> {
-        let masters = http::addresses(flags.required("master")?)?;
-        let task = match flags.get("task") {
-            Some(file) => task_from_file(file)?,
+    fn new(flags: &Values) -> Result<Self, Error> {
+        let masters = http::addresses(flags.text("master").unwrap_or_default())?;
+        let task = match flags.text("task") {
+            Some(text) => task_from_json(text)?,
             None => task_from_flags(flags)?,
         };
-        let user = flags.get("user").map_or_else(own_user, str::to_owned);
+        let user = flags.text("user").map_or_else(own_user, str::to_owned);
         let mut framework_info = json!({
             "user": user,
-            "name": flags.get("framework_name").unwrap_or("meseta execute"),
+            "name": flags.text("framework_name"),
             // So that the task lives on while we look for another master.
             "failover_timeout": PATIENCE.as_secs_f64(),
-            "checkpoint": flags.is_set("checkpoint"),
+            "checkpoint": flags.bool("checkpoint"),
         });
-        if let Some(role) = flags.get("role") {
+        if let Some(role) = flags.text("role") {
             framework_info["role"] = json!(role);
         }
-        let kill_after = flags.get("kill_after").map(|text| launch::duration("kill_after", text)).transpose()?;
         Ok(Self {
             masters,
             task,
@@ -106,8 +107,8 @@ impl Execution {
             seen_update: false,
             last_state: String::new(),
             kill_at: None,
-            kill_after,
-            as_json: flags.is_set("json"),
+            kill_after: flags.duration("kill_after"),
+            as_json: flags.bool("json"),
         })
     }
 
@@ -326,34 +327,30 @@ async fn read_events(mut body: hyper::body::Incoming, events: mpsc::Sender<Value
     }
 }
 
-fn task_from_flags(flags: &Flags) -> Result<Value, Error> {
-    let name = flags.required("name")?;
-    let text = flags.required("command")?;
-    let mut command = if flags.get("shell").is_none_or(|shell| shell == "true") {
+fn task_from_flags(flags: &Values) -> Result<Value, Error> {
+    let wanted = |name: &str| {
+        flags.text(name).ok_or_else(|| Error::Usage(format!("--{name} is required (meseta execute --help tells more)")))
+    };
+    let (name, text) = (wanted("name")?, wanted("command")?);
+    let mut command = if flags.bool("shell") {
         json!({"shell": true, "value": text})
     } else {
         let words: Vec<&str> = text.split_whitespace().collect();
         json!({"shell": false, "value": words.first(), "arguments": words})
     };
-    if let Some(env) = flags.get("env") {
+    if let Some(env) = flags.text("env") {
         let wrong = |_| Error::Usage("--env is not a JSON object of strings".into());
         let env: std::collections::BTreeMap<String, String> = serde_json::from_str(env).map_err(wrong)?;
         let variables: Vec<Value> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         command["environment"] = json!({"variables": variables});
     }
-    let resources = launch::resources(flags.get("resources").unwrap_or("cpus:1;mem:128"))?;
+    let resources = launch::resources(flags.text("resources").unwrap_or_default())?;
     Ok(json!({"name": name, "task_id": {"value": name}, "command": command, "resources": resources}))
 }
 
-fn task_from_file(file: &str) -> Result<Value, Error> {
-    let text = if file.trim_start().starts_with('{') {
-        file.to_owned()
-    } else {
-        let path = file.strip_prefix("file://").unwrap_or(file);
-        std::fs::read_to_string(path).map_err(|error| Error::Usage(format!("--task: {path}: {error}")))?
-    };
+fn task_from_json(text: &str) -> Result<Value, Error> {
     let task: Value =
-        serde_json::from_str(&text).map_err(|error| Error::Usage(format!("--task is not JSON: {error}")))?;
+        serde_json::from_str(text).map_err(|error| Error::Usage(format!("--task is not JSON: {error}")))?;
     if task["task_id"]["value"].as_str().is_none() || task["name"].as_str().is_none() {
         return Err(Error::Usage("--task needs at least name and task_id".into()));
     }

@@ -1,7 +1,5 @@
 //! What `meseta execute` launches: a task made from flags, and whether an offer has what it wants.
 
-use std::time::Duration;
-
 use api::resources::{Format, Resources};
 use api::v1;
 use serde_json::Value;
@@ -24,11 +22,6 @@ pub(crate) fn fits(wanted: &Value, offer: &Value) -> bool {
 fn read(list: &Value) -> Option<Resources> {
     let messages: Result<Vec<v1::Resource>, _> = list.as_array()?.iter().map(api::json::from_value).collect();
     Resources::from_v1(&messages.ok()?).ok()
-}
-
-/// A duration as in Mesos's flags: `10secs`, `1.5mins`, `500ms`.
-pub(crate) fn duration(flag: &str, text: &str) -> Result<Duration, Error> {
-    api::duration::parse(text).map_err(|problem| Error::Usage(format!("--{flag}: {problem}")))
 }
 
 #[cfg(test)]

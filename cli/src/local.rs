@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+use api::flags::{Flag, Kind, Values};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -15,7 +16,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::Error;
-use crate::flags::{self, Flag, Flags};
 use crate::http::{self, Request};
 use crate::port::Port;
 use crate::process;
@@ -26,23 +26,16 @@ Start a whole cluster of real processes on this machine, and print its addresses
 Ctrl-C or SIGTERM stops all of it.";
 
 pub(crate) const FLAGS: &[Flag] = &[
-    flags::value("masters", "N", "how many masters: 1 alone, 3 or 5 as a quorum (default: 1)"),
-    flags::value("agents", "N", "how many agents (default: 1)"),
-    flags::value(
-        "port",
-        "P",
-        "masters listen on P and the ports after it, then agents (default: 5050);\n0: any free ports",
-    ),
-    flags::value(
+    Flag::new("masters", Kind::Int, "How many masters: 1 alone, 3 or 5 as a quorum.").default("1"),
+    Flag::new("agents", Kind::Int, "How many agents.").default("1"),
+    Flag::new("port", Kind::Int, "Masters listen on this port and those after it, then agents. 0: any free ports.")
+        .default("5050"),
+    Flag::new(
         "work_dir",
-        "DIR",
-        "where everything is kept, and found again by a later start\n(default: a new folder, removed at the end)",
+        Kind::Path,
+        "Where everything is kept, to be found again by a later start (default: a new folder, removed at the end).",
     ),
-    flags::value(
-        "resources",
-        "RESOURCES",
-        "what each agent has, e.g. cpus:4;mem:4096 (default: what this machine has)",
-    ),
+    Flag::new("resources", Kind::Text, "What each agent has, as cpus:4;mem:4096 (default: what this machine has)."),
 ];
 
 /// A cluster that takes longer than this to start will not.
@@ -60,16 +53,16 @@ struct Member {
     _port: Option<Port>,
 }
 
-pub(crate) async fn run(flags: Flags) -> Result<ExitCode, Error> {
-    let masters = flags.number("masters", 1)?;
-    let agents = flags.number("agents", 1)?;
+pub(crate) async fn run(flags: Values) -> Result<ExitCode, Error> {
+    let masters = number(&flags, "masters", 15)?;
+    let agents = number(&flags, "agents", 1000)?;
     if masters.is_multiple_of(2) {
         return Err(Error::Usage(format!("--masters={masters}: an odd number of masters makes a quorum")));
     }
     // Before anything is started, so that no Ctrl-C is missed.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("cannot watch signals", &error))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("cannot watch signals", &error))?;
-    let folder = Folder::of(flags.get("work_dir"))?;
+    let folder = Folder::of(flags.text("work_dir"))?;
     let mut cluster = Cluster { members: members(&flags, masters, agents, &folder.path)?, folder };
     let outcome = tokio::select! {
         outcome = cluster.run(&flags) => outcome,
@@ -79,6 +72,12 @@ pub(crate) async fn run(flags: Flags) -> Result<ExitCode, Error> {
     say("stopping\n");
     cluster.stop().await;
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+fn number(flags: &Values, name: &str, max: u16) -> Result<u16, Error> {
+    let value = flags.int(name).unwrap_or_default();
+    let small = u16::try_from(value).ok().filter(|value| *value <= max);
+    small.ok_or_else(|| Error::Usage(format!("--{name}={value} is not from 0 to {max}")))
 }
 
 struct Cluster {
@@ -113,8 +112,8 @@ impl Drop for Folder {
     }
 }
 
-fn members(flags: &Flags, masters: u16, agents: u16, folder: &Path) -> Result<Vec<Member>, Error> {
-    let first = flags.number("port", 5050)?;
+fn members(flags: &Values, masters: u16, agents: u16, folder: &Path) -> Result<Vec<Member>, Error> {
+    let first = number(flags, "port", u16::MAX)?;
     if first != 0 && first.checked_add(masters + agents).is_none() {
         return Err(Error::Usage(format!("--port={first} leaves no room for {} ports", masters + agents)));
     }
@@ -137,14 +136,14 @@ fn members(flags: &Flags, masters: u16, agents: u16, folder: &Path) -> Result<Ve
 
 impl Cluster {
     /// Starts everything, says where it is, and reports members that die. Ends only with an error.
-    async fn run(&mut self, flags: &Flags) -> Result<(), Error> {
+    async fn run(&mut self, flags: &Values) -> Result<(), Error> {
         let list = self.addresses("meseta-master").join(",");
         let several = self.members.iter().filter(|member| member.program == "meseta-master").count() > 1;
         for member in &mut self.members {
             let mut words = Vec::new();
             if member.program == "meseta-agent" {
                 words.push(format!("--master={list}"));
-                words.extend(flags.get("resources").map(|resources| format!("--resources={resources}")));
+                words.extend(flags.text("resources").map(|resources| format!("--resources={resources}")));
             } else if several {
                 words.push(format!("--masters={list}"));
             }

@@ -4,7 +4,6 @@
 
 mod error;
 mod execute;
-mod flags;
 mod http;
 mod launch;
 mod local;
@@ -38,7 +37,7 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     let command = words.next();
     let words: Vec<String> = words.collect();
-    match run(command.as_deref(), &words) {
+    match run(command.as_deref(), words) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("meseta: {error}");
@@ -47,28 +46,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Option<&str>, words: &[String]) -> Result<ExitCode, Error> {
-    let reads = ["state", "agents", "frameworks", "tasks", "roles"];
-    match command {
-        None | Some("help" | "--help" | "-h") => print_help(HELP),
-        Some("--version" | "version") => print_help(concat!("meseta ", env!("CARGO_PKG_VERSION"), "\n")),
-        Some("local") => match flags::parse(local::FLAGS, words)? {
-            flags::Parsed::Help => print_help(&flags::help("local", local::ABOUT, local::FLAGS)),
-            flags::Parsed::Flags(flags) => in_runtime(local::run(flags)),
-        },
-        Some("execute") => match flags::parse(execute::FLAGS, words)? {
-            flags::Parsed::Help => print_help(&flags::help("execute", execute::ABOUT, execute::FLAGS)),
-            flags::Parsed::Flags(flags) => in_runtime(execute::run(flags)),
-        },
-        Some(name) if reads.contains(&name) => match flags::parse(read::FLAGS, words)? {
-            flags::Parsed::Help => print_help(&flags::help(name, read::about(name), read::FLAGS)),
-            flags::Parsed::Flags(flags) => in_runtime(read::run(name, flags)),
-        },
-        Some(name) => {
-            let known = reads.into_iter().chain(["local", "execute", "help"]);
-            let hint = flags::nearest(name, known).map(|near| format!("; did you mean '{near}'?")).unwrap_or_default();
-            Err(Error::Usage(format!("there is no command '{name}'{hint} (meseta help lists them)")))
-        }
+fn run(command: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
+    let (flags, about) = match command {
+        None | Some("help" | "--help" | "-h") => return print_help(HELP),
+        Some("--version" | "version") => return print_help(concat!("meseta ", env!("CARGO_PKG_VERSION"), "\n")),
+        Some("local") => (local::FLAGS, local::ABOUT),
+        Some("execute") => (execute::FLAGS, execute::ABOUT),
+        Some("state" | "agents" | "frameworks" | "tasks" | "roles") => (read::FLAGS, ""),
+        Some(name) => return Err(Error::Usage(format!("there is no command '{name}' (meseta help lists them)"))),
+    };
+    let name = command.unwrap_or_default();
+    let environment = |name: &str| std::env::var(name).ok();
+    let values = api::flags::parse(flags, words, environment, |path| std::fs::read_to_string(path));
+    let values = values.map_err(|problem| Error::Usage(format!("{problem} (meseta {name} --help tells all flags)")))?;
+    if values.help {
+        let about = if about.is_empty() { read::about(name) } else { about };
+        let help = api::flags::help(&format!("meseta {name} [--flag=value ...]"), flags);
+        return print_help(&format!("{about}\n\n{help}"));
+    }
+    for warning in &values.warnings {
+        eprintln!("meseta: {warning}");
+    }
+    match name {
+        "local" => in_runtime(local::run(values)),
+        "execute" => in_runtime(execute::run(values)),
+        _ => in_runtime(read::run(name, values)),
     }
 }
 

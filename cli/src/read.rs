@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use api::flags::{Flag, Kind, Values};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::flags::{self, Flag, Flags};
 use crate::http;
 use crate::say;
 use crate::table;
 
 pub(crate) const FLAGS: &[Flag] = &[
-    flags::value("master", "HOST:PORT", "a master, or several with commas; any will do (default: 127.0.0.1:5050)"),
-    flags::boolean("json", "what the master answered, as one JSON object"),
+    Flag::new("master", Kind::Text, "HOST:PORT of a master, or of several with commas; any will do.")
+        .default("127.0.0.1:5050"),
+    Flag::new("json", Kind::Bool, "Print what the master answered, as one JSON object.").default("false"),
 ];
 
 pub(crate) fn about(name: &str) -> &'static str {
@@ -26,8 +27,8 @@ pub(crate) fn about(name: &str) -> &'static str {
     }
 }
 
-pub(crate) async fn run(name: &str, flags: Flags) -> Result<ExitCode, Error> {
-    let masters = http::addresses(flags.get("master").unwrap_or("127.0.0.1:5050"))?;
+pub(crate) async fn run(name: &str, flags: Values) -> Result<ExitCode, Error> {
+    let masters = http::addresses(flags.text("master").unwrap_or_default())?;
     let path = match name {
         "agents" => "/master/slaves",
         "frameworks" => "/master/frameworks",
@@ -36,7 +37,7 @@ pub(crate) async fn run(name: &str, flags: Flags) -> Result<ExitCode, Error> {
         _ => "/master/state",
     };
     let answer = http::get_json(&masters, path).await?;
-    if flags.is_set("json") {
+    if flags.bool("json") {
         say(&format!("{answer}\n"));
         return Ok(ExitCode::SUCCESS);
     }
