@@ -1,13 +1,16 @@
 //! `meseta-bench`: measures what the project holds itself to, beside etcd where etcd does the same thing, prints a
 //! table and writes JSON. docs/benchmarks.md says what each row means.
 
+mod agents;
 mod etcd;
 mod http1;
 mod load;
 mod processes;
 mod quorum;
+mod readers;
 mod report;
 mod scheduler;
+mod tasks;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +68,8 @@ fn main() -> ExitCode {
     let bench = Bench { runtime, quick };
     let mut report = Report::new(only);
     quorum::rows(&bench, &mut report);
+    tasks::rows(&bench, &mut report);
+    readers::rows(&bench, &mut report);
     if let Err(error) = report.finish(&output) {
         return usage(&format!("cannot write {}: {error}", output.display()));
     }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -58,14 +59,22 @@ pub(crate) fn rss_mib(pid: u32) -> Fallible<f64> {
     Ok(kib / 1024.0)
 }
 
-/// Live processes started from a program of this file name, below `ancestor` or not.
-pub(crate) fn running(program: &str) -> Vec<u32> {
+/// Live processes whose program has this file name and that name `dir` in their arguments or environment, or work in it.
+pub(crate) fn running(program: &str, dir: &Path) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {
-        fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.file_name().is_some_and(|name| name == program))
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        let is_program = fs::read_link(proc.join("exe")).is_ok_and(|exe| exe.ends_with(program));
+        is_program && (fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir)) || names(&proc, dir))
     })
     .collect()
+}
+
+fn names(proc: &Path, dir: &Path) -> bool {
+    let dir = dir.as_os_str().as_encoded_bytes();
+    let texts = ["cmdline", "environ"].iter().filter_map(|file| fs::read(proc.join(file)).ok());
+    texts.into_iter().any(|text| text.windows(dir.len()).any(|window| window == dir))
 }
 
 /// Asks the kernel to kill the command when the thread that starts it ends, however that happens.
