@@ -151,7 +151,7 @@ impl Operators {
             Type::GetAgents => Read::Agents,
             Type::Subscribe => return self.watch.subscribe(&self.context.reader, media).await,
             Type::ListFiles | Type::ReadFile => return self.read_files(call, media).await,
-            Type::GetRoles | Type::GetMaster => return self.from_state(call.r#type(), media).await,
+            Type::GetRoles | Type::GetMaster => return self.answer_from_state(call.r#type(), media).await,
             Type::SetLoggingLevel => {
                 return legacy::not_built("SET_LOGGING_LEVEL is not supported by this version of Meseta");
             }
@@ -242,7 +242,7 @@ impl Operators {
         }
     }
 
-    async fn from_state(&self, call_type: Type, media: Media) -> Response {
+    async fn answer_from_state(&self, call_type: Type, media: Media) -> Response {
         let Ok((state, _)) = self.context.reader.linearizable().await else { return legacy::no_leader() };
         let mut answer = v1::master::Response::default();
         if call_type == Type::GetRoles {

@@ -47,12 +47,14 @@ struct Page {
 }
 
 type Cell = OnceCell<Option<Page>>;
+/// Of State at an index, for as long as somebody holds it.
+type Known = (u64, Weak<Cell>);
 
 /// Renderings under way or being sent. They live as long as somebody reads them, so memory holds no answer that
 /// nobody waits for.
 #[derive(Debug, Default)]
 pub struct Renderings {
-    pages: Mutex<HashMap<(Kind, bool), (u64, Weak<Cell>)>>,
+    pages: Mutex<HashMap<(Kind, bool), Known>>,
     shared: AtomicU64,
 }
 

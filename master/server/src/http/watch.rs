@@ -246,3 +246,93 @@ fn event_of(announced: &Announced) -> Option<Event> {
     event.set_type(kind);
     Some(event)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::scripted::{self, Cluster};
+    use master_core::Effect;
+
+    fn announced(cluster: &Cluster, index: u64) -> Vec<Announced> {
+        let state = Arc::new(cluster.state.clone());
+        let announcements = cluster.effects.iter().filter_map(|effect| match effect {
+            Effect::Announce(announcement) => Some(announcement.clone()),
+            _ => None,
+        });
+        announcements.map(|announcement| Announced { index, state: state.clone(), announcement }).collect()
+    }
+
+    /// The events in a queue, by name.
+    fn events(queue: &mut mpsc::Receiver<Bytes>) -> Vec<String> {
+        let mut names = Vec::new();
+        while let Ok(record) = queue.try_recv() {
+            let (length, payload) = record.split_at(record.iter().position(|byte| *byte == b'\n').unwrap() + 1);
+            let length: usize = std::str::from_utf8(length).unwrap().trim().parse().unwrap();
+            assert_eq!(length, payload.len(), "one record is one chunk");
+            let event: Event = api::json::from_slice(payload).unwrap();
+            names.push(event.r#type().as_str_name().to_owned());
+        }
+        names
+    }
+
+    #[test]
+    fn nothing_is_missed_and_nothing_told_twice() {
+        let watch = Watch::default();
+        let empty = Arc::new(State::default());
+        let mut cluster = Cluster::new();
+        let (_, mut early, _gone) = watch.register((empty.clone(), 1), Media::Json);
+        cluster.agent();
+        for announced in announced(&cluster, 5) {
+            watch.announce(&announced);
+        }
+        // This master's published State lags behind what was announced: the watcher starts from the later one.
+        let (state, mut late, _gone_too) = watch.register((empty, 4), Media::Json);
+        assert_eq!(state.agents.live.len(), 1);
+        cluster.effects.clear();
+        cluster.framework("f", &["web"]);
+        for announced in announced(&cluster, 6) {
+            watch.announce(&announced);
+        }
+        assert_eq!(events(&mut early), ["AGENT_ADDED", "FRAMEWORK_ADDED"]);
+        assert_eq!(events(&mut late), ["FRAMEWORK_ADDED"]);
+    }
+
+    #[test]
+    fn a_life_of_a_task_is_told_in_order() {
+        let watch = Watch::default();
+        let (_, mut queue, _gone) = watch.register((Arc::new(State::default()), 0), Media::Json);
+        let cluster = scripted::busy();
+        for announced in announced(&cluster, 9) {
+            watch.announce(&announced);
+        }
+        let told = events(&mut queue);
+        let at = |name: &str| told.iter().position(|told| told == name).unwrap_or_else(|| panic!("{name}: {told:?}"));
+        assert!(at("AGENT_ADDED") < at("FRAMEWORK_ADDED"));
+        assert!(at("FRAMEWORK_ADDED") < at("TASK_UPDATED"));
+        assert!(told.iter().any(|name| name == "FRAMEWORK_REMOVED"));
+    }
+
+    #[test]
+    fn who_does_not_read_is_dropped() {
+        let watch = Watch::default();
+        let (_, _queue, mut gone) = watch.register((Arc::new(State::default()), 0), Media::Protobuf);
+        let mut cluster = Cluster::new();
+        cluster.agent();
+        let one = announced(&cluster, 1).remove(0);
+        for _ in 0..QUEUE_EVENTS_MAX {
+            watch.announce(&one);
+        }
+        assert_eq!((watch.watchers(), gone.try_recv()), (1, Err(oneshot::error::TryRecvError::Empty)));
+        watch.announce(&one);
+        assert_eq!((watch.watchers(), gone.try_recv()), (0, Err(oneshot::error::TryRecvError::Closed)));
+    }
+
+    #[test]
+    fn the_oldest_makes_room() {
+        let watch = Watch::default();
+        let state = Arc::new(State::default());
+        let all: Vec<_> = (0..=WATCHERS_MAX).map(|_| watch.register((state.clone(), 0), Media::Json)).collect();
+        assert_eq!(watch.watchers(), WATCHERS_MAX);
+        assert!(all[0].1.is_closed() && !all[1].1.is_closed());
+    }
+}

@@ -92,3 +92,35 @@ fn rejected(rejection: Rejection) -> Box<Response> {
     let status = StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST);
     Box::new(api_http::text(status, &rejection.message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    /// The status of the answer, or the call's type and the media of its answer.
+    fn checked(body: &'static str, pairs: &[(&'static str, &'static str)]) -> Result<(Type, Media), u16> {
+        let headers = headers(pairs);
+        let sent = request_media(&headers).map_err(|answer| answer.status().as_u16())?;
+        let (call, media) = call(sent, body.into(), &headers).map_err(|answer| answer.status().as_u16())?;
+        Ok((call.r#type(), media))
+    }
+
+    #[test]
+    fn content_type_then_parse_then_validate_then_accept() {
+        let json = ("content-type", "application/json");
+        assert_eq!(checked("hello", &[("accept", "text/html")]), Err(400), "no content type");
+        assert_eq!(checked("hello", &[("content-type", "text/plain"), ("accept", "text/html")]), Err(415));
+        assert_eq!(checked("hello", &[json, ("accept", "text/html")]), Err(400), "the body is looked at before Accept");
+        assert_eq!(checked("{}", &[json, ("accept", "text/html")]), Err(400), "and validated");
+        assert_eq!(checked(r#"{"type":"UNKNOWN"}"#, &[json, ("accept", "text/html")]), Err(406));
+        assert_eq!(checked(r#"{"type":"UNKNOWN"}"#, &[json]), Err(501));
+        assert_eq!(checked(r#"{"type":"LIST_FILES"}"#, &[json]), Err(400));
+        assert_eq!(checked(r#"{"type":"GET_VERSION","nosuch":1}"#, &[json]), Ok((Type::GetVersion, Media::Json)));
+        let both = [json, ("accept", "application/x-protobuf")];
+        assert_eq!(checked(r#"{"type":"GET_STATE"}"#, &both), Ok((Type::GetState, Media::Protobuf)));
+    }
+}
