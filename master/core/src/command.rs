@@ -1,11 +1,12 @@
 //! What someone wants. Commands come from HTTP, from agents, from timers; none is stored.
 
-use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation};
 use crate::allocator::Plan;
+use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation};
 use api::internal;
 use api::v1;
 
-/// What someone wants, with everything from the world that deciding it needs.
+/// What someone wants, with everything from the world that deciding it needs. The fields are what each sentence says.
+#[allow(missing_docs)]
 #[derive(Clone, Debug)]
 pub enum Command {
     /// SUBSCRIBE: a new framework, or a known one on a new stream. `connection` is the stream it will have.
@@ -28,7 +29,8 @@ pub enum Command {
     OperatorCall { call: v1::master::Call },
 
     /// This node leads since `term`: the first command of a leadership, its record has n = 0.
-    BecomeLeader { leader: Incarnation, cluster_id: String, version: String },
+    /// `cluster_id` counts only if the log has none yet.
+    BecomeLeader { leader: Incarnation, term: u64, cluster_id: String, version: String },
     /// A master runs as this incarnation; every earlier one of the node is over.
     StartMaster { master: Incarnation, address: String, version: String },
     /// The leader misses this master, or it stops.

@@ -7,7 +7,8 @@ use api::v1;
 use bytes::Bytes;
 
 /// Something to tell somebody. Keys, not messages: the message is made from State by `view`, and only by the master
-/// that holds the connection.
+/// that holds the connection. The fields are what each sentence says.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// The framework's stream is `connection` from now on: tell it SUBSCRIBED, a HEARTBEAT, then what waits for it.
@@ -22,6 +23,8 @@ pub enum Effect {
     UpdateWaiting { framework: FrameworkKey, task_id: TaskId },
     /// A status without uuid, which is neither acknowledged nor sent again (launch refused, reconciliation).
     SendStatus { framework: FrameworkKey, status: Box<v1::TaskStatus> },
+    /// The status of an operation, without uuid (refused operations, reconciliation).
+    SendOperationStatus { framework: FrameworkKey, status: Box<v1::OperationStatus> },
     /// An executor or an agent failed: a FAILURE event.
     SendFailure { framework: FrameworkKey, agent: AgentKey, executor_id: Option<ExecutorId>, status: Option<i32> },
     /// A message from an executor; may be lost.
@@ -45,6 +48,7 @@ pub enum Effect {
 }
 
 /// What subscribers of the operator stream are told; the server makes the v1 event from State.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Announcement {
     /// TASK_ADDED

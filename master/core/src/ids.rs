@@ -2,6 +2,7 @@
 //! the event that uses it. On the wire each is prefixed by the cluster's id.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::sync::Arc;
 
 /// A framework, in the order of first subscription. On the wire `CLUSTER-0000`, unless the framework chose its own id.
@@ -51,4 +52,31 @@ pub struct Connection {
     pub at: Incarnation,
     /// Which one.
     pub id: ConnectionId,
+}
+
+/// A task: whose, and its name there.
+pub type TaskKey = (FrameworkKey, TaskId);
+
+impl fmt::Display for ConnectionId {
+    /// As a lower-case UUID: what `Mesos-Stream-Id` carries.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.0;
+        let (a, b, c, d) = ((n >> 96) as u32, (n >> 80) as u16, (n >> 64) as u16, (n >> 48) as u16);
+        write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{:012x}", n & 0xffff_ffff_ffff)
+    }
+}
+
+impl ConnectionId {
+    /// The reverse of `Display`.
+    pub fn parse(text: &str) -> Option<ConnectionId> {
+        let sizes = text.split('-').map(str::len);
+        if !sizes.eq([8, 4, 4, 4, 12]) {
+            return None;
+        }
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        if digits.bytes().any(|digit| !digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        u128::from_str_radix(&digits, 16).ok().map(ConnectionId)
+    }
 }

@@ -1,1 +1,55 @@
-//! core
+//! The heart of Meseta, pure and deterministic: a [`Command`] is decided against [`State`] into [`Event`]s, or refused;
+//! events are folded into State on every master; effects are what the world must be told of it.
+//!
+//! There is no clock, no randomness, no task, no file and no float in any decision: `at_ms` comes in as an argument, ids
+//! are counters in State, and the floats of the wire become integers at its edge.
+
+pub mod allocator;
+pub mod command;
+pub mod decide;
+pub mod effect;
+pub mod event;
+pub mod fold;
+pub mod ids;
+pub mod invariants;
+pub mod react;
+pub mod refusal;
+pub mod state;
+pub mod task_state;
+pub mod validate;
+pub mod view;
+
+mod accept;
+mod calls;
+mod decline;
+mod kill;
+mod launch;
+mod lost;
+mod masters;
+mod message;
+mod operator;
+mod reconcile;
+mod register;
+mod resources;
+mod revive;
+mod shutdown;
+mod status;
+mod subscribe;
+mod teardown;
+mod update;
+mod update_framework;
+mod wire;
+
+#[cfg(test)]
+mod testing;
+
+pub use command::{Caller, Command};
+pub use decide::{Decision, Reply, decide};
+pub use effect::{Announcement, Effect};
+pub use event::{Event, EventError, Touches, decode_record};
+pub use fold::{fold, fold_record};
+pub use invariants::Violation;
+pub use react::react;
+pub use refusal::{Refusal, RefusalKind};
+pub use state::State;
+pub use state::snapshot::SnapshotError;

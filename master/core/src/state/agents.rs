@@ -1,9 +1,12 @@
 //! Agents: what each has, who holds its connection, what it was ordered and has not yet acknowledged.
 
-use crate::ids::{AgentKey, Connection, ExecutorId, FrameworkKey};
+use crate::event::{AgentProfile, AgentRegistered, AgentResumed, NewExecutor};
+use crate::ids::{AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey};
+use crate::resources;
+use crate::wire;
 use api::resources::Resources;
 use bytes::Bytes;
-use imbl::{OrdMap, Vector};
+use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -18,6 +21,9 @@ pub struct Agents {
     pub gone: OrdMap<AgentKey, GoneAgent>,
     /// The key of the next agent.
     pub next: u64,
+    /// Who is at which address. Derived.
+    #[serde(skip)]
+    pub by_address: OrdSet<(Arc<str>, AgentKey)>,
 }
 
 /// One agent.
@@ -63,7 +69,8 @@ pub struct Agent {
     pub deactivated: bool,
 }
 
-/// Where an agent is.
+/// Where an agent is. Times are in milliseconds since the epoch.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AgentLiveness {
     /// On this connection.
@@ -99,4 +106,187 @@ pub struct GoneAgent {
     pub by_operator: bool,
     /// Why, as a sentence.
     pub reason: Arc<str>,
+}
+
+impl Agent {
+    /// What is neither offered nor used, without allocation roles.
+    pub fn free(&self) -> Resources {
+        let free = resources::minus(&self.total, &resources::unallocated(&self.used));
+        resources::minus(&free, &resources::unallocated(&self.offered))
+    }
+
+    /// Its connection, while it has one.
+    pub fn connection(&self) -> Option<Connection> {
+        match self.liveness {
+            AgentLiveness::Connected { connection } => Some(connection),
+            AgentLiveness::Disconnected { .. } | AgentLiveness::Unreachable { .. } => None,
+        }
+    }
+
+    /// Whether offers of it may be made.
+    pub fn is_offerable(&self) -> bool {
+        self.connection().is_some() && !self.deactivated
+    }
+
+    /// Whether it was declared unreachable and has not come back.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self.liveness, AgentLiveness::Unreachable { .. })
+    }
+
+    fn set_profile(&mut self, profile: &AgentProfile) {
+        self.info = profile.info.clone();
+        self.hostname = profile.hostname.clone();
+        self.address = profile.address.clone();
+        self.version = profile.version.clone();
+        self.capabilities = profile.capabilities.iter().cloned().collect();
+        self.total = profile.total.clone();
+    }
+}
+
+impl Agents {
+    /// A registered agent.
+    pub fn get(&self, key: AgentKey) -> Option<&Agent> {
+        self.live.get(&key).map(Arc::as_ref)
+    }
+
+    /// The agents at an address; more than one only until the earlier one is known to be away.
+    pub fn at<'a>(&'a self, address: &'a Arc<str>) -> impl Iterator<Item = AgentKey> + 'a {
+        let from = (address.clone(), AgentKey(0));
+        self.by_address.range(from..).take_while(move |(at, _)| at == address).map(|(_, key)| *key)
+    }
+
+    fn change(&mut self, key: AgentKey) -> &mut Agent {
+        Arc::make_mut(self.live.get_mut(&key).expect("the event's agent is registered"))
+    }
+
+    pub(crate) fn register(&mut self, event: &AgentRegistered, at_ms: u64) {
+        let mut agent = Agent {
+            key: event.agent,
+            token: event.token,
+            info: Bytes::new(),
+            hostname: "".into(),
+            address: "".into(),
+            version: "".into(),
+            capabilities: Vector::new(),
+            total: Resources::default(),
+            offered: Resources::default(),
+            used: Resources::default(),
+            executors: OrdMap::new(),
+            liveness: AgentLiveness::Connected { connection: event.connection },
+            registered_ms: at_ms,
+            reregistered_ms: None,
+            outbox: OrdMap::new(),
+            next_order: 1,
+            orders_acknowledged: 0,
+            messages_received: 0,
+            deactivated: false,
+        };
+        agent.set_profile(&event.profile);
+        self.by_token.insert(event.token, event.agent);
+        self.by_address.insert((agent.address.clone(), event.agent));
+        self.live.insert(event.agent, Arc::new(agent));
+        self.next = self.next.max(event.agent.0 + 1);
+    }
+
+    pub(crate) fn resume(&mut self, event: &AgentResumed, at_ms: u64) {
+        if let Some(profile) = &event.profile {
+            let before = self.change(event.agent).address.clone();
+            self.by_address.remove(&(before, event.agent));
+            self.by_address.insert((profile.address.clone(), event.agent));
+        }
+        let agent = self.change(event.agent);
+        agent.liveness = AgentLiveness::Connected { connection: event.connection };
+        agent.reregistered_ms = Some(at_ms);
+        if let Some(profile) = &event.profile {
+            agent.set_profile(profile);
+        }
+        acknowledge(agent, event.orders_up_to);
+    }
+
+    pub(crate) fn disconnect(&mut self, key: AgentKey, connection: ConnectionId, deadline_ms: u64, at_ms: u64) {
+        let agent = self.change(key);
+        debug_assert_eq!(agent.connection().map(|connection| connection.id), Some(connection));
+        agent.liveness = AgentLiveness::Disconnected { since_ms: at_ms, deadline_ms };
+    }
+
+    pub(crate) fn set_unreachable(&mut self, key: AgentKey, at_ms: u64) {
+        self.change(key).liveness = AgentLiveness::Unreachable { since_ms: at_ms };
+    }
+
+    pub(crate) fn remove(&mut self, key: AgentKey, by_operator: bool, reason: &Arc<str>, at_ms: u64) {
+        let agent = self.live.remove(&key).expect("the event's agent is registered");
+        self.by_token.remove(&agent.token);
+        self.by_address.remove(&(agent.address.clone(), key));
+        self.gone.insert(key, GoneAgent { at_ms, by_operator, reason: reason.clone() });
+    }
+
+    pub(crate) fn set_deactivated(&mut self, key: AgentKey, deactivated: bool) {
+        self.change(key).deactivated = deactivated;
+    }
+
+    pub(crate) fn acknowledge_orders(&mut self, key: AgentKey, up_to: u64) {
+        acknowledge(self.change(key), up_to);
+    }
+
+    pub(crate) fn receive(&mut self, key: AgentKey, up_to: u64) {
+        let agent = self.change(key);
+        agent.messages_received = agent.messages_received.max(up_to);
+    }
+
+    /// Appends an order to the outbox.
+    pub(crate) fn order(&mut self, key: AgentKey, order: wire::OrderParts<'_>) {
+        let agent = self.change(key);
+        let seq = agent.next_order;
+        agent.outbox.insert(seq, Arc::new(Order { bytes: order.encode(seq) }));
+        agent.next_order += 1;
+    }
+
+    pub(crate) fn offer(&mut self, key: AgentKey, offered: &Resources) {
+        resources::add(&mut self.change(key).offered, offered);
+    }
+
+    pub(crate) fn take_back(&mut self, key: AgentKey, offered: &Resources) {
+        resources::subtract(&mut self.change(key).offered, offered);
+    }
+
+    pub(crate) fn occupy(&mut self, key: AgentKey, used: &Resources) {
+        resources::add(&mut self.change(key).used, used);
+    }
+
+    pub(crate) fn release(&mut self, key: AgentKey, used: &Resources) {
+        resources::subtract(&mut self.change(key).used, used);
+    }
+
+    pub(crate) fn add_executor(
+        &mut self,
+        key: AgentKey,
+        framework: FrameworkKey,
+        executor_id: &ExecutorId,
+        new: &NewExecutor,
+    ) {
+        let agent = self.change(key);
+        resources::add(&mut agent.used, &new.resources);
+        let executor = Executor { info: new.info.clone(), resources: new.resources.clone() };
+        agent.executors.insert((framework, executor_id.clone()), Arc::new(executor));
+    }
+
+    /// The executor's resources, if it was known.
+    pub(crate) fn remove_executor(
+        &mut self,
+        key: AgentKey,
+        framework: FrameworkKey,
+        executor_id: &ExecutorId,
+    ) -> Option<Resources> {
+        let agent = self.change(key);
+        let executor = agent.executors.remove(&(framework, executor_id.clone()))?;
+        resources::subtract(&mut agent.used, &executor.resources);
+        Some(executor.resources.clone())
+    }
+}
+
+fn acknowledge(agent: &mut Agent, up_to: u64) {
+    while let Some(seq) = agent.outbox.get_min().map(|(seq, _)| *seq).filter(|seq| *seq <= up_to) {
+        agent.outbox.remove(&seq);
+    }
+    agent.orders_acknowledged = agent.orders_acknowledged.max(up_to);
 }

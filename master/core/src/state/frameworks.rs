@@ -1,9 +1,11 @@
 //! Frameworks: who is subscribed, on which stream, with which roles, filters and suppressions.
 
+use crate::event::{FrameworkResubscribed, FrameworkSubscribed, FrameworkTerms};
 use crate::ids::{AgentKey, Connection, FrameworkKey};
+use crate::resources;
 use api::resources::Resources;
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -20,7 +22,13 @@ pub struct Frameworks {
     pub next_completed: u64,
     /// The key of the next framework, and the number in its id.
     pub next: u32,
+    /// Who has a role. Derived.
+    #[serde(skip)]
+    pub by_role: OrdSet<(Arc<str>, FrameworkKey)>,
 }
+
+/// How many removed frameworks are remembered, with their tasks.
+pub const MAX_COMPLETED_FRAMEWORKS: usize = 50;
 
 /// One framework.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +59,7 @@ pub struct Framework {
     pub disconnected_ms: Option<u64>,
     /// The running and pending use, kept with the tasks and executors: what it holds on each agent.
     pub used: OrdMap<AgentKey, Resources>,
-    /// How many updates were accepted from it, for explanations.
+    /// How many offers it declined, for explanations.
     pub declined_offers: u64,
 }
 
@@ -108,4 +116,187 @@ pub struct CompletedFramework {
     pub framework: Arc<Framework>,
     /// When it was removed.
     pub removed_ms: u64,
+}
+
+impl Framework {
+    /// Whether it has a stream.
+    pub fn is_connected(&self) -> bool {
+        self.stream.is_some()
+    }
+}
+
+impl Frameworks {
+    /// A framework that is not removed.
+    pub fn get(&self, key: FrameworkKey) -> Option<&Framework> {
+        self.live.get(&key).map(Arc::as_ref)
+    }
+
+    /// A framework that is not removed, by its id on the wire.
+    pub fn by_id(&self, id: &str) -> Option<&Framework> {
+        self.by_id.get(id).and_then(|key| self.get(*key))
+    }
+
+    fn change(&mut self, key: FrameworkKey) -> &mut Framework {
+        Arc::make_mut(self.live.get_mut(&key).expect("the event's framework is live"))
+    }
+
+    pub(crate) fn subscribe(&mut self, event: &FrameworkSubscribed, at_ms: u64) {
+        let framework = Framework {
+            key: event.framework,
+            id: event.id.clone(),
+            info: event.info.clone(),
+            principal: event.principal.clone(),
+            capabilities: event.terms.capabilities,
+            failover_timeout_ms: event.terms.failover_timeout_ms,
+            roles: OrdMap::new(),
+            stream: Some(FrameworkStream { connection: event.connection }),
+            failover_deadline_ms: None,
+            registered_ms: at_ms,
+            reregistered_ms: None,
+            disconnected_ms: None,
+            used: OrdMap::new(),
+            declined_offers: 0,
+        };
+        self.by_id.insert(event.id.clone(), event.framework);
+        self.live.insert(event.framework, Arc::new(framework));
+        self.next = self.next.max(event.framework.0 + 1);
+        self.set_terms(event.framework, &event.terms, true);
+    }
+
+    pub(crate) fn resubscribe(&mut self, event: &FrameworkResubscribed, at_ms: u64) {
+        let framework = self.change(event.framework);
+        framework.info = event.info.clone();
+        framework.stream = Some(FrameworkStream { connection: event.connection });
+        framework.failover_deadline_ms = None;
+        framework.disconnected_ms = None;
+        framework.reregistered_ms = Some(at_ms);
+        self.set_terms(event.framework, &event.terms, true);
+    }
+
+    pub(crate) fn update(&mut self, key: FrameworkKey, info: &Bytes, terms: &FrameworkTerms) {
+        self.change(key).info = info.clone();
+        self.set_terms(key, terms, false);
+    }
+
+    /// Roles that stay keep their filters, unless `afresh`; a role that is no longer suppressed loses them.
+    fn set_terms(&mut self, key: FrameworkKey, terms: &FrameworkTerms, afresh: bool) {
+        let framework = self.change(key);
+        framework.capabilities = terms.capabilities;
+        framework.failover_timeout_ms = terms.failover_timeout_ms;
+        let before = std::mem::take(&mut framework.roles);
+        for role in &terms.roles {
+            let suppressed = terms.suppressed.contains(role);
+            let mut state = match before.get(role) {
+                Some(state) if !afresh => state.clone(),
+                _ => RoleState::default(),
+            };
+            if state.suppressed && !suppressed {
+                state.filters = OrdMap::new();
+            }
+            state.suppressed = suppressed;
+            framework.roles.insert(role.clone(), state);
+        }
+        for role in before.keys() {
+            self.by_role.remove(&(role.clone(), key));
+        }
+        for role in &terms.roles {
+            self.by_role.insert((role.clone(), key));
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, key: FrameworkKey, deadline_ms: u64, at_ms: u64) {
+        let framework = self.change(key);
+        framework.stream = None;
+        framework.disconnected_ms = Some(at_ms);
+        framework.failover_deadline_ms = Some(deadline_ms);
+        clear_filters(framework);
+    }
+
+    /// The key of a completed framework that is forgotten for this one, if any.
+    pub(crate) fn remove(&mut self, key: FrameworkKey, at_ms: u64) -> Option<FrameworkKey> {
+        let mut framework = self.live.remove(&key).expect("the event's framework is live");
+        for role in framework.roles.keys() {
+            self.by_role.remove(&(role.clone(), key));
+        }
+        let last = Arc::make_mut(&mut framework);
+        last.stream = None;
+        last.failover_deadline_ms = None;
+        last.disconnected_ms.get_or_insert(at_ms);
+        clear_filters(last);
+        self.completed.insert(self.next_completed, Arc::new(CompletedFramework { framework, removed_ms: at_ms }));
+        self.next_completed += 1;
+        if self.completed.len() <= MAX_COMPLETED_FRAMEWORKS {
+            return None;
+        }
+        let oldest = self.completed.get_min().map(|(number, _)| *number)?;
+        self.completed.remove(&oldest).map(|forgotten| forgotten.framework.key)
+    }
+
+    pub(crate) fn occupy(&mut self, key: FrameworkKey, agent: AgentKey, used: &Resources) {
+        resources::add(self.change(key).used.entry(agent).or_default(), used);
+    }
+
+    pub(crate) fn release(&mut self, key: FrameworkKey, agent: AgentKey, used: &Resources) {
+        let framework = self.change(key);
+        let held = framework.used.get_mut(&agent).expect("what is released was held");
+        resources::subtract(held, used);
+        if held.is_empty() {
+            framework.used.remove(&agent);
+        }
+    }
+
+    pub(crate) fn filter(&mut self, key: FrameworkKey, role: &str, agent: AgentKey, filter: RoleFilter) {
+        // The role may be gone since the offer was made.
+        if let Some(role) = self.change(key).roles.get_mut(role) {
+            role.filters.insert(agent, filter);
+        }
+    }
+
+    pub(crate) fn count_declined(&mut self, key: FrameworkKey, offers: usize) {
+        self.change(key).declined_offers += offers as u64;
+    }
+
+    pub(crate) fn revive(&mut self, key: FrameworkKey, roles: &[Arc<str>]) {
+        for role in roles {
+            if let Some(role) = self.change(key).roles.get_mut(role) {
+                *role = RoleState::default();
+            }
+        }
+    }
+
+    pub(crate) fn suppress(&mut self, key: FrameworkKey, roles: &[Arc<str>]) {
+        for role in roles {
+            if let Some(role) = self.change(key).roles.get_mut(role) {
+                role.suppressed = true;
+            }
+        }
+    }
+
+    /// Forgets what was declined of an agent that is over or has changed.
+    pub(crate) fn forget_agent(&mut self, agent: AgentKey) {
+        let affected: Vec<FrameworkKey> = self
+            .live
+            .values()
+            .filter(|framework| framework.roles.values().any(|role| role.filters.contains_key(&agent)))
+            .map(|framework| framework.key)
+            .collect();
+        for key in affected {
+            let framework = self.change(key);
+            let roles: Vec<Arc<str>> = framework.roles.keys().cloned().collect();
+            for role in roles {
+                if let Some(role) = framework.roles.get_mut(&role) {
+                    role.filters.remove(&agent);
+                }
+            }
+        }
+    }
+}
+
+fn clear_filters(framework: &mut Framework) {
+    let roles: Vec<Arc<str>> = framework.roles.keys().cloned().collect();
+    for role in roles {
+        if let Some(role) = framework.roles.get_mut(&role) {
+            role.filters = OrdMap::new();
+        }
+    }
 }

@@ -7,6 +7,7 @@
 pub mod agents;
 pub mod frameworks;
 pub mod offers;
+pub mod snapshot;
 pub mod tasks;
 
 pub use agents::{Agent, AgentLiveness, Agents, Executor, GoneAgent, Order};
@@ -14,8 +15,8 @@ pub use frameworks::{CompletedFramework, Framework, FrameworkStream, Frameworks,
 pub use offers::{Offer, Offers};
 pub use tasks::{PendingUpdate, Task, Tasks};
 
-use crate::ids::{Incarnation, NodeId};
-use imbl::OrdMap;
+use crate::ids::{AgentKey, FrameworkKey, Incarnation, NodeId, OfferKey};
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -38,6 +39,32 @@ pub struct State {
     pub offers: Offers,
     /// Live and completed tasks, and their updates not yet acknowledged.
     pub tasks: Tasks,
+    /// What happens when nothing else does, by time. Derived.
+    #[serde(skip)]
+    pub deadlines: OrdSet<(u64, Deadline)>,
+}
+
+/// What is over when its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Deadline {
+    /// A disconnected framework's failover timeout.
+    Framework(FrameworkKey),
+    /// A disconnected agent's time to resume.
+    Agent(AgentKey),
+    /// An offer's timeout.
+    Offer(OfferKey),
+}
+
+impl State {
+    /// When `DeadlinePassed` is due, in milliseconds since the epoch.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.get_min().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// Whether this incarnation is known and its node has not started another, nor was it missed.
+    pub fn is_over(&self, incarnation: Incarnation) -> bool {
+        self.masters.get(&incarnation.node).is_some_and(|master| master.incarnation != incarnation || !master.alive)
+    }
 }
 
 /// The leadership in force.

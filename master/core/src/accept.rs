@@ -1,0 +1,228 @@
+//! The story of saying yes: ACCEPT consumes offers of one agent and role, its operations run in order on what they
+//! hold, and what they leave over is declined.
+
+use crate::decide::Draft;
+use crate::decline::refused_until;
+use crate::event::{Event, OfferKeys, OffersAccepted, OffersReturned, Return, Unused};
+use crate::ids::{FrameworkKey, OfferKey};
+use crate::launch::Launch;
+use crate::resources;
+use crate::status;
+use crate::task_state;
+use crate::view;
+use api::resources::Resources;
+use api::v1;
+use api::v1::offer::operation::Type;
+use api::v1::task_status::Reason;
+
+/// ACCEPT.
+pub(crate) fn accept(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::call::Accept) {
+    match check_offers(draft, framework, &call.offer_ids) {
+        Ok(offers) => accept_valid(draft, framework, offers, call),
+        Err(why) => refuse_all(draft, framework, call, &why),
+    }
+}
+
+fn accept_valid(draft: &mut Draft, framework: FrameworkKey, offers: Vec<OfferKey>, call: &v1::scheduler::call::Accept) {
+    let first = draft.state.offers.get(offers[0]).expect("a checked offer");
+    let (agent, role) = (first.agent, first.role.clone());
+    let mut remaining = Resources::default();
+    for offer in &offers {
+        resources::add(&mut remaining, &draft.state.offers.get(*offer).expect("a checked offer").resources);
+    }
+    let mut launch = Launch::new(framework, agent, role.clone(), remaining);
+    for operation in &call.operations {
+        perform(draft, &mut launch, operation);
+    }
+    let Launch { remaining, events, .. } = launch;
+    let until_ms = refused_until(call.filters.as_ref(), draft.at_ms);
+    let unused =
+        until_ms.filter(|_| !remaining.is_empty()).map(|until_ms| Unused { role, resources: remaining, until_ms });
+    // The offers are consumed first: what is launched holds their resources from then on.
+    draft.push(OffersAccepted { framework, offers: OfferKeys::new(offers), agent, unused });
+    events.into_iter().for_each(|event: Event| draft.push(event));
+}
+
+fn perform(draft: &mut Draft, launch: &mut Launch, operation: &v1::offer::Operation) {
+    let framework = launch.framework;
+    match operation.r#type.and_then(|number| Type::try_from(number).ok()).unwrap_or(Type::Unknown) {
+        Type::Launch => {
+            let tasks = operation.launch.as_ref().map_or(&[][..], |body| &body.task_infos);
+            if operation.id.is_some() {
+                for task in tasks {
+                    launch.refuse(draft, task, Reason::TaskInvalid, "Operation ID is not supported for LAUNCH");
+                }
+                return;
+            }
+            tasks.iter().for_each(|task| launch.task(draft, task));
+        }
+        Type::LaunchGroup => {
+            let Some(body) = &operation.launch_group else { return };
+            if operation.id.is_some() {
+                let why = "Operation ID is not supported for LAUNCH_GROUP";
+                body.task_group.tasks.iter().for_each(|task| {
+                    launch.refuse(draft, task, Reason::TaskGroupInvalid, why);
+                });
+                return;
+            }
+            launch.group(draft, body);
+        }
+        Type::Unknown => draft.tell_operation_error(framework, operation, "The type of the operation is unknown"),
+        known @ (Type::Reserve
+        | Type::Unreserve
+        | Type::Create
+        | Type::Destroy
+        | Type::GrowVolume
+        | Type::ShrinkVolume
+        | Type::CreateDisk
+        | Type::DestroyDisk) => {
+            let why = format!("{} is not supported by this version", known.as_str_name());
+            draft.tell_operation_error(framework, operation, why);
+        }
+    }
+}
+
+/// The offers of a call, or why they cannot be accepted together.
+fn check_offers(draft: &Draft, framework: FrameworkKey, ids: &[v1::OfferId]) -> Result<Vec<OfferKey>, String> {
+    if ids.is_empty() {
+        return Err("No offers specified".to_owned());
+    }
+    let state = &draft.state;
+    let mut keys: Vec<OfferKey> = Vec::with_capacity(ids.len());
+    for id in ids {
+        let key = view::parse_offer_id(state, &id.value);
+        let offer = key.and_then(|key| state.offers.get(key));
+        let Some(offer) = offer else { return Err(format!("Offer {} is no longer valid", id.value)) };
+        if keys.contains(&offer.key) {
+            return Err(format!("Duplicate offer {} in offer list", id.value));
+        }
+        if offer.framework != framework {
+            return Err(format!(
+                "Offer {} has invalid framework {} while framework {} is expected",
+                id.value,
+                view::framework_id(state, offer.framework),
+                view::framework_id(state, framework)
+            ));
+        }
+        if let Some(first) = keys.first().and_then(|key| state.offers.get(*key)) {
+            if first.role != offer.role {
+                return Err(format!(
+                    "Aggregated offers must be allocated to the same role. Offer {} uses role '{}' but another is \
+                     using role '{}'",
+                    id.value, offer.role, first.role
+                ));
+            }
+            if first.agent != offer.agent {
+                return Err(format!(
+                    "Aggregated offers must belong to one single agent. Offer {} uses agent {} and agent {}",
+                    id.value,
+                    view::agent_id(state, offer.agent),
+                    view::agent_id(state, first.agent)
+                ));
+            }
+        }
+        keys.push(offer.key);
+    }
+    Ok(keys)
+}
+
+/// No operation of the call happens. Those of its offers that are valid go back without a filter.
+fn refuse_all(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::call::Accept, why: &str) {
+    let own = call
+        .offer_ids
+        .iter()
+        .filter_map(|id| view::parse_offer_id(&draft.state, &id.value))
+        .filter(|key| draft.state.offers.get(*key).is_some_and(|offer| offer.framework == framework));
+    let offers = OfferKeys::new(own.collect());
+    if !offers.is_empty() {
+        draft.push(OffersReturned { framework, offers, why: Return::Invalid });
+    }
+    let speaker = draft.state.frameworks.get(framework).expect("the speaker is live");
+    let state = task_state::lost_or(v1::TaskState::TaskDropped, speaker);
+    for operation in &call.operations {
+        let launched = operation.launch.iter().flat_map(|body| &body.task_infos);
+        let grouped = operation.launch_group.iter().flat_map(|body| &body.task_group.tasks);
+        for task in launched.chain(grouped) {
+            let status = status::of_master(
+                &task.task_id.value,
+                Some(task.agent_id.value.clone()),
+                state,
+                Reason::InvalidOffers,
+                format!("Task launched with invalid offers: {why}"),
+                draft.at_ms,
+            );
+            draft.tell_status(framework, status);
+        }
+        if operation.launch.is_none() && operation.launch_group.is_none() {
+            draft.tell_operation_error(framework, operation, format!("Operation attempted with invalid offers: {why}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ids::OfferKey;
+    use crate::testing::{Cluster, operation, task_info};
+    use api::v1;
+
+    #[test]
+    fn the_rest_of_an_offer_is_declined() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let launch = operation(vec![task_info("a", "cpus:1;mem:10"), task_info("b", "cpus:1;mem:10")]);
+        assert_eq!(
+            cluster.accept(framework, &offers, vec![launch]),
+            ["offers-accepted", "task-launched", "task-launched"]
+        );
+        assert!(cluster.offer().is_empty(), "for 5 seconds");
+        cluster.at_ms += 5_000;
+        assert_eq!(cluster.offer().len(), 1);
+        assert_eq!(cluster.state.agents.live.values().next().unwrap().outbox.len(), 2);
+    }
+
+    #[test]
+    fn a_launch_of_nothing_is_a_decline() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        assert_eq!(cluster.accept(framework, &offers, vec![operation(vec![])]), ["offers-accepted"]);
+        assert!(cluster.offer().is_empty());
+    }
+
+    #[test]
+    fn tasks_on_stale_offers_are_lost_and_the_rest_goes_back() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let mut offers = cluster.offer();
+        offers.push(OfferKey(77));
+        let names = cluster.accept(framework, &offers, vec![operation(vec![task_info("t", "cpus:1;mem:10")])]);
+        assert_eq!(names, ["offers-returned"]);
+        let status = cluster.statuses().pop().unwrap();
+        assert_eq!(status.state(), v1::TaskState::TaskLost);
+        assert_eq!(status.reason(), v1::task_status::Reason::InvalidOffers);
+        assert_eq!(status.message(), "Task launched with invalid offers: Offer C-O77 is no longer valid");
+        assert_eq!(status.uuid, None);
+        assert_eq!(cluster.offer().len(), 1, "without a filter");
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_its_id() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let reserve = v1::offer::Operation {
+            r#type: Some(v1::offer::operation::Type::Reserve as i32),
+            id: Some(v1::OperationId { value: "op".into() }),
+            reserve: Some(Default::default()),
+            ..Default::default()
+        };
+        cluster.accept(framework, &offers, vec![reserve]);
+        let text = cluster.effects_text();
+        assert!(text.contains("RESERVE is not supported by this version"), "{text}");
+    }
+}

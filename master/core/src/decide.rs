@@ -1,0 +1,123 @@
+//! Who may have what: the table of contents of all stories. A decision sees State and changes nothing; what it wants to
+//! happen is in its events.
+
+use crate::command::{Caller, Command};
+use crate::effect::Effect;
+use crate::event::Event;
+use crate::fold::fold;
+use crate::ids::{AgentKey, FrameworkKey};
+use crate::refusal::{Refusal, RefusalKind};
+use crate::state::State;
+use crate::*;
+use api::v1;
+
+/// What a command leads to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// What happens, for the log. None: the command changed nothing.
+    pub events: Vec<Event>,
+    /// What to tell whom after the commit, beside what `react` makes of the events. May be lost; never logged.
+    pub effects: Vec<Effect>,
+    /// What the caller gets after the commit.
+    pub reply: Reply,
+}
+
+/// The answer to a command that was not refused.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Reply {
+    /// Done.
+    #[default]
+    Empty,
+    /// The agent has this key.
+    Agent {
+        /// Of the agent.
+        agent: AgentKey,
+    },
+    /// The framework has this key.
+    Framework {
+        /// Of the framework.
+        framework: FrameworkKey,
+    },
+    /// An operator's answer.
+    Operator(Box<v1::master::Response>),
+    /// The caller is refused, although something happened: the events are to be committed all the same.
+    Refused(Refusal),
+}
+
+/// Decides `command` at `at_ms`, in milliseconds since the epoch.
+///
+/// # Errors
+/// A [`Refusal`] that says why not; nothing happens then.
+pub fn decide(state: &State, command: &Command, caller: &Caller, at_ms: u64) -> Result<Decision, Refusal> {
+    let mut draft = Draft::new(state, at_ms);
+    let draft = &mut draft;
+    let reply = match command {
+        Command::Subscribe { connection, subscribe, framework_id } => {
+            subscribe::subscribe(draft, *connection, subscribe, framework_id.as_deref(), caller)?
+        }
+        Command::FrameworkCall { stream_id, call } => calls::call(draft, stream_id.as_deref(), call, caller)?,
+        Command::FrameworkDisconnected { framework_id, connection } => {
+            subscribe::stream_ended(draft, framework_id, *connection)
+        }
+
+        Command::RegisterAgent { connection, register } => register::register(draft, *connection, register)?,
+        Command::ResumeAgent { connection, resume } => register::resume(draft, *connection, resume)?,
+        Command::AgentMessages { agent_id, connection, messages } => {
+            update::messages(draft, agent_id, *connection, messages)?
+        }
+        Command::AgentDisconnected { agent_id, connection } => lost::connection_ended(draft, agent_id, *connection),
+
+        Command::OperatorCall { call } => operator::call(draft, call)?,
+
+        Command::BecomeLeader { leader, term, cluster_id, version } => {
+            masters::become_leader(draft, *leader, *term, cluster_id, version)
+        }
+        Command::StartMaster { master, address, version } => masters::start(draft, *master, address, version),
+        Command::LoseMaster { master } => masters::lose(draft, *master),
+        Command::DeadlinePassed => lost::deadlines_passed(draft),
+        Command::MakeOffers { plan } => allocator::accept_plan(draft, plan),
+        Command::RemoveFramework { framework } => teardown::by_key(draft, *framework)?,
+        Command::RemoveAgent { agent } => lost::remove_by_key(draft, *agent)?,
+    };
+    let Draft { events, effects, .. } = std::mem::take(draft);
+    Ok(Decision { events, effects, reply })
+}
+
+/// A decision in the making. Each event is folded into a copy of State at once, so that the next step of the story sees
+/// what the one before did.
+#[derive(Default)]
+pub(crate) struct Draft {
+    pub(crate) state: State,
+    pub(crate) at_ms: u64,
+    events: Vec<Event>,
+    effects: Vec<Effect>,
+}
+
+impl Draft {
+    fn new(state: &State, at_ms: u64) -> Draft {
+        // Time never goes back, whatever the caller's clock says.
+        Draft { state: state.clone(), at_ms: at_ms.max(state.at_ms), events: Vec::new(), effects: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, event: impl Into<Event>) {
+        let event = event.into();
+        fold(&mut self.state, &event, self.at_ms);
+        self.events.push(event);
+    }
+
+    pub(crate) fn tell(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+}
+
+/// The holder of a new connection must be alive as State knows it: what a dead one holds would never be let go.
+pub(crate) fn check_holder(state: &State, connection: ids::Connection) -> Result<(), Refusal> {
+    if state.is_over(connection.at) {
+        return Err(Refusal::new(
+            RefusalKind::Conflict,
+            "MasterOver",
+            "This master's connections were given up; try again",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! The story of saying no: DECLINE, and for how long.
+
+use crate::decide::Draft;
+use crate::event::{OfferKeys, OffersDeclined};
+use crate::ids::FrameworkKey;
+use crate::view;
+use api::v1;
+
+/// The longest refusal, in milliseconds: a year.
+const REFUSE_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
+
+/// The shortest refusal that is not none, in milliseconds: the next plan would not know of less.
+const REFUSE_MS_MIN: u64 = 1000;
+
+/// Refused for this long unless the framework says otherwise, in milliseconds.
+const REFUSE_MS_DEFAULT: u64 = 5000;
+
+/// DECLINE: offers that are not outstanding, or not its own, are no longer its business; none at all is legal.
+pub(crate) fn decline(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::call::Decline) {
+    let offers = call
+        .offer_ids
+        .iter()
+        .filter_map(|id| view::parse_offer_id(&draft.state, &id.value))
+        .filter(|key| draft.state.offers.get(*key).is_some_and(|offer| offer.framework == framework));
+    let offers = OfferKeys::new(offers.collect());
+    if !offers.is_empty() {
+        let until_ms = refused_until(call.filters.as_ref(), draft.at_ms);
+        draft.push(OffersDeclined { framework, offers, until_ms });
+    }
+}
+
+/// Until when a refusal with these filters holds; None: not at all.
+pub(crate) fn refused_until(filters: Option<&v1::Filters>, at_ms: u64) -> Option<u64> {
+    let refuse_ms = match filters.and_then(|filters| filters.refuse_seconds) {
+        None => REFUSE_MS_DEFAULT,
+        Some(seconds) if seconds.is_nan() || seconds < 0.0 => REFUSE_MS_DEFAULT,
+        Some(seconds) if seconds * 1000.0 >= REFUSE_MS_MAX as f64 => REFUSE_MS_MAX,
+        Some(seconds) => (seconds * 1000.0).round() as u64,
+    };
+    (refuse_ms > 0).then(|| at_ms + refuse_ms.max(REFUSE_MS_MIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Cluster;
+
+    #[test]
+    fn refusals_have_bounds() {
+        let until = |seconds: f64| refused_until(Some(&v1::Filters { refuse_seconds: Some(seconds) }), 100);
+        assert_eq!(refused_until(None, 100), Some(5_100));
+        assert_eq!(until(-1.0), Some(5_100));
+        assert_eq!(until(f64::NAN), Some(5_100));
+        assert_eq!(until(0.0), None);
+        assert_eq!(until(0.1), Some(1_100), "at least until the next plan");
+        assert_eq!(until(7.5), Some(7_600));
+        assert_eq!(until(f64::INFINITY), Some(100 + REFUSE_MS_MAX));
+    }
+
+    #[test]
+    fn what_was_declined_comes_back_when_the_filter_is_over() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:1;mem:100");
+        let offers = cluster.offer();
+        assert_eq!(cluster.decline(framework, &offers, Some(60.0)), ["offers-declined"]);
+        assert_eq!(cluster.decline(framework, &offers, Some(60.0)), [""; 0], "a stale offer is nobody's business");
+        assert!(cluster.offer().is_empty());
+        cluster.at_ms += 59_999;
+        assert!(cluster.offer().is_empty());
+        cluster.at_ms += 1;
+        assert_eq!(cluster.offer().len(), 1);
+    }
+
+    #[test]
+    fn more_than_was_declined_is_offered() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:2;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:50");
+        let rest = cluster.offer();
+        cluster.decline(framework, &rest, Some(60.0));
+        assert!(cluster.offer().is_empty());
+        cluster.update(&task, v1::TaskState::TaskFinished);
+        assert_eq!(cluster.offer().len(), 1);
+    }
+}

@@ -1,0 +1,701 @@
+//! What has happened, for good. A file format that happens to be written in Rust: bincode is positional, so any
+//! change to an event's fields, or to what folding it does, is a new version beside the old one. Numbers and names are
+//! never used again.
+
+use crate::ids::{
+    AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, Incarnation, OfferKey, TaskId, TaskKey,
+};
+use crate::state::frameworks::Capabilities;
+use api::resources::Resources;
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a stored event cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Written by a newer release.
+    #[error("event {number} version {version} is not known to this release")]
+    Unknown {
+        /// Kind of event.
+        number: u16,
+        /// Version of its bytes.
+        version: u16,
+    },
+    /// The bytes are not those of the event.
+    #[error("event {name} cannot be read")]
+    Malformed {
+        /// Name of the event.
+        name: &'static str,
+        /// The codec's reason.
+        #[source]
+        source: event_log::CodecError,
+    },
+}
+
+/// What an event concerns, for `explain`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touches {
+    /// Tasks by framework and id.
+    pub tasks: Vec<TaskKey>,
+    /// Agents.
+    pub agents: Vec<AgentKey>,
+    /// Frameworks.
+    pub frameworks: Vec<FrameworkKey>,
+    /// Offers.
+    pub offers: Vec<OfferKey>,
+}
+
+/// A field of an event: how it is shown, and what it names.
+trait Field {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+    fn touch(&self, _touches: &mut Touches) {}
+}
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $number:literal $name:literal $event:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty),* $(,)? })*) => {
+        /// What has happened.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Event { $($(#[$doc])* $event($event),)* }
+
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+            pub struct $event { $($(#[$fdoc])* pub $field: $type,)* }
+
+            impl From<$event> for Event {
+                fn from(event: $event) -> Event { Event::$event(event) }
+            }
+        )*
+
+        impl Event {
+            /// Every kind of event: number, version and name.
+            pub const KINDS: &'static [(u16, u16, &'static str)] = &[$(($number, 1, $name)),*];
+
+            /// Its name, as people see it.
+            pub fn name(&self) -> &'static str {
+                match self { $(Event::$event(_) => $name,)* }
+            }
+
+            /// Number, version and payload, as stored.
+            pub fn encode(&self) -> (u16, u16, Vec<u8>) {
+                match self { $(Event::$event(event) => ($number, 1, event_log::encode_payload(event)),)* }
+            }
+
+            /// The event that was stored.
+            ///
+            /// # Errors
+            /// An [`EventError`] if this release does not know it or its bytes are wrong.
+            pub fn decode(number: u16, version: u16, payload: &[u8]) -> Result<Event, EventError> {
+                match (number, version) {
+                    $(($number, 1) => event_log::decode_payload::<$event>(payload)
+                        .map(Event::$event)
+                        .map_err(|source| EventError::Malformed { name: $name, source }),)*
+                    _ => Err(EventError::Unknown { number, version }),
+                }
+            }
+
+            /// What it concerns.
+            pub fn touches(&self) -> Touches {
+                let mut touches = Touches::default();
+                match self { $(Event::$event(event) => { $(event.$field.touch(&mut touches);)* })* }
+                self.touch_implied(&mut touches);
+                touches
+            }
+        }
+
+        impl fmt::Display for Event {
+            /// Its name, then `field=value`.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())?;
+                match self { $(Event::$event(event) => {
+                    $(write!(f, concat!(" ", stringify!($field), "="))?; event.$field.show(f)?;)*
+                })* }
+                Ok(())
+            }
+        }
+    };
+}
+
+events! {
+    /// The first leader named the cluster.
+    1 "cluster-created" ClusterCreated {
+        /// Prefix of every id on the wire.
+        cluster_id: Arc<str>,
+    }
+    /// A leadership began; its record has n = 0.
+    2 "leader-elected" LeaderElected {
+        /// Who.
+        leader: Incarnation,
+        /// Its Raft term.
+        term: u64,
+        /// Its version of Meseta.
+        version: Arc<str>,
+    }
+    /// A master runs.
+    3 "master-started" MasterStarted {
+        /// Which, in which life.
+        master: Incarnation,
+        /// host:port.
+        address: Arc<str>,
+        /// Its version of Meseta.
+        version: Arc<str>,
+    }
+    /// A master stopped, or stopped answering. What it held is disconnected by events of the same record.
+    4 "master-lost" MasterLost {
+        /// Which, in which life.
+        master: Incarnation,
+    }
+
+    /// A framework subscribed for the first time.
+    10 "framework-subscribed" FrameworkSubscribed {
+        /// Its key.
+        framework: FrameworkKey,
+        /// Its id on the wire.
+        id: Arc<str>,
+        /// The `FrameworkInfo` with its id, in protobuf.
+        info: Bytes,
+        /// Who authenticated as it.
+        principal: Option<Arc<str>>,
+        /// From the info.
+        terms: FrameworkTerms,
+        /// Its stream.
+        connection: Connection,
+    }
+    /// A known framework subscribed again.
+    11 "framework-resubscribed" FrameworkResubscribed {
+        /// Which.
+        framework: FrameworkKey,
+        /// The `FrameworkInfo` with its id, in protobuf.
+        info: Bytes,
+        /// From the info.
+        terms: FrameworkTerms,
+        /// Its new stream.
+        connection: Connection,
+        /// The stream that it had until now.
+        replaced: Option<ConnectionId>,
+    }
+    /// A framework's stream ended.
+    12 "framework-disconnected" FrameworkDisconnected {
+        /// Which.
+        framework: FrameworkKey,
+        /// The stream.
+        connection: ConnectionId,
+        /// When it is removed unless it subscribes again, in milliseconds since the epoch.
+        deadline_ms: u64,
+    }
+    /// A framework changed its info or its suppressed roles.
+    13 "framework-updated" FrameworkUpdated {
+        /// Which.
+        framework: FrameworkKey,
+        /// The `FrameworkInfo` with its id, in protobuf.
+        info: Bytes,
+        /// From the info.
+        terms: FrameworkTerms,
+    }
+    /// A framework is over. Its offers and tasks ended by events of the same record.
+    14 "framework-removed" FrameworkRemoved {
+        /// Which.
+        framework: FrameworkKey,
+        /// The stream that it had.
+        connection: Option<ConnectionId>,
+        /// Why.
+        why: Removal,
+    }
+
+    /// An agent got an id.
+    20 "agent-registered" AgentRegistered {
+        /// Its key.
+        agent: AgentKey,
+        /// What it made up to be recognised by.
+        token: u128,
+        /// What it is.
+        profile: AgentProfile,
+        /// Its connection.
+        connection: Connection,
+    }
+    /// A known agent returned with its log.
+    21 "agent-resumed" AgentResumed {
+        /// Which.
+        agent: AgentKey,
+        /// What it is, if that changed.
+        profile: Option<AgentProfile>,
+        /// Its connection.
+        connection: Connection,
+        /// Orders up to here are in its log.
+        orders_up_to: u64,
+        /// The connection that it had until now.
+        replaced: Option<ConnectionId>,
+        /// It had been declared unreachable.
+        was_unreachable: bool,
+    }
+    /// An agent's connection ended.
+    22 "agent-disconnected" AgentDisconnected {
+        /// Which.
+        agent: AgentKey,
+        /// The connection.
+        connection: ConnectionId,
+        /// When it is unreachable unless it resumes, in milliseconds since the epoch.
+        deadline_ms: u64,
+    }
+    /// An agent did not return in time.
+    23 "agent-unreachable" AgentUnreachable {
+        /// Which.
+        agent: AgentKey,
+    }
+    /// An agent is over: its id is never admitted again. Its tasks ended by events of the same record.
+    24 "agent-removed" AgentRemoved {
+        /// Which.
+        agent: AgentKey,
+        /// The connection that it had.
+        connection: Option<ConnectionId>,
+        /// An operator wanted it.
+        by_operator: bool,
+        /// A sentence.
+        reason: Arc<str>,
+    }
+    /// An operator wants no offers made of it.
+    25 "agent-deactivated" AgentDeactivated {
+        /// Which.
+        agent: AgentKey,
+    }
+    /// Offers of it are made again.
+    26 "agent-reactivated" AgentReactivated {
+        /// Which.
+        agent: AgentKey,
+    }
+    /// Orders are in the agent's log.
+    27 "orders-acknowledged" OrdersAcknowledged {
+        /// Whose.
+        agent: AgentKey,
+        /// The last one.
+        up_to: u64,
+    }
+    /// Messages of the agent need not be sent again.
+    28 "agent-messages-received" AgentMessagesReceived {
+        /// Whose.
+        agent: AgentKey,
+        /// The last one.
+        up_to: u64,
+    }
+    /// A custom executor ended, or never came to be.
+    29 "executor-exited" ExecutorExited {
+        /// Where.
+        agent: AgentKey,
+        /// Whose.
+        framework: FrameworkKey,
+        /// Which.
+        executor_id: ExecutorId,
+        /// Its wait status.
+        status: Option<i32>,
+    }
+
+    /// Offers were made: one plan of the allocator.
+    30 "offers-made" OffersMade {
+        /// Key of the first; the others follow in order.
+        first: OfferKey,
+        /// By framework and role.
+        groups: Vec<OfferGroup>,
+        /// When they are taken back, in milliseconds since the epoch.
+        expires_ms: Option<u64>,
+    }
+    /// A framework declined offers.
+    31 "offers-declined" OffersDeclined {
+        /// Who.
+        framework: FrameworkKey,
+        /// Which.
+        offers: OfferKeys,
+        /// Not to be offered again before, in milliseconds since the epoch.
+        until_ms: Option<u64>,
+    }
+    /// Offers were taken back.
+    32 "offers-returned" OffersReturned {
+        /// From whom.
+        framework: FrameworkKey,
+        /// Which.
+        offers: OfferKeys,
+        /// Why.
+        why: Return,
+    }
+    /// A framework accepted offers: what it launched follows in the same record.
+    33 "offers-accepted" OffersAccepted {
+        /// Who.
+        framework: FrameworkKey,
+        /// Which: all of one agent and role.
+        offers: OfferKeys,
+        /// Whose resources.
+        agent: AgentKey,
+        /// What it left over and does not want again for a while.
+        unused: Option<Unused>,
+    }
+    /// A framework wants offers for these roles again, whatever it declined.
+    34 "roles-revived" RolesRevived {
+        /// Who.
+        framework: FrameworkKey,
+        /// Which of its roles.
+        roles: Vec<Arc<str>>,
+    }
+    /// A framework wants no offers for these roles.
+    35 "roles-suppressed" RolesSuppressed {
+        /// Who.
+        framework: FrameworkKey,
+        /// Which of its roles.
+        roles: Vec<Arc<str>>,
+    }
+
+    /// A task was launched: its agent was ordered to.
+    40 "task-launched" TaskLaunched {
+        /// Which.
+        task: TaskKey,
+        /// Where.
+        agent: AgentKey,
+        /// For which role.
+        role: Arc<str>,
+        /// The `TaskInfo` in protobuf.
+        info: Bytes,
+        /// What it holds.
+        resources: Resources,
+        /// Its custom executor.
+        executor: Option<ExecutorUse>,
+    }
+    /// Tasks were launched together on one custom executor: their agent was ordered to.
+    41 "task-group-launched" TaskGroupLaunched {
+        /// Whose.
+        framework: FrameworkKey,
+        /// Where.
+        agent: AgentKey,
+        /// For which role.
+        role: Arc<str>,
+        /// Their executor.
+        executor: ExecutorUse,
+        /// The tasks, at least one.
+        tasks: Vec<GroupTask>,
+    }
+    /// An agent reported an update of a task; it waits for its framework.
+    42 "task-updated" TaskUpdated {
+        /// Of which task.
+        task: TaskKey,
+        /// From where.
+        agent: AgentKey,
+        /// The number of the agent's message.
+        seq: u64,
+        /// Number of `v1::TaskState`.
+        state: i32,
+        /// 16 bytes.
+        uuid: Bytes,
+        /// The `v1::TaskStatus` in protobuf.
+        status: Bytes,
+        /// The same without `data`, if it has any.
+        brief: Option<Bytes>,
+    }
+    /// A framework has the update that waited longest.
+    43 "update-acknowledged" UpdateAcknowledged {
+        /// Of which task.
+        task: TaskKey,
+        /// Number of `v1::TaskState` of that update.
+        state: i32,
+    }
+    /// A framework wants a task killed: its agent was ordered to.
+    44 "kill-ordered" KillOrdered {
+        /// Which.
+        task: TaskKey,
+        /// Where.
+        agent: AgentKey,
+        /// A `v1::KillPolicy` in protobuf.
+        policy: Option<Bytes>,
+    }
+    /// The masters declared a state: the agent cannot, or the framework is over.
+    45 "task-declared" TaskDeclared {
+        /// Of which task.
+        task: TaskKey,
+        /// Where it is or was.
+        agent: AgentKey,
+        /// Number of `v1::TaskState`.
+        state: i32,
+        /// The `v1::TaskStatus` in protobuf.
+        status: Bytes,
+        /// What becomes of it.
+        fate: Fate,
+    }
+
+    /// A framework wants an executor ended: its agent was ordered to.
+    50 "executor-shutdown-ordered" ExecutorShutdownOrdered {
+        /// Where.
+        agent: AgentKey,
+        /// Whose.
+        framework: FrameworkKey,
+        /// Which.
+        executor_id: ExecutorId,
+    }
+    /// An agent was ordered to end whatever it has of a framework that is over.
+    51 "framework-shutdown-ordered" FrameworkShutdownOrdered {
+        /// Where.
+        agent: AgentKey,
+        /// Whose.
+        framework: FrameworkKey,
+        /// Its id on the wire.
+        id: Arc<str>,
+    }
+    /// An agent was told what a framework says of itself now.
+    52 "framework-update-ordered" FrameworkUpdateOrdered {
+        /// Where.
+        agent: AgentKey,
+        /// Whose.
+        framework: FrameworkKey,
+    }
+}
+
+/// What a `FrameworkInfo` and its call say that decisions need.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FrameworkTerms {
+    /// Its capabilities.
+    pub capabilities: Capabilities,
+    /// How long its tasks outlive its stream, in milliseconds.
+    pub failover_timeout_ms: u64,
+    /// Its roles, at least one.
+    pub roles: Vec<Arc<str>>,
+    /// Those it wants no offers for.
+    pub suppressed: Vec<Arc<str>>,
+}
+
+/// What an agent says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentProfile {
+    /// The `AgentInfo` with its id, in protobuf.
+    pub info: Bytes,
+    /// From the info.
+    pub hostname: Arc<str>,
+    /// host:port of its HTTP endpoint.
+    pub address: Arc<str>,
+    /// Its version of Meseta.
+    pub version: Arc<str>,
+    /// By name.
+    pub capabilities: Vec<Arc<str>>,
+    /// Everything it has.
+    pub total: Resources,
+}
+
+/// Offers made to one role of one framework.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfferGroup {
+    /// To whom.
+    pub framework: FrameworkKey,
+    /// For which of its roles.
+    pub role: Arc<str>,
+    /// Whose resources.
+    pub offers: OfferItems,
+}
+
+/// Agents and what is offered of each, in compact form: stored as differences between the agents' keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OfferItems(pub Vec<(AgentKey, Offered)>);
+
+/// What is offered of an agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Offered {
+    /// Everything on it that is free and may go to that role.
+    Whole,
+    /// This, with allocation role.
+    Part(Resources),
+}
+
+/// Offers by key, ascending; stored as differences.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OfferKeys(Vec<OfferKey>);
+
+impl OfferKeys {
+    /// These, in order of age, each once.
+    pub fn new(mut keys: Vec<OfferKey>) -> OfferKeys {
+        keys.sort_unstable();
+        keys.dedup();
+        OfferKeys(keys)
+    }
+
+    /// By age.
+    pub fn iter(&self) -> impl Iterator<Item = OfferKey> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// None at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What a framework left over of offers that it accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unused {
+    /// For which of its roles.
+    pub role: Arc<str>,
+    /// What.
+    pub resources: Resources,
+    /// Not to be offered again before, in milliseconds since the epoch.
+    pub until_ms: u64,
+}
+
+/// A task's executor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExecutorUse {
+    /// Which.
+    pub executor_id: ExecutorId,
+    /// Set if the launch brought it to its agent.
+    pub new: Option<NewExecutor>,
+}
+
+/// An executor that comes with a launch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewExecutor {
+    /// The `ExecutorInfo` in protobuf.
+    pub info: Bytes,
+    /// What it holds.
+    pub resources: Resources,
+}
+
+/// A task of a group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupTask {
+    /// Named by its framework.
+    pub task_id: TaskId,
+    /// The `TaskInfo` in protobuf.
+    pub info: Bytes,
+    /// What it holds.
+    pub resources: Resources,
+}
+
+/// Why a framework was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Removal {
+    /// By itself or by an operator.
+    Teardown,
+    /// It did not subscribe again in time.
+    FailoverTimeout,
+}
+
+/// Why offers were taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Return {
+    /// The framework's stream ended.
+    Disconnected,
+    /// It subscribed again on another stream.
+    FailedOver,
+    /// It was removed.
+    Removed,
+    /// The agent is away, or over.
+    AgentLost,
+    /// An operator deactivated the agent.
+    AgentDeactivated,
+    /// The agent has other resources now.
+    AgentChanged,
+    /// The offer's time was up.
+    Expired,
+    /// The framework left the role.
+    RoleLeft,
+    /// They were named in a call that had other, invalid ones.
+    Invalid,
+}
+
+impl Return {
+    /// Whether the framework hears of it by a RESCIND.
+    pub fn is_rescind(self) -> bool {
+        match self {
+            Return::Disconnected | Return::FailedOver | Return::Removed | Return::Invalid => false,
+            Return::AgentLost
+            | Return::AgentDeactivated
+            | Return::AgentChanged
+            | Return::Expired
+            | Return::RoleLeft => true,
+        }
+    }
+}
+
+/// What becomes of a task whose state the masters declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// Over: into the history, its resources are free.
+    Completed,
+    /// Kept aside while its agent is unreachable, its resources are free.
+    Unreachable,
+    /// Back with its agent, holding its resources again.
+    Back,
+}
+
+impl Serialize for OfferKeys {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut last = 0;
+        let differences = self.0.iter().map(|key| {
+            let difference = key.0.wrapping_sub(last);
+            last = key.0;
+            difference
+        });
+        // A sequence of known length: bincode writes its length first.
+        differences.collect::<Vec<u64>>().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for OfferKeys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut last: u64 = 0;
+        let differences = Vec::<u64>::deserialize(deserializer)?;
+        let keys = differences.into_iter().map(|difference| {
+            last = last.wrapping_add(difference);
+            OfferKey(last)
+        });
+        Ok(OfferKeys(keys.collect()))
+    }
+}
+
+impl Serialize for OfferItems {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut last = 0;
+        let items = self.0.iter().map(|(agent, offered)| {
+            let difference = agent.0.wrapping_sub(last) as i64;
+            last = agent.0;
+            (difference, offered)
+        });
+        items.collect::<Vec<_>>().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for OfferItems {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut last: u64 = 0;
+        let items = Vec::<(i64, Offered)>::deserialize(deserializer)?;
+        let items = items.into_iter().map(|(difference, offered)| {
+            last = last.wrapping_add(difference as u64);
+            (AgentKey(last), offered)
+        });
+        Ok(OfferItems(items.collect()))
+    }
+}
+
+impl Event {
+    /// What an event concerns without naming it in a field.
+    fn touch_implied(&self, touches: &mut Touches) {
+        match self {
+            Event::OffersMade(event) => {
+                let count: usize = event.groups.iter().map(|group| group.offers.0.len()).sum();
+                touches.offers.extend((0..count as u64).map(|n| OfferKey(event.first.0 + n)));
+            }
+            Event::TaskGroupLaunched(event) => {
+                touches.tasks.extend(event.tasks.iter().map(|task| (event.framework, task.task_id.clone())));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The events of a stored record.
+///
+/// # Errors
+/// An [`EventError`] for the first that cannot be read.
+pub fn decode_record(record: &event_log::Record) -> Result<Vec<Event>, EventError> {
+    record.events.iter().map(|event| Event::decode(event.number, event.version, &event.payload)).collect()
+}
+
+mod show;

@@ -1,0 +1,369 @@
+//! What each event does to State. It cannot fail: what has happened is no opinion. It knows no leader, no clock and no
+//! chance; an event has everything that it needs.
+
+use crate::event::*;
+use crate::ids::{AgentKey, FrameworkKey, OfferKey, TaskKey};
+use crate::resources;
+use crate::state::{Deadline, Leader, Master, Offer, PendingUpdate, RoleFilter, State, Task};
+use crate::wire::OrderParts;
+use api::resources::Resources;
+use api::v1::TaskState;
+use imbl::Vector;
+use std::sync::Arc;
+
+/// Applies one event of a record made at `at_ms`, in milliseconds since the epoch.
+///
+/// # Panics
+/// If the event contradicts State: the log is damaged, or it was folded over another State than its own.
+pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
+    state.at_ms = state.at_ms.max(at_ms);
+    match event {
+        Event::ClusterCreated(event) => state.cluster_id = event.cluster_id.clone(),
+        Event::LeaderElected(event) => {
+            state.leader = Some(Leader { term: event.term, master: event.leader, since_ms: at_ms });
+        }
+        Event::MasterStarted(event) => state.start_master(event, at_ms),
+        Event::MasterLost(event) => state.lose_master(event),
+
+        Event::FrameworkSubscribed(event) => state.frameworks.subscribe(event, at_ms),
+        Event::FrameworkResubscribed(event) => state.resubscribe(event, at_ms),
+        Event::FrameworkDisconnected(event) => {
+            state.frameworks.disconnect(event.framework, event.deadline_ms, at_ms);
+            state.deadlines.insert((event.deadline_ms, Deadline::Framework(event.framework)));
+        }
+        Event::FrameworkUpdated(event) => state.frameworks.update(event.framework, &event.info, &event.terms),
+        Event::FrameworkRemoved(event) => state.remove_framework(event.framework, at_ms),
+
+        Event::AgentRegistered(event) => state.agents.register(event, at_ms),
+        Event::AgentResumed(event) => state.resume_agent(event, at_ms),
+        Event::AgentDisconnected(event) => {
+            state.agents.disconnect(event.agent, event.connection, event.deadline_ms, at_ms);
+            state.deadlines.insert((event.deadline_ms, Deadline::Agent(event.agent)));
+        }
+        Event::AgentUnreachable(event) => {
+            state.forget_agent_deadline(event.agent);
+            state.agents.set_unreachable(event.agent, at_ms);
+        }
+        Event::AgentRemoved(event) => state.remove_agent(event, at_ms),
+        Event::AgentDeactivated(event) => state.agents.set_deactivated(event.agent, true),
+        Event::AgentReactivated(event) => state.agents.set_deactivated(event.agent, false),
+        Event::OrdersAcknowledged(event) => state.agents.acknowledge_orders(event.agent, event.up_to),
+        Event::AgentMessagesReceived(event) => state.agents.receive(event.agent, event.up_to),
+        Event::ExecutorExited(event) => {
+            let held = state.agents.remove_executor(event.agent, event.framework, &event.executor_id);
+            if let Some(held) = held {
+                state.frameworks.release(event.framework, event.agent, &held);
+            }
+        }
+
+        Event::OffersMade(event) => state.make_offers(event, at_ms),
+        Event::OffersDeclined(event) => state.decline(event),
+        Event::OffersReturned(event) => event.offers.iter().for_each(|offer| {
+            state.take_back(offer);
+        }),
+        Event::OffersAccepted(event) => state.accept(event),
+        Event::RolesRevived(event) => state.frameworks.revive(event.framework, &event.roles),
+        Event::RolesSuppressed(event) => state.frameworks.suppress(event.framework, &event.roles),
+
+        Event::TaskLaunched(event) => state.launch(event, at_ms),
+        Event::TaskGroupLaunched(event) => state.launch_group(event, at_ms),
+        Event::TaskUpdated(event) => state.update_task(event),
+        Event::UpdateAcknowledged(event) => state.tasks.acknowledge(&event.task),
+        Event::KillOrdered(event) => state.order_kill(event),
+        Event::TaskDeclared(event) => state.declare(event, at_ms),
+
+        Event::ExecutorShutdownOrdered(event) => {
+            let framework_id = &state.frameworks.get(event.framework).expect("the executor's framework is live").id;
+            let executor_id = &event.executor_id;
+            state.agents.order(event.agent, OrderParts::ShutdownExecutor { framework_id, executor_id });
+        }
+        Event::FrameworkShutdownOrdered(event) => {
+            state.agents.order(event.agent, OrderParts::ShutdownFramework { framework_id: &event.id });
+        }
+        Event::FrameworkUpdateOrdered(event) => {
+            let framework_info = &state.frameworks.get(event.framework).expect("the framework is live").info;
+            state.agents.order(event.agent, OrderParts::UpdateFramework { framework_info });
+        }
+    }
+}
+
+/// Applies a whole record.
+///
+/// # Panics
+/// As [`fold`].
+pub fn fold_record(state: &mut State, header: &event_log::Header, events: &[Event]) {
+    // A record may be empty: its time counts all the same.
+    state.at_ms = state.at_ms.max(header.at_ms);
+    for event in events {
+        fold(state, event, header.at_ms);
+    }
+}
+
+impl State {
+    fn start_master(&mut self, event: &MasterStarted, at_ms: u64) {
+        let master = Master {
+            incarnation: event.master,
+            address: event.address.clone(),
+            version: event.version.clone(),
+            started_ms: at_ms,
+            alive: true,
+        };
+        self.masters.insert(event.master.node, Arc::new(master));
+    }
+
+    fn lose_master(&mut self, event: &MasterLost) {
+        if let Some(master) = self.masters.get_mut(&event.master.node) {
+            Arc::make_mut(master).alive = false;
+        }
+    }
+
+    fn resubscribe(&mut self, event: &FrameworkResubscribed, at_ms: u64) {
+        self.forget_framework_deadline(event.framework);
+        self.frameworks.resubscribe(event, at_ms);
+    }
+
+    fn remove_framework(&mut self, key: FrameworkKey, at_ms: u64) {
+        self.forget_framework_deadline(key);
+        if let Some(forgotten) = self.frameworks.remove(key, at_ms) {
+            self.tasks.forget(forgotten);
+        }
+    }
+
+    fn resume_agent(&mut self, event: &AgentResumed, at_ms: u64) {
+        self.forget_agent_deadline(event.agent);
+        self.agents.resume(event, at_ms);
+        if event.profile.is_some() {
+            self.frameworks.forget_agent(event.agent);
+        }
+    }
+
+    fn remove_agent(&mut self, event: &AgentRemoved, at_ms: u64) {
+        self.forget_agent_deadline(event.agent);
+        let executors: Vec<_> = match self.agents.get(event.agent) {
+            Some(agent) => agent.executors.iter().map(|(key, executor)| (key.0, executor.resources.clone())).collect(),
+            None => Vec::new(),
+        };
+        for (framework, held) in executors {
+            self.frameworks.release(framework, event.agent, &held);
+        }
+        self.agents.remove(event.agent, event.by_operator, &event.reason, at_ms);
+        self.frameworks.forget_agent(event.agent);
+    }
+
+    fn forget_framework_deadline(&mut self, key: FrameworkKey) {
+        let deadline_ms = self.frameworks.get(key).and_then(|framework| framework.failover_deadline_ms);
+        if let Some(deadline_ms) = deadline_ms {
+            self.deadlines.remove(&(deadline_ms, Deadline::Framework(key)));
+        }
+    }
+
+    fn forget_agent_deadline(&mut self, key: AgentKey) {
+        use crate::state::AgentLiveness::Disconnected;
+        if let Some(Disconnected { deadline_ms, .. }) = self.agents.get(key).map(|agent| &agent.liveness) {
+            self.deadlines.remove(&(*deadline_ms, Deadline::Agent(key)));
+        }
+    }
+
+    fn make_offers(&mut self, event: &OffersMade, at_ms: u64) {
+        self.offers.plans += 1;
+        let mut key = event.first;
+        for group in &event.groups {
+            for (agent, offered) in &group.offers.0 {
+                let resources = match offered {
+                    Offered::Part(resources) => resources.clone(),
+                    Offered::Whole => {
+                        let free = self.agents.get(*agent).expect("the offer's agent is registered").free();
+                        resources::offerable(&free, &group.role)
+                    }
+                };
+                self.agents.offer(*agent, &resources);
+                if let Some(expires_ms) = event.expires_ms {
+                    self.deadlines.insert((expires_ms, Deadline::Offer(key)));
+                }
+                self.offers.insert(Offer {
+                    key,
+                    framework: group.framework,
+                    role: group.role.clone(),
+                    agent: *agent,
+                    resources,
+                    at_ms,
+                    expires_ms: event.expires_ms,
+                });
+                key = OfferKey(key.0 + 1);
+            }
+        }
+    }
+
+    fn take_back(&mut self, key: OfferKey) -> Arc<Offer> {
+        let offer = self.offers.remove(key);
+        if let Some(expires_ms) = offer.expires_ms {
+            self.deadlines.remove(&(expires_ms, Deadline::Offer(key)));
+        }
+        self.agents.take_back(offer.agent, &offer.resources);
+        offer
+    }
+
+    fn decline(&mut self, event: &OffersDeclined) {
+        self.frameworks.count_declined(event.framework, event.offers.len());
+        for key in event.offers.iter() {
+            let offer = self.take_back(key);
+            if let Some(until_ms) = event.until_ms {
+                let resources = match Arc::try_unwrap(offer) {
+                    Ok(offer) => (offer.role, offer.agent, offer.resources),
+                    Err(shared) => (shared.role.clone(), shared.agent, shared.resources.clone()),
+                };
+                let (role, agent, resources) = resources;
+                self.frameworks.filter(event.framework, &role, agent, RoleFilter { resources, until_ms });
+            }
+        }
+    }
+
+    fn accept(&mut self, event: &OffersAccepted) {
+        event.offers.iter().for_each(|offer| {
+            self.take_back(offer);
+        });
+        if let Some(Unused { role, resources, until_ms }) = &event.unused {
+            let filter = RoleFilter { resources: resources.clone(), until_ms: *until_ms };
+            self.frameworks.filter(event.framework, role, event.agent, filter);
+        }
+    }
+
+    fn occupy(&mut self, framework: FrameworkKey, agent: AgentKey, resources: &Resources) {
+        self.agents.occupy(agent, resources);
+        self.frameworks.occupy(framework, agent, resources);
+    }
+
+    fn launch(&mut self, event: &TaskLaunched, at_ms: u64) {
+        let (framework, agent) = (event.task.0, event.agent);
+        if let Some(executor) = &event.executor {
+            self.bring_executor(framework, agent, executor);
+        }
+        self.occupy(framework, agent, &event.resources);
+        let executor_id = event.executor.as_ref().map(|executor| executor.executor_id.clone());
+        let launch_order = self.next_order(agent);
+        self.tasks.insert(Task {
+            executor_id,
+            launch_order,
+            ..new_task(&event.task, agent, &event.role, &event.info, &event.resources, at_ms)
+        });
+        let framework_info = &self.frameworks.get(framework).expect("the task's framework is live").info;
+        self.agents.order(agent, OrderParts::Launch { framework_info, task: &event.info });
+    }
+
+    fn launch_group(&mut self, event: &TaskGroupLaunched, at_ms: u64) {
+        let (framework, agent) = (event.framework, event.agent);
+        self.bring_executor(framework, agent, &event.executor);
+        let executor_id = &event.executor.executor_id;
+        let launch_order = self.next_order(agent);
+        for task in &event.tasks {
+            self.occupy(framework, agent, &task.resources);
+            let key = (framework, task.task_id.clone());
+            self.tasks.insert(Task {
+                executor_id: Some(executor_id.clone()),
+                launch_order,
+                ..new_task(&key, agent, &event.role, &task.info, &task.resources, at_ms)
+            });
+        }
+        let executor = {
+            let agent = self.agents.get(agent).expect("the task's agent is registered");
+            let executor = agent.executors.get(&(framework, executor_id.clone()));
+            executor.expect("the group's executor is there").info.clone()
+        };
+        let tasks: Vec<_> = event.tasks.iter().map(|task| &task.info).collect();
+        let framework_info = &self.frameworks.get(framework).expect("the task's framework is live").info;
+        let order = OrderParts::LaunchGroup { framework_info, executor: &executor, tasks: &tasks };
+        self.agents.order(agent, order);
+    }
+
+    fn next_order(&self, agent: AgentKey) -> u64 {
+        self.agents.get(agent).expect("the task's agent is registered").next_order
+    }
+
+    fn bring_executor(&mut self, framework: FrameworkKey, agent: AgentKey, executor: &ExecutorUse) {
+        if let Some(new) = &executor.new {
+            self.agents.add_executor(agent, framework, &executor.executor_id, new);
+            self.frameworks.occupy(framework, agent, &new.resources);
+        }
+    }
+
+    fn update_task(&mut self, event: &TaskUpdated) {
+        self.agents.receive(event.agent, event.seq);
+        let update = PendingUpdate { state: event.state, uuid: event.uuid.clone(), status: event.status.clone() };
+        if self.tasks.update(&event.task, update, event.brief.as_ref()) {
+            self.release(&event.task);
+        }
+    }
+
+    /// Gives a task's resources back, once.
+    fn release(&mut self, key: &TaskKey) {
+        let task = self.tasks.change(key);
+        if !task.released {
+            task.released = true;
+            let (agent, resources) = (task.agent, task.resources.clone());
+            self.agents.release(agent, &resources);
+            self.frameworks.release(key.0, agent, &resources);
+        }
+    }
+
+    fn order_kill(&mut self, event: &KillOrdered) {
+        self.tasks.change(&event.task).kill_requested = true;
+        let framework_id = &self.frameworks.get(event.task.0).expect("the task's framework is live").id;
+        let order = OrderParts::Kill { framework_id, task_id: &event.task.1, policy: event.policy.as_ref() };
+        self.agents.order(event.agent, order);
+    }
+
+    fn declare(&mut self, event: &TaskDeclared, at_ms: u64) {
+        match event.fate {
+            Fate::Completed => {
+                self.release(&event.task);
+                self.tasks.declare(&event.task, event.state, &event.status);
+                self.tasks.complete(&event.task);
+            }
+            Fate::Unreachable => {
+                self.release(&event.task);
+                let task = self.tasks.change(&event.task);
+                task.state_before = Some(task.state);
+                task.unreachable_ms = Some(at_ms);
+                self.tasks.declare(&event.task, event.state, &event.status);
+            }
+            Fate::Back => {
+                self.tasks.declare(&event.task, event.state, &event.status);
+                let task = self.tasks.change(&event.task);
+                task.state_before = None;
+                task.unreachable_ms = None;
+                task.released = false;
+                let resources = task.resources.clone();
+                self.occupy(event.task.0, event.agent, &resources);
+            }
+        }
+    }
+}
+
+fn new_task(
+    key: &TaskKey,
+    agent: AgentKey,
+    role: &Arc<str>,
+    info: &bytes::Bytes,
+    resources: &Resources,
+    at_ms: u64,
+) -> Task {
+    Task {
+        framework: key.0,
+        task_id: key.1.clone(),
+        agent,
+        executor_id: None,
+        role: role.clone(),
+        info: info.clone(),
+        resources: resources.clone(),
+        state: TaskState::TaskStaging as i32,
+        delivered: None,
+        statuses: Vector::new(),
+        updates: Vector::new(),
+        released: false,
+        launch_order: 0,
+        kill_requested: false,
+        launched_ms: at_ms,
+        unreachable_ms: None,
+        state_before: None,
+    }
+}

@@ -1,0 +1,187 @@
+//! What is true of every State. Read by tests, by the simulator and by `verify`; nothing repairs what they find.
+
+use crate::ids::{AgentKey, FrameworkKey};
+use crate::resources;
+use crate::state::State;
+use api::resources::Resources;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Something that should never be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule, as a short name.
+    pub rule: &'static str,
+    /// What breaks it.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.what)
+    }
+}
+
+/// Everything that is wrong with a State; nothing, if all is well.
+pub fn check(state: &State) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut report = |rule: &'static str, what: String| found.push(Violation { rule, what });
+    check_sums(state, &mut report);
+    check_references(state, &mut report);
+    check_queues(state, &mut report);
+    check_derived(state, &mut report);
+    found
+}
+
+type Report<'a> = &'a mut dyn FnMut(&'static str, String);
+
+/// What is offered and used agrees with offers, tasks and executors, and never exceeds an agent.
+fn check_sums(state: &State, report: Report<'_>) {
+    let mut offered: BTreeMap<AgentKey, Resources> = BTreeMap::new();
+    let mut used: BTreeMap<AgentKey, Resources> = BTreeMap::new();
+    let mut held: BTreeMap<(FrameworkKey, AgentKey), Resources> = BTreeMap::new();
+    for offer in state.offers.live.values() {
+        resources::add(offered.entry(offer.agent).or_default(), &offer.resources);
+    }
+    for task in state.tasks.live.values().filter(|task| !task.released) {
+        resources::add(used.entry(task.agent).or_default(), &task.resources);
+        resources::add(held.entry((task.framework, task.agent)).or_default(), &task.resources);
+    }
+    for agent in state.agents.live.values() {
+        for ((framework, _), executor) in &agent.executors {
+            resources::add(used.entry(agent.key).or_default(), &executor.resources);
+            resources::add(held.entry((*framework, agent.key)).or_default(), &executor.resources);
+        }
+    }
+    let none = Resources::default();
+    for agent in state.agents.live.values() {
+        if agent.offered != *offered.get(&agent.key).unwrap_or(&none) {
+            report("offered-is-the-sum-of-offers", format!("agent S{}", agent.key.0));
+        }
+        if agent.used != *used.get(&agent.key).unwrap_or(&none) {
+            report("used-is-the-sum-of-tasks-and-executors", format!("agent S{}", agent.key.0));
+        }
+        let mut taken = resources::unallocated(&agent.offered);
+        resources::add(&mut taken, &resources::unallocated(&agent.used));
+        if !resources::contains(&agent.total, &taken) {
+            report("offered-and-used-fit-the-agent", format!("agent S{}: {taken} of {}", agent.key.0, agent.total));
+        }
+    }
+    for framework in state.frameworks.live.values() {
+        for (agent, used) in &framework.used {
+            let sum = held.remove(&(framework.key, *agent)).unwrap_or_default();
+            if *used != sum {
+                report("a-framework-uses-what-it-holds", format!("framework F{} on S{}", framework.key.0, agent.0));
+            }
+        }
+    }
+    for ((framework, agent), sum) in held {
+        if !sum.is_empty() {
+            report("a-framework-uses-what-it-holds", format!("framework F{} on S{}", framework.0, agent.0));
+        }
+    }
+}
+
+/// Nothing names what is not there.
+fn check_references(state: &State, report: Report<'_>) {
+    for (key, offer) in &state.offers.live {
+        if offer.key != *key || key.0 >= state.offers.next {
+            report("keys-are-counted", format!("offer O{}", key.0));
+        }
+        match state.frameworks.get(offer.framework) {
+            Some(framework) if framework.is_connected() && framework.roles.contains_key(&offer.role) => {}
+            _ => report("offers-are-with-connected-frameworks", format!("offer O{}", key.0)),
+        }
+        match state.agents.get(offer.agent) {
+            Some(agent) if agent.is_offerable() => {}
+            _ => report("offers-are-of-connected-agents", format!("offer O{}", key.0)),
+        }
+    }
+    for (key, task) in &state.tasks.live {
+        let name = || format!("task F{}/{}", key.0.0, key.1);
+        if task.key() != *key {
+            report("keys-are-names", name());
+        }
+        if state.frameworks.get(key.0).is_none() {
+            report("live-tasks-have-live-frameworks", name());
+        }
+        if !task.is_terminal() && state.agents.get(task.agent).is_none() {
+            report("running-tasks-have-agents", name());
+        }
+        if task.released != (task.is_terminal() || task.unreachable_ms.is_some()) {
+            report("only-ended-or-unreachable-tasks-hold-nothing", name());
+        }
+        if task.is_terminal() && task.updates.is_empty() && task.unreachable_ms.is_none() {
+            report("acknowledged-ends-are-history", name());
+        }
+    }
+    for framework in state.frameworks.live.values() {
+        if framework.is_connected() == framework.failover_deadline_ms.is_some() {
+            report("only-disconnected-frameworks-have-deadlines", format!("framework F{}", framework.key.0));
+        }
+        if framework.roles.is_empty() {
+            report("every-framework-has-a-role", format!("framework F{}", framework.key.0));
+        }
+        if state.frameworks.by_id.get(&framework.id) != Some(&framework.key) {
+            report("frameworks-are-found-by-id", format!("framework F{}", framework.key.0));
+        }
+        if framework.key.0 >= state.frameworks.next {
+            report("keys-are-counted", format!("framework F{}", framework.key.0));
+        }
+        let connection = framework.stream.as_ref().map(|stream| stream.connection);
+        if connection.is_some_and(|connection| state.is_over(connection.at)) {
+            report("streams-are-on-live-masters", format!("framework F{}", framework.key.0));
+        }
+    }
+    for agent in state.agents.live.values() {
+        if agent.key.0 >= state.agents.next || state.agents.gone.contains_key(&agent.key) {
+            report("keys-are-counted", format!("agent S{}", agent.key.0));
+        }
+        if state.agents.by_token.get(&agent.token) != Some(&agent.key) {
+            report("agents-are-found-by-token", format!("agent S{}", agent.key.0));
+        }
+        if agent.connection().is_some_and(|connection| state.is_over(connection.at)) {
+            report("connections-are-on-live-masters", format!("agent S{}", agent.key.0));
+        }
+    }
+}
+
+/// What must be delivered is complete and in order.
+fn check_queues(state: &State, report: Report<'_>) {
+    for agent in state.agents.live.values() {
+        let expected = agent.orders_acknowledged + 1..agent.next_order;
+        if !agent.outbox.keys().copied().eq(expected) {
+            report("orders-are-contiguous", format!("agent S{}", agent.key.0));
+        }
+    }
+    for task in state.tasks.live.values() {
+        let ends = task.updates.iter().position(|update| crate::task_state::is_terminal(update.state));
+        if ends.is_some_and(|at| at + 1 != task.updates.len()) {
+            report("nothing-follows-an-end", format!("task F{}/{}", task.framework.0, task.task_id));
+        }
+    }
+}
+
+/// Derived indexes are what a rebuild would make of them.
+fn check_derived(state: &State, report: Report<'_>) {
+    let mut rebuilt = state.clone();
+    rebuilt.rebuild();
+    if state.frameworks.by_role != rebuilt.frameworks.by_role {
+        report("derived", "frameworks by role".into());
+    }
+    if state.offers.by_agent != rebuilt.offers.by_agent || state.offers.by_framework != rebuilt.offers.by_framework {
+        report("derived", "offers by agent or framework".into());
+    }
+    if state.agents.by_address != rebuilt.agents.by_address {
+        report("derived", "agents by address".into());
+    }
+    if state.tasks.by_agent != rebuilt.tasks.by_agent {
+        report("derived", "tasks by agent".into());
+    }
+    if state.tasks.completed_counts != rebuilt.tasks.completed_counts {
+        report("derived", "completed tasks of a framework".into());
+    }
+    if state.deadlines != rebuilt.deadlines {
+        report("derived", "deadlines".into());
+    }
+}

@@ -1,0 +1,394 @@
+//! Launching on what an ACCEPT has left: what makes a task or a group valid, and what it holds.
+
+use crate::decide::Draft;
+use crate::event::{Event, ExecutorUse, GroupTask, NewExecutor, TaskGroupLaunched, TaskLaunched};
+use crate::ids::{AgentKey, ExecutorId, FrameworkKey, TaskId};
+use crate::resources;
+use crate::status;
+use crate::validate;
+use crate::view;
+use api::resources::Resources;
+use api::v1;
+use api::v1::executor_info::Type as ExecutorType;
+use api::v1::task_status::Reason;
+use bytes::Bytes;
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The launches of one ACCEPT.
+pub(crate) struct Launch {
+    pub(crate) framework: FrameworkKey,
+    agent: AgentKey,
+    role: Arc<str>,
+    /// What the operations before have left.
+    pub(crate) remaining: Resources,
+    /// What happens.
+    pub(crate) events: Vec<Event>,
+    tasks: BTreeSet<TaskId>,
+    executors: BTreeMap<ExecutorId, Bytes>,
+}
+
+/// A task's executor: which, and what it adds if it is new.
+struct Chosen {
+    executor: ExecutorUse,
+    resources: Resources,
+}
+
+impl Launch {
+    pub(crate) fn new(framework: FrameworkKey, agent: AgentKey, role: Arc<str>, remaining: Resources) -> Launch {
+        let (events, tasks, executors) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+        Launch { framework, agent, role, remaining, events, tasks, executors }
+    }
+
+    /// LAUNCH of one task.
+    pub(crate) fn task(&mut self, draft: &mut Draft, task: &v1::TaskInfo) {
+        if let Err(why) = self.try_task(draft, task) {
+            self.refuse(draft, task, Reason::TaskInvalid, &why);
+        }
+    }
+
+    fn try_task(&mut self, draft: &Draft, task: &v1::TaskInfo) -> Result<(), String> {
+        let needed = self.check_task(draft, task)?;
+        let chosen = match (&task.command, &task.executor) {
+            (Some(_), None) => None,
+            (None, Some(info)) => {
+                match info.r#type.and_then(|number| ExecutorType::try_from(number).ok()) {
+                    None | Some(ExecutorType::Custom) => {}
+                    Some(ExecutorType::Default | ExecutorType::Unknown) => {
+                        return Err("'ExecutorInfo.type' must be 'CUSTOM'".to_owned());
+                    }
+                }
+                Some(self.check_executor(draft, info)?)
+            }
+            _ => {
+                return Err(
+                    "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present".to_owned()
+                );
+            }
+        };
+        let mut total = needed.clone();
+        if let Some(chosen) = &chosen {
+            resources::add(&mut total, &chosen.resources);
+        }
+        self.remaining = self.remaining.checked_sub(&total).ok_or_else(|| {
+            let remaining = &self.remaining;
+            format!("Total resources {total} required by task and its executor is more than available {remaining}")
+        })?;
+        let task_id: TaskId = task.task_id.value.as_str().into();
+        let info = self.stamped(draft, task, &needed);
+        self.tasks.insert(task_id.clone());
+        let executor = chosen.map(|chosen| self.keep(chosen));
+        self.events.push(Event::from(TaskLaunched {
+            task: (self.framework, task_id),
+            agent: self.agent,
+            role: self.role.clone(),
+            info: info.encode_to_vec().into(),
+            resources: needed,
+            executor,
+        }));
+        Ok(())
+    }
+
+    /// LAUNCH_GROUP: all of its tasks, or none.
+    pub(crate) fn group(&mut self, draft: &mut Draft, body: &v1::offer::operation::LaunchGroup) {
+        if let Err(why) = self.try_group(draft, body) {
+            for task in &body.task_group.tasks {
+                self.refuse(draft, task, Reason::TaskGroupInvalid, &why);
+            }
+        }
+    }
+
+    fn try_group(&mut self, draft: &Draft, body: &v1::offer::operation::LaunchGroup) -> Result<(), String> {
+        let executor = &body.executor;
+        match executor.r#type.and_then(|number| ExecutorType::try_from(number).ok()) {
+            Some(ExecutorType::Custom) => {}
+            Some(ExecutorType::Default) => {
+                return Err("The DEFAULT executor is not supported by this version".to_owned());
+            }
+            None | Some(ExecutorType::Unknown) => return Err("'ExecutorInfo.type' must be set".to_owned()),
+        }
+        if body.task_group.tasks.is_empty() {
+            return Ok(());
+        }
+        let chosen = self.check_executor(draft, executor)?;
+        let mut total = chosen.resources.clone();
+        let mut tasks: Vec<GroupTask> = Vec::with_capacity(body.task_group.tasks.len());
+        for task in &body.task_group.tasks {
+            let invalid = |why: String| format!("Task '{}' is invalid: {why}", task.task_id.value);
+            let needed = self.check_task(draft, task).map_err(invalid)?;
+            if tasks.iter().any(|other| *other.task_id == *task.task_id.value) {
+                return Err(invalid(format!("Task has duplicate ID: {}", task.task_id.value)));
+            }
+            if task.executor.as_ref().is_some_and(|own| own.executor_id != executor.executor_id) {
+                return Err(invalid("The 'ExecutorInfo' of task differs from that of the group".to_owned()));
+            }
+            resources::add(&mut total, &needed);
+            let task = v1::TaskInfo { executor: Some(executor.clone()), ..task.clone() };
+            let info = self.stamped(draft, &task, &needed).encode_to_vec().into();
+            tasks.push(GroupTask { task_id: task.task_id.value.as_str().into(), info, resources: needed });
+        }
+        self.remaining = self.remaining.checked_sub(&total).ok_or_else(|| {
+            let remaining = &self.remaining;
+            format!(
+                "Total resources {total} required by task group and its executor are more than available {remaining}"
+            )
+        })?;
+        self.tasks.extend(tasks.iter().map(|task| task.task_id.clone()));
+        let executor = self.keep(chosen);
+        self.events.push(Event::from(TaskGroupLaunched {
+            framework: self.framework,
+            agent: self.agent,
+            role: self.role.clone(),
+            executor,
+            tasks,
+        }));
+        Ok(())
+    }
+
+    /// A launch that is not to be: TASK_ERROR, which nobody acknowledges.
+    pub(crate) fn refuse(&self, draft: &mut Draft, task: &v1::TaskInfo, reason: Reason, why: &str) {
+        let status = status::of_master(
+            &task.task_id.value,
+            Some(task.agent_id.value.clone()),
+            v1::TaskState::TaskError,
+            reason,
+            why,
+            draft.at_ms,
+        );
+        draft.tell_status(self.framework, status);
+    }
+
+    /// What is wrong with a task whatever it runs on; what it needs.
+    fn check_task(&self, draft: &Draft, task: &v1::TaskInfo) -> Result<Resources, String> {
+        let id = &task.task_id.value;
+        validate::id(id)?;
+        if self.tasks.contains(id.as_str()) || draft.state.tasks.get(&(self.framework, id.as_str().into())).is_some() {
+            return Err(format!("Task has duplicate ID: {id}"));
+        }
+        let agent_id = view::agent_id(&draft.state, self.agent);
+        if task.agent_id.value != agent_id {
+            let named = &task.agent_id.value;
+            return Err(format!("Task uses invalid agent {named} while agent {agent_id} is expected"));
+        }
+        let negative = |duration: &Option<v1::DurationInfo>| duration.as_ref().is_some_and(|d| d.nanoseconds < 0);
+        if task.kill_policy.as_ref().is_some_and(|policy| negative(&policy.grace_period)) {
+            return Err("Task's 'kill_policy.grace_period' must be non-negative".to_owned());
+        }
+        if negative(&task.max_completion_time) {
+            return Err("Task's `max_completion_time` must be non-negative".to_owned());
+        }
+        if let Some(check) = &task.health_check {
+            health_check(check).map_err(|why| format!("Task uses invalid health check: {why}"))?;
+        }
+        if let Some(limited) = task.limits.keys().find(|name| !matches!(name.as_str(), "cpus" | "mem")) {
+            return Err(format!("Resource limits are only supported for cpus and mem, not for '{limited}'"));
+        }
+        if task.resources.is_empty() {
+            return Err("Task uses no resources".to_owned());
+        }
+        let needed = resources::of_message(&task.resources, &self.role)
+            .map_err(|why| format!("Task uses invalid resources: {why}"))?;
+        if needed.is_empty() {
+            return Err("Task uses no resources".to_owned());
+        }
+        Ok(needed)
+    }
+
+    fn check_executor(&self, draft: &Draft, info: &v1::ExecutorInfo) -> Result<Chosen, String> {
+        let id = &info.executor_id.value;
+        validate::id(id)?;
+        if info.command.is_none() {
+            return Err("'ExecutorInfo.command' must be set for 'CUSTOM' executor".to_owned());
+        }
+        if info.shutdown_grace_period.as_ref().is_some_and(|grace| grace.nanoseconds < 0) {
+            return Err("ExecutorInfo's 'shutdown_grace_period' must be non-negative".to_owned());
+        }
+        let framework_id = view::framework_id(&draft.state, self.framework);
+        if let Some(named) = info.framework_id.as_ref().filter(|named| named.value != framework_id) {
+            return Err(format!(
+                "ExecutorInfo has an invalid FrameworkID (Actual: {} vs Expected: {framework_id})",
+                named.value
+            ));
+        }
+        let stamped: Bytes = self.stamped_executor(draft, info).encode_to_vec().into();
+        let executor_id: ExecutorId = id.as_str().into();
+        let agent = draft.state.agents.get(self.agent).expect("the agent of an offer is registered");
+        let running = agent.executors.get(&(self.framework, executor_id.clone())).map(|executor| &executor.info);
+        match running.or_else(|| self.executors.get(&executor_id)) {
+            Some(known) if *known == stamped => {
+                Ok(Chosen { executor: ExecutorUse { executor_id, new: None }, resources: Resources::default() })
+            }
+            Some(_) => {
+                Err(format!("ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID '{id}'"))
+            }
+            None => {
+                let needed = resources::of_message(&info.resources, &self.role)
+                    .map_err(|why| format!("Executor uses invalid resources: {why}"))?;
+                let new = Some(NewExecutor { info: stamped, resources: needed.clone() });
+                Ok(Chosen { executor: ExecutorUse { executor_id, new }, resources: needed })
+            }
+        }
+    }
+
+    /// Remembers the executor for later tasks of this ACCEPT.
+    fn keep(&mut self, chosen: Chosen) -> ExecutorUse {
+        if let Some(new) = &chosen.executor.new {
+            self.executors.insert(chosen.executor.executor_id.clone(), new.info.clone());
+        }
+        chosen.executor
+    }
+
+    /// The task as its agent gets it: with the framework's id on its executor, and resources with their role.
+    fn stamped(&self, draft: &Draft, task: &v1::TaskInfo, needed: &Resources) -> v1::TaskInfo {
+        v1::TaskInfo {
+            executor: task.executor.as_ref().map(|info| self.stamped_executor(draft, info)),
+            resources: resources::to_message(needed),
+            ..task.clone()
+        }
+    }
+
+    fn stamped_executor(&self, draft: &Draft, info: &v1::ExecutorInfo) -> v1::ExecutorInfo {
+        let value = view::framework_id(&draft.state, self.framework);
+        v1::ExecutorInfo { framework_id: Some(v1::FrameworkId { value }), ..info.clone() }
+    }
+}
+
+fn health_check(check: &v1::HealthCheck) -> Result<(), String> {
+    use v1::health_check::Type;
+    let kind = check.r#type.and_then(|number| Type::try_from(number).ok());
+    match kind {
+        Some(Type::Unknown) => return Err("'UNKNOWN' is not a valid health check type".to_owned()),
+        Some(Type::Command) if check.command.is_none() => {
+            return Err("Expecting 'command' to be set for COMMAND health check".to_owned());
+        }
+        Some(Type::Http) if check.http.is_none() => {
+            return Err("Expecting 'http' to be set for HTTP health check".to_owned());
+        }
+        Some(Type::Tcp) if check.tcp.is_none() => {
+            return Err("Expecting 'tcp' to be set for TCP health check".to_owned());
+        }
+        _ => {}
+    }
+    let periods = [check.delay_seconds, check.interval_seconds, check.timeout_seconds, check.grace_period_seconds];
+    if periods.into_iter().flatten().any(|seconds| seconds < 0.0) {
+        return Err("Expecting its periods to be non-negative".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Cluster, operation, task_info};
+    use api::v1;
+
+    fn refused(change: impl FnOnce(&mut v1::TaskInfo)) -> (String, v1::task_status::Reason) {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:2;mem:100");
+        let offers = cluster.offer();
+        let mut task = task_info("t", "cpus:1;mem:10");
+        change(&mut task);
+        assert_eq!(cluster.accept(framework, &offers, vec![operation(vec![task])]), ["offers-accepted"]);
+        let status = cluster.statuses().pop().unwrap();
+        assert_eq!(status.state(), v1::TaskState::TaskError);
+        (status.message().to_owned(), status.reason())
+    }
+
+    #[test]
+    fn an_invalid_task_is_an_error() {
+        let resources = |text: &str| task_info("t", text).resources;
+        assert_eq!(
+            refused(|task| task.resources = resources("cpus:9999;mem:32")),
+            (
+                "Total resources cpus(allocated: web):9999; mem(allocated: web):32 required by task and its executor is \
+                 more than available cpus(allocated: web):2; mem(allocated: web):100"
+                    .to_owned(),
+                v1::task_status::Reason::TaskInvalid
+            )
+        );
+        assert_eq!(refused(|task| task.resources.clear()).0, "Task uses no resources");
+        assert_eq!(refused(|task| task.task_id.value = "a/b".into()).0, "'a/b' contains invalid characters");
+        assert_eq!(
+            refused(|task| task.agent_id.value = "x".into()).0,
+            "Task uses invalid agent x while agent C-S0 is expected"
+        );
+        assert_eq!(
+            refused(|task| task.command = None).0,
+            "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
+        );
+    }
+
+    #[test]
+    fn an_id_in_use_is_not_used_twice() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:1;mem:10");
+        let offers = cluster.offer();
+        let launch = operation(vec![
+            task_info("t", "cpus:1;mem:1"),
+            task_info("u", "cpus:1;mem:1"),
+            task_info("u", "cpus:1;mem:1"),
+        ]);
+        assert_eq!(cluster.accept(framework, &offers, vec![launch]), ["offers-accepted", "task-launched"]);
+        let messages: Vec<String> = cluster.statuses().iter().map(|status| status.message().to_owned()).collect();
+        assert_eq!(messages, ["Task has duplicate ID: t", "Task has duplicate ID: u"]);
+    }
+
+    fn executor(id: &str) -> v1::ExecutorInfo {
+        v1::ExecutorInfo {
+            r#type: Some(v1::executor_info::Type::Custom as i32),
+            executor_id: v1::ExecutorId { value: id.into() },
+            command: Some(v1::CommandInfo { value: Some("run".into()), ..Default::default() }),
+            resources: task_info("", "cpus:0.5;mem:1").resources,
+            ..Default::default()
+        }
+    }
+
+    fn group(executor: v1::ExecutorInfo) -> v1::offer::Operation {
+        let tasks = vec![
+            v1::TaskInfo { command: None, ..task_info("a", "cpus:1;mem:1") },
+            v1::TaskInfo { command: None, ..task_info("b", "cpus:1;mem:1") },
+        ];
+        v1::offer::Operation {
+            r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
+            launch_group: Some(v1::offer::operation::LaunchGroup { executor, task_group: v1::TaskGroupInfo { tasks } }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_group_goes_to_its_executor_together() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let names = cluster.accept(framework, &offers, vec![group(executor("e"))]);
+        assert_eq!(names, ["offers-accepted", "task-group-launched"]);
+        let agent = cluster.state.agents.get(agent).unwrap();
+        assert_eq!(agent.used.scalar_milli("cpus"), 2500);
+        assert_eq!((agent.outbox.len(), agent.executors.len()), (1, 1));
+
+        // A later task uses the executor that is there, and pays nothing for it.
+        cluster.at_ms += 10_000;
+        let offers = cluster.offer();
+        let task = v1::TaskInfo { command: None, executor: Some(executor("e")), ..task_info("c", "cpus:1.5;mem:1") };
+        let names = cluster.accept(framework, &offers, vec![operation(vec![task])]);
+        assert_eq!(names, ["offers-accepted", "task-launched"]);
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_launched_is_refused_as_a_whole() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let default = v1::ExecutorInfo { r#type: Some(v1::executor_info::Type::Default as i32), ..executor("e") };
+        assert_eq!(cluster.accept(framework, &offers, vec![group(default)]), ["offers-accepted"]);
+        let statuses = cluster.statuses();
+        assert_eq!(statuses.len(), 2);
+        assert_eq!(statuses[0].message(), "The DEFAULT executor is not supported by this version");
+        assert_eq!(statuses[0].reason(), v1::task_status::Reason::TaskGroupInvalid);
+    }
+}

@@ -1,0 +1,258 @@
+//! The story of losing touch: an agent's connection ends, it does not return in time, it returns after all, or it is
+//! over. And of all other things that end by time.
+
+use crate::decide::{Draft, Reply};
+use crate::event::{
+    AgentDisconnected, AgentRemoved, AgentUnreachable, Fate, OfferKeys, OffersReturned, Removal, Return, TaskDeclared,
+};
+use crate::ids::{AgentKey, Connection, FrameworkKey, OfferKey};
+use crate::reconcile::time_info;
+use crate::refusal::{Refusal, RefusalKind};
+use crate::state::{Deadline, Task};
+use crate::status;
+use crate::task_state::lost_or;
+use crate::teardown;
+use crate::view;
+use api::v1;
+use api::v1::TaskState;
+use api::v1::task_status::Reason;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How long an agent of a lost master has to appear at another one: five pings of 15 seconds.
+pub(crate) const AGENT_PING_TIMEOUT_MS: u64 = 75_000;
+
+/// How long an agent whose connection broke has to return.
+pub(crate) const AGENT_REREGISTER_TIMEOUT_MS: u64 = 600_000;
+
+/// Why an agent is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// It said so.
+    Left,
+    /// An operator said so.
+    MarkedGone,
+    /// Its log lost what it had acknowledged.
+    LogLost,
+    /// Another agent runs in its place.
+    Replaced,
+}
+
+impl Why {
+    fn sentence(self) -> &'static str {
+        match self {
+            Why::Left => "Agent has left",
+            Why::MarkedGone => "Agent has been marked gone",
+            Why::LogLost => "Agent has lost part of its log",
+            Why::Replaced => "Agent was replaced by a new one at its address",
+        }
+    }
+}
+
+/// The agent's connection ended, if it still was its connection.
+pub(crate) fn connection_ended(draft: &mut Draft, agent_id: &str, connection: Connection) -> Reply {
+    let agent = view::parse_agent_id(&draft.state, agent_id).and_then(|key| draft.state.agents.get(key));
+    let current = agent.filter(|agent| agent.connection().is_some_and(|current| current.id == connection.id));
+    if let Some(key) = current.map(|agent| agent.key) {
+        disconnect(draft, key, AGENT_REREGISTER_TIMEOUT_MS);
+    }
+    Reply::Empty
+}
+
+/// The agent is away: its offers are taken back, its tasks go on.
+pub(crate) fn disconnect(draft: &mut Draft, key: AgentKey, timeout_ms: u64) {
+    return_offers(draft, key, Return::AgentLost);
+    let connection = draft.state.agents.get(key).and_then(|agent| agent.connection());
+    if let Some(connection) = connection {
+        let deadline_ms = draft.at_ms + timeout_ms;
+        draft.push(AgentDisconnected { agent: key, connection: connection.id, deadline_ms });
+    }
+}
+
+/// All offers of an agent go back, one event for each framework.
+pub(crate) fn return_offers(draft: &mut Draft, agent: AgentKey, why: Return) {
+    let mut offers: BTreeMap<FrameworkKey, Vec<OfferKey>> = BTreeMap::new();
+    for key in draft.state.offers.on(agent) {
+        if let Some(offer) = draft.state.offers.get(key) {
+            offers.entry(offer.framework).or_default().push(key);
+        }
+    }
+    for (framework, offers) in offers {
+        draft.push(OffersReturned { framework, offers: OfferKeys::new(offers), why });
+    }
+}
+
+/// Whatever is due by now.
+pub(crate) fn deadlines_passed(draft: &mut Draft) -> Reply {
+    let at_ms = draft.at_ms;
+    let due: Vec<Deadline> =
+        draft.state.deadlines.iter().take_while(|(due_ms, _)| *due_ms <= at_ms).map(|(_, what)| *what).collect();
+    let mut expired: BTreeMap<FrameworkKey, Vec<OfferKey>> = BTreeMap::new();
+    for what in &due {
+        if let Deadline::Offer(key) = what
+            && let Some(offer) = draft.state.offers.get(*key)
+        {
+            expired.entry(offer.framework).or_default().push(*key);
+        }
+    }
+    for (framework, offers) in expired {
+        draft.push(OffersReturned { framework, offers: OfferKeys::new(offers), why: Return::Expired });
+    }
+    for what in due {
+        match what {
+            Deadline::Offer(_) => {}
+            Deadline::Framework(key) => teardown::remove(draft, key, Removal::FailoverTimeout),
+            Deadline::Agent(key) => unreachable(draft, key),
+        }
+    }
+    Reply::Empty
+}
+
+/// The agent did not return in time. It may still, with its tasks.
+fn unreachable(draft: &mut Draft, key: AgentKey) {
+    let agent = draft.state.agents.get(key).expect("a deadline's agent is registered");
+    let message = format!("Agent {} is unreachable", agent.hostname);
+    for task in running(draft, key) {
+        let framework = draft.state.frameworks.get(task.framework).expect("a live task's framework is live");
+        let state = lost_or(TaskState::TaskUnreachable, framework);
+        let agent_id = Some(view::agent_id(&draft.state, key));
+        let mut status =
+            status::of_master(&task.task_id, agent_id, state, Reason::AgentRemoved, message.clone(), draft.at_ms);
+        if state == TaskState::TaskUnreachable {
+            status.unreachable_time = Some(time_info(draft.at_ms));
+        }
+        declare(draft, &task, state as i32, status, Fate::Unreachable);
+    }
+    draft.push(AgentUnreachable { agent: key });
+}
+
+/// The agent is over, and so are its tasks. Ends that their frameworks have not acknowledged stay until they do.
+pub(crate) fn remove(draft: &mut Draft, key: AgentKey, why: Why) {
+    return_offers(draft, key, Return::AgentLost);
+    let by_operator = why == Why::MarkedGone;
+    let away: Vec<Arc<Task>> =
+        draft.state.tasks.on(key).filter(|task| task.unreachable_ms.is_some()).cloned().collect();
+    for task in running(draft, key).into_iter().chain(away) {
+        let framework = draft.state.frameworks.get(task.framework).expect("a live task's framework is live");
+        let (state, reason) = match lost_or(TaskState::TaskGoneByOperator, framework) {
+            finer @ TaskState::TaskGoneByOperator if by_operator => (finer, Reason::AgentRemovedByOperator),
+            _ => (TaskState::TaskLost, Reason::AgentRemoved),
+        };
+        let agent_id = Some(view::agent_id(&draft.state, key));
+        let status = status::of_master(&task.task_id, agent_id, state, reason, why.sentence(), draft.at_ms);
+        declare(draft, &task, state as i32, status, Fate::Completed);
+    }
+    let connection = draft.state.agents.get(key).and_then(|agent| agent.connection());
+    draft.push(AgentRemoved {
+        agent: key,
+        connection: connection.map(|connection| connection.id),
+        by_operator,
+        reason: why.sentence().into(),
+    });
+}
+
+/// Ends an agent, for operators and tests.
+pub(crate) fn remove_by_key(draft: &mut Draft, agent: AgentKey) -> Result<Reply, Refusal> {
+    if draft.state.agents.get(agent).is_none() {
+        return Err(Refusal::new(RefusalKind::NotFound, "UnknownAgent", "Unknown agent"));
+    }
+    remove(draft, agent, Why::Left);
+    Ok(Reply::Agent { agent })
+}
+
+/// The agent's tasks that have not ended, as far as the log knows, and are not set aside.
+fn running(draft: &Draft, agent: AgentKey) -> Vec<Arc<Task>> {
+    draft.state.tasks.on(agent).filter(|task| !task.is_terminal() && task.unreachable_ms.is_none()).cloned().collect()
+}
+
+/// The masters say what became of a task.
+pub(crate) fn declare(draft: &mut Draft, task: &Task, state: i32, status: v1::TaskStatus, fate: Fate) {
+    let status = status.encode_to_vec().into();
+    draft.push(TaskDeclared { task: task.key(), agent: task.agent, state, status, fate });
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Cluster;
+    use api::v1::TaskState::*;
+    use api::v1::task_status::Reason;
+
+    #[test]
+    fn an_agent_that_is_away_takes_its_offers_and_returns() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.offer();
+        assert_eq!(cluster.agent_disconnected(agent), ["offers-returned", "agent-disconnected"]);
+        assert!(cluster.effects_text().contains("SendRescind"));
+        assert!(cluster.offer().is_empty());
+        assert_eq!(cluster.resume(agent, &["t"]).unwrap(), ["agent-resumed"]);
+        assert_eq!(cluster.state.next_deadline(), None);
+        cluster.at_ms += 5_000;
+        assert_eq!(cluster.offer().len(), 1);
+    }
+
+    #[test]
+    fn an_unreachable_agent_may_come_back_with_its_tasks() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe_as_partition_aware();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.acknowledge_orders(agent, 1);
+        cluster.update(&task, TaskRunning);
+        cluster.acknowledge(&task);
+        assert_eq!(cluster.agent_unreachable(agent), ["task-declared", "agent-unreachable"]);
+        let status = cluster.statuses().pop().unwrap();
+        assert_eq!((status.state(), status.reason()), (TaskUnreachable, Reason::AgentRemoved));
+        assert!(status.unreachable_time.is_some() && status.uuid.is_none());
+        assert!(cluster.effects_text().contains("SendFailure"));
+        assert_eq!(cluster.resume(agent, &["t"]).unwrap(), ["agent-resumed", "task-declared"]);
+        let status = cluster.statuses().pop().unwrap();
+        assert_eq!((status.state(), status.reason()), (TaskRunning, Reason::AgentReregistered));
+        assert_eq!(cluster.state.agents.get(agent).unwrap().used.scalar_milli("cpus"), 1000);
+    }
+
+    #[test]
+    fn a_task_that_did_not_come_back_is_over() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.acknowledge_orders(agent, 1);
+        cluster.agent_unreachable(agent);
+        assert_eq!(cluster.state.tasks.get(&task).unwrap().state, TaskLost as i32);
+        cluster.resume(agent, &[]).unwrap();
+        assert!(cluster.state.tasks.get(&task).is_none());
+    }
+
+    #[test]
+    fn a_gone_agent_is_never_admitted_again() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.offer();
+        assert_eq!(cluster.mark_gone(agent), ["offers-returned", "task-declared", "agent-removed"]);
+        let status = cluster.statuses().pop().unwrap();
+        assert_eq!((status.state(), status.reason()), (TaskLost, Reason::AgentRemoved));
+        assert_eq!(status.message(), "Agent has been marked gone");
+        assert!(cluster.resume(agent, &[]).is_err());
+        assert_eq!(cluster.mark_gone(agent), [""; 0], "once is enough");
+    }
+
+    #[test]
+    fn offers_have_their_time() {
+        let mut cluster = Cluster::new();
+        cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        cluster.options.offer_timeout_ms = Some(30_000);
+        assert_eq!(cluster.offer().len(), 1);
+        assert_eq!(cluster.state.next_deadline(), Some(cluster.at_ms + 30_000));
+        cluster.at_ms += 30_000;
+        assert_eq!(cluster.deadline_passed(), ["offers-returned"]);
+        assert!(cluster.effects_text().contains("SendRescind"));
+        assert_eq!(cluster.state.next_deadline(), None);
+    }
+}

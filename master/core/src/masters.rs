@@ -1,0 +1,116 @@
+//! The story of masters: one leads, each lives once per start, and what a dead one held is let go.
+
+use crate::decide::{Draft, Reply};
+use crate::event::{ClusterCreated, LeaderElected, MasterLost, MasterStarted};
+use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation};
+use crate::lost::{self, AGENT_PING_TIMEOUT_MS};
+use crate::subscribe;
+
+/// The least that a framework has to come back when a master with its stream was lost: nobody's tasks die of our fault.
+pub(crate) const MASTER_LOST_FAILOVER_MS_MIN: u64 = 600_000;
+
+/// The first record of a leadership. The first of all names the cluster.
+pub(crate) fn become_leader(
+    draft: &mut Draft,
+    leader: Incarnation,
+    term: u64,
+    cluster_id: &str,
+    version: &str,
+) -> Reply {
+    if draft.state.cluster_id.is_empty() {
+        draft.push(event_cluster(cluster_id));
+    }
+    draft.push(LeaderElected { leader, term, version: version.into() });
+    Reply::Empty
+}
+
+fn event_cluster(cluster_id: &str) -> ClusterCreated {
+    ClusterCreated { cluster_id: cluster_id.into() }
+}
+
+/// A master runs. Whatever an earlier life of it held is lost.
+pub(crate) fn start(draft: &mut Draft, master: Incarnation, address: &str, version: &str) -> Reply {
+    if let Some(known) = draft.state.masters.get(&master.node) {
+        let same = known.incarnation == master && *known.address == *address && *known.version == *version;
+        if same && known.alive {
+            return Reply::Empty;
+        }
+    }
+    draft.push(MasterStarted { master, address: address.into(), version: version.into() });
+    let_go(draft, |connection| connection.at.node == master.node && connection.at != master);
+    Reply::Empty
+}
+
+/// A master stopped, or stopped answering.
+pub(crate) fn lose(draft: &mut Draft, master: Incarnation) -> Reply {
+    let current = draft.state.masters.get(&master.node);
+    if current.is_some_and(|current| current.incarnation == master && current.alive) {
+        draft.push(MasterLost { master });
+    }
+    let_go(draft, |connection| connection.at == master);
+    Reply::Empty
+}
+
+fn let_go(draft: &mut Draft, is_lost: impl Fn(Connection) -> bool) {
+    let frameworks: Vec<FrameworkKey> = draft
+        .state
+        .frameworks
+        .live
+        .values()
+        .filter(|framework| framework.stream.as_ref().is_some_and(|stream| is_lost(stream.connection)))
+        .map(|framework| framework.key)
+        .collect();
+    for framework in frameworks {
+        subscribe::disconnect(draft, framework, MASTER_LOST_FAILOVER_MS_MIN);
+    }
+    let agents: Vec<AgentKey> = draft
+        .state
+        .agents
+        .live
+        .values()
+        .filter(|agent| agent.connection().is_some_and(&is_lost))
+        .map(|agent| agent.key)
+        .collect();
+    for agent in agents {
+        lost::disconnect(draft, agent, AGENT_PING_TIMEOUT_MS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::state::AgentLiveness;
+    use crate::testing::{Cluster, master};
+
+    #[test]
+    fn the_first_leader_names_the_cluster_and_no_other_does() {
+        let mut cluster = Cluster::empty();
+        assert_eq!(cluster.lead(1, 1, "first"), ["cluster-created", "leader-elected"]);
+        assert_eq!(cluster.lead(2, 2, "second"), ["leader-elected"]);
+        assert_eq!(&*cluster.state.cluster_id, "first");
+        assert_eq!(cluster.state.leader.as_ref().unwrap().term, 2);
+    }
+
+    #[test]
+    fn what_a_lost_master_held_is_let_go() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe_with(|info| info.failover_timeout = Some(1.0));
+        let agent = cluster.agent("cpus:1;mem:100");
+        cluster.offer();
+        let at_ms = cluster.at_ms;
+        let names = cluster.lose_master(1);
+        assert_eq!(names, ["master-lost", "offers-returned", "framework-disconnected", "agent-disconnected"]);
+        assert_eq!(cluster.framework(framework).failover_deadline_ms, Some(at_ms + 600_000));
+        let liveness = &cluster.state.agents.get(agent).unwrap().liveness;
+        assert_eq!(*liveness, AgentLiveness::Disconnected { since_ms: at_ms, deadline_ms: at_ms + 75_000 });
+        assert_eq!(cluster.lose_master(1), [""; 0], "once is enough");
+    }
+
+    #[test]
+    fn a_new_life_ends_what_the_earlier_one_held() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        assert_eq!(cluster.start_master(master(1, 1)), [""; 0], "the same life again");
+        assert_eq!(cluster.start_master(master(1, 2)), ["master-started", "framework-disconnected"]);
+        assert!(!cluster.framework(framework).is_connected());
+    }
+}

@@ -1,0 +1,139 @@
+//! What operators may change.
+
+use crate::decide::{Draft, Reply};
+use crate::event::{AgentDeactivated, AgentReactivated, Return};
+use crate::ids::AgentKey;
+use crate::lost::{self, Why};
+use crate::refusal::{Refusal, RefusalKind};
+use crate::teardown;
+use crate::view;
+use api::v1::master::Call;
+use api::v1::master::call::Type;
+
+/// An operator's call that changes something.
+pub(crate) fn call(draft: &mut Draft, call: &Call) -> Result<Reply, Refusal> {
+    let absent = |what: &str| {
+        Refusal::invalid("InvalidCall", format!("Failed to validate master::Call: Expecting '{what}' to be present"))
+    };
+    let kind = call.r#type.ok_or_else(|| absent("type"))?;
+    match Type::try_from(kind).unwrap_or(Type::Unknown) {
+        Type::Teardown => {
+            let id = &call.teardown.as_ref().ok_or_else(|| absent("teardown"))?.framework_id.value;
+            let framework = draft.state.frameworks.by_id(id).map(|framework| framework.key);
+            let unknown = || Refusal::invalid("UnknownFramework", "No framework found with specified ID");
+            teardown::by_key(draft, framework.ok_or_else(unknown)?)
+        }
+        Type::MarkAgentGone => {
+            let id = &call.mark_agent_gone.as_ref().ok_or_else(|| absent("mark_agent_gone"))?.agent_id.value;
+            mark_gone(draft, id)
+        }
+        Type::DeactivateAgent => {
+            let id = &call.deactivate_agent.as_ref().ok_or_else(|| absent("deactivate_agent"))?.agent_id.value;
+            let agent = known_agent(draft, id)?;
+            if draft.state.agents.get(agent).is_some_and(|agent| !agent.deactivated) {
+                lost::return_offers(draft, agent, Return::AgentDeactivated);
+                draft.push(AgentDeactivated { agent });
+            }
+            Ok(Reply::Empty)
+        }
+        Type::ReactivateAgent => {
+            let id = &call.reactivate_agent.as_ref().ok_or_else(|| absent("reactivate_agent"))?.agent_id.value;
+            let agent = known_agent(draft, id)?;
+            if draft.state.agents.get(agent).is_some_and(|agent| !agent.deactivated) {
+                return Err(Refusal::invalid("NotDeactivated", format!("Agent {id} is not deactivated")));
+            }
+            draft.push(AgentReactivated { agent });
+            Ok(Reply::Empty)
+        }
+        other => Err(Refusal::new(
+            RefusalKind::NotImplemented,
+            "NotImplemented",
+            format!("{} is not supported by this version", other.as_str_name()),
+        )),
+    }
+}
+
+fn known_agent(draft: &Draft, id: &str) -> Result<AgentKey, Refusal> {
+    view::parse_agent_id(&draft.state, id)
+        .filter(|key| draft.state.agents.get(*key).is_some())
+        .ok_or_else(|| Refusal::invalid("UnknownAgent", "Unknown agent"))
+}
+
+/// MARK_AGENT_GONE: for good. Asking again is welcome.
+fn mark_gone(draft: &mut Draft, id: &str) -> Result<Reply, Refusal> {
+    let key = view::parse_agent_id(&draft.state, id);
+    if key.is_some_and(|key| draft.state.agents.gone.contains_key(&key)) {
+        return Ok(Reply::Empty);
+    }
+    let Some(agent) = key.filter(|key| draft.state.agents.get(*key).is_some()) else {
+        return Err(Refusal::new(RefusalKind::NotFound, "UnknownAgent", format!("Agent '{id}' not found")));
+    };
+    lost::remove(draft, agent, Why::MarkedGone);
+    Ok(Reply::Agent { agent })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::refusal::RefusalKind;
+    use crate::testing::Cluster;
+    use api::v1;
+    use api::v1::master::Call;
+    use api::v1::master::call::{self, Type};
+
+    #[test]
+    fn what_names_nothing_is_refused_as_known() {
+        let mut cluster = Cluster::new();
+        let of = |kind: Type| Call { r#type: Some(kind as i32), ..Default::default() };
+        let agent_id = v1::AgentId { value: "nosuch".into() };
+        let mut refused = |call: Call| {
+            let refusal = cluster.operator(call).unwrap_err();
+            (refusal.kind, refusal.message)
+        };
+        assert_eq!(
+            refused(Call {
+                teardown: Some(call::Teardown { framework_id: v1::FrameworkId { value: "nosuch".into() } }),
+                ..of(Type::Teardown)
+            }),
+            (RefusalKind::Invalid, "No framework found with specified ID".into())
+        );
+        assert_eq!(
+            refused(Call {
+                mark_agent_gone: Some(call::MarkAgentGone { agent_id: agent_id.clone() }),
+                ..of(Type::MarkAgentGone)
+            }),
+            (RefusalKind::NotFound, "Agent 'nosuch' not found".into())
+        );
+        assert_eq!(
+            refused(Call { deactivate_agent: Some(call::DeactivateAgent { agent_id }), ..of(Type::DeactivateAgent) }),
+            (RefusalKind::Invalid, "Unknown agent".into())
+        );
+        assert_eq!(
+            refused(of(Type::DrainAgent)),
+            (RefusalKind::NotImplemented, "DRAIN_AGENT is not supported by this version".into())
+        );
+    }
+
+    #[test]
+    fn a_deactivated_agent_is_not_offered() {
+        let mut cluster = Cluster::new();
+        cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        cluster.offer();
+        let agent_id = v1::AgentId { value: "C-S0".into() };
+        let off = Call {
+            r#type: Some(Type::DeactivateAgent as i32),
+            deactivate_agent: Some(call::DeactivateAgent { agent_id: agent_id.clone() }),
+            ..Default::default()
+        };
+        assert_eq!(cluster.operator(off).unwrap(), ["offers-returned", "agent-deactivated"]);
+        assert!(cluster.offer().is_empty());
+        let on = Call {
+            r#type: Some(Type::ReactivateAgent as i32),
+            reactivate_agent: Some(call::ReactivateAgent { agent_id }),
+            ..Default::default()
+        };
+        assert_eq!(cluster.operator(on.clone()).unwrap(), ["agent-reactivated"]);
+        assert!(cluster.operator(on).is_err());
+        assert_eq!(cluster.offer().len(), 1);
+    }
+}

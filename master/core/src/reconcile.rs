@@ -1,0 +1,162 @@
+//! The story of RECONCILE: what the masters know, said again. Nothing happens, so nothing is logged.
+
+use crate::decide::Draft;
+use crate::effect::Effect;
+use crate::ids::FrameworkKey;
+use crate::state::{AgentLiveness, Task};
+use crate::status;
+use crate::task_state::lost_or;
+use crate::view;
+use api::v1;
+use api::v1::task_status::Reason;
+use prost::Message;
+use std::sync::Arc;
+
+/// RECONCILE: the tasks named, or all.
+pub(crate) fn reconcile(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::call::Reconcile) {
+    if call.tasks.is_empty() {
+        let known: Vec<Arc<Task>> =
+            draft.state.tasks.of(framework).filter(|task| task.unreachable_ms.is_none()).cloned().collect();
+        for task in known {
+            tell_latest(draft, &task);
+        }
+    }
+    for task in &call.tasks {
+        let agent_id = task.agent_id.as_ref().map(|id| id.value.as_str());
+        explicit(draft, framework, &task.task_id.value, agent_id);
+    }
+}
+
+/// The answer for one task; the first that matches.
+pub(crate) fn explicit(draft: &mut Draft, framework: FrameworkKey, task_id: &str, agent_id: Option<&str>) {
+    let state = &draft.state;
+    let speaker = state.frameworks.get(framework).expect("the speaker is live");
+    let task = state.tasks.live.get(&(framework, task_id.into())).cloned();
+    if let Some(task) = task.as_ref().filter(|task| task.unreachable_ms.is_none()) {
+        return tell_latest(draft, &task.clone());
+    }
+    let named = agent_id.and_then(|id| view::parse_agent_id(state, id));
+    let agent = task.as_ref().map(|task| task.agent).or(named);
+    let mut unreachable_ms = task.as_ref().and_then(|task| task.unreachable_ms);
+    let (finer, message) = match agent.and_then(|agent| state.agents.get(agent)).map(|agent| &agent.liveness) {
+        Some(AgentLiveness::Unreachable { since_ms }) => {
+            unreachable_ms = unreachable_ms.or(Some(*since_ms));
+            (v1::TaskState::TaskUnreachable, "Reconciliation: Task is unreachable")
+        }
+        Some(_) => (v1::TaskState::TaskGone, "Reconciliation: Task is unknown to the agent"),
+        None if agent.is_some_and(|agent| state.agents.gone.get(&agent).is_some_and(|gone| gone.by_operator)) => {
+            (v1::TaskState::TaskGoneByOperator, "Reconciliation: Task is gone")
+        }
+        None => (v1::TaskState::TaskUnknown, "Reconciliation: Task is unknown"),
+    };
+    let declared = lost_or(finer, speaker);
+    let agent_id = agent_id.map(str::to_owned).or_else(|| task.map(|task| view::agent_id(state, task.agent)));
+    let mut answer = status::of_master(task_id, agent_id, declared, Reason::Reconciliation, message, draft.at_ms);
+    if declared == v1::TaskState::TaskUnreachable {
+        answer.unreachable_time = unreachable_ms.map(time_info);
+    }
+    draft.tell_status(framework, answer);
+}
+
+/// Milliseconds since the epoch as the wire has them.
+pub(crate) fn time_info(at_ms: u64) -> v1::TimeInfo {
+    v1::TimeInfo { nanoseconds: i64::try_from(at_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000) }
+}
+
+/// The state that the framework was told last, or the current one.
+fn tell_latest(draft: &mut Draft, task: &Task) {
+    let told = task.delivered.as_ref().map_or(task.state, |(state, _)| *state);
+    let told = v1::TaskState::try_from(told).unwrap_or(v1::TaskState::TaskStaging);
+    let agent_id = view::agent_id(&draft.state, task.agent);
+    let message = "Reconciliation: Latest task state";
+    let mut answer =
+        status::of_master(&task.task_id, Some(agent_id), told, Reason::Reconciliation, message, draft.at_ms);
+    answer.executor_id = task.executor_id.as_ref().map(|id| v1::ExecutorId { value: id.to_string() });
+    let newest = task.statuses.last().and_then(|status| v1::TaskStatus::decode(status.clone()).ok());
+    if let Some(newest) = newest {
+        answer.healthy = newest.healthy;
+        answer.check_status = newest.check_status;
+        answer.labels = newest.labels;
+        answer.container_status = newest.container_status;
+    }
+    draft.tell_status(task.framework, answer);
+}
+
+/// RECONCILE_OPERATIONS: there are no operations, so none is known.
+pub(crate) fn reconcile_operations(
+    draft: &mut Draft,
+    framework: FrameworkKey,
+    call: &v1::scheduler::call::ReconcileOperations,
+) {
+    for operation in &call.operations {
+        let state = &draft.state;
+        let agent = operation.agent_id.as_ref();
+        let key = agent.and_then(|id| view::parse_agent_id(state, &id.value));
+        let liveness = key.and_then(|key| state.agents.get(key)).map(|agent| &agent.liveness);
+        let is_gone = key.is_some_and(|key| state.agents.gone.get(&key).is_some_and(|gone| gone.by_operator));
+        let (answer, message) = match liveness {
+            Some(AgentLiveness::Unreachable { .. }) => {
+                (v1::OperationState::OperationUnreachable, "Reconciliation: Agent is unreachable")
+            }
+            Some(_) => (v1::OperationState::OperationUnknown, "Reconciliation: Operation is unknown"),
+            None if is_gone => {
+                (v1::OperationState::OperationGoneByOperator, "Reconciliation: Agent marked gone by operator")
+            }
+            None if agent.is_some() => {
+                (v1::OperationState::OperationUnknown, "Reconciliation: Both operation and agent are unknown")
+            }
+            None => (
+                v1::OperationState::OperationUnknown,
+                "Reconciliation: Operation is unknown and no 'agent_id' was provided",
+            ),
+        };
+        let status = v1::OperationStatus {
+            operation_id: Some(operation.operation_id.clone()),
+            state: answer as i32,
+            message: Some(message.to_owned()),
+            agent_id: agent.cloned(),
+            ..Default::default()
+        };
+        draft.tell(Effect::SendOperationStatus { framework, status: Box::new(status) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Cluster;
+    use api::v1;
+    use v1::TaskState::*;
+
+    fn answers(cluster: &mut Cluster, tasks: &[(&str, Option<&str>)]) -> Vec<(v1::TaskState, String)> {
+        let framework = *cluster.state.frameworks.live.keys().next().unwrap();
+        assert_eq!(cluster.reconcile(framework, tasks), [""; 0], "nothing happens");
+        cluster.statuses().iter().map(|status| (status.state(), status.message().to_owned())).collect()
+    }
+
+    fn one(cluster: &mut Cluster, task: &str, agent: Option<&str>) -> (v1::TaskState, String) {
+        answers(cluster, &[(task, agent)]).pop().unwrap()
+    }
+
+    #[test]
+    fn the_first_match_wins() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe_as_partition_aware();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        assert_eq!(one(&mut cluster, "t", None), (TaskStaging, "Reconciliation: Latest task state".into()));
+        cluster.update(&task, TaskStarting);
+        cluster.update(&task, TaskRunning);
+        assert_eq!(one(&mut cluster, "t", None).0, TaskStarting, "what the framework was told, not what the log knows");
+        assert_eq!(answers(&mut cluster, &[]).len(), 1);
+        let unknown = "Reconciliation: Task is unknown";
+        assert_eq!(one(&mut cluster, "x", Some("C-S0")), (TaskGone, format!("{unknown} to the agent")));
+        assert_eq!(one(&mut cluster, "x", Some("C-S7")), (TaskUnknown, unknown.into()));
+        assert_eq!(one(&mut cluster, "x", None), (TaskUnknown, unknown.into()));
+        cluster.agent_unreachable(agent);
+        assert_eq!(one(&mut cluster, "t", None), (TaskUnreachable, "Reconciliation: Task is unreachable".into()));
+        assert_eq!(one(&mut cluster, "x", Some("C-S0")).0, TaskUnreachable);
+        assert_eq!(answers(&mut cluster, &[]), [], "unreachable tasks are not among all");
+        cluster.mark_gone(agent);
+        assert_eq!(one(&mut cluster, "t", Some("C-S0")), (TaskGoneByOperator, "Reconciliation: Task is gone".into()));
+    }
+}

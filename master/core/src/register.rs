@@ -1,0 +1,282 @@
+//! The story of an agent's arrival: it gets an id once, and returns with its log ever after.
+
+use crate::decide::{Draft, Reply, check_holder};
+use crate::event::{AgentProfile, AgentRegistered, AgentResumed, Fate, Return};
+use crate::ids::{AgentKey, Connection};
+use crate::lost::{self, Why, declare};
+use crate::refusal::{Refusal, RefusalKind};
+use crate::resources;
+use crate::state::{Agent, Task};
+use crate::status;
+use crate::task_state::lost_or;
+use crate::view;
+use api::internal;
+use api::resources::Resources;
+use api::v1;
+use api::v1::TaskState;
+use api::v1::task_status::Reason;
+use prost::Message;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+fn stop(name: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::StopAgent, name, message)
+}
+
+fn anew(name: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::RegisterAnew, name, message)
+}
+
+/// An agent without an id. The same token gets the same id, however often it is sent.
+pub(crate) fn register(
+    draft: &mut Draft,
+    connection: Connection,
+    register: &internal::Register,
+) -> Result<Reply, Refusal> {
+    check_holder(&draft.state, connection)?;
+    let token = <[u8; 16]>::try_from(register.token.as_ref())
+        .map(u128::from_be_bytes)
+        .map_err(|_| stop("InvalidToken", "The agent's token must have 16 bytes"))?;
+    let profile = |key: AgentKey, draft: &Draft| {
+        let (info, version) = (&register.agent_info, &register.version);
+        profile(draft, key, info, version, &register.capabilities, &register.address)
+    };
+    let known = draft.state.agents.by_token.get(&token).and_then(|key| draft.state.agents.get(*key));
+    if let Some(agent) = known {
+        let agent = agent.key;
+        let profile = profile(agent, draft)?;
+        let known = draft.state.agents.get(agent).expect("just found");
+        if known.orders_acknowledged == 0 && known.messages_received == 0 {
+            // It did not hear of its id.
+            return Ok(resumed(draft, agent, profile, connection, 0));
+        }
+        // It knew its id, and no longer does: its log is not what it was.
+        lost::remove(draft, agent, Why::LogLost);
+    }
+    let agent = AgentKey(draft.state.agents.next);
+    let profile = profile(agent, draft)?;
+    // Two processes cannot listen on one address: whoever was there before is over.
+    let replaced: Vec<AgentKey> = draft
+        .state
+        .agents
+        .at(&profile.address)
+        .filter(|key| draft.state.agents.get(*key).is_some_and(|agent| agent.connection().is_none()))
+        .collect();
+    for key in replaced {
+        lost::remove(draft, key, Why::Replaced);
+    }
+    draft.push(AgentRegistered { agent, token, profile, connection });
+    Ok(Reply::Agent { agent })
+}
+
+/// An agent that has an id and its log.
+pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &internal::Resume) -> Result<Reply, Refusal> {
+    check_holder(&draft.state, connection)?;
+    let state = &draft.state;
+    if *resume.cluster_id != *state.cluster_id {
+        return Err(stop(
+            "OtherCluster",
+            format!("The agent belongs to cluster {}, this is cluster {}", resume.cluster_id, state.cluster_id),
+        ));
+    }
+    let id = &resume.agent_id.value;
+    let key = view::parse_agent_id(state, id);
+    if let Some(gone) = key.and_then(|key| state.agents.gone.get(&key)) {
+        let message = format!("Agent {id} cannot return: {}", gone.reason);
+        return Err(if gone.by_operator { stop("AgentGone", message) } else { anew("AgentGone", message) });
+    }
+    let Some(agent) = key.and_then(|key| state.agents.get(key)) else {
+        return Err(anew("UnknownAgent", format!("Agent {id} is not known here")));
+    };
+    let key = agent.key;
+    let is_behind = resume.orders_up_to < agent.orders_acknowledged || resume.messages_up_to < agent.messages_received;
+    if is_behind || resume.orders_up_to >= agent.next_order {
+        lost::remove(draft, key, Why::LogLost);
+        let message = format!("Agent {id} has lost part of its log");
+        return Ok(Reply::Refused(anew("LogLost", message)));
+    }
+    let profile = profile(draft, key, &resume.agent_info, &resume.version, &resume.capabilities, &resume.address)?;
+    let away: Vec<Arc<Task>> =
+        draft.state.tasks.on(key).filter(|task| task.unreachable_ms.is_some()).cloned().collect();
+    let mut needed = resources::unallocated(&draft.state.agents.get(key).expect("just found").used);
+    away.iter().for_each(|task| resources::add(&mut needed, &resources::unallocated(&task.resources)));
+    if !resources::contains(&profile.total, &needed) {
+        let total = &profile.total;
+        return Err(stop("TooSmall", format!("The agent's resources {total} do not contain what is in use: {needed}")));
+    }
+    let has_more_to_say =
+        resume.messages_up_to > draft.state.agents.get(key).map_or(0, |agent| agent.messages_received);
+    let reply = resumed(draft, key, profile, connection, resume.orders_up_to);
+    settle(draft, key, resume, has_more_to_say);
+    Ok(reply)
+}
+
+fn resumed(
+    draft: &mut Draft,
+    key: AgentKey,
+    profile: AgentProfile,
+    connection: Connection,
+    orders_up_to: u64,
+) -> Reply {
+    let agent = draft.state.agents.get(key).expect("a resuming agent is registered");
+    let is_other = !is_same(agent, &profile);
+    let replaced = agent.connection().map(|connection| connection.id);
+    let was_unreachable = agent.is_unreachable();
+    if is_other {
+        lost::return_offers(draft, key, Return::AgentChanged);
+    }
+    draft.push(AgentResumed {
+        agent: key,
+        profile: is_other.then_some(profile),
+        connection,
+        orders_up_to,
+        replaced,
+        was_unreachable,
+    });
+    Reply::Agent { agent: key }
+}
+
+fn is_same(agent: &Agent, profile: &AgentProfile) -> bool {
+    agent.info == profile.info
+        && agent.address == profile.address
+        && agent.version == profile.version
+        && agent.capabilities.iter().eq(&profile.capabilities)
+}
+
+/// What the agent has and what State says of its tasks are brought together.
+fn settle(draft: &mut Draft, key: AgentKey, resume: &internal::Resume, has_more_to_say: bool) {
+    let alive: BTreeSet<(&str, &str)> =
+        resume.tasks.iter().map(|task| (task.framework_id.value.as_str(), task.task_id.value.as_str())).collect();
+    let tasks: Vec<Arc<Task>> = draft.state.tasks.on(key).cloned().collect();
+    for task in tasks {
+        let is_away = task.unreachable_ms.is_some();
+        if task.is_terminal() && !is_away {
+            continue;
+        }
+        let framework = draft.state.frameworks.get(task.framework).expect("a live task's framework is live");
+        let was_handed_over = task.launch_order <= resume.orders_up_to;
+        // Its end may be among what the agent has yet to say.
+        let is_there = alive.contains(&(&framework.id, &task.task_id)) || !was_handed_over || has_more_to_say;
+        let agent_id = Some(view::agent_id(&draft.state, key));
+        if !is_there {
+            let state = lost_or(TaskState::TaskDropped, framework);
+            let message = "Reconciliation: Task is unknown to the agent";
+            let status =
+                status::of_master(&task.task_id, agent_id, state, Reason::Reconciliation, message, draft.at_ms);
+            declare(draft, &task, state as i32, status, Fate::Completed);
+        } else if is_away {
+            let state = task.state_before.and_then(|state| TaskState::try_from(state).ok());
+            let state = state.unwrap_or(TaskState::TaskRunning);
+            let (reason, message) = (Reason::AgentReregistered, "Unreachable agent re-registered");
+            let status = status::of_master(&task.task_id, agent_id, state, reason, message, draft.at_ms);
+            declare(draft, &task, state as i32, status, Fate::Back);
+        }
+    }
+}
+
+/// What the agent says of itself, or why it cannot be.
+fn profile(
+    draft: &Draft,
+    key: AgentKey,
+    info: &v1::AgentInfo,
+    version: &str,
+    capabilities: &[String],
+    address: &str,
+) -> Result<AgentProfile, Refusal> {
+    let total = Resources::from_v1(&info.resources)
+        .map_err(|why| stop("InvalidResources", format!("The agent's resources are invalid: {why}")))?;
+    let id = Some(v1::AgentId { value: view::agent_id(&draft.state, key) });
+    Ok(AgentProfile {
+        info: v1::AgentInfo { id, ..info.clone() }.encode_to_vec().into(),
+        hostname: info.hostname.as_str().into(),
+        address: address.into(),
+        version: version.into(),
+        capabilities: capabilities.iter().map(|name| name.as_str().into()).collect(),
+        total: resources::unallocated(&total),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::decide::Reply;
+    use crate::refusal::RefusalKind;
+    use crate::testing::Cluster;
+    use api::v1::TaskState::*;
+
+    #[test]
+    fn a_token_is_one_id() {
+        let mut cluster = Cluster::new();
+        let first = cluster.agent_with_token(7, "cpus:4;mem:100");
+        let again = cluster.agent_with_token(7, "cpus:4;mem:100");
+        assert_eq!(first, again);
+        assert_ne!(cluster.agent_with_token(8, "cpus:4;mem:100"), first);
+    }
+
+    #[test]
+    fn an_agent_behind_what_it_acknowledged_begins_anew() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.acknowledge_orders(agent, 1);
+        cluster.agent_disconnected(agent);
+        let resume = |resume: &mut api::internal::Resume| resume.orders_up_to = 0;
+        assert_eq!(cluster.resume_with(agent, resume).unwrap(), ["task-declared", "agent-removed"]);
+        let Reply::Refused(refusal) = &cluster.reply else { panic!("{:?}", cluster.reply) };
+        assert_eq!(refusal.kind, RefusalKind::RegisterAnew);
+        assert!(cluster.state.tasks.get(&task).is_none());
+        assert_eq!(cluster.statuses().pop().unwrap().state(), TaskLost);
+    }
+
+    #[test]
+    fn who_may_not_return() {
+        let mut cluster = Cluster::new();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let other = cluster.resume_with(agent, |resume| resume.cluster_id = "D".into()).unwrap_err();
+        assert_eq!(other.kind, RefusalKind::StopAgent);
+        assert_eq!(other.message, "The agent belongs to cluster D, this is cluster C");
+        let unknown = cluster.resume_with(agent, |resume| resume.agent_id.value = "C-S99".into()).unwrap_err();
+        assert_eq!(unknown.kind, RefusalKind::RegisterAnew);
+    }
+
+    #[test]
+    fn a_task_that_was_handed_over_and_is_not_there_is_dropped() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let lost = cluster.launch(framework, "lost", "cpus:1;mem:10");
+        cluster.acknowledge_orders(agent, 1);
+        let waiting = cluster.launch(framework, "waiting", "cpus:1;mem:10");
+        cluster.agent_disconnected(agent);
+        assert_eq!(cluster.resume(agent, &[]).unwrap(), ["agent-resumed", "task-declared"]);
+        assert!(cluster.state.tasks.get(&lost).is_none());
+        assert!(cluster.state.tasks.get(&waiting).is_some(), "its order waits in the outbox");
+    }
+
+    #[test]
+    fn a_new_agent_at_the_same_address_replaces_one_that_is_away() {
+        let mut cluster = Cluster::new();
+        let first = cluster.agent_at("host:1", "cpus:1;mem:100");
+        let second = cluster.agent_at("host:1", "cpus:1;mem:100");
+        assert!(cluster.state.agents.get(first).is_some(), "not while it is connected");
+        cluster.agent_disconnected(first);
+        cluster.agent_at("host:1", "cpus:1;mem:100");
+        assert!(cluster.state.agents.get(first).is_none());
+        assert!(cluster.state.agents.get(second).is_some());
+    }
+
+    #[test]
+    fn an_agent_returns_with_other_resources() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:3;mem:10");
+        let with = |text: &str| {
+            let resources = crate::testing::task_info("", text).resources;
+            move |resume: &mut api::internal::Resume| resume.agent_info.resources = resources
+        };
+        assert!(cluster.resume_with(agent, with("cpus:2;mem:100")).is_err());
+        cluster.resume_with(agent, with("cpus:8;mem:100")).unwrap();
+        assert_eq!(cluster.state.agents.get(agent).unwrap().total.scalar_milli("cpus"), 8000);
+    }
+}

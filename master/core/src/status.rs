@@ -1,0 +1,57 @@
+//! Statuses that the masters make themselves: no uuid, neither acknowledged nor sent again.
+
+use crate::decide::Draft;
+use crate::effect::Effect;
+use crate::ids::FrameworkKey;
+use api::v1;
+use api::v1::task_status::{Reason, Source};
+
+/// A status from the masters.
+pub(crate) fn of_master(
+    task_id: &str,
+    agent_id: Option<String>,
+    state: v1::TaskState,
+    reason: Reason,
+    message: impl Into<String>,
+    at_ms: u64,
+) -> v1::TaskStatus {
+    v1::TaskStatus {
+        task_id: v1::TaskId { value: task_id.to_owned() },
+        state: state as i32,
+        message: Some(message.into()),
+        source: Some(Source::Master as i32),
+        reason: Some(reason as i32),
+        agent_id: agent_id.map(|value| v1::AgentId { value }),
+        timestamp: Some(seconds(at_ms)),
+        ..Default::default()
+    }
+}
+
+/// Milliseconds as the wire's seconds.
+pub(crate) fn seconds(at_ms: u64) -> f64 {
+    at_ms as f64 / 1000.0
+}
+
+impl Draft {
+    /// Tells a framework a status that may be lost.
+    pub(crate) fn tell_status(&mut self, framework: FrameworkKey, status: v1::TaskStatus) {
+        self.tell(Effect::SendStatus { framework, status: Box::new(status) });
+    }
+
+    /// Tells a framework that its operation cannot be, if it gave it an id: without one nobody could tell which.
+    pub(crate) fn tell_operation_error(
+        &mut self,
+        framework: FrameworkKey,
+        operation: &v1::offer::Operation,
+        message: impl Into<String>,
+    ) {
+        let Some(id) = operation.id.clone() else { return };
+        let status = v1::OperationStatus {
+            operation_id: Some(id),
+            state: v1::OperationState::OperationError as i32,
+            message: Some(message.into()),
+            ..Default::default()
+        };
+        self.tell(Effect::SendOperationStatus { framework, status: Box::new(status) });
+    }
+}

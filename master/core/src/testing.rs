@@ -1,0 +1,468 @@
+//! A cluster for stories: commands in, the names of events out. After each command the events are folded, from their
+//! bytes, and the invariants are checked.
+
+use crate::allocator::{self, Options, Plan};
+use crate::command::{Caller, Command};
+use crate::decide::{Reply, decide};
+use crate::effect::Effect;
+use crate::event::Event;
+use crate::fold::fold;
+use crate::ids::*;
+use crate::invariants;
+use crate::react::react;
+use crate::refusal::Refusal;
+use crate::state::{Framework, State};
+use crate::view;
+use api::internal::{self, from_agent::Message};
+use api::resources::Format;
+use api::v1;
+use api::v1::scheduler::call::Type;
+use api::v1::scheduler::{Call, call};
+
+pub(crate) struct Cluster {
+    pub(crate) state: State,
+    pub(crate) at_ms: u64,
+    pub(crate) options: Options,
+    /// Of the last command.
+    pub(crate) events: Vec<Event>,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) reply: Reply,
+    connections: u128,
+}
+
+type Names = Vec<&'static str>;
+
+pub(crate) fn master(node: u64, life: u128) -> Incarnation {
+    Incarnation { node: NodeId(node), id: IncarnationId(life) }
+}
+
+/// A command task on agent C-S0.
+pub(crate) fn task_info(id: &str, resources: &str) -> v1::TaskInfo {
+    let resources = api::resources::parse(resources, "*").unwrap().resources;
+    v1::TaskInfo {
+        name: id.into(),
+        task_id: v1::TaskId { value: id.into() },
+        agent_id: v1::AgentId { value: "C-S0".into() },
+        resources: resources.to_v1(Format::PreRefinement),
+        command: Some(v1::CommandInfo { value: Some("true".into()), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn operation(tasks: Vec<v1::TaskInfo>) -> v1::offer::Operation {
+    v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::Launch as i32),
+        launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+        ..Default::default()
+    }
+}
+
+impl Cluster {
+    pub(crate) fn empty() -> Cluster {
+        Cluster {
+            state: State::default(),
+            at_ms: 1_000_000,
+            options: Options::default(),
+            events: Vec::new(),
+            effects: Vec::new(),
+            reply: Reply::Empty,
+            connections: 0,
+        }
+    }
+
+    /// Cluster `C` with one master.
+    pub(crate) fn new() -> Cluster {
+        let mut cluster = Cluster::empty();
+        cluster.lead(1, 1, "C");
+        cluster.start_master(master(1, 1));
+        cluster
+    }
+
+    pub(crate) fn run(&mut self, command: Command, caller: &Caller) -> Result<Names, Refusal> {
+        (self.events, self.effects) = (Vec::new(), Vec::new());
+        let before = self.state.clone();
+        let decision = decide(&self.state, &command, caller, self.at_ms);
+        assert_eq!(self.state, before, "a decision changes nothing");
+        let decision = decision?;
+        for event in &decision.events {
+            let (number, version, payload) = event.encode();
+            assert_eq!(Event::decode(number, version, &payload).as_ref(), Ok(event));
+            assert!(event.to_string().starts_with(event.name()));
+            fold(&mut self.state, event, self.at_ms);
+        }
+        self.effects = decision.events.iter().flat_map(|event| react(&self.state, event)).collect();
+        self.effects.extend(decision.effects);
+        let violations: Vec<String> = invariants::check(&self.state).iter().map(ToString::to_string).collect();
+        assert_eq!(violations, [""; 0], "after {command:?}");
+        let names = decision.events.iter().map(Event::name).collect();
+        (self.events, self.reply) = (decision.events, decision.reply);
+        Ok(names)
+    }
+
+    fn done(&mut self, command: Command) -> Names {
+        self.run(command, &Caller::default()).unwrap()
+    }
+
+    fn connection(&mut self) -> Connection {
+        self.connections += 1;
+        let at = self.state.masters.values().find(|master| master.alive).map(|master| master.incarnation);
+        Connection { at: at.unwrap_or(master(1, 1)), id: ConnectionId(self.connections) }
+    }
+
+    pub(crate) fn lead(&mut self, node: u64, term: u64, cluster_id: &str) -> Names {
+        let leader = master(node, 1);
+        self.done(Command::BecomeLeader { leader, term, cluster_id: cluster_id.into(), version: "0.1.0".into() })
+    }
+
+    pub(crate) fn start_master(&mut self, master: Incarnation) -> Names {
+        self.done(Command::StartMaster { master, address: "127.0.0.1:5050".into(), version: "0.1.0".into() })
+    }
+
+    pub(crate) fn lose_master(&mut self, node: u64) -> Names {
+        self.done(Command::LoseMaster { master: master(node, 1) })
+    }
+
+    pub(crate) fn deadline_passed(&mut self) -> Names {
+        self.done(Command::DeadlinePassed)
+    }
+
+    pub(crate) fn operator(&mut self, call: v1::master::Call) -> Result<Names, Refusal> {
+        self.run(Command::OperatorCall { call }, &Caller::default())
+    }
+
+    // Frameworks
+
+    pub(crate) fn try_subscribe(
+        &mut self,
+        change: impl Fn(&mut v1::FrameworkInfo),
+        suppressed: &[&str],
+    ) -> Result<FrameworkKey, Refusal> {
+        let mut info = framework_info();
+        change(&mut info);
+        let framework_id = info.id.as_ref().map(|id| id.value.clone());
+        let suppressed_roles = suppressed.iter().map(ToString::to_string).collect();
+        let subscribe = call::Subscribe { framework_info: info, suppressed_roles, offer_constraints: None };
+        let connection = self.connection();
+        self.run(Command::Subscribe { connection, subscribe, framework_id }, &Caller::default())?;
+        match self.reply {
+            Reply::Framework { framework } => Ok(framework),
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn subscribe_with(&mut self, change: impl Fn(&mut v1::FrameworkInfo)) -> FrameworkKey {
+        self.try_subscribe(change, &[]).unwrap()
+    }
+
+    /// A framework of role `web`.
+    pub(crate) fn subscribe(&mut self) -> FrameworkKey {
+        self.subscribe_with(|_| {})
+    }
+
+    pub(crate) fn subscribe_as_partition_aware(&mut self) -> FrameworkKey {
+        self.subscribe_with(|info| {
+            info.capabilities.push(capability(v1::framework_info::capability::Type::PartitionAware))
+        })
+    }
+
+    pub(crate) fn resubscribe(
+        &mut self,
+        framework: FrameworkKey,
+        change: impl Fn(&mut v1::FrameworkInfo),
+    ) -> Result<Names, Refusal> {
+        let id = v1::FrameworkId { value: view::framework_id(&self.state, framework) };
+        self.try_subscribe(
+            |info| {
+                info.id = Some(id.clone());
+                change(info);
+            },
+            &[],
+        )?;
+        Ok(self.events.iter().map(Event::name).collect())
+    }
+
+    pub(crate) fn framework(&self, key: FrameworkKey) -> &Framework {
+        self.state.frameworks.get(key).unwrap()
+    }
+
+    pub(crate) fn stream_id(&self, key: FrameworkKey) -> String {
+        self.framework(key).stream.as_ref().unwrap().connection.id.to_string()
+    }
+
+    pub(crate) fn disconnect(&mut self, key: FrameworkKey) -> Names {
+        let connection = self.framework(key).stream.as_ref().unwrap().connection;
+        self.disconnect_stream(key, connection)
+    }
+
+    pub(crate) fn disconnect_stream(&mut self, key: FrameworkKey, connection: Connection) -> Names {
+        let framework_id = view::framework_id(&self.state, key);
+        self.done(Command::FrameworkDisconnected { framework_id, connection })
+    }
+
+    pub(crate) fn call_of(&self, framework: FrameworkKey, kind: Type) -> Call {
+        let value = view::framework_id(&self.state, framework);
+        Call { framework_id: Some(v1::FrameworkId { value }), r#type: Some(kind as i32), ..Default::default() }
+    }
+
+    pub(crate) fn try_call(&mut self, call: &Call, stream: Option<&str>, caller: &Caller) -> Result<Names, Refusal> {
+        self.run(Command::FrameworkCall { stream_id: stream.map(str::to_owned), call: call.clone() }, caller)
+    }
+
+    fn call(&mut self, framework: FrameworkKey, call: Call) -> Names {
+        let stream = self.stream_id(framework);
+        self.try_call(&call, Some(&stream), &Caller::default()).unwrap()
+    }
+
+    pub(crate) fn accept(
+        &mut self,
+        framework: FrameworkKey,
+        offers: &[OfferKey],
+        operations: Vec<v1::offer::Operation>,
+    ) -> Names {
+        let accept = call::Accept { offer_ids: self.offer_ids(offers), operations, filters: None };
+        self.call(framework, Call { accept: Some(accept), ..self.call_of(framework, Type::Accept) })
+    }
+
+    pub(crate) fn decline(&mut self, framework: FrameworkKey, offers: &[OfferKey], seconds: Option<f64>) -> Names {
+        let filters = seconds.map(|seconds| v1::Filters { refuse_seconds: Some(seconds) });
+        let decline = call::Decline { offer_ids: self.offer_ids(offers), filters };
+        self.call(framework, Call { decline: Some(decline), ..self.call_of(framework, Type::Decline) })
+    }
+
+    fn offer_ids(&self, offers: &[OfferKey]) -> Vec<v1::OfferId> {
+        offers.iter().map(|key| v1::OfferId { value: view::offer_id(&self.state, *key) }).collect()
+    }
+
+    pub(crate) fn suppress(&mut self, framework: FrameworkKey, roles: &[&str]) -> Names {
+        let suppress = call::Suppress { roles: roles.iter().map(ToString::to_string).collect() };
+        self.call(framework, Call { suppress: Some(suppress), ..self.call_of(framework, Type::Suppress) })
+    }
+
+    pub(crate) fn revive(&mut self, framework: FrameworkKey, roles: &[&str]) -> Names {
+        let revive = call::Revive { roles: roles.iter().map(ToString::to_string).collect() };
+        self.call(framework, Call { revive: Some(revive), ..self.call_of(framework, Type::Revive) })
+    }
+
+    pub(crate) fn kill(&mut self, framework: FrameworkKey, task: &str) -> Names {
+        let kill = call::Kill { task_id: v1::TaskId { value: task.into() }, ..Default::default() };
+        self.call(framework, Call { kill: Some(kill), ..self.call_of(framework, Type::Kill) })
+    }
+
+    pub(crate) fn reconcile(&mut self, framework: FrameworkKey, tasks: &[(&str, Option<&str>)]) -> Names {
+        let tasks = tasks.iter().map(|(task, agent)| call::reconcile::Task {
+            task_id: v1::TaskId { value: task.to_string() },
+            agent_id: agent.map(|value| v1::AgentId { value: value.into() }),
+        });
+        let reconcile = call::Reconcile { tasks: tasks.collect() };
+        self.call(framework, Call { reconcile: Some(reconcile), ..self.call_of(framework, Type::Reconcile) })
+    }
+
+    pub(crate) fn teardown(&mut self, framework: FrameworkKey) -> Names {
+        self.call(framework, self.call_of(framework, Type::Teardown))
+    }
+
+    pub(crate) fn update_framework(
+        &mut self,
+        framework: FrameworkKey,
+        change: impl Fn(&mut v1::FrameworkInfo),
+    ) -> Result<Names, Refusal> {
+        let call = self.call_of(framework, Type::UpdateFramework);
+        let mut info = v1::FrameworkInfo { id: call.framework_id.clone(), ..framework_info() };
+        change(&mut info);
+        let update = call::UpdateFramework { framework_info: info, ..Default::default() };
+        let stream = self.stream_id(framework);
+        self.try_call(&Call { update_framework: Some(update), ..call }, Some(&stream), &Caller::default())
+    }
+
+    // Agents
+
+    pub(crate) fn agent(&mut self, resources: &str) -> AgentKey {
+        let number = self.state.agents.next;
+        self.register(u128::from(number) + 1, &format!("10.0.{}.{}:5051", number / 250, number % 250), resources)
+    }
+
+    pub(crate) fn agent_at(&mut self, address: &str, resources: &str) -> AgentKey {
+        self.register(u128::from(self.state.agents.next) + 1, address, resources)
+    }
+
+    pub(crate) fn agent_with_token(&mut self, token: u128, resources: &str) -> AgentKey {
+        self.register(token, &format!("10.1.0.{token}:5051"), resources)
+    }
+
+    fn register(&mut self, token: u128, address: &str, resources: &str) -> AgentKey {
+        let register = internal::Register {
+            token: token.to_be_bytes().to_vec().into(),
+            agent_info: v1::AgentInfo {
+                hostname: "host".into(),
+                resources: api::resources::parse(resources, "*").unwrap().resources.to_v1(Format::PostRefinement),
+                ..Default::default()
+            },
+            version: "0.1.0".into(),
+            capabilities: vec!["MULTI_ROLE".into()],
+            address: address.into(),
+        };
+        let connection = self.connection();
+        self.done(Command::RegisterAgent { connection, register });
+        match self.reply {
+            Reply::Agent { agent } => agent,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn agent_disconnected(&mut self, agent: AgentKey) -> Names {
+        let connection = self.state.agents.get(agent).unwrap().connection().unwrap();
+        let agent_id = view::agent_id(&self.state, agent);
+        self.done(Command::AgentDisconnected { agent_id, connection })
+    }
+
+    pub(crate) fn agent_unreachable(&mut self, agent: AgentKey) -> Names {
+        self.agent_disconnected(agent);
+        self.at_ms = self.state.next_deadline().unwrap();
+        self.deadline_passed()
+    }
+
+    pub(crate) fn mark_gone(&mut self, agent: AgentKey) -> Names {
+        let agent_id = v1::AgentId { value: view::agent_id(&self.state, agent) };
+        self.operator(v1::master::Call {
+            r#type: Some(v1::master::call::Type::MarkAgentGone as i32),
+            mark_agent_gone: Some(v1::master::call::MarkAgentGone { agent_id }),
+            ..Default::default()
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn resume(&mut self, agent: AgentKey, tasks: &[&str]) -> Result<Names, Refusal> {
+        let framework_id = self.state.frameworks.live.values().next().map(|framework| framework.id.to_string());
+        let live = tasks.iter().map(|task| internal::LiveTask {
+            framework_id: v1::FrameworkId { value: framework_id.clone().unwrap() },
+            task_id: v1::TaskId { value: task.to_string() },
+        });
+        let live: Vec<_> = live.collect();
+        self.resume_with(agent, |resume| resume.tasks = live.clone())
+    }
+
+    pub(crate) fn resume_with(
+        &mut self,
+        key: AgentKey,
+        change: impl FnOnce(&mut internal::Resume),
+    ) -> Result<Names, Refusal> {
+        let agent_id = v1::AgentId { value: view::agent_id(&self.state, key) };
+        let mut resume = internal::Resume {
+            agent_id,
+            cluster_id: self.state.cluster_id.to_string(),
+            version: "0.1.0".into(),
+            ..Default::default()
+        };
+        if let Some(agent) = self.state.agents.get(key) {
+            resume.orders_up_to = agent.orders_acknowledged;
+            resume.messages_up_to = agent.messages_received;
+            resume.agent_info = prost::Message::decode(agent.info.clone()).unwrap();
+            resume.capabilities = agent.capabilities.iter().map(ToString::to_string).collect();
+            resume.address = agent.address.to_string();
+        }
+        change(&mut resume);
+        let connection = self.connection();
+        self.run(Command::ResumeAgent { connection, resume }, &Caller::default())
+    }
+
+    pub(crate) fn agent_says(&mut self, agent: AgentKey, messages: Vec<internal::FromAgent>) -> Result<Names, Refusal> {
+        let connection = self.state.agents.get(agent).and_then(|agent| agent.connection());
+        let connection = connection.unwrap_or_else(|| self.connection());
+        let agent_id = view::agent_id(&self.state, agent);
+        self.run(Command::AgentMessages { agent_id, connection, messages }, &Caller::default())
+    }
+
+    pub(crate) fn acknowledge_orders(&mut self, agent: AgentKey, up_to: u64) -> Names {
+        let message = Message::OrdersAcknowledged(internal::OrdersAcknowledged { up_to });
+        self.agent_says(agent, vec![internal::FromAgent { seq: None, message: Some(message) }]).unwrap()
+    }
+
+    /// The next message of the task's agent.
+    pub(crate) fn status_update(&mut self, task: &TaskKey, state: v1::TaskState) -> internal::FromAgent {
+        let known = self.state.tasks.get(task).unwrap();
+        let seq = self.state.agents.get(known.agent).unwrap().messages_received + 1;
+        let status = v1::TaskStatus {
+            task_id: v1::TaskId { value: task.1.to_string() },
+            state: state as i32,
+            uuid: Some(u128::from(seq).to_be_bytes().to_vec().into()),
+            ..Default::default()
+        };
+        let framework_id = v1::FrameworkId { value: view::framework_id(&self.state, task.0) };
+        let message = Message::StatusUpdate(internal::StatusUpdate { framework_id, status });
+        internal::FromAgent { seq: Some(seq), message: Some(message) }
+    }
+
+    pub(crate) fn update(&mut self, task: &TaskKey, state: v1::TaskState) -> Names {
+        let agent = self.state.tasks.get(task).unwrap().agent;
+        let message = self.status_update(task, state);
+        self.agent_says(agent, vec![message]).unwrap()
+    }
+
+    /// The framework acknowledges what it was sent last; a made-up update, if there is none.
+    pub(crate) fn acknowledge(&mut self, task: &TaskKey) -> Names {
+        let head = self.state.tasks.get(task).and_then(|task| task.updates.front().cloned());
+        let uuid = head.map_or_else(|| vec![0; 16].into(), |head| head.uuid.clone());
+        let acknowledge =
+            call::Acknowledge { uuid, task_id: v1::TaskId { value: task.1.to_string() }, ..Default::default() };
+        self.call(task.0, Call { acknowledge: Some(acknowledge), ..self.call_of(task.0, Type::Acknowledge) })
+    }
+
+    // Offers and tasks
+
+    /// A plan of the allocator, and the offers made of it.
+    pub(crate) fn offer(&mut self) -> Vec<OfferKey> {
+        let plan = allocator::plan(&self.state, self.at_ms, &self.options);
+        self.make_offers(plan)
+    }
+
+    pub(crate) fn make_offers(&mut self, plan: Plan) -> Vec<OfferKey> {
+        let first = self.state.offers.next;
+        self.done(Command::MakeOffers { plan });
+        (first..self.state.offers.next).map(OfferKey).collect()
+    }
+
+    /// A task on agent C-S0 from a fresh offer. What is left is offered again at once.
+    pub(crate) fn launch(&mut self, framework: FrameworkKey, id: &str, resources: &str) -> TaskKey {
+        self.offer();
+        let offers: Vec<OfferKey> = self.state.offers.to(framework).collect();
+        let filters = Some(v1::Filters { refuse_seconds: Some(0.0) });
+        let operations = vec![operation(vec![task_info(id, resources)])];
+        let accept = call::Accept { offer_ids: self.offer_ids(&offers), operations, filters };
+        let names = self.call(framework, Call { accept: Some(accept), ..self.call_of(framework, Type::Accept) });
+        assert_eq!(names, ["offers-accepted", "task-launched"], "{:?}", self.effects);
+        (framework, id.into())
+    }
+
+    // What was said
+
+    pub(crate) fn statuses(&self) -> Vec<v1::TaskStatus> {
+        let statuses = self.effects.iter().filter_map(|effect| match effect {
+            Effect::SendStatus { status, .. } => Some(v1::TaskStatus::clone(status)),
+            _ => None,
+        });
+        statuses.collect()
+    }
+
+    pub(crate) fn waiting(&self, task: &TaskKey) -> bool {
+        let waiting = Effect::UpdateWaiting { framework: task.0, task_id: task.1.clone() };
+        self.effects.contains(&waiting)
+    }
+
+    pub(crate) fn effects_text(&self) -> String {
+        format!("{:?}", self.effects)
+    }
+}
+
+fn framework_info() -> v1::FrameworkInfo {
+    v1::FrameworkInfo {
+        user: "root".into(),
+        name: "test".into(),
+        roles: vec!["web".into()],
+        capabilities: vec![capability(v1::framework_info::capability::Type::MultiRole)],
+        ..Default::default()
+    }
+}
+
+fn capability(kind: v1::framework_info::capability::Type) -> v1::framework_info::Capability {
+    v1::framework_info::Capability { r#type: Some(kind as i32) }
+}

@@ -1,0 +1,175 @@
+//! The story of updates: an agent says what became of a task, the framework is told until it acknowledges.
+
+use crate::decide::{Draft, Reply};
+use crate::effect::Effect;
+use crate::event::{AgentMessagesReceived, ExecutorExited, OrdersAcknowledged, TaskUpdated, UpdateAcknowledged};
+use crate::ids::{AgentKey, Connection, FrameworkKey};
+use crate::lost;
+use crate::refusal::{Refusal, RefusalKind};
+use crate::view;
+use api::internal;
+use api::internal::from_agent::Message;
+use api::v1;
+use prost::Message as _;
+
+/// Messages of an agent, in the order of their numbers. One that the log has is dropped the second time.
+pub(crate) fn messages(
+    draft: &mut Draft,
+    agent_id: &str,
+    connection: Connection,
+    messages: &[internal::FromAgent],
+) -> Result<Reply, Refusal> {
+    let stale = |name, message: &str| Err(Refusal::new(RefusalKind::StaleConnection, name, message));
+    let agent = view::parse_agent_id(&draft.state, agent_id);
+    let current = agent.and_then(|key| draft.state.agents.get(key)).and_then(|agent| agent.connection());
+    let (Some(agent), true) = (agent, current.is_some_and(|current| current.id == connection.id)) else {
+        return stale("StaleConnection", "This is no longer the agent's connection");
+    };
+    let mut received = draft.state.agents.get(agent).map_or(0, |agent| agent.messages_received);
+    let mut is_again = false;
+    for message in messages {
+        if message.seq() > 0 {
+            if message.seq() <= received {
+                is_again = true;
+                continue;
+            }
+            if message.seq() != received + 1 {
+                return stale("MissingMessages", "A message of the agent is missing before this one");
+            }
+            received = message.seq();
+        }
+        if let Some(body) = &message.message {
+            one(draft, agent, message.seq(), body);
+        }
+        // A clean stop is the last word.
+        if draft.state.agents.get(agent).is_none() {
+            return Ok(Reply::Agent { agent });
+        }
+    }
+    let logged = draft.state.agents.get(agent).map_or(received, |agent| agent.messages_received);
+    if received > logged {
+        draft.push(AgentMessagesReceived { agent, up_to: received });
+    } else if is_again {
+        // It did not hear of our first answer.
+        draft.tell(Effect::SendReceived { agent, up_to: logged });
+    }
+    Ok(Reply::Agent { agent })
+}
+
+fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
+    match message {
+        Message::StatusUpdate(update) => status_update(draft, agent, seq, update),
+        Message::OrdersAcknowledged(acknowledged) => {
+            let known = draft.state.agents.get(agent).expect("the speaker is registered");
+            let up_to = acknowledged.up_to.min(known.next_order - 1);
+            if up_to > known.orders_acknowledged {
+                draft.push(OrdersAcknowledged { agent, up_to });
+            }
+        }
+        Message::ExecutorExited(exited) => {
+            let framework = draft.state.frameworks.by_id(&exited.framework_id.value).map(|framework| framework.key);
+            let Some(framework) = framework else { return };
+            let executor_id = exited.executor_id.value.as_str().into();
+            let known = draft.state.agents.get(agent).expect("the speaker is registered");
+            if known.executors.contains_key(&(framework, executor_id)) {
+                let executor_id = exited.executor_id.value.as_str().into();
+                draft.push(ExecutorExited { agent, framework, executor_id, status: exited.status });
+            }
+        }
+        Message::ExecutorMessage(message) => {
+            let framework = draft.state.frameworks.by_id(&message.framework_id.value).map(|framework| framework.key);
+            let Some(framework) = framework else { return };
+            let executor_id = message.executor_id.value.as_str().into();
+            draft.tell(Effect::SendMessage { framework, agent, executor_id, data: message.data.clone() });
+        }
+        Message::Leaving(_) => lost::remove(draft, agent, lost::Why::Left),
+        // The launch said it already; the others are the connection's own business.
+        Message::ExecutorLaunched(_) | Message::Register(_) | Message::Resume(_) | Message::Pong(_) => {}
+    }
+}
+
+fn status_update(draft: &mut Draft, agent: AgentKey, seq: u64, update: &internal::StatusUpdate) {
+    let status = &update.status;
+    let Some(framework) = draft.state.frameworks.by_id(&update.framework_id.value) else { return };
+    let key = (framework.key, status.task_id.value.as_str().into());
+    // A task that is over, or is somewhere else by now: nobody waits for this.
+    let Some(task) = draft.state.tasks.get(&key).filter(|task| task.agent == agent) else { return };
+    let Some(uuid) = status.uuid.clone().filter(|uuid| uuid.len() == 16) else { return };
+    let is_again = task.updates.iter().any(|known| known.uuid == uuid)
+        || task.delivered.as_ref().is_some_and(|(_, delivered)| *delivered == uuid);
+    if is_again || task.is_terminal() || seq == 0 {
+        return;
+    }
+    let mut told = status.clone();
+    told.agent_id.get_or_insert_with(|| v1::AgentId { value: view::agent_id(&draft.state, agent) });
+    let brief = told.data.is_some().then(|| v1::TaskStatus { data: None, ..told.clone() }.encode_to_vec().into());
+    let event =
+        TaskUpdated { task: key, agent, seq, state: status.state, uuid, status: told.encode_to_vec().into(), brief };
+    draft.push(event);
+}
+
+/// ACKNOWLEDGE: the framework has the update that it was sent; any other is silently ignored.
+pub(crate) fn acknowledge(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::call::Acknowledge) {
+    let key = (framework, call.task_id.value.as_str().into());
+    let Some(task) = draft.state.tasks.get(&key) else { return };
+    let Some(head) = task.updates.front().filter(|head| head.uuid == call.uuid) else { return };
+    let state = head.state;
+    draft.push(UpdateAcknowledged { task: key, state });
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::effect::Effect;
+    use crate::testing::Cluster;
+    use api::v1::TaskState::*;
+
+    #[test]
+    fn a_task_lives_and_ends() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.acknowledge_orders(agent, 1);
+        assert_eq!(cluster.update(&task, TaskStarting), ["task-updated"]);
+        assert!(cluster.waiting(&task), "the first is sent at once");
+        assert_eq!(cluster.update(&task, TaskRunning), ["task-updated"]);
+        assert!(!cluster.waiting(&task), "one at a time");
+        assert_eq!(cluster.acknowledge(&task), ["update-acknowledged"]);
+        assert!(cluster.waiting(&task), "the next one is sent now");
+        cluster.acknowledge(&task);
+        cluster.update(&task, TaskFinished);
+        assert!(cluster.state.agents.get(agent).unwrap().used.is_empty(), "before it is acknowledged");
+        assert_eq!(cluster.update(&task, TaskRunning), ["agent-messages-received"], "nothing follows an end");
+        assert_eq!(cluster.acknowledge(&task), ["update-acknowledged"]);
+        assert!(cluster.state.tasks.get(&task).is_none());
+        let ended = cluster.state.tasks.completed_of(framework).next().unwrap();
+        assert_eq!((ended.state, ended.statuses.len()), (TaskFinished as i32, 3));
+        assert_eq!(cluster.acknowledge(&task), [""; 0]);
+    }
+
+    #[test]
+    fn what_an_agent_says_twice_happened_once() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        let message = cluster.status_update(&task, TaskRunning);
+        assert_eq!(cluster.agent_says(agent, vec![message.clone()]).unwrap(), ["task-updated"]);
+        assert_eq!(cluster.agent_says(agent, vec![message]).unwrap(), [""; 0]);
+        assert_eq!(cluster.effects, [Effect::SendReceived { agent, up_to: 1 }], "but it is told again");
+        let mut late = cluster.status_update(&task, TaskFinished);
+        late.seq = Some(9);
+        assert!(cluster.agent_says(agent, vec![late]).is_err(), "something is missing");
+    }
+
+    #[test]
+    fn a_message_on_an_old_connection_does_not_count() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.agent_disconnected(agent);
+        let message = cluster.status_update(&task, TaskRunning);
+        assert!(cluster.agent_says(agent, vec![message]).is_err());
+    }
+}

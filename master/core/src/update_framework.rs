@@ -1,0 +1,87 @@
+//! The story of UPDATE_FRAMEWORK: a subscribed framework says anew what it is.
+
+use crate::decide::Draft;
+use crate::event::{FrameworkUpdateOrdered, FrameworkUpdated, OfferKeys, OffersReturned, Return};
+use crate::ids::{AgentKey, FrameworkKey};
+use crate::refusal::Refusal;
+use crate::subscribe;
+use crate::validate;
+use api::v1;
+use prost::Message;
+
+/// UPDATE_FRAMEWORK: done, or refused, at once.
+pub(crate) fn update_framework(
+    draft: &mut Draft,
+    key: FrameworkKey,
+    call: &v1::scheduler::call::UpdateFramework,
+) -> Result<(), Refusal> {
+    let invalid = |message: String| Refusal::invalid("InvalidFramework", message);
+    let info = &call.framework_info;
+    let terms = validate::framework(info, &call.suppressed_roles, call.offer_constraints.as_ref())
+        .map_err(|why| invalid(format!("Supplied FrameworkInfo is not valid: {why}")))?;
+    let framework = draft.state.frameworks.get(key).expect("the speaker is live");
+    let before = v1::FrameworkInfo::decode(framework.info.clone()).unwrap_or_default();
+    let change = |field: &str, from: &str, to: &str| {
+        if from == to {
+            return Ok(());
+        }
+        Err(invalid(format!("FrameworkInfo update is not valid: {}", validate::changed(field, from, to))))
+    };
+    change("principal", before.principal(), info.principal())?;
+    change("user", &before.user, &info.user)?;
+    change("checkpoint", &before.checkpoint().to_string(), &info.checkpoint().to_string())?;
+
+    let bytes = subscribe::with_id(info, &framework.id);
+    let is_same_info = bytes == framework.info;
+    let suppressed: Vec<_> = framework.roles.iter().filter(|(_, role)| role.suppressed).map(|(name, _)| name).collect();
+    if is_same_info && suppressed.iter().copied().eq(&terms.suppressed) {
+        return Ok(());
+    }
+    let left = draft
+        .state
+        .offers
+        .to(key)
+        .filter(|offer| draft.state.offers.get(*offer).is_some_and(|offer| !terms.roles.contains(&offer.role)));
+    let left = OfferKeys::new(left.collect());
+    let agents: Vec<AgentKey> = framework.used.keys().copied().collect();
+    if !left.is_empty() {
+        draft.push(OffersReturned { framework: key, offers: left, why: Return::RoleLeft });
+    }
+    draft.push(FrameworkUpdated { framework: key, info: bytes, terms });
+    if !is_same_info {
+        for agent in agents {
+            draft.push(FrameworkUpdateOrdered { agent, framework: key });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Cluster;
+
+    #[test]
+    fn offers_of_a_role_that_is_left_are_taken_back() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.offer();
+        let names = cluster.update_framework(framework, |info| info.roles = vec!["db".into()]).unwrap();
+        assert_eq!(names, ["offers-returned", "framework-updated", "framework-update-ordered"]);
+        assert!(cluster.effects_text().contains("SendRescind"));
+        assert_eq!(cluster.update_framework(framework, |info| info.roles = vec!["db".into()]).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn the_user_is_for_ever() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let refusal = cluster.update_framework(framework, |info| info.user = "other".into()).unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "FrameworkInfo update is not valid: Updating 'FrameworkInfo.user' is unsupported; attempted to update \
+             from 'root' to 'other'"
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! Protobuf written by hand where State already has the parts in protobuf: an order is put together from bytes that
+//! nobody needs to read again.
+
+use bytes::Bytes;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+
+/// An order, in parts.
+pub(crate) enum OrderParts<'a> {
+    Launch { framework_info: &'a Bytes, task: &'a Bytes },
+    LaunchGroup { framework_info: &'a Bytes, executor: &'a Bytes, tasks: &'a [&'a Bytes] },
+    Kill { framework_id: &'a str, task_id: &'a str, policy: Option<&'a Bytes> },
+    ShutdownFramework { framework_id: &'a str },
+    ShutdownExecutor { framework_id: &'a str, executor_id: &'a str },
+    UpdateFramework { framework_info: &'a Bytes },
+}
+
+impl OrderParts<'_> {
+    /// An `internal::Order` with this number.
+    pub(crate) fn encode(&self, seq: u64) -> Bytes {
+        let (field, body) = match self {
+            OrderParts::Launch { framework_info, task } => (2, fields(&[(1, framework_info), (2, task)])),
+            OrderParts::LaunchGroup { framework_info, executor, tasks } => {
+                let tasks: Vec<(u32, &[u8])> = tasks.iter().map(|task| (1, task.as_ref())).collect();
+                (3, fields(&[(1, framework_info), (2, executor), (3, &fields(&tasks))]))
+            }
+            OrderParts::Kill { framework_id, task_id, policy } => {
+                let mut parts = vec![id(1, framework_id), id(2, task_id)].concat();
+                parts.extend(policy.iter().flat_map(|policy| fields(&[(3, policy)])));
+                (4, parts)
+            }
+            OrderParts::ShutdownFramework { framework_id } => (5, id(1, framework_id)),
+            OrderParts::ShutdownExecutor { framework_id, executor_id } => {
+                (6, [id(1, framework_id), id(2, executor_id)].concat())
+            }
+            OrderParts::UpdateFramework { framework_info } => (7, fields(&[(1, framework_info)])),
+        };
+        let mut bytes = Vec::with_capacity(body.len() + 16);
+        encode_key(1, WireType::Varint, &mut bytes);
+        encode_varint(seq, &mut bytes);
+        put(field, &body, &mut bytes);
+        bytes.into()
+    }
+}
+
+/// A message whose only field, number 1, is text: all the ids.
+fn id(field: u32, text: &str) -> Vec<u8> {
+    fields(&[(field, &fields(&[(1, text.as_bytes())]))])
+}
+
+fn fields(parts: &[(u32, &[u8])]) -> Vec<u8> {
+    let size = parts.iter().map(|(_, part)| part.len() + 1 + encoded_len_varint(part.len() as u64)).sum();
+    let mut bytes = Vec::with_capacity(size);
+    parts.iter().for_each(|(field, part)| put(*field, part, &mut bytes));
+    bytes
+}
+
+fn put(field: u32, part: &[u8], bytes: &mut Vec<u8>) {
+    encode_key(field, WireType::LengthDelimited, bytes);
+    encode_varint(part.len() as u64, bytes);
+    bytes.extend_from_slice(part);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{internal, v1};
+    use prost::Message;
+
+    fn decoded(parts: &OrderParts<'_>) -> internal::order::Order {
+        let order = internal::Order::decode(parts.encode(300)).unwrap();
+        assert_eq!(order.seq, 300);
+        order.order.unwrap()
+    }
+
+    #[test]
+    fn orders_are_what_the_schema_says() {
+        let info = v1::FrameworkInfo { user: "root".into(), name: "f".into(), ..Default::default() };
+        let task = v1::TaskInfo { name: "t".repeat(200), ..Default::default() };
+        let executor = v1::ExecutorInfo { name: Some("e".into()), ..Default::default() };
+        let policy = v1::KillPolicy { grace_period: Some(v1::DurationInfo { nanoseconds: 5 }) };
+        let (info_bytes, task_bytes) = (Bytes::from(info.encode_to_vec()), Bytes::from(task.encode_to_vec()));
+        let framework_id = v1::FrameworkId { value: "F".into() };
+
+        assert_eq!(
+            decoded(&OrderParts::Launch { framework_info: &info_bytes, task: &task_bytes }),
+            internal::order::Order::Launch(internal::Launch { framework_info: info.clone(), task: task.clone() })
+        );
+        assert_eq!(
+            decoded(&OrderParts::LaunchGroup {
+                framework_info: &info_bytes,
+                executor: &executor.encode_to_vec().into(),
+                tasks: &[&task_bytes, &task_bytes],
+            }),
+            internal::order::Order::LaunchGroup(internal::LaunchGroup {
+                framework_info: info.clone(),
+                executor,
+                task_group: v1::TaskGroupInfo { tasks: vec![task.clone(), task] },
+            })
+        );
+        assert_eq!(
+            decoded(&OrderParts::Kill {
+                framework_id: "F",
+                task_id: "T",
+                policy: Some(&policy.encode_to_vec().into())
+            }),
+            internal::order::Order::Kill(internal::Kill {
+                framework_id: framework_id.clone(),
+                task_id: v1::TaskId { value: "T".into() },
+                kill_policy: Some(policy),
+            })
+        );
+        assert_eq!(
+            decoded(&OrderParts::ShutdownExecutor { framework_id: "F", executor_id: "E" }),
+            internal::order::Order::ShutdownExecutor(internal::ShutdownExecutor {
+                framework_id: framework_id.clone(),
+                executor_id: v1::ExecutorId { value: "E".into() },
+            })
+        );
+        assert_eq!(
+            decoded(&OrderParts::ShutdownFramework { framework_id: "F" }),
+            internal::order::Order::ShutdownFramework(internal::ShutdownFramework { framework_id })
+        );
+        assert_eq!(
+            decoded(&OrderParts::UpdateFramework { framework_info: &info_bytes }),
+            internal::order::Order::UpdateFramework(internal::UpdateFramework { framework_info: info })
+        );
+    }
+}
