@@ -28,6 +28,7 @@ fn parse_one(item: &str) -> Result<Attribute, String> {
             attribute.set_type(Type::Scalar);
             attribute.scalar = Some(Scalar { value: milli as f64 / 1000.0 });
         }
+        None if value.starts_with(['[', '{']) => return Err(format!("Attribute '{name}' has a bad value '{value}'")),
         None => {
             attribute.set_type(Type::Text);
             attribute.text = Some(Text { value: value.to_owned() });
@@ -73,6 +74,7 @@ mod tests {
         assert_eq!(parse("rack"), Err("Invalid attribute key:value pair 'rack'".into()));
         assert!(parse("rack:").is_err());
         assert!(parse("disks:{a,b}").is_err());
+        assert!(parse("cores:[3-1]").is_err());
         assert_eq!(parse(""), Ok(vec![]));
     }
 }

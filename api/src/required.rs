@@ -14,7 +14,9 @@ use crate::wire::{Field, Kind, Table, Wire};
 /// decoder says so, not this check.
 pub fn missing<T: Wire>(bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
-    walk(T::TABLE, bytes, "", DEPTH_MAX, &mut found);
+    if !is_complete(T::TABLE, bytes, DEPTH_MAX) {
+        walk(T::TABLE, bytes, "", DEPTH_MAX, &mut found);
+    }
     found
 }
 
@@ -48,24 +50,75 @@ pub fn decode_protobuf<T: Wire>(bytes: impl Into<Bytes>) -> Result<T, DecodeErro
     }
 }
 
-fn walk(table: &'static Table, bytes: &[u8], path: &str, depth: usize, found: &mut Vec<String>) {
+/// So many missing fields are told, not more: the list must not grow with the request.
+const MISSING_MAX: usize = 100;
+
+/// Whether nothing is missing, without saying what. A message in several pieces counts as incomplete: `walk` joins
+/// the pieces and has the last word.
+fn is_complete(table: &'static Table, bytes: &[u8], depth: usize) -> bool {
     if !table.demanding || depth == 0 {
+        return true;
+    }
+    let mut seen = 0u128;
+    let mut rest = bytes;
+    let mut expected = 0;
+    while let Some((number, value)) = next(&mut rest) {
+        let Some(index) = position(table, number, expected) else { continue };
+        expected = index;
+        let (field, bit) = (&table.fields[index], 1 << index);
+        match (&field.kind, value) {
+            (Kind::Enum(name), Value::Number(value)) if name(value as i32).is_none() => continue,
+            (Kind::Message(inside), Value::Bytes(value)) if inside.demanding => {
+                let piece = seen & bit != 0 && !field.repeated;
+                if piece || !is_complete(inside, value, depth - 1) {
+                    return false;
+                }
+            }
+            (Kind::Map(Some(inside)), Value::Bytes(mut entry)) if inside.demanding => {
+                while let Some((number, value)) = next(&mut entry) {
+                    if let (2, Value::Bytes(value)) = (number, value)
+                        && !is_complete(inside, value, depth - 1)
+                    {
+                        return false;
+                    }
+                }
+            }
+            _ => {}
+        }
+        seen |= bit;
+    }
+    table.required & !seen == 0
+}
+
+/// The place of a field. Encoders write fields in order, so the search starts at `from`.
+fn position(table: &Table, number: u32, from: usize) -> Option<usize> {
+    let search = |fields: &[Field]| fields.iter().position(|field| field.number == number);
+    search(&table.fields[from..]).map(|at| at + from).or_else(|| search(&table.fields[..from]))
+}
+
+fn walk(table: &'static Table, bytes: &[u8], path: &str, depth: usize, found: &mut Vec<String>) {
+    if !table.demanding || depth == 0 || found.len() >= MISSING_MAX {
         return;
     }
     let mut seen = 0u128;
+    // Where the piece of a message that is not repeated is in `inner`.
+    let mut pieces: Vec<Option<usize>> = vec![None; table.fields.len()];
     let mut inner: Vec<(usize, Cow<'_, [u8]>)> = Vec::new();
     let mut rest = bytes;
     while let Some((number, value)) = next(&mut rest) {
-        let Some(index) = table.fields.iter().position(|field| field.number == number) else { continue };
+        let Some(index) = position(table, number, 0) else { continue };
         let field = &table.fields[index];
         match (&field.kind, value) {
             // A number that the enum does not have counts as unknown, that is, as not there.
             (Kind::Enum(name), Value::Number(value)) if name(value as i32).is_none() => continue,
             (Kind::Message(inside) | Kind::Map(Some(inside)), Value::Bytes(value)) if inside.demanding => {
                 // What comes twice is merged, and joined bytes are how protobuf merges.
-                match inner.iter_mut().find(|(at, _)| *at == index && !field.repeated) {
-                    Some((_, before)) => before.to_mut().extend_from_slice(value),
-                    None => inner.push((index, Cow::Borrowed(value))),
+                match pieces[index] {
+                    Some(at) if !field.repeated => inner[at].1.to_mut().extend_from_slice(value),
+                    _ => {
+                        pieces[index] = Some(inner.len());
+                        inner.push((index, Cow::Borrowed(value)));
+                    }
                 }
             }
             _ => {}

@@ -174,3 +174,23 @@ fn durations_of_protobuf_have_no_text_form() {
     assert_eq!(to_string(&call), text.replace("}}}", "},\"mark_gone\":false}}"));
     let _: agent::Call = from_slice(br#"{"type":"GET_HEALTH"}"#).expect("a call");
 }
+
+/// Requests made to cost much: the time must grow with their length, not with its square.
+#[test]
+fn hostile_requests_are_cheap() {
+    let tasks = "{},".repeat(200_000);
+    let kinds = "\"type\":\"KILL\",".repeat(100_000);
+    let text = format!(
+        "{{\"accept\":{{\"operations\":[{{\"launch\":{{\"task_infos\":[{tasks}{{}}]}}}}]}},{kinds}\"type\":null}}"
+    );
+    let error = from_slice::<scheduler::Call>(text.as_bytes()).expect_err("missing").to_string();
+    assert!(error.ends_with(", ...") && error.len() < 20_000, "{} bytes", error.len());
+    let deep = format!("{}{}{}", "{\"value\":\"c\",\"parent\":".repeat(90), 7, "}".repeat(90));
+    assert!(from_slice::<v1::ContainerId>(deep.as_bytes()).is_err());
+    // The same in protobuf: pieces of one message between items of a list.
+    let mut bytes = vec![];
+    for _ in 0..200_000 {
+        bytes.extend_from_slice(&[0x0a, 0, 0x12, 0]);
+    }
+    assert!(api::required::missing::<v1::offer::operation::LaunchGroup>(&bytes).len() <= 200);
+}

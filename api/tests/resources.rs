@@ -285,3 +285,20 @@ proptest! {
         let _ = api::attributes::parse(&text);
     }
 }
+
+/// Many resources in one call: the time must not grow with the square of their number.
+#[test]
+fn hostile_amounts_are_cheap() {
+    let many: Resources = (0..60_000u64)
+        .rev()
+        .map(|n| Resource::new(format!("r{n:06}").as_str(), Value::Scalar(1)))
+        .chain((0..60_000).map(|n| Resource::new("ports", Value::ranges([(n * 3, n * 3 + 1)]))))
+        .collect();
+    assert_eq!(many.iter().count(), 60_001);
+    assert!(many.contains(&many));
+    assert_eq!(many.plus(&many).checked_sub(&many).map(|left| left.scalar_milli("r000000")), Some(1));
+    assert_eq!(many.intersection(&many), many);
+    let mut left = many.clone();
+    left.saturating_sub(&many);
+    assert!(left.is_empty());
+}

@@ -24,7 +24,12 @@ pub struct Reader<'a> {
     /// Whose value is being read.
     field: &'static str,
     missing: Vec<Missing>,
+    /// There were more of them than are told.
+    more_missing: bool,
 }
+
+/// So many missing fields are told, not more: an answer is a sentence, and the list must not grow with its request.
+const MISSING_MAX: usize = 100;
 
 /// A required field that is not there.
 #[derive(Debug)]
@@ -45,7 +50,7 @@ impl Missing {
 impl<'a> Reader<'a> {
     /// `text` must be one JSON value.
     pub(super) fn new(text: &'a str) -> Self {
-        Reader { text, at: 0, field: "", missing: Vec::new() }
+        Reader { text, at: 0, field: "", missing: Vec::new(), more_missing: false }
     }
 
     pub(super) fn root<T: Wire>(&mut self) -> Result<T, String> {
@@ -60,7 +65,8 @@ impl<'a> Reader<'a> {
 
     pub(super) fn missing(mut self) -> Vec<String> {
         self.missing.sort_by(|a, b| a.order.cmp(&b.order));
-        self.missing.into_iter().map(|each| each.path).collect()
+        let paths = self.missing.into_iter().map(|each| each.path);
+        paths.chain(self.more_missing.then(|| "...".to_owned())).collect()
     }
 
     fn peek(&self) -> u8 {
@@ -130,7 +136,7 @@ impl<'a> Reader<'a> {
             if self.null() {
                 continue;
             }
-            let (at, from) = (self.at, self.missing.len());
+            let from = self.missing.len();
             self.field = field.name;
             match into.json_read(index, self) {
                 Ok(true) => seen |= bit,
@@ -138,8 +144,6 @@ impl<'a> Reader<'a> {
                 Err(what) => {
                     failed.push((field.name, what));
                     self.missing.truncate(from);
-                    self.at = at;
-                    self.skip();
                 }
             }
             for missing in &mut self.missing[from..] {
@@ -152,6 +156,10 @@ impl<'a> Reader<'a> {
         let absent = table.required & !seen;
         if absent != 0 {
             for (index, field) in table.fields.iter().enumerate().filter(|(index, _)| absent >> index & 1 == 1) {
+                if self.missing.len() == MISSING_MAX {
+                    self.more_missing = true;
+                    break;
+                }
                 self.missing.push(Missing { path: field.name.to_owned(), order: vec![0, index as u32] });
             }
         }
@@ -212,7 +220,8 @@ impl<'a> Reader<'a> {
         &self.text[from..self.at]
     }
 
-    fn unexpected<T>(&self) -> Result<T, String> {
+    /// Refuses the value that stands here, and steps over it: after an error too, what follows is read.
+    fn unexpected<T>(&mut self) -> Result<T, String> {
         let kind = match self.peek() {
             b'{' => "object",
             b'[' => "array",
@@ -221,6 +230,7 @@ impl<'a> Reader<'a> {
             b'n' => "null",
             _ => "number",
         };
+        self.skip();
         Err(format!("Not expecting a JSON {kind} for field '{}'", self.field))
     }
 
@@ -348,15 +358,18 @@ impl<'a> Reader<'a> {
             return Ok(items);
         }
         self.at += 1;
-        let (mut first, mut index) = (true, 0);
+        let (mut first, mut index, mut failed) = (true, 0, None);
         while self.another(&mut first, b']') {
             self.field = field;
             if !self.null() {
-                items.extend(self.item(index, &each)?);
+                match self.item(index, &each) {
+                    Ok(item) => items.extend(item),
+                    Err(what) => failed = failed.or(Some(what)),
+                }
             }
             index += 1;
         }
-        Ok(items)
+        failed.map_or(Ok(items), Err)
     }
 
     fn item<T>(
@@ -382,22 +395,24 @@ impl<'a> Reader<'a> {
         }
         self.at += 1;
         let (field, mut items) = (self.field, BTreeMap::new());
-        let (mut first, mut index) = (true, 0);
+        let (mut first, mut index, mut failed) = (true, 0, None);
         while self.another(&mut first, b'}') {
             let key = self.key().into_owned();
             self.field = field;
             items.remove(&key);
             if !self.null() {
                 let from = self.missing.len();
-                let item = each(self)?;
+                match each(self) {
+                    Ok(item) => items.extend(item.map(|item| (key, item))),
+                    Err(what) => failed = failed.or(Some(what)),
+                }
                 for missing in &mut self.missing[from..] {
                     missing.inside(&format!("[{index}].value"), index);
                 }
-                items.extend(item.map(|item| (key, item)));
             }
             index += 1;
         }
-        Ok(items)
+        failed.map_or(Ok(items), Err)
     }
 }
 

@@ -7,6 +7,7 @@ mod text;
 mod v1;
 mod value;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -158,18 +159,46 @@ impl Resource {
         self.shared || self.disk.as_ref().is_some_and(|disk| disk.exclusive || disk.persistence_id.is_some())
     }
 
-    /// Everything but how much.
-    fn same_kind(&self, other: &Resource) -> bool {
-        self.name == other.name
-            && self.reservations == other.reservations
-            && self.allocation_role == other.allocation_role
-            && self.provider_id == other.provider_id
-            && self.disk == other.disk
-            && self.revocable == other.revocable
-            && self.shared == other.shared
-            && self.value.fits(&other.value)
-            && (!self.is_thing() || self.value == other.value)
+    /// Compares everything but how much; of things, that too. Agrees with the order of resources.
+    fn cmp_kind(&self, other: &Resource) -> Ordering {
+        let key = |it: &Resource| (it.revocable, it.shared);
+        self.reservations
+            .cmp(&other.reservations)
+            .then_with(|| self.name.cmp(&other.name))
+            .then_with(|| self.allocation_role.cmp(&other.allocation_role))
+            .then_with(|| self.provider_id.cmp(&other.provider_id))
+            .then_with(|| self.disk.cmp(&other.disk))
+            .then_with(|| key(self).cmp(&key(other)))
+            .then_with(|| match self.is_thing() {
+                true => self.value.cmp(&other.value),
+                false => self.value.rank().cmp(&other.value.rank()),
+            })
     }
+}
+
+/// The normal form of resources in any order.
+fn normal(mut resources: Vec<Resource>) -> Vec<Resource> {
+    resources.retain(|resource| !resource.value.is_empty() && resource.copies > 0);
+    resources.sort_unstable();
+    let mut items: Vec<Resource> = Vec::with_capacity(resources.len());
+    let mut values = vec![];
+    let mut rest = resources.into_iter().peekable();
+    while let Some(mut first) = rest.next() {
+        while let Some(twin) = rest.next_if(|next| next.cmp_kind(&first).is_eq()) {
+            if first.is_thing() {
+                first.copies = first.copies.saturating_add(twin.copies);
+            } else {
+                values.push(twin.value);
+            }
+        }
+        if !values.is_empty() {
+            let own = std::mem::replace(&mut first.value, Value::Scalar(0));
+            values.push(own);
+            first.value = Value::sum(std::mem::take(&mut values));
+        }
+        items.push(first);
+    }
+    items
 }
 
 /// Whether `role` is `above` or one of the roles below it: `a/b` is below `a`.
@@ -179,9 +208,7 @@ pub fn is_at_or_below(role: &str, above: &str) -> bool {
 
 impl FromIterator<Resource> for Resources {
     fn from_iter<T: IntoIterator<Item = Resource>>(resources: T) -> Self {
-        let mut sum = Resources::default();
-        resources.into_iter().for_each(|resource| sum.add_one(resource));
-        sum
+        Resources::from_normal(normal(resources.into_iter().collect()))
     }
 }
 
@@ -214,6 +241,16 @@ impl Resources {
         self.0.as_ref().map_or(&[], |items| items)
     }
 
+    fn from_normal(items: Vec<Resource>) -> Resources {
+        Resources((!items.is_empty()).then(|| Arc::new(items)))
+    }
+
+    /// Where a resource of the same kind is, or would be.
+    fn find(&self, resource: &Resource) -> Option<&Resource> {
+        let items = self.as_slice();
+        items.binary_search_by(|item| item.cmp_kind(resource)).ok().map(|at| &items[at])
+    }
+
     /// Works on the items and keeps the rule that nothing is None.
     fn with<R>(&mut self, work: impl FnOnce(&mut Vec<Resource>) -> R) -> R {
         let items = Arc::make_mut(self.0.get_or_insert_default());
@@ -229,13 +266,10 @@ impl Resources {
         if resource.value.is_empty() || resource.copies == 0 {
             return;
         }
-        self.with(|items| match items.iter_mut().find(|item| item.same_kind(&resource)) {
-            Some(item) if item.is_thing() => item.copies = item.copies.saturating_add(resource.copies),
-            Some(item) => item.value.add(&resource.value),
-            None => {
-                let at = items.partition_point(|item| *item < resource);
-                items.insert(at, resource);
-            }
+        self.with(|items| match items.binary_search_by(|item| item.cmp_kind(&resource)) {
+            Ok(at) if items[at].is_thing() => items[at].copies = items[at].copies.saturating_add(resource.copies),
+            Ok(at) => items[at].value.add(&resource.value),
+            Err(at) => items.insert(at, resource),
         });
     }
 
@@ -245,7 +279,12 @@ impl Resources {
             self.clone_from(other);
             return;
         }
-        other.iter().for_each(|resource| self.add_one(resource.clone()));
+        // A few are put in their places; many are sorted in.
+        if other.as_slice().len() <= 8 {
+            other.iter().for_each(|resource| self.add_one(resource.clone()));
+        } else {
+            *self = self.iter().chain(other).cloned().collect();
+        }
     }
 
     /// The sum of both.
@@ -259,9 +298,8 @@ impl Resources {
     /// Whether all of `other` is in it.
     pub fn contains(&self, other: &Resources) -> bool {
         other.iter().all(|wanted| {
-            self.iter().any(|item| {
-                item.same_kind(wanted)
-                    && if item.is_thing() { item.copies >= wanted.copies } else { item.value.contains(&wanted.value) }
+            self.find(wanted).is_some_and(|item| {
+                if item.is_thing() { item.copies >= wanted.copies } else { item.value.contains(&wanted.value) }
             })
         })
     }
@@ -283,17 +321,15 @@ impl Resources {
         }
         self.with(|items| {
             for gone in other {
-                let Some(at) = items.iter().position(|item| item.same_kind(gone)) else { continue };
+                let Ok(at) = items.binary_search_by(|item| item.cmp_kind(gone)) else { continue };
                 let item = &mut items[at];
                 if item.is_thing() {
                     item.copies = item.copies.saturating_sub(gone.copies);
                 } else {
                     item.value.subtract(&gone.value);
                 }
-                if item.copies == 0 || item.value.is_empty() {
-                    items.remove(at);
-                }
             }
+            items.retain(|item| item.copies > 0 && !item.value.is_empty());
         });
     }
 
@@ -302,7 +338,7 @@ impl Resources {
     pub fn intersection(&self, other: &Resources) -> Resources {
         self.iter()
             .filter_map(|item| {
-                let twin = other.iter().find(|twin| twin.same_kind(item))?;
+                let twin = other.find(item)?;
                 let mut both = item.clone();
                 if item.is_thing() {
                     both.copies = item.copies.min(twin.copies);
@@ -320,8 +356,7 @@ impl Resources {
         if self.iter().all(&keep) {
             return self.clone();
         }
-        let kept: Vec<Resource> = self.iter().filter(|item| keep(item)).cloned().collect();
-        Resources((!kept.is_empty()).then(|| Arc::new(kept)))
+        Resources::from_normal(self.iter().filter(|item| keep(item)).cloned().collect())
     }
 
     /// What nobody has reserved.
