@@ -10,7 +10,11 @@
 pub mod codec;
 mod disk;
 pub mod local;
+#[cfg(feature = "raft")]
+pub mod raft;
 mod record;
+#[cfg(feature = "raft")]
+mod store;
 
 pub use codec::{CodecError, decode_payload, encode_payload};
 pub use disk::Identity;

@@ -37,14 +37,19 @@ fn sample() -> Record {
 
 #[test]
 fn golden_bytes_of_an_empty_record() {
-    check(&Record::default(), expect![[r#"
+    check(
+        &Record::default(),
+        expect![[r#"
         01 ca d4 1b 3b 00 00 00 00 00 00
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn golden_bytes_of_a_full_record() {
-    check(&sample(), expect![[r#"
+    check(
+        &sample(),
+        expect![[r#"
         01 e2 a1 0b 82 07 fb 2c 01 fd 7b 1e fd 7a 9a 01
         00 00 01 02 06 41 43 43 45 50 54 01 05 61 6c 69
         63 65 01 0d 31 30 2e 30 2e 30 2e 31 3a 34 37 31
@@ -53,7 +58,8 @@ fn golden_bytes_of_a_full_record() {
         00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
         00 00 02 0c 01 00 07 70 61 79 6c 6f 61 64 fb e7
         03 02 01 00
-    "#]]);
+    "#]],
+    );
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -69,7 +75,8 @@ fn golden_bytes_of_a_payload() {
     expect![[r#"
         01 fb fb 00 06 77 6f 72 6b 65 72 fb 3f 1f 01 fc
         70 11 01 00
-    "#]].assert_eq(&hex(&bytes));
+    "#]]
+    .assert_eq(&hex(&bytes));
     assert_eq!(decode_payload(&bytes), Ok(value));
     assert_eq!(decode_payload(&encode_payload(&Sample::Nothing)), Ok(Sample::Nothing));
     let mut longer = bytes.clone();

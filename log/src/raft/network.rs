@@ -1,0 +1,232 @@
+//! How openraft reaches the other members: one request at a time through a [`Transport`], each with a time limit.
+
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either, select};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::storage::Snapshot;
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+
+use super::snapshots::{self, SnapshotFile};
+use super::types::{Clid, Member, Tokio, Vote, from_ballot, from_place, to_ballot, to_place};
+use super::wire::{Blob, Envelope, Refused, Request, Response};
+
+const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The receiver reads all of the snapshot before it answers the last chunk.
+const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Why there is no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// No connection: it is certain that the request did not arrive, or nobody knows.
+    #[error("{address} cannot be reached: {why}")]
+    Unreachable {
+        /// host:port
+        address: String,
+        /// The reason, in words.
+        why: String,
+    },
+    /// No answer in time.
+    #[error("{address} did not answer within {} ms", timeout.as_millis())]
+    Timeout {
+        /// host:port
+        address: String,
+        /// How long was waited.
+        timeout: Duration,
+    },
+}
+
+/// Carries requests to other members, who pass them to [`super::Node::handle`] and answer what it returns.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends `body` to `to` and returns the answer's body.
+    fn send(&self, to: &Member, body: Bytes, timeout: Duration) -> BoxFuture<'_, Result<Bytes, TransportError>>;
+}
+
+/// One member's end of all connections.
+pub(crate) struct Link {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) me: u64,
+    pub(crate) cluster_id: RwLock<Option<String>>,
+    pub(crate) rpc_timeout: Duration,
+    pub(crate) vote_timeout: Duration,
+}
+
+/// Why a call to another member failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("{address} refused: {refused}")]
+    Refused { address: String, refused: Refused },
+    #[error("{address} answered another question")]
+    Confused { address: String },
+}
+
+impl Link {
+    pub(crate) fn cluster_id(&self) -> Option<String> {
+        self.cluster_id.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks `to` and waits for its answer, no longer than `timeout`.
+    pub(crate) async fn call(&self, to: &Member, request: Request, timeout: Duration) -> Result<Response, CallError> {
+        let envelope = Envelope { cluster_id: self.cluster_id(), from: self.me, to: to.node_id, request };
+        let body = Bytes::from(envelope.encode());
+        let address = to.address.clone();
+        // A transport that hangs must not freeze an election.
+        let answer = tokio::time::timeout(timeout, self.transport.send(to, body, timeout)).await;
+        let bytes = answer.map_err(|_| TransportError::Timeout { address: address.clone(), timeout })??;
+        match Response::decode(&bytes) {
+            Ok(Response::Refused(refused)) | Err(refused) => Err(CallError::Refused { address, refused }),
+            Ok(response) => Ok(response),
+        }
+    }
+}
+
+pub(crate) struct Links(pub(crate) Arc<Link>);
+
+impl RaftNetworkFactory<Tokio> for Links {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, address: &String) -> Peer {
+        Peer { link: self.0.clone(), member: Member { node_id: target, address: address.clone() } }
+    }
+}
+
+/// One other member.
+pub(crate) struct Peer {
+    link: Arc<Link>,
+    member: Member,
+}
+
+fn failed(error: CallError) -> RPCError<Tokio> {
+    match error {
+        CallError::Transport(TransportError::Timeout { .. }) => {
+            RPCError::Network(NetworkError::from_string(error.to_string()))
+        }
+        // Backs off before the next attempt.
+        _ => RPCError::Unreachable(Unreachable::from_string(error.to_string())),
+    }
+}
+
+impl Peer {
+    async fn call(&self, request: Request, timeout: Duration) -> Result<Response, RPCError<Tokio>> {
+        self.link.call(&self.member, request, timeout).await.map_err(failed)
+    }
+
+    fn confused(&self) -> RPCError<Tokio> {
+        failed(CallError::Confused { address: self.member.address.clone() })
+    }
+
+    async fn ask_vote(&self, request: VoteRequest<Tokio>, pre: bool) -> Result<VoteResponse<Tokio>, RPCError<Tokio>> {
+        match self.call(Request::vote(&request, pre), self.link.vote_timeout).await? {
+            Response::Vote { vote, granted, last } => {
+                Ok(VoteResponse::new(from_ballot(vote), last.map(from_place), granted))
+            }
+            _ => Err(self.confused()),
+        }
+    }
+
+    async fn send_snapshot(&self, vote: Vote, file: SnapshotFile) -> Result<Vote, StreamingError<Tokio>> {
+        let unreadable =
+            |error: io::Error| StreamingError::Unreachable(Unreachable::from_string(format!("a snapshot: {error}")));
+        let transfer = rand_u64();
+        let mut offset = 0;
+        loop {
+            let path = file.path.clone();
+            let read = tokio::task::spawn_blocking(move || snapshots::chunk(&path, offset, SNAPSHOT_CHUNK_BYTES));
+            let (bytes, last) = read.await.map_err(|error| unreadable(io::Error::other(error)))?.map_err(unreadable)?;
+            let length = bytes.len() as u64;
+            let (vote, head, bytes) = (to_ballot(&vote), file.head.clone(), Blob(bytes));
+            let request = Request::Snapshot { vote, transfer, offset, bytes, last, head };
+            let timeout = if last { SNAPSHOT_INSTALL_TIMEOUT } else { SNAPSHOT_CHUNK_TIMEOUT };
+            match self.call(request, timeout).await? {
+                Response::Snapshot(Some(vote)) => return Ok(from_ballot(vote)),
+                Response::Snapshot(None) if !last => offset += length,
+                _ => return Err(self.confused().into()),
+            }
+        }
+    }
+}
+
+/// Never 0.
+pub(crate) fn rand_u64() -> u64 {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    (high ^ low.rotate_left(17)).max(1)
+}
+
+impl RaftNetworkV2<Tokio> for Peer {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Tokio>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<Tokio>, RPCError<Tokio>> {
+        // A heartbeat is worth nothing when it is late; entries may need a slow disk.
+        let timeout = if request.entries.is_empty() { self.link.vote_timeout } else { self.link.rpc_timeout };
+        match self.call(Request::append(&request), timeout).await? {
+            Response::Append(appended) => Ok(appended.into_response()),
+            _ => Err(self.confused()),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Tokio>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Tokio>, RPCError<Tokio>> {
+        self.ask_vote(request, false).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Tokio>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Tokio>, RPCError<Tokio>> {
+        self.ask_vote(request, true).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<Clid, u64, String, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<Tokio>, StreamingError<Tokio>> {
+        let send = std::pin::pin!(self.send_snapshot(vote, snapshot.snapshot));
+        match select(send, std::pin::pin!(cancel)).await {
+            Either::Left((sent, _)) => Ok(SnapshotResponse::new(sent?)),
+            Either::Right((closed, _)) => Err(closed.into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Tokio>,
+        _: RPCOption,
+    ) -> Result<TransferLeaderResponse<Tokio>, RPCError<Tokio>> {
+        let message = Request::TransferLeader {
+            from: to_ballot(request.from_leader()),
+            last: request.last_log_id().map(to_place),
+        };
+        match self.call(message, self.link.vote_timeout).await? {
+            Response::TransferLeader(true) => Ok(Ok(())),
+            Response::TransferLeader(false) => {
+                Err(RPCError::Unreachable(Unreachable::from_string("the transfer was declined")))
+            }
+            _ => Err(self.confused()),
+        }
+    }
+}

@@ -1,0 +1,525 @@
+//! A member of a quorum: opens its disk, takes proposals, answers the others.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::io::Write;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::ClientWriteError;
+use openraft::raft::TransferLeaderRequest;
+use openraft::storage::Snapshot;
+use openraft::{Config, Raft, ReadPolicy, SnapshotMeta, SnapshotPolicy};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::log_store::LogStore;
+use super::machine::{Applier, Machine, Progress};
+use super::network::{Link, Links, Transport};
+use super::open;
+use super::pending::Pending;
+use super::snapshots::{Head, Snapshots};
+use super::status::{self, Status};
+use super::types::{Callback, Data, Member, Tokio, from_ballot, from_place, to_ballot};
+use super::wire::{self, Appended, Envelope, Hello, Refused, Request, Response};
+use crate::disk::{IdentityFile, OpenError};
+use crate::record::Record;
+
+pub(crate) type QuorumRaft = Raft<Tokio, Applier<Tokio>>;
+
+/// How a member is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder that holds everything.
+    pub dir: PathBuf,
+    /// host:port at which the others reach this member.
+    pub address: String,
+    /// A leader shows itself this often, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Without a leader for this long, in milliseconds, a member asks to be elected: at random between the two.
+    pub election_ms_min: u64,
+    /// See `election_ms_min`. Also how long a leader believes that it leads without hearing from a quorum.
+    pub election_ms_max: u64,
+    /// A snapshot is taken after records of so many bytes.
+    pub snapshot_bytes: u64,
+    /// Time limit of one message with entries to another member, in milliseconds.
+    pub rpc_ms_max: u64,
+}
+
+impl Options {
+    /// The defaults, for a member with its folder in `dir`, reached at `address` (host:port).
+    pub fn new(dir: impl Into<PathBuf>, address: impl Into<String>) -> Options {
+        Options { dir: dir.into(), address: address.into(), ..Options::default() }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            dir: PathBuf::new(),
+            address: String::new(),
+            heartbeat_ms: 50,
+            election_ms_min: 200,
+            election_ms_max: 400,
+            snapshot_bytes: 256 << 20,
+            rpc_ms_max: 3000,
+        }
+    }
+}
+
+/// Why a record was not appended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// It never will be: the leadership under which it was proposed is not this member's, or no longer.
+    #[error("this master does not lead")]
+    NotLeader {
+        /// Who leads, if that is known.
+        leader: Option<Member>,
+    },
+    /// It may be committed, or may yet be, or never.
+    #[error("it is not known whether the record was committed")]
+    Unknown,
+}
+
+/// This member does not lead, or cannot show it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this master does not lead, or a quorum does not answer it")]
+pub struct NotLeader {
+    /// Who leads, if that is known.
+    pub leader: Option<Member>,
+}
+
+/// Resolves to the record's index once it is committed and was handed to the machine.
+#[derive(Debug)]
+pub struct Ticket(oneshot::Receiver<Result<u64, AppendError>>);
+
+impl Future for Ticket {
+    type Output = Result<u64, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|result| result.unwrap_or(Err(AppendError::Unknown)))
+    }
+}
+
+struct Proposal {
+    id: u64,
+    term: u64,
+    data: Data,
+}
+
+/// Someone who waits for proof of leadership.
+type Doubt = oneshot::Sender<Result<u64, NotLeader>>;
+
+pub(crate) struct Inner {
+    pub(crate) raft: QuorumRaft,
+    pub(crate) store: LogStore<Tokio>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) options: Options,
+    pub(crate) identity: Mutex<IdentityFile>,
+    pub(crate) masters: Mutex<Option<Vec<String>>>,
+    status: watch::Receiver<Status>,
+    progress: Arc<Progress>,
+    pending: Arc<Pending>,
+    proposals: mpsc::UnboundedSender<Proposal>,
+    doubts: mpsc::UnboundedSender<Doubt>,
+    /// When a leader was last heard, for followers.
+    heard: Arc<Mutex<Option<Instant>>>,
+    snapshots: Snapshots,
+    next_id: AtomicU64,
+    /// Snapshots that are being received: (expected offset, file), by transfer.
+    incoming: Mutex<HashMap<u64, (u64, std::fs::File)>>,
+    stop: watch::Sender<bool>,
+}
+
+/// A member of a quorum. Clones are the same member.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Node").field("node_id", &self.node_id()).finish_non_exhaustive()
+    }
+}
+
+fn config(options: &Options) -> Result<Arc<Config>, OpenError> {
+    let config = Config {
+        cluster_name: "log".into(),
+        heartbeat_interval: options.heartbeat_ms,
+        election_timeout_min: options.election_ms_min,
+        election_timeout_max: options.election_ms_max,
+        // A leader that restarts may have lost entries that it had sent out but not synced. Leading on in the same
+        // term, it would give their places to others.
+        enable_leader_restore: Some(false),
+        enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: Some(options.election_ms_max * 2),
+        // Snapshots are taken by bytes, and history is kept.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        install_snapshot_timeout: 300_000,
+        max_payload_entries: 1024,
+        backoff: "20ms 40ms 80ms ...400ms".into(),
+        ..Config::default()
+    };
+    let invalid =
+        |error: openraft::ConfigError| OpenError::Storage { dir: options.dir.clone(), why: error.to_string() };
+    config.validate().map(Arc::new).map_err(invalid)
+}
+
+impl Node {
+    /// Opens the member in `options.dir`, or a new one on an empty disk, and hands everything to `machine` that is
+    /// known to be committed. A member whose quorum formed takes part in it from now on.
+    ///
+    /// # Errors
+    /// An [`OpenError`], with nothing changed on the disk.
+    pub async fn open(
+        options: Options,
+        transport: Arc<dyn Transport>,
+        machine: impl Machine,
+    ) -> Result<Node, OpenError> {
+        let config = config(&options)?;
+        let dir = options.dir.clone();
+        let opened = tokio::task::spawn_blocking(move || open::open(&dir, Box::new(machine))).await;
+        let opened = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+
+        let link = Arc::new(Link {
+            transport,
+            me: opened.node_id,
+            cluster_id: opened.identity.field("cluster").map(str::to_owned).into(),
+            rpc_timeout: Duration::from_millis(options.rpc_ms_max),
+            vote_timeout: Duration::from_millis(options.election_ms_min),
+        });
+        let progress = opened.applier.progress();
+        let raft = Raft::new(opened.node_id, config, Links(link.clone()), opened.store.clone(), opened.applier).await;
+        let raft: QuorumRaft =
+            raft.map_err(|error| OpenError::Storage { dir: options.dir.clone(), why: error.to_string() })?;
+
+        let pending = Arc::new(Pending::default());
+        let heard = Arc::new(Mutex::new(None));
+        let stop = watch::Sender::new(false);
+        let (proposals, proposed) = mpsc::unbounded_channel();
+        let (doubts, doubted) = mpsc::unbounded_channel();
+        let watcher = status::Watcher {
+            raft: raft.clone(),
+            me: opened.node_id,
+            options: options.clone(),
+            pending: pending.clone(),
+            heard: heard.clone(),
+            progress: progress.clone(),
+            stop: stop.subscribe(),
+        };
+        let status = watcher.start();
+        tokio::spawn(propose(raft.clone(), pending.clone(), proposed, stop.subscribe()));
+        tokio::spawn(confirm(raft.clone(), pending.clone(), doubted, stop.subscribe()));
+        let inner = Inner {
+            raft,
+            store: opened.store,
+            link,
+            options,
+            identity: Mutex::new(opened.identity),
+            masters: Mutex::new(None),
+            status,
+            progress,
+            pending,
+            proposals,
+            doubts,
+            heard,
+            snapshots: opened.snapshots,
+            next_id: AtomicU64::new(0),
+            incoming: Mutex::default(),
+            stop,
+        };
+        Ok(Node { inner: Arc::new(inner) })
+    }
+
+    /// Random, one per disk.
+    pub fn node_id(&self) -> u64 {
+        self.inner.link.me
+    }
+
+    /// A uuid as text, made when the quorum formed.
+    pub fn cluster_id(&self) -> Option<String> {
+        self.inner.link.cluster_id()
+    }
+
+    /// Proposes a record under the leadership of `term`, and of no other. Records are appended in the order of these
+    /// calls; this returns at once.
+    pub fn append(&self, term: u64, record: Record) -> Ticket {
+        let (sender, receiver) = oneshot::channel();
+        let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
+        if self.inner.pending.insert(id, term, sender) {
+            // If nobody takes proposals any more, stopping has answered all that were pending.
+            let proposal = Proposal { id, term, data: Data::new(record) };
+            if self.inner.proposals.send(proposal).is_err() {
+                self.inner.pending.answer(id, Err(AppendError::Unknown));
+            }
+        }
+        Ticket(receiver)
+    }
+
+    /// What this member knows of the quorum, as it changes.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.inner.status.clone()
+    }
+
+    /// Shows that this member leads, by hearing from a quorum after this call. Everything committed before it is
+    /// at or below the index that it returns. Concurrent calls share one round.
+    ///
+    /// # Errors
+    /// [`NotLeader`] if it does not lead or a quorum does not answer in time.
+    pub async fn confirm(&self) -> Result<u64, NotLeader> {
+        let (sender, receiver) = oneshot::channel();
+        if self.inner.doubts.send(sender).is_err() {
+            return Err(NotLeader { leader: None });
+        }
+        receiver.await.unwrap_or(Err(NotLeader { leader: None }))
+    }
+
+    /// Asks the leader, from any member, and waits until everything that was committed before this call was handed
+    /// to this member's machine.
+    ///
+    /// # Errors
+    /// [`NotLeader`] if no leader answers in time.
+    pub async fn read_index(&self) -> Result<u64, NotLeader> {
+        let leader = self.inner.status.borrow().leader.clone();
+        let index = match &leader {
+            Some(member) if member.node_id != self.node_id() => {
+                let timeout = Duration::from_millis(self.inner.options.election_ms_max * 2);
+                match self.inner.link.call(member, Request::ReadIndex, timeout).await {
+                    Ok(Response::ReadIndex(Some(index))) => index,
+                    _ => return Err(NotLeader { leader }),
+                }
+            }
+            _ => self.confirm().await?,
+        };
+        let mut applied = self.inner.progress.applied.subscribe();
+        let mut stop = self.inner.stop.subscribe();
+        let result = tokio::select! {
+            reached = applied.wait_for(|applied| *applied >= index) => reached.map(|_| index).map_err(drop),
+            _ = stop.wait_for(|stop| *stop) => Err(()),
+        };
+        result.map_err(|()| NotLeader { leader: None })
+    }
+
+    /// Hands leadership to the member that is furthest; returns once another leads or this one no longer does.
+    ///
+    /// # Errors
+    /// [`NotLeader`] if this member does not lead, or nobody took over in time.
+    pub async fn transfer_leadership(&self) -> Result<(), NotLeader> {
+        let me = self.node_id();
+        let target = {
+            let metrics = self.inner.raft.metrics().borrow_watched().clone();
+            let voters: Vec<u64> = metrics.membership_config.voter_ids().filter(|id| *id != me).collect();
+            let progress = metrics.replication.unwrap_or_default();
+            let known = progress.into_iter().filter(|(id, _)| voters.contains(id));
+            known.max_by_key(|(_, matched)| matched.map(|id| id.index)).map(|(id, _)| id)
+        };
+        let Some(target) = target else { return Err(NotLeader { leader: None }) };
+        let stopped = |_| NotLeader { leader: None };
+        self.inner.raft.trigger().transfer_leader(target).await.map_err(stopped)?;
+        let mut status = self.status();
+        let timeout = Duration::from_millis(self.inner.options.election_ms_max * 4);
+        let handed = status.wait_for(|status| status.leader.as_ref().is_some_and(|leader| leader.node_id != me));
+        match tokio::time::timeout(timeout, handed).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(NotLeader { leader: None }),
+        }
+    }
+
+    /// Stops taking part. What is pending resolves as unknown. The folder is free again when every clone is dropped.
+    pub async fn shutdown(&self) {
+        self.inner.stop.send_replace(true);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "stopping the log");
+        }
+        self.inner.pending.fail(|_| true);
+    }
+
+    /// Answers another member's request.
+    pub async fn handle(&self, body: Bytes) -> Bytes {
+        let response = match Envelope::decode(&body) {
+            Ok(envelope) => self.answer(envelope).await.unwrap_or_else(Response::Refused),
+            Err(refused) => Response::Refused(refused),
+        };
+        Bytes::from(response.encode())
+    }
+
+    async fn answer(&self, envelope: Envelope) -> Result<Response, Refused> {
+        let Envelope { cluster_id, from: _, to, request } = envelope;
+        if to != 0 && to != self.node_id() {
+            return Err(Refused::OtherMember(self.node_id()));
+        }
+        match &request {
+            // Before a quorum formed there is no cluster to belong to.
+            Request::Hello => return Ok(Response::Hello(self.hello())),
+            Request::Adopt { cluster_id, members } => {
+                self.adopt(cluster_id, members)?;
+                return Ok(Response::Adopted);
+            }
+            _ => {}
+        }
+        let mine = self.cluster_id();
+        if mine.is_none() || mine != cluster_id {
+            return Err(Refused::OtherCluster(mine));
+        }
+        let raft = &self.inner.raft;
+        match request {
+            Request::Append { vote, previous, entries, committed } => {
+                let request = wire::append_request(vote, previous, &entries, committed)?;
+                let response = raft.append_entries(request).await.map_err(failed)?;
+                let appended = Appended::new(response);
+                if matches!(appended, Appended::Success | Appended::Partial(_) | Appended::Conflict) {
+                    *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
+                Ok(Response::Append(appended))
+            }
+            Request::Vote { vote, last, transfer, pre } => {
+                let request = wire::vote_request(vote, last, transfer);
+                let response = if pre { raft.pre_vote(request).await } else { raft.vote(request).await };
+                Ok(Response::vote(&response.map_err(failed)?))
+            }
+            Request::Snapshot { vote, transfer, offset, bytes, last, head } => {
+                let snapshot = (vote, transfer, offset, last, head);
+                self.receive_snapshot(snapshot, bytes.0).await
+            }
+            Request::TransferLeader { from, last } => {
+                let request = TransferLeaderRequest::new(from_ballot(from), self.node_id(), last.map(from_place));
+                let taken = raft.handle_transfer_leader(request).await.map_err(failed)?;
+                Ok(Response::TransferLeader(taken.is_ok()))
+            }
+            Request::ReadIndex => Ok(Response::ReadIndex(self.confirm().await.ok())),
+            Request::Hello | Request::Adopt { .. } => unreachable!("answered above"),
+        }
+    }
+
+    async fn receive_snapshot(
+        &self,
+        (vote, transfer, offset, last, head): (super::types::Ballot, u64, u64, bool, Head),
+        bytes: Vec<u8>,
+    ) -> Result<Response, Refused> {
+        let path = self.inner.snapshots.incoming(transfer);
+        let (node, written) = (self.clone(), path.clone());
+        let write = tokio::task::spawn_blocking(move || {
+            let mut incoming = node.inner.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+            if offset == 0 {
+                incoming.insert(transfer, (0, std::fs::File::create(&written)?));
+            }
+            let misplaced = || std::io::Error::other("a chunk of a snapshot came out of order");
+            let (expected, file) = incoming.get_mut(&transfer).ok_or_else(misplaced)?;
+            if *expected != offset {
+                return Err(misplaced());
+            }
+            file.write_all(&bytes)?;
+            *expected += bytes.len() as u64;
+            if !last {
+                return Ok(None);
+            }
+            incoming.remove(&transfer);
+            drop(incoming);
+            node.inner.snapshots.adopt(&written).map(Some)
+        });
+        let Some(file) = write.await.map_err(failed)?.map_err(failed)? else { return Ok(Response::Snapshot(None)) };
+        if file.head != head {
+            return Err(Refused::Malformed("the snapshot is not the one that was announced".into()));
+        }
+        let meta =
+            SnapshotMeta { last_log_id: Some(from_place(head.last)), last_membership: head.members().map_err(failed)? };
+        let snapshot = Snapshot { meta, snapshot: file };
+        let response = self.inner.raft.install_full_snapshot(from_ballot(vote), snapshot).await.map_err(failed)?;
+        Ok(Response::Snapshot(Some(to_ballot(&response.vote))))
+    }
+
+    pub(crate) fn hello(&self) -> Hello {
+        let metrics = self.inner.raft.metrics().borrow_watched().membership_config.clone();
+        let members = metrics.nodes().map(|(id, address)| Member { node_id: *id, address: address.clone() }).collect();
+        Hello {
+            member: Member { node_id: self.node_id(), address: self.inner.options.address.clone() },
+            pristine: self.inner.store.is_pristine(),
+            cluster_id: self.cluster_id(),
+            masters: self.inner.masters.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            members,
+        }
+    }
+}
+
+fn failed(error: impl fmt::Display) -> Refused {
+    Refused::Failed(error.to_string())
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// Passes proposals on, one after the other.
+async fn propose(
+    raft: QuorumRaft,
+    pending: Arc<Pending>,
+    mut proposals: mpsc::UnboundedReceiver<Proposal>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let next = tokio::select! {
+            next = proposals.recv() => next,
+            _ = stop.wait_for(|stop| *stop) => None,
+        };
+        let Some(Proposal { id, term, data }) = next else { break };
+        let answers = pending.answering(id);
+        let callback = Callback(Box::new(move |result: openraft::raft::ClientWriteResult<Tokio>| {
+            answers.answer(match result {
+                Ok(response) => Ok(response.log_id.index),
+                // Said only of what was not appended.
+                Err(ClientWriteError::ForwardToLeader(to)) => {
+                    let leader = to.leader_id.zip(to.leader_node);
+                    let leader = leader.map(|(node_id, address)| Member { node_id, address });
+                    Err(AppendError::NotLeader { leader })
+                }
+                Err(_) => Err(AppendError::Unknown),
+            });
+        }));
+        // If the core has stopped, the callback is dropped, which answers: unknown.
+        let _ = raft.write(data).with_leader(term).responder(callback).await;
+    }
+    pending.fail(|_| true);
+}
+
+/// Confirms leadership for everybody who asked before the round began.
+async fn confirm(
+    raft: QuorumRaft,
+    pending: Arc<Pending>,
+    mut doubts: mpsc::UnboundedReceiver<Doubt>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let first = tokio::select! {
+            first = doubts.recv() => first,
+            _ = stop.wait_for(|stop| *stop) => None,
+        };
+        let Some(first) = first else { break };
+        let mut waiting = vec![first];
+        while let Ok(doubt) = doubts.try_recv() {
+            waiting.push(doubt);
+        }
+        let term = raft.metrics().borrow_watched().current_term;
+        let result = match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(_) if pending.is_abandoned(term) => Err(NotLeader { leader: None }),
+            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+            Err(error) => {
+                let to = error.forward_to_leader();
+                let leader = to.and_then(|to| to.leader_id.zip(to.leader_node.clone()));
+                Err(NotLeader { leader: leader.map(|(node_id, address)| Member { node_id, address }) })
+            }
+        };
+        for doubt in waiting {
+            let _ = doubt.send(result.clone());
+        }
+    }
+}

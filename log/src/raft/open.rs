@@ -1,0 +1,130 @@
+//! Opening a member's folder: claims it, checks it, and gives the machine what is known to be committed.
+//!
+//! ```text
+//! identity · lock · entries/ (the storage engine's) · snapshots/
+//! ```
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::log_store::{FlusherThread, LogStore};
+use super::machine::{Applier, Machine};
+use super::network::rand_u64;
+use super::snapshots::Snapshots;
+use super::types::{REBUILD, Tokio};
+use crate::disk::{self, Identity, IdentityFile, OpenError};
+use crate::store::Disk;
+use crate::store::rocks::Rocks;
+
+const KIND: &str = "quorum-log";
+const VERSION: u32 = 1;
+pub(crate) const ENTRIES: &str = "entries";
+pub(crate) const SNAPSHOTS: &str = "snapshots";
+const RECOVERY_BYTES: usize = 8 << 20;
+
+pub(crate) struct Opened {
+    pub(crate) identity: IdentityFile,
+    pub(crate) node_id: u64,
+    pub(crate) store: LogStore<Tokio>,
+    pub(crate) applier: Applier<Tokio>,
+    pub(crate) snapshots: Snapshots,
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity::new(KIND, VERSION)
+}
+
+/// The member's number, from its identity.
+pub(crate) fn node_id(file: &IdentityFile, dir: &Path) -> Result<u64, OpenError> {
+    let id = file.field("node").and_then(|id| u64::from_str_radix(id, 16).ok());
+    id.ok_or_else(|| OpenError::DamagedFile { path: dir.join("identity"), why: "no node id".into(), remedy: REBUILD })
+}
+
+/// What the storage engine says, as an [`OpenError`].
+pub(crate) fn storage(dir: &Path) -> impl Fn(io::Error) -> OpenError + '_ {
+    move |error| {
+        let why = match error.kind() {
+            io::ErrorKind::InvalidData => format!("{error}: {REBUILD}"),
+            _ => error.to_string(),
+        };
+        OpenError::Storage { dir: dir.to_owned(), why }
+    }
+}
+
+pub(crate) fn open(dir: &Path, machine: Box<dyn Machine>) -> Result<Opened, OpenError> {
+    let lock = disk::claim(dir)?;
+    let entries = dir.join(ENTRIES);
+    let identity = match IdentityFile::read(dir)? {
+        Some(file) => file,
+        None if entries.exists() => {
+            let (path, why) = (dir.join("identity"), "it is missing".to_owned());
+            return Err(OpenError::DamagedFile { path, why, remedy: REBUILD });
+        }
+        None => {
+            let fields = vec![("node".to_owned(), format!("{:016x}", rand_u64()))];
+            let file = IdentityFile { identity: identity(), fields };
+            file.write(dir).map_err(OpenError::io("write the identity of", dir))?;
+            file
+        }
+    };
+    identity.check(dir, &self::identity())?;
+    let node_id = node_id(&identity, dir)?;
+
+    let disk: Arc<dyn Disk> = Arc::new(Rocks::open(&entries, lock).map_err(storage(dir))?);
+    let flusher = FlusherThread::start(disk.clone()).map_err(OpenError::io("start the flusher of", dir))?;
+    let store = LogStore::open(disk, Box::new(flusher)).map_err(storage(dir))?;
+    let snapshots_dir = dir.join(SNAPSHOTS);
+    let snapshots = Snapshots::open(snapshots_dir.clone()).map_err(OpenError::io("create", &snapshots_dir))?;
+    let mut applier = Applier::new(machine, snapshots.clone());
+    recover(dir, &store, &snapshots, &mut applier)?;
+    Ok(Opened { identity, node_id, store, applier, snapshots })
+}
+
+/// Brings the machine to the last entry that is known to be committed.
+fn recover(
+    dir: &Path,
+    store: &LogStore<Tokio>,
+    snapshots: &Snapshots,
+    applier: &mut Applier<Tokio>,
+) -> Result<(), OpenError> {
+    let damaged = |index: u64, why: &str| OpenError::Damaged {
+        index,
+        path: dir.join(ENTRIES),
+        why: why.to_owned(),
+        remedy: REBUILD,
+    };
+    let (last, committed) = (store.last(), store.committed());
+    if committed > last {
+        // Without these entries its vote could elect a leader that lacks them, too.
+        return Err(damaged(
+            last.map_or(0, |last| last.index + 1),
+            "the log ends before what it knows to be committed",
+        ));
+    }
+    if let Some(file) = snapshots.newest().map_err(OpenError::io("read", &dir.join(SNAPSHOTS)))? {
+        applier.restore(&file).map_err(OpenError::io("restore", &file.path))?;
+    } else if store.purged().is_some() {
+        return Err(damaged(0, "its beginning is gone, and there is no snapshot"));
+    }
+    let end = committed.map_or(0, |committed| committed.index + 1);
+    let mut next = applier.applied().map_or(0, |applied| applied.index + 1);
+    while next < end {
+        let entries = store.read(next, end, RECOVERY_BYTES).map_err(storage(dir))?;
+        if entries.first().is_none_or(|entry| entry.log_id.index != next) {
+            return Err(damaged(next, "the entry is missing"));
+        }
+        next += entries.len() as u64;
+        applier.take(entries);
+    }
+    // What follows is not known to be committed, but it votes and will be sent to others.
+    let end = last.map_or(0, |last| last.index + 1);
+    while next < end {
+        let entries = store.read(next, end, RECOVERY_BYTES).map_err(storage(dir))?;
+        if entries.is_empty() {
+            return Err(damaged(next, "the entry is missing"));
+        }
+        next += entries.len() as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! What a member knows of its quorum.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::{RaftMetrics, ServerState};
+use tokio::sync::watch;
+
+use super::machine::Progress;
+use super::node::{Options, QuorumRaft};
+use super::pending::Pending;
+use super::types::{Member, Tokio};
+
+/// What a member does in its quorum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It appends, and hears from a quorum.
+    Leader,
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It follows without a vote, or its quorum has not formed yet.
+    #[default]
+    Learner,
+    /// It asks for votes.
+    Candidate,
+    /// It has stopped and takes part no more.
+    Stopped,
+}
+
+/// What a member knows of its quorum.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The newest term that it knows. When it leads: the term of its leadership.
+    pub term: u64,
+    /// What it does.
+    pub role: Role,
+    /// Who leads in `term`, if that is known.
+    pub leader: Option<Member>,
+    /// Index of the last entry in its log.
+    pub last_log: u64,
+    /// Index of the last entry that it knows to be committed.
+    pub committed: u64,
+    /// Index of the last entry that its machine was given.
+    pub applied: u64,
+    /// Everybody in the quorum, itself included. Empty before it formed.
+    pub members: Vec<Member>,
+    /// A leader: a quorum answered lately. Others: a leader was heard lately.
+    pub leader_contact: bool,
+    /// Why it stopped: a disk that failed or is full.
+    pub failure: Option<String>,
+}
+
+pub(crate) struct Watcher {
+    pub(crate) raft: QuorumRaft,
+    pub(crate) me: u64,
+    pub(crate) options: Options,
+    pub(crate) pending: Arc<Pending>,
+    pub(crate) heard: Arc<Mutex<Option<Instant>>>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Watcher {
+    pub(crate) fn start(self) -> watch::Receiver<Status> {
+        let (sender, receiver) = watch::channel(Status::default());
+        tokio::spawn(self.run(sender));
+        receiver
+    }
+
+    async fn run(mut self, status: watch::Sender<Status>) {
+        let mut metrics = self.raft.metrics();
+        let mut applied = self.progress.applied.subscribe();
+        let mut ticks = tokio::time::interval(Duration::from_millis(self.options.heartbeat_ms));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let stopped = tokio::select! {
+                changed = metrics.changed() => changed.is_err(),
+                changed = applied.changed() => changed.is_err(),
+                _ = ticks.tick() => false,
+                _ = self.stop.wait_for(|stop| *stop) => true,
+            };
+            let now = metrics.borrow_and_update().clone();
+            let mut next = self.derive(&now);
+            if stopped {
+                next.role = Role::Stopped;
+                next.leader_contact = false;
+            }
+            let before = status.borrow().clone();
+            self.act(&before, &next, &now).await;
+            if next.role == Role::Leader && self.pending.is_abandoned(next.term) {
+                (next.role, next.leader) = (Role::Follower, None);
+            }
+            status.send_if_modified(|current| {
+                let modified = *current != next;
+                *current = next.clone();
+                modified
+            });
+            if next.role == Role::Stopped {
+                self.pending.close();
+                return;
+            }
+        }
+    }
+
+    fn derive(&self, metrics: &RaftMetrics<Tokio>) -> Status {
+        let term = metrics.current_term;
+        let members = &metrics.membership_config;
+        let member = |id: u64| members.get_node(&id).map(|address| Member { node_id: id, address: address.clone() });
+        let patience = Duration::from_millis(self.options.election_ms_max * 2);
+        let alone = members.voter_ids().count() == 1;
+        let acked = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < patience);
+        let leading = metrics.state == ServerState::Leader;
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let leader_contact = if leading {
+            alone || acked
+        } else {
+            metrics.current_leader.is_some_and(|leader| leader != self.me)
+                && heard.is_some_and(|at| at.elapsed() < patience)
+        };
+        let role = match metrics.state {
+            // A leadership once given up is not taken up again: only a new term begins anew.
+            ServerState::Leader if self.pending.is_abandoned(term) => Role::Follower,
+            ServerState::Leader => Role::Leader,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Learner => Role::Learner,
+            ServerState::Shutdown => Role::Stopped,
+        };
+        let failure = match &metrics.running_state {
+            Ok(()) | Err(openraft::errors::Fatal::Stopped) => None,
+            Err(fatal) => Some(fatal.to_string()),
+        };
+        let leader = metrics.current_leader.filter(|leader| *leader != self.me || role == Role::Leader);
+        Status {
+            term,
+            role: if failure.is_some() { Role::Stopped } else { role },
+            leader: leader.and_then(member),
+            last_log: metrics.last_log_index.unwrap_or(0),
+            committed: metrics.local_committed.map_or(0, |id| id.index),
+            applied: *self.progress.applied.borrow(),
+            members: members.nodes().map(|(id, node)| Member { node_id: *id, address: node.clone() }).collect(),
+            leader_contact,
+            failure,
+        }
+    }
+
+    /// Draws the consequences of what changed.
+    async fn act(&self, before: &Status, next: &Status, metrics: &RaftMetrics<Tokio>) {
+        let leads = metrics.state == ServerState::Leader;
+        if before.role == Role::Leader && !(leads && next.term == before.term) {
+            tracing::info!(term = before.term, "lost leadership");
+            self.pending.abandon(before.term);
+        }
+        // A leader hears nothing at first: it counts as cut off only after it was not.
+        if next.role == Role::Leader && before.role == Role::Leader && before.leader_contact && !next.leader_contact {
+            tracing::warn!(term = next.term, "no quorum answers: leadership given up");
+            self.pending.abandon(next.term);
+        }
+        if leads && next.role == Role::Follower && next.leader_contact {
+            tracing::info!(term = next.term, "a quorum answers again: asking for a new term");
+            if self.raft.trigger().elect(false).await.is_err() {
+                tracing::debug!("stopped meanwhile");
+            }
+        }
+        if let (None, Some(failure)) = (&before.failure, &next.failure) {
+            tracing::error!(failure, "the log has stopped");
+        }
+        let bytes = &self.progress.since_snapshot_bytes;
+        if bytes.load(Ordering::Relaxed) >= self.options.snapshot_bytes {
+            // The builder sets it back as well; this keeps one from being asked for twice.
+            bytes.store(0, Ordering::Relaxed);
+            if self.raft.trigger().snapshot().await.is_err() {
+                tracing::debug!("stopped meanwhile");
+            }
+        }
+    }
+}

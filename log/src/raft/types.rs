@@ -1,0 +1,248 @@
+//! What openraft is told about our entries, and how its small types are stored.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use openraft::entry::RaftEntry;
+use openraft::impls::leader_id_std;
+use openraft::raft::responder::Responder;
+use openraft::vote::RaftLeaderId;
+use openraft::{EntryPayload, Membership, OptionalSend, RaftTypeConfig, StoredMembership};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::record::Record;
+
+pub(crate) type LeaderId = leader_id_std::LeaderId<u64, u64>;
+pub(crate) type Clid = <LeaderId as RaftLeaderId>::Committed;
+pub(crate) type Vote = openraft::impls::Vote<LeaderId>;
+pub(crate) type LogId = openraft::LogId<Clid>;
+pub(crate) type Payload = EntryPayload<Data, u64, String>;
+pub(crate) type Entry = openraft::impls::Entry<Clid, Payload>;
+pub(crate) type Members = Membership<u64, String>;
+pub(crate) type StoredMembers = StoredMembership<Clid, u64, String>;
+
+/// The types of a quorum, whatever the runtime: the simulator brings its own.
+pub(crate) trait Types:
+    RaftTypeConfig<
+        D = Data,
+        R = (),
+        NodeId = u64,
+        Node = String,
+        Term = u64,
+        LeaderId = LeaderId,
+        Vote = Vote,
+        Payload = Payload,
+        Entry = Entry,
+    >
+{
+}
+
+impl<C> Types for C where
+    C: RaftTypeConfig<
+            D = Data,
+            R = (),
+            NodeId = u64,
+            Node = String,
+            Term = u64,
+            LeaderId = LeaderId,
+            Vote = Vote,
+            Payload = Payload,
+            Entry = Entry,
+        >
+{
+}
+
+/// Names the types of a quorum for one runtime.
+macro_rules! quorum_types {
+    ($(#[$doc:meta])* $name:ident, $runtime:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+        pub(crate) struct $name;
+
+        impl openraft::RaftTypeConfig for $name {
+            type D = $crate::raft::types::Data;
+            type R = ();
+            type NodeId = u64;
+            type Node = String;
+            type Term = u64;
+            type LeaderId = $crate::raft::types::LeaderId;
+            type Vote = $crate::raft::types::Vote;
+            type Payload = $crate::raft::types::Payload;
+            type Entry = $crate::raft::types::Entry;
+            type AsyncRuntime = $runtime;
+            type Responder<T>
+                = $crate::raft::types::Callback<T>
+            where
+                T: openraft::OptionalSend + 'static;
+            type Batch<T>
+                = openraft::impls::InlineBatch<T>
+            where
+                T: openraft::OptionalSend + 'static;
+            type ErrorSource = openraft::AnyError;
+        }
+    };
+}
+
+quorum_types!(
+    /// The types of a real member.
+    Tokio,
+    openraft::TokioRuntime
+);
+
+/// Hears what became of a proposal.
+pub(crate) struct Callback<T>(pub(crate) Box<dyn FnOnce(T) + Send>);
+
+impl<C: RaftTypeConfig, T: OptionalSend + 'static> Responder<C, T> for Callback<T> {
+    fn on_complete(self, result: T) {
+        (self.0)(result);
+    }
+}
+
+/// A record and its bytes: encoded once where it was made, decoded once where it arrived.
+#[derive(Clone)]
+pub(crate) struct Data {
+    pub(crate) record: Arc<Record>,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+impl Data {
+    pub(crate) fn new(record: Record) -> Data {
+        let bytes = record.encode().into();
+        Data { record: Arc::new(record), bytes }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Data, CodecError> {
+        Ok(Data { record: Arc::new(Record::decode(bytes)?), bytes: bytes.into() })
+    }
+}
+
+impl fmt::Debug for Data {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl fmt::Display for Data {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = &self.record.header;
+        write!(formatter, "record {}.{} of {} bytes", header.term, header.n, self.bytes.len())
+    }
+}
+
+/// A member of a quorum.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Random, one per disk.
+    pub node_id: u64,
+    /// host:port at which the others reach it.
+    pub address: String,
+}
+
+pub(crate) fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(Clid::from(term), index)
+}
+
+/// (term, index), as stored and sent.
+pub(crate) type Place = (u64, u64);
+
+pub(crate) fn to_place(id: &LogId) -> Place {
+    (id.leader_id.term, id.index)
+}
+
+pub(crate) fn from_place((term, index): Place) -> LogId {
+    log_id(term, index)
+}
+
+/// (term, node, committed), as stored and sent.
+pub(crate) type Ballot = (u64, u64, bool);
+
+pub(crate) fn to_ballot(vote: &Vote) -> Ballot {
+    (vote.leader_id.term, vote.leader_id.voted_for, vote.committed)
+}
+
+pub(crate) fn from_ballot((term, node, committed): Ballot) -> Vote {
+    Vote { leader_id: LeaderId::new(term, node), committed }
+}
+
+/// A membership, as stored and sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Roll {
+    configs: Vec<Vec<u64>>,
+    nodes: Vec<(u64, String)>,
+}
+
+impl Roll {
+    pub(crate) fn new(members: &Members) -> Roll {
+        let configs = members.get_joint_config().iter().map(|config| config.iter().copied().collect()).collect();
+        Roll { configs, nodes: members.nodes().map(|(id, address)| (*id, address.clone())).collect() }
+    }
+
+    pub(crate) fn into_members(self) -> io::Result<Members> {
+        let configs = self.configs.into_iter().map(|config| config.into_iter().collect()).collect();
+        let nodes: std::collections::BTreeMap<u64, String> = self.nodes.into_iter().collect();
+        Members::new(configs, nodes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+    }
+}
+
+const ENTRY_FORMAT: u8 = 1;
+const BLANK: u8 = 0;
+const RECORD: u8 = 1;
+const MEMBERS: u8 = 2;
+const HEAD_BYTES: usize = 14;
+
+/// An entry as stored and sent: crc32 u32 (of index and the rest) · format u8 · kind u8 · term u64 · body.
+pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
+    let id = entry.log_id();
+    let (kind, body): (u8, &[u8]) = match &entry.payload {
+        EntryPayload::Blank => (BLANK, &[]),
+        EntryPayload::Normal(data) => (RECORD, &data.bytes),
+        EntryPayload::Membership(members) => (MEMBERS, &codec::encode_payload(&Roll::new(members))),
+    };
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+    bytes.extend_from_slice(&[0, 0, 0, 0, ENTRY_FORMAT, kind]);
+    bytes.extend_from_slice(&id.leader_id.term.to_le_bytes());
+    bytes.extend_from_slice(body);
+    let crc = checksum(id.index, &bytes);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn checksum(index: u64, bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&index.to_le_bytes());
+    hasher.update(&bytes[4..]);
+    hasher.finalize()
+}
+
+/// The entry at `index` that `bytes` hold.
+pub(crate) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
+    let invalid = |why: String| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("the log is damaged at index {index} ({why}): {REBUILD}"))
+    };
+    if bytes.len() < HEAD_BYTES {
+        return Err(invalid(format!("{} bytes are too few for an entry", bytes.len())));
+    }
+    let expected = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
+    let found = checksum(index, bytes);
+    if found != expected {
+        return Err(invalid(format!("the checksum is {found:08x}, but should be {expected:08x}")));
+    }
+    let term = u64::from_le_bytes(bytes[6..HEAD_BYTES].try_into().expect("eight bytes"));
+    let body = &bytes[HEAD_BYTES..];
+    let payload = match (bytes[4], bytes[5]) {
+        (ENTRY_FORMAT, BLANK) => EntryPayload::Blank,
+        (ENTRY_FORMAT, RECORD) => EntryPayload::Normal(Data::decode(body).map_err(|why| invalid(why.to_string()))?),
+        (ENTRY_FORMAT, MEMBERS) => {
+            let roll: Roll = codec::decode_payload(body).map_err(|why| invalid(why.to_string()))?;
+            EntryPayload::Membership(roll.into_members()?)
+        }
+        (format, kind) => return Err(invalid(format!("format {format} and kind {kind} belong to a newer release"))),
+    };
+    Ok(Entry::new(log_id(term, index), payload))
+}
+
+/// What to do about a damaged disk of one member.
+pub(crate) const REBUILD: &str =
+    "move the folder away and replace this master by `meseta masters replace`, so that the others rebuild it";

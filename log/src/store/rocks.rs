@@ -1,0 +1,170 @@
+//! Entries in RocksDB. The only place that names it.
+
+use std::io;
+use std::path::Path;
+
+use rocksdb::{
+    ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, Options, WriteBatch,
+    WriteOptions,
+};
+
+use super::{Batch, Disk, Meta};
+use crate::disk::DirLock;
+
+const ENTRIES: &str = "entries";
+const META: &str = "meta";
+
+pub(crate) struct Rocks {
+    db: DB,
+    /// The claim on the member's folder; given up after the engine has closed.
+    _lock: Option<DirLock>,
+}
+
+fn to_io(error: rocksdb::Error) -> io::Error {
+    let text = error.to_string();
+    let kind = match error.kind() {
+        rocksdb::ErrorKind::Corruption => io::ErrorKind::InvalidData,
+        rocksdb::ErrorKind::IOError if text.contains("No space left") => io::ErrorKind::StorageFull,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, text)
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // The default silently drops everything after a damaged record; this refuses it, unless it is the torn end.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // Writes reach the file when the flusher says so: one system call for many of them.
+    options.set_manual_wal_flush(true);
+    options.set_paranoid_checks(true);
+    options.set_max_total_wal_size(256 << 20);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(4 << 20);
+    options.set_max_background_jobs(2);
+    options.set_db_write_buffer_size(64 << 20);
+    options
+}
+
+fn families() -> [ColumnFamilyDescriptor; 2] {
+    let mut entries = Options::default();
+    entries.set_compression_type(DBCompressionType::Lz4);
+    entries.set_write_buffer_size(32 << 20);
+    [ColumnFamilyDescriptor::new(ENTRIES, entries), ColumnFamilyDescriptor::new(META, Options::default())]
+}
+
+impl Rocks {
+    pub(crate) fn open(dir: &Path, lock: DirLock) -> io::Result<Rocks> {
+        let db = DB::open_cf_descriptors(&options(), dir, families()).map_err(to_io)?;
+        Ok(Rocks { db, _lock: Some(lock) })
+    }
+
+    /// Opens for reading while another process may write. `scratch` is for the reader's own notes.
+    pub(crate) fn open_secondary(dir: &Path, scratch: &Path) -> io::Result<Rocks> {
+        let mut options = options();
+        options.create_if_missing(false);
+        options.set_max_open_files(-1);
+        let db = DB::open_cf_descriptors_as_secondary(&options, dir, scratch, families()).map_err(to_io)?;
+        let rocks = Rocks { db, _lock: None };
+        rocks.catch_up()?;
+        Ok(rocks)
+    }
+
+    /// A secondary sees what was written since.
+    pub(crate) fn catch_up(&self) -> io::Result<()> {
+        self.db.try_catch_up_with_primary().map_err(to_io)
+    }
+
+    fn family(&self, name: &str) -> &rocksdb::ColumnFamily {
+        self.db.cf_handle(name).expect("opened with both families")
+    }
+}
+
+fn index_of(key: &[u8]) -> io::Result<u64> {
+    let bytes = key.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a key that is not an index"))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+impl Disk for Rocks {
+    fn write(&self, batch: Batch) -> io::Result<()> {
+        let (entries, meta) = (self.family(ENTRIES), self.family(META));
+        let mut writes = WriteBatch::default();
+        if let Some(from) = batch.truncate_from {
+            writes.delete_range_cf(entries, from.to_be_bytes(), u64::MAX.to_be_bytes());
+        }
+        if let Some(to) = batch.purge_to {
+            writes.delete_range_cf(entries, 0u64.to_be_bytes(), (to + 1).to_be_bytes());
+        }
+        for (index, bytes) in &batch.entries {
+            writes.put_cf(entries, index.to_be_bytes(), bytes);
+        }
+        for (key, bytes) in &batch.meta {
+            writes.put_cf(meta, key.key(), bytes);
+        }
+        self.db.write_opt(writes, &WriteOptions::default()).map_err(to_io)
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.db.flush_wal(true).map_err(to_io)
+    }
+
+    fn meta(&self, key: Meta) -> io::Result<Option<Vec<u8>>> {
+        self.db.get_cf(self.family(META), key.key()).map_err(to_io)
+    }
+
+    fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<(u64, Vec<u8>)>> {
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        let start = start.to_be_bytes();
+        for item in self.db.iterator_cf(self.family(ENTRIES), IteratorMode::From(&start, Direction::Forward)) {
+            let (key, value) = item.map_err(to_io)?;
+            let index = index_of(&key)?;
+            if index >= end || (bytes > bytes_max && !found.is_empty()) {
+                break;
+            }
+            bytes += value.len();
+            found.push((index, value.into_vec()));
+        }
+        Ok(found)
+    }
+
+    fn last_index(&self) -> io::Result<Option<u64>> {
+        let last = self.db.iterator_cf(self.family(ENTRIES), IteratorMode::End).next();
+        last.map(|item| index_of(&item.map_err(to_io)?.0)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_ordered_ranges() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Rocks::open(dir.path(), crate::disk::claim(dir.path()).unwrap()).unwrap();
+        let rocks = open();
+        let entries = |range: std::ops::Range<u64>| range.map(|index| (index, vec![index as u8; 10])).collect();
+        rocks.write(Batch { entries: entries(0..10), meta: vec![(Meta::Vote, vec![7])], ..Batch::default() }).unwrap();
+        rocks.write(Batch { truncate_from: Some(5), entries: entries(5..6), ..Batch::default() }).unwrap();
+        rocks.write(Batch { purge_to: Some(1), ..Batch::default() }).unwrap();
+        rocks.flush().unwrap();
+        let indexes = |rocks: &Rocks, bytes_max| {
+            let found = rocks.entries(0, 100, bytes_max).unwrap();
+            found.into_iter().map(|(index, _)| index).collect::<Vec<_>>()
+        };
+        assert_eq!(indexes(&rocks, 1000), [2, 3, 4, 5]);
+        assert_eq!(indexes(&rocks, 15), [2, 3]);
+        let scratch = tempfile::tempdir().unwrap();
+        let secondary = Rocks::open_secondary(dir.path(), scratch.path()).unwrap();
+        assert_eq!(indexes(&secondary, 1000), [2, 3, 4, 5]);
+        rocks.write(Batch { entries: entries(6..8), ..Batch::default() }).unwrap();
+        rocks.flush().unwrap();
+        secondary.catch_up().unwrap();
+        assert_eq!(secondary.last_index().unwrap(), Some(7));
+        drop(rocks);
+        let rocks = open();
+        assert_eq!(rocks.meta(Meta::Vote).unwrap(), Some(vec![7]));
+        assert_eq!(rocks.last_index().unwrap(), Some(7));
+    }
+}

@@ -1,0 +1,480 @@
+//! Members of a quorum in one process: real disks, a network in memory.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use event_log::raft::{
+    AppendError, Committed, FormError, Machine, Member, Node, OpenError, Options, Role, Status, Transport,
+    TransportError, WriteSnapshot,
+};
+use event_log::{Gate, Header, RawEvent, Record};
+use futures_util::future::BoxFuture;
+
+/// What a member's machine was given: the payloads that took effect, by index.
+#[derive(Clone, Default)]
+struct Journal(Arc<Mutex<Entries>>);
+
+#[derive(Clone, Default)]
+struct Entries {
+    gate: Gate,
+    applied: Vec<(u64, u64)>,
+    skipped: usize,
+    restored: u64,
+}
+
+impl Journal {
+    fn numbers(&self) -> Vec<(u64, u64)> {
+        self.0.lock().unwrap().applied.clone()
+    }
+}
+
+impl Machine for Journal {
+    fn apply(&mut self, entries: Vec<Committed>) {
+        let mut journal = self.0.lock().unwrap();
+        for entry in entries {
+            assert!(journal.applied.last().is_none_or(|(index, _)| *index < entry.index), "in order, once");
+            if journal.gate.admit(entry.term, &entry.record.header) {
+                for event in &entry.record.events {
+                    let number = u64::from_le_bytes(event.payload[..8].try_into().unwrap());
+                    journal.applied.push((entry.index, number));
+                }
+            } else {
+                journal.skipped += 1;
+            }
+        }
+    }
+
+    fn snapshot(&self) -> WriteSnapshot {
+        let journal = self.0.lock().unwrap().clone();
+        Box::new(move |out: &mut dyn Write| {
+            let (term, n) = journal.gate.position();
+            for (one, two) in [(term, n)].iter().chain(&journal.applied) {
+                out.write_all(&one.to_le_bytes())?;
+                out.write_all(&two.to_le_bytes())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn restore(&mut self, index: u64, from: &mut dyn Read) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        let mut pairs = bytes.chunks(16).map(|pair| {
+            let part = |at| u64::from_le_bytes(pair[at..at + 8].try_into().unwrap());
+            (part(0), part(8))
+        });
+        let (term, n) = pairs.next().ok_or("empty")?;
+        let mut journal = self.0.lock().unwrap();
+        *journal = Entries { gate: Gate::resume(term, n), applied: pairs.collect(), skipped: 0, restored: index };
+        Ok(())
+    }
+}
+
+/// Who is up, and who cannot hear whom.
+#[derive(Clone, Default)]
+struct Net(Arc<Mutex<NetState>>);
+
+#[derive(Default)]
+struct NetState {
+    up: HashMap<String, Node>,
+    cut: HashSet<String>,
+}
+
+struct Wire {
+    net: Net,
+    me: String,
+}
+
+impl Transport for Wire {
+    fn send(&self, to: &Member, body: Bytes, _: Duration) -> BoxFuture<'_, Result<Bytes, TransportError>> {
+        let address = to.address.clone();
+        let node = {
+            let net = self.net.0.lock().unwrap();
+            let cut = net.cut.contains(&address) || net.cut.contains(&self.me);
+            net.up.get(&address).filter(|_| !cut).cloned()
+        };
+        Box::pin(async move {
+            match node {
+                Some(node) => Ok(node.handle(body).await),
+                None => Err(TransportError::Unreachable { address, why: "it is down".into() }),
+            }
+        })
+    }
+}
+
+struct Cluster {
+    net: Net,
+    dirs: Vec<tempfile::TempDir>,
+    nodes: Vec<Option<(Node, Journal)>>,
+    snapshot_bytes: u64,
+}
+
+fn address(i: usize) -> String {
+    format!("m{i}:5050")
+}
+
+impl Cluster {
+    fn new(size: usize) -> Cluster {
+        Cluster {
+            net: Net::default(),
+            dirs: (0..size).map(|_| tempfile::tempdir().unwrap()).collect(),
+            nodes: (0..size).map(|_| None).collect(),
+            snapshot_bytes: 1 << 30,
+        }
+    }
+
+    fn masters(&self) -> Vec<String> {
+        (0..self.dirs.len()).map(address).collect()
+    }
+
+    fn dir(&self, i: usize) -> PathBuf {
+        self.dirs[i].path().join("log")
+    }
+
+    async fn start(&mut self, i: usize) -> Node {
+        let journal = Journal::default();
+        let wire = Arc::new(Wire { net: self.net.clone(), me: address(i) });
+        let mut options = Options::new(self.dir(i), address(i));
+        options.snapshot_bytes = self.snapshot_bytes;
+        let node = Node::open(options, wire, journal.clone()).await.expect("opens");
+        self.net.0.lock().unwrap().up.insert(address(i), node.clone());
+        self.nodes[i] = Some((node.clone(), journal));
+        node
+    }
+
+    async fn formed(size: usize) -> Cluster {
+        let mut cluster = Cluster::new(size);
+        for i in 0..size {
+            cluster.start(i).await;
+        }
+        let masters = cluster.masters();
+        let forming = (0..size).map(|i| {
+            let (node, masters) = (cluster.node(i), masters.clone());
+            async move { node.form(&masters, &address(i)).await }
+        });
+        for result in futures_util::future::join_all(forming).await {
+            result.expect("forms");
+        }
+        cluster
+    }
+
+    fn node(&self, i: usize) -> Node {
+        self.nodes[i].as_ref().unwrap().0.clone()
+    }
+
+    fn journal(&self, i: usize) -> Journal {
+        self.nodes[i].as_ref().unwrap().1.clone()
+    }
+
+    /// Takes a member down; its disk stays.
+    async fn stop(&mut self, i: usize) {
+        let (node, _) = self.nodes[i].take().unwrap();
+        self.net.0.lock().unwrap().up.remove(&address(i));
+        node.shutdown().await;
+        drop(node);
+        // Whoever still answers a request holds on to the folder for a moment.
+        let lock = std::fs::File::open(self.dir(i).join("lock")).unwrap();
+        eventually("the folder is free", || lock.try_lock().is_ok()).await;
+        drop(lock);
+    }
+
+    fn up(&self) -> Vec<usize> {
+        let cut = self.net.0.lock().unwrap().cut.clone();
+        (0..self.nodes.len()).filter(|i| self.nodes[*i].is_some() && !cut.contains(&address(*i))).collect()
+    }
+
+    /// Waits until one of those that are up leads and can show it.
+    async fn leader(&self) -> (usize, Status) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        loop {
+            for i in self.up() {
+                let status = self.node(i).status().borrow().clone();
+                if status.role == Role::Leader && self.node(i).confirm().await.is_ok() {
+                    return (i, status);
+                }
+            }
+            assert!(tokio::time::Instant::now() < deadline, "nobody leads");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn lead(&self) -> (usize, Sequencer) {
+        let (i, status) = self.leader().await;
+        let mut sequencer = Sequencer { node: self.node(i), term: status.term, n: 0 };
+        match sequencer.append(u64::MAX).await {
+            Ok(_) => (i, sequencer),
+            Err(error) => panic!("a leader that was confirmed must lead: {error}"),
+        }
+    }
+
+    async fn all_applied(&self, count: usize) {
+        for i in self.up() {
+            let journal = self.journal(i);
+            eventually("everybody applies everything", || journal.numbers().len() >= count).await;
+        }
+    }
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Numbers records as a leader does.
+struct Sequencer {
+    node: Node,
+    term: u64,
+    n: u64,
+}
+
+impl Sequencer {
+    fn append(&mut self, number: u64) -> event_log::raft::Ticket {
+        let header = Header { term: self.term, n: self.n, ..Header::default() };
+        self.n += 1;
+        let mut payload = number.to_le_bytes().to_vec();
+        payload.resize(200, 0);
+        let events = vec![RawEvent { number: 1, version: 1, cause: 0, payload }];
+        self.node.append(self.term, Record { header, causes: vec![], events })
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+#[test]
+fn a_quorum_of_one_appends_and_recovers() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::formed(1).await;
+        let cluster_id = cluster.node(0).cluster_id().expect("minted");
+        let node_id = cluster.node(0).node_id();
+        let (_, mut sequencer) = cluster.lead().await;
+        let tickets: Vec<_> = (0..500).map(|number| sequencer.append(number)).collect();
+        let mut last = 0;
+        for ticket in tickets {
+            let index = ticket.await.expect("committed");
+            assert!(index > last);
+            last = index;
+        }
+        let before = cluster.journal(0).numbers();
+        assert_eq!(before.len(), 501);
+        assert!(sequencer.node.confirm().await.unwrap() >= last);
+        assert!(sequencer.node.read_index().await.unwrap() >= last);
+        drop(sequencer);
+        cluster.stop(0).await;
+
+        let node = cluster.start(0).await;
+        assert_eq!((node.node_id(), node.cluster_id()), (node_id, Some(cluster_id)));
+        node.form(&cluster.masters(), &address(0)).await.expect("has formed");
+        drop(node);
+        let (_, mut sequencer) = cluster.lead().await;
+        sequencer.append(1000).await.expect("committed");
+        let after = cluster.journal(0).numbers();
+        assert_eq!(after[..501], before);
+        assert_eq!(after.last().unwrap().1, 1000);
+    });
+}
+
+#[test]
+fn three_members_lose_their_leader_and_nothing_else() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::formed(3).await;
+        let ids: HashSet<_> = (0..3).map(|i| cluster.node(i).cluster_id().unwrap()).collect();
+        assert_eq!(ids.len(), 1);
+        let mut acknowledged = Vec::new();
+        for round in 0..3u64 {
+            let (leader, mut sequencer) = cluster.lead().await;
+            let tickets: Vec<_> = (0..200).map(|i| (round * 1000 + i, sequencer.append(round * 1000 + i))).collect();
+            let mut open = Vec::new();
+            for (number, ticket) in tickets {
+                if number % 1000 < 100 {
+                    ticket.await.expect("committed");
+                    acknowledged.push(number);
+                } else {
+                    open.push((number, ticket));
+                }
+            }
+            drop(sequencer);
+            cluster.stop(leader).await;
+            for (number, ticket) in open {
+                if ticket.await.is_ok() {
+                    acknowledged.push(number);
+                }
+            }
+            cluster.lead().await;
+            cluster.start(leader).await;
+        }
+        let (leader, mut sequencer) = cluster.lead().await;
+        let last = sequencer.append(9999).await.expect("committed");
+        let reference = cluster.journal(leader).numbers();
+        cluster.all_applied(reference.len()).await;
+        for i in 0..3 {
+            assert!(cluster.node(i).read_index().await.unwrap() >= last);
+            assert_eq!(cluster.journal(i).numbers(), reference, "member {i}");
+        }
+        let numbers: HashSet<u64> = reference.iter().map(|(_, number)| *number).collect();
+        for number in acknowledged {
+            assert!(numbers.contains(&number), "{number} was acknowledged and is gone");
+        }
+    });
+}
+
+#[test]
+fn a_leader_without_a_quorum_gives_up_and_its_proposals_are_unknown() {
+    runtime().block_on(async {
+        let cluster = Cluster::formed(3).await;
+        let (old, mut sequencer) = cluster.lead().await;
+        let term = sequencer.term;
+        cluster.net.0.lock().unwrap().cut.insert(address(old));
+        let lost = sequencer.append(1);
+        assert_eq!(lost.await, Err(AppendError::Unknown));
+        let status = cluster.node(old).status();
+        eventually("it no longer leads", || status.borrow().role != Role::Leader).await;
+        assert!(cluster.node(old).confirm().await.is_err());
+        assert!(matches!(sequencer.append(2).await, Err(AppendError::NotLeader { .. })));
+
+        let (new, mut successor) = cluster.lead().await;
+        assert!(new != old && successor.term > term);
+        successor.append(3).await.expect("committed");
+        // Under a leadership that is not the one that is:
+        sequencer.node = cluster.node(new);
+        assert!(matches!(sequencer.append(4).await, Err(AppendError::NotLeader { .. })));
+
+        cluster.net.0.lock().unwrap().cut.clear();
+        let leader = match successor.append(5).await {
+            Ok(_) => new,
+            // The old leader's return may cost an election.
+            Err(_) => {
+                let (leader, mut sequencer) = cluster.lead().await;
+                sequencer.append(5).await.expect("committed");
+                leader
+            }
+        };
+        let reference = cluster.journal(leader).numbers();
+        let numbers: Vec<u64> = reference.iter().map(|(_, number)| *number).filter(|number| *number < 100).collect();
+        assert_eq!(numbers, [3, 5]);
+        let journal = cluster.journal(old);
+        eventually("the old leader learns the truth", || journal.numbers() == reference).await;
+    });
+}
+
+#[test]
+fn leadership_is_handed_over() {
+    runtime().block_on(async {
+        let cluster = Cluster::formed(3).await;
+        let (leader, mut sequencer) = cluster.lead().await;
+        sequencer.append(1).await.expect("committed");
+        cluster.node(leader).transfer_leadership().await.expect("somebody takes over");
+        let (next, _) = cluster.lead().await;
+        assert_ne!(next, leader);
+        assert!(matches!(sequencer.append(2).await, Err(AppendError::NotLeader { .. })));
+    });
+}
+
+#[test]
+fn snapshots_speed_recovery_up() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::new(1);
+        cluster.snapshot_bytes = 20_000;
+        cluster.start(0).await.form(&cluster.masters(), &address(0)).await.unwrap();
+        let (_, mut sequencer) = cluster.lead().await;
+        let snapshots = cluster.dir(0).join("snapshots");
+        let count = || std::fs::read_dir(&snapshots).unwrap().count();
+        let mut number = 0;
+        while count() < 2 {
+            sequencer.append(number).await.expect("committed");
+            number += 1;
+            assert!(number < 100_000, "no snapshot is ever taken");
+        }
+        let before = cluster.journal(0).numbers();
+        drop(sequencer);
+        cluster.stop(0).await;
+        cluster.start(0).await;
+        cluster.lead().await;
+        let journal = cluster.journal(0);
+        assert_eq!(journal.numbers()[..before.len()], before);
+        assert!(journal.0.lock().unwrap().restored > 0);
+    });
+}
+
+#[test]
+fn a_quorum_forms_of_equals_only() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::new(2);
+        let (one, two) = (cluster.start(0).await, cluster.start(1).await);
+        let masters = cluster.masters();
+        let (me, other) = (address(0), address(1));
+        let not_listed = one.form(&["x:1".into()], &me).await;
+        assert!(matches!(not_listed, Err(FormError::NotListed { .. })));
+        let longer = [masters.clone(), vec!["m9:5050".into()]].concat();
+        let (first, second) = tokio::join!(
+            tokio::time::timeout(Duration::from_secs(10), one.form(&masters, &me)),
+            tokio::time::timeout(Duration::from_secs(10), two.form(&longer, &other))
+        );
+        assert!(matches!(first, Ok(Err(FormError::ListsDiffer { .. }))), "{first:?}");
+        assert!(matches!(second, Ok(Err(FormError::ListsDiffer { .. }))), "{second:?}");
+        // Until the other has heard of its new list, the lists differ.
+        let persistent = async { while one.form(&masters, &me).await.is_err() {} };
+        tokio::join!(persistent, two.form(&masters, &other)).1.expect("forms");
+        drop((one, two));
+        cluster.lead().await;
+
+        // A member comes back with an empty disk.
+        cluster.stop(1).await;
+        std::fs::remove_dir_all(cluster.dir(1)).unwrap();
+        let empty = cluster.start(1).await;
+        let refused = empty.form(&masters, &address(1)).await.expect_err("it must not vote");
+        assert!(matches!(refused, FormError::ClusterRunning { .. }), "{refused}");
+        assert!(refused.to_string().contains("meseta masters replace"));
+    });
+}
+
+#[test]
+fn folders_are_checked_before_they_are_opened() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::formed(1).await;
+        let (_, mut sequencer) = cluster.lead().await;
+        for number in 0..10 {
+            sequencer.append(number).await.unwrap();
+        }
+        drop(sequencer);
+        let wire = || Arc::new(Wire { net: Net::default(), me: address(0) });
+        let dir = cluster.dir(0);
+        let open = async |dir: &PathBuf| {
+            Node::open(Options::new(dir, address(0)), wire(), Journal::default()).await.map(|_| ()).unwrap_err()
+        };
+        assert!(matches!(open(&dir).await, OpenError::Locked { .. }));
+        cluster.stop(0).await;
+
+        let identity = std::fs::read_to_string(dir.join("identity")).unwrap();
+        std::fs::write(dir.join("identity"), identity.replace("version 1", "version 2")).unwrap();
+        assert!(matches!(open(&dir).await, OpenError::DamagedFile { .. }));
+        std::fs::write(dir.join("identity"), &identity).unwrap();
+
+        let local = tempfile::tempdir().unwrap();
+        drop(event_log::LocalLog::open(local.path(), &event_log::Identity::new("other", 1)).unwrap());
+        assert!(matches!(open(&local.path().to_owned()).await, OpenError::OtherKind { .. }));
+        drop(
+            event_log::LocalLog::open(&local.path().join("newer"), &event_log::Identity::new("quorum-log", 9)).unwrap(),
+        );
+        assert!(matches!(open(&local.path().join("newer")).await, OpenError::Newer { found: 9, supported: 1, .. }));
+
+        // Damage in the middle of what was synced.
+        let entries = dir.join("entries");
+        let wal = std::fs::read_dir(&entries).unwrap().map(|entry| entry.unwrap().path());
+        let wal = wal.filter(|path| path.extension().is_some_and(|end| end == "log")).max().unwrap();
+        let mut bytes = std::fs::read(&wal).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x40;
+        std::fs::write(&wal, &bytes).unwrap();
+        let error = open(&dir).await;
+        assert!(error.to_string().contains("meseta masters replace"), "{error}");
+    });
+}
