@@ -255,7 +255,7 @@ impl Operators {
         let leader = state.leader.as_ref().map_or(self.about.node, |leader| leader.master.node);
         let started = state.masters.get(&leader).map(|master| master.started_ms as f64 / 1000.0);
         answer.get_master = Some(response::GetMaster {
-            master_info: Some(master_core::view::master_info(&state, leader)),
+            master_info: master_core::view::master_info(&state, leader),
             start_time: started,
             elected_time: state.leader.as_ref().map(|leader| leader.since_ms as f64 / 1000.0),
         });

@@ -18,8 +18,8 @@ pub(crate) struct Cluster {
     pub(crate) me: Incarnation,
     connections: u128,
     messages: u64,
-    /// What was announced so far, in order.
-    pub(crate) effects: Vec<Effect>,
+    /// What was announced so far, in order, each with State after the command.
+    pub(crate) effects: Vec<(State, Effect)>,
 }
 
 pub(crate) fn about() -> About {
@@ -62,9 +62,9 @@ impl Cluster {
             fold(&mut self.state, event, self.at_ms);
         }
         for event in events {
-            self.effects.extend(react(&self.state, event));
+            self.effects.extend(react(&self.state, event).into_iter().map(|effect| (self.state.clone(), effect)));
         }
-        self.effects.extend(decision.effects);
+        self.effects.extend(decision.effects.into_iter().map(|effect| (self.state.clone(), effect)));
         let violations = master_core::invariants::check(&self.state);
         assert!(violations.is_empty(), "{violations:?}");
         decision.reply

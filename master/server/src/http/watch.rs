@@ -254,12 +254,13 @@ mod tests {
     use master_core::Effect;
 
     fn announced(cluster: &Cluster, index: u64) -> Vec<Announced> {
-        let state = Arc::new(cluster.state.clone());
-        let announcements = cluster.effects.iter().filter_map(|effect| match effect {
-            Effect::Announce(announcement) => Some(announcement.clone()),
+        let announcements = cluster.effects.iter().filter_map(|(state, effect)| match effect {
+            Effect::Announce(announcement) => {
+                Some(Announced { index, state: Arc::new(state.clone()), announcement: announcement.clone() })
+            }
             _ => None,
         });
-        announcements.map(|announcement| Announced { index, state: state.clone(), announcement }).collect()
+        announcements.collect()
     }
 
     /// The events in a queue, by name.

@@ -116,7 +116,8 @@ pub fn flags(json: &mut Json, about: &About) {
 }
 
 fn masters(json: &mut Json, state: &State, about: &About) {
-    let me = view::master_info(state, about.node);
+    // A master that is not in the log yet knows little of itself.
+    let me = view::master_info(state, about.node).unwrap_or_default();
     json.string_at("id", &me.id);
     json.string_at("pid", me.pid.as_deref().unwrap_or(&about.pid()));
     json.string_at("hostname", me.hostname.as_deref().unwrap_or(&about.hostname));
@@ -127,7 +128,7 @@ fn masters(json: &mut Json, state: &State, about: &About) {
         json.string_at("cluster", cluster);
     }
     let Some(leader) = &state.leader else { return };
-    let info = view::master_info(state, leader.master.node);
+    let Some(info) = view::master_info(state, leader.master.node) else { return };
     json.string_at("leader", info.pid());
     json.object_at("leader_info", |json| {
         json.string_at("id", &info.id);

@@ -41,7 +41,14 @@ pub fn agent(state: &State, agent: &Agent) -> get_agents::Agent {
 
 /// A framework, live or (with `removed_ms`) completed.
 pub fn framework(groups: &Groups<'_>, framework: &Framework, removed_ms: Option<u64>) -> get_frameworks::Framework {
-    let offers = groups.offers(framework.key).iter().rev().filter_map(|offer| view::offer(groups.state, offer.key));
+    // Operators see offers in one form, whatever their framework understands.
+    let offers = groups.offers(framework.key).iter().rev().filter_map(|offer| {
+        Some(v1::Offer {
+            resources: offer.resources.to_v1(Format::PostRefinement),
+            allocation_info: Some(v1::resource::AllocationInfo { role: Some(offer.role.to_string()) }),
+            ..view::offer(groups.state, offer.key)?
+        })
+    });
     get_frameworks::Framework {
         offers: offers.collect(),
         allocated_resources: parts::used(framework).to_v1(Format::Endpoint),
