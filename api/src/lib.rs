@@ -1,5 +1,18 @@
 //! The wire and the vocabulary of Meseta, pure: the v1 schema of Apache Mesos with its protobuf and JSON forms,
 //! RecordIO, and the arithmetic of resources. No I/O, no clock.
+//!
+//! ```
+//! use api::Media;
+//! use api::v1::scheduler::{Call, call};
+//!
+//! let media = api::media::request_media(Some("application/json")).unwrap();
+//! let call: Call = media.decode(br#"{"type":"REVIVE","revive":{"roles":["web"]}}"#[..].into()).unwrap();
+//! assert_eq!(call.r#type(), call::Type::Revive);
+//! assert_eq!(&Media::Json.encode_record(&call)[..], b"44\n{\"type\":\"REVIVE\",\"revive\":{\"roles\":[\"web\"]}}");
+//! ```
+//!
+//! What clients of Mesos see in answers (field order, explicit defaults, texts of errors) is compared in tests with
+//! recordings of Mesos 1.11 in `testdata/`.
 
 pub mod attributes;
 pub mod duration;
