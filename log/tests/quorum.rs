@@ -421,7 +421,11 @@ fn a_quorum_forms_of_equals_only() {
         assert!(matches!(first, Ok(Err(FormError::ListsDiffer { .. }))), "{first:?}");
         assert!(matches!(second, Ok(Err(FormError::ListsDiffer { .. }))), "{second:?}");
         // Until the other has heard of its new list, the lists differ.
-        let persistent = async { while one.form(&masters, &me).await.is_err() {} };
+        let persistent = async {
+            while one.form(&masters, &me).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
         tokio::join!(persistent, two.form(&masters, &other)).1.expect("forms");
         drop((one, two));
         cluster.lead().await;
