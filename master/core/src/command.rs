@@ -6,7 +6,8 @@ use api::internal;
 use api::v1;
 
 /// What someone wants, with everything from the world that deciding it needs. The fields are what each sentence says.
-#[allow(missing_docs)]
+// A command lives for one decision and is moved once: boxing its largest would cost more than it saves.
+#[allow(missing_docs, clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum Command {
     /// SUBSCRIBE: a new framework, or a known one on a new stream. `connection` is the stream it will have.

@@ -12,7 +12,10 @@ pub(crate) fn add(sum: &mut Resources, more: &Resources) {
 /// # Panics
 /// If it was not: the books of an agent do not balance.
 pub(crate) fn subtract(sum: &mut Resources, less: &Resources) {
-    *sum = sum.checked_sub(less).expect("only what was added is taken away");
+    *sum = match sum.checked_sub(less) {
+        Some(left) => left,
+        None => panic!("only what was added is taken away: {less} of {sum}"),
+    };
 }
 
 /// What is left, nothing where there is less.

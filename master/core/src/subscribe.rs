@@ -189,6 +189,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(deprecated)] // The role of frameworks without MULTI_ROLE.
     fn what_is_wrong_with_a_framework_is_said_on_its_stream() {
         let mut cluster = Cluster::new();
         let mut refused = |change: &dyn Fn(&mut v1::FrameworkInfo), suppressed: &[&str]| {

@@ -200,6 +200,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(deprecated)] // The role of frameworks without RESERVATION_REFINEMENT.
     fn offers_are_written_as_their_framework_reads_them() {
         let mut cluster = Cluster::new();
         cluster.subscribe();

@@ -58,8 +58,11 @@ pub struct PlanGroup {
     /// For which role.
     pub role: Arc<str>,
     /// Of which agents, by key, what; with allocation role.
-    pub offers: Vec<(AgentKey, Resources)>,
+    pub offers: Vec<AgentOffer>,
 }
+
+/// An agent, and what is to be offered of it.
+pub type AgentOffer = (AgentKey, Resources);
 
 /// Why a framework was not offered something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +121,7 @@ pub fn plan(state: &State, at_ms: u64, options: &Options) -> Plan {
             }
         }
     }
-    let mut groups: BTreeMap<(FrameworkKey, Arc<str>), Vec<(AgentKey, Resources)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(FrameworkKey, Arc<str>), Vec<AgentOffer>> = BTreeMap::new();
     let mut agents: Vec<(&Agent, Resources)> = state
         .agents
         .live
