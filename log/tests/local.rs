@@ -245,8 +245,8 @@ fn child() {
 }
 
 fn acknowledged(lines: &[String]) -> Option<u64> {
-    let numbers = lines.iter().filter_map(|line| line.split_once("acknowledged ")?.1.parse().ok());
-    numbers.last()
+    let mut numbers = lines.iter().filter_map(|line| line.split_once("acknowledged ")?.1.parse().ok());
+    numbers.next_back()
 }
 
 fn child_command(program: impl AsRef<std::ffi::OsStr>, dir: &Path) -> Command {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use event_log::raft::{
     AppendError, Committed, FormError, Machine, Member, Node, OpenError, Options, Role, Status, Transport,
-    TransportError, WriteSnapshot,
+    TransportError, WriteSnapshot, read_raft,
 };
 use event_log::{Gate, Header, RawEvent, Record};
 use futures_util::future::BoxFuture;
@@ -394,6 +394,22 @@ fn snapshots_speed_recovery_up() {
             assert!(number < 100_000, "no snapshot is ever taken");
         }
         let before = cluster.journal(0).numbers();
+
+        // Beside the running member: its history is whole, and its snapshots are parts of it.
+        let reader = read_raft(&cluster.dir(0)).expect("readable");
+        assert_eq!(reader.cluster_id(), cluster.node(0).cluster_id().as_deref());
+        let committed = || reader.committed_index().unwrap().unwrap_or(0);
+        let last = before.last().unwrap().0;
+        eventually("the reader sees what was acknowledged", || reader.refresh().is_ok() && committed() >= last).await;
+        let mut history = Journal::default();
+        history.apply(reader.entries(0).unwrap().collect::<Result<_, _>>().unwrap());
+        assert_eq!(history.numbers(), before);
+        let snapshot = reader.snapshots().unwrap().pop().unwrap();
+        let mut rebuilt = Journal::default();
+        rebuilt.restore(snapshot.index, &mut reader.open_snapshot(&snapshot).unwrap()).unwrap();
+        rebuilt.apply(reader.entries(snapshot.index + 1).unwrap().collect::<Result<_, _>>().unwrap());
+        assert_eq!(rebuilt.numbers(), before);
+
         drop(sequencer);
         cluster.stop(0).await;
         cluster.start(0).await;
