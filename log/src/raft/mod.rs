@@ -12,6 +12,8 @@ mod node;
 mod open;
 mod pending;
 mod reader;
+#[cfg(test)]
+mod simulation;
 mod snapshots;
 mod status;
 mod types;

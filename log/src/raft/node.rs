@@ -149,7 +149,7 @@ impl fmt::Debug for Node {
     }
 }
 
-fn config(options: &Options) -> Result<Arc<Config>, OpenError> {
+pub(crate) fn config(options: &Options) -> Result<Arc<Config>, OpenError> {
     let config = Config {
         cluster_name: "log".into(),
         heartbeat_interval: options.heartbeat_ms,

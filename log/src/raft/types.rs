@@ -85,6 +85,9 @@ macro_rules! quorum_types {
     };
 }
 
+#[cfg(test)]
+pub(crate) use quorum_types;
+
 quorum_types!(
     /// The types of a real member.
     Tokio,

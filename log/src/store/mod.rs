@@ -3,6 +3,8 @@
 //! The storage engine is one implementation; the other keeps everything in memory and loses, in a simulated crash,
 //! exactly what a real disk may lose.
 
+#[cfg(test)]
+pub(crate) mod memory;
 pub(crate) mod rocks;
 
 use std::io;
