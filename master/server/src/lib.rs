@@ -1,1 +1,30 @@
-//! server
+//! The master's process: HTTP, the clock, the sequencer, and the connections that this master holds. What is decided
+//! and what it means is `master-core`'s; what is stored and replicated is `event-log`'s.
+//!
+//! A command's way: `http` → [`submit`] → `sequencer` (on the leader) → log → `applier` (on every master) →
+//! `delivery` → [`streams`] and [`agents`].
+
+pub mod agents;
+mod ahead;
+mod allocate;
+mod applier;
+mod cause;
+pub mod context;
+mod delivery;
+mod events;
+pub mod flags;
+mod goodbye;
+pub mod http;
+pub mod identity;
+pub mod listen;
+mod liveness;
+pub mod outcome;
+pub mod peers;
+pub mod published;
+mod records;
+mod remote;
+pub mod run;
+mod sequencer;
+pub mod streams;
+pub mod submit;
+mod wire;

@@ -1,0 +1,43 @@
+//! The allocator's clock: plans are made off the writer, from a clone of the committed state, and come back as a
+//! command that is decided like any other.
+
+use crate::context::Reader;
+use crate::sequencer::now_ms;
+use master_core::allocator::{self, Options};
+use master_core::command::{Caller, Command};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Reasons that come together make one plan.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// Makes a plan every `interval`, and soon after a reason, as long as this master leads.
+pub(crate) async fn run(reader: Reader, wake: Arc<Notify>, interval: Duration, options: Options) {
+    let options = Arc::new(options);
+    loop {
+        tokio::select! {
+            () = wake.notified() => tokio::time::sleep(GATHER).await,
+            () = tokio::time::sleep(interval) => {}
+        }
+        if !reader.leader().is_some_and(|leader| leader.is_me) {
+            continue;
+        }
+        let began = Instant::now();
+        let (state, _) = reader.state();
+        let options = options.clone();
+        let plan = tokio::task::spawn_blocking(move || allocator::plan(&state, now_ms(), &options)).await;
+        let took = began.elapsed();
+        match plan {
+            Ok(plan) if !plan.is_empty() => {
+                // The outcome does not matter: what was not offered now is found by the next plan.
+                let _ = reader.submit(Command::MakeOffers { plan }, Caller::default()).await;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "the allocator failed"),
+        }
+        // Reasons may come faster than large clusters can be planned: leave time for everything else.
+        tokio::time::sleep(took).await;
+    }
+}

@@ -1,0 +1,114 @@
+//! What every master does with committed records: fold, react, deliver to whoever is connected here.
+
+use crate::ahead::Ahead;
+use crate::delivery::Delivery;
+use crate::published::Published;
+use event_log::Gate;
+use event_log::raft::{Committed, Machine};
+use master_core::{Event, State, decode_record, fold_record, react};
+use std::io::{self, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use tokio::sync::watch;
+
+/// The fold of the committed log on this master.
+pub(crate) struct Applier {
+    state: State,
+    gate: Gate,
+    index: u64,
+    ahead: Arc<Ahead>,
+    published: watch::Sender<Published>,
+    /// Set once this process can hold connections: what was committed before that concerns none of them.
+    delivery: Arc<OnceLock<Delivery>>,
+}
+
+impl Applier {
+    pub(crate) fn new(
+        ahead: Arc<Ahead>,
+        published: watch::Sender<Published>,
+        delivery: Arc<OnceLock<Delivery>>,
+    ) -> Applier {
+        Applier { state: State::default(), gate: Gate::default(), index: 0, ahead, published, delivery }
+    }
+
+    fn apply_record(&mut self, entry: &Committed) {
+        let header = &entry.record.header;
+        if !self.gate.admit(entry.term, header) {
+            tracing::info!(index = entry.index, term = header.term, n = header.n, "a record takes no effect");
+            return;
+        }
+        let events = match self.ahead.take(header.term, header.n) {
+            Some(foreseen) => {
+                self.state = foreseen.state;
+                foreseen.events
+            }
+            None => self.fold(entry),
+        };
+        if let Some(delivery) = self.delivery.get() {
+            let effects: Vec<_> = events.iter().flat_map(|event| react(&self.state, event)).collect();
+            if !effects.is_empty() {
+                delivery.committed(entry.index, Arc::new(self.state.clone()), effects);
+            }
+        }
+    }
+
+    fn fold(&mut self, entry: &Committed) -> Vec<Event> {
+        let events = match decode_record(&entry.record) {
+            Ok(events) => events,
+            Err(error) => halt(entry.index, &format!("its events cannot be read: {error}")),
+        };
+        let folded = catch_unwind(AssertUnwindSafe(|| fold_record(&mut self.state, &entry.record.header, &events)));
+        if folded.is_err() {
+            let names: Vec<_> = events.iter().map(Event::name).collect();
+            halt(entry.index, &format!("folding {} broke an invariant", names.join(", ")));
+        }
+        events
+    }
+
+    fn publish(&self) {
+        self.published.send_replace(Published { state: Arc::new(self.state.clone()), index: self.index });
+    }
+}
+
+impl Machine for Applier {
+    fn apply(&mut self, entries: Vec<Committed>) {
+        let Some(last) = entries.last().map(|entry| entry.index) else { return };
+        entries.iter().for_each(|entry| self.apply_record(entry));
+        self.index = last;
+        self.publish();
+    }
+
+    fn snapshot(&self) -> Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send> {
+        let (state, (term, n)) = (self.state.clone(), self.gate.position());
+        Box::new(move |out| {
+            out.write_all(&term.to_be_bytes())?;
+            out.write_all(&n.to_be_bytes())?;
+            state.write_snapshot(out)
+        })
+    }
+
+    fn restore(&mut self, index: u64, from: &mut dyn Read) -> Result<(), String> {
+        let mut number = || -> Result<u64, String> {
+            let mut bytes = [0; 8];
+            from.read_exact(&mut bytes).map_err(|error| format!("the snapshot ends early: {error}"))?;
+            Ok(u64::from_be_bytes(bytes))
+        };
+        let (term, n) = (number()?, number()?);
+        self.state = State::read_snapshot(from).map_err(|error| error.to_string())?;
+        self.gate = Gate::resume(term, n);
+        self.index = index;
+        self.publish();
+        // The events between were never seen here, so nobody here was told of them.
+        if let Some(delivery) = self.delivery.get() {
+            delivery.close_all("this master caught up by a snapshot");
+        }
+        Ok(())
+    }
+}
+
+/// A committed fact is no opinion: a master that cannot fold it must not serve anything that comes after.
+fn halt(index: u64, why: &str) -> ! {
+    tracing::error!(index, why, "stopping: a committed record cannot be folded");
+    eprintln!("meseta-master: the record at index {index} is committed, but {why}. This master stops.");
+    std::process::exit(1)
+}

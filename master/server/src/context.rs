@@ -1,0 +1,145 @@
+//! What the HTTP handlers of this master share: a handle for readers, the way to submit, and what is reported about
+//! the process itself.
+
+use crate::identity::{Address, Identity};
+use crate::outcome::Outcome;
+use crate::published::Published;
+use crate::streams::Streams;
+use crate::submit::Submitter;
+use event_log::raft::Node;
+use master_core::State;
+use master_core::command::{Caller, Command};
+use master_core::effect::Announcement;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::{broadcast, watch};
+
+/// Everything that a handler may need.
+pub struct Context {
+    /// Committed state, leader, submission.
+    pub reader: Reader,
+    /// Frameworks' event streams held here.
+    pub streams: Arc<Streams>,
+    /// Agents' connections held here.
+    pub agents: Arc<crate::agents::Agents>,
+    /// This process's disk and life.
+    pub identity: Arc<Identity>,
+    /// The log's node on this master.
+    pub node: Node,
+    /// How others reach this master.
+    pub address: Address,
+    /// Flags as `/flags` reports them: name to text, defaults included.
+    pub flags: BTreeMap<String, String>,
+    /// When this process started: wall clock for reports, monotonic for durations.
+    pub started: (SystemTime, Instant),
+    /// Whether this master has joined its cluster and folded its own start: before that clients hear 503.
+    pub ready: Arc<AtomicBool>,
+    /// What agents are told about pings.
+    pub ping: Ping,
+}
+
+/// How the liveness of agents is watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Ping {
+    /// A ping this often.
+    pub every: Duration,
+    /// So many unanswered ones end a connection.
+    pub misses_max: u32,
+}
+
+impl Ping {
+    /// A connection without a sign of life for this long is dead.
+    pub fn patience(&self) -> Duration {
+        self.every * self.misses_max
+    }
+}
+
+impl Context {
+    /// Whether clients are served yet; before that every call that needs State is answered
+    /// 503 `Master has not finished recovery`.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+/// The master that leads, as this master believes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// host:port for clients and peers.
+    pub address: String,
+    /// It is this process.
+    pub is_me: bool,
+}
+
+/// No master leads, or none could confirm that it does, for as long as a read may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("No leader elected")]
+pub struct NoLeader;
+
+/// One thing that operators who watch hear of.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    /// The record that caused it.
+    pub index: u64,
+    /// State after that record.
+    pub state: Arc<State>,
+    /// What to tell; the message is made from `state`.
+    pub announcement: Announcement,
+}
+
+/// A handle on the committed state of this master, for reads and for submitting. Cheap to clone.
+#[derive(Clone)]
+pub struct Reader {
+    pub(crate) node: Node,
+    pub(crate) published: watch::Receiver<Published>,
+    pub(crate) submitter: Submitter,
+    pub(crate) announcements: broadcast::Sender<Announced>,
+}
+
+/// How long a linearizable read waits for a leader before it gives up.
+const READ_PATIENCE: Duration = Duration::from_secs(8);
+
+impl Reader {
+    /// State as folded here, and its index: may be older than what the leader committed.
+    pub fn state(&self) -> (Arc<State>, u64) {
+        let now = self.published.borrow();
+        (now.state.clone(), now.index)
+    }
+
+    /// State that contains everything that was answered anywhere before this call.
+    ///
+    /// # Errors
+    /// `NoLeader` when no leader confirmed itself for several seconds.
+    pub async fn linearizable(&self) -> Result<(Arc<State>, u64), NoLeader> {
+        let read = async {
+            loop {
+                // Resolves when all of it is folded here.
+                if self.node.read_index().await.is_ok() {
+                    return self.state();
+                }
+                // Paced: an election takes a moment, and readers that ask again at once slow it down.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(READ_PATIENCE, read).await.map_err(|_| NoLeader)
+    }
+
+    /// Who leads, if anybody is known to.
+    pub fn leader(&self) -> Option<Leader> {
+        self.submitter.leader()
+    }
+
+    /// Decides `command` on the leader, wherever that is, and answers after the commit. Waits for a while if nobody
+    /// leads.
+    pub async fn submit(&self, command: Command, caller: Caller) -> Outcome {
+        self.submitter.submit(command, caller).await
+    }
+
+    /// Announcements from now on, in commit order. Take it first, then `state`, and leave out what has an index at or
+    /// below that state's: then nothing is missed. A receiver that lags is told so by its channel: end it.
+    pub fn announcements(&self) -> broadcast::Receiver<Announced> {
+        self.announcements.subscribe()
+    }
+}

@@ -1,0 +1,133 @@
+//! Effects on their way from the fold to the connections held here. One thread makes the messages, in commit order,
+//! so that neither folding nor answering waits for them.
+
+use crate::agents::Agents;
+use crate::context::Announced;
+use crate::identity::Identity;
+use crate::remote::Remote;
+use crate::streams::Streams;
+use master_core::State;
+use master_core::effect::Effect;
+use master_core::ids::Connection;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use tokio::sync::{Notify, broadcast};
+
+/// Records whose effects wait to be carried out. When so many wait, folding waits too.
+const WORK_MAX: usize = 1024;
+
+/// The sending end; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Delivery {
+    work: SyncSender<Work>,
+}
+
+enum Work {
+    /// Effects that every master computes: carried out if the connection is here.
+    Everywhere { index: u64, state: Arc<State>, effects: Vec<Effect> },
+    /// Effects that only the leader has: sent to the master that holds the connection.
+    Once { state: Arc<State>, effects: Vec<Effect> },
+    /// Everything held here is over.
+    CloseAll { why: &'static str },
+}
+
+/// Who carries effects out.
+pub(crate) struct Carriers {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) remote: Arc<Remote>,
+    pub(crate) announcements: broadcast::Sender<Announced>,
+    /// Wakes the allocator.
+    pub(crate) allocate: Arc<Notify>,
+}
+
+impl Delivery {
+    /// Starts the thread.
+    pub(crate) fn start(carriers: Carriers) -> std::io::Result<Delivery> {
+        let (work, jobs) = sync_channel(WORK_MAX);
+        std::thread::Builder::new().name("delivery".into()).spawn(move || carriers.run(&jobs))?;
+        Ok(Delivery { work })
+    }
+
+    /// Effects of the record at `index`, after which State was `state`.
+    pub(crate) fn committed(&self, index: u64, state: Arc<State>, effects: Vec<Effect>) {
+        self.send(Work::Everywhere { index, state, effects });
+    }
+
+    /// Effects of a decision that left no event behind; the state is the one that was decided on.
+    pub(crate) fn ephemeral(&self, state: Arc<State>, effects: Vec<Effect>) {
+        self.send(Work::Once { state, effects });
+    }
+
+    /// Ends every connection held here, so that clients move on.
+    pub(crate) fn close_all(&self, why: &'static str) {
+        self.send(Work::CloseAll { why });
+    }
+
+    fn send(&self, work: Work) {
+        // The thread ends with the process: then nobody is left to be told anything.
+        let _ = self.work.send(work);
+    }
+}
+
+impl Carriers {
+    fn run(&self, jobs: &Receiver<Work>) {
+        while let Ok(work) = jobs.recv() {
+            match work {
+                Work::Everywhere { index, state, effects } => {
+                    effects.into_iter().for_each(|effect| self.carry_out(index, &state, effect));
+                }
+                Work::Once { state, effects } => effects.into_iter().for_each(|effect| self.once(&state, effect)),
+                Work::CloseAll { why } => {
+                    self.streams.close_all(why);
+                    self.agents.close_all(why);
+                }
+            }
+        }
+    }
+
+    fn carry_out(&self, index: u64, state: &Arc<State>, effect: Effect) {
+        match effect {
+            Effect::OpenAgent { .. }
+            | Effect::CloseAgent { .. }
+            | Effect::OrdersWaiting { .. }
+            | Effect::SendReceived { .. }
+            | Effect::SendToExecutor { .. } => self.agents.carry_out(state, &effect),
+            Effect::Announce(announcement) => {
+                if self.announcements.receiver_count() > 0 {
+                    let announced = Announced { index, state: state.clone(), announcement };
+                    // No receiver is left: nobody watches.
+                    let _ = self.announcements.send(announced);
+                }
+            }
+            Effect::Allocate => self.allocate.notify_one(),
+            _ => self.streams.carry_out(state, &effect),
+        }
+    }
+
+    fn once(&self, state: &Arc<State>, effect: Effect) {
+        match holder(state, &effect) {
+            Some(connection) if connection.at.node != self.identity.node() => {
+                self.remote.send(state, connection, &effect);
+            }
+            _ => self.carry_out(0, state, effect),
+        }
+    }
+}
+
+/// The connection over which `effect` travels, if it is one of those that may be lost.
+fn holder(state: &State, effect: &Effect) -> Option<Connection> {
+    match effect {
+        Effect::SendToExecutor { agent, .. } => match &state.agents.live.get(agent)?.liveness {
+            master_core::state::AgentLiveness::Connected { connection } => Some(*connection),
+            _ => None,
+        },
+        Effect::SendStatus { framework, .. }
+        | Effect::SendMessage { framework, .. }
+        | Effect::SendFailure { framework, .. } => {
+            Some(state.frameworks.live.get(framework)?.stream.as_ref()?.connection)
+        }
+        _ => None,
+    }
+}

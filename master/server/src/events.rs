@@ -1,0 +1,79 @@
+//! Scheduler events, made from State and what is to be told.
+
+use api::v1;
+use api::v1::scheduler::{Event, event};
+use master_core::effect::Effect;
+use master_core::ids::{FrameworkKey, NodeId};
+use master_core::{State, view};
+
+/// Between two heartbeats of a stream, in seconds; clients are told.
+pub(crate) const HEARTBEAT_SECONDS: u64 = 15;
+
+/// The first event of a stream.
+pub(crate) fn subscribed(state: &State, framework: FrameworkKey, here: NodeId) -> Event {
+    Event {
+        r#type: Some(event::Type::Subscribed as i32),
+        subscribed: Some(event::Subscribed {
+            framework_id: v1::FrameworkId { value: view::framework_id(state, framework) },
+            heartbeat_interval_seconds: Some(HEARTBEAT_SECONDS as f64),
+            master_info: view::master_info(state, here),
+        }),
+        ..Event::default()
+    }
+}
+
+/// Says that the stream is alive.
+pub(crate) fn heartbeat() -> Event {
+    Event { r#type: Some(event::Type::Heartbeat as i32), ..Event::default() }
+}
+
+/// Says why the stream ends.
+pub(crate) fn error(message: &str) -> Event {
+    Event {
+        r#type: Some(event::Type::Error as i32),
+        error: Some(event::Error { message: message.to_owned() }),
+        ..Event::default()
+    }
+}
+
+/// A status, of an update or without one.
+pub(crate) fn update(status: v1::TaskStatus) -> Event {
+    Event { r#type: Some(event::Type::Update as i32), update: Some(event::Update { status }), ..Event::default() }
+}
+
+/// The framework and the event that `effect` is for it; None for effects that are no event, and for what is over
+/// meanwhile.
+pub(crate) fn of(state: &State, effect: &Effect) -> Option<(FrameworkKey, Event)> {
+    match effect {
+        Effect::SendOffers { framework, offers } => {
+            let offers: Vec<v1::Offer> = offers.iter().filter_map(|offer| view::offer(state, *offer)).collect();
+            (!offers.is_empty()).then(|| {
+                let offers = Some(event::Offers { offers });
+                (*framework, Event { r#type: Some(event::Type::Offers as i32), offers, ..Event::default() })
+            })
+        }
+        Effect::SendRescind { framework, offer } => {
+            let offer_id = v1::OfferId { value: view::offer_id(state, *offer) };
+            let rescind = Some(event::Rescind { offer_id });
+            Some((*framework, Event { r#type: Some(event::Type::Rescind as i32), rescind, ..Event::default() }))
+        }
+        Effect::SendStatus { framework, status } => Some((*framework, update(v1::TaskStatus::clone(status)))),
+        Effect::SendFailure { framework, agent, executor_id, status } => {
+            let failure = Some(event::Failure {
+                agent_id: Some(v1::AgentId { value: view::agent_id(state, *agent) }),
+                executor_id: executor_id.as_ref().map(|id| v1::ExecutorId { value: id.to_string() }),
+                status: *status,
+            });
+            Some((*framework, Event { r#type: Some(event::Type::Failure as i32), failure, ..Event::default() }))
+        }
+        Effect::SendMessage { framework, agent, executor_id, data } => {
+            let message = Some(event::Message {
+                agent_id: v1::AgentId { value: view::agent_id(state, *agent) },
+                executor_id: v1::ExecutorId { value: executor_id.to_string() },
+                data: data.clone(),
+            });
+            Some((*framework, Event { r#type: Some(event::Type::Message as i32), message, ..Event::default() }))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,257 @@
+//! The flags of `meseta-master`: from words to [`Settings`].
+
+mod table;
+
+pub use table::FLAGS;
+
+use crate::context::Ping;
+use crate::identity::Address;
+use crate::run::Settings;
+use api::flags::{Values, parse};
+use master_core::allocator;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Asked {
+    /// `--help`: this text.
+    Help(String),
+    /// `--version`.
+    Version,
+    /// To run.
+    Run(Box<Flags>),
+}
+
+/// Flags that were understood.
+#[derive(Debug)]
+pub struct Flags {
+    values: Values,
+    /// Where to listen, unless a socket was inherited.
+    pub listen: SocketAddr,
+    /// The lowest level that is logged; None logs nothing.
+    pub log_level: Option<tracing::Level>,
+}
+
+/// Reads the words behind the program's name.
+///
+/// # Errors
+/// One sentence.
+pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) -> Result<Asked, String> {
+    if words.iter().any(|word| word == "--version" || word == "--version=true") {
+        return Ok(Asked::Version);
+    }
+    let values =
+        parse(FLAGS, words, environment, |path| std::fs::read_to_string(path)).map_err(|error| error.to_string())?;
+    if values.help {
+        return Ok(Asked::Help(api::flags::help("meseta-master --work_dir=DIR [flags]", FLAGS)));
+    }
+    refuse_unbuilt(&values)?;
+    let ip = match values.text("ip") {
+        Some(text) => text.parse().map_err(|_| format!("--ip is not an address: '{text}'"))?,
+        None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    let port = values.int("port").unwrap_or(5050);
+    let port = u16::try_from(port).map_err(|_| format!("--port is not a port: {port}"))?;
+    let log_level = match values.text("logging_level") {
+        _ if values.bool("quiet") => None,
+        Some("WARNING") => Some(tracing::Level::WARN),
+        Some("ERROR") => Some(tracing::Level::ERROR),
+        Some("INFO") | None => Some(tracing::Level::INFO),
+        Some(other) => return Err(format!("--logging_level is INFO, WARNING or ERROR, not '{other}'")),
+    };
+    Ok(Asked::Run(Box::new(Flags { values, listen: SocketAddr::new(ip, port), log_level })))
+}
+
+/// Nothing that would make the cluster less open than it is may be ignored silently.
+fn refuse_unbuilt(values: &Values) -> Result<(), String> {
+    if values.is_given("zk") {
+        return Err("--zk: there is no ZooKeeper here, name the masters by --masters=HOST:PORT,HOST:PORT,...".into());
+    }
+    for (name, only) in table::ONLY {
+        if let Some(value) = values.text(name).filter(|value| value != only) {
+            return Err(format!("--{name}={value} is not built yet: only --{name}={only} is"));
+        }
+    }
+    match table::NEVER.iter().find(|name| values.is_given(name)) {
+        Some(name) => Err(format!("--{name} is not built yet: start without it")),
+        None => Ok(()),
+    }
+}
+
+impl Flags {
+    /// Sentences about names that are no longer used.
+    pub fn warnings(&self) -> &[String] {
+        &self.values.warnings
+    }
+
+    /// What they mean for a master that listens at `bound`.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn settings(&self, bound: SocketAddr) -> Result<Settings, String> {
+        let address = self.address(bound)?;
+        let masters = match self.values.text("masters") {
+            Some(list) => list.split(',').map(|member| member.trim().to_owned()).collect(),
+            None => vec![address.member.clone()],
+        };
+        let every = self.values.duration("agent_ping_timeout").unwrap_or(Duration::from_secs(15));
+        let misses = self.values.int("max_agent_ping_timeouts").unwrap_or(5);
+        let misses_max = u32::try_from(misses).ok().filter(|misses| *misses > 0);
+        let allocation_interval = self.values.duration("allocation_interval").unwrap_or(Duration::from_secs(1));
+        if every.is_zero() || allocation_interval.is_zero() {
+            return Err("--agent_ping_timeout and --allocation_interval must be longer than nothing".into());
+        }
+        let mut reported: std::collections::BTreeMap<String, String> =
+            self.values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        reported.insert("help".into(), "false".into());
+        reported.insert("hostname".into(), address.hostname.clone());
+        reported.insert("port".into(), bound.port().to_string());
+        Ok(Settings {
+            work_dir: self.values.path("work_dir").ok_or("--work_dir is required")?,
+            address,
+            masters,
+            flags: reported,
+            ping: Ping { every, misses_max: misses_max.ok_or("--max_agent_ping_timeouts must be at least 1")? },
+            allocation_interval,
+            allocator: allocator::Options::default(),
+        })
+    }
+
+    fn address(&self, bound: SocketAddr) -> Result<Address, String> {
+        let ip = match self.values.text("advertise_ip") {
+            Some(text) => text.parse().map_err(|_| format!("--advertise_ip is not an address: '{text}'"))?,
+            None if bound.ip().is_unspecified() => own_ip(),
+            None => bound.ip(),
+        };
+        let port = match self.values.int("advertise_port") {
+            Some(port) => u16::try_from(port).map_err(|_| format!("--advertise_port is not a port: {port}"))?,
+            None => bound.port(),
+        };
+        let hostname = match self.values.text("hostname") {
+            Some(name) => name.to_owned(),
+            None if self.values.bool("hostname_lookup") => name_of(ip),
+            None => ip.to_string(),
+        };
+        let plain = SocketAddr::new(ip, port).to_string();
+        let member = match self.values.text("masters") {
+            None => plain,
+            Some(list) => {
+                let named = format!("{hostname}:{port}");
+                let own_name = this_host().map(|name| format!("{name}:{port}"));
+                let mut listed = list.split(',').map(str::trim);
+                let own = |member: &str| {
+                    member == plain
+                        || member == named
+                        || own_name.as_deref() == Some(member)
+                        || leads_to(member, ip, port)
+                };
+                listed
+                    .find(|member| own(member))
+                    .ok_or_else(|| format!("--masters={list} does not list this master itself, {plain}"))?
+                    .to_owned()
+            }
+        };
+        Ok(Address { hostname, ip, port, member })
+    }
+}
+
+/// Whether `member` is another name of this address.
+fn leads_to(member: &str, ip: IpAddr, port: u16) -> bool {
+    member.to_socket_addrs().is_ok_and(|mut found| found.any(|it| it.ip() == ip && it.port() == port))
+}
+
+fn this_host() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
+}
+
+/// The address behind this host's name, for a master that listens on every address.
+fn own_ip() -> IpAddr {
+    let named = this_host().and_then(|name| (name.as_str(), 0).to_socket_addrs().ok());
+    let found = named.and_then(|mut found| found.find(SocketAddr::is_ipv4));
+    found.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+}
+
+/// A name that leads back to `ip`, or the address itself.
+fn name_of(ip: IpAddr) -> String {
+    if ip.is_loopback() {
+        return "localhost".into();
+    }
+    this_host().filter(|name| leads_to(&format!("{name}:0"), ip, 0)).unwrap_or_else(|| ip.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn flags(text: &str) -> Result<Flags, String> {
+        match read(words(text), |_| None)? {
+            Asked::Run(flags) => Ok(*flags),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    fn settings(text: &str) -> Result<Settings, String> {
+        flags(text)?.settings("127.0.0.1:5050".parse().unwrap())
+    }
+
+    #[test]
+    fn a_master_alone_is_a_quorum_of_one() {
+        let settings = settings("--work_dir=/d --ip=127.0.0.1").unwrap();
+        assert_eq!(settings.masters, ["127.0.0.1:5050"]);
+        assert_eq!(settings.address.hostname, "localhost");
+        assert_eq!(settings.ping.patience(), Duration::from_secs(75));
+    }
+
+    #[test]
+    fn the_list_of_masters_contains_its_reader_by_any_name() {
+        for list in ["127.0.0.1:5050,a:1,b:2", "a:1,localhost:5050"] {
+            let settings = settings(&format!("--work_dir=/d --masters={list}")).unwrap();
+            assert!(list.contains(&settings.address.member));
+        }
+        let refused = settings("--work_dir=/d --masters=127.0.0.1:1,127.0.0.1:2").unwrap_err();
+        assert!(refused.contains("does not list this master itself, 127.0.0.1:5050"), "{refused}");
+    }
+
+    #[test]
+    fn what_would_change_safety_is_refused_rather_than_ignored() {
+        for bad in [
+            "--authenticate_http_readwrite",
+            "--authenticate",
+            "--acls={}",
+            "--zk=zk://h/p",
+            "--no-root_submissions",
+            "--roles=a,b",
+        ] {
+            let refused = flags(&format!("--work_dir=/d {bad}")).unwrap_err();
+            assert!(refused.contains("not built yet") || refused.contains("ZooKeeper"), "{refused}");
+        }
+        assert!(flags("--work_dir=/d --no-authenticate_agents --registry=replicated_log").is_ok());
+        assert!(flags("--work_dirr=/d").unwrap_err().contains("work_dir"));
+    }
+
+    /// What Mesos reports without any flag given, we report with the same values.
+    #[test]
+    fn defaults_are_reported_as_mesos_reports_them() {
+        let reported = settings("--work_dir=/d").unwrap().flags;
+        for (name, value) in [
+            ("agent_ping_timeout", "15secs"),
+            ("agent_reregister_timeout", "10mins"),
+            ("allocation_interval", "1secs"),
+            ("registry_max_agent_age", "2weeks"),
+            ("offer_constraints_re2_max_mem", "4KB"),
+            ("recovery_agent_removal_limit", "100%"),
+            ("min_allocatable_resources", "cpus:0.01|mem:32"),
+            ("help", "false"),
+            ("version", "false"),
+            ("port", "5050"),
+        ] {
+            assert_eq!(reported.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert_eq!(reported.get("acls"), None);
+    }
+}

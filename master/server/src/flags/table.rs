@@ -1,0 +1,144 @@
+//! Every flag of the master: Mesos's names and defaults, and a few of our own.
+
+use api::flags::{Flag, Kind};
+
+const fn flag(name: &'static str, kind: Kind, help: &'static str) -> Flag {
+    Flag::new(name, kind, help)
+}
+
+/// The flags.
+pub const FLAGS: &[Flag] = &[
+    flag("acls", Kind::Content, "Access control lists; not built yet."),
+    flag("advertise_ip", Kind::Text, "Address told to clients, agents and masters."),
+    flag("advertise_port", Kind::Int, "Port told to clients, agents and masters."),
+    flag("agent_ping_timeout", Kind::Duration, "Between two pings of an agent.")
+        .default("15secs")
+        .aliases(&["slave_ping_timeout"]),
+    flag("agent_removal_rate_limit", Kind::Text, "Not built yet.").aliases(&["slave_removal_rate_limit"]),
+    flag("agent_reregister_timeout", Kind::Duration, "Reported only: agents that were connected have the ping time.")
+        .default("10mins")
+        .aliases(&["slave_reregister_timeout"]),
+    flag("allocation_interval", Kind::Duration, "Between two plans of the allocator without another reason.")
+        .default("1secs"),
+    flag("allocator", Kind::Text, "The allocator; hierarchical is the only one.").default("hierarchical"),
+    flag("allocator_agent_recovery_factor", Kind::Double, "Reported only: nothing needs to recover.").default("0.8"),
+    flag("allocator_recovery_timeout", Kind::Duration, "Reported only: nothing needs to recover.").default("10mins"),
+    flag("authenticate_agents", Kind::Bool, "Not built yet.").default("false").aliases(&["authenticate_slaves"]),
+    flag("authenticate_frameworks", Kind::Bool, "Not built yet.").default("false").aliases(&["authenticate"]),
+    flag("authenticate_http_frameworks", Kind::Bool, "Not built yet.").default("false"),
+    flag("authenticate_http_readonly", Kind::Bool, "Not built yet.").default("false"),
+    flag("authenticate_http_readwrite", Kind::Bool, "Not built yet.").default("false").aliases(&["authenticate_http"]),
+    flag("authentication_v0_timeout", Kind::Duration, "Reported only.").default("15secs"),
+    flag("authenticators", Kind::Text, "Reported only.").default("crammd5"),
+    flag("authorizers", Kind::Text, "Reported only.").default("local"),
+    flag("cluster", Kind::Text, "The cluster's name, shown to people."),
+    flag("credentials", Kind::Path, "Principals and secrets; without effect while nothing authenticates."),
+    flag("domain", Kind::Content, "Not built yet."),
+    flag("external_log_file", Kind::Path, "Reported only."),
+    flag("fair_sharing_excluded_resource_names", Kind::Text, "Not built yet."),
+    flag("filter_gpu_resources", Kind::Bool, "Offers agents with GPUs only to frameworks that know them.")
+        .default("true"),
+    flag("firewall_rules", Kind::Content, "Not built yet."),
+    flag("framework_sorter", Kind::Text, "How frameworks of a role are sorted: drf.").default("drf"),
+    flag("hooks", Kind::Text, "Modules are not supported."),
+    flag("hostname", Kind::Text, "Name told to clients instead of the one that was found."),
+    flag("hostname_lookup", Kind::Bool, "Whether to look for a name at all; otherwise the address is it.")
+        .default("true"),
+    flag("http_authenticators", Kind::Text, "Reported only.").default("basic"),
+    flag("http_framework_authenticators", Kind::Text, "Reported only."),
+    flag("initialize_driver_logging", Kind::Bool, "Reported only.").default("true"),
+    flag("ip", Kind::Text, "Address to listen on; every one if not given."),
+    flag("ip_discovery_command", Kind::Text, "Not built yet."),
+    flag("join", Kind::Text, "host:port of a running quorum to be added to; not built yet."),
+    flag("log_auto_initialize", Kind::Bool, "Reported only: an empty log forms as --masters says.").default("true"),
+    flag("log_dir", Kind::Path, "Reported only: the log goes to stderr."),
+    flag("logbufsecs", Kind::Int, "Reported only.").default("0"),
+    flag("logging_level", Kind::Text, "Lowest level that is logged: INFO, WARNING or ERROR.").default("INFO"),
+    flag("master_contender", Kind::Text, "Modules are not supported."),
+    flag("master_detector", Kind::Text, "Modules are not supported."),
+    flag("masters", Kind::Text, "host:port of every master of the quorum, this one included, on each the same list."),
+    flag("max_agent_ping_timeouts", Kind::Int, "Unanswered pings after which an agent's connection is over.")
+        .default("5")
+        .aliases(&["max_slave_ping_timeouts"]),
+    flag("max_completed_frameworks", Kind::Int, "Reported only: the log's own limits hold.").default("50"),
+    flag("max_completed_tasks_per_framework", Kind::Int, "Reported only: the log's own limits hold.").default("1000"),
+    flag("max_executors_per_agent", Kind::Int, "Reported only.").aliases(&["max_executors_per_slave"]),
+    flag("max_operator_event_stream_subscribers", Kind::Int, "Reported only.").default("1000"),
+    flag("max_unreachable_tasks_per_framework", Kind::Int, "Reported only: the log's own limits hold.").default("1000"),
+    flag("memory_profiling", Kind::Bool, "Reported only.").default("false"),
+    flag("min_allocatable_resources", Kind::Text, "What an offer has at least.").default("cpus:0.01|mem:32"),
+    flag("modules", Kind::Content, "Modules are not supported."),
+    flag("modules_dir", Kind::Path, "Modules are not supported."),
+    flag("offer_constraints_re2_max_mem", Kind::Bytes, "Reported only.").default("4KB"),
+    flag("offer_constraints_re2_max_program_size", Kind::Int, "Reported only.").default("100"),
+    flag("offer_timeout", Kind::Duration, "Not built yet."),
+    flag("port", Kind::Int, "Port to listen on; 0 lets the system choose.").default("5050"),
+    flag("publish_per_framework_metrics", Kind::Bool, "Reported only.").default("true"),
+    flag("quiet", Kind::Bool, "Logs nothing to stderr.").default("false"),
+    flag("quorum", Kind::Int, "Reported only: the majority of --masters is the quorum."),
+    flag("rate_limits", Kind::Content, "Not built yet."),
+    flag("recovery_agent_removal_limit", Kind::Text, "Reported only: nothing needs to recover.")
+        .default("100%")
+        .aliases(&["recovery_slave_removal_limit"]),
+    flag("registry", Kind::Text, "Where the truth is: the replicated log.").default("replicated_log"),
+    flag("registry_fetch_timeout", Kind::Duration, "Reported only.").default("1mins"),
+    flag("registry_gc_interval", Kind::Duration, "Reported only.").default("15mins"),
+    flag("registry_max_agent_age", Kind::Duration, "Reported only.").default("2weeks"),
+    flag("registry_max_agent_count", Kind::Int, "Reported only.").default("102400"),
+    flag("registry_store_timeout", Kind::Duration, "Reported only.").default("20secs"),
+    flag("registry_strict", Kind::Bool, "Mesos refuses it too.").default("false"),
+    flag("require_agent_domain", Kind::Bool, "Not built yet.").default("false"),
+    flag("role_sorter", Kind::Text, "How roles are sorted: drf.").default("drf").aliases(&["user_sorter"]),
+    flag("roles", Kind::Text, "Not built yet."),
+    flag("root_submissions", Kind::Bool, "Whether frameworks may run as root.").default("true"),
+    flag("version", Kind::Bool, "Prints the version and exits.").default("false"),
+    flag("webui_dir", Kind::Path, "Reported only.").default("/usr/share/mesos/webui"),
+    flag("weights", Kind::Text, "Not built yet."),
+    flag("whitelist", Kind::Path, "Not built yet."),
+    flag("work_dir", Kind::Path, "Where this master's part of the log is kept.").required(),
+    flag("zk", Kind::Text, "There is no ZooKeeper: use --masters."),
+    flag("zk_session_timeout", Kind::Duration, "Reported only.").default("10secs"),
+];
+
+/// A flag that would change what is safe or allowed, if it were not ignored: it may only have this value.
+pub(super) const ONLY: &[(&str, &str)] = &[
+    ("allocator", "hierarchical"),
+    ("authenticate_agents", "false"),
+    ("authenticate_frameworks", "false"),
+    ("authenticate_http_frameworks", "false"),
+    ("authenticate_http_readonly", "false"),
+    ("authenticate_http_readwrite", "false"),
+    ("authenticators", "crammd5"),
+    ("authorizers", "local"),
+    ("framework_sorter", "drf"),
+    ("filter_gpu_resources", "true"),
+    ("http_authenticators", "basic"),
+    ("min_allocatable_resources", "cpus:0.01|mem:32"),
+    ("registry", "replicated_log"),
+    ("registry_strict", "false"),
+    ("require_agent_domain", "false"),
+    ("role_sorter", "drf"),
+    ("root_submissions", "true"),
+];
+
+/// The same for flags without a default: they must not be given.
+pub(super) const NEVER: &[&str] = &[
+    "acls",
+    "agent_removal_rate_limit",
+    "domain",
+    "fair_sharing_excluded_resource_names",
+    "firewall_rules",
+    "hooks",
+    "http_framework_authenticators",
+    "ip_discovery_command",
+    "join",
+    "master_contender",
+    "master_detector",
+    "modules",
+    "modules_dir",
+    "offer_timeout",
+    "rate_limits",
+    "roles",
+    "weights",
+    "whitelist",
+];

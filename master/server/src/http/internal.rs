@@ -1,0 +1,85 @@
+//! What the other masters ask: Raft's own messages, commands to decide, deliveries, and which life this is.
+
+use crate::agents::connection_id;
+use crate::context::Context;
+use crate::submit::{Attempt, Verdict};
+use crate::wire;
+use api::internal::{self, delivery};
+use api_http::{Request, Response, StatusCode};
+use bytes::Bytes;
+use prost::Message;
+
+/// The largest message of another master, in bytes: a chunk of a snapshot, a batch of entries.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+const PROTOBUF: &str = "application/x-protobuf";
+
+pub(super) async fn raft(context: &Context, request: Request) -> Response {
+    match body(request).await {
+        Ok(body) => api_http::bytes(StatusCode::OK, PROTOBUF, context.node.handle(body).await),
+        Err(response) => response,
+    }
+}
+
+pub(super) async fn submit(context: &Context, request: Request) -> Response {
+    let submission: internal::Submission = match read(request).await {
+        Ok(submission) => submission,
+        Err(response) => return response,
+    };
+    if let Some(response) = foreign(context, &submission.cluster_id) {
+        return response;
+    }
+    let (command, caller, request_id) = match wire::command(submission) {
+        Ok(parts) => parts,
+        Err(error) => return api_http::text(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    match context.reader.submitter.here(Attempt { command, caller, request_id }).await {
+        Verdict::Ended(outcome) => api_http::bytes(StatusCode::OK, PROTOBUF, wire::answer(outcome).encode_to_vec()),
+        Verdict::NotTried(_) => api_http::text(StatusCode::MISDIRECTED_REQUEST, "This master does not lead"),
+    }
+}
+
+pub(super) async fn deliver(context: &Context, request: Request) -> Response {
+    let deliver: internal::Deliver = match read(request).await {
+        Ok(deliver) => deliver,
+        Err(response) => return response,
+    };
+    if let Some(response) = foreign(context, &deliver.cluster_id) {
+        return response;
+    }
+    for internal::Delivery { connection, what } in deliver.deliveries {
+        let Some(connection) = connection_id(&connection) else { continue };
+        match what {
+            Some(delivery::What::Event(event)) => context.streams.deliver(connection, &event),
+            Some(delivery::What::FrameworkMessage(message)) => context.agents.deliver(connection, message),
+            None => {}
+        }
+    }
+    api_http::empty(StatusCode::ACCEPTED)
+}
+
+pub(super) fn hello(context: &Context) -> Response {
+    let hello = internal::Hello {
+        cluster_id: context.node.cluster_id(),
+        incarnation: wire::incarnation_to_wire(context.identity.incarnation()),
+    };
+    api_http::bytes(StatusCode::OK, PROTOBUF, hello.encode_to_vec())
+}
+
+/// A master of another cluster must not change this one.
+fn foreign(context: &Context, cluster_id: &str) -> Option<Response> {
+    let own = context.node.cluster_id();
+    (own.as_deref() != Some(cluster_id)).then(|| {
+        let sentence = format!("This master belongs to cluster {}, not {cluster_id}", own.unwrap_or_default());
+        api_http::text(StatusCode::CONFLICT, &sentence)
+    })
+}
+
+async fn read<M: Message + Default>(request: Request) -> Result<M, Response> {
+    let body = body(request).await?;
+    M::decode(body).map_err(|error| api_http::text(StatusCode::BAD_REQUEST, &format!("Not a message: {error}")))
+}
+
+async fn body(request: Request) -> Result<Bytes, Response> {
+    let (parts, body) = request.into_parts();
+    api_http::read_body(&parts.headers, body, MESSAGE_BYTES_MAX).await.map_err(|error| error.response())
+}

@@ -1,0 +1,90 @@
+//! Everything on the one port: frameworks, operators, agents, and the other masters.
+
+pub(crate) mod agent;
+pub(crate) mod internal;
+pub mod legacy;
+pub mod metrics;
+pub mod operator;
+pub mod render;
+pub(crate) mod scheduler;
+pub mod watch;
+
+#[cfg(test)]
+mod scripted;
+#[cfg(test)]
+mod shapes;
+
+use crate::context::Context;
+use api_http::{Request, Response, Router, StatusCode};
+use operator::Operators;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+/// What clients hear while a master starts.
+const RECOVERING: &str = "Master has not finished recovery";
+
+/// The port's table of contents.
+pub(crate) struct Server {
+    router: Router<Target>,
+    /// Set when the log is open; before that there is nothing to serve from.
+    served: OnceLock<(Arc<Context>, Arc<Operators>)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Target {
+    Scheduler,
+    Agent,
+    Raft,
+    Submit,
+    Deliver,
+    Hello,
+    /// What the operators' router knows better.
+    Operators,
+    Health,
+}
+
+impl Server {
+    pub(crate) fn new() -> Server {
+        let router = Router::new("master")
+            .at("/api/v1", Target::Operators)
+            .at("/api/v1/scheduler", Target::Scheduler)
+            .at("/health", Target::Health)
+            .at("/meseta/agent", Target::Agent)
+            .at("/meseta/raft", Target::Raft)
+            .at("/meseta/submit", Target::Submit)
+            .at("/meseta/deliver", Target::Deliver)
+            .at("/meseta/hello", Target::Hello);
+        Server { router, served: OnceLock::new() }
+    }
+
+    /// From now on requests are answered from `context`.
+    pub(crate) fn open(&self, context: Arc<Context>) {
+        let operators = Operators::start(context.clone());
+        // Opened once; a second opening would change nothing.
+        let _ = self.served.set((context, operators));
+    }
+
+    pub(crate) async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
+        let target = self.router.find(request.uri().path()).map_or(Target::Operators, |(target, _)| *target);
+        let Some((context, operators)) = self.served.get() else {
+            return match target {
+                Target::Health => api_http::empty(StatusCode::OK),
+                _ => api_http::text(StatusCode::SERVICE_UNAVAILABLE, RECOVERING),
+            };
+        };
+        match target {
+            Target::Scheduler => scheduler::answer(context, request, peer).await,
+            Target::Agent => agent::answer(context, request, peer),
+            Target::Raft => internal::raft(context, request).await,
+            Target::Submit => internal::submit(context, request).await,
+            Target::Deliver => internal::deliver(context, request).await,
+            Target::Hello => internal::hello(context),
+            Target::Operators | Target::Health => operators.answer(request, peer).await,
+        }
+    }
+}
+
+/// 503 while this master starts.
+pub(crate) fn recovering() -> Response {
+    api_http::text(StatusCode::SERVICE_UNAVAILABLE, RECOVERING)
+}

@@ -1,0 +1,166 @@
+//! `POST /api/v1/scheduler`: frameworks. The checks stand in the order in which clients of Mesos meet them.
+
+use crate::context::Context;
+use crate::events::{self, HEARTBEAT_SECONDS};
+use crate::identity::{connection_text, new_connection};
+use crate::outcome::{Outcome, Refused};
+use crate::records::{self, RecordBody, RecordSender};
+use crate::streams::Streams;
+use api::Media;
+use api::media::{self, Rejection};
+use api::v1::scheduler::Call;
+use api::v1::scheduler::call::{Subscribe, Type};
+use api_http::{BODY_BYTES_MAX, Body, HeaderValue, Method, Request, Response, StatusCode, header};
+use master_core::command::{Caller, Command};
+use master_core::ids::{Connection, ConnectionId};
+use master_core::{RefusalKind, validate};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+const STREAM_ID: &str = "mesos-stream-id";
+const HEARTBEAT: Duration = Duration::from_secs(HEARTBEAT_SECONDS);
+/// A 503 is given after a moment: some clients ask again at once.
+const PACE: Duration = Duration::from_millis(250);
+
+pub(crate) async fn answer(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Response {
+    match serve(context, request, peer).await {
+        Ok(response) => response,
+        Err(refusal) => refusal,
+    }
+}
+
+async fn serve(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Result<Response, Response> {
+    if !context.is_ready() {
+        tokio::time::sleep(PACE).await;
+        return Err(super::recovering());
+    }
+    if request.method() != Method::POST {
+        return Err(api_http::method_not_allowed(&["POST"], request.method()));
+    }
+    let (parts, body) = request.into_parts();
+    let text_of = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let media = media::request_media(text_of(header::CONTENT_TYPE.as_str())).map_err(|no| rejected(&no))?;
+    let body = api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await.map_err(|no| no.response())?;
+    let call: Call = media.decode(body).map_err(|no| rejected(&no))?;
+    let caller = Caller { principal: None, peer: Some(peer.to_string()) };
+    validate::call(&call, caller.principal.as_deref()).map_err(|no| refused(&no.into()))?;
+    let stream_id = parts.headers.get(STREAM_ID).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    match call {
+        Call { r#type: Some(kind), subscribe: Some(subscribe), framework_id, .. } if kind == Type::Subscribe as i32 => {
+            let media = media::accept(text_of(header::ACCEPT.as_str())).map_err(|no| rejected(&no))?;
+            if stream_id.is_some() {
+                let sentence = "Subscribe calls should not include the 'Mesos-Stream-Id' header";
+                return Err(api_http::text(StatusCode::BAD_REQUEST, sentence));
+            }
+            Ok(open_stream(context, media, subscribe, framework_id.map(|id| id.value), caller).await)
+        }
+        call => Ok(decide(context, stream_id, call, caller).await),
+    }
+}
+
+async fn decide(context: &Context, stream_id: Option<String>, call: Call, caller: Caller) -> Response {
+    let done = match call.r#type.and_then(|kind| Type::try_from(kind).ok()) {
+        Some(Type::UpdateFramework) => StatusCode::OK,
+        _ => StatusCode::ACCEPTED,
+    };
+    match context.reader.submit(Command::FrameworkCall { stream_id, call }, caller).await {
+        Outcome::Done { .. } => api_http::empty(done),
+        other => not_done(context, other).await,
+    }
+}
+
+async fn open_stream(
+    context: &Arc<Context>,
+    media: Media,
+    subscribe: Subscribe,
+    framework_id: Option<String>,
+    caller: Caller,
+) -> Response {
+    let connection = Connection { at: context.identity.incarnation(), id: new_connection() };
+    let (records, body) = records::channel();
+    let ended = context.streams.expect(connection, media, records.clone());
+    // A client that leaves while its SUBSCRIBE is decided takes this future with it.
+    let mut unwanted = Unwanted { streams: context.streams.clone(), connection: connection.id, armed: true };
+    let command = Command::Subscribe { connection, subscribe, framework_id };
+    match context.reader.submit(command, caller).await {
+        Outcome::Done { .. } => {
+            unwanted.armed = false;
+            tokio::spawn(tend(context.streams.clone(), connection.id, records, ended));
+            stream_response(media, connection.id, body)
+        }
+        Outcome::Refused(refusal) if refusal.kind == RefusalKind::OnStream => {
+            // The body's only record; nobody can have left yet.
+            let _ = records.send(media.encode_record(&events::error(&refusal.message)));
+            stream_response(media, connection.id, body)
+        }
+        other => not_done(context, other).await,
+    }
+}
+
+/// Keeps a stream alive until its client leaves or the stream is over.
+async fn tend(
+    streams: Arc<Streams>,
+    connection: ConnectionId,
+    records: RecordSender,
+    mut ended: oneshot::Receiver<()>,
+) {
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
+    loop {
+        tokio::select! {
+            () = records.closed() => return streams.forget(connection),
+            _ = &mut ended => return,
+            _ = beat.tick() => streams.heartbeat(connection),
+        }
+    }
+}
+
+struct Unwanted {
+    streams: Arc<Streams>,
+    connection: ConnectionId,
+    armed: bool,
+}
+
+impl Drop for Unwanted {
+    fn drop(&mut self) {
+        if self.armed {
+            self.streams.forget(self.connection);
+        }
+    }
+}
+
+fn stream_response(media: Media, connection: ConnectionId, body: RecordBody) -> Response {
+    let mut response = api_http::streaming(media.content_type(), Body::custom(body));
+    let id = HeaderValue::from_str(&connection_text(connection)).expect("a uuid is ASCII");
+    response.headers_mut().insert(STREAM_ID, id);
+    response
+}
+
+async fn not_done(context: &Context, outcome: Outcome) -> Response {
+    match outcome {
+        Outcome::Refused(refusal) => refused(&refusal),
+        Outcome::Crashed => {
+            let sentence = "Deciding this call failed; nothing of it took effect";
+            api_http::text(StatusCode::INTERNAL_SERVER_ERROR, sentence)
+        }
+        Outcome::Done { .. } | Outcome::Unknown => {
+            tokio::time::sleep(PACE).await;
+            let sentence = match context.reader.leader() {
+                None => "No leader elected",
+                Some(_) => "The leader changed while the call was under way; it may have taken effect",
+            };
+            api_http::text(StatusCode::SERVICE_UNAVAILABLE, sentence)
+        }
+    }
+}
+
+fn refused(refusal: &Refused) -> Response {
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    api_http::text(status, &refusal.message)
+}
+
+fn rejected(rejection: &Rejection) -> Response {
+    let status = StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST);
+    api_http::text(status, &rejection.message)
+}

@@ -1,0 +1,115 @@
+//! Masters watching each other. The leader misses a follower that does not answer; a master that was missed begins
+//! a new life; a master without a leader lets its clients go.
+
+use crate::context::Context;
+use crate::delivery::Delivery;
+use crate::peers::Peers;
+use api::internal;
+use bytes::Bytes;
+use master_core::command::{Caller, Command};
+use master_core::ids::NodeId;
+use prost::Message;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A follower that does not answer for this long is lost: what it held is disconnected.
+const MISSED_AFTER: Duration = Duration::from_secs(10);
+const HELLO_EVERY: Duration = Duration::from_secs(1);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+/// Without contact to a leader for this long, clients held here are better off elsewhere: many election timeouts.
+const ALONE_AFTER: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY_AT_START: Duration = Duration::from_millis(5);
+
+/// Keeps this process's life in the log: until `StartMaster` is folded here, clients are not served.
+pub(crate) async fn live(context: Arc<Context>, delivery: Delivery, version: String) {
+    let address = context.address.member.clone();
+    loop {
+        let me = context.identity.incarnation();
+        let (state, _) = context.reader.state();
+        match state.masters.get(&me.node) {
+            Some(known) if known.incarnation == me && known.alive => {
+                context.ready.store(true, Ordering::Release);
+            }
+            Some(known) if known.incarnation == me => {
+                tracing::warn!("the cluster gave this master up; it begins anew");
+                context.ready.store(false, Ordering::Release);
+                context.identity.begin_anew(me.id);
+                delivery.close_all("the cluster gave this master up");
+                continue;
+            }
+            _ => {
+                context.ready.store(false, Ordering::Release);
+                if context.reader.leader().is_some() {
+                    let start = Command::StartMaster { master: me, address: address.clone(), version: version.clone() };
+                    let outcome = context.reader.submit(start, Caller::default()).await;
+                    tracing::debug!(?outcome, "this master told the cluster that it started");
+                }
+            }
+        }
+        let pause = if context.is_ready() { LOOK_EVERY } else { LOOK_EVERY_AT_START };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Closes what is held here when this master has had no contact to a leader for too long.
+pub(crate) async fn let_go(context: Arc<Context>, delivery: Delivery) {
+    let status = context.node.status();
+    let mut contact = Instant::now();
+    let mut let_go = false;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if status.borrow().leader_contact {
+            contact = Instant::now();
+            let_go = false;
+        } else if contact.elapsed() > ALONE_AFTER && !let_go {
+            let_go = true;
+            delivery.close_all("no contact to a leader");
+        }
+    }
+}
+
+/// While this master leads: asks the others for a sign of life, and gives up whoever has shown none for too long.
+pub(crate) async fn miss(context: Arc<Context>, peers: Arc<Peers>) {
+    let status = context.node.status();
+    let mut seen: HashMap<NodeId, Instant> = HashMap::new();
+    loop {
+        tokio::time::sleep(HELLO_EVERY).await;
+        if !context.reader.leader().is_some_and(|leader| leader.is_me) {
+            seen.clear();
+            continue;
+        }
+        let members = status.borrow().members.clone();
+        let me = context.identity.node();
+        let others = members.into_iter().filter(|member| member.node_id != me.0);
+        let hellos = others.map(|member| {
+            let peers = peers.clone();
+            async move {
+                let answer = peers.post(&member.address, "/meseta/hello", Bytes::new(), HELLO_TIMEOUT).await;
+                let alive = answer.is_ok_and(|(status, body)| {
+                    status.is_success()
+                        && internal::Hello::decode(body).is_ok_and(|hello| hello.incarnation.node_id == member.node_id)
+                });
+                (NodeId(member.node_id), alive)
+            }
+        });
+        for (node, alive) in futures_util::future::join_all(hellos).await {
+            let last = seen.entry(node).or_insert_with(Instant::now);
+            if alive {
+                *last = Instant::now();
+                continue;
+            }
+            let missed = last.elapsed() > MISSED_AFTER;
+            let known = context.reader.state().0.masters.get(&node).cloned();
+            if let Some(known) = known.filter(|known| missed && known.alive) {
+                tracing::warn!(address = %known.address, "a master does not answer; what it held is disconnected");
+                let lose = Command::LoseMaster { master: known.incarnation };
+                // Decided again in a second if this came to nothing.
+                let _ = context.reader.submit(lose, Caller::default()).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `meseta-master`: one member of the quorum that keeps the cluster's log.
+
+use master_server::flags::{self, Asked, Flags};
+use master_server::listen::listen;
+use master_server::run;
+use std::io::Write;
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let asked = flags::read(std::env::args().skip(1).collect(), |name| std::env::var(name).ok());
+    let ended = match asked {
+        Ok(Asked::Help(text)) => {
+            print!("{text}");
+            Ok(())
+        }
+        Ok(Asked::Version) => {
+            println!("meseta-master {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Ok(Asked::Run(flags)) => run_master(&flags),
+        Err(sentence) => Err(sentence),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("meseta-master: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_master(flags: &Flags) -> Result<(), String> {
+    if let Some(level) = flags.log_level {
+        let filter = tracing_subscriber::EnvFilter::try_from_env("MESETA_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},openraft=error")));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    }
+    for warning in flags.warnings() {
+        tracing::warn!("{warning}");
+    }
+    // Before the runtime starts: an inherited descriptor must be taken before anything else opens one.
+    let listener = listen(flags.listen)?;
+    let bound = listener.local_addr().map_err(|error| format!("cannot use the listening socket: {error}"))?;
+    let settings = flags.settings(bound)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    runtime.block_on(async move {
+        let listener = tokio::net::TcpListener::from_std(listener)
+            .map_err(|error| format!("cannot use the listening socket: {error}"))?;
+        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            return Err("cannot listen for signals".to_owned());
+        };
+        let mut running = run::start(settings, listener).await.map_err(|error| error.to_string())?;
+        // Whoever started this process waits for the line; if they closed the pipe, they do not.
+        let _ = writeln!(std::io::stdout(), "meseta-master listening on {bound}");
+        let mut forming = true;
+        let status = running.watch_failure();
+        tokio::pin!(status);
+        loop {
+            tokio::select! {
+                why = &mut status => return Err(why),
+                formed = running.formed(), if forming => {
+                    formed.map_err(|error| error.to_string())?;
+                    forming = false;
+                }
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        tracing::info!("stopping");
+        running.stop().await;
+        Ok(())
+    })
+}

@@ -1,0 +1,112 @@
+//! The other masters, over HTTP on the same port that clients use.
+
+use bytes::Bytes;
+use event_log::raft::{Member, Transport, TransportError};
+use futures_util::future::BoxFuture;
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::time::Duration;
+
+/// The largest answer of a peer, in bytes: a chunk of a snapshot, a batch of entries.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Why a peer did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// Nothing was sent.
+    #[error("cannot reach {0}")]
+    Unreachable(String),
+    /// Sent, perhaps; not answered.
+    #[error("no answer from {0}")]
+    Silent(String),
+}
+
+/// Connections to the other masters. Raft has connections of its own, so that a heartbeat never waits behind a batch
+/// of submissions.
+#[derive(Debug)]
+pub struct Peers {
+    raft: Client<HttpConnector, Full<Bytes>>,
+    calls: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl Default for Peers {
+    fn default() -> Peers {
+        Peers::new()
+    }
+}
+
+impl Peers {
+    /// No connection yet; they are made at need and kept.
+    pub fn new() -> Peers {
+        let client = |multiplexed: bool| {
+            let mut connector = HttpConnector::new();
+            connector.set_nodelay(true);
+            connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(Duration::from_secs(60))
+                .http2_only(multiplexed)
+                .http2_initial_stream_window_size(1 << 20)
+                .http2_initial_connection_window_size(16 << 20)
+                .build(connector)
+        };
+        Peers { raft: client(false), calls: client(true) }
+    }
+
+    /// Posts `body` to `path` of the master at `address` (host:port).
+    pub(crate) async fn post(
+        &self,
+        address: &str,
+        path: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Bytes), PeerError> {
+        post(&self.calls, address, path, body, timeout).await
+    }
+}
+
+async fn post(
+    client: &Client<HttpConnector, Full<Bytes>>,
+    address: &str,
+    path: &str,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), PeerError> {
+    let unreachable = || PeerError::Unreachable(address.to_owned());
+    let silent = || PeerError::Silent(address.to_owned());
+    let uri: Uri = format!("http://{address}{path}").parse().map_err(|_| unreachable())?;
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(uri)
+        .header(http::header::CONTENT_TYPE, "application/x-protobuf")
+        .body(Full::new(body))
+        .map_err(|_| unreachable())?;
+    let exchange = async {
+        let response =
+            client.request(request).await.map_err(|error| if error.is_connect() { unreachable() } else { silent() })?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|_| silent())?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::time::timeout(timeout, exchange).await.map_err(|_| silent())?
+}
+
+impl Transport for Peers {
+    fn send(&self, to: &Member, body: Bytes, timeout: Duration) -> BoxFuture<'_, Result<Bytes, TransportError>> {
+        let address = to.address.clone();
+        Box::pin(async move {
+            match post(&self.raft, &address, "/meseta/raft", body, timeout).await {
+                Ok((StatusCode::OK, body)) => Ok(body),
+                Ok((status, _)) => Err(TransportError::Unreachable { address, why: format!("it answered {status}") }),
+                Err(PeerError::Unreachable(_)) => {
+                    Err(TransportError::Unreachable { address, why: "no connection".into() })
+                }
+                Err(PeerError::Silent(_)) => Err(TransportError::Timeout { address, timeout }),
+            }
+        })
+    }
+}

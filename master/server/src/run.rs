@@ -1,0 +1,229 @@
+//! One master, from its disk to its last connection.
+
+use crate::agents::Agents;
+use crate::ahead::Ahead;
+use crate::applier::Applier;
+use crate::context::{Context, Ping, Reader};
+use crate::delivery::{Carriers, Delivery};
+use crate::http::Server;
+use crate::identity::{Address, Identity};
+use crate::peers::Peers;
+use crate::published::Published;
+use crate::remote::Remote;
+use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
+use crate::streams::Streams;
+use crate::submit::Submitter;
+use crate::{allocate, goodbye, liveness};
+use event_log::raft::{FormError, Node, OpenError};
+use master_core::allocator;
+use master_core::command::{Caller, Command};
+use master_core::ids::NodeId;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Announcements that an operator's stream may lag behind before it is dropped.
+const ANNOUNCEMENTS_MAX: usize = 8192;
+/// Between two looks for updates that were not acknowledged in time.
+const RESEND_EVERY: Duration = Duration::from_secs(1);
+/// What each step of a clean stop may take.
+const STOP_STEP: Duration = Duration::from_secs(3);
+
+/// How a master shall run.
+#[derive(Debug)]
+pub struct Settings {
+    /// Where its disk is.
+    pub work_dir: PathBuf,
+    /// How others reach it.
+    pub address: Address,
+    /// Every member's host:port, this one's included.
+    pub masters: Vec<String>,
+    /// Flags as they are reported.
+    pub flags: BTreeMap<String, String>,
+    /// How agents are watched.
+    pub ping: Ping,
+    /// The allocator's pause without a reason to run.
+    pub allocation_interval: Duration,
+    /// What the allocator may offer.
+    pub allocator: allocator::Options,
+}
+
+/// Why a master does not start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its disk.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its quorum.
+    #[error(transparent)]
+    Form(#[from] FormError),
+    /// The operating system.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A master that serves.
+pub struct Running {
+    /// What its handlers share.
+    pub context: Arc<Context>,
+    delivery: Delivery,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+    forming: JoinHandle<Result<(), FormError>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Opens the disk and serves; the quorum forms meanwhile.
+///
+/// # Errors
+/// A `RunError` whose text is the sentence for the operator.
+pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running, RunError> {
+    let started = (SystemTime::now(), Instant::now());
+    let server = Arc::new(Server::new());
+    let (stop, stopped) = watch::channel(false);
+    let serving = {
+        let server = server.clone();
+        let handler = move |request, peer| {
+            let server = server.clone();
+            async move { server.answer(request, peer).await }
+        };
+        tokio::spawn(api_http::serve(listener, handler, stopped))
+    };
+
+    let peers = Arc::new(Peers::new());
+    let ahead = Arc::new(Ahead::default());
+    let (publish, published) = watch::channel(Published::empty());
+    let late_delivery = Arc::new(OnceLock::new());
+    let applier = Applier::new(ahead.clone(), publish, late_delivery.clone());
+    let options = event_log::raft::Options::new(settings.work_dir.clone(), settings.address.member.clone());
+    let node = Node::open(options, peers.clone(), applier).await?;
+
+    let identity = Arc::new(Identity::new(NodeId(node.node_id())));
+    let (lost_stream, lost_streams) = mpsc::unbounded_channel();
+    let (lost_agent, lost_agents) = mpsc::unbounded_channel();
+    let streams = Arc::new(Streams::new(identity.clone(), lost_stream));
+    let agents = Arc::new(Agents::new(identity.clone(), settings.ping, lost_agent));
+    let (announcements, _) = broadcast::channel(ANNOUNCEMENTS_MAX);
+    let wake_allocator = Arc::new(Notify::new());
+    let delivery = Delivery::start(Carriers {
+        identity: identity.clone(),
+        streams: streams.clone(),
+        agents: agents.clone(),
+        remote: Arc::new(Remote::new(node.clone(), identity.clone(), peers.clone(), Handle::current())),
+        announcements: announcements.clone(),
+        allocate: wake_allocator.clone(),
+    })?;
+    // From here on effects concern connections of this process.
+    let _ = late_delivery.set(delivery.clone());
+
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let (requests, inbox) = mpsc::channel(INBOX_COMMANDS_MAX);
+    let sequencer = Sequencer {
+        node: node.clone(),
+        status: node.status(),
+        identity: identity.clone(),
+        published: published.clone(),
+        inbox,
+        ahead,
+        delivery: delivery.clone(),
+        version: version.clone(),
+    };
+    let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone());
+    let reader = Reader { node: node.clone(), published, submitter: submitter.clone(), announcements };
+    let context = Arc::new(Context {
+        reader: reader.clone(),
+        streams: streams.clone(),
+        agents,
+        identity,
+        node: node.clone(),
+        address: settings.address.clone(),
+        flags: settings.flags,
+        started,
+        ready: Arc::new(AtomicBool::new(false)),
+        ping: settings.ping,
+    });
+    server.open(context.clone());
+
+    let forming = {
+        let (node, masters, me) = (node.clone(), settings.masters, settings.address.member);
+        tokio::spawn(async move { node.form(&masters, &me).await })
+    };
+    let tasks = vec![
+        tokio::spawn(sequencer.run()),
+        tokio::spawn(goodbye::run(submitter, lost_streams, lost_agents)),
+        tokio::spawn(liveness::live(context.clone(), delivery.clone(), version)),
+        tokio::spawn(liveness::let_go(context.clone(), delivery.clone())),
+        tokio::spawn(liveness::miss(context.clone(), peers)),
+        tokio::spawn(allocate::run(reader.clone(), wake_allocator, settings.allocation_interval, settings.allocator)),
+        tokio::spawn(resend(streams, reader)),
+    ];
+    Ok(Running { context, delivery, stop, serving, forming, tasks })
+}
+
+async fn resend(streams: Arc<Streams>, reader: Reader) {
+    loop {
+        tokio::time::sleep(RESEND_EVERY).await;
+        streams.resend(&reader.state().0);
+    }
+}
+
+impl Running {
+    /// Resolves when the quorum is formed, or says why this master can have no part in it.
+    ///
+    /// # Errors
+    /// A `RunError` whose text is the sentence for the operator.
+    pub async fn formed(&mut self) -> Result<(), RunError> {
+        match (&mut self.forming).await {
+            Ok(formed) => Ok(formed?),
+            // Aborted: the process stops.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Resolves when the log has stopped by itself, and says why: a disk that is full or failed.
+    pub fn watch_failure(&self) -> impl Future<Output = String> + use<> {
+        let mut status = self.context.node.status();
+        async move {
+            if let Ok(status) = status.wait_for(|status| status.failure.is_some()).await {
+                return format!("the log has stopped: {}", status.failure.clone().unwrap_or_default());
+            }
+            // Stopped on purpose.
+            std::future::pending().await
+        }
+    }
+
+    /// A clean stop: hands leadership over, tells the cluster and the agents, closes the streams.
+    pub async fn stop(self) {
+        let context = &self.context;
+        let step = |what: &'static str| move |_| tracing::warn!(what, "a step of the clean stop took too long");
+        let members = context.node.status().borrow().members.clone();
+        let others: Vec<String> =
+            members.into_iter().map(|member| member.address).filter(|it| *it != context.address.member).collect();
+        if !others.is_empty() && context.reader.leader().is_some_and(|leader| leader.is_me) {
+            let transfer = tokio::time::timeout(STOP_STEP, context.node.transfer_leadership()).await;
+            if let Err(error) = transfer.map_err(step("transfer of leadership")).unwrap_or(Ok(())) {
+                tracing::warn!(%error, "leadership was not handed over");
+            }
+        }
+        context.agents.move_all(&others);
+        if context.is_ready() {
+            let goodbye = Command::LoseMaster { master: context.identity.incarnation() };
+            let said = tokio::time::timeout(STOP_STEP, context.reader.submit(goodbye, Caller::default())).await;
+            if let Ok(outcome) = said.map_err(step("goodbye")) {
+                tracing::info!(?outcome, "told the cluster that this master stops");
+            }
+        }
+        self.delivery.close_all("this master stops");
+        self.stop.send_replace(true);
+        let _ = tokio::time::timeout(STOP_STEP, self.serving).await.map_err(step("requests under way"));
+        self.forming.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
+        let _ = tokio::time::timeout(STOP_STEP, self.context.node.shutdown()).await.map_err(step("the log"));
+    }
+}

@@ -1,0 +1,310 @@
+//! The only writer of the log, and the only reader of the clock. Drains its inbox, decides each command against
+//! `head` (committed state plus records in flight), and appends what was decided as one record while earlier records
+//! are still on their way.
+//!
+//! ```text
+//! following ──elected──► taking office ──LeaderElected folded──► leading ──lost──► following
+//!                             └────────────── lost ──────────────────────────────────┘
+//! ```
+//!
+//! Every answer of a batch, a refusal too, waits for the last record in flight at its decision and for a sign of
+//! leadership given after the decision: until then `head` is only a belief.
+
+use crate::ahead::{Ahead, Foreseen};
+use crate::cause;
+use crate::delivery::Delivery;
+use crate::identity::Identity;
+use crate::outcome::Outcome;
+use crate::published::{self, Published};
+use crate::submit::{Attempt, Request, Verdict};
+use event_log::raft::{AppendError, Node, Role, Status};
+use event_log::{Header, RawEvent, Record};
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use master_core::command::{Caller, Command};
+use master_core::effect::Effect;
+use master_core::{Decision, Event, Refusal, Reply, State, decide, fold_record};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Commands decided together. Larger batches wait longer than they save.
+const BATCH_COMMANDS_MAX: usize = 128;
+/// Records on their way at once.
+const IN_FLIGHT_MAX: usize = 8;
+/// What a client may find waiting before it.
+pub(crate) const INBOX_COMMANDS_MAX: usize = 4096;
+/// Shapes that this version writes.
+const FEATURE_LEVEL: u32 = 1;
+/// A deadline that a decision did not move is not asked about again at once.
+const DEADLINE_PACE: Duration = Duration::from_millis(100);
+/// How long records in flight may take to tell their fate once leadership is lost.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+pub(crate) struct Sequencer {
+    pub(crate) node: Node,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) published: watch::Receiver<Published>,
+    pub(crate) inbox: mpsc::Receiver<Request>,
+    pub(crate) ahead: Arc<Ahead>,
+    pub(crate) delivery: Delivery,
+    pub(crate) version: String,
+}
+
+/// One leadership: where it is, and what it believes.
+struct Leadership {
+    term: u64,
+    /// Number of the next record.
+    n: u64,
+    head: State,
+    flights: FuturesOrdered<BoxFuture<'static, Result<u64, AppendError>>>,
+    /// In the order of `flights`.
+    batches: VecDeque<Batch>,
+}
+
+/// Answers that wait for their flight.
+struct Batch {
+    answers: Vec<(Request, Result<Reply, Verdictless>)>,
+    /// What may be lost, with the state it is told from.
+    effects: Vec<Effect>,
+    state: Option<Arc<State>>,
+}
+
+/// A decision that appended nothing.
+enum Verdictless {
+    Refused(Refusal),
+    Crashed,
+}
+
+impl Sequencer {
+    /// Runs as long as the process.
+    pub(crate) async fn run(mut self) {
+        while let Some(term) = self.follow().await {
+            let Some(head) = self.take_office(term).await else { continue };
+            tracing::info!(term, "this master leads");
+            let leadership = Leadership { term, n: 1, head, flights: FuturesOrdered::new(), batches: VecDeque::new() };
+            self.lead(leadership).await;
+            tracing::info!(term, "this master no longer leads");
+        }
+    }
+
+    /// Sends every request back until this master leads; None when nobody can ask any more.
+    async fn follow(&mut self) -> Option<u64> {
+        loop {
+            {
+                let status = self.status.borrow_and_update();
+                if status.role == Role::Leader {
+                    return Some(status.term);
+                }
+            }
+            tokio::select! {
+                changed = self.status.changed() => changed.ok()?,
+                request = self.inbox.recv() => not_tried(request?),
+            }
+        }
+    }
+
+    /// Appends `LeaderElected` and folds it from the log: from then on `head` is what every master will have.
+    async fn take_office(&mut self, term: u64) -> Option<State> {
+        let (node, published) = (self.node.clone(), self.published.clone());
+        let leader = self.identity.incarnation();
+        let version = self.version.clone();
+        let office = async move {
+            // Whatever earlier leaderships committed must be here before anything is decided.
+            node.read_index().await.ok()?;
+            let state = published.borrow().state.clone();
+            let cluster_id = node.cluster_id()?;
+            let command = Command::BecomeLeader { leader, term, cluster_id, version };
+            let at_ms = now_ms().max(state.at_ms);
+            let decision = match decide(&state, &command, &Caller::default(), at_ms) {
+                Ok(decision) => decision,
+                Err(refusal) => {
+                    tracing::error!(term, %refusal, "cannot take office");
+                    return None;
+                }
+            };
+            let header = Header { term, n: 0, at_ms, feature_level: FEATURE_LEVEL };
+            let mut record = Record { header, ..Record::default() };
+            let cause = cause::of(&command, &Caller::default(), crate::identity::random().to_be_bytes());
+            push_events(&mut record, cause, &decision.events);
+            let index = node.append(term, record).await.ok()?;
+            Some(published::wait_for(&published, index).await)
+        };
+        tokio::select! {
+            head = office => head.map(|published| State::clone(&published.state)),
+            () = lost(self.status.clone(), term) => None,
+        }
+    }
+
+    async fn lead(&mut self, mut leadership: Leadership) {
+        let mut requests = Vec::with_capacity(BATCH_COMMANDS_MAX);
+        let mut lost = Box::pin(lost(self.status.clone(), leadership.term));
+        let mut asked = tokio::time::Instant::now() - DEADLINE_PACE;
+        loop {
+            let room = leadership.flights.len() < IN_FLIGHT_MAX;
+            let deadline = leadership.head.next_deadline();
+            tokio::select! {
+                Some(landed) = leadership.flights.next() => {
+                    if let Err(error) = leadership.land(landed, &self.delivery) {
+                        leadership.give_up(error);
+                        return;
+                    }
+                }
+                count = self.inbox.recv_many(&mut requests, BATCH_COMMANDS_MAX), if room => {
+                    if count == 0 {
+                        break;
+                    }
+                    leadership.run_batch(std::mem::take(&mut requests), &self.node, &self.ahead);
+                }
+                () = passed(deadline, asked + DEADLINE_PACE), if room && deadline.is_some() => {
+                    asked = tokio::time::Instant::now();
+                    leadership.run_batch(vec![unasked(Command::DeadlinePassed)], &self.node, &self.ahead);
+                }
+                () = &mut lost => break,
+            }
+        }
+        leadership.bid_farewell(&self.delivery).await;
+    }
+}
+
+impl Leadership {
+    fn run_batch(&mut self, requests: Vec<Request>, node: &Node, ahead: &Ahead) {
+        let at_ms = now_ms().max(self.head.at_ms);
+        let header = Header { term: self.term, n: self.n, at_ms, feature_level: FEATURE_LEVEL };
+        let mut record = Record { header, ..Record::default() };
+        let mut events: Vec<Event> = Vec::new();
+        let mut batch = Batch { answers: Vec::with_capacity(requests.len()), effects: Vec::new(), state: None };
+        let before = self.head.clone();
+        for request in requests {
+            let Attempt { command, caller, request_id } = &request.attempt;
+            let decided = catch_unwind(AssertUnwindSafe(|| decide(&self.head, command, caller, at_ms)));
+            let answer = match decided {
+                Err(_) => Err(Verdictless::Crashed),
+                Ok(Err(refusal)) => Err(Verdictless::Refused(refusal)),
+                Ok(Ok(Decision { events: decided, effects, reply })) => {
+                    let folded = catch_unwind(AssertUnwindSafe(|| fold_record(&mut self.head, &header, &decided)));
+                    if folded.is_err() {
+                        // Half of a command must not stay in head: back to what it was before this one.
+                        self.head = before.clone();
+                        fold_record(&mut self.head, &header, &events);
+                        Err(Verdictless::Crashed)
+                    } else {
+                        if !decided.is_empty() {
+                            push_events(&mut record, cause::of(command, caller, *request_id), &decided);
+                            events.extend(decided);
+                        }
+                        batch.effects.extend(effects);
+                        Ok(reply)
+                    }
+                }
+            };
+            batch.answers.push((request, answer));
+        }
+        drop(before);
+        if !batch.effects.is_empty() {
+            batch.state = Some(Arc::new(self.head.clone()));
+        }
+        let flight: BoxFuture<'static, Result<u64, AppendError>> = if events.is_empty() {
+            // Nothing to commit, yet the answers tell of a state: it must be that of a leader, and one that leads now.
+            let node = node.clone();
+            Box::pin(async move { node.confirm().await.map_err(|_| AppendError::Unknown) })
+        } else {
+            tracing::trace!(term = self.term, n = self.n, events = events.len(), "record");
+            ahead.push(Foreseen { term: self.term, n: self.n, state: self.head.clone(), events });
+            self.n += 1;
+            Box::pin(node.append(self.term, record))
+        };
+        self.flights.push_back(flight);
+        self.batches.push_back(batch);
+    }
+
+    /// Answers the oldest batch, whose flight ended.
+    fn land(&mut self, landed: Result<u64, AppendError>, delivery: &Delivery) -> Result<(), AppendError> {
+        let index = landed?;
+        let Some(batch) = self.batches.pop_front() else { return Ok(()) };
+        if let Some(state) = batch.state {
+            delivery.ephemeral(state, batch.effects);
+        }
+        for (request, answer) in batch.answers {
+            let outcome = match answer {
+                Ok(Reply::Refused(refusal)) => Outcome::Refused(refusal.into()),
+                Ok(reply) => Outcome::Done { index, reply },
+                Err(Verdictless::Refused(refusal)) => Outcome::Refused(refusal.into()),
+                Err(Verdictless::Crashed) => Outcome::Crashed,
+            };
+            // Whoever does not wait any more does not need the answer.
+            let _ = request.reply.send(Verdict::Ended(outcome));
+        }
+        Ok(())
+    }
+
+    /// The oldest flight failed: nothing behind it can take effect either, but only `NotLeader` says that it never
+    /// will itself.
+    fn give_up(self, error: AppendError) {
+        let never = matches!(error, AppendError::NotLeader { .. });
+        tracing::info!(term = self.term, %error, batches = self.batches.len(), "records in flight were given up");
+        for (request, _) in self.batches.into_iter().flat_map(|batch| batch.answers) {
+            if never {
+                not_tried(request);
+            } else {
+                let _ = request.reply.send(Verdict::Ended(Outcome::Unknown));
+            }
+        }
+    }
+
+    /// Leadership is lost: what was committed all the same is answered, the rest is unknown.
+    async fn bid_farewell(mut self, delivery: &Delivery) {
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        loop {
+            match tokio::time::timeout_at(deadline, self.flights.next()).await {
+                Ok(None) => return,
+                Ok(Some(landed)) => {
+                    if let Err(error) = self.land(landed, delivery) {
+                        return self.give_up(error);
+                    }
+                }
+                Err(_) => return self.give_up(AppendError::Unknown),
+            }
+        }
+    }
+}
+
+fn push_events(record: &mut Record, cause: event_log::Cause, events: &[Event]) {
+    let index = u32::try_from(record.causes.len()).expect("a batch has few causes");
+    record.causes.push(cause);
+    record.events.extend(events.iter().map(|event| {
+        let (number, version, payload) = event.encode();
+        RawEvent { number, version, cause: index, payload }
+    }));
+}
+
+fn not_tried(request: Request) {
+    let _ = request.reply.send(Verdict::NotTried(request.attempt));
+}
+
+/// A command of the sequencer's own; nobody waits for its answer.
+fn unasked(command: Command) -> Request {
+    let attempt = Attempt { command, caller: Caller::default(), request_id: crate::identity::random().to_be_bytes() };
+    Request { attempt, reply: oneshot::channel().0 }
+}
+
+/// Resolves when this node no longer leads in `term`.
+async fn lost(mut status: watch::Receiver<Status>, term: u64) {
+    let _ = status.wait_for(|status| status.role != Role::Leader || status.term != term).await;
+}
+
+/// Resolves when `deadline_ms` has passed, but not before `earliest`.
+async fn passed(deadline_ms: Option<u64>, earliest: tokio::time::Instant) {
+    let wait = Duration::from_millis(deadline_ms.unwrap_or(u64::MAX).saturating_sub(now_ms()).min(3_600_000));
+    tokio::time::sleep_until(earliest.max(tokio::time::Instant::now() + wait)).await;
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

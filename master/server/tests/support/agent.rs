@@ -1,0 +1,174 @@
+//! An agent that runs nothing: it acknowledges orders and says what tasks became when it is told to.
+
+use api::internal::{self, FromAgent, ToAgent, from_agent, order, to_agent};
+use api::v1;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+pub struct Agent {
+    pub id: String,
+    pub cluster_id: String,
+    pub token: Bytes,
+    /// The last order that it acknowledged.
+    pub orders: u64,
+    /// The last message that it numbered.
+    pub seq: u64,
+    up: mpsc::UnboundedSender<Bytes>,
+    down: Incoming,
+    buffer: BytesMut,
+}
+
+pub fn info() -> v1::AgentInfo {
+    let scalar = |name: &str, value: f64| v1::Resource {
+        name: name.into(),
+        r#type: v1::value::Type::Scalar as i32,
+        scalar: Some(v1::value::Scalar { value }),
+        ..Default::default()
+    };
+    v1::AgentInfo {
+        hostname: "localhost".into(),
+        port: Some(5051),
+        resources: vec![scalar("cpus", 4.0), scalar("mem", 4096.0), scalar("disk", 1000.0)],
+        ..Default::default()
+    }
+}
+
+impl Agent {
+    /// Registers as a new agent.
+    pub async fn register(master: SocketAddr) -> Agent {
+        let token = Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+        let register = internal::Register {
+            token: token.clone(),
+            agent_info: info(),
+            version: "0.1.0".into(),
+            capabilities: vec!["MULTI_ROLE".into()],
+            address: "127.0.0.1:5051".into(),
+        };
+        let mut agent = Agent::connect(master, from_agent::Message::Register(register)).await;
+        agent.token = token;
+        agent.welcome().await;
+        agent
+    }
+
+    /// Comes back with its log, at any master.
+    pub async fn resume(self, master: SocketAddr) -> Agent {
+        let resume = internal::Resume {
+            agent_id: v1::AgentId { value: self.id.clone() },
+            cluster_id: self.cluster_id.clone(),
+            orders_up_to: self.orders,
+            messages_up_to: self.seq,
+            agent_info: v1::AgentInfo { id: Some(v1::AgentId { value: self.id.clone() }), ..info() },
+            version: "0.1.0".into(),
+            capabilities: vec!["MULTI_ROLE".into()],
+            address: "127.0.0.1:5051".into(),
+            tasks: vec![],
+        };
+        let mut agent = Agent::connect(master, from_agent::Message::Resume(resume)).await;
+        (agent.orders, agent.seq, agent.token) = (self.orders, self.seq, self.token.clone());
+        agent.welcome().await;
+        assert_eq!(agent.id, self.id);
+        agent
+    }
+
+    pub async fn connect(master: SocketAddr, hello: from_agent::Message) -> Agent {
+        let socket = tokio::net::TcpStream::connect(master).await.unwrap();
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+        tokio::spawn(connection);
+        let (up, messages) = mpsc::unbounded_channel();
+        let messages = tokio_stream::wrappers::UnboundedReceiverStream::new(messages)
+            .map(|bytes: Bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+        let request =
+            http::Request::post(format!("http://{master}/meseta/agent")).body(StreamBody::new(messages)).unwrap();
+        let first = FromAgent { seq: None, message: Some(hello) };
+        up.send(first.encode_length_delimited_to_vec().into()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let buffer = BytesMut::new();
+        let (id, cluster_id, token) = Default::default();
+        Agent { id, cluster_id, token, orders: 0, seq: 0, up, down: response.into_body(), buffer }
+    }
+
+    async fn welcome(&mut self) {
+        match self.next().await {
+            Some(to_agent::Message::Welcome(welcome)) => {
+                self.id = welcome.agent_id.value;
+                self.cluster_id = welcome.cluster_id;
+            }
+            other => panic!("{other:?} instead of a welcome"),
+        }
+    }
+
+    pub fn send(&self, seq: Option<u64>, message: from_agent::Message) {
+        let message = FromAgent { seq, message: Some(message) };
+        // The master may be gone already; what was not taken is sent again after the next welcome.
+        let _ = self.up.send(message.encode_length_delimited_to_vec().into());
+    }
+
+    /// The next message that is not a ping, which it answers; None when the connection ends.
+    pub async fn next(&mut self) -> Option<to_agent::Message> {
+        let next = async {
+            loop {
+                let mut peek = &self.buffer[..];
+                if let Ok(length) = prost::encoding::decode_varint(&mut peek)
+                    && peek.len() >= length as usize
+                {
+                    let head = self.buffer.len() - peek.len();
+                    self.buffer.advance(head);
+                    let message = ToAgent::decode(self.buffer.split_to(length as usize)).unwrap();
+                    match message.message.unwrap() {
+                        to_agent::Message::Ping(_) => self.send(None, from_agent::Message::Pong(internal::Pong {})),
+                        message => return Some(message),
+                    }
+                    continue;
+                }
+                let frame = self.down.frame().await?.ok()?;
+                self.buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), next).await.expect("a message for the agent")
+    }
+
+    /// The next order, which it acknowledges.
+    pub async fn order(&mut self) -> order::Order {
+        loop {
+            match self.next().await.expect("the connection ended before an order") {
+                to_agent::Message::Order(order) => {
+                    assert_eq!(order.seq, self.orders + 1, "orders come in order, each once");
+                    self.orders = order.seq;
+                    let up_to = internal::OrdersAcknowledged { up_to: order.seq };
+                    self.send(None, from_agent::Message::OrdersAcknowledged(up_to));
+                    return order.order.unwrap();
+                }
+                to_agent::Message::Received(_) => {}
+                other => panic!("{other:?} instead of an order"),
+            }
+        }
+    }
+
+    /// Says what became of a task; numbered, so that it counts once.
+    pub fn update(&mut self, framework_id: &str, task_id: &str, state: v1::TaskState) {
+        self.seq += 1;
+        let status = v1::TaskStatus {
+            task_id: v1::TaskId { value: task_id.into() },
+            state: state as i32,
+            agent_id: Some(v1::AgentId { value: self.id.clone() }),
+            executor_id: Some(v1::ExecutorId { value: task_id.into() }),
+            uuid: Some(Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes())),
+            timestamp: Some(1.0),
+            source: Some(v1::task_status::Source::Executor as i32),
+            ..Default::default()
+        };
+        let framework_id = v1::FrameworkId { value: framework_id.into() };
+        let update = internal::StatusUpdate { framework_id, status };
+        self.send(Some(self.seq), from_agent::Message::StatusUpdate(update));
+    }
+}

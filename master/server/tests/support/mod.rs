@@ -1,0 +1,157 @@
+//! Masters in this process, and raw clients that see every header and chunk.
+#![allow(dead_code)] // Each test uses its part.
+
+pub mod agent;
+pub mod client;
+
+use master_server::context::Ping;
+use master_server::identity::Address;
+use master_server::run::{Running, Settings, start};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Waits for a condition; 30 seconds are for machines that are busy.
+pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let patience = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < patience, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A master and its runtime: dropping the runtime is what `kill -9` does to a process.
+pub struct Master {
+    pub address: SocketAddr,
+    pub dir: PathBuf,
+    pub members: Vec<String>,
+    process: Option<(tokio::runtime::Runtime, Running)>,
+}
+
+/// A cluster of masters, each with a disk in a temporary folder.
+pub struct Cluster {
+    pub masters: Vec<Master>,
+    _dir: TempDir,
+}
+
+impl Cluster {
+    /// `count` masters on ports of the system's choice, formed and ready.
+    pub async fn start(count: usize) -> Cluster {
+        let dir = tempfile::tempdir().unwrap();
+        let listeners: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let members: Vec<String> =
+            listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+        let mut masters = Vec::new();
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let dir = dir.path().join(format!("master-{number}"));
+            std::fs::create_dir(&dir).unwrap();
+            let address = listener.local_addr().unwrap();
+            let mut master = Master { address, dir, members: members.clone(), process: None };
+            master.run(listener);
+            masters.push(master);
+        }
+        let cluster = Cluster { masters, _dir: dir };
+        for master in &cluster.masters {
+            master.ready().await;
+        }
+        cluster
+    }
+
+    /// The number of the master that leads, once all that run agree.
+    pub async fn leader(&self) -> usize {
+        until("a leader", async || {
+            let running: Vec<&Master> = self.masters.iter().filter(|master| master.is_running()).collect();
+            let leaders: Vec<_> =
+                running.iter().filter_map(|master| Some(master.running().context.reader.leader()?.address)).collect();
+            let first = leaders.first()?;
+            (leaders.len() == running.len() && leaders.iter().all(|leader| leader == first)).then_some(())?;
+            self.masters.iter().position(|master| master.address.to_string() == *first && master.is_running())
+        })
+        .await
+    }
+}
+
+impl Master {
+    fn run(&mut self, listener: std::net::TcpListener) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let settings = settings(self.address, &self.dir, self.members.clone());
+        listener.set_nonblocking(true).unwrap();
+        // A thread of its own: the test's runtime must not be blocked on from within.
+        let started = std::thread::scope(|scope| {
+            let begin = || {
+                runtime.block_on(async { start(settings, tokio::net::TcpListener::from_std(listener).unwrap()).await })
+            };
+            scope.spawn(begin).join().unwrap()
+        });
+        let running = started.unwrap_or_else(|error| panic!("{error}"));
+        self.process = Some((runtime, running));
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub fn running(&self) -> &Running {
+        &self.process.as_ref().expect("the master runs").1
+    }
+
+    /// Waits until clients are served.
+    pub async fn ready(&self) {
+        until("a master to be ready", async || self.running().context.is_ready().then_some(())).await;
+    }
+
+    /// Ends the process in the middle of whatever it does.
+    pub fn kill(&mut self) {
+        if let Some((runtime, running)) = self.process.take() {
+            drop(running);
+            runtime.shutdown_timeout(Duration::from_secs(10));
+        }
+    }
+
+    /// Starts it again on the same disk and port.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let address = self.address;
+        let listener = until("the port", async || std::net::TcpListener::bind(address).ok()).await;
+        self.run(listener);
+        self.ready().await;
+    }
+
+    /// Stops it as a signal does.
+    pub async fn stop(&mut self) {
+        if let Some((runtime, running)) = self.process.take() {
+            runtime.spawn(running.stop()).await.unwrap();
+            runtime.shutdown_timeout(Duration::from_secs(10));
+        }
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        if let Some((runtime, running)) = self.process.take() {
+            drop(running);
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
+    Settings {
+        work_dir: dir.to_owned(),
+        address: Address {
+            hostname: "localhost".into(),
+            ip: address.ip(),
+            port: address.port(),
+            member: address.to_string(),
+        },
+        masters,
+        flags: Default::default(),
+        ping: Ping { every: Duration::from_secs(1), misses_max: 5 },
+        allocation_interval: Duration::from_millis(200),
+        allocator: Default::default(),
+    }
+}
