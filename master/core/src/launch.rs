@@ -67,11 +67,8 @@ impl Launch {
                 );
             }
         };
-        let mut total = needed.clone();
-        if let Some(chosen) = &chosen {
-            resources::add(&mut total, &chosen.resources);
-        }
-        self.remaining = self.remaining.checked_sub(&total).ok_or_else(|| {
+        let own = chosen.as_ref().map(|chosen| &chosen.resources);
+        self.remaining = self.without(own.into_iter().chain([&needed])).map_err(|total| {
             let remaining = &self.remaining;
             format!("Total resources {total} required by task and its executor is more than available {remaining}")
         })?;
@@ -112,7 +109,6 @@ impl Launch {
             return Ok(());
         }
         let chosen = self.check_executor(draft, executor)?;
-        let mut total = chosen.resources.clone();
         let mut tasks: Vec<GroupTask> = Vec::with_capacity(body.task_group.tasks.len());
         for task in &body.task_group.tasks {
             let invalid = |why: String| format!("Task '{}' is invalid: {why}", task.task_id.value);
@@ -123,12 +119,12 @@ impl Launch {
             if task.executor.as_ref().is_some_and(|own| own.executor_id != executor.executor_id) {
                 return Err(invalid("The 'ExecutorInfo' of task differs from that of the group".to_owned()));
             }
-            resources::add(&mut total, &needed);
             let task = v1::TaskInfo { executor: Some(executor.clone()), ..task.clone() };
             let info = self.stamped(draft, &task, &needed).encode_to_vec().into();
             tasks.push(GroupTask { task_id: task.task_id.value.as_str().into(), info, resources: needed });
         }
-        self.remaining = self.remaining.checked_sub(&total).ok_or_else(|| {
+        let needed = tasks.iter().map(|task| &task.resources);
+        self.remaining = self.without([&chosen.resources].into_iter().chain(needed)).map_err(|total| {
             let remaining = &self.remaining;
             format!(
                 "Total resources {total} required by task group and its executor are more than available {remaining}"
@@ -144,6 +140,17 @@ impl Launch {
             tasks,
         }));
         Ok(())
+    }
+
+    /// What remains without these, or their sum if they are too much. One after the other: the sum of two that want the
+    /// same port is one port.
+    fn without<'a>(&self, parts: impl Iterator<Item = &'a Resources>) -> Result<Resources, Resources> {
+        let (mut left, mut total) = (Some(self.remaining.clone()), Resources::default());
+        for part in parts {
+            left = left.and_then(|left| left.checked_sub(part));
+            resources::add(&mut total, part);
+        }
+        left.ok_or(total)
     }
 
     /// A launch that is not to be: TASK_ERROR, which nobody acknowledges.
@@ -334,6 +341,20 @@ mod tests {
         assert_eq!(cluster.accept(framework, &offers, vec![launch]), ["offers-accepted", "task-launched"]);
         let messages: Vec<String> = cluster.statuses().iter().map(|status| status.message().to_owned()).collect();
         assert_eq!(messages, ["Task has duplicate ID: t", "Task has duplicate ID: u"]);
+    }
+
+    #[test]
+    fn nothing_is_given_twice() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100;ports:[1-9]");
+        let offers = cluster.offer();
+        let mut same_port = group(executor("e"));
+        for task in &mut same_port.launch_group.as_mut().unwrap().task_group.tasks {
+            task.resources = task_info("", "cpus:1;mem:1;ports:[2-3]").resources;
+        }
+        assert_eq!(cluster.accept(framework, &offers, vec![same_port]), ["offers-accepted"]);
+        assert_eq!(cluster.statuses().len(), 2);
     }
 
     fn executor(id: &str) -> v1::ExecutorInfo {

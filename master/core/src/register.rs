@@ -47,6 +47,7 @@ pub(crate) fn register(
         let profile = profile(agent, draft)?;
         let known = draft.state.agents.get(agent).expect("just found");
         if known.orders_acknowledged == 0 && known.messages_received == 0 {
+            check_room(&profile, [&known.used].into_iter())?;
             // It did not hear of its id.
             return Ok(resumed(draft, agent, profile, connection, 0));
         }
@@ -98,17 +99,24 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
     let profile = profile(draft, key, &resume.agent_info, &resume.version, &resume.capabilities, &resume.address)?;
     let away: Vec<Arc<Task>> =
         draft.state.tasks.on(key).filter(|task| task.unreachable_ms.is_some()).cloned().collect();
-    let mut needed = resources::unallocated(&draft.state.agents.get(key).expect("just found").used);
-    away.iter().for_each(|task| resources::add(&mut needed, &resources::unallocated(&task.resources)));
-    if !resources::contains(&profile.total, &needed) {
-        let total = &profile.total;
-        return Err(stop("TooSmall", format!("The agent's resources {total} do not contain what is in use: {needed}")));
-    }
+    let used = away.iter().map(|task| &task.resources).chain([&draft.state.agents.get(key).expect("just found").used]);
+    check_room(&profile, used)?;
     let has_more_to_say =
         resume.messages_up_to > draft.state.agents.get(key).map_or(0, |agent| agent.messages_received);
     let reply = resumed(draft, key, profile, connection, resume.orders_up_to);
     settle(draft, key, resume, has_more_to_say);
     Ok(reply)
+}
+
+/// Whoever returns with less than is in use cannot be: somebody would lose what is promised.
+fn check_room<'a>(profile: &AgentProfile, used: impl Iterator<Item = &'a Resources>) -> Result<(), Refusal> {
+    let mut left = Some(profile.total.clone());
+    for used in used {
+        left = left.and_then(|left| left.checked_sub(&resources::unallocated(used)));
+    }
+    let total = &profile.total;
+    let message = || format!("The agent's resources {total} do not contain what is in use on it");
+    left.map(|_| ()).ok_or_else(|| stop("TooSmall", message()))
 }
 
 fn resumed(
