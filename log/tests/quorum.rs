@@ -1,8 +1,9 @@
 //! Members of a quorum in one process: real disks, a network in memory.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -496,5 +497,92 @@ fn folders_are_checked_before_they_are_opened() {
         std::fs::write(&wal, &bytes).unwrap();
         let error = open(&dir).await;
         assert!(error.to_string().contains("meseta masters replace"), "{error}");
+    });
+}
+
+/// What the tests below run in a process of its own: this test, told so by its environment.
+#[test]
+fn child() {
+    let Some(dir) = std::env::var_os("EVENT_LOG_TEST_DIR").map(PathBuf::from) else { return };
+    runtime().block_on(async {
+        let wire = Arc::new(Wire { net: Net::default(), me: address(0) });
+        let node = Node::open(Options::new(dir, address(0)), wire, Journal::default()).await.unwrap();
+        node.form(&[address(0)], &address(0)).await.unwrap();
+        let mut status = node.status();
+        let term = status.wait_for(|status| status.role == Role::Leader).await.unwrap().term;
+        let mut sequencer = Sequencer { node, term, n: 0 };
+        let start = term * 1_000_000;
+        for batch in 0.. {
+            let tickets: Vec<_> = (0..7).map(|i| sequencer.append(start + batch * 7 + i)).collect();
+            for (i, ticket) in tickets.into_iter().enumerate() {
+                match ticket.await {
+                    Ok(_) => println!("\nacknowledged {}", start + batch * 7 + i as u64),
+                    Err(error) => {
+                        assert_eq!(error, AppendError::Unknown);
+                        let status = status.wait_for(|status| status.role == Role::Stopped).await.unwrap().clone();
+                        println!("\nfailed {}", status.failure.expect("says why"));
+                        return;
+                    }
+                }
+            }
+        }
+    });
+}
+
+fn child_command(program: impl AsRef<std::ffi::OsStr>, dir: PathBuf) -> Command {
+    let mut command = Command::new(program);
+    command.env("EVENT_LOG_TEST_DIR", dir).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+}
+
+fn acknowledged(line: &str) -> Option<u64> {
+    line.strip_prefix("acknowledged ")?.parse().ok()
+}
+
+/// Opens the member again and compares what it has with what was acknowledged.
+async fn has_all(cluster: &mut Cluster, numbers: &[u64]) {
+    cluster.start(0).await;
+    cluster.lead().await;
+    let present: HashSet<u64> = cluster.journal(0).numbers().into_iter().map(|(_, number)| number).collect();
+    for number in numbers {
+        assert!(present.contains(number), "{number} was acknowledged and is gone");
+    }
+    cluster.stop(0).await;
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_it_acknowledged() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::new(1);
+        let mut numbers = Vec::new();
+        for _ in 0..3 {
+            let mut command = child_command(std::env::current_exe().unwrap(), cluster.dir(0));
+            let mut child = command.args(["--exact", "child", "--nocapture"]).spawn().unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+            let enough = numbers.len() + 50;
+            while numbers.len() < enough {
+                numbers.extend(acknowledged(&lines.next().expect("the child works until it is killed")));
+            }
+            child.kill().unwrap();
+            numbers.extend(lines.filter_map(|line| acknowledged(&line)));
+            child.wait().unwrap();
+            has_all(&mut cluster, &numbers).await;
+        }
+    });
+}
+
+#[test]
+fn a_full_disk_stops_a_member_and_loses_nothing() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::new(1);
+        // A limit on the size of files stands for a full disk.
+        let mut command = child_command("bash", cluster.dir(0));
+        command.args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$0\" --exact child --nocapture"]);
+        let output = command.arg(std::env::current_exe().unwrap()).output().unwrap();
+        let lines: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+        assert!(lines.iter().any(|line| line.starts_with("failed ")), "{lines:?}");
+        let numbers: Vec<u64> = lines.iter().filter_map(|line| acknowledged(line)).collect();
+        assert!(!numbers.is_empty());
+        has_all(&mut cluster, &numbers).await;
     });
 }
