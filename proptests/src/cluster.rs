@@ -240,6 +240,14 @@ impl Cluster {
             let leaders: Vec<String> = masters.iter().map(|name| self.leader_by(name)).collect::<Option<_>>()?;
             leaders.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
         });
+        // Known is not yet ready: a call that needs the leader must be answered everywhere.
+        let call = Request::post_json("/api/v1", r#"{"type":"GET_MASTER"}"#);
+        for name in &masters {
+            wait::until(&format!("{name} to answer calls"), READY, || {
+                let answer = http::send(self.address(name), &call).ok()?;
+                (answer.status() == 200).then_some(())
+            });
+        }
         let agents = self.agents().iter().filter(|name| self.daemon(name).runs()).count();
         if agents > 0 {
             wait::until("every agent to be active", READY, || (self.active_agents() >= agents).then_some(()));

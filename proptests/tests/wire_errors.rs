@@ -93,7 +93,8 @@ fn every_subscription_of_the_table() {
         let stream = http::open(cluster.address("m0"), &request).expect("an answer");
         let status = stream.head.status;
         if row["status"] != status {
-            let _ = writeln!(report, "{}: {status} instead of {}", row["name"], row["status"]);
+            let text = stream.finish().map(|answer| answer.text()).unwrap_or_default();
+            let _ = writeln!(report, "{}: {status} {text:?} instead of {}", row["name"], row["status"]);
             continue;
         }
         if status != 200 {

@@ -2,7 +2,9 @@
 //! table and writes JSON. docs/benchmarks.md says what each row means.
 
 mod agents;
+mod core;
 mod etcd;
+mod history;
 mod http1;
 mod load;
 mod processes;
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let bench = Bench { runtime, quick };
     let mut report = Report::new(only);
+    core::rows(&bench, &mut report);
     quorum::rows(&bench, &mut report);
     tasks::rows(&bench, &mut report);
     readers::rows(&bench, &mut report);

@@ -1,0 +1,168 @@
+//! What one core folds and replays, and how large the log is: in this process, through the masters' own code.
+
+use std::time::{Duration, Instant};
+
+use event_log::raft::{Committed, Member};
+use event_log::raft::{Machine, Node, Options, Role, Transport, TransportError, WriteSnapshot, read_raft};
+use event_log::{Gate, Record};
+use futures_util::future::BoxFuture;
+use master_core::{State, decode_record, fold_record};
+
+use crate::history::{Business, Entry};
+use crate::report::{Report, Row};
+use crate::{Bench, Fallible};
+
+const AGENTS: usize = 1_000;
+const MIX: &str = "offer, accept with launch, order acknowledged, 3 updates, 3 acknowledgements";
+
+pub(crate) fn rows(bench: &Bench, report: &mut Report) {
+    report.measure(&["log_bytes_per_offer"], "the size of offers in the log", || {
+        Ok(vec![log_bytes(false)?, log_bytes(true)?])
+    });
+    if !report.wants(&["fold_events_per_s", "replay_events_per_s"]) {
+        return;
+    }
+    let mut entries = Vec::new();
+    report.measure(&["fold_events_per_s"], "folding decoded records", || {
+        let mut business = Business::begin(1, AGENTS)?;
+        let start = Instant::now();
+        for _ in 0..if bench.quick { 5 } else { 40 } {
+            business.lives()?;
+        }
+        business.history.close();
+        let events: usize = business.history.entries.iter().map(|entry| entry.events.len()).sum();
+        let rate = events as f64 / start.elapsed().as_secs_f64();
+        eprintln!("bench:   {events} events decided, folded twice and encoded at {rate:.0}/s");
+        entries = business.history.entries;
+        fold_rate(&entries).map(|row| vec![row])
+    });
+    report.measure(&["replay_events_per_s"], "replaying a log from disk", || {
+        replay_rate(bench, &entries).map(|row| vec![row])
+    });
+}
+
+/// Bytes of encoded records, causes and headers included, for each offer made and declined.
+fn log_bytes(one_by_one: bool) -> Fallible<Row> {
+    let mut business = Business::begin(1, AGENTS)?;
+    let before = business.history.entries.len();
+    let offers = business.decline(one_by_one)?;
+    let bytes: usize = business.history.entries[before..].iter().map(|entry| entry.record.encode().len()).sum();
+    let calls = if one_by_one { "each declined by a call of its own" } else { "declined by one call" };
+    let params = format!("one plan of {offers} offers, {calls}");
+    Ok(Row::new("log_bytes_per_offer", params, bytes as f64 / offers as f64, "B"))
+}
+
+fn fold_rate(entries: &[Entry]) -> Fallible<Row> {
+    let mut rates = Vec::new();
+    for _ in 0..3 {
+        let mut state = State::default();
+        let start = Instant::now();
+        let mut count = 0;
+        for entry in entries {
+            fold_record(&mut state, &entry.record.header, &entry.events);
+            count += entry.events.len();
+        }
+        rates.push(count as f64 / start.elapsed().as_secs_f64());
+    }
+    rates.sort_by(f64::total_cmp);
+    Ok(Row::new("fold_events_per_s", format!("1 core, {AGENTS} agents, lives of tasks: {MIX}"), rates[1], "1/s"))
+}
+
+/// Writes the history through a quorum of one, forgets it, and reads it back.
+fn replay_rate(bench: &Bench, entries: &[Entry]) -> Fallible<Row> {
+    let dir = tempfile::Builder::new().prefix("meseta-replay-").tempdir()?;
+    let start = Instant::now();
+    bench.runtime.block_on(write_log(dir.path(), entries))?;
+    let bytes = forget(dir.path())?;
+    eprintln!(
+        "bench:   {} records, {} MB on disk, written in {:.1} s",
+        entries.len(),
+        bytes >> 20,
+        start.elapsed().as_secs_f64()
+    );
+
+    let start = Instant::now();
+    let (mut state, mut gate, mut count) = (State::default(), Gate::default(), 0);
+    let reader = read_raft(dir.path())?;
+    for entry in reader.entries(1)? {
+        let entry = entry?;
+        let events = decode_record(&entry.record)?;
+        if gate.admit(entry.term, &entry.record.header) {
+            fold_record(&mut state, &entry.record.header, &events);
+            count += events.len();
+        }
+    }
+    let rate = f64::from(u32::try_from(count)?) / start.elapsed().as_secs_f64();
+    let expected: usize = entries.iter().map(|entry| entry.events.len()).sum();
+    if count != expected {
+        return Err(format!("{expected} events were written, {count} were replayed").into());
+    }
+    let params = format!("1 core, from disk, decode and fold, {AGENTS} agents, lives of tasks: {MIX}");
+    Ok(Row::new("replay_events_per_s", params, rate, "1/s"))
+}
+
+async fn write_log(dir: &std::path::Path, entries: &[Entry]) -> Fallible<()> {
+    let address = "127.0.0.1:1".to_owned();
+    let node = Node::open(Options::new(dir, address.clone()), std::sync::Arc::new(Nobody), Nothing).await?;
+    node.form(std::slice::from_ref(&address), &address).await?;
+    let mut status = node.status();
+    let leads = status.wait_for(|status| status.role == Role::Leader);
+    let term = tokio::time::timeout(Duration::from_secs(20), leads).await??.term;
+    let mut flying = std::collections::VecDeque::new();
+    for entry in entries {
+        let mut header = entry.record.header;
+        header.term = term;
+        flying.push_back(node.append(term, Record { header, ..entry.record.clone() }));
+        if flying.len() >= 64
+            && let Some(first) = flying.pop_front()
+        {
+            first.await?;
+        }
+    }
+    for ticket in flying {
+        ticket.await?;
+    }
+    node.shutdown().await;
+    Ok(())
+}
+
+/// Writes everything below `dir` back and drops it from the page cache, as far as the kernel allows. Returns the bytes.
+fn forget(dir: &std::path::Path) -> Fallible<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            bytes += forget(&entry.path())?;
+            continue;
+        }
+        let file = std::fs::File::open(entry.path())?;
+        file.sync_all()?;
+        nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        bytes += entry.metadata()?.len();
+    }
+    Ok(bytes)
+}
+
+/// A quorum of one has nobody to talk to.
+struct Nobody;
+
+impl Transport for Nobody {
+    fn send(&self, _: &Member, _: bytes::Bytes, _: Duration) -> BoxFuture<'_, Result<bytes::Bytes, TransportError>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// Only the log is wanted.
+struct Nothing;
+
+impl Machine for Nothing {
+    fn apply(&mut self, _: Vec<Committed>) {}
+
+    fn snapshot(&self) -> WriteSnapshot {
+        Box::new(|_| Ok(()))
+    }
+
+    fn restore(&mut self, _: u64, _: &mut dyn std::io::Read) -> Result<(), String> {
+        Ok(())
+    }
+}
