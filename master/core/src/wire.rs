@@ -24,7 +24,7 @@ impl OrderParts<'_> {
                 (3, fields(&[(1, framework_info), (2, executor), (3, &fields(&tasks))]))
             }
             OrderParts::Kill { framework_id, task_id, policy } => {
-                let mut parts = vec![id(1, framework_id), id(2, task_id)].concat();
+                let mut parts = [id(1, framework_id), id(2, task_id)].concat();
                 parts.extend(policy.iter().flat_map(|policy| fields(&[(3, policy)])));
                 (4, parts)
             }

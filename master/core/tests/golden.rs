@@ -100,8 +100,10 @@ fn bytes_of_events() {
 fn numbers_and_names_are_used_once() {
     let mut numbers: Vec<u16> = Event::KINDS.iter().map(|(number, _, _)| *number).collect();
     let mut names: Vec<&str> = Event::KINDS.iter().map(|(_, _, name)| *name).collect();
-    (numbers.sort_unstable(), names.sort_unstable());
-    (numbers.dedup(), names.dedup());
+    numbers.sort_unstable();
+    names.sort_unstable();
+    numbers.dedup();
+    names.dedup();
     assert_eq!((numbers.len(), names.len()), (Event::KINDS.len(), Event::KINDS.len()));
 }
 
