@@ -1,5 +1,17 @@
 //! The agent in the world: its log on a disk, its connection to the masters, its containers, and its HTTP endpoints.
 
-mod fork;
+mod agent;
+mod config;
+mod containers;
+mod executors;
+mod http;
+mod machine;
+mod masters;
+mod reads;
+mod run;
 pub mod spec;
 pub mod supervisor;
+mod sys;
+mod v1_calls;
+
+pub use run::run;

@@ -20,8 +20,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signa
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
-use crate::fork;
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, start_ticks};
+use crate::sys;
 
 /// Runs the container that standard input describes; returns the exit code of this process.
 pub fn run() -> i32 {
@@ -50,7 +50,7 @@ fn supervise(spec: &Spec) -> io::Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None)?;
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
     for signal in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT] {
-        fork::set_action(signal, &ignore)?;
+        sys::set_action(signal, &ignore)?;
     }
     // What a task leaves behind becomes ours, so that nothing outlives its container.
     prctl::set_child_subreaper(true)?;
@@ -109,7 +109,7 @@ fn start(spec: &Spec, null: &File) -> Result<Pid, String> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
     let parent = std::process::id();
 
-    match fork::fork().map_err(|error| format!("cannot fork: {error}"))? {
+    match sys::fork().map_err(|error| format!("cannot fork: {error}"))? {
         ForkResult::Parent { child } => {
             drop(writer);
             let mut failure = String::new();
@@ -124,7 +124,7 @@ fn start(spec: &Spec, null: &File) -> Result<Pid, String> {
             let failed = |what: &str, error: Errno| -> ! {
                 let _ = File::from(writer.try_clone().expect("a descriptor"))
                     .write_all(format!("cannot {what}: {}", error.desc()).as_bytes());
-                fork::exit(127)
+                sys::exit(127)
             };
             let step = |what: &str, done: nix::Result<()>| match done {
                 Ok(()) => {}
@@ -143,12 +143,12 @@ fn start(spec: &Spec, null: &File) -> Result<Pid, String> {
             step("enter the sandbox", chdir(spec.sandbox.as_str()));
             let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
             for signal in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT] {
-                step("reset signals", fork::set_action(signal, &default));
+                step("reset signals", sys::set_action(signal, &default));
             }
             // Nothing may outlive its supervisor: nobody would report its end.
             step("bind to the supervisor", prctl::set_pdeathsig(Signal::SIGKILL));
             if nix::unistd::getppid().as_raw().unsigned_abs() != parent {
-                fork::exit(127);
+                sys::exit(127);
             }
             step("reset signals", sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None));
             let Err(error) = nix::unistd::execvpe(&program, &arguments, &environment);

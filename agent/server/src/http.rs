@@ -1,0 +1,83 @@
+//! The agent's endpoints.
+
+use std::sync::Arc;
+
+use api_http::{Query, Request, Response, Router, StatusCode, method_not_allowed, not_found, read_body};
+
+use crate::agent::Agent;
+use crate::{executors, reads, v1_calls};
+
+#[derive(Clone, Copy, Debug)]
+enum Endpoint {
+    Api,
+    Executor,
+    ResourceProvider,
+    State,
+    Flags,
+    Health,
+    Version,
+    Metrics,
+    Containers,
+    Statistics,
+    Files,
+}
+
+fn router() -> Router<Endpoint> {
+    Router::new("slave(1)")
+        .at("/api/v1", Endpoint::Api)
+        .at("/api/v1/executor", Endpoint::Executor)
+        .at("/api/v1/resource_provider", Endpoint::ResourceProvider)
+        .at("/state", Endpoint::State)
+        .at("/state.json", Endpoint::State)
+        .at("/flags", Endpoint::Flags)
+        .at("/health", Endpoint::Health)
+        .at("/version", Endpoint::Version)
+        .at("/metrics/snapshot", Endpoint::Metrics)
+        .at("/containers", Endpoint::Containers)
+        .at("/monitor/statistics", Endpoint::Statistics)
+        .at("/monitor/statistics.json", Endpoint::Statistics)
+        .at("/files", Endpoint::Files)
+}
+
+/// Answers a request.
+pub(crate) async fn answer(agent: Arc<Agent>, request: Request) -> Response {
+    thread_local! {
+        static ROUTER: Router<Endpoint> = router();
+    }
+    let query = Query::of(&request);
+    let found = ROUTER.with(|router| router.find(request.uri().path()).map(|(endpoint, rest)| (*endpoint, rest)));
+    let Some((endpoint, rest)) = found else { return not_found() };
+    let is_call = matches!(endpoint, Endpoint::Api | Endpoint::Executor | Endpoint::ResourceProvider);
+    if is_call && request.method() != "POST" {
+        return method_not_allowed(&["POST"], request.method());
+    }
+    let (parts, body) = request.into_parts();
+    if is_call {
+        let body = match read_body(&parts.headers, body, api_http::BODY_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(error) => return error.response(),
+        };
+        return match endpoint {
+            Endpoint::Executor => executors::answer(&agent, &parts.headers, body).await,
+            Endpoint::Api => v1_calls::answer(&agent, &parts.headers, body).await,
+            _ => api_http::text(StatusCode::NOT_IMPLEMENTED, "Resource providers are not supported by this agent"),
+        };
+    }
+    let answered = tokio::task::spawn_blocking(move || {
+        let response = match endpoint {
+            Endpoint::Files => {
+                let endpoint = rest.first().map_or("", String::as_str);
+                return agent.files.answer(endpoint, &query).unwrap_or_else(not_found);
+            }
+            Endpoint::Health => return api_http::empty(StatusCode::OK),
+            Endpoint::State => api_http::json_bytes(reads::state(&agent)),
+            Endpoint::Flags => api_http::json(&serde_json::json!({ "flags": reads::flags(&agent) })),
+            Endpoint::Version => api_http::json(&reads::version()),
+            Endpoint::Metrics => api_http::json(&reads::metrics(&agent).into_iter().collect()),
+            Endpoint::Containers => api_http::json(&reads::containers(&agent, &query)),
+            _ => api_http::json(&reads::statistics(&agent)),
+        };
+        api_http::jsonp(response, query.get("jsonp"))
+    });
+    answered.await.unwrap_or_else(|_| api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error."))
+}

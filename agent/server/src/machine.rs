@@ -1,0 +1,80 @@
+//! What this machine has: resources that nobody configured, names, load.
+
+use std::fs;
+use std::path::Path;
+
+use api::resources::{Format, Parsed, Resource, Resources, Value};
+use nix::sys::statvfs::statvfs;
+
+const MB: u64 = 1 << 20;
+const GB_MB: u64 = 1024;
+
+/// The resources given, and those of `cpus`, `mem`, `disk` and `ports` that were not, as found on this machine.
+pub(crate) fn resources(given: Parsed, work_dir: &Path) -> Vec<api::v1::Resource> {
+    let mut resources = given.resources;
+    let mut add = |name: &'static str, value: Value| {
+        if !given.names.iter().any(|given| given == name) {
+            resources.add_one(Resource::new(name, value));
+        }
+    };
+    let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as i64);
+    add("cpus", Value::Scalar(cpus * 1000));
+    let mem_mb = memory().map_or(GB_MB, |(total, _)| spare(total / MB, GB_MB));
+    add("mem", Value::Scalar(mem_mb as i64 * 1000));
+    let disk_mb =
+        statvfs(work_dir).map_or(10 * GB_MB, |disk| spare(disk.blocks() * disk.fragment_size() / MB, 5 * GB_MB));
+    add("disk", Value::Scalar(disk_mb as i64 * 1000));
+    add("ports", Value::ranges([(31000, 32000)]));
+    in_order(&resources)
+}
+
+/// What is left of a total after the system's part; half if that would be too little.
+fn spare(total_mb: u64, system_mb: u64) -> u64 {
+    if total_mb >= 2 * system_mb { total_mb - system_mb } else { total_mb / 2 }
+}
+
+fn in_order(resources: &Resources) -> Vec<api::v1::Resource> {
+    resources.to_v1(Format::PostRefinement)
+}
+
+/// Total and free memory, in bytes.
+pub(crate) fn memory() -> Option<(u64, u64)> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+    };
+    Some((field("MemTotal")?, field("MemFree")?))
+}
+
+/// Load averages over 1, 5 and 15 minutes.
+pub(crate) fn load() -> [f64; 3] {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut words = text.split(' ').map(|word| word.parse().unwrap_or(0.0));
+    [(); 3].map(|()| words.next().unwrap_or(0.0))
+}
+
+/// User and system time in seconds and resident bytes of a process and everything below it.
+pub(crate) fn usage(root: u32) -> (f64, f64, u64) {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some(end) = stat.rfind(')') else { continue };
+        let fields: Vec<u64> = stat[end + 2..].split(' ').map(|field| field.parse().unwrap_or(0)).collect();
+        if fields.len() > 21 {
+            parents.push((pid, fields[1] as u32, fields[11], fields[12], fields[21]));
+        }
+    }
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as u64;
+    let (mut user, mut system, mut rss) = (0, 0, 0);
+    let mut pending = vec![root];
+    while let Some(pid) = pending.pop() {
+        if let Some((_, _, process_user, process_system, pages)) = parents.iter().find(|process| process.0 == pid) {
+            (user, system, rss) = (user + process_user, system + process_system, rss + pages * page);
+        }
+        pending.extend(parents.iter().filter(|process| process.1 == pid && process.0 != pid).map(|process| process.0));
+    }
+    (user as f64 / ticks, system as f64 / ticks, rss)
+}

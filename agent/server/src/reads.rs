@@ -1,0 +1,318 @@
+//! Reads of the agent's state, in the shapes that operators' tools know.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use agent_core::{Executor, Framework, State, Task};
+use api::json::to_value;
+use api::resources::Resources;
+use api::v1::{ContainerStatus, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus};
+use api_http::Query;
+use serde_json::{Value, json};
+
+use crate::agent::{Agent, now_ms};
+use crate::{machine, masters};
+
+/// The version whose interfaces this agent speaks; clients choose their behaviour by it.
+pub(crate) const MESOS_VERSION: &str = "1.11.0";
+
+pub(crate) fn version() -> Value {
+    json!({
+        "version": MESOS_VERSION, "meseta_version": env!("CARGO_PKG_VERSION"),
+        "build_date": "1970-01-01 00:00:00", "build_time": 0.0, "build_user": "meseta",
+    })
+}
+
+pub(crate) fn flags(agent: &Agent) -> BTreeMap<&'static str, String> {
+    agent.config.values.iter().map(|(name, value)| (name, value.to_owned())).collect()
+}
+
+fn flat(resources: &[Resource]) -> Value {
+    Resources::from_v1(resources).unwrap_or_default().to_state_json()
+}
+
+fn role(resources: &[Resource]) -> Value {
+    resources
+        .iter()
+        .find_map(|resource| resource.allocation_info.as_ref()?.role.clone())
+        .map_or(Value::Null, Value::from)
+}
+
+/// What an executor uses: its own resources and those of its live tasks.
+pub(crate) fn used(executor: &Executor) -> Vec<Resource> {
+    let mut all = executor.info.get::<ExecutorInfo>().resources;
+    if executor.is_command && executor.live_tasks().next().is_none() {
+        all.clear();
+    }
+    all.extend(executor.live_tasks().flat_map(|(_, task)| task.info.get::<TaskInfo>().resources));
+    all
+}
+
+fn strip_null(mut value: Value) -> Value {
+    if let Value::Object(object) = &mut value {
+        object.retain(|_, value| !value.is_null());
+    }
+    value
+}
+
+fn legacy_status(status: &TaskStatus) -> Value {
+    let state = status.state().as_str_name();
+    let container = status
+        .container_status
+        .as_ref()
+        .map(|container| to_value(&ContainerStatus { executor_pid: None, ..container.clone() }));
+    strip_null(json!({
+        "state": state, "timestamp": status.timestamp(), "healthy": status.healthy,
+        "labels": status.labels.as_ref().map(to_value), "container_status": container,
+    }))
+}
+
+fn legacy_task(state: &State, framework_id: &str, executor: &Executor, task: &Task) -> Value {
+    let info: TaskInfo = task.info.get();
+    let statuses: Vec<Value> = task.statuses.iter().map(|status| legacy_status(&status.get())).collect();
+    strip_null(json!({
+        "id": info.task_id.value, "name": info.name, "framework_id": framework_id,
+        "executor_id": if executor.is_command { "" } else { &executor.executor_id },
+        "slave_id": state.registration.agent_id,
+        "state": TaskState::try_from(task.state).unwrap_or(TaskState::TaskStaging).as_str_name(),
+        "resources": flat(&info.resources), "role": role(&info.resources), "statuses": statuses,
+        "labels": info.labels.as_ref().map(|labels| to_value(labels)["labels"].clone()),
+        "discovery": info.discovery.as_ref().map(to_value), "container": info.container.as_ref().map(to_value),
+    }))
+}
+
+fn legacy_executor(agent: &Agent, state: &State, framework_id: &str, executor: &Executor, completed: bool) -> Value {
+    let info: ExecutorInfo = executor.info.get();
+    let tasks = |wanted: fn(&Task) -> bool| -> Vec<Value> {
+        let tasks = executor.tasks.values().filter(|task| wanted(task));
+        tasks.map(|task| legacy_task(state, framework_id, executor, task)).collect()
+    };
+    let queued: Vec<Value> = executor
+        .live_tasks()
+        .filter(|(_, task)| !executor.is_command && !task.delivered)
+        .map(|(_, task)| {
+            let info: TaskInfo = task.info.get();
+            json!({ "id": info.task_id.value, "name": info.name, "framework_id": framework_id,
+                    "executor_id": executor.executor_id, "slave_id": state.registration.agent_id,
+                    "resources": flat(&info.resources) })
+        })
+        .collect();
+    let live = if executor.is_command {
+        tasks(|task| !task.is_terminal())
+    } else {
+        tasks(|task| !task.is_terminal() && task.delivered)
+    };
+    let of_tasks = executor.tasks.values().flat_map(|task| task.info.get::<TaskInfo>().resources);
+    let all: Vec<Resource> = info.resources.iter().cloned().chain(of_tasks).collect();
+    let resources = if completed { info.resources.clone() } else { used(executor) };
+    strip_null(json!({
+        "id": executor.executor_id, "name": info.name(), "source": info.source(),
+        "container": executor.container_id,
+        "directory": agent.sandbox(framework_id, executor).display().to_string(),
+        "resources": flat(&resources), "role": role(&all), "labels": info.labels.as_ref().map(to_value),
+        "tasks": live, "queued_tasks": queued, "completed_tasks": tasks(Task::is_terminal),
+    }))
+}
+
+fn legacy_framework(agent: &Agent, state: &State, framework_id: &str, framework: &Framework) -> Value {
+    let info: FrameworkInfo = framework.info.get();
+    let executors: Vec<Value> = framework
+        .executors
+        .values()
+        .map(|executor| legacy_executor(agent, state, framework_id, executor, false))
+        .collect();
+    let completed: Vec<Value> = framework
+        .completed
+        .iter()
+        .map(|executor| legacy_executor(agent, state, framework_id, executor, true))
+        .collect();
+    let mut value = json!({
+        "id": framework_id, "name": info.name, "user": info.user, "failover_timeout": info.failover_timeout(),
+        "checkpoint": info.checkpoint(), "hostname": info.hostname(),
+        "executors": executors, "completed_executors": completed,
+    });
+    let many = info
+        .capabilities
+        .iter()
+        .any(|have| have.r#type == Some(api::v1::framework_info::capability::Type::MultiRole as i32));
+    if many {
+        value["roles"] = json!(info.roles)
+    } else {
+        #[expect(deprecated, reason = "of frameworks that have one role")]
+        let role = info.role.clone();
+        value["role"] = json!(role.unwrap_or_else(|| info.roles.first().cloned().unwrap_or("*".to_owned())));
+    }
+    value
+}
+
+/// Whether a framework has work here now.
+pub(crate) fn is_active(framework: &Framework) -> bool {
+    !framework.executors.is_empty()
+}
+
+pub(crate) fn allocated(state: &State) -> Vec<Resource> {
+    state.executors().flat_map(|(_, executor)| used(executor)).collect()
+}
+
+/// `/state`
+pub(crate) fn state(agent: &Agent) -> String {
+    let state = agent.state.read();
+    let total = Resources::from_v1(&agent.config.resources).unwrap_or_default();
+    let full = |resources: &Resources| -> Vec<Value> {
+        resources.to_v1(api::resources::Format::Endpoint).iter().map(to_value).collect()
+    };
+    let roles: Vec<String> = total.reservation_roles().into_iter().map(str::to_owned).collect();
+    let by_role = |show: &dyn Fn(&Resources) -> Value| -> serde_json::Map<String, Value> {
+        roles.iter().map(|role| (role.clone(), show(&total.reserved_by(role)))).collect()
+    };
+    let allocated = Resources::from_v1(&allocated(&state)).unwrap_or_default();
+    let reserved: serde_json::Map<String, Value> = allocated
+        .reservation_roles()
+        .into_iter()
+        .map(|role| (role.to_owned(), allocated.reserved_by(role).to_state_json()))
+        .collect();
+    let frameworks = |active: bool| -> Vec<Value> {
+        let wanted = state.frameworks.iter().filter(|(_, framework)| is_active(framework) == active);
+        wanted.map(|(id, framework)| legacy_framework(agent, &state, id, framework)).collect()
+    };
+    let mut value = version();
+    let own = json!({
+        "start_time": agent.started_ms as f64 / 1000.0,
+        "id": state.registration.agent_id.clone().unwrap_or_default(),
+        "pid": format!("slave(1)@{}", agent.address), "hostname": agent.config.hostname,
+        "capabilities": masters::CAPABILITIES,
+        "resources": total.to_state_json(),
+        "reserved_resources": by_role(&Resources::to_state_json),
+        "unreserved_resources": total.unreserved().to_state_json(),
+        "reserved_resources_full": by_role(&|resources| full(resources).into()),
+        "unreserved_resources_full": full(&total.unreserved()),
+        "reserved_resources_allocated": reserved,
+        "unreserved_resources_allocated": allocated.unreserved().to_state_json(),
+        "resource_providers": [], "attributes": api::attributes::to_state_json(&agent.config.attributes),
+        "flags": flags(agent), "frameworks": frameworks(true), "completed_frameworks": frameworks(false),
+    });
+    if let (Value::Object(value), Value::Object(own)) = (&mut value, own) {
+        value.extend(own);
+        if let Some(master) = agent.master.read().as_ref().and_then(|master| master.rsplit_once(':')) {
+            value.insert("master_hostname".to_owned(), master.0.into());
+        }
+    }
+    value.to_string()
+}
+
+/// Statistics of a container: limits by what was promised, usage as the machine says.
+pub(crate) fn usage(executor: &Executor) -> api::v1::ResourceStatistics {
+    let promised = Resources::from_v1(&used(executor)).unwrap_or_default();
+    let (cpus_milli, mem_milli) = (promised.scalar_milli("cpus"), promised.scalar_milli("mem"));
+    let (user, system, rss) = executor.process.as_ref().map_or((0.0, 0.0, 0), |one| machine::usage(one.supervisor_pid));
+    let mem_bytes = u64::try_from(mem_milli).unwrap_or(0) * 1024 * 1024 / 1000;
+    api::v1::ResourceStatistics {
+        timestamp: now_ms() as f64 / 1000.0,
+        cpus_user_time_secs: Some(user),
+        cpus_system_time_secs: Some(system),
+        cpus_soft_limit: Some(cpus_milli as f64 / 1000.0),
+        mem_limit_bytes: Some(mem_bytes),
+        mem_soft_limit_bytes: Some(mem_bytes),
+        mem_rss_bytes: Some(rss),
+        ..api::v1::ResourceStatistics::default()
+    }
+}
+
+fn executor_usage(framework_id: &str, executor: &Executor) -> Value {
+    let info: ExecutorInfo = executor.info.get();
+    json!({
+        "executor_id": executor.executor_id, "executor_name": info.name(), "framework_id": framework_id,
+        "source": info.source(), "statistics": to_value(&usage(executor)),
+    })
+}
+
+/// `/monitor/statistics`
+pub(crate) fn statistics(agent: &Agent) -> Value {
+    let state = agent.state.read().clone();
+    let running = state.executors().filter(|(_, executor)| executor.process.is_some());
+    running.map(|(framework_id, executor)| executor_usage(framework_id, executor)).collect()
+}
+
+/// `/containers`
+pub(crate) fn containers(agent: &Agent, query: &Query) -> Value {
+    let state = agent.state.read().clone();
+    let fits = |name: &str, value: &str| query.get(name).is_none_or(|wanted| wanted == value);
+    let running = state.executors().filter(|(framework_id, executor)| {
+        executor.process.is_some()
+            && fits("framework_id", framework_id)
+            && fits("executor_id", &executor.executor_id)
+            && fits("container_id", &executor.container_id)
+    });
+    running
+        .map(|(framework_id, executor)| {
+            let mut value = executor_usage(framework_id, executor);
+            value["container_id"] = executor.container_id.clone().into();
+            value["status"] = json!({
+                "container_id": { "value": executor.container_id },
+                "executor_pid": executor.process.as_ref().map(|process| process.supervisor_pid),
+            });
+            value
+        })
+        .collect()
+}
+
+/// `/metrics/snapshot`: the documented names that this agent has a number for.
+pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
+    let state = agent.state.read();
+    let mut metrics = BTreeMap::new();
+    let mut set = |name: &str, value: f64| metrics.insert(name.to_owned(), json!(value));
+    let total = Resources::from_v1(&agent.config.resources).unwrap_or_default();
+    let used = Resources::from_v1(&allocated(&state)).unwrap_or_default();
+    for name in ["cpus", "mem", "disk", "gpus"] {
+        let (total, used) = (total.scalar_milli(name) as f64 / 1000.0, used.scalar_milli(name) as f64 / 1000.0);
+        set(&format!("slave/{name}_total"), total);
+        set(&format!("slave/{name}_used"), used);
+        set(&format!("slave/{name}_percent"), if total > 0.0 { used / total } else { 0.0 });
+        for what in ["total", "used", "percent"] {
+            set(&format!("slave/{name}_revocable_{what}"), 0.0);
+        }
+    }
+    let count = |wanted: TaskState| {
+        let tasks = state.executors().flat_map(|(_, executor)| executor.tasks.values());
+        tasks.filter(|task| task.state == wanted as i32).count() as f64
+    };
+    set("slave/tasks_staging", count(TaskState::TaskStaging));
+    set("slave/tasks_starting", count(TaskState::TaskStarting));
+    set("slave/tasks_running", count(TaskState::TaskRunning));
+    set("slave/tasks_killing", count(TaskState::TaskKilling));
+    let executors = |wanted: fn(&Executor) -> bool| state.executors().filter(|(_, one)| wanted(one)).count() as f64;
+    set("slave/executors_terminating", executors(|one| one.stop.is_some()));
+    set("slave/executors_registering", executors(|one| one.stop.is_none() && !one.is_command && !one.subscribed));
+    set("slave/executors_running", executors(|one| one.stop.is_none() && (one.is_command || one.subscribed)));
+    set("slave/frameworks_active", state.frameworks.values().filter(|framework| is_active(framework)).count() as f64);
+    let counters = &agent.counters;
+    for (name, counter) in [
+        ("slave/tasks_finished", &counters.finished),
+        ("slave/tasks_failed", &counters.failed),
+        ("slave/tasks_killed", &counters.killed),
+        ("slave/tasks_lost", &counters.lost),
+        ("slave/tasks_gone", &counters.gone),
+        ("slave/valid_status_updates", &counters.updates),
+        ("slave/invalid_status_updates", &counters.invalid_updates),
+        ("slave/valid_framework_messages", &counters.framework_messages),
+        ("slave/invalid_framework_messages", &counters.invalid_framework_messages),
+        ("slave/container_launch_errors", &counters.launch_errors),
+        ("slave/executors_terminated", &counters.executors_terminated),
+    ] {
+        set(name, counter.load(Ordering::Relaxed) as f64);
+    }
+    set("slave/executors_preempted", 0.0);
+    set("slave/recovery_errors", 0.0);
+    set("slave/registered", f64::from(u8::from(agent.master.read().is_some())));
+    set("slave/uptime_secs", agent.started.elapsed().as_secs_f64());
+    set("system/cpus_total", std::thread::available_parallelism().map_or(1, usize::from) as f64);
+    let [one, five, fifteen] = machine::load();
+    set("system/load_1min", one);
+    set("system/load_5min", five);
+    set("system/load_15min", fifteen);
+    if let Some((total, free)) = machine::memory() {
+        set("system/mem_total_bytes", total as f64);
+        set("system/mem_free_bytes", free as f64);
+    }
+    metrics
+}

@@ -1,0 +1,171 @@
+//! The program: start, signals, end.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use agent_core::{Command, Event, LOG_DIR, LOG_KIND, LOG_VERSION, State, fold, resume};
+use event_log::{Identity, LocalLog};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::agent::{Agent, End, chain, keep};
+use crate::config::{self, Asked, Config};
+use crate::containers::{self, Containers};
+use crate::{http, masters};
+
+/// Runs the agent with the words of the command line behind the program's name.
+pub fn run(words: Vec<String>) -> ExitCode {
+    let config = match config::read(words) {
+        Ok(Asked::Help) => {
+            print!("{}", config::help());
+            return ExitCode::SUCCESS;
+        }
+        Ok(Asked::Version) => {
+            println!("meseta-agent {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Ok(Asked::Run(config)) => *config,
+        Err(sentence) => return fail(&sentence),
+    };
+    log_to_stderr(&config);
+    for warning in &config.values.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(32).build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(serve(config));
+            // Whatever still blocks a thread may: what matters is on the disk.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(error) => Err(format!("Cannot start threads: {error}")),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => fail(&sentence),
+    }
+}
+
+fn fail(sentence: &str) -> ExitCode {
+    eprintln!("meseta-agent: {sentence}");
+    ExitCode::FAILURE
+}
+
+fn log_to_stderr(config: &Config) {
+    let quiet = config.values.bool("quiet");
+    let level = match config.values.text("logging_level").unwrap_or("INFO") {
+        "ERROR" => "error",
+        "WARNING" => "warn",
+        _ => "info",
+    };
+    let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| if quiet { "off" } else { level }.to_owned());
+    let filter = tracing_subscriber::EnvFilter::new(directives);
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+}
+
+/// Opens the log and folds it.
+fn open_log(config: &Config) -> Result<(LocalLog, State), String> {
+    let dir = config.work_dir.join(LOG_DIR);
+    let cannot = |error: &dyn std::error::Error| format!("Cannot use {}: {}", config.work_dir.display(), chain(error));
+    std::fs::create_dir_all(&dir).map_err(|error| cannot(&error))?;
+    let (log, recovered) =
+        LocalLog::open(&dir, &Identity::new(LOG_KIND, LOG_VERSION)).map_err(|error| cannot(&error))?;
+    let mut state = State::default();
+    for record in recovered {
+        let (index, record) = record.map_err(|error| cannot(&error))?;
+        for raw in &record.events {
+            let event = Event::from_raw(raw).map_err(|error| {
+                format!("Cannot read the log in {} at index {index}: {}", dir.display(), chain(&error))
+            })?;
+            fold(&mut state, &event);
+        }
+    }
+    Ok((log, state))
+}
+
+async fn serve(config: Config) -> Result<(), String> {
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| format!("Cannot listen on {}: {error}", config.listen))?;
+    let bound = listener.local_addr().map_err(|error| format!("Cannot listen on {}: {error}", config.listen))?;
+    let (log, state) = open_log(&config)?;
+    let (containers, pipe) = Containers::open(&config.work_dir)
+        .map_err(|error| format!("Cannot use {}: {error}", config.work_dir.display()))?;
+    let port = config.advertise_port.unwrap_or(bound.port());
+    let address = format!("{}:{port}", config.advertise_ip);
+    let (agent, requests) = Agent::new(config, address, state, containers);
+    let (mut terminate, mut interrupt, mut leave) = (
+        signal(SignalKind::terminate()).map_err(|error| error.to_string())?,
+        signal(SignalKind::interrupt()).map_err(|error| error.to_string())?,
+        signal(SignalKind::user_defined1()).map_err(|error| error.to_string())?,
+    );
+    tokio::spawn(keep(agent.clone(), log, requests));
+    tokio::spawn(containers::listen(agent.clone(), pipe));
+    recover(&agent).await;
+    let (stop, stopped) = watch::channel(false);
+    let handler = {
+        let agent = agent.clone();
+        move |request, _peer| http::answer(agent.clone(), request)
+    };
+    let server = tokio::spawn(api_http::serve(listener, handler, stopped));
+    let connection = tokio::spawn(masters::stay_connected(agent.clone()));
+    println!("meseta-agent listening on {}:{}", agent.config.listen.ip(), bound.port());
+
+    let mut end = agent.end.subscribe();
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = leave.recv() => {
+                tracing::info!("leaving for good");
+                agent.submit(Command::Leave);
+            }
+            changed = end.changed() => {
+                let why = end.borrow_and_update().clone();
+                match (changed, why) {
+                    (Ok(()), Some(End::Left)) => {
+                        masters::wait_for_farewell(&agent).await;
+                        break Ok(());
+                    }
+                    (Ok(()), Some(End::Failed(sentence))) => break Err(sentence),
+                    (Ok(()), None) => {}
+                    (Err(_), _) => break Ok(()),
+                }
+            }
+        }
+    };
+    connection.abort();
+    let _ = stop.send(true);
+    // Streams of executors end with their senders; then the server has nothing to wait for.
+    agent.streams.lock().clear();
+    let _ = server.await;
+    ended
+}
+
+/// Finds everything again that an earlier agent had.
+async fn recover(agent: &Arc<Agent>) {
+    let (live, remnants, effects) = {
+        let state = agent.state.read();
+        for (framework_id, framework) in &state.frameworks {
+            framework.completed.iter().chain(framework.executors.values()).for_each(|executor| {
+                agent.attach(framework_id, executor);
+            });
+        }
+        let live: Vec<String> = state.containers.keys().cloned().collect();
+        let remnants: Vec<String> = state.remnants.keys().cloned().collect();
+        (live, remnants, resume(&state))
+    };
+    if !live.is_empty() || !remnants.is_empty() {
+        tracing::info!(containers = live.len(), remnants = remnants.len(), "looking for what ran before");
+        let _ = agent.ask(Command::Restart).await;
+    }
+    live.iter().chain(&remnants).for_each(|container_id| containers::recover(agent, container_id));
+    for effect in effects {
+        crate::agent::perform(agent, effect);
+    }
+    // Everything found is in the log before anybody asks.
+    let _ = agent.ask(Command::PassDeadlines).await;
+}

@@ -1,0 +1,56 @@
+//! The only unsafe code of this crate: what a supervisor does around `fork`, in its only thread, and pidfds, which
+//! the libraries used here do not wrap.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use nix::libc;
+use nix::sys::signal::{SigAction, Signal, sigaction};
+use nix::unistd::ForkResult;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Forks. Only for the supervisor, which has one thread.
+pub(crate) fn fork() -> nix::Result<ForkResult> {
+    // SAFETY: the supervisor never starts a thread, so no lock can be held by one that is missing in the child.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Ends a forked child at once, without running what the parent registered for its own exit.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: `_exit` takes any integer and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sets what a signal does.
+pub(crate) fn set_action(signal: Signal, action: &SigAction) -> nix::Result<()> {
+    // SAFETY: only SIG_IGN and SIG_DFL are set here, no handler of ours can run in a signal's context.
+    unsafe { sigaction(signal, action) }.map(drop)
+}
+
+/// A descriptor that stands for a process, and for no other one that gets its number later.
+pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: takes two integers and touches no memory of ours.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let descriptor = i32::try_from(descriptor).map_err(io::Error::other)?;
+    // SAFETY: the descriptor was just made for us, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Signals the process that a pidfd stands for.
+pub(crate) fn pidfd_signal(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
+    let information = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null pointer instead of signal information is allowed and means "as kill(2) would".
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, information, 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Waits for what a descriptor stands for: a pidfd is readable when its process ended.
+pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is owned by the result, so it stays open and the same for as long as it is registered.
+    unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.map_err(io::Error::from)
+}

@@ -1,0 +1,218 @@
+//! The v1 operator API of an agent: `POST /api/v1`.
+
+use std::sync::Arc;
+
+use agent_core::{Executor, State, Task};
+use api::media::{Body, Media, accept, request_body};
+use api::v1::agent::response::{self, get_containers, get_executors, get_frameworks};
+use api::v1::agent::{Call, Response as Answer, call};
+use api::v1::{self, ExecutorInfo, TaskInfo};
+use api_http::{FilesError, HeaderMap, Response, StatusCode, header, text};
+use bytes::Bytes;
+
+use crate::agent::Agent;
+use crate::{masters, reads};
+
+/// Answers one call.
+pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: Bytes) -> Response {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let rejected = |rejection: api::media::Rejection| {
+        text(StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST), &rejection.message)
+    };
+    let media = match request_body(header(header::CONTENT_TYPE.as_str()), header("message-content-type")) {
+        Ok(Body::Single(media)) => media,
+        Ok(Body::Streaming(_)) => {
+            return text(StatusCode::NOT_IMPLEMENTED, "Streaming calls are not supported by this agent");
+        }
+        Err(rejection) => return rejected(rejection),
+    };
+    let call: Call = match media.decode(body) {
+        Ok(call) => call,
+        Err(rejection) => return rejected(rejection),
+    };
+    if let Err(sentence) = validate(&call) {
+        return text(StatusCode::BAD_REQUEST, &format!("Failed to validate agent::Call: {sentence}"));
+    }
+    let media = match accept(header(header::ACCEPT.as_str())) {
+        Ok(media) => media,
+        Err(rejection) => return rejected(rejection),
+    };
+    let agent = agent.clone();
+    let answered = tokio::task::spawn_blocking(move || handle(&agent, &call, media));
+    answered.await.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error."))
+}
+
+fn validate(call: &Call) -> Result<(), &'static str> {
+    if call.r#type.is_none() {
+        return Err("Expecting 'type' to be present");
+    }
+    match call.r#type() {
+        call::Type::GetMetrics if call.get_metrics.is_none() => Err("Expecting 'get_metrics' to be present"),
+        call::Type::ListFiles if call.list_files.is_none() => Err("Expecting 'list_files' to be present"),
+        call::Type::ReadFile if call.read_file.is_none() => Err("Expecting 'read_file' to be present"),
+        _ => Ok(()),
+    }
+}
+
+fn handle(agent: &Agent, call: &Call, media: Media) -> Response {
+    let mut answer = Answer { r#type: call.r#type, ..Answer::default() };
+    let state = || agent.state.read();
+    match call.r#type() {
+        call::Type::GetHealth => answer.get_health = Some(response::GetHealth { healthy: true }),
+        call::Type::GetFlags => {
+            let flags = reads::flags(agent).into_iter();
+            let flags = flags.map(|(name, value)| v1::Flag { name: name.to_owned(), value: Some(value) }).collect();
+            answer.get_flags = Some(response::GetFlags { flags });
+        }
+        call::Type::GetVersion => {
+            let version_info = v1::VersionInfo {
+                version: reads::MESOS_VERSION.to_owned(),
+                build_user: Some("meseta".to_owned()),
+                ..v1::VersionInfo::default()
+            };
+            answer.get_version = Some(response::GetVersion { version_info });
+        }
+        call::Type::GetMetrics => {
+            let metrics = reads::metrics(agent).into_iter();
+            let metrics = metrics.map(|(name, value)| v1::Metric { name, value: value.as_f64() }).collect();
+            answer.get_metrics = Some(response::GetMetrics { metrics });
+        }
+        call::Type::GetLoggingLevel => answer.get_logging_level = Some(response::GetLoggingLevel { level: 0 }),
+        call::Type::ListFiles => {
+            let path = call.list_files.as_ref().map_or("", |call| call.path.as_str());
+            match agent.files.list(path) {
+                Ok(entries) => {
+                    let file_infos = entries.into_iter().map(|entry| v1::FileInfo {
+                        path: entry.path,
+                        nlink: i32::try_from(entry.nlink).ok(),
+                        size: Some(entry.size),
+                        mtime: Some(v1::TimeInfo { nanoseconds: entry.mtime_secs * 1_000_000_000 }),
+                        mode: Some(entry.mode),
+                        uid: Some(entry.user),
+                        gid: Some(entry.group),
+                    });
+                    answer.list_files = Some(response::ListFiles { file_infos: file_infos.collect() });
+                }
+                Err(error) => return error.response(),
+            }
+        }
+        call::Type::ReadFile => match read_file(agent, call) {
+            Ok(read) => answer.read_file = Some(read),
+            Err(error) => return error.response(),
+        },
+        call::Type::GetState => {
+            let state = state();
+            answer.get_state = Some(response::GetState {
+                get_tasks: Some(tasks(&state)),
+                get_executors: Some(executors(&state)),
+                get_frameworks: Some(frameworks(&state)),
+            });
+        }
+        call::Type::GetContainers => answer.get_containers = Some(containers(agent)),
+        call::Type::GetFrameworks => answer.get_frameworks = Some(frameworks(&state())),
+        call::Type::GetExecutors => answer.get_executors = Some(executors(&state())),
+        call::Type::GetTasks => answer.get_tasks = Some(tasks(&state())),
+        call::Type::GetOperations => answer.get_operations = Some(response::GetOperations::default()),
+        call::Type::GetResourceProviders => {
+            answer.get_resource_providers = Some(response::GetResourceProviders::default());
+        }
+        call::Type::GetAgent => {
+            let agent_info = masters::agent_info(agent, state().registration.agent_id.clone());
+            answer.get_agent =
+                Some(response::GetAgent { agent_info: Some(agent_info), ..response::GetAgent::default() });
+        }
+        call::Type::Unknown => return text(StatusCode::NOT_IMPLEMENTED, "501 Not Implemented."),
+        other => {
+            let sentence = format!("{} is not supported by this agent", other.as_str_name());
+            return text(StatusCode::NOT_IMPLEMENTED, &sentence);
+        }
+    }
+    api_http::bytes(StatusCode::OK, media.content_type(), media.encode(&answer))
+}
+
+fn read_file(agent: &Agent, call: &Call) -> Result<response::ReadFile, FilesError> {
+    let call = call.read_file.clone().unwrap_or_default();
+    let length = call.length.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+    let (data, size) = agent.files.read(&call.path, call.offset, length)?;
+    Ok(response::ReadFile { size, data: data.into() })
+}
+
+fn frameworks(state: &State) -> response::GetFrameworks {
+    let list = |active: bool| {
+        let wanted = state.frameworks.values().filter(|framework| reads::is_active(framework) == active);
+        wanted.map(|framework| get_frameworks::Framework { framework_info: framework.info.get() }).collect()
+    };
+    response::GetFrameworks { frameworks: list(true), completed_frameworks: list(false) }
+}
+
+fn executors(state: &State) -> response::GetExecutors {
+    let show = |executor: &Executor| get_executors::Executor { executor_info: executor.info.get() };
+    let completed = state.frameworks.values().flat_map(|framework| &framework.completed);
+    response::GetExecutors {
+        executors: state.executors().map(|(_, executor)| show(executor)).collect(),
+        completed_executors: completed.map(show).collect(),
+    }
+}
+
+fn tasks(state: &State) -> response::GetTasks {
+    let mut answer = response::GetTasks::default();
+    for (framework_id, framework) in &state.frameworks {
+        for executor in framework.executors.values() {
+            for task in executor.tasks.values() {
+                let list = match (task.is_terminal(), executor.is_command || task.delivered) {
+                    (true, _) => &mut answer.terminated_tasks,
+                    (false, true) => &mut answer.launched_tasks,
+                    (false, false) => &mut answer.queued_tasks,
+                };
+                list.push(show(state, framework_id, executor, task));
+            }
+        }
+        for executor in &framework.completed {
+            let tasks = executor.tasks.values();
+            answer.completed_tasks.extend(tasks.map(|task| show(state, framework_id, executor, task)));
+        }
+    }
+    answer
+}
+
+fn show(state: &State, framework_id: &str, executor: &Executor, task: &Task) -> v1::Task {
+    let info: TaskInfo = task.info.get();
+    let statuses: Vec<v1::TaskStatus> = task.statuses.iter().map(|status| status.get()).collect();
+    v1::Task {
+        name: info.name,
+        task_id: info.task_id,
+        framework_id: v1::FrameworkId { value: framework_id.to_owned() },
+        executor_id: (!executor.is_command).then(|| v1::ExecutorId { value: executor.executor_id.clone() }),
+        agent_id: v1::AgentId { value: state.registration.agent_id.clone().unwrap_or_default() },
+        state: task.state,
+        resources: info.resources,
+        status_update_state: statuses.last().map(|status| status.state),
+        status_update_uuid: statuses.last().and_then(|status| status.uuid.clone()),
+        statuses,
+        labels: info.labels,
+        discovery: info.discovery,
+        container: info.container,
+        ..v1::Task::default()
+    }
+}
+
+fn containers(agent: &Agent) -> response::GetContainers {
+    let state = agent.state.read().clone();
+    let running = state.executors().filter(|(_, executor)| executor.process.is_some());
+    let containers = running.map(|(framework_id, executor)| {
+        let container_id = v1::ContainerId { value: executor.container_id.clone(), parent: None };
+        get_containers::Container {
+            framework_id: Some(v1::FrameworkId { value: framework_id.to_owned() }),
+            executor_id: Some(v1::ExecutorId { value: executor.executor_id.clone() }),
+            executor_name: executor.info.get::<ExecutorInfo>().name,
+            container_id: container_id.clone(),
+            container_status: Some(v1::ContainerStatus {
+                container_id: Some(container_id),
+                executor_pid: executor.process.as_ref().map(|process| process.supervisor_pid),
+                ..v1::ContainerStatus::default()
+            }),
+            resource_statistics: Some(reads::usage(executor)),
+        }
+    });
+    response::GetContainers { containers: containers.collect() }
+}

@@ -1,0 +1,305 @@
+//! A master of a few lines, and real agents.
+#![allow(dead_code, reason = "each test uses its part of it")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::internal::{self, FromAgent, ToAgent, from_agent, order, to_agent};
+use api::v1;
+use api_http::StreamSender;
+use bytes::BytesMut;
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::sync::watch;
+
+/// Longer than anything takes on a busy machine; nothing waits for it in vain.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the fake master knows. Messages are committed as they come, once.
+#[derive(Debug, Default)]
+pub struct Known {
+    pub registers: Vec<internal::Register>,
+    pub resumes: Vec<internal::Resume>,
+    pub messages: Vec<FromAgent>,
+    pub unnumbered: Vec<from_agent::Message>,
+    pub received_up_to: u64,
+    pub acknowledged: u64,
+    pub orders: BTreeMap<u64, internal::Order>,
+    /// Say to every hello.
+    pub refuse: Option<internal::Refused>,
+    /// Do not say that messages are committed.
+    pub silent: bool,
+    connection: Option<StreamSender>,
+}
+
+pub struct Master {
+    pub address: String,
+    pub known: Arc<Mutex<Known>>,
+    changed: watch::Sender<u64>,
+    stop: watch::Sender<bool>,
+}
+
+fn frame(message: to_agent::Message) -> bytes::Bytes {
+    ToAgent { message: Some(message) }.encode_length_delimited_to_vec().into()
+}
+
+impl Master {
+    pub async fn start() -> Master {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (changed, (stop, stopped)) = (watch::Sender::new(0), watch::channel(false));
+        let known = Arc::new(Mutex::new(Known::default()));
+        let (shared, signal) = (known.clone(), changed.clone());
+        let handler = move |request: api_http::Request, _peer| {
+            assert_eq!(request.uri().path(), "/meseta/agent");
+            let (sender, body) = api_http::stream(1024);
+            tokio::spawn(connection(shared.clone(), signal.clone(), request, sender));
+            async move { api_http::streaming("application/x-protobuf", body) }
+        };
+        tokio::spawn(api_http::serve(listener, handler, stopped));
+        Master { address, known, changed, stop }
+    }
+
+    /// Waits until what the agent said satisfies `condition`.
+    pub async fn wait<T>(&self, what: &str, mut condition: impl FnMut(&Known) -> Option<T>) -> T {
+        let mut changed = self.changed.subscribe();
+        let waiting = async {
+            loop {
+                if let Some(found) = condition(&self.known.lock()) {
+                    return found;
+                }
+                changed.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(found) => found,
+            Err(_) => panic!("{what} did not happen; known: {:#?}", self.states()),
+        }
+    }
+
+    pub fn states(&self) -> Vec<(String, String)> {
+        let known = self.known.lock();
+        known.statuses().map(|status| (status.task_id.value.clone(), status.state().as_str_name().to_owned())).collect()
+    }
+
+    pub fn order(&self, order: order::Order) -> u64 {
+        let mut known = self.known.lock();
+        let seq = known.orders.keys().last().copied().unwrap_or(known.acknowledged) + 1;
+        let order = internal::Order { seq, order: Some(order) };
+        if let Some(connection) = &known.connection {
+            let _ = connection.try_send(frame(to_agent::Message::Order(order.clone())));
+        }
+        known.orders.insert(seq, order);
+        seq
+    }
+
+    pub fn send(&self, message: to_agent::Message) {
+        let known = self.known.lock();
+        known.connection.as_ref().expect("a connection").try_send(frame(message)).unwrap();
+    }
+
+    pub fn launch(&self, task: v1::TaskInfo) {
+        self.order(order::Order::Launch(internal::Launch { framework_info: framework(), task }));
+    }
+
+    pub fn kill(&self, task_id: &str) {
+        self.order(order::Order::Kill(internal::Kill {
+            framework_id: framework().id.unwrap(),
+            task_id: v1::TaskId { value: task_id.into() },
+            kill_policy: None,
+        }));
+    }
+
+    /// Waits for the update of a task in a state.
+    pub async fn update(&self, task_id: &str, state: v1::TaskState) -> v1::TaskStatus {
+        self.wait(&format!("{task_id} {}", state.as_str_name()), |known| {
+            known.statuses().find(|status| status.task_id.value == task_id && status.state() == state)
+        })
+        .await
+    }
+
+    /// All states of a task, in the order in which they came.
+    pub fn history(&self, task_id: &str) -> Vec<&'static str> {
+        let known = self.known.lock();
+        known.statuses().filter(|status| status.task_id.value == task_id).map(|s| s.state().as_str_name()).collect()
+    }
+}
+
+impl Known {
+    pub fn statuses(&self) -> impl Iterator<Item = v1::TaskStatus> + '_ {
+        self.messages.iter().filter_map(|message| match &message.message {
+            Some(from_agent::Message::StatusUpdate(update)) => Some(update.status.clone()),
+            _ => None,
+        })
+    }
+}
+
+async fn connection(
+    known: Arc<Mutex<Known>>,
+    changed: watch::Sender<u64>,
+    request: api_http::Request,
+    sender: StreamSender,
+) {
+    let mut body = request.into_body();
+    let mut buffer = BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
+        loop {
+            let mut view = &buffer[..];
+            let Ok(length) = prost::decode_length_delimiter(&mut view) else { break };
+            if view.len() < length {
+                break;
+            }
+            let start = buffer.len() - view.len();
+            let bytes = buffer.split_to(start + length);
+            heard(&mut known.lock(), FromAgent::decode(&bytes[start..]).unwrap(), &sender);
+            changed.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+fn heard(known: &mut Known, message: FromAgent, sender: &StreamSender) {
+    let say = |message| sender.try_send(frame(message)).unwrap();
+    match message.message.clone().unwrap() {
+        from_agent::Message::Register(register) => {
+            known.registers.push(register);
+            welcome(known, sender);
+        }
+        from_agent::Message::Resume(resume) => {
+            known.resumes.push(resume);
+            welcome(known, sender);
+        }
+        from_agent::Message::OrdersAcknowledged(up_to) => {
+            known.acknowledged = up_to.up_to;
+            known.orders = known.orders.split_off(&(up_to.up_to + 1));
+        }
+        other if message.seq() == 0 => known.unnumbered.push(other),
+        _ => {
+            if message.seq() > known.received_up_to {
+                known.received_up_to = message.seq();
+                known.messages.push(message);
+            }
+            if !known.silent {
+                say(to_agent::Message::Received(internal::Received { up_to: known.received_up_to }));
+            }
+        }
+    }
+}
+
+fn welcome(known: &mut Known, sender: &StreamSender) {
+    let say = |message| sender.try_send(frame(message)).unwrap();
+    if let Some(refused) = known.refuse.take() {
+        return say(to_agent::Message::Refused(refused));
+    }
+    say(to_agent::Message::Welcome(internal::Welcome {
+        agent_id: v1::AgentId { value: "C-S0".into() },
+        cluster_id: "C".into(),
+        messages_up_to: known.received_up_to,
+        ping_timeout_ms: 60_000,
+        masters: Vec::new(),
+    }));
+    for order in known.orders.values() {
+        say(to_agent::Message::Order(order.clone()));
+    }
+    known.connection = Some(sender.clone());
+}
+
+pub fn framework() -> v1::FrameworkInfo {
+    let capability =
+        |kind: v1::framework_info::capability::Type| v1::framework_info::Capability { r#type: Some(kind as i32) };
+    v1::FrameworkInfo {
+        user: nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name,
+        name: "test".into(),
+        id: Some(v1::FrameworkId { value: "C-0000".into() }),
+        roles: vec!["*".into()],
+        capabilities: vec![capability(v1::framework_info::capability::Type::TaskKillingState)],
+        ..Default::default()
+    }
+}
+
+pub fn task(id: &str, command: &str) -> v1::TaskInfo {
+    let scalar = |name: &str, value| v1::Resource {
+        name: name.into(),
+        r#type: v1::value::Type::Scalar as i32,
+        scalar: Some(v1::value::Scalar { value }),
+        ..Default::default()
+    };
+    v1::TaskInfo {
+        name: id.into(),
+        task_id: v1::TaskId { value: id.into() },
+        agent_id: v1::AgentId { value: "C-S0".into() },
+        resources: vec![scalar("cpus", 0.1), scalar("mem", 32.0)],
+        command: Some(v1::CommandInfo { value: Some(command.into()), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+/// A real agent. Killed when dropped; its tasks are ended by whoever started them.
+pub struct RealAgent {
+    pub child: Child,
+    pub address: String,
+    pub work_dir: PathBuf,
+}
+
+impl RealAgent {
+    pub fn start(master: &str, work_dir: &Path, more: &[&str]) -> RealAgent {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_meseta-agent"))
+            .arg(format!("--master={master}"))
+            .arg(format!("--work_dir={}", work_dir.display()))
+            .args(["--ip=127.0.0.1", "--port=0", "--resources=cpus:4;mem:1024;disk:1024"])
+            .args(more)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("meseta-agent listening on ").expect(&line).to_owned();
+        RealAgent { child, address, work_dir: work_dir.to_owned() }
+    }
+
+    /// `kill -9`
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Waits for the end, which is near.
+    pub async fn ended(mut self) -> std::process::ExitStatus {
+        tokio::task::spawn_blocking(move || self.child.wait().unwrap()).await.unwrap()
+    }
+
+    pub fn sandbox(&self, executor_id: &str) -> PathBuf {
+        self.work_dir.join(format!("slaves/C-S0/frameworks/C-0000/executors/{executor_id}/runs/latest"))
+    }
+}
+
+impl Drop for RealAgent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An HTTP/1.1 answer: head and body.
+pub async fn http(address: &str, method: &str, path: &str, head: &str, body: &str) -> (String, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}

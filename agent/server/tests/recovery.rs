@@ -1,0 +1,180 @@
+//! Agents that end in the middle of everything.
+
+mod common;
+
+use api::internal::{self, from_agent, refused};
+use api::v1::TaskState;
+use common::{Master, PATIENCE, RealAgent, task};
+use nix::sys::signal::Signal;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_survive_the_agent_and_ends_meanwhile_are_told() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let go = dir.path().join("go");
+    master.launch(task("long", &format!("while [ ! -e {}.long ]; do sleep 0.02; done; exit 5", go.display())));
+    master.launch(task("short", &format!("while [ ! -e {}.short ]; do sleep 0.02; done", go.display())));
+    master.update("long", TaskState::TaskRunning).await;
+    master.update("short", TaskState::TaskRunning).await;
+    agent.kill();
+
+    // Ends while nobody looks.
+    std::fs::write(dir.path().join("go.short"), "").unwrap();
+    let containers = dir.path().join("meta/containers");
+    let waiting = async {
+        while !std::fs::read_dir(&containers)
+            .unwrap()
+            .any(|one| one.unwrap().file_name().to_str().unwrap().ends_with(".exit"))
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.update("short", TaskState::TaskFinished).await;
+    std::fs::write(dir.path().join("go.long"), "").unwrap();
+    let failed = master.update("long", TaskState::TaskFailed).await;
+    assert_eq!(failed.message(), "Command exited with status 5");
+    assert_eq!(master.history("long"), ["TASK_STARTING", "TASK_RUNNING", "TASK_FAILED"]);
+    assert_eq!(master.history("short"), ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"]);
+    let known = master.known.lock();
+    assert_eq!((known.registers.len(), known.resumes.len()), (1, 1));
+    assert_eq!(known.resumes[0].orders_up_to, 2);
+}
+
+/// Every task runs exactly once, whenever the agent is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_runs_twice_and_nothing_is_lost() {
+    const TASKS: usize = 40;
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let runs = dir.path().join("runs");
+    let mut agent = RealAgent::start(&master.address, dir.path(), &[]);
+    for n in 0..TASKS {
+        master.launch(task(&format!("t{n}"), &format!("echo {n} >> {}", runs.display())));
+        if n % 10 == 9 {
+            agent.kill();
+            agent = RealAgent::start(&master.address, dir.path(), &[]);
+        }
+    }
+    for n in 0..TASKS {
+        master.update(&format!("t{n}"), TaskState::TaskFinished).await;
+        assert_eq!(master.history(&format!("t{n}")), ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"]);
+    }
+    let mut ran: Vec<usize> =
+        std::fs::read_to_string(runs).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    ran.sort_unstable();
+    assert_eq!(ran, (0..TASKS).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_are_sent_again_until_they_are_committed() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    master.known.lock().silent = true;
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.launch(task("t1", "true"));
+    master.update("t1", TaskState::TaskFinished).await;
+    agent.kill();
+    {
+        // As if nothing of it had been committed.
+        let mut known = master.known.lock();
+        (known.silent, known.received_up_to) = (false, 0);
+        known.messages.clear();
+    }
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.update("t1", TaskState::TaskFinished).await;
+    assert_eq!(master.history("t1"), ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_known_already_change_nothing() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.wait("a registration", |known| (!known.registers.is_empty()).then_some(())).await;
+    master.launch(task("t1", "true"));
+    let order = internal::Order {
+        seq: 1,
+        order: Some(internal::order::Order::Launch(internal::Launch {
+            framework_info: common::framework(),
+            task: task("t1", "true"),
+        })),
+    };
+    master.update("t1", TaskState::TaskFinished).await;
+    master.send(internal::to_agent::Message::Order(order));
+    master.launch(task("t2", "true"));
+    master.update("t2", TaskState::TaskFinished).await;
+    assert_eq!(master.history("t1"), ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_told_to_begins_anew() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.launch(task("t1", "echo $$; exec sleep 1000"));
+    master.update("t1", TaskState::TaskRunning).await;
+    let stdout = agent.sandbox("t1").join("stdout");
+    let pid = loop {
+        let text = std::fs::read_to_string(&stdout).unwrap();
+        if text.ends_with('\n') {
+            break text.trim().to_owned();
+        }
+        tokio::task::yield_now().await;
+    };
+    agent.kill();
+    let remedy = refused::Remedy::RegisterNew as i32;
+    master.known.lock().refuse = Some(internal::Refused { message: "gone".into(), remedy });
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.wait("a second registration", |known| (known.registers.len() == 2).then_some(())).await;
+    {
+        let known = master.known.lock();
+        assert_ne!(known.registers[0].token, known.registers[1].token);
+    }
+    let gone = async {
+        while agent_server::spec::start_ticks(pid.parse().unwrap()).is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("what ran is ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_leaves_tasks_alone_and_leaving_ends_them() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.launch(task("t1", "sleep 1000"));
+    master.update("t1", TaskState::TaskRunning).await;
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.ended().await.success());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.wait("a return", |known| (!known.resumes.is_empty()).then_some(())).await;
+    assert_eq!(master.known.lock().resumes[0].tasks.len(), 1);
+    agent.signal(Signal::SIGUSR1);
+    assert!(agent.ended().await.success());
+    assert_eq!(master.history("t1").last(), Some(&"TASK_KILLED"));
+    let last = master.known.lock().messages.last().unwrap().message.clone();
+    assert_eq!(last, Some(from_agent::Message::Leaving(internal::Leaving {})));
+}
+
+#[test]
+fn errors_at_start_are_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("--port={}", taken.local_addr().unwrap().port());
+    let work_dir = format!("--work_dir={}", dir.path().display());
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let not_a_dir = format!("--work_dir={}", file.display());
+    let cases: [(&[&str], &str); 5] = [
+        (&["--master=127.0.0.1:1", &work_dir, "--ip=127.0.0.1", &port], "Cannot listen on"),
+        (&["--master=127.0.0.1:1", &not_a_dir, "--ip=127.0.0.1", "--port=0"], "Cannot create the work_dir"),
+        (&["--master=127.0.0.1:1"], "Flag '--work_dir' is required"),
+        (&["--master=zk://a/b", &work_dir], "Masters are not found through ZooKeeper"),
+        (&["--master=a:1", &work_dir, "--http_credentials=/x"], "Flag '--http_credentials' is not supported"),
+    ];
+    for (words, sentence) in cases {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_meseta-agent")).args(words).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {stderr}");
+        assert!(stderr.contains(sentence) && stderr.lines().count() == 1, "{words:?}: {stderr}");
+    }
+}
