@@ -66,6 +66,8 @@ pub(crate) struct Agent {
     /// host:port of the master that welcomed the agent, while the connection lasts.
     pub(crate) master: RwLock<Option<String>>,
     pub(crate) synced: watch::Sender<Synced>,
+    /// Where messages of executors go, while there is a master; they may be lost.
+    pub(crate) to_master: Mutex<Option<mpsc::Sender<api::internal::from_agent::Message>>>,
     /// Everything ended, for good; or the agent cannot go on: a sentence says why.
     pub(crate) end: watch::Sender<Option<End>>,
     inbox: mpsc::UnboundedSender<Request>,
@@ -143,6 +145,7 @@ impl Agent {
             counters: Counters::default(),
             master: RwLock::default(),
             synced: watch::Sender::new(synced),
+            to_master: Mutex::default(),
             end: watch::Sender::new(None),
             inbox,
         };

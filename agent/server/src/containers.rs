@@ -99,6 +99,7 @@ pub(crate) async fn launch(agent: Arc<Agent>, container_id: String) {
     let (spawning, id) = (agent.clone(), container_id.clone());
     let spawned = tokio::task::spawn_blocking(move || spawn(&spawning, &id)).await;
     let failed = |message: String| {
+        agent.counters.launch_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Claimed first: whatever was started must not run after its end was told.
         let files = agent.containers.files(&container_id);
         if files.claim(&Claim::Agent).unwrap_or(false) {

@@ -12,8 +12,6 @@ use api::v1::executor::{Call, Event, call, event};
 use api::v1::{self, TaskInfo, TaskState, task_status};
 use api_http::{HeaderMap, Response, StatusCode, StreamSender, header, text};
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
 use crate::agent::Agent;
 use crate::masters::agent_info;
@@ -24,18 +22,12 @@ const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
 const EVENTS_MAX: usize = 4096;
 
 static STREAMS: AtomicU64 = AtomicU64::new(0);
-static TO_MASTER: Mutex<Option<mpsc::Sender<from_agent::Message>>> = Mutex::new(None);
 
 /// The stream of one executor.
 pub(crate) struct ExecutorStream {
     id: u64,
     media: Media,
     sender: StreamSender,
-}
-
-/// Where messages of executors go: to the master, while there is one.
-pub(crate) fn on_message(_agent: &Agent, sender: Option<mpsc::Sender<from_agent::Message>>) {
-    *TO_MASTER.lock() = sender;
 }
 
 fn rejected(rejection: &Rejection) -> Response {
@@ -100,7 +92,7 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: Bytes)
                 data: call.message.map(|message| message.data).unwrap_or_default(),
             });
             // May be lost, and is if no master listens.
-            if let Some(master) = TO_MASTER.lock().as_ref() {
+            if let Some(master) = agent.to_master.lock().as_ref() {
                 let _ = master.try_send(message);
             }
             api_http::empty(StatusCode::ACCEPTED)

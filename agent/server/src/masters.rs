@@ -239,9 +239,8 @@ async fn write(
 ) {
     let mut synced = agent.synced.subscribe();
     let (mut messages_sent, mut orders_sent) = (received_up_to, 0);
-    crate::executors::on_message(&agent, None);
     let (forward, mut forwarded) = mpsc::channel(256);
-    crate::executors::on_message(&agent, Some(forward));
+    *agent.to_master.lock() = Some(forward);
     loop {
         let now = *synced.borrow_and_update();
         let mut bytes = BytesMut::new();

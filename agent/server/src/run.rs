@@ -62,8 +62,12 @@ fn log_to_stderr(config: &Config) {
     };
     let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| if quiet { "off" } else { level }.to_owned());
     let filter = tracing_subscriber::EnvFilter::new(directives);
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(false)
+        .try_init();
 }
 
 /// Opens the log and folds it.

@@ -170,7 +170,7 @@ impl Files {
     /// # Errors
     /// Those of the file system.
     pub fn write_start(&self, notice: &Notice) -> io::Result<()> {
-        replace(&self.path("started"), &notice.encode(), false)
+        replace(&self.path("started"), &notice.encode())
     }
 
     /// Writes the end. Readers see all of it or nothing; it is synced by [`Files::sync_end`].
@@ -178,7 +178,7 @@ impl Files {
     /// # Errors
     /// Those of the file system.
     pub fn write_end(&self, notice: &Notice) -> io::Result<()> {
-        replace(&self.path("exit"), &notice.encode(), false)
+        replace(&self.path("exit"), &notice.encode())
     }
 
     /// Makes the end outlive a crash of the machine.
@@ -219,13 +219,9 @@ fn write_synced(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-fn replace(path: &Path, text: &str, synced: bool) -> io::Result<()> {
+fn replace(path: &Path, text: &str) -> io::Result<()> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
-    if synced {
-        write_synced(&draft, text)?;
-    } else {
-        fs::write(&draft, text)?;
-    }
+    fs::write(&draft, text)?;
     fs::rename(&draft, path)
 }
 

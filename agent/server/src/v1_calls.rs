@@ -55,7 +55,9 @@ fn validate(call: &Call) -> Result<(), &'static str> {
 }
 
 fn handle(agent: &Agent, call: &Call, media: Media) -> Response {
-    let mut answer = Answer { r#type: call.r#type, ..Answer::default() };
+    // The same names, but not the same numbers.
+    let kind = response::Type::from_str_name(call.r#type().as_str_name());
+    let mut answer = Answer { r#type: kind.map(|kind| kind as i32), ..Answer::default() };
     let state = || agent.state.read();
     match call.r#type() {
         call::Type::GetHealth => answer.get_health = Some(response::GetHealth { healthy: true }),

@@ -53,6 +53,8 @@ async fn nothing_runs_twice_and_nothing_is_lost() {
     for n in 0..TASKS {
         master.launch(task(&format!("t{n}"), &format!("echo {n} >> {}", runs.display())));
         if n % 10 == 9 {
+            // In the middle of it: some have ended, some have not begun.
+            master.update(&format!("t{}", n - 7), TaskState::TaskRunning).await;
             agent.kill();
             agent = RealAgent::start(&master.address, dir.path(), &[]);
         }

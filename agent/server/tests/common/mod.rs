@@ -1,5 +1,5 @@
 //! A master of a few lines, and real agents.
-#![allow(dead_code, reason = "each test uses its part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part of it")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

@@ -1,0 +1,290 @@
+//! Custom executors over their HTTP API. The test itself speaks as the executor; its process only sleeps.
+
+mod common;
+
+use api::internal::{self, from_agent, order};
+use api::v1::{self, TaskState, task_status};
+use common::{Master, PATIENCE, RealAgent, framework, http, task};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+const JSON: &str = "Content-Type: application/json\r\nAccept: application/json\r\n";
+
+fn executor(command: &str) -> v1::ExecutorInfo {
+    v1::ExecutorInfo {
+        r#type: Some(v1::executor_info::Type::Custom as i32),
+        executor_id: v1::ExecutorId { value: "e1".into() },
+        framework_id: framework().id,
+        command: Some(v1::CommandInfo { value: Some(command.into()), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn launch(master: &Master, id: &str, command: &str) {
+    let task = v1::TaskInfo { command: None, executor: Some(executor(command)), ..task(id, "") };
+    master.launch(task);
+}
+
+fn call(kind: &str, more: Value) -> String {
+    let mut call = json!({ "type": kind, "framework_id": { "value": "C-0000" }, "executor_id": { "value": "e1" } });
+    call.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    call.to_string()
+}
+
+/// The stream of an executor: each chunk is one record.
+struct Stream(BufReader<TcpStream>);
+
+impl Stream {
+    async fn open(address: &str, unacknowledged: Value) -> Stream {
+        let body = call("SUBSCRIBE", json!({ "subscribe": unacknowledged }));
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let head = format!("POST /api/v1/executor HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: {}\r\n\r\n", body.len());
+        socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        let mut reader = BufReader::new(socket);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert!(reader.read_line(&mut head).await.unwrap() > 0, "{head}");
+        }
+        assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("application/json\r\n"), "{head}");
+        Stream(reader)
+    }
+
+    async fn next(&mut self) -> Value {
+        let reading = async {
+            let mut length = String::new();
+            self.0.read_line(&mut length).await.unwrap();
+            let mut chunk = vec![0; usize::from_str_radix(length.trim(), 16).unwrap() + 2];
+            self.0.read_exact(&mut chunk).await.unwrap();
+            let text = String::from_utf8(chunk).unwrap();
+            let (length, record) = text.trim_end().split_once('\n').unwrap();
+            assert_eq!(length.parse(), Ok(record.len()));
+            serde_json::from_str(record).unwrap()
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("an event")
+    }
+}
+
+async fn update(agent: &RealAgent, task_id: &str, state: &str, uuid: &str) -> (String, String) {
+    let status = json!({ "task_id": { "value": task_id }, "state": state, "uuid": uuid, "source": "SOURCE_EXECUTOR" });
+    let body = call("UPDATE", json!({ "update": { "status": status } }));
+    http(&agent.address, "POST", "/api/v1/executor", JSON, &body).await
+}
+
+const UUID_1: &str = "AAAAAAAAAAAAAAAAAAAAAQ==";
+const UUID_2: &str = "AAAAAAAAAAAAAAAAAAAAAg==";
+
+/// Waits until the container runs: before that a subscription would come from nobody.
+async fn launched(master: &Master) {
+    let launched = |known: &common::Known| {
+        let mut messages = known.messages.iter();
+        messages.any(|one| matches!(one.message, Some(from_agent::Message::ExecutorLaunched(_)))).then_some(())
+    };
+    master.wait("the executor's launch", launched).await;
+}
+
+/// Client demands 28 and 29: what SUBSCRIBED says, what an update may lack, what ACKNOWLEDGED echoes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_gets_tasks_and_tells_of_them() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    launch(&master, "t1", "env; sleep 1000");
+    launched(&master).await;
+    let mut stream = Stream::open(&agent.address, json!({})).await;
+    let subscribed = stream.next().await;
+    assert_eq!(subscribed["type"], "SUBSCRIBED");
+    assert_eq!(subscribed["subscribed"]["executor_info"]["executor_id"]["value"], "e1");
+    assert_eq!(subscribed["subscribed"]["framework_info"]["id"]["value"], "C-0000");
+    assert_eq!(subscribed["subscribed"]["agent_info"]["id"]["value"], "C-S0");
+    let event = stream.next().await;
+    assert_eq!((&event["type"], &event["launch"]["task"]["task_id"]["value"]), (&"LAUNCH".into(), &"t1".into()));
+    assert!(update(&agent, "t1", "TASK_RUNNING", UUID_1).await.0.starts_with("HTTP/1.1 202"));
+    let event = stream.next().await;
+    assert_eq!(event["type"], "ACKNOWLEDGED");
+    assert_eq!(
+        (&event["acknowledged"]["uuid"], &event["acknowledged"]["task_id"]["value"]),
+        (&UUID_1.into(), &"t1".into())
+    );
+    let running = master.update("t1", TaskState::TaskRunning).await;
+    assert_eq!((running.agent_id.unwrap().value, running.executor_id.unwrap().value), ("C-S0".into(), "e1".into()));
+    assert!(running.timestamp.is_some());
+    // The same again is acknowledged, and not told twice.
+    update(&agent, "t1", "TASK_RUNNING", UUID_1).await;
+    assert_eq!(stream.next().await["type"], "ACKNOWLEDGED");
+
+    launch(&master, "t2", "env; sleep 1000");
+    assert_eq!(stream.next().await["launch"]["task"]["task_id"]["value"], "t2");
+    master.kill("t1");
+    assert_eq!(stream.next().await["kill"]["task_id"]["value"], "t1");
+    let data = bytes::Bytes::from_static(b"hello");
+    master.send(internal::to_agent::Message::FrameworkMessage(internal::FrameworkMessage {
+        framework_id: framework().id.unwrap(),
+        executor_id: v1::ExecutorId { value: "e1".into() },
+        data: data.clone(),
+    }));
+    assert_eq!(stream.next().await["message"]["data"], "aGVsbG8=");
+    let body = call("MESSAGE", json!({ "message": { "data": "aGVsbG8=" } }));
+    http(&agent.address, "POST", "/api/v1/executor", JSON, &body).await;
+    let message = |known: &common::Known| {
+        known.unnumbered.iter().find_map(|one| match one {
+            from_agent::Message::ExecutorMessage(message) => Some(message.data.clone()),
+            _ => None,
+        })
+    };
+    assert_eq!(master.wait("the executor's message", message).await, data);
+
+    let environment = std::fs::read_to_string(agent.sandbox("e1").join("stdout")).unwrap();
+    for line in [
+        "MESOS_FRAMEWORK_ID=C-0000",
+        "MESOS_EXECUTOR_ID=e1",
+        &format!("MESOS_AGENT_ENDPOINT={}", agent.address),
+        "MESOS_CHECKPOINT=1",
+        "MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD=5secs",
+        "MESOS_RECOVERY_TIMEOUT=15mins",
+    ] {
+        assert!(environment.lines().any(|one| one == line), "{line} in {environment}");
+    }
+
+    master.order(order::Order::ShutdownExecutor(internal::ShutdownExecutor {
+        framework_id: framework().id.unwrap(),
+        executor_id: v1::ExecutorId { value: "e1".into() },
+    }));
+    assert_eq!(stream.next().await["type"], "SHUTDOWN");
+    // It does not end by itself; its time is up after the grace period.
+    let failed = master.update("t2", TaskState::TaskFailed).await;
+    assert_eq!(failed.reason(), task_status::Reason::ExecutorTerminated);
+    let exited = |known: &common::Known| {
+        known
+            .messages
+            .iter()
+            .any(|one| matches!(one.message, Some(from_agent::Message::ExecutorExited(_))))
+            .then_some(())
+    };
+    master.wait("the executor's end", exited).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_returns_after_the_agent_did() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    launch(&master, "t1", "sleep 1000");
+    launch(&master, "t2", "sleep 1000");
+    launched(&master).await;
+    let mut stream = Stream::open(&agent.address, json!({})).await;
+    for expected in ["SUBSCRIBED", "LAUNCH", "LAUNCH"] {
+        assert_eq!(stream.next().await["type"], expected);
+    }
+    agent.kill();
+    let agent = RealAgent::start(&master.address, dir.path(), &["--executor_reregistration_timeout=15secs"]);
+    // It has t1 and wrote an update meanwhile; t2 never arrived.
+    let status =
+        json!({ "task_id": { "value": "t1" }, "state": "TASK_FINISHED", "uuid": UUID_2, "source": "SOURCE_EXECUTOR" });
+    let unacknowledged = json!({
+        "unacknowledged_tasks": [{ "name": "t1", "task_id": { "value": "t1" }, "agent_id": { "value": "C-S0" } }],
+        "unacknowledged_updates": [{ "status": status }],
+    });
+    let mut stream = Stream::open(&agent.address, unacknowledged).await;
+    assert_eq!(stream.next().await["type"], "SUBSCRIBED");
+    assert_eq!(stream.next().await["acknowledged"]["uuid"], UUID_2);
+    master.update("t1", TaskState::TaskFinished).await;
+    let lost = master.update("t2", TaskState::TaskLost).await;
+    assert_eq!(lost.reason(), task_status::Reason::AgentRestarted);
+    agent.signal(nix::sys::signal::Signal::SIGUSR1);
+    assert!(agent.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn executors_that_do_not_subscribe_are_ended() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let _agent = RealAgent::start(&master.address, dir.path(), &["--executor_registration_timeout=100ms"]);
+    launch(&master, "t1", "sleep 1000");
+    let failed = master.update("t1", TaskState::TaskFailed).await;
+    assert_eq!(failed.reason(), task_status::Reason::ExecutorRegistrationTimeout);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_calls_get_the_texts_that_clients_know() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let subscribe = r#"{"type":"SUBSCRIBE","framework_id":{"value":"x"},"executor_id":{"value":"y"},"subscribe":{}}"#;
+    let cases = [
+        (
+            "POST",
+            "/api/v1/executor",
+            JSON,
+            "{}",
+            "400",
+            "Failed to convert JSON into Call protobuf: Missing required fields: executor_id, framework_id",
+        ),
+        ("POST", "/api/v1/executor", JSON, subscribe, "400", "Framework cannot be found"),
+        (
+            "POST",
+            "/slave(1)/api/v1/executor",
+            "Content-Type: text/plain\r\n",
+            "{}",
+            "415",
+            "Expecting 'Content-Type' of application/json or application/x-protobuf",
+        ),
+        (
+            "GET",
+            "/api/v1/executor",
+            "",
+            "",
+            "405",
+            "405 Method Not Allowed. Expecting one of { 'POST' }, but received 'GET'.",
+        ),
+        (
+            "POST",
+            "/api/v1",
+            JSON,
+            r#"{"type":"GET_MASTER"}"#,
+            "400",
+            "Failed to validate agent::Call: Expecting 'type' to be present",
+        ),
+        (
+            "POST",
+            "/api/v1",
+            JSON,
+            r#"{"type":"GET_HEALTH"}"#,
+            "200",
+            r#"{"type":"GET_HEALTH","get_health":{"healthy":true}}"#,
+        ),
+        (
+            "POST",
+            "/api/v1",
+            JSON,
+            r#"{"type":"GET_OPERATIONS"}"#,
+            "200",
+            r#"{"type":"GET_OPERATIONS","get_operations":{}}"#,
+        ),
+        ("POST", "/api/v1", JSON, r#"{"type":"PRUNE_IMAGES"}"#, "501", "PRUNE_IMAGES is not supported by this agent"),
+        ("GET", "/nosuch", "", "", "404", "404 Not Found."),
+        ("GET", "/health", "", "", "200", ""),
+    ];
+    for (method, path, head, body, status, expected) in cases {
+        let (head, text) = http(&agent.address, method, path, head, body).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{method} {path} {body}: {head}");
+        assert_eq!(text, expected, "{method} {path} {body}");
+    }
+    for call in [
+        "GET_STATE",
+        "GET_AGENT",
+        "GET_TASKS",
+        "GET_EXECUTORS",
+        "GET_FRAMEWORKS",
+        "GET_CONTAINERS",
+        "GET_FLAGS",
+        "GET_VERSION",
+    ] {
+        let (head, text) = http(&agent.address, "POST", "/api/v1", JSON, &json!({ "type": call }).to_string()).await;
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200") && answer["type"] == call, "{head} {text}");
+    }
+    for path in ["/metrics/snapshot", "/flags", "/version", "/containers", "/monitor/statistics", "/files/debug"] {
+        let (head, text) = http(&agent.address, "GET", path, "", "").await;
+        assert!(
+            head.starts_with("HTTP/1.1 200") && serde_json::from_str::<Value>(&text).is_ok(),
+            "{path}: {head} {text}"
+        );
+    }
+}
