@@ -1,0 +1,128 @@
+//! Whether a log is what it should be: every checksum, the order of its records, every event decoded and folded, the
+//! invariants of the state, and the digest at the end, which is the same on every master at the same index.
+
+use crate::Failure;
+use crate::args::{Args, Usage};
+use crate::output::Output;
+use crate::replay::{self, Replay};
+use crate::source::{Entry, Source};
+use serde_json::json;
+
+/// Until here the invariants are checked after every record unless told otherwise, then after every
+/// [`SELDOM`]: each check looks at the whole state.
+const OFTEN_UNTIL: u64 = 10_000;
+const SELDOM: u64 = 100;
+
+/// What was gone through.
+#[derive(Default)]
+struct Seen {
+    last_index: u64,
+    records: u64,
+    events: u64,
+    /// Records that never took effect: written under a leadership that was over.
+    skipped: u64,
+    checks: u64,
+    /// Entries behind the last that is known to be committed.
+    uncommitted: u64,
+}
+
+pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let every = args.number("every")?;
+    if every == Some(0) {
+        return Err(Usage("--every must be at least 1".into()).into());
+    }
+    let to = args.number("to")?.unwrap_or(u64::MAX);
+    let source = Source::open(&args.dir()?)?;
+    let mut replay = replay::begin(source.kind());
+    let mut seen = Seen::default();
+    // A running log goes on growing: what is verified ends where it ended now. Damage is for the walk to find.
+    let end = source.last_index().map_or(to, |last| last.min(to));
+    let mut fault = walk(&source, end, every, &mut *replay, &mut seen);
+    if fault.is_ok() && end < u64::MAX {
+        // Entries without a record count too.
+        seen.last_index = end;
+    }
+    if fault.is_ok() {
+        fault = source.uncommitted().map(|uncommitted| seen.uncommitted = uncommitted).map_err(Failure::from);
+    }
+    let (digest, fault) = (replay.digest(), fault.err());
+    output.line(
+        || match &fault {
+            None => format!(
+                "ok: {} records with {} events up to index {}, {} skipped, {} not known to be committed, \
+                 invariants checked {} times\ndigest {digest}",
+                seen.records, seen.events, seen.last_index, seen.skipped, seen.uncommitted, seen.checks
+            ),
+            Some(_) => format!("NOT ok: the log is good up to index {} only\ndigest {digest}", seen.last_index),
+        },
+        || {
+            let mut summary = json!({
+                "ok": fault.is_none(), "kind": source.kind().name(), "last_index": seen.last_index, "digest": digest,
+                "records": seen.records, "events": seen.events, "skipped": seen.skipped, "uncommitted": seen.uncommitted,
+                "checks": seen.checks,
+            });
+            if let Some(fault) = &fault {
+                summary["error"] = replay::chain(fault).into();
+            }
+            summary
+        },
+    )?;
+    output.flush()?;
+    fault.map_or(Ok(()), Err)
+}
+
+fn walk(source: &Source, to: u64, every: Option<u64>, replay: &mut dyn Replay, seen: &mut Seen) -> Result<(), Failure> {
+    let mut at_ms = 0;
+    let mut unchecked = None;
+    for entry in source.entries(0)? {
+        let entry = entry?;
+        if entry.index > to {
+            break;
+        }
+        let damaged = |why: String| Failure::Damaged(format!("the record at index {}: {why}", entry.index));
+        let events = replay.show(&entry.record).map_err(damaged)?;
+        if let Some(raw) = entry.record.events.iter().find(|raw| raw.cause as usize >= entry.record.causes.len()) {
+            // An event may lack a cause (number 0 of none), but not name one that is not there.
+            if raw.cause != 0 {
+                return Err(damaged(format!("an event names cause {}, which it does not have", raw.cause)));
+            }
+        }
+        if replay.admit(&entry) {
+            if entry.record.header.at_ms < at_ms {
+                return Err(damaged(format!("its time {} is before {at_ms}", entry.record.header.at_ms)));
+            }
+            at_ms = entry.record.header.at_ms;
+            replay.fold(&entry).map_err(damaged)?;
+            seen.records += 1;
+            seen.events += events.len() as u64;
+        } else {
+            seen.skipped += 1;
+        }
+        let often = every.unwrap_or(if seen.records < OFTEN_UNTIL { 1 } else { SELDOM });
+        unchecked = Some(entry.index);
+        if seen.records.is_multiple_of(often) {
+            check(replay, &entry, seen)?;
+            unchecked = None;
+        }
+        seen.last_index = entry.index;
+    }
+    if let Some(index) = unchecked {
+        check_at(replay, index, seen)?;
+    }
+    Ok(())
+}
+
+fn check(replay: &dyn Replay, entry: &Entry, seen: &mut Seen) -> Result<(), Failure> {
+    check_at(replay, entry.index, seen)
+}
+
+fn check_at(replay: &dyn Replay, index: u64, seen: &mut Seen) -> Result<(), Failure> {
+    seen.checks += 1;
+    match replay.violations().as_slice() {
+        [] => Ok(()),
+        [first, more @ ..] => {
+            let others = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
+            Err(Failure::Damaged(format!("after the record at index {index} an invariant is broken: {first}{others}")))
+        }
+    }
+}

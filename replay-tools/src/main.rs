@@ -1,0 +1,181 @@
+//! `meseta-log`: reads the log of a master or an agent, running or not, and tells what happened.
+//!
+//! Exit codes: 0 done; 1 it failed or the log is damaged, with one sentence on stderr; 2 the command line is wrong.
+
+mod args;
+mod commands;
+mod output;
+mod render;
+mod replay;
+mod shown;
+mod source;
+
+use args::{Args, Flag, Usage};
+use output::Output;
+use source::SourceError;
+use std::io;
+use std::process::ExitCode;
+
+/// Why a command did not do what it should.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The command line is wrong.
+    #[error(transparent)]
+    Usage(#[from] Usage),
+    /// The log cannot be opened or read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// It can be read, but it is not what it should be.
+    #[error("{0}")]
+    Damaged(String),
+    /// The output could not be written.
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+}
+
+struct Command {
+    name: &'static str,
+    words: &'static str,
+    help: &'static str,
+    flags: &'static [Flag],
+    run: fn(&Args, &mut Output) -> Result<(), Failure>,
+}
+
+const JSON: Flag = Flag { name: "json", value: None, help: "one JSON object a line" };
+const HELP: Flag = Flag { name: "help", value: None, help: "what this command does" };
+const AT: Flag =
+    Flag { name: "at", value: Some("INDEX"), help: "after the record at this index; the last one if not given" };
+const FROM: Flag = Flag { name: "from", value: Some("INDEX"), help: "begin here" };
+const TO: Flag = Flag { name: "to", value: Some("INDEX"), help: "end here" };
+const TYPE: Flag = Flag { name: "type", value: Some("NAME"), help: "only events of this name" };
+const TASK: Flag = Flag { name: "task", value: Some("ID"), help: "only what concerns this task" };
+const AGENT: Flag = Flag { name: "agent", value: Some("ID"), help: "only what concerns this agent" };
+const FRAMEWORK: Flag = Flag { name: "framework", value: Some("ID"), help: "only what concerns this framework" };
+const EVERY: Flag = Flag {
+    name: "every",
+    value: Some("N"),
+    help: "check the invariants at every Nth record (1 until record 10,000, then 100)",
+};
+
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "info",
+        words: "[DIR]",
+        help: "whose log it is and how far it goes",
+        flags: &[JSON, HELP],
+        run: commands::info::run,
+    },
+    Command {
+        name: "cat",
+        words: "[DIR]",
+        help: "one line for each event: index, term, time, name, fields, cause",
+        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, JSON, HELP],
+        run: commands::cat::run,
+    },
+    Command {
+        name: "state",
+        words: "[DIR]",
+        help: "the state after a record, and its digest",
+        flags: &[AT, JSON, HELP],
+        run: commands::state::run,
+    },
+    Command {
+        name: "diff",
+        words: "A B [DIR]",
+        help: "what is different in the state between two indexes, or in two folders at the same index",
+        flags: &[AT, JSON, HELP],
+        run: commands::diff::run,
+    },
+    Command {
+        name: "explain",
+        words: "task|agent|framework ID [DIR]",
+        help: "everything that happened to it, and who caused it",
+        flags: &[FROM, TO, JSON, HELP],
+        run: commands::cat::explain,
+    },
+    Command {
+        name: "verify",
+        words: "[DIR]",
+        help: "checksums, order, every event, invariants; the digest of the state at the end",
+        flags: &[TO, EVERY, JSON, HELP],
+        run: commands::verify::run,
+    },
+    Command {
+        name: "follow",
+        words: "[DIR]",
+        help: "as cat, and goes on with what happens next",
+        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, JSON, HELP],
+        run: commands::cat::follow,
+    },
+];
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let Some(name) = words.next() else {
+        eprint!("{}", help());
+        return ExitCode::from(2);
+    };
+    match name.as_str() {
+        "help" | "--help" | "-h" => {
+            print!("{}", help());
+            return ExitCode::SUCCESS;
+        }
+        "--version" => {
+            println!("meseta-log {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
+        let nearest = COMMANDS.iter().min_by_key(|command| args::distance(&name, command.name));
+        let nearest = nearest.map_or("help", |command| command.name);
+        eprintln!("meseta-log: there is no command {name:?}; did you mean {nearest:?}? meseta-log --help lists all");
+        return ExitCode::from(2);
+    };
+    // What a fold panics about is told in our own words.
+    std::panic::set_hook(Box::new(|_| {}));
+    let outcome = Args::parse(words, command.flags).map_err(Failure::from).and_then(|args| {
+        if args.has("help") {
+            print!("{}", help_of(command));
+            return Ok(());
+        }
+        let mut output = Output::new(args.has("json"));
+        (command.run)(&args, &mut output)?;
+        Ok(output.finish()?)
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Usage(usage)) => {
+            eprintln!("meseta-log: {usage}\n\n{}", help_of(command).trim_end());
+            ExitCode::from(2)
+        }
+        Err(failure) => {
+            eprintln!("meseta-log: {}", replay::chain(&failure));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let mut text = String::from(
+        "meseta-log: what happened, from the log of a master or an agent, running or not\n\n\
+         Usage: meseta-log COMMAND [--flag=value ...] [DIR]\n\n\
+         DIR is a work_dir; without one it is the current folder.\n\nCommands:\n",
+    );
+    for Command { name, words, help, .. } in COMMANDS {
+        text += &format!("  {:<38} {help}\n", format!("{name} {words}"));
+    }
+    text + "\nmeseta-log COMMAND --help tells a command's flags.\n"
+}
+
+fn help_of(command: &Command) -> String {
+    let Command { name, words, help, flags, .. } = command;
+    let mut text = format!("Usage: meseta-log {name} [--flag=value ...] {words}\n\n{help}\n\n");
+    for Flag { name, value, help } in *flags {
+        let value = value.map_or(String::new(), |value| format!("={value}"));
+        text += &format!("  {:<18} {help}\n", format!("--{name}{value}"));
+    }
+    text
+}

@@ -1,0 +1,208 @@
+//! Folding a log again, whoever wrote it: the same few questions to a master's and to an agent's state.
+
+use crate::render;
+use crate::shown::{Shown, Touches};
+use crate::source::{Entry, Kind};
+use event_log::{Gate, Record};
+use master_core::event::Event;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A state under replay.
+pub(crate) trait Replay {
+    /// Whether the entry takes effect. Moves on if it does.
+    fn admit(&mut self, entry: &Entry) -> bool;
+
+    /// Folds the events of an entry that takes effect.
+    ///
+    /// # Errors
+    /// One sentence: an event cannot be read, or contradicts the state before it.
+    fn fold(&mut self, entry: &Entry) -> Result<(), String>;
+
+    /// The events of a record, for people.
+    ///
+    /// # Errors
+    /// One sentence about the first that cannot be read.
+    fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String>;
+
+    /// What should never be, and is.
+    fn violations(&self) -> Vec<String>;
+
+    /// Equal for equal states.
+    fn digest(&self) -> String;
+
+    /// The state as JSON, the same for the same state.
+    ///
+    /// # Errors
+    /// What writing answers.
+    fn render(&self, out: &mut dyn Write, indent: bool) -> io::Result<()>;
+}
+
+/// The state before the first record of a log.
+pub(crate) fn begin(kind: Kind) -> Box<dyn Replay> {
+    match kind {
+        Kind::Master => Box::new(Master::default()),
+        Kind::Agent => Box::new(Agent::default()),
+    }
+}
+
+/// A master's state.
+#[derive(Default)]
+struct Master {
+    gate: Gate,
+    state: master_core::State,
+    /// Ids on the wire of the frameworks seen so far, for [`Replay::show`].
+    framework_ids: BTreeMap<u32, String>,
+}
+
+impl Replay for Master {
+    fn admit(&mut self, entry: &Entry) -> bool {
+        self.gate.admit(entry.term, &entry.record.header)
+    }
+
+    fn fold(&mut self, entry: &Entry) -> Result<(), String> {
+        let events = master_core::decode_record(&entry.record).map_err(|error| chain(&error))?;
+        let folded = || master_core::fold_record(&mut self.state, &entry.record.header, &events);
+        catch_unwind(AssertUnwindSafe(folded))
+            .map_err(|panic| format!("it contradicts the state: {}", sentence(&*panic)))
+    }
+
+    fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String> {
+        let events = master_core::decode_record(record).map_err(|error| chain(&error))?;
+        Ok(events.iter().map(|event| self.shown(event)).collect())
+    }
+
+    fn violations(&self) -> Vec<String> {
+        master_core::invariants::check(&self.state).iter().map(ToString::to_string).collect()
+    }
+
+    fn digest(&self) -> String {
+        hex(&self.state.digest())
+    }
+
+    fn render(&self, out: &mut dyn Write, indent: bool) -> io::Result<()> {
+        render::write(out, &self.state, indent)
+    }
+}
+
+impl Master {
+    fn shown(&mut self, event: &Event) -> Shown {
+        if let Event::FrameworkSubscribed(subscribed) = event {
+            self.framework_ids.insert(subscribed.framework.0, subscribed.id.to_string());
+        }
+        let touched = event.touches();
+        let framework = |key: u32| format!("F{key}");
+        let mut touches = Touches::default();
+        for key in touched.frameworks {
+            touches.frameworks.push(framework(key.0));
+            touches.frameworks.extend(self.framework_ids.get(&key.0).cloned());
+        }
+        for (key, id) in touched.tasks {
+            touches.tasks.push(id.to_string());
+            touches.tasks.push(format!("{}/{id}", framework(key.0)));
+            touches.tasks.extend(self.framework_ids.get(&key.0).map(|framework| format!("{framework}/{id}")));
+        }
+        touches.agents.extend(touched.agents.iter().map(|key| format!("S{}", key.0)));
+        Shown { touches, ..Shown::from_display(&event.to_string()) }
+    }
+}
+
+/// An agent's state.
+#[derive(Default)]
+struct Agent {
+    state: agent_core::State,
+}
+
+impl Replay for Agent {
+    fn admit(&mut self, _: &Entry) -> bool {
+        true
+    }
+
+    fn fold(&mut self, entry: &Entry) -> Result<(), String> {
+        for raw in &entry.record.events {
+            let event = agent_core::Event::from_raw(raw).map_err(|error| chain(&error))?;
+            catch_unwind(AssertUnwindSafe(|| agent_core::fold(&mut self.state, &event)))
+                .map_err(|panic| format!("it contradicts the state: {}", sentence(&*panic)))?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String> {
+        record
+            .events
+            .iter()
+            .map(|raw| {
+                let event = agent_core::Event::from_raw(raw).map_err(|error| chain(&error))?;
+                let mut shown = Shown::from_debug(&format!("{event:?}"));
+                let framework = shown.get("framework_id").map(str::to_owned);
+                let tasks = shown.fields.iter().filter(|(name, _)| name == "task_id" || name == "task_ids");
+                let ids: Vec<String> = tasks.flat_map(|(_, value)| ids(value)).collect();
+                for id in ids {
+                    shown.touches.tasks.extend(framework.iter().map(|framework| format!("{framework}/{id}")));
+                    shown.touches.tasks.push(id);
+                }
+                shown.touches.agents.extend(shown.get("agent_id").map(str::to_owned));
+                shown.touches.frameworks.extend(framework);
+                Ok(shown)
+            })
+            .collect()
+    }
+
+    fn violations(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (container_id, (framework_id, executor_id)) in &self.state.containers {
+            match self.state.executor(framework_id, executor_id) {
+                Some(executor) if executor.container_id == *container_id => {}
+                _ => found.push(format!("containers: {container_id} is not that of executor {executor_id}")),
+            }
+        }
+        let live = self.state.frameworks.values().flat_map(|framework| framework.executors.values());
+        for executor in live.filter(|executor| !self.state.containers.contains_key(&executor.container_id)) {
+            found.push(format!("containers: executor {} has none", executor.executor_id));
+        }
+        let messages = &self.state.messages;
+        if !messages.waiting.keys().copied().eq(messages.received_up_to + 1..=messages.up_to) {
+            found.push(format!(
+                "messages: {} wait, not those from {} to {}",
+                messages.waiting.len(),
+                messages.received_up_to + 1,
+                messages.up_to
+            ));
+        }
+        found
+    }
+
+    fn digest(&self) -> String {
+        blake3::hash(&event_log::encode_payload(&self.state)).to_hex().to_string()
+    }
+
+    fn render(&self, out: &mut dyn Write, indent: bool) -> io::Result<()> {
+        render::write(out, &self.state, indent)
+    }
+}
+
+/// `t1`, or the items of `["t1","t2"]`.
+fn ids(value: &str) -> Vec<String> {
+    serde_json::from_str::<Vec<String>>(value).unwrap_or_else(|_| vec![value.to_owned()])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An error with its reasons.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(reason) = source {
+        text = format!("{text}: {reason}");
+        source = reason.source();
+    }
+    text
+}
+
+fn sentence(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it cannot be folded")
+}
