@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use proptests::cluster::{Plan, binary};
 
 fn start(program: &str, flags: &[String]) -> Output {
-    Command::new(binary(program)).args(flags).output().expect("it starts")
+    // One that starts after all is ended, and its exit code is not 1.
+    Command::new("timeout").arg("20").arg(binary(program)).args(flags).output().expect("it starts")
 }
 
 fn flags(work_dir: &Path, port: u16) -> Vec<String> {

@@ -22,7 +22,22 @@ use load::Span;
 use report::Report;
 
 /// Every row that can be measured.
-const NAMES: &[&str] = &["commands_per_s", "commit_p99_ms", "call_p50_ms", "failover_commit_ms"];
+const NAMES: &[&str] = &[
+    "fold_events_per_s",
+    "replay_events_per_s",
+    "log_bytes_per_offer",
+    "commands_per_s",
+    "commit_p99_ms",
+    "call_p50_ms",
+    "failover_commit_ms",
+    "tasks_per_s_agent",
+    "task_latency_ms",
+    "rss_mb_master",
+    "rss_mb_agent",
+    "rss_mb_supervisor",
+    "read_interference",
+    "state_read_ms",
+];
 
 /// A measurement, or why there is none. The reasons end on a terminal: text is enough.
 type Fallible<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -51,6 +51,13 @@ fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis(ticks * 10))
 }
 
+/// Processor time of this thread: what a computation costs, whatever else the machine does.
+pub(crate) fn thread_cpu_time() -> Fallible<Duration> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = text.split_whitespace().next().ok_or("no schedstat")?.parse()?;
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
 /// Resident memory of a live process in MiB.
 pub(crate) fn rss_mib(pid: u32) -> Fallible<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;

@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proptests::cluster::{Cluster, Plan};
+use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::agents::Agents;
 use crate::etcd::{self, Etcd};
 use crate::http1::Connection;
 use crate::load::{self, Client, Outcome, Pace, Span};
 use crate::processes::CpuWatch;
 use crate::report::{Report, Row};
 use crate::scheduler::Crowd;
+use crate::tasks::Launcher;
 use crate::{Bench, Fallible};
 
 /// Clients of the rows about throughput.
@@ -110,10 +113,46 @@ fn serial(bench: &Bench) -> Fallible<Vec<Row>> {
     let cluster = Plan::new().start();
     let ours = load_masters(bench, &cluster, 1, Spread::Leader, Pace::Closed);
     drop(cluster);
+    let declines = if bench.quick { 50 } else { 500 };
+    let decline = serial_declines(bench, declines);
     let ours = ours?;
-    let row = Row::new("call_p50_ms", format!("1 master, 1 client, {CALL}"), ours.quantile_ms(0.5), "ms");
-    let peer = load_etcd(bench, 1, 1, Spread::Leader, Pace::Closed);
-    Ok(vec![beside(row, peer, |outcome| outcome.quantile_ms(0.5))])
+    let peer = load_etcd(bench, 1, 1, Spread::Leader, Pace::Closed).map(|outcome| outcome.quantile_ms(0.5));
+    let row = |what: String, value| Row::new("call_p50_ms", format!("1 master, 1 client, {what}"), value, "ms");
+    let mut rows =
+        vec![row(format!("{declines} × DECLINE of one offer"), decline?), row(CALL.into(), ours.quantile_ms(0.5))];
+    match peer {
+        Ok(peer) => rows = rows.into_iter().map(|row| row.beside(etcd::NAME, peer)).collect(),
+        Err(error) => eprintln!("bench: no peer: {error}"),
+    }
+    Ok(rows)
+}
+
+/// Median of DECLINE calls on one connection, each of the one offer of a simulated agent.
+fn serial_declines(bench: &Bench, count: usize) -> Fallible<f64> {
+    let cluster = Plan::new().start();
+    bench.runtime.block_on(async {
+        let address = cluster.address("m0");
+        let _agents = Agents::register(&[address], count, 4.0, 4096.0).await?;
+        let mut launcher = Launcher::start(&cluster, "decline").await?;
+        let mut requests = Vec::new();
+        while requests.len() < count {
+            requests.extend(launcher.offers().await?.iter().map(|offer| {
+                launcher.framework.request(json!({"type": "DECLINE", "decline": {
+                    "offer_ids": [offer["id"]], "filters": {"refuse_seconds": 3600.0}}}))
+            }));
+        }
+        let mut connection = Connection::open(address).await?;
+        let mut times = Vec::new();
+        for request in requests {
+            let start = Instant::now();
+            let status = connection.call(&request).await?;
+            if status != 202 {
+                return Err(format!("DECLINE is answered {status}").into());
+            }
+            times.push(start.elapsed().as_secs_f64() * 1000.0);
+        }
+        Ok(median_and_worst(times).0)
+    })
 }
 
 /// A row stands without its peer, too.

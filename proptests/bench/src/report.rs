@@ -64,20 +64,14 @@ impl Report {
             return;
         }
         eprintln!("bench: {what}");
-        let outcome = catch_unwind(AssertUnwindSafe(measure));
-        let problem = match outcome {
-            Ok(Ok(rows)) => {
+        let problem = match attempt(measure) {
+            Ok(rows) => {
                 let wanted: Vec<Row> = rows.into_iter().filter(|row| self.wants(&[row.name])).collect();
                 wanted.iter().for_each(|row| eprintln!("bench: {}", line(row)));
                 self.rows.extend(wanted);
                 return;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                .unwrap_or_else(|| "it panicked".to_owned()),
+            Err(error) => error.to_string(),
         };
         let problem = problem.lines().next().unwrap_or_default();
         self.missing.push(format!("{} ({what}): {problem}", names.join(", ")));
@@ -107,6 +101,15 @@ impl Report {
         let lines: Vec<String> = self.rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
         fs::write(output, format!("[\n{}\n]\n", lines.join(",\n")))
     }
+}
+
+/// Does it; a panic is an error like any other.
+pub(crate) fn attempt<T>(action: impl FnOnce() -> Fallible<T>) -> Fallible<T> {
+    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(text.unwrap_or_else(|| "it panicked".to_owned()).into())
+    })
 }
 
 fn cells(row: &Row) -> [String; 5] {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::http1::Connection;
 use crate::processes::{self, CpuWatch};
 use crate::quorum;
-use crate::report::{Report, Row};
+use crate::report::{self, Report, Row};
 use crate::scheduler::Framework;
 use crate::{Bench, Fallible};
 
@@ -24,12 +24,10 @@ pub(crate) fn rows(bench: &Bench, report: &mut Report) {
     if !report.wants(&names) {
         return;
     }
-    let cluster = std::panic::catch_unwind(|| {
-        Plan::new().agents(1).resources("cpus:1000;mem:1000000;disk:100000;ports:[31000-31999]").start()
-    });
-    let Ok(cluster) = cluster else {
-        report.measure(&names, "one master and one agent", || Err("the cluster did not start".into()));
-        return;
+    let plan = Plan::new().agents(1).resources("cpus:1000;mem:1000000;disk:100000;ports:[31000-31999]");
+    let cluster = match report::attempt(|| Ok(plan.start())) {
+        Ok(cluster) => cluster,
+        Err(error) => return report.measure(&names, "one master and one agent", || Err(error)),
     };
     report.measure(&["rss_mb_master", "rss_mb_agent"], "memory of idle daemons", || idle(&cluster));
     report.measure(&["task_latency_ms"], "one task after the other", || latency(bench, &cluster));
