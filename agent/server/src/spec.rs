@@ -1,15 +1,15 @@
 //! What the agent and a supervisor tell each other: the description of a container, handed over on the supervisor's
 //! standard input, and small files in `work_dir/meta/containers`, named by the container:
 //!
-//! - `ID.launch`: the claim. Linked into place, so exactly one of the supervisor and a recovering agent has it.
+//! - `ID.launch`: the claim, a symbolic link that says whose. Exactly one of the supervisor and a recovering agent has it.
 //! - `ID.started`: the process runs.
 //! - `ID.exit`: how it ended.
 //!
 //! Written first, then told through a named pipe: an agent that was away finds all of it in the files.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// What to run, and how. Every string is free of NUL.
@@ -138,15 +138,12 @@ impl Files {
     /// Those of the file system.
     pub fn claim(&self, claim: &Claim) -> io::Result<bool> {
         let text = match claim {
-            Claim::Supervisor(pid, ticks, boot_id) => format!("supervisor {pid} {ticks} {boot_id}\n"),
-            Claim::Agent => "agent\n".to_owned(),
+            Claim::Supervisor(pid, ticks, boot_id) => format!("supervisor {pid} {ticks} {boot_id}"),
+            Claim::Agent => "agent".to_owned(),
         };
-        let draft = self.path(&format!("draft-{}", std::process::id()));
-        write_synced(&draft, &text)?;
-        // Whole or not at all, and only if nobody was faster.
-        let linked = fs::hard_link(&draft, self.path("launch"));
-        let _ = fs::remove_file(&draft);
-        match linked {
+        // A link that leads nowhere: it appears with its content or not at all, only if nobody was faster, and one
+        // sync makes it last.
+        match symlink(text, self.path("launch")) {
             Ok(()) => sync_dir(&self.dir).map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
@@ -155,8 +152,8 @@ impl Files {
 
     /// Who claimed the launch.
     pub fn claimed(&self) -> Option<Claim> {
-        let text = fs::read_to_string(self.path("launch")).ok()?;
-        let mut words = text.split_whitespace();
+        let text = fs::read_link(self.path("launch")).ok()?;
+        let mut words = text.to_str()?.split_whitespace();
         match words.next()? {
             "agent" => Some(Claim::Agent),
             _ => {
@@ -211,12 +208,6 @@ impl Files {
             let _ = fs::remove_file(self.path(what));
         }
     }
-}
-
-fn write_synced(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::options().create(true).truncate(true).write(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
