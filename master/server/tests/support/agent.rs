@@ -22,6 +22,8 @@ pub struct Agent {
     pub orders: u64,
     /// The last message that it numbered.
     pub seq: u64,
+    /// What it was told to launch.
+    pub tasks: Vec<internal::LiveTask>,
     up: mpsc::UnboundedSender<Bytes>,
     down: Incoming,
     buffer: BytesMut,
@@ -70,10 +72,11 @@ impl Agent {
             version: "0.1.0".into(),
             capabilities: vec!["MULTI_ROLE".into()],
             address: "127.0.0.1:5051".into(),
-            tasks: vec![],
+            tasks: self.tasks.clone(),
         };
         let mut agent = Agent::connect(master, from_agent::Message::Resume(resume)).await;
         (agent.orders, agent.seq, agent.token) = (self.orders, self.seq, self.token.clone());
+        agent.tasks = self.tasks.clone();
         agent.welcome().await;
         assert_eq!(agent.id, self.id);
         agent
@@ -94,7 +97,7 @@ impl Agent {
         assert_eq!(response.status(), 200);
         let buffer = BytesMut::new();
         let (id, cluster_id, token) = Default::default();
-        Agent { id, cluster_id, token, orders: 0, seq: 0, up, down: response.into_body(), buffer }
+        Agent { id, cluster_id, token, orders: 0, seq: 0, tasks: vec![], up, down: response.into_body(), buffer }
     }
 
     async fn welcome(&mut self) {
@@ -146,7 +149,14 @@ impl Agent {
                     self.orders = order.seq;
                     let up_to = internal::OrdersAcknowledged { up_to: order.seq };
                     self.send(None, from_agent::Message::OrdersAcknowledged(up_to));
-                    return order.order.unwrap();
+                    let order = order.order.unwrap();
+                    if let order::Order::Launch(launch) = &order
+                        && let Some(framework_id) = launch.framework_info.id.clone()
+                    {
+                        let task_id = launch.task.task_id.clone();
+                        self.tasks.push(internal::LiveTask { framework_id, task_id });
+                    }
+                    return order;
                 }
                 to_agent::Message::Received(_) => {}
                 other => panic!("{other:?} instead of an order"),

@@ -1,5 +1,5 @@
 //! Masters in this process, and raw clients that see every header and chunk.
-#![allow(dead_code)] // Each test uses its part.
+#![allow(dead_code, unreachable_pub, missing_docs)] // Each test uses its part.
 
 pub mod agent;
 pub mod client;
@@ -51,7 +51,7 @@ impl Cluster {
             std::fs::create_dir(&dir).unwrap();
             let address = listener.local_addr().unwrap();
             let mut master = Master { address, dir, members: members.clone(), process: None };
-            master.run(listener);
+            master.run(listener).unwrap();
             masters.push(master);
         }
         let cluster = Cluster { masters, _dir: dir };
@@ -76,7 +76,7 @@ impl Cluster {
 }
 
 impl Master {
-    fn run(&mut self, listener: std::net::TcpListener) {
+    fn run(&mut self, listener: std::net::TcpListener) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let settings = settings(self.address, &self.dir, self.members.clone());
         listener.set_nonblocking(true).unwrap();
@@ -87,8 +87,14 @@ impl Master {
             };
             scope.spawn(begin).join().unwrap()
         });
-        let running = started.unwrap_or_else(|error| panic!("{error}"));
-        self.process = Some((runtime, running));
+        match started {
+            Ok(running) => self.process = Some((runtime, running)),
+            Err(error) => {
+                end(runtime);
+                return Err(error.to_string());
+            }
+        }
+        Ok(())
     }
 
     pub fn is_running(&self) -> bool {
@@ -108,7 +114,7 @@ impl Master {
     pub fn kill(&mut self) {
         if let Some((runtime, running)) = self.process.take() {
             drop(running);
-            runtime.shutdown_timeout(Duration::from_secs(10));
+            end(runtime);
         }
     }
 
@@ -116,8 +122,16 @@ impl Master {
     pub async fn restart(&mut self) {
         self.kill();
         let address = self.address;
-        let listener = until("the port", async || std::net::TcpListener::bind(address).ok()).await;
-        self.run(listener);
+        // What a killed process leaves behind is free at once; what ends within this process takes a moment.
+        until("the port and the disk", async || {
+            let listener = std::net::TcpListener::bind(address).ok()?;
+            match self.run(listener) {
+                Ok(()) => Some(()),
+                Err(error) if error.contains("in use by another process") => None,
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await;
         self.ready().await;
     }
 
@@ -125,7 +139,7 @@ impl Master {
     pub async fn stop(&mut self) {
         if let Some((runtime, running)) = self.process.take() {
             runtime.spawn(running.stop()).await.unwrap();
-            runtime.shutdown_timeout(Duration::from_secs(10));
+            end(runtime);
         }
     }
 }
@@ -137,6 +151,12 @@ impl Drop for Master {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Ends everything that runs in `runtime`, wherever it is; waits until its sockets and files are closed.
+fn end(runtime: tokio::runtime::Runtime) {
+    // A thread of its own: within a runtime, nothing may block.
+    std::thread::scope(|scope| scope.spawn(|| runtime.shutdown_timeout(Duration::from_secs(10))).join().unwrap());
 }
 
 fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
