@@ -108,12 +108,18 @@ impl Template {
     }
 }
 
+/// Waits until the disk knows, too, that the entry is committed.
+fn until_committed(work_dir: &str, index: u64) {
+    while json(&["info", work_dir])[0]["last_index"].as_u64() < Some(index) {}
+}
+
 #[tokio::test]
 async fn a_log_is_told_while_its_master_runs() {
     let dir = tempfile::tempdir().unwrap();
     let mut master = Master::new(dir.path()).await;
     master.history().await;
     let work_dir = at(dir.path());
+    until_committed(work_dir, master.digests.last().unwrap().0);
 
     let info = &json(&["info", work_dir])[0];
     assert_eq!(info["kind"], "master");
@@ -142,16 +148,15 @@ async fn a_record_that_contradicts_the_state_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut master = Master::new(dir.path()).await;
     master.history().await;
-    // An event of a framework that never was.
-    let event = master_core::Event::from(master_core::event::RolesSuppressed {
-        framework: master_core::ids::FrameworkKey(77),
-        roles: vec!["*".into()],
-    });
+    // An event of an agent that never was.
+    let agent = master_core::ids::AgentKey(77);
+    let event = master_core::Event::from(master_core::event::AgentDeactivated { agent });
     let (number, version, payload) = event.encode();
     let header = Header { term: master.term, n: master.n, at_ms: 1_795_216_399_418, feature_level: 1 };
     let events = vec![RawEvent { number, version, cause: 0, payload }];
     let record = Record { header, causes: vec![Cause::default()], events };
     let index = master.node.append(master.term, record).await.unwrap();
+    until_committed(at(dir.path()), index);
     let (sentence, code) = failure(&["verify", at(dir.path())]);
     assert_eq!((sentence.contains(&format!("the record at index {index}")), code), (true, 1), "{sentence}");
 }
