@@ -131,17 +131,15 @@ impl Agents {
             Effect::OpenAgent { agent, connection } if connection.at == self.identity.incarnation() => {
                 self.open(&mut inner, state, *agent, *connection);
             }
-            Effect::CloseAgent { agent, connection } => {
-                if inner.open.get(agent).is_some_and(|held| held.connection.id == *connection) {
-                    inner.remove(*agent);
-                }
+            Effect::CloseAgent { agent, connection }
+                if inner.open.get(agent).is_some_and(|held| held.connection.id == *connection) =>
+            {
+                inner.remove(*agent);
             }
             Effect::OrdersWaiting { agent } => self.send_orders(&mut inner, state, *agent),
-            Effect::SendReceived { agent, up_to } => {
-                if inner.open.contains_key(agent) {
-                    let received = to_agent::Message::Received(internal::Received { up_to: *up_to });
-                    self.send(&mut inner, *agent, frame(received));
-                }
+            Effect::SendReceived { agent, up_to } if inner.open.contains_key(agent) => {
+                let received = to_agent::Message::Received(internal::Received { up_to: *up_to });
+                self.send(&mut inner, *agent, frame(received));
             }
             Effect::SendToExecutor { agent, framework, executor_id, data } if inner.open.contains_key(agent) => {
                 let message = to_agent::Message::FrameworkMessage(internal::FrameworkMessage {

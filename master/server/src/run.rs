@@ -211,7 +211,10 @@ impl Running {
                 tracing::warn!(%error, "leadership was not handed over");
             }
         }
-        context.agents.move_all(&others);
+        // A master alone has nowhere to send them: they come back when it does.
+        if !others.is_empty() {
+            context.agents.move_all(&others);
+        }
         if context.is_ready() {
             let goodbye = Command::LoseMaster { master: context.identity.incarnation() };
             let said = tokio::time::timeout(STOP_STEP, context.reader.submit(goodbye, Caller::default())).await;

@@ -283,7 +283,7 @@ fn push_events(record: &mut Record, cause: event_log::Cause, events: &[Event]) {
 }
 
 fn not_tried(request: Request) {
-    let _ = request.reply.send(Verdict::NotTried(request.attempt));
+    let _ = request.reply.send(Verdict::NotTried(Box::new(request.attempt)));
 }
 
 /// A command of the sequencer's own; nobody waits for its answer.

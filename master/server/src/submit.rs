@@ -36,7 +36,7 @@ pub(crate) enum Verdict {
     /// It ended.
     Ended(Outcome),
     /// It certainly had no effect and never will: try again, here or elsewhere.
-    NotTried(Attempt),
+    NotTried(Box<Attempt>),
 }
 
 /// An attempt in the sequencer's inbox.
@@ -84,12 +84,12 @@ impl Submitter {
             let verdict = match self.leader() {
                 Some(leader) if leader.is_me => self.here(attempt).await,
                 Some(leader) => self.forward(&leader, attempt).await,
-                None => Verdict::NotTried(attempt),
+                None => Verdict::NotTried(Box::new(attempt)),
             };
             match verdict {
                 Verdict::Ended(outcome) => return outcome,
                 Verdict::NotTried(_) if Instant::now() >= deadline => return Outcome::Unknown,
-                Verdict::NotTried(back) => attempt = back,
+                Verdict::NotTried(back) => attempt = *back,
             }
             let mut status = self.status.clone();
             status.mark_unchanged();
@@ -101,7 +101,7 @@ impl Submitter {
     pub(crate) async fn here(&self, attempt: Attempt) -> Verdict {
         let (reply, verdict) = oneshot::channel();
         if let Err(refused) = self.inbox.send(Request { attempt, reply }).await {
-            return Verdict::NotTried(refused.0.attempt);
+            return Verdict::NotTried(Box::new(refused.0.attempt));
         }
         verdict.await.unwrap_or(Verdict::Ended(Outcome::Unknown))
     }
@@ -120,7 +120,7 @@ impl Submitter {
                 Err(_) => Verdict::Ended(Outcome::Unknown),
             },
             Ok((http::StatusCode::MISDIRECTED_REQUEST, _)) | Err(PeerError::Unreachable(_)) => {
-                Verdict::NotTried(attempt)
+                Verdict::NotTried(Box::new(attempt))
             }
             Ok((status, _)) => {
                 tracing::warn!(leader = leader.address, %status, "the leader did not take a submission");
