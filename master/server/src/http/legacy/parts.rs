@@ -15,12 +15,14 @@ use std::sync::Arc;
 
 /// What is grouped once for a whole answer, so that no list is searched again for each framework.
 pub struct Groups<'a> {
+    /// What is shown.
     pub state: &'a State,
     offers: BTreeMap<FrameworkKey, Vec<&'a Arc<Offer>>>,
     executors: BTreeMap<FrameworkKey, Vec<(AgentKey, &'a Arc<Executor>)>>,
 }
 
 impl<'a> Groups<'a> {
+    /// Goes over offers and executors once.
     pub fn new(state: &'a State) -> Groups<'a> {
         let mut offers: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for offer in state.offers.live.values() {

@@ -69,7 +69,8 @@ pub fn summary(state: &State, about: &About) -> Vec<u8> {
     }
     let mut json = Json::with_capacity(16 * 1024 + state.agents.live.len() * 1024);
     json.object(|json| {
-        json.string_at("hostname", &about.hostname);
+        let me = view::master_info(state, about.node).and_then(|me| me.hostname);
+        json.string_at("hostname", me.as_deref().unwrap_or(&about.hostname));
         if let Some(cluster) = about.flag("cluster") {
             json.string_at("cluster", cluster);
         }

@@ -6,16 +6,22 @@ use api::v1;
 /// Of a `TaskInfo`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TaskView {
+    /// As its framework named it.
     #[prost(string, tag = "1")]
     pub name: String,
+    /// Of a command task.
     #[prost(message, optional, tag = "7")]
     pub command: Option<CommandView>,
+    /// If it has one.
     #[prost(message, optional, tag = "8")]
     pub health_check: Option<v1::HealthCheck>,
+    /// If it asks for one.
     #[prost(message, optional, tag = "9")]
     pub container: Option<v1::ContainerInfo>,
+    /// For people and clients.
     #[prost(message, optional, tag = "10")]
     pub labels: Option<v1::Labels>,
+    /// How others find it.
     #[prost(message, optional, tag = "11")]
     pub discovery: Option<v1::DiscoveryInfo>,
 }
@@ -23,6 +29,7 @@ pub struct TaskView {
 /// Of a `CommandInfo`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CommandView {
+    /// Who runs it.
     #[prost(string, optional, tag = "5")]
     pub user: Option<String>,
 }
@@ -30,14 +37,19 @@ pub struct CommandView {
 /// Of a `TaskStatus`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StatusView {
+    /// Number of `v1::TaskState`.
     #[prost(enumeration = "v1::TaskState", tag = "2")]
     pub state: i32,
+    /// In seconds since the epoch.
     #[prost(double, tag = "6")]
     pub timestamp: f64,
+    /// What its health check says.
     #[prost(bool, optional, tag = "8")]
     pub healthy: Option<bool>,
+    /// For people and clients.
     #[prost(message, optional, tag = "12")]
     pub labels: Option<v1::Labels>,
+    /// Where it runs.
     #[prost(message, optional, tag = "13")]
     pub container: Option<v1::ContainerStatus>,
 }
@@ -45,6 +57,7 @@ pub struct StatusView {
 /// When a `TaskStatus` was made.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct StatusTime {
+    /// In seconds since the epoch.
     #[prost(double, tag = "6")]
     pub timestamp: f64,
 }
