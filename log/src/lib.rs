@@ -2,13 +2,15 @@
 //!
 //! - [`Record`]: events decided together, stored together, with who caused them. [`codec`] turns it into bytes.
 //! - [`Gate`]: which records of a replicated log take effect.
-//! - [`local`]: a log of one process: checksummed segments, one writer, batched fsync.
+//! - `local` (feature `local`): a log of one process: checksummed segments, one writer, batched fsync.
 //! - `raft` (feature `raft`): a log that a quorum of processes shares.
 //!
 //! This crate knows neither events nor commands of anybody: an event is a number, a version and bytes.
 
 pub mod codec;
+#[cfg(feature = "local")]
 mod disk;
+#[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "raft")]
 pub mod raft;
@@ -17,6 +19,8 @@ mod record;
 mod store;
 
 pub use codec::{CodecError, decode_payload, encode_payload};
+#[cfg(feature = "local")]
 pub use disk::Identity;
+#[cfg(feature = "local")]
 pub use local::{LocalLog, read_local};
 pub use record::{Cause, Gate, Header, RawEvent, Record};
