@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use api::internal::{self, FromAgent, ToAgent, from_agent, order, to_agent};
 use api::v1;
@@ -19,6 +19,9 @@ use tokio::task::JoinHandle;
 
 use crate::Fallible;
 
+/// How often an agent tries to register.
+const ATTEMPTS: u32 = 10;
+
 /// Connected agents; dropped, their connections end.
 #[derive(Debug)]
 pub(crate) struct Agents {
@@ -33,14 +36,20 @@ impl Agents {
         for number in 0..count {
             let (master, welcome) = (masters[number % masters.len()], welcome.clone());
             agents.tasks.push(tokio::spawn(async move {
-                if let Err(error) = live(master, number, cpus, mem, &welcome).await {
-                    // Nobody waits any more once all are welcome.
-                    let _ = welcome.send(Err(error));
+                // As real agents do: the same token again is the same agent.
+                for attempt in 1.. {
+                    let Err(error) = live(master, number, cpus, mem, &welcome).await else { return };
+                    if attempt == ATTEMPTS {
+                        // Nobody waits any more once all are welcome.
+                        let _ = welcome.send(Err(error));
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }));
         }
         for _ in 0..count {
-            let next = tokio::time::timeout(std::time::Duration::from_secs(60), welcomed.recv());
+            let next = tokio::time::timeout(Duration::from_secs(60), welcomed.recv());
             next.await.map_err(|_| "a simulated agent was not welcomed within 60 s")?.ok_or("no agents")??;
         }
         Ok(agents)

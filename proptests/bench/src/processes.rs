@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -66,22 +66,24 @@ pub(crate) fn rss_mib(pid: u32) -> Fallible<f64> {
     Ok(kib / 1024.0)
 }
 
-/// Live processes whose program has this file name and that name `dir` in their arguments or environment, or work in it.
-pub(crate) fn running(program: &str, dir: &Path) -> Vec<u32> {
+/// Live processes whose program has this file name and that have a child at work in `dir`.
+pub(crate) fn parents_in(program: &str, dir: &Path) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let is_program = fs::read_link(proc.join("exe")).is_ok_and(|exe| exe.ends_with(program));
-        is_program && (fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir)) || names(&proc, dir))
+        let is_program = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with(program));
+        is_program && children(*pid).any(|child| works_in(&child, dir))
     })
     .collect()
 }
 
-fn names(proc: &Path, dir: &Path) -> bool {
-    let dir = dir.as_os_str().as_encoded_bytes();
-    let texts = ["cmdline", "environ"].iter().filter_map(|file| fs::read(proc.join(file)).ok());
-    texts.into_iter().any(|text| text.windows(dir.len()).any(|window| window == dir))
+fn children(pid: u32) -> impl Iterator<Item = String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect::<Vec<_>>().into_iter()
+}
+
+fn works_in(pid: &str, dir: &Path) -> bool {
+    fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
 }
 
 /// Asks the kernel to kill the command when the thread that starts it ends, however that happens.

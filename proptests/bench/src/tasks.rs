@@ -252,7 +252,7 @@ fn supervisors(bench: &Bench, cluster: &Cluster) -> Fallible<Vec<Row>> {
         while left > 0 {
             left -= usize::from(launcher.update().await? == "TASK_RUNNING");
         }
-        let pids = processes::running("meseta-executor", cluster.dir());
+        let pids = processes::parents_in("meseta-executor", cluster.dir());
         let sizes = pids.iter().map(|pid| processes::rss_mib(*pid)).collect::<Fallible<Vec<f64>>>()?;
         if sizes.len() < COUNT {
             return Err(format!("{COUNT} tasks run, but {} supervisors", sizes.len()).into());
