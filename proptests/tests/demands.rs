@@ -637,6 +637,11 @@ fn demand_36_the_version_is_dotted_integers() {
         let parts: Vec<u32> = version.split('.').map(|part| part.parse().expect("an integer")).collect();
         assert!(parts >= vec![1, 8, 0], "{version}");
     }
+    let slaves = get(address, "/slaves").json();
+    assert_eq!(slaves["slaves"][0]["version"], "1.11.0");
+    assert_eq!(slaves["slaves"][0]["meseta_version"], env!("CARGO_PKG_VERSION"));
+    let agents = cluster.operator("m0", &json!({"type": "GET_AGENTS"}));
+    assert_eq!(agents["get_agents"]["agents"][0]["version"], "1.11.0");
     let subscribed = http::open(address, &subscribe_request(&info("version"))).expect("a stream");
     let record = Records::new(subscribed).next(PATIENCE).expect("a record").expect("no end");
     let event: Value = serde_json::from_slice(&record).expect("JSON");

@@ -62,7 +62,8 @@ pub(crate) fn of(state: &State, effect: &Effect) -> Option<(FrameworkKey, Event)
             let failure = Some(event::Failure {
                 agent_id: Some(v1::AgentId { value: view::agent_id(state, *agent) }),
                 executor_id: executor_id.as_ref().map(|id| v1::ExecutorId { value: id.to_string() }),
-                status: *status,
+                // Clients read it whenever there is an executor; -1 says that nobody saw how it ended.
+                status: executor_id.as_ref().map(|_| status.unwrap_or(-1)),
             });
             Some((*framework, Event { r#type: Some(event::Type::Failure as i32), failure, ..Event::default() }))
         }

@@ -108,7 +108,7 @@ impl Cluster {
                 checkpoint: Some(true),
                 ..Default::default()
             },
-            version: "1.11.0".into(),
+            version: "0.1.0".into(),
             capabilities: vec!["MULTI_ROLE".into(), "HIERARCHICAL_ROLE".into()],
             address: "127.0.0.1:5051".into(),
         };

@@ -127,6 +127,10 @@ fn clients_find_what_they_need() {
     assert_eq!(shown["version"], "1.11.0");
     assert_eq!(shown["leader"], "master@127.0.0.1:5050");
     assert_eq!(shown["leader_info"]["port"], 5050);
+    assert_eq!(shown["slaves"][0]["version"], "1.11.0");
+    assert_eq!(shown["slaves"][0]["meseta_version"], "0.1.0");
+    let agents: Value = serde_json::from_slice(&get::json(&cluster.state, Read::Agents)).unwrap();
+    assert_eq!(agents["get_agents"]["agents"][0]["version"], "1.11.0");
     assert_eq!(shown["slaves"][0]["pid"], "slave(1)@127.0.0.1:5051");
     assert_eq!(shown["slaves"][0]["resources"]["ports"], "[31000-32000]");
     assert_eq!(shown["slaves"][0]["reserved_resources"]["ops"]["mem"], 100.0);

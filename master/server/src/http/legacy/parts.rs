@@ -1,6 +1,7 @@
 //! Agents, frameworks, tasks, offers and executors as the version 0 endpoints show them. Keys and types are those of
 //! Mesos; which key appears when follows what it was recorded to answer.
 
+use super::about::MESOS_VERSION;
 use super::amounts;
 use super::json::Json;
 use super::views::{StatusView, TaskView};
@@ -117,7 +118,9 @@ pub fn agent(json: &mut Json, state: &State, agent: &Agent) {
     amounts::field(json, "unreserved_resources", &agent.total.unreserved());
     json.bool_at("active", is_active(agent));
     json.bool_at("deactivated", agent.deactivated);
-    json.string_at("version", &agent.version);
+    // Clients parse the first as a version of Mesos and choose by it; the second is the agent's own.
+    json.string_at("version", MESOS_VERSION);
+    json.string_at("meseta_version", &agent.version);
     json.array_at("capabilities", |json| agent.capabilities.iter().for_each(|name| json.string(name)));
 }
 

@@ -1,5 +1,6 @@
 //! Agents, frameworks, executors and roles as v1 messages, made from State.
 
+use crate::http::legacy::about::MESOS_VERSION;
 use crate::http::legacy::amounts;
 use crate::http::legacy::parts::{self, Groups};
 use api::resources::Format;
@@ -27,7 +28,8 @@ pub fn agent(state: &State, agent: &Agent) -> get_agents::Agent {
         agent_info,
         active: parts::is_active(agent),
         deactivated: Some(agent.deactivated),
-        version: agent.version.to_string(),
+        // As of the masters: clients choose by it. The agent's own is in `/slaves`.
+        version: MESOS_VERSION.to_owned(),
         pid: Some(parts::agent_pid(agent)),
         registered_time: Some(time(agent.registered_ms)),
         reregistered_time: agent.reregistered_ms.map(time),
