@@ -71,6 +71,10 @@ fn tasks(
             let update = Update::new(task_state, Source::Agent).because(reason).saying(&sentence);
             events.push(update.event(state, &framework_id, None, &task.task_id.value, around));
         }
+        // The masters count an executor from its first task on, and wait to hear of its end.
+        if !is_command && live.is_none() {
+            events.push(Event::ExecutorEnded { framework_id, executor_id, status: None, announced: true });
+        }
         return events;
     }
     if live.is_none() {

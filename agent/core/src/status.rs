@@ -87,7 +87,8 @@ fn ended(
     status: Option<i32>,
     mut events: Vec<Event>,
 ) -> Vec<Event> {
-    let announced = !executor.is_command && executor.process.is_some() && !is_removed(state, framework_id);
+    // Also if it never ran: the masters count it, with its resources, from its first task on.
+    let announced = !executor.is_command && !is_removed(state, framework_id);
     let (framework_id, executor_id) = (framework_id.to_owned(), executor.executor_id.clone());
     events.push(Event::ExecutorEnded { framework_id, executor_id, status, announced });
     if state.leaving && state.containers.len() == 1 {

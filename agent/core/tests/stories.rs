@@ -215,3 +215,36 @@ fn an_agent_answers_to_one_name_and_may_begin_anew() {
     story.exit(&container, Some(9));
     assert!(story.state.remnants.is_empty() && story.told().is_empty());
 }
+
+/// The masters count an executor with its resources from its first task on: they hear of its end also if it never ran.
+#[test]
+fn an_executor_that_never_ran_is_said_to_have_ended() {
+    let exits = |story: &Story| {
+        let exited = |message: &internal::FromAgent| {
+            matches!(message.message, Some(internal::from_agent::Message::ExecutorExited(_)))
+        };
+        story.state.messages_after(0).filter(exited).count()
+    };
+    let launch = |value: &str, uris: Vec<v1::command_info::Uri>| {
+        let executor = v1::ExecutorInfo {
+            executor_id: v1::ExecutorId { value: "e".into() },
+            command: Some(v1::CommandInfo { value: Some(value.into()), uris, ..Default::default() }),
+            ..Default::default()
+        };
+        let task_id = v1::TaskId { value: "t".into() };
+        let task = v1::TaskInfo { task_id, executor: Some(executor), ..Default::default() };
+        order::Order::Launch(internal::Launch { framework_info: framework(), task })
+    };
+    let mut story = Story::new();
+    story.order(launch("true", vec![v1::command_info::Uri { value: "http://h/x".into(), ..Default::default() }]));
+    assert_eq!((story.states(), exits(&story)), (vec![TaskState::TaskFailed], 1));
+    let mut story = Story::new();
+    let (_, effects) = story.order(launch("/nosuch", vec![]));
+    let container_id = effects.into_iter().find_map(|effect| match effect {
+        Effect::Launch { container_id } => Some(container_id),
+        _ => None,
+    });
+    let message = "cannot execute".to_owned();
+    story.tell(Command::ReportLaunchFailure { container_id: container_id.expect("a launch"), message });
+    assert_eq!((story.states(), exits(&story)), (vec![TaskState::TaskFailed], 1));
+}
