@@ -54,7 +54,7 @@ pub enum OpenError {
         dir: PathBuf,
     },
     /// The folder is another program's, or another cluster's.
-    #[error("{} holds {found}, not {expected}", dir.display())]
+    #[error("{} holds a log of kind '{found}', not '{expected}': use a folder of its own", dir.display())]
     OtherKind {
         /// The folder.
         dir: PathBuf,
@@ -141,6 +141,25 @@ pub(crate) fn claim(dir: &Path) -> Result<DirLock, OpenError> {
         Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
         Err(fs::TryLockError::Error(error)) => Err(OpenError::io("lock", &path)(error)),
     }
+}
+
+/// Refuses to begin a log in, above or below the folder of another one: what would mix there could not be told apart.
+pub(crate) fn check_surroundings(dir: &Path, expected: &Identity) -> Result<(), OpenError> {
+    if dir.join(IDENTITY).exists() {
+        return Ok(());
+    }
+    // A folder that is not there, or that others may not list, has nothing below it.
+    let below = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let above = dir.parent().map(Path::to_owned);
+    for other in below.filter(|path| path.is_dir()).chain(above.clone()) {
+        // What cannot be read as an identity is somebody else's file of that name.
+        if let Ok(Some(file)) = IdentityFile::read(&other) {
+            let holder = if above.as_ref() == Some(&other) { other } else { dir.to_owned() };
+            let (found, expected) = (file.identity.kind, expected.kind.clone());
+            return Err(OpenError::OtherKind { dir: holder, found, expected });
+        }
+    }
+    Ok(())
 }
 
 /// The identity file: a line of text for the curious, and its fields by name.

@@ -123,6 +123,7 @@ impl LocalLog {
         identity: &Identity,
         options: LocalOptions,
     ) -> Result<(LocalLog, Recovered), OpenError> {
+        disk::check_surroundings(dir, identity)?;
         let lock = disk::claim(dir)?;
         let found = IdentityFile::read(dir)?;
         if let Some(found) = &found {

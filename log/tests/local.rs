@@ -204,7 +204,10 @@ fn other_folders_are_left_alone() {
     let before = content(dir.path());
     let try_open = |identity: Identity| LocalLog::open(dir.path(), &identity).map(|_| ()).unwrap_err();
     let other = try_open(Identity::new("other", 3));
-    assert_eq!(other.to_string(), format!("{} holds test, not other", dir.path().display()));
+    assert_eq!(
+        other.to_string(),
+        format!("{} holds a log of kind 'test', not 'other': use a folder of its own", dir.path().display())
+    );
     assert!(matches!(try_open(Identity::new("test", 2)), OpenError::Newer { found: 3, supported: 2, .. }));
     assert_eq!(content(dir.path()), before);
     assert!(LocalLog::open(dir.path(), &Identity::new("test", 4)).is_ok(), "an older version is welcome");

@@ -482,10 +482,17 @@ fn folders_are_checked_before_they_are_opened() {
         let local = tempfile::tempdir().unwrap();
         drop(event_log::LocalLog::open(local.path(), &event_log::Identity::new("other", 1)).unwrap());
         assert!(matches!(open(&local.path().to_owned()).await, OpenError::OtherKind { .. }));
-        drop(
-            event_log::LocalLog::open(&local.path().join("newer"), &event_log::Identity::new("quorum-log", 9)).unwrap(),
-        );
-        assert!(matches!(open(&local.path().join("newer")).await, OpenError::Newer { found: 9, supported: 1, .. }));
+        let newer = tempfile::tempdir().unwrap();
+        drop(event_log::LocalLog::open(newer.path(), &event_log::Identity::new("quorum-log", 9)).unwrap());
+        assert!(matches!(open(&newer.path().to_owned()).await, OpenError::Newer { found: 9, supported: 1, .. }));
+
+        // Neither above nor below the folder of another log.
+        let above = tempfile::tempdir().unwrap();
+        drop(event_log::LocalLog::open(&above.path().join("log"), &event_log::Identity::new("other", 1)).unwrap());
+        assert!(matches!(open(&above.path().to_owned()).await, OpenError::OtherKind { .. }));
+        let refused = event_log::LocalLog::open(&dir.join("log"), &event_log::Identity::new("other", 1));
+        assert!(matches!(refused, Err(OpenError::OtherKind { .. })));
+        assert!(!dir.join("log").exists() && !above.path().join("lock").exists(), "nothing was changed");
 
         // Damage in the middle of what was synced.
         let entries = dir.join("entries");

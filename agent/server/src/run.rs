@@ -74,7 +74,6 @@ fn log_to_stderr(config: &Config) {
 fn open_log(config: &Config) -> Result<(LocalLog, State), String> {
     let dir = config.work_dir.join(LOG_DIR);
     let cannot = |error: &dyn std::error::Error| format!("Cannot use {}: {}", config.work_dir.display(), chain(error));
-    std::fs::create_dir_all(&dir).map_err(|error| cannot(&error))?;
     let (log, recovered) =
         LocalLog::open(&dir, &Identity::new(LOG_KIND, LOG_VERSION)).map_err(|error| cannot(&error))?;
     let mut state = State::default();

@@ -53,6 +53,7 @@ pub(crate) fn storage(dir: &Path) -> impl Fn(io::Error) -> OpenError + '_ {
 }
 
 pub(crate) fn open(dir: &Path, machine: Box<dyn Machine>) -> Result<Opened, OpenError> {
+    disk::check_surroundings(dir, &self::identity())?;
     let lock = disk::claim(dir)?;
     let entries = dir.join(ENTRIES);
     let identity = match IdentityFile::read(dir)? {
