@@ -17,7 +17,7 @@ pub(crate) fn write<T: Serialize + ?Sized>(out: &mut dyn Write, value: &T, inden
 /// The text of `value` on one line.
 ///
 /// # Errors
-/// As [`write`].
+/// As `write`.
 pub(crate) fn line<T: Serialize + ?Sized>(value: &T) -> io::Result<String> {
     let mut text = Vec::new();
     write(&mut text, value, false)?;

@@ -6,6 +6,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 /// The first descriptor that is handed over.
 const FIRST_FD: i32 = 3;
+/// Connections that the kernel holds until they are accepted; it may allow fewer (net.core.somaxconn).
+const CONNECTIONS_WAITING_MAX: i32 = 4096;
 
 /// Binds `address`, unless a socket was inherited.
 ///
@@ -19,6 +21,10 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, String> {
             _ => format!("cannot listen on {address}: {error}"),
         })?,
     };
+    // A whole cluster may reconnect at once; the standard library's queue of 128 would turn most of it away.
+    nix::sys::socket::Backlog::new(CONNECTIONS_WAITING_MAX)
+        .and_then(|backlog| nix::sys::socket::listen(&listener, backlog))
+        .map_err(|error| format!("cannot listen on {address}: {error}"))?;
     listener.set_nonblocking(true).map_err(|error| format!("cannot use the listening socket: {error}"))?;
     Ok(listener)
 }

@@ -65,6 +65,19 @@ pub(super) fn hello(context: &Context) -> Response {
     api_http::bytes(StatusCode::OK, PROTOBUF, hello.encode_to_vec())
 }
 
+/// What this master's fold is, and at which index: `{"index": N, "digest": "hex"}`, to compare with other masters and
+/// with `meseta-log verify --to N` on any disk.
+pub(super) async fn digest(context: &Context) -> Response {
+    let (state, index) = context.reader.state();
+    match tokio::task::spawn_blocking(move || state.digest()).await {
+        Ok(digest) => {
+            let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            api_http::json(&serde_json::json!({ "index": index, "digest": digest }))
+        }
+        Err(_) => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The state could not be digested"),
+    }
+}
+
 /// A master of another cluster must not change this one.
 fn foreign(context: &Context, cluster_id: &str) -> Option<Response> {
     let own = context.node.cluster_id();

@@ -10,7 +10,7 @@ pub(crate) mod scheduler;
 pub mod watch;
 
 #[cfg(test)]
-mod scripted;
+pub(crate) mod scripted;
 #[cfg(test)]
 mod shapes;
 
@@ -38,6 +38,7 @@ enum Target {
     Submit,
     Deliver,
     Hello,
+    Digest,
     /// What the operators' router knows better.
     Operators,
     Health,
@@ -53,7 +54,8 @@ impl Server {
             .at("/meseta/raft", Target::Raft)
             .at("/meseta/submit", Target::Submit)
             .at("/meseta/deliver", Target::Deliver)
-            .at("/meseta/hello", Target::Hello);
+            .at("/meseta/hello", Target::Hello)
+            .at("/meseta/digest", Target::Digest);
         Server { router, served: OnceLock::new() }
     }
 
@@ -79,6 +81,7 @@ impl Server {
             Target::Submit => internal::submit(context, request).await,
             Target::Deliver => internal::deliver(context, request).await,
             Target::Hello => internal::hello(context),
+            Target::Digest => internal::digest(context).await,
             Target::Operators | Target::Health => operators.answer(request, peer).await,
         }
     }
