@@ -3,6 +3,9 @@
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::resources;
 use crate::state::State;
+use crate::state::agents::MAX_GONE_AGENTS;
+use crate::state::frameworks::MAX_COMPLETED_FRAMEWORKS;
+use crate::state::tasks::MAX_COMPLETED_TASKS;
 use api::resources::Resources;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +32,7 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_sums(state, &mut report);
     check_references(state, &mut report);
     check_queues(state, &mut report);
+    check_history(state, &mut report);
     check_derived(state, &mut report);
     found
 }
@@ -143,6 +147,21 @@ fn check_references(state: &State, report: Report<'_>) {
         if agent.connection().is_some_and(|connection| state.is_over(connection.at)) {
             report("connections-are-on-live-masters", format!("agent S{}", agent.key.0));
         }
+    }
+}
+
+/// What is over is remembered, but not for ever.
+fn check_history(state: &State, report: Report<'_>) {
+    let (live, completed) = (state.frameworks.live.len(), state.frameworks.completed.len());
+    let ids = state.frameworks.by_id.len();
+    if completed > MAX_COMPLETED_FRAMEWORKS || ids != live + completed {
+        report("history-is-bounded", format!("{ids} ids of {live} live and {completed} completed frameworks"));
+    }
+    if state.agents.gone.len() > MAX_GONE_AGENTS || state.agents.by_token.len() != state.agents.live.len() {
+        report("history-is-bounded", format!("{} gone agents", state.agents.gone.len()));
+    }
+    if let Some((framework, _)) = state.tasks.completed_counts.iter().find(|(_, count)| **count > MAX_COMPLETED_TASKS) {
+        report("history-is-bounded", format!("completed tasks of framework F{}", framework.0));
     }
 }
 

@@ -80,6 +80,19 @@ mod tests {
     use api::v1::TaskState::*;
 
     #[test]
+    fn the_history_of_frameworks_is_bounded() {
+        let mut cluster = Cluster::new();
+        for _ in 0..60 {
+            let framework = cluster.subscribe();
+            cluster.teardown(framework);
+        }
+        assert_eq!(cluster.state.frameworks.completed.len(), 50);
+        assert_eq!(cluster.state.frameworks.by_id.len(), 50, "nor are their ids kept for ever");
+        let framework = cluster.subscribe();
+        assert_eq!(&*cluster.framework(framework).id, "C-0060");
+    }
+
+    #[test]
     fn a_framework_takes_its_tasks_with_it() {
         let mut cluster = Cluster::new();
         let framework = cluster.subscribe();

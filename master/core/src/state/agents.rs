@@ -17,7 +17,7 @@ pub struct Agents {
     pub live: OrdMap<AgentKey, Arc<Agent>>,
     /// Registration tokens, so that a token sent twice gets one id.
     pub by_token: OrdMap<u128, AgentKey>,
-    /// Agents that left for good: their ids are never admitted again.
+    /// Agents that left for good, at most `MAX_GONE_AGENTS`: their ids are not admitted again.
     pub gone: OrdMap<AgentKey, GoneAgent>,
     /// The key of the next agent.
     pub next: u64,
@@ -25,6 +25,9 @@ pub struct Agents {
     #[serde(skip)]
     pub by_address: OrdSet<(Arc<str>, AgentKey)>,
 }
+
+/// How many agents that left are remembered; the ids of older ones are merely unknown.
+pub const MAX_GONE_AGENTS: usize = 102_400;
 
 /// One agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -218,6 +221,10 @@ impl Agents {
         self.by_token.remove(&agent.token);
         self.by_address.remove(&(agent.address.clone(), key));
         self.gone.insert(key, GoneAgent { at_ms, by_operator, reason: reason.clone() });
+        if self.gone.len() > MAX_GONE_AGENTS {
+            let oldest = self.gone.get_min().map(|(key, _)| *key);
+            oldest.map(|oldest| self.gone.remove(&oldest));
+        }
     }
 
     pub(crate) fn set_deactivated(&mut self, key: AgentKey, deactivated: bool) {

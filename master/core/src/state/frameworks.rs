@@ -14,7 +14,8 @@ use std::sync::Arc;
 pub struct Frameworks {
     /// Every framework that is not removed, connected or not.
     pub live: OrdMap<FrameworkKey, Arc<Framework>>,
-    /// The same by the id on the wire, completed ones included: a removed id never subscribes again.
+    /// The same by the id on the wire, completed ones included: a removed id does not subscribe again as long as it is
+    /// remembered.
     pub by_id: OrdMap<Arc<str>, FrameworkKey>,
     /// Removed frameworks, oldest first, at most `MAX_COMPLETED_FRAMEWORKS`.
     pub completed: OrdMap<u64, Arc<CompletedFramework>>,
@@ -229,7 +230,9 @@ impl Frameworks {
             return None;
         }
         let oldest = self.completed.get_min().map(|(number, _)| *number)?;
-        self.completed.remove(&oldest).map(|forgotten| forgotten.framework.key)
+        let forgotten = self.completed.remove(&oldest)?;
+        self.by_id.remove(&forgotten.framework.id);
+        Some(forgotten.framework.key)
     }
 
     pub(crate) fn occupy(&mut self, key: FrameworkKey, agent: AgentKey, used: &Resources) {
