@@ -8,7 +8,7 @@ use crate::event::{
 use crate::ids::{AgentKey, Connection, FrameworkKey, OfferKey};
 use crate::reconcile::time_info;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::state::{Deadline, Task};
+use crate::state::{AgentLiveness, Deadline, State, Task};
 use crate::status;
 use crate::task_state::lost_or;
 use crate::teardown;
@@ -25,6 +25,9 @@ pub(crate) const AGENT_PING_TIMEOUT_MS: u64 = 75_000;
 
 /// How long an agent whose connection broke has to return.
 pub(crate) const AGENT_REREGISTER_TIMEOUT_MS: u64 = 600_000;
+
+/// Whoever was away when a leadership began has at least so long from then on: while nobody led, nobody could return.
+pub(crate) const NEW_LEADER_GRACE_MS: u64 = AGENT_PING_TIMEOUT_MS;
 
 /// Why an agent is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,7 @@ pub(crate) fn deadlines_passed(draft: &mut Draft) -> Reply {
     let at_ms = draft.at_ms;
     let due: Vec<Deadline> =
         draft.state.deadlines.iter().take_while(|(due_ms, _)| *due_ms <= at_ms).map(|(_, what)| *what).collect();
+    let due: Vec<Deadline> = due.into_iter().filter(|what| !has_grace(&draft.state, *what, at_ms)).collect();
     let mut expired: BTreeMap<FrameworkKey, Vec<OfferKey>> = BTreeMap::new();
     for what in &due {
         if let Deadline::Offer(key) = what
@@ -107,6 +111,21 @@ pub(crate) fn deadlines_passed(draft: &mut Draft) -> Reply {
         }
     }
     Reply::Empty
+}
+
+/// Whether its time ran while nobody led, so that it could not have returned.
+fn has_grace(state: &State, what: Deadline, at_ms: u64) -> bool {
+    let away_since_ms = match what {
+        Deadline::Offer(_) => None,
+        Deadline::Framework(key) => state.frameworks.get(key).and_then(|framework| framework.disconnected_ms),
+        Deadline::Agent(key) => match state.agents.get(key).map(|agent| &agent.liveness) {
+            Some(AgentLiveness::Disconnected { since_ms, .. }) => Some(*since_ms),
+            _ => None,
+        },
+    };
+    let led_since_ms = state.leader.as_ref().map_or(0, |leader| leader.since_ms);
+    away_since_ms.is_some_and(|since_ms| since_ms < led_since_ms)
+        && at_ms < led_since_ms.saturating_add(NEW_LEADER_GRACE_MS)
 }
 
 /// The agent did not return in time. It may still, with its tasks.
@@ -240,6 +259,38 @@ mod tests {
         assert_eq!(status.message(), "Agent has been marked gone");
         assert!(cluster.resume(agent, &[]).is_err());
         assert_eq!(cluster.mark_gone(agent), [""; 0], "once is enough");
+    }
+
+    #[test]
+    fn an_agent_that_was_given_up_before_it_knew_its_id_has_its_tasks_when_it_comes() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent_with_token(7, "cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.agent_unreachable(agent);
+        assert!(cluster.state.tasks.get(&task).unwrap().released);
+        assert_eq!(cluster.agent_with_token(7, "cpus:4;mem:100"), agent);
+        let known = cluster.state.agents.get(agent).unwrap();
+        assert_eq!(known.outbox.len(), 1, "the launch still waits for it");
+        assert_eq!(known.used.scalar_milli("cpus"), 1000, "and so it holds what it is about to use");
+        assert_eq!(cluster.state.tasks.get(&task).unwrap().unreachable_ms, None);
+    }
+
+    #[test]
+    fn time_without_a_leader_does_not_count() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe_with(|info| info.failover_timeout = Some(60.0));
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.agent_disconnected(agent);
+        cluster.disconnect(framework);
+        cluster.at_ms += 3_600_000;
+        cluster.lead(2, 2, "C");
+        assert_eq!(cluster.deadline_passed(), [""; 0], "nobody could have returned in this hour");
+        cluster.at_ms += 74_999;
+        assert_eq!(cluster.deadline_passed(), [""; 0]);
+        assert_eq!(cluster.resume(agent, &[]).unwrap(), ["agent-resumed"]);
+        cluster.at_ms += 1;
+        assert_eq!(cluster.deadline_passed(), ["framework-removed"]);
     }
 
     #[test]

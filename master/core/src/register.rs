@@ -47,9 +47,11 @@ pub(crate) fn register(
         let profile = profile(agent, draft)?;
         let known = draft.state.agents.get(agent).expect("just found");
         if known.orders_acknowledged == 0 && known.messages_received == 0 {
-            check_room(&profile, [&known.used].into_iter())?;
-            // It did not hear of its id.
-            return Ok(resumed(draft, agent, profile, connection, 0));
+            check_room_of(draft, agent, &profile)?;
+            // It did not hear of its id. Whatever it was to run waits in its outbox, even if it was given up meanwhile.
+            let reply = resumed(draft, agent, profile, connection, 0);
+            settle(draft, agent, &internal::Resume::default(), false);
+            return Ok(reply);
         }
         // It knew its id, and no longer does: its log is not what it was.
         lost::remove(draft, agent, Why::LogLost);
@@ -97,10 +99,7 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
         return Ok(Reply::Refused(anew("LogLost", message)));
     }
     let profile = profile(draft, key, &resume.agent_info, &resume.version, &resume.capabilities, &resume.address)?;
-    let away: Vec<Arc<Task>> =
-        draft.state.tasks.on(key).filter(|task| task.unreachable_ms.is_some()).cloned().collect();
-    let used = away.iter().map(|task| &task.resources).chain([&draft.state.agents.get(key).expect("just found").used]);
-    check_room(&profile, used)?;
+    check_room_of(draft, key, &profile)?;
     let has_more_to_say =
         resume.messages_up_to > draft.state.agents.get(key).map_or(0, |agent| agent.messages_received);
     let reply = resumed(draft, key, profile, connection, resume.orders_up_to);
@@ -108,10 +107,13 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
     Ok(reply)
 }
 
-/// Whoever returns with less than is in use cannot be: somebody would lose what is promised.
-fn check_room<'a>(profile: &AgentProfile, used: impl Iterator<Item = &'a Resources>) -> Result<(), Refusal> {
+/// Whoever returns with less than is in use cannot be: somebody would lose what is promised. Tasks that were set aside
+/// while it was unreachable count: they come back with it.
+fn check_room_of(draft: &Draft, key: AgentKey, profile: &AgentProfile) -> Result<(), Refusal> {
+    let agent = draft.state.agents.get(key).expect("a returning agent is registered");
+    let away = draft.state.tasks.on(key).filter(|task| task.unreachable_ms.is_some()).map(|task| &task.resources);
     let mut left = Some(profile.total.clone());
-    for used in used {
+    for used in away.chain([&agent.used]) {
         left = left.and_then(|left| left.checked_sub(&resources::unallocated(used)));
     }
     let total = &profile.total;
