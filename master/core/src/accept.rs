@@ -5,9 +5,8 @@ use crate::decide::Draft;
 use crate::decline::refused_until;
 use crate::event::{Event, OfferKeys, OffersAccepted, OffersReturned, Return, Unused};
 use crate::ids::{FrameworkKey, OfferKey};
-use crate::launch::Launch;
+use crate::launch::{self, Launch};
 use crate::resources;
-use crate::status;
 use crate::task_state;
 use crate::view;
 use api::resources::Resources;
@@ -50,7 +49,7 @@ fn perform(draft: &mut Draft, launch: &mut Launch, operation: &v1::offer::Operat
             let tasks = operation.launch.as_ref().map_or(&[][..], |body| &body.task_infos);
             if operation.id.is_some() {
                 for task in tasks {
-                    launch.refuse(draft, task, Reason::TaskInvalid, "Operation ID is not supported for LAUNCH");
+                    launch.refuse(task, Reason::TaskInvalid, "Operation ID is not supported for LAUNCH");
                 }
                 return;
             }
@@ -61,7 +60,7 @@ fn perform(draft: &mut Draft, launch: &mut Launch, operation: &v1::offer::Operat
             if operation.id.is_some() {
                 let why = "Operation ID is not supported for LAUNCH_GROUP";
                 body.task_group.tasks.iter().for_each(|task| {
-                    launch.refuse(draft, task, Reason::TaskGroupInvalid, why);
+                    launch.refuse(task, Reason::TaskGroupInvalid, why);
                 });
                 return;
             }
@@ -143,15 +142,8 @@ fn refuse_all(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::
         let launched = operation.launch.iter().flat_map(|body| &body.task_infos);
         let grouped = operation.launch_group.iter().flat_map(|body| &body.task_group.tasks);
         for task in launched.chain(grouped) {
-            let status = status::of_master(
-                &task.task_id.value,
-                Some(task.agent_id.value.clone()),
-                state,
-                Reason::InvalidOffers,
-                format!("Task launched with invalid offers: {why}"),
-                draft.at_ms,
-            );
-            draft.tell_status(framework, status);
+            let why = format!("Task launched with invalid offers: {why}");
+            draft.push(launch::refused(framework, task, state, Reason::InvalidOffers, &why));
         }
         if operation.launch.is_none() && operation.launch_group.is_none() {
             draft.tell_operation_error(framework, operation, format!("Operation attempted with invalid offers: {why}"));
@@ -200,7 +192,7 @@ mod tests {
         let mut offers = cluster.offer();
         offers.push(OfferKey(77));
         let names = cluster.accept(framework, &offers, vec![operation(vec![task_info("t", "cpus:1;mem:10")])]);
-        assert_eq!(names, ["offers-returned"]);
+        assert_eq!(names, ["offers-returned", "launch-refused"]);
         let status = cluster.statuses().pop().unwrap();
         assert_eq!(status.state(), v1::TaskState::TaskLost);
         assert_eq!(status.reason(), v1::task_status::Reason::InvalidOffers);

@@ -419,6 +419,20 @@ events! {
         fate: Fate,
     }
 
+    /// A framework may not launch a task as it wanted to; there is no such task.
+    46 "launch-refused" LaunchRefused {
+        /// Which it would have been.
+        task: TaskKey,
+        /// Where, in the framework's own words.
+        agent_id: Arc<str>,
+        /// Number of the `v1::TaskState` that the framework is told.
+        state: i32,
+        /// Number of the `v1::task_status::Reason`.
+        reason: i32,
+        /// A sentence.
+        why: Arc<str>,
+    }
+
     /// A framework wants an executor ended: its agent was ordered to.
     50 "executor-shutdown-ordered" ExecutorShutdownOrdered {
         /// Where.

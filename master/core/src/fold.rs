@@ -71,6 +71,8 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         Event::UpdateAcknowledged(event) => state.tasks.acknowledge(&event.task),
         Event::KillOrdered(event) => state.order_kill(event),
         Event::TaskDeclared(event) => state.declare(event, at_ms),
+        // There is no such task: the log alone remembers, and the framework is told.
+        Event::LaunchRefused(_) => {}
 
         Event::ExecutorShutdownOrdered(event) => {
             let framework_id = &state.frameworks.get(event.framework).expect("the executor's framework is live").id;

@@ -1,10 +1,9 @@
 //! Launching on what an ACCEPT has left: what makes a task or a group valid, and what it holds.
 
 use crate::decide::Draft;
-use crate::event::{Event, ExecutorUse, GroupTask, NewExecutor, TaskGroupLaunched, TaskLaunched};
+use crate::event::{Event, ExecutorUse, GroupTask, LaunchRefused, NewExecutor, TaskGroupLaunched, TaskLaunched};
 use crate::ids::{AgentKey, ExecutorId, FrameworkKey, TaskId};
 use crate::resources;
-use crate::status;
 use crate::validate;
 use crate::view;
 use api::resources::Resources;
@@ -42,9 +41,9 @@ impl Launch {
     }
 
     /// LAUNCH of one task.
-    pub(crate) fn task(&mut self, draft: &mut Draft, task: &v1::TaskInfo) {
+    pub(crate) fn task(&mut self, draft: &Draft, task: &v1::TaskInfo) {
         if let Err(why) = self.try_task(draft, task) {
-            self.refuse(draft, task, Reason::TaskInvalid, &why);
+            self.refuse(task, Reason::TaskInvalid, &why);
         }
     }
 
@@ -88,10 +87,10 @@ impl Launch {
     }
 
     /// LAUNCH_GROUP: all of its tasks, or none.
-    pub(crate) fn group(&mut self, draft: &mut Draft, body: &v1::offer::operation::LaunchGroup) {
+    pub(crate) fn group(&mut self, draft: &Draft, body: &v1::offer::operation::LaunchGroup) {
         if let Err(why) = self.try_group(draft, body) {
             for task in &body.task_group.tasks {
-                self.refuse(draft, task, Reason::TaskGroupInvalid, &why);
+                self.refuse(task, Reason::TaskGroupInvalid, &why);
             }
         }
     }
@@ -154,16 +153,8 @@ impl Launch {
     }
 
     /// A launch that is not to be: TASK_ERROR, which nobody acknowledges.
-    pub(crate) fn refuse(&self, draft: &mut Draft, task: &v1::TaskInfo, reason: Reason, why: &str) {
-        let status = status::of_master(
-            &task.task_id.value,
-            Some(task.agent_id.value.clone()),
-            v1::TaskState::TaskError,
-            reason,
-            why,
-            draft.at_ms,
-        );
-        draft.tell_status(self.framework, status);
+    pub(crate) fn refuse(&mut self, task: &v1::TaskInfo, reason: Reason, why: &str) {
+        self.events.push(refused(self.framework, task, v1::TaskState::TaskError, reason, why));
     }
 
     /// What is wrong with a task whatever it runs on; what it needs.
@@ -261,6 +252,23 @@ impl Launch {
     }
 }
 
+/// The event of a launch that is not to be.
+pub(crate) fn refused(
+    framework: FrameworkKey,
+    task: &v1::TaskInfo,
+    state: v1::TaskState,
+    reason: Reason,
+    why: &str,
+) -> Event {
+    Event::from(LaunchRefused {
+        task: (framework, task.task_id.value.as_str().into()),
+        agent_id: task.agent_id.value.as_str().into(),
+        state: state as i32,
+        reason: reason as i32,
+        why: why.into(),
+    })
+}
+
 fn health_check(check: &v1::HealthCheck) -> Result<(), String> {
     use v1::health_check::Type;
     let kind = check.r#type.and_then(|number| Type::try_from(number).ok());
@@ -296,7 +304,10 @@ mod tests {
         let offers = cluster.offer();
         let mut task = task_info("t", "cpus:1;mem:10");
         change(&mut task);
-        assert_eq!(cluster.accept(framework, &offers, vec![operation(vec![task])]), ["offers-accepted"]);
+        assert_eq!(
+            cluster.accept(framework, &offers, vec![operation(vec![task])]),
+            ["offers-accepted", "launch-refused"]
+        );
         let status = cluster.statuses().pop().unwrap();
         assert_eq!(status.state(), v1::TaskState::TaskError);
         (status.message().to_owned(), status.reason())
@@ -338,7 +349,8 @@ mod tests {
             task_info("u", "cpus:1;mem:1"),
             task_info("u", "cpus:1;mem:1"),
         ]);
-        assert_eq!(cluster.accept(framework, &offers, vec![launch]), ["offers-accepted", "task-launched"]);
+        let names = cluster.accept(framework, &offers, vec![launch]);
+        assert_eq!(names, ["offers-accepted", "launch-refused", "task-launched", "launch-refused"]);
         let messages: Vec<String> = cluster.statuses().iter().map(|status| status.message().to_owned()).collect();
         assert_eq!(messages, ["Task has duplicate ID: t", "Task has duplicate ID: u"]);
     }
@@ -353,7 +365,10 @@ mod tests {
         for task in &mut same_port.launch_group.as_mut().unwrap().task_group.tasks {
             task.resources = task_info("", "cpus:1;mem:1;ports:[2-3]").resources;
         }
-        assert_eq!(cluster.accept(framework, &offers, vec![same_port]), ["offers-accepted"]);
+        assert_eq!(
+            cluster.accept(framework, &offers, vec![same_port]),
+            ["offers-accepted", "launch-refused", "launch-refused"]
+        );
         assert_eq!(cluster.statuses().len(), 2);
     }
 
@@ -406,7 +421,10 @@ mod tests {
         cluster.agent("cpus:4;mem:100");
         let offers = cluster.offer();
         let default = v1::ExecutorInfo { r#type: Some(v1::executor_info::Type::Default as i32), ..executor("e") };
-        assert_eq!(cluster.accept(framework, &offers, vec![group(default)]), ["offers-accepted"]);
+        assert_eq!(
+            cluster.accept(framework, &offers, vec![group(default)]),
+            ["offers-accepted", "launch-refused", "launch-refused"]
+        );
         let statuses = cluster.statuses();
         assert_eq!(statuses.len(), 2);
         assert_eq!(statuses[0].message(), "The DEFAULT executor is not supported by this version");

@@ -5,7 +5,9 @@ use crate::effect::{Announcement, Effect};
 use crate::event::*;
 use crate::ids::{AgentKey, FrameworkKey, OfferKey, TaskKey};
 use crate::state::State;
+use crate::status;
 use api::v1;
+use api::v1::task_status::Reason;
 use prost::Message;
 
 /// The effects of an event. `state` is as it was after the event, or after its whole record.
@@ -143,6 +145,15 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             announce(&event.task, event.state, &event.status, &mut effects);
         }
 
+        Event::LaunchRefused(LaunchRefused { task: (framework, task_id), agent_id, state: told, reason, why }) => {
+            if is_connected(state, *framework)
+                && let (Ok(told), Ok(reason)) = (v1::TaskState::try_from(*told), Reason::try_from(*reason))
+            {
+                let agent_id = Some(agent_id.to_string());
+                let status = status::of_master(task_id, agent_id, told, reason, &**why, state.at_ms);
+                effects.push(Effect::SendStatus { framework: *framework, status: Box::new(status) });
+            }
+        }
         Event::KillOrdered(KillOrdered { agent, .. })
         | Event::ExecutorShutdownOrdered(ExecutorShutdownOrdered { agent, .. })
         | Event::FrameworkShutdownOrdered(FrameworkShutdownOrdered { agent, .. })

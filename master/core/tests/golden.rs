@@ -53,6 +53,13 @@ fn bytes_of_events() {
         resources: resources("cpus:1"),
         executor: Some(ExecutorUse { executor_id: "e".into(), new: None }),
     });
+    text += &hex(LaunchRefused {
+        task: task.clone(),
+        agent_id: "C-S5".into(),
+        state: 7,
+        reason: 21,
+        why: "Task uses no resources".into(),
+    });
     text += &hex(TaskUpdated {
         task: task.clone(),
         agent: AgentKey(5),
@@ -84,6 +91,8 @@ fn bytes_of_events() {
         offers-declined framework=F7 offers=[O300-O302,O310] until_ms=6000
         40.1 070174050377656204696e666f0101000001037765620000000000fbd0070101016500
         task-launched task=F7/t agent=S5 role=web info=4B resources=cpus(allocated:web):1 executor=e
+        46.1 07017404432d53350e2a165461736b2075736573206e6f207265736f7572636573
+        launch-refused task=F7/t agent_id=C-S5 state=7 reason=21 why="Task uses no resources"
         42.1 07017405010210090909090909090909090909090909090673746174757300
         task-updated task=F7/t agent=S5 seq=1 state=1 uuid=09090909090909090909090909090909 status=6B brief=-
         43.1 07017402
