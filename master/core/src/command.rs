@@ -14,8 +14,8 @@ pub enum Command {
     Subscribe { connection: Connection, subscribe: v1::scheduler::call::Subscribe, framework_id: Option<String> },
     /// Any other call of a framework, with the `Mesos-Stream-Id` of its request.
     FrameworkCall { stream_id: Option<String>, call: v1::scheduler::Call },
-    /// The framework's stream ended.
-    FrameworkDisconnected { framework_id: String, connection: Connection },
+    /// The framework's stream ended: its client left, or `by_master` the master that held it let it go.
+    FrameworkDisconnected { framework_id: String, connection: Connection, by_master: bool },
 
     /// An agent without an id.
     RegisterAgent { connection: Connection, register: internal::Register },

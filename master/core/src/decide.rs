@@ -56,8 +56,8 @@ pub fn decide(state: &State, command: &Command, caller: &Caller, at_ms: u64) -> 
             subscribe::subscribe(draft, *connection, subscribe, framework_id.as_deref(), caller)?
         }
         Command::FrameworkCall { stream_id, call } => calls::call(draft, stream_id.as_deref(), call, caller)?,
-        Command::FrameworkDisconnected { framework_id, connection } => {
-            subscribe::stream_ended(draft, framework_id, *connection)
+        Command::FrameworkDisconnected { framework_id, connection, by_master } => {
+            subscribe::stream_ended(draft, framework_id, *connection, *by_master)
         }
 
         Command::RegisterAgent { connection, register } => register::register(draft, *connection, register)?,

@@ -6,6 +6,7 @@ use crate::event::{
     FrameworkDisconnected, FrameworkResubscribed, FrameworkSubscribed, OfferKeys, OffersReturned, Return,
 };
 use crate::ids::{Connection, FrameworkKey};
+use crate::masters::MASTER_LOST_FAILOVER_MS_MIN;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::{Framework, State};
 use crate::validate;
@@ -91,13 +92,14 @@ fn keep_immutable(framework: &Framework, info: &v1::FrameworkInfo) -> Bytes {
     with_id(&info, &framework.id)
 }
 
-/// The framework's stream ended, if it still was its stream.
-pub(crate) fn stream_ended(draft: &mut Draft, framework_id: &str, connection: Connection) -> Reply {
+/// The framework's stream ended, if it still was its stream. If a master let it go, the framework has time to find
+/// another one, whatever it said itself.
+pub(crate) fn stream_ended(draft: &mut Draft, framework_id: &str, connection: Connection, by_master: bool) -> Reply {
     let framework = draft.state.frameworks.by_id(framework_id);
     let current = framework
         .filter(|framework| framework.stream.as_ref().is_some_and(|stream| stream.connection.id == connection.id));
     if let Some(key) = current.map(|framework| framework.key) {
-        disconnect(draft, key, 0);
+        disconnect(draft, key, if by_master { MASTER_LOST_FAILOVER_MS_MIN } else { 0 });
     }
     Reply::Empty
 }
@@ -166,6 +168,16 @@ mod tests {
         assert_eq!(cluster.deadline_passed(), ["framework-removed"]);
         let refusal = cluster.resubscribe(framework, |_| {}).unwrap_err();
         assert_eq!((refusal.kind, refusal.message.as_str()), (RefusalKind::OnStream, "Framework has been removed"));
+    }
+
+    #[test]
+    fn a_framework_that_a_master_let_go_has_time_to_find_another() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe_with(|info| info.failover_timeout = None);
+        assert_eq!(cluster.let_go(framework), ["framework-disconnected"]);
+        assert_eq!(cluster.state.next_deadline(), Some(cluster.at_ms + 600_000));
+        assert_eq!(cluster.deadline_passed(), [""; 0]);
+        assert_eq!(cluster.resubscribe(framework, |_| {}).unwrap(), ["framework-resubscribed"]);
     }
 
     #[test]

@@ -194,9 +194,16 @@ impl Cluster {
         self.disconnect_stream(key, connection)
     }
 
+    /// The master that holds the stream closes it.
+    pub(crate) fn let_go(&mut self, key: FrameworkKey) -> Names {
+        let connection = self.framework(key).stream.as_ref().unwrap().connection;
+        let framework_id = view::framework_id(&self.state, key);
+        self.done(Command::FrameworkDisconnected { framework_id, connection, by_master: true })
+    }
+
     pub(crate) fn disconnect_stream(&mut self, key: FrameworkKey, connection: Connection) -> Names {
         let framework_id = view::framework_id(&self.state, key);
-        self.done(Command::FrameworkDisconnected { framework_id, connection })
+        self.done(Command::FrameworkDisconnected { framework_id, connection, by_master: false })
     }
 
     pub(crate) fn call_of(&self, framework: FrameworkKey, kind: Type) -> Call {

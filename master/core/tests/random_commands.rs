@@ -360,7 +360,8 @@ impl World {
                 let Some(framework) = framework else { return };
                 let Some(stream) = &framework.stream else { return };
                 let (framework_id, connection) = (framework.id.to_string(), stream.connection);
-                self.run(&Command::FrameworkDisconnected { framework_id, connection });
+                let by_master = self.dice.roll(2) == 0;
+                self.run(&Command::FrameworkDisconnected { framework_id, connection, by_master });
             }
             92..=94 => {
                 // Long after.

@@ -113,12 +113,20 @@ impl Agents {
         }
     }
 
-    /// Ends every connection held here.
-    pub(crate) fn close_all(&self, why: &'static str) {
+    /// Ends every connection held here. A connection of this master in `state` that is not here was never opened: the
+    /// record that would have opened it was not seen.
+    pub(crate) fn close_all(&self, state: Option<&State>, why: &'static str) {
         let mut inner = self.inner.lock();
         let agents: Vec<AgentKey> = inner.open.keys().copied().collect();
         if !agents.is_empty() {
             tracing::warn!(why, agents = agents.len(), "closing the connections of agents held here");
+        }
+        let me = self.identity.incarnation();
+        for agent in state.into_iter().flat_map(|state| state.agents.live.values()) {
+            let Some(connection) = agent.connection().filter(|connection| connection.at == me) else { continue };
+            if let (Some(state), false) = (state, inner.by_connection.contains_key(&connection.id)) {
+                let _ = self.lost.send(LostAgent { agent_id: view::agent_id(state, agent.key), connection });
+            }
         }
         agents.into_iter().for_each(|agent| self.lose(&mut inner, agent));
         inner.expected.clear();

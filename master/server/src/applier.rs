@@ -100,7 +100,8 @@ impl Machine for Applier {
         self.publish();
         // The events between were never seen here, so nobody here was told of them.
         if let Some(delivery) = self.delivery.get() {
-            delivery.close_all("this master caught up by a snapshot");
+            let state = Arc::new(self.state.clone());
+            delivery.close_all_after(state, "this master caught up by a snapshot");
         }
         Ok(())
     }

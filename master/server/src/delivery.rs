@@ -27,8 +27,8 @@ enum Work {
     Everywhere { index: u64, state: Arc<State>, effects: Vec<Effect> },
     /// Effects that only the leader has: sent to the master that holds the connection.
     Once { state: Arc<State>, effects: Vec<Effect> },
-    /// Everything held here is over.
-    CloseAll { why: &'static str },
+    /// Everything held here is over, and so is what `state` says that is held here.
+    CloseAll { state: Option<Arc<State>>, why: &'static str },
 }
 
 /// Who carries effects out.
@@ -62,7 +62,12 @@ impl Delivery {
 
     /// Ends every connection held here, so that clients move on.
     pub(crate) fn close_all(&self, why: &'static str) {
-        self.send(Work::CloseAll { why });
+        self.send(Work::CloseAll { state: None, why });
+    }
+
+    /// The same after events were missed, at the end of which State is `state`.
+    pub(crate) fn close_all_after(&self, state: Arc<State>, why: &'static str) {
+        self.send(Work::CloseAll { state: Some(state), why });
     }
 
     fn send(&self, work: Work) {
@@ -79,9 +84,9 @@ impl Carriers {
                     effects.into_iter().for_each(|effect| self.carry_out(index, &state, effect));
                 }
                 Work::Once { state, effects } => effects.into_iter().for_each(|effect| self.once(&state, effect)),
-                Work::CloseAll { why } => {
-                    self.streams.close_all(why);
-                    self.agents.close_all(why);
+                Work::CloseAll { state, why } => {
+                    self.streams.close_all(state.as_deref(), why);
+                    self.agents.close_all(state.as_deref(), why);
                 }
             }
         }
@@ -124,6 +129,7 @@ fn holder(state: &State, effect: &Effect) -> Option<Connection> {
             _ => None,
         },
         Effect::SendStatus { framework, .. }
+        | Effect::SendOperationStatus { framework, .. }
         | Effect::SendMessage { framework, .. }
         | Effect::SendFailure { framework, .. } => {
             Some(state.frameworks.live.get(framework)?.stream.as_ref()?.connection)

@@ -57,6 +57,11 @@ pub(crate) fn of(state: &State, effect: &Effect) -> Option<(FrameworkKey, Event)
             let rescind = Some(event::Rescind { offer_id });
             Some((*framework, Event { r#type: Some(event::Type::Rescind as i32), rescind, ..Event::default() }))
         }
+        Effect::SendOperationStatus { framework, status } => {
+            let update = event::UpdateOperationStatus { status: v1::OperationStatus::clone(status) };
+            let (kind, update) = (Some(event::Type::UpdateOperationStatus as i32), Some(update));
+            Some((*framework, Event { r#type: kind, update_operation_status: update, ..Event::default() }))
+        }
         Effect::SendStatus { framework, status } => Some((*framework, update(v1::TaskStatus::clone(status)))),
         Effect::SendFailure { framework, agent, executor_id, status } => {
             let failure = Some(event::Failure {

@@ -19,8 +19,8 @@ pub(crate) async fn run(
 ) {
     loop {
         let command = tokio::select! {
-            Some(LostStream { framework_id, connection }) = streams.recv() => {
-                Command::FrameworkDisconnected { framework_id, connection }
+            Some(LostStream { framework_id, connection, by_master }) = streams.recv() => {
+                Command::FrameworkDisconnected { framework_id, connection, by_master }
             }
             Some(LostAgent { agent_id, connection }) = agents.recv() => {
                 Command::AgentDisconnected { agent_id, connection }

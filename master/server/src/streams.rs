@@ -39,6 +39,8 @@ pub struct Streams {
 pub(crate) struct LostStream {
     pub(crate) framework_id: String,
     pub(crate) connection: master_core::ids::Connection,
+    /// The client did not leave: we let it go.
+    pub(crate) by_master: bool,
 }
 
 #[derive(Default)]
@@ -98,7 +100,7 @@ impl Streams {
         let mut inner = self.inner.lock();
         inner.expected.remove(&connection);
         if let Some(framework) = inner.by_connection.get(&connection).copied() {
-            self.lose(&mut inner, framework);
+            self.lose(&mut inner, framework, false);
         }
     }
 
@@ -123,14 +125,24 @@ impl Streams {
         self.inner.lock().open.len()
     }
 
-    /// Ends every stream held here.
-    pub(crate) fn close_all(&self, why: &'static str) {
+    /// Ends every stream held here. A stream of this master in `state` that is not here was never opened: the record
+    /// that would have opened it was not seen.
+    pub(crate) fn close_all(&self, state: Option<&State>, why: &'static str) {
         let mut inner = self.inner.lock();
         let frameworks: Vec<FrameworkKey> = inner.open.keys().copied().collect();
         if !frameworks.is_empty() {
             tracing::warn!(why, streams = frameworks.len(), "closing the event streams held here");
         }
-        frameworks.into_iter().for_each(|framework| self.lose(&mut inner, framework));
+        let me = self.identity.incarnation();
+        let unopened = state.into_iter().flat_map(|state| state.frameworks.live.values()).filter_map(|framework| {
+            let connection = framework.stream.as_ref().map(|stream| stream.connection)?;
+            let is_missing = connection.at == me && !inner.by_connection.contains_key(&connection.id);
+            is_missing.then(|| LostStream { framework_id: framework.id.to_string(), connection, by_master: true })
+        });
+        for lost in unopened {
+            let _ = self.lost.send(lost);
+        }
+        frameworks.into_iter().for_each(|framework| self.lose(&mut inner, framework, true));
         inner.expected.clear();
     }
 
@@ -193,8 +205,10 @@ impl Streams {
     ) {
         let framework_id = view::framework_id(state, framework);
         let Some(mut stream) = inner.expected.remove(&connection.id) else {
-            // Its client did not wait for the commit.
-            let _ = self.lost.send(LostStream { framework_id, connection });
+            // Its client did not wait for the commit, or waited until we told it that the outcome is unknown. Who came
+            // back has tasks to lose by that; a new one does not know its id yet.
+            let by_master = state.frameworks.get(framework).is_some_and(|known| known.reregistered_ms.is_some());
+            let _ = self.lost.send(LostStream { framework_id, connection, by_master });
             return;
         };
         inner.remove(framework);
@@ -240,15 +254,15 @@ impl Streams {
     fn send(&self, inner: &mut Inner, framework: FrameworkKey, event: &Event) {
         let failed = inner.open.get(&framework).is_some_and(|stream| stream.send(event).is_err());
         if failed {
-            self.lose(inner, framework);
+            self.lose(inner, framework, false);
         }
     }
 
     /// The stream is over without the log knowing it yet.
-    fn lose(&self, inner: &mut Inner, framework: FrameworkKey) {
+    fn lose(&self, inner: &mut Inner, framework: FrameworkKey, by_master: bool) {
         if let Some(stream) = inner.remove(framework) {
             let Stream { framework_id, connection, .. } = stream;
-            let _ = self.lost.send(LostStream { framework_id, connection });
+            let _ = self.lost.send(LostStream { framework_id, connection, by_master });
         }
     }
 }
@@ -272,8 +286,92 @@ fn framework_of(effect: &Effect) -> Option<FrameworkKey> {
         Effect::SendOffers { framework, .. }
         | Effect::SendRescind { framework, .. }
         | Effect::SendStatus { framework, .. }
+        | Effect::SendOperationStatus { framework, .. }
         | Effect::SendFailure { framework, .. }
         | Effect::SendMessage { framework, .. } => Some(*framework),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::scripted::Cluster;
+    use crate::records;
+    use api::v1;
+    use http_body_util::BodyExt;
+    use master_core::command::Command;
+    use master_core::ids::{Connection, NodeId};
+
+    struct Here {
+        cluster: Cluster,
+        streams: Streams,
+        lost: mpsc::UnboundedReceiver<LostStream>,
+    }
+
+    impl Here {
+        fn new() -> Here {
+            let mut cluster = Cluster::new();
+            let identity = Arc::new(Identity::new(NodeId(1)));
+            cluster.me = identity.incarnation();
+            let address = "127.0.0.1:5050".to_owned();
+            cluster.run(Command::StartMaster { master: cluster.me, address, version: "0.1.0".into() });
+            let (lost, losses) = mpsc::unbounded_channel();
+            Here { cluster, streams: Streams::new(identity, lost), lost: losses }
+        }
+
+        fn expected(&mut self) -> (Connection, records::RecordBody) {
+            let (_, connection) = self.cluster.framework("f", &["web"]);
+            let (sender, body) = records::channel();
+            self.streams.expect(connection, Media::Protobuf, sender);
+            (connection, body)
+        }
+
+        fn deliver(&mut self) {
+            self.cluster.effects.drain(..).for_each(|(state, effect)| self.streams.carry_out(&state, &effect));
+        }
+    }
+
+    #[test]
+    fn whose_fault_the_end_of_a_stream_is() {
+        let mut here = Here::new();
+        let (left, _body) = here.expected();
+        let (kept, _other_body) = here.expected();
+        here.deliver();
+        here.streams.forget(left.id);
+        let lost = here.lost.try_recv().unwrap();
+        assert_eq!((lost.connection, lost.by_master), (left, false), "the client left");
+        here.streams.close_all(None, "a test");
+        let lost = here.lost.try_recv().unwrap();
+        assert_eq!((lost.connection, lost.by_master), (kept, true), "we let it go");
+        assert!(here.lost.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_stream_whose_beginning_was_missed_is_given_up() {
+        let mut here = Here::new();
+        let (connection, _body) = here.expected();
+        // A snapshot took the place of the record that opens it.
+        here.streams.close_all(Some(&here.cluster.state), "a test");
+        let lost = here.lost.try_recv().unwrap();
+        assert_eq!((lost.connection, lost.by_master), (connection, true));
+    }
+
+    #[tokio::test]
+    async fn the_status_of_an_operation_is_an_event() {
+        let mut here = Here::new();
+        let (_, mut body) = here.expected();
+        here.deliver();
+        let framework = *here.cluster.state.frameworks.live.keys().next().unwrap();
+        let status = v1::OperationStatus { message: Some("no".into()), ..Default::default() };
+        let effect = Effect::SendOperationStatus { framework, status: Box::new(status.clone()) };
+        here.streams.carry_out(&here.cluster.state, &effect);
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            let record = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            let payload = record.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            told.push(api::decode_protobuf::<Event>(record.slice(payload..)).unwrap());
+        }
+        assert_eq!(told[2].update_operation_status.as_ref().unwrap().status, status);
     }
 }

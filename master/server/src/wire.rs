@@ -35,10 +35,11 @@ pub(crate) fn submission(
         Command::FrameworkCall { stream_id, call } => {
             Wire::FrameworkCall(internal::FrameworkCall { call: call.clone(), stream_id: stream_id.clone() })
         }
-        Command::FrameworkDisconnected { framework_id, connection } => {
+        Command::FrameworkDisconnected { framework_id, connection, by_master } => {
             Wire::FrameworkDisconnected(internal::FrameworkDisconnected {
                 framework_id: v1::FrameworkId { value: framework_id.clone() },
                 stream_id: crate::identity::connection_text(connection.id),
+                by_master: Some(*by_master),
             })
         }
         Command::RegisterAgent { connection, register } => Wire::AgentHello(internal::AgentHello {
@@ -103,6 +104,7 @@ pub(crate) fn command(submission: internal::Submission) -> Result<(Command, Call
         Wire::FrameworkDisconnected(gone) => Command::FrameworkDisconnected {
             framework_id: gone.framework_id.value,
             connection: stream(&gone.stream_id)?,
+            by_master: gone.by_master.unwrap_or_default(),
         },
         Wire::OperatorCall(call) => Command::OperatorCall { call },
         Wire::AgentHello(hello) => {
@@ -235,6 +237,18 @@ mod tests {
                 assert_eq!((same, framework_id.as_deref()), (connection, Some("f")));
             }
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn whose_fault_the_end_of_a_stream_was_is_told() {
+        let connection = Connection { at: incarnation_of(3), id: ConnectionId(5) };
+        for by_master in [false, true] {
+            let sent = Command::FrameworkDisconnected { framework_id: "f".into(), connection, by_master };
+            match there_and_back(sent) {
+                Command::FrameworkDisconnected { by_master: same, .. } => assert_eq!(same, by_master),
+                other => panic!("{other:?}"),
+            }
         }
     }
 
