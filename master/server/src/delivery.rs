@@ -6,6 +6,7 @@ use crate::context::Announced;
 use crate::identity::Identity;
 use crate::remote::Remote;
 use crate::streams::Streams;
+use crate::vital;
 use master_core::State;
 use master_core::effect::Effect;
 use master_core::ids::Connection;
@@ -46,7 +47,7 @@ impl Delivery {
     /// Starts the thread.
     pub(crate) fn start(carriers: Carriers) -> std::io::Result<Delivery> {
         let (work, jobs) = sync_channel(WORK_MAX);
-        std::thread::Builder::new().name("delivery".into()).spawn(move || carriers.run(&jobs))?;
+        vital::thread("delivery", move || carriers.run(&jobs))?;
         Ok(Delivery { work })
     }
 

@@ -27,4 +27,5 @@ pub mod run;
 mod sequencer;
 pub mod streams;
 pub mod submit;
+mod vital;
 mod wire;

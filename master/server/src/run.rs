@@ -13,7 +13,7 @@ use crate::remote::Remote;
 use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
 use crate::streams::Streams;
 use crate::submit::Submitter;
-use crate::{allocate, goodbye, liveness};
+use crate::{allocate, goodbye, liveness, vital};
 use event_log::raft::{FormError, Node, OpenError};
 use master_core::allocator;
 use master_core::command::{Caller, Command};
@@ -155,13 +155,16 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         tokio::spawn(async move { node.form(&masters, &me).await })
     };
     let tasks = vec![
-        tokio::spawn(sequencer.run()),
-        tokio::spawn(goodbye::run(submitter, lost_streams, lost_agents)),
-        tokio::spawn(liveness::live(context.clone(), delivery.clone(), version)),
-        tokio::spawn(liveness::let_go(context.clone(), delivery.clone())),
-        tokio::spawn(liveness::miss(context.clone(), peers)),
-        tokio::spawn(allocate::run(reader.clone(), wake_allocator, settings.allocation_interval, settings.allocator)),
-        tokio::spawn(resend(streams, reader)),
+        vital::spawn("sequencer", sequencer.run()),
+        vital::spawn("goodbye", goodbye::run(submitter, lost_streams, lost_agents)),
+        vital::spawn("life", liveness::live(context.clone(), delivery.clone(), version)),
+        vital::spawn("letting go", liveness::let_go(context.clone(), delivery.clone())),
+        vital::spawn("watch on others", liveness::miss(context.clone(), peers)),
+        vital::spawn(
+            "allocator",
+            allocate::run(reader.clone(), wake_allocator, settings.allocation_interval, settings.allocator),
+        ),
+        vital::spawn("resending", resend(streams, reader)),
     ];
     Ok(Running { context, delivery, stop, serving, forming, tasks })
 }
