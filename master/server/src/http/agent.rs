@@ -182,8 +182,12 @@ impl Talk<'_> {
 
 fn take(message: FromAgent, waiting: &mut Vec<FromAgent>) {
     match &message.message {
-        // A sign of life and no more; what is unknown may come from a newer agent.
-        Some(from_agent::Message::Pong(_)) | None => {}
+        // A sign of life and no more.
+        Some(from_agent::Message::Pong(_)) => {}
+        // What is unknown may come from a newer agent. It counts if it has a number: without it the next one would
+        // not follow, for ever.
+        None if message.seq() == 0 => {}
+        None => waiting.push(message),
         Some(_) => waiting.push(message),
     }
 }
@@ -236,5 +240,20 @@ impl Messages {
         self.buffer.advance(head);
         let message = self.buffer.split_to(length).freeze();
         FromAgent::decode(message).map(Some).map_err(|_| "it does not speak the protocol")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_agent_says_counts_even_if_it_is_not_understood() {
+        let mut waiting = Vec::new();
+        let pong = from_agent::Message::Pong(internal::Pong {});
+        for (seq, message) in [(None, Some(pong)), (None, None), (Some(5), None)] {
+            take(FromAgent { seq, message }, &mut waiting);
+        }
+        assert_eq!(waiting.iter().map(FromAgent::seq).collect::<Vec<_>>(), [5]);
     }
 }
