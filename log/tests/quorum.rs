@@ -379,6 +379,26 @@ fn leadership_is_handed_over() {
     });
 }
 
+/// Whoever cannot count on from its last record begins again, in a term of its own.
+#[test]
+fn a_leadership_given_up_is_not_taken_up_again() {
+    for size in [1, 3] {
+        runtime().block_on(async {
+            let cluster = Cluster::formed(size).await;
+            let (leader, mut sequencer) = cluster.lead().await;
+            sequencer.append(1).await.expect("committed");
+            let term = cluster.node(leader).status().borrow().term;
+            cluster.node(leader).give_up(term);
+            assert!(matches!(sequencer.append(2).await, Err(AppendError::NotLeader { .. })));
+            let (next, mut sequencer) = cluster.lead().await;
+            assert!(cluster.node(next).status().borrow().term > term);
+            sequencer.append(3).await.expect("committed");
+            let numbers: Vec<u64> = cluster.journal(next).numbers().into_iter().map(|(_, number)| number).collect();
+            assert_eq!(numbers, [u64::MAX, 1, u64::MAX, 3], "each leadership begins with a record of its own");
+        });
+    }
+}
+
 #[test]
 fn snapshots_speed_recovery_up() {
     runtime().block_on(async {

@@ -264,6 +264,13 @@ impl Node {
         Ticket(receiver)
     }
 
+    /// Gives up the leadership of `term`, if this member has it: nothing more is proposed under it, what is pending is
+    /// unknown, and once a quorum answers, this member or another one begins a new term. For whoever lost track of what
+    /// it proposed: records of one leadership are counted, and nobody can count on from an unknown number.
+    pub fn give_up(&self, term: u64) {
+        self.inner.pending.abandon(term);
+    }
+
     /// What this member knows of the quorum, as it changes.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.inner.status.clone()

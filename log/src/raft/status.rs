@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::machine::Progress;
 use super::node::{Options, QuorumRaft};
 use super::pending::Pending;
-use super::types::{Member, Tokio};
+use super::types::{Clid, LogId, Member, Tokio, Vote};
 
 /// What a member does in its quorum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,6 +147,19 @@ impl Watcher {
         }
     }
 
+    /// Ends this member's leadership of `term`. The library lets no leader ask for another election; but a leader yields
+    /// to a candidate of a later term, and nobody stands behind this one. Its vote there is lost, nothing else: the
+    /// quorum elects somebody, perhaps this member, after the usual time.
+    async fn step_down(&self, term: u64) {
+        const NOBODY: u64 = 0;
+        let last_log_id = Some(LogId::new(Clid::new(term), u64::MAX));
+        let vote = Vote::new(term + 1, NOBODY);
+        let request = openraft::raft::VoteRequest { vote, last_log_id, leadership_transfer: true };
+        if let Err(error) = self.raft.vote(request).await {
+            tracing::debug!(%error, "stopped meanwhile");
+        }
+    }
+
     /// Draws the consequences of what changed.
     async fn act(&self, before: &Status, next: &Status, metrics: &RaftMetrics<Tokio>) {
         let leads = metrics.state == ServerState::Leader;
@@ -160,10 +173,8 @@ impl Watcher {
             self.pending.abandon(next.term);
         }
         if leads && next.role == Role::Follower && next.leader_contact {
-            tracing::info!(term = next.term, "a quorum answers again: asking for a new term");
-            if self.raft.trigger().elect(false).await.is_err() {
-                tracing::debug!("stopped meanwhile");
-            }
+            tracing::info!(term = next.term, "a quorum answers: leaving a leadership that was given up");
+            self.step_down(next.term).await;
         }
         if let (None, Some(failure)) = (&before.failure, &next.failure) {
             tracing::error!(failure, "the log has stopped");

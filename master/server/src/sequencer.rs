@@ -7,6 +7,9 @@
 //!                             └────────────── lost ──────────────────────────────────┘
 //! ```
 //!
+//! One leadership is one term. Its records are counted from 0, and once one of them failed, nobody knows how to count
+//! on: the term is given up even if Raft would let this master lead on in it.
+//!
 //! Every answer of a batch, a refusal too, waits for the last record in flight at its decision and for a sign of
 //! leadership given after the decision: until then `head` is only a belief.
 
@@ -41,6 +44,8 @@ pub(crate) const INBOX_COMMANDS_MAX: usize = 4096;
 const FEATURE_LEVEL: u32 = 1;
 /// A deadline that a decision did not move is not asked about again at once.
 const DEADLINE_PACE: Duration = Duration::from_millis(100);
+/// Between two attempts to catch up with what earlier leaderships committed.
+const OFFICE_PACE: Duration = Duration::from_millis(20);
 /// How long records in flight may take to tell their fate once leadership is lost.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -83,21 +88,32 @@ enum Verdictless {
 impl Sequencer {
     /// Runs as long as the process.
     pub(crate) async fn run(mut self) {
-        while let Some(term) = self.follow().await {
-            let Some(head) = self.take_office(term).await else { continue };
+        // The last term in which this master appended anything.
+        let mut begun = 0;
+        while let Some(term) = self.follow(begun).await {
+            if !self.has_caught_up(term).await {
+                tokio::time::sleep(OFFICE_PACE).await;
+                continue;
+            }
+            begun = term;
+            let Some(head) = self.take_office(term).await else {
+                self.node.give_up(term);
+                continue;
+            };
             tracing::info!(term, "this master leads");
             let leadership = Leadership { term, n: 1, head, flights: FuturesOrdered::new(), batches: VecDeque::new() };
             self.lead(leadership).await;
+            self.node.give_up(term);
             tracing::info!(term, "this master no longer leads");
         }
     }
 
-    /// Sends every request back until this master leads; None when nobody can ask any more.
-    async fn follow(&mut self) -> Option<u64> {
+    /// Sends every request back until this master leads in a term after `begun`; None when nobody can ask any more.
+    async fn follow(&mut self, begun: u64) -> Option<u64> {
         loop {
             {
                 let status = self.status.borrow_and_update();
-                if status.role == Role::Leader {
+                if status.role == Role::Leader && status.term > begun {
                     return Some(status.term);
                 }
             }
@@ -108,14 +124,20 @@ impl Sequencer {
         }
     }
 
+    /// Whatever earlier leaderships committed must be here before anything is decided.
+    async fn has_caught_up(&self, term: u64) -> bool {
+        tokio::select! {
+            index = self.node.read_index() => index.is_ok(),
+            () = lost(self.status.clone(), term) => false,
+        }
+    }
+
     /// Appends `LeaderElected` and folds it from the log: from then on `head` is what every master will have.
     async fn take_office(&mut self, term: u64) -> Option<State> {
         let (node, published) = (self.node.clone(), self.published.clone());
         let leader = self.identity.incarnation();
         let version = self.version.clone();
         let office = async move {
-            // Whatever earlier leaderships committed must be here before anything is decided.
-            node.read_index().await.ok()?;
             let state = published.borrow().state.clone();
             let cluster_id = node.cluster_id()?;
             let command = Command::BecomeLeader { leader, term, cluster_id, version };
@@ -132,7 +154,10 @@ impl Sequencer {
             let cause = cause::of(&command, &Caller::default(), crate::identity::random().to_be_bytes());
             push_events(&mut record, cause, &decision.events);
             let index = node.append(term, record).await.ok()?;
-            Some(published::wait_for(&published, index).await)
+            let published = published::wait_for(&published, index).await;
+            // Committed is not enough: it must have been the first record of its term, on every master.
+            let leads = published.state.leader.as_ref().is_some_and(|known| known.term == term);
+            leads.then_some(published)
         };
         tokio::select! {
             head = office => head.map(|published| State::clone(&published.state)),
