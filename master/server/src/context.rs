@@ -12,7 +12,6 @@ use master_core::command::{Caller, Command};
 use master_core::effect::Announcement;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{broadcast, watch};
 
@@ -34,8 +33,8 @@ pub struct Context {
     pub flags: BTreeMap<String, String>,
     /// When this process started: wall clock for reports, monotonic for durations.
     pub started: (SystemTime, Instant),
-    /// Whether this master has joined its cluster and folded its own start: before that clients hear 503.
-    pub ready: Arc<AtomicBool>,
+    /// Whether this master has joined its cluster and folded its own start: before that clients wait, then hear 503.
+    pub ready: watch::Sender<bool>,
     /// What agents are told about pings.
     pub ping: Ping,
 }
@@ -57,10 +56,21 @@ impl Ping {
 }
 
 impl Context {
-    /// Whether clients are served yet; before that every call that needs State is answered
-    /// 503 `Master has not finished recovery`.
+    /// Whether clients are served yet.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        *self.ready.borrow()
+    }
+
+    pub(crate) fn set_ready(&self, is_ready: bool) {
+        self.ready.send_if_modified(|ready| std::mem::replace(ready, is_ready) != is_ready);
+    }
+
+    /// Holds a call until clients are served, which takes a moment after a start or while nobody leads: some clients
+    /// that are told 503 ask again at once, thousands of times. False after several seconds: then the call is answered
+    /// 503 `Master has not finished recovery`.
+    pub(crate) async fn wait_ready(&self) -> bool {
+        let mut ready = self.ready.subscribe();
+        tokio::time::timeout(START_PATIENCE, ready.wait_for(|ready| *ready)).await.is_ok_and(|ready| ready.is_ok())
     }
 }
 
@@ -98,6 +108,8 @@ pub struct Reader {
     pub(crate) announcements: broadcast::Sender<Announced>,
 }
 
+/// How long a call waits for this master to have started.
+pub(crate) const START_PATIENCE: Duration = Duration::from_secs(8);
 /// How long a linearizable read waits for a leader before it gives up.
 const READ_PATIENCE: Duration = Duration::from_secs(8);
 

@@ -11,7 +11,6 @@ use master_core::ids::NodeId;
 use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -32,17 +31,17 @@ pub(crate) async fn live(context: Arc<Context>, delivery: Delivery, version: Str
         let (state, _) = context.reader.state();
         match state.masters.get(&me.node) {
             Some(known) if known.incarnation == me && known.alive => {
-                context.ready.store(true, Ordering::Release);
+                context.set_ready(true);
             }
             Some(known) if known.incarnation == me => {
                 tracing::warn!("the cluster gave this master up; it begins anew");
-                context.ready.store(false, Ordering::Release);
+                context.set_ready(false);
                 context.identity.begin_anew(me.id);
                 delivery.close_all("the cluster gave this master up");
                 continue;
             }
             _ => {
-                context.ready.store(false, Ordering::Release);
+                context.set_ready(false);
                 if context.reader.leader().is_some() {
                     let start = Command::StartMaster { master: me, address: address.clone(), version: version.clone() };
                     let outcome = context.reader.submit(start, Caller::default()).await;

@@ -20,7 +20,6 @@ use master_core::command::{Caller, Command};
 use master_core::ids::NodeId;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
@@ -145,7 +144,7 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         address: settings.address.clone(),
         flags: settings.flags,
         started,
-        ready: Arc::new(AtomicBool::new(false)),
+        ready: watch::Sender::new(false),
         ping: settings.ping,
     });
     server.open(context.clone());

@@ -14,11 +14,12 @@ pub(crate) mod scripted;
 #[cfg(test)]
 mod shapes;
 
-use crate::context::Context;
+use crate::context::{Context, START_PATIENCE};
 use api_http::{Request, Response, Router, StatusCode};
 use operator::Operators;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use tokio::sync::SetOnce;
 
 /// What clients hear while a master starts.
 const RECOVERING: &str = "Master has not finished recovery";
@@ -27,7 +28,7 @@ const RECOVERING: &str = "Master has not finished recovery";
 pub(crate) struct Server {
     router: Router<Target>,
     /// Set when the log is open; before that there is nothing to serve from.
-    served: OnceLock<(Arc<Context>, Arc<Operators>)>,
+    served: SetOnce<(Arc<Context>, Arc<Operators>)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +57,7 @@ impl Server {
             .at("/meseta/deliver", Target::Deliver)
             .at("/meseta/hello", Target::Hello)
             .at("/meseta/digest", Target::Digest);
-        Server { router, served: OnceLock::new() }
+        Server { router, served: SetOnce::new() }
     }
 
     /// From now on requests are answered from `context`.
@@ -68,10 +69,18 @@ impl Server {
 
     pub(crate) async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
         let target = self.router.find(request.uri().path()).map_or(Target::Operators, |(target, _)| *target);
-        let Some((context, operators)) = self.served.get() else {
+        let served = match target {
+            // A client that is told 503 at once may come back at once; whoever asks for a sign of life, or is one of
+            // us, gets an answer now.
+            Target::Scheduler | Target::Operators => {
+                tokio::time::timeout(START_PATIENCE, self.served.wait()).await.ok()
+            }
+            _ => self.served.get(),
+        };
+        let Some((context, operators)) = served else {
             return match target {
                 Target::Health => api_http::empty(StatusCode::OK),
-                _ => api_http::text(StatusCode::SERVICE_UNAVAILABLE, RECOVERING),
+                _ => recovering(),
             };
         };
         match target {

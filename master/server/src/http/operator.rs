@@ -119,7 +119,7 @@ impl Operators {
     }
 
     async fn v1(self: &Arc<Self>, request: Request, peer: SocketAddr) -> Response {
-        if !self.context.is_ready() {
+        if !self.context.wait_ready().await {
             return api_http::text(StatusCode::SERVICE_UNAVAILABLE, "Master has not finished recovery");
         }
         if request.method() != api_http::Method::POST {

@@ -32,8 +32,7 @@ pub(crate) async fn answer(context: &Arc<Context>, request: Request, peer: Socke
 }
 
 async fn serve(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Result<Response, Response> {
-    if !context.is_ready() {
-        tokio::time::sleep(PACE).await;
+    if !context.wait_ready().await {
         return Err(super::recovering());
     }
     if request.method() != Method::POST {
