@@ -18,7 +18,7 @@ mod record;
 #[cfg(feature = "raft")]
 mod store;
 
-pub use codec::{CodecError, decode_payload, encode_payload};
+pub use codec::{CodecError, DECODE_BYTES_MAX, decode_payload, encode_payload};
 #[cfg(feature = "local")]
 pub use disk::Identity;
 #[cfg(feature = "local")]

@@ -267,6 +267,9 @@ fn a_quorum_of_one_appends_and_recovers() {
         let before = cluster.journal(0).numbers();
         assert_eq!(before.len(), 501);
         assert!(sequencer.node.confirm().await.unwrap() >= last);
+        let term = sequencer.node.status().borrow().term;
+        assert!(sequencer.node.confirm_term(term).await.unwrap() >= last);
+        assert!(sequencer.node.confirm_term(term - 1).await.is_err(), "an earlier leadership is over");
         assert!(sequencer.node.read_index().await.unwrap() >= last);
         drop(sequencer);
         cluster.stop(0).await;

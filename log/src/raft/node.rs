@@ -114,7 +114,10 @@ struct Proposal {
 }
 
 /// Someone who waits for proof of leadership.
-type Doubt = oneshot::Sender<Result<u64, NotLeader>>;
+type Doubt = oneshot::Sender<Result<Confirmed, NotLeader>>;
+
+/// Proof of a leadership: its term, and an index at or above everything committed before.
+type Confirmed = (u64, u64);
 
 pub(crate) struct Inner {
     pub(crate) raft: QuorumRaft,
@@ -282,6 +285,19 @@ impl Node {
     /// # Errors
     /// [`NotLeader`] if it does not lead or a quorum does not answer in time.
     pub async fn confirm(&self) -> Result<u64, NotLeader> {
+        self.confirmed().await.map(|(_, index)| index)
+    }
+
+    /// As [`Node::confirm`], of the leadership of `term` and no other: another master may have led in between.
+    ///
+    /// # Errors
+    /// [`NotLeader`] if it does not lead in `term` or a quorum does not answer in time.
+    pub async fn confirm_term(&self, term: u64) -> Result<u64, NotLeader> {
+        let (confirmed, index) = self.confirmed().await?;
+        if confirmed == term { Ok(index) } else { Err(NotLeader { leader: None }) }
+    }
+
+    async fn confirmed(&self) -> Result<Confirmed, NotLeader> {
         let (sender, receiver) = oneshot::channel();
         if self.inner.doubts.send(sender).is_err() {
             return Err(NotLeader { leader: None });
@@ -518,7 +534,10 @@ async fn confirm(
         let term = raft.metrics().borrow_watched().current_term;
         let result = match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(_) if pending.is_abandoned(term) => Err(NotLeader { leader: None }),
-            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+            Ok(linearizer) => {
+                let read = linearizer.read_log_id();
+                Ok((read.committed_leader_id().term, read.index()))
+            }
             Err(error) => {
                 let to = error.forward_to_leader();
                 let leader = to.and_then(|to| to.leader_id.zip(to.leader_node.clone()));
