@@ -15,6 +15,9 @@ use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Each task of a group carries its executor: a large one in a large group would be more than anybody can hold.
+const EXECUTOR_COPIES_BYTES_MAX: usize = 16 << 20;
+
 /// The launches of one ACCEPT.
 pub(crate) struct Launch {
     pub(crate) framework: FrameworkKey,
@@ -106,6 +109,13 @@ impl Launch {
         }
         if body.task_group.tasks.is_empty() {
             return Ok(());
+        }
+        let copies = executor.encoded_len().saturating_mul(body.task_group.tasks.len());
+        if copies > EXECUTOR_COPIES_BYTES_MAX {
+            return Err(format!(
+                "'ExecutorInfo' in each task of the group has {copies} bytes in all, more than the \
+                 {EXECUTOR_COPIES_BYTES_MAX} that are allowed"
+            ));
         }
         let chosen = self.check_executor(draft, executor)?;
         let mut tasks: Vec<GroupTask> = Vec::with_capacity(body.task_group.tasks.len());
@@ -412,6 +422,18 @@ mod tests {
         let task = v1::TaskInfo { command: None, executor: Some(executor("e")), ..task_info("c", "cpus:1.5;mem:1") };
         let names = cluster.accept(framework, &offers, vec![operation(vec![task])]);
         assert_eq!(names, ["offers-accepted", "task-launched"]);
+    }
+
+    #[test]
+    fn a_large_executor_is_not_copied_into_a_large_group() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let large = v1::ExecutorInfo { data: Some(vec![0; 9 << 20].into()), ..executor("e") };
+        let names = cluster.accept(framework, &offers, vec![group(large)]);
+        assert_eq!(names, ["offers-accepted", "launch-refused", "launch-refused"]);
+        assert!(cluster.statuses()[0].message().starts_with("'ExecutorInfo' in each task of the group has"));
     }
 
     #[test]

@@ -231,5 +231,6 @@ mod tests {
         );
         assert_eq!(refused(&|_| {}, &["other"]), "Suppressed role 'other' is not contained in the list of roles");
         assert!(refused(&|info| info.failover_timeout = Some(1e300), &[]).contains("failover_timeout"));
+        assert!(refused(&|info| info.name = "x".repeat(300_000), &[]).starts_with("'FrameworkInfo' has 300"));
     }
 }
