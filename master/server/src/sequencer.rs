@@ -36,6 +36,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands decided together. Larger batches wait longer than they save.
 const BATCH_COMMANDS_MAX: usize = 128;
+/// A record of so many bytes takes no further command: it is to be on its way soon.
+const RECORD_BYTES_FULL: usize = 4 << 20;
+/// What one command may lead to, in bytes of events. A record that nobody could read again, or that is too large to be
+/// sent to the others, would be the last one of the cluster.
+const COMMAND_BYTES_MAX: usize = 128 << 20;
+const _: () = assert!(COMMAND_BYTES_MAX + RECORD_BYTES_FULL + (16 << 20) <= event_log::DECODE_BYTES_MAX);
 /// Records on their way at once.
 const IN_FLIGHT_MAX: usize = 8;
 /// What a client may find waiting before it.
@@ -198,19 +204,35 @@ impl Sequencer {
 
 impl Leadership {
     fn run_batch(&mut self, requests: Vec<Request>, node: &Node, ahead: &Ahead) {
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            self.run_record(&mut requests, node, ahead);
+        }
+    }
+
+    /// Decides requests until there are no more or their record is full.
+    fn run_record(&mut self, requests: &mut impl Iterator<Item = Request>, node: &Node, ahead: &Ahead) {
         let at_ms = now_ms().max(self.head.at_ms);
         let header = Header { term: self.term, n: self.n, at_ms, feature_level: FEATURE_LEVEL };
         let mut record = Record { header, ..Record::default() };
         let mut events: Vec<Event> = Vec::new();
-        let mut batch = Batch { answers: Vec::with_capacity(requests.len()), effects: Vec::new(), state: None };
+        let mut batch = Batch { answers: Vec::new(), effects: Vec::new(), state: None };
         let before = self.head.clone();
-        for request in requests {
+        let mut bytes = 0;
+        while bytes < RECORD_BYTES_FULL
+            && let Some(request) = requests.next()
+        {
             let Attempt { command, caller, request_id } = &request.attempt;
             let decided = catch_unwind(AssertUnwindSafe(|| decide(&self.head, command, caller, at_ms)));
             let answer = match decided {
                 Err(_) => Err(Verdictless::Crashed),
                 Ok(Err(refusal)) => Err(Verdictless::Refused(refusal)),
-                Ok(Ok(Decision { events: decided, effects, reply })) => {
+                Ok(Ok(Decision { events: decided, effects, reply })) => 'decided: {
+                    let encoded: Vec<Encoded> = decided.iter().map(Event::encode).collect();
+                    let weight: usize = encoded.iter().map(|(.., payload)| payload.len()).sum();
+                    if let Err(refusal) = check_weight(weight) {
+                        break 'decided Err(Verdictless::Refused(refusal));
+                    }
                     let folded = catch_unwind(AssertUnwindSafe(|| fold_record(&mut self.head, &header, &decided)));
                     if folded.is_err() {
                         // Half of a command must not stay in head: back to what it was before this one.
@@ -219,7 +241,8 @@ impl Leadership {
                         Err(Verdictless::Crashed)
                     } else {
                         if !decided.is_empty() {
-                            push_events(&mut record, cause::of(command, caller, *request_id), &decided);
+                            bytes += weight;
+                            push_encoded(&mut record, cause::of(command, caller, *request_id), encoded);
                             events.extend(decided);
                         }
                         batch.effects.extend(effects);
@@ -235,8 +258,8 @@ impl Leadership {
         }
         let flight: BoxFuture<'static, Result<u64, AppendError>> = if events.is_empty() {
             // Nothing to commit, yet the answers tell of a state: it must be that of a leader, and one that leads now.
-            let node = node.clone();
-            Box::pin(async move { node.confirm().await.map_err(|_| AppendError::Unknown) })
+            let (node, term) = (node.clone(), self.term);
+            Box::pin(async move { node.confirm_term(term).await.map_err(|_| AppendError::Unknown) })
         } else {
             tracing::trace!(term = self.term, n = self.n, events = events.len(), "record");
             ahead.push(Foreseen { term: self.term, n: self.n, state: self.head.clone(), events });
@@ -298,12 +321,31 @@ impl Leadership {
     }
 }
 
+/// Number, version and payload of an event.
+type Encoded = (u16, u16, Vec<u8>);
+
+/// Whether events of so many bytes can be one command's.
+fn check_weight(bytes: usize) -> Result<(), Refusal> {
+    if bytes <= COMMAND_BYTES_MAX {
+        return Ok(());
+    }
+    let message =
+        format!("What follows from this call has {bytes} bytes, more than the {COMMAND_BYTES_MAX} of a record");
+    Err(Refusal::invalid("TooLarge", message))
+}
+
 fn push_events(record: &mut Record, cause: event_log::Cause, events: &[Event]) {
+    push_encoded(record, cause, events.iter().map(Event::encode).collect());
+}
+
+fn push_encoded(record: &mut Record, cause: event_log::Cause, events: Vec<Encoded>) {
     let index = u32::try_from(record.causes.len()).expect("a batch has few causes");
     record.causes.push(cause);
-    record.events.extend(events.iter().map(|event| {
-        let (number, version, payload) = event.encode();
-        RawEvent { number, version, cause: index, payload }
+    record.events.extend(events.into_iter().map(|(number, version, payload)| RawEvent {
+        number,
+        version,
+        cause: index,
+        payload,
     }));
 }
 
@@ -332,4 +374,15 @@ async fn passed(deadline_ms: Option<u64>, earliest: tokio::time::Instant) {
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_master_could_read_again_is_refused() {
+        assert!(check_weight(COMMAND_BYTES_MAX).is_ok());
+        assert_eq!(check_weight(COMMAND_BYTES_MAX + 1).unwrap_err().name, "TooLarge");
+    }
 }
