@@ -6,6 +6,7 @@ use crate::effect::Effect;
 use crate::event::Event;
 use crate::fold::fold;
 use crate::ids::{AgentKey, FrameworkKey};
+use crate::lost::Options;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::State;
 use crate::*;
@@ -49,7 +50,21 @@ pub enum Reply {
 /// # Errors
 /// A [`Refusal`] that says why not; nothing happens then.
 pub fn decide(state: &State, command: &Command, caller: &Caller, at_ms: u64) -> Result<Decision, Refusal> {
-    let mut draft = Draft::new(state, at_ms);
+    decide_with(state, command, caller, at_ms, Options::default())
+}
+
+/// As [`decide`], by what an operator chose.
+///
+/// # Errors
+/// As [`decide`].
+pub fn decide_with(
+    state: &State,
+    command: &Command,
+    caller: &Caller,
+    at_ms: u64,
+    options: Options,
+) -> Result<Decision, Refusal> {
+    let mut draft = Draft { options, ..Draft::new(state, at_ms) };
     let draft = &mut draft;
     let reply = match command {
         Command::Subscribe { connection, subscribe, framework_id } => {
@@ -89,6 +104,7 @@ pub fn decide(state: &State, command: &Command, caller: &Caller, at_ms: u64) -> 
 pub(crate) struct Draft {
     pub(crate) state: State,
     pub(crate) at_ms: u64,
+    pub(crate) options: Options,
     events: Vec<Event>,
     effects: Vec<Effect>,
 }
@@ -96,7 +112,7 @@ pub(crate) struct Draft {
 impl Draft {
     fn new(state: &State, at_ms: u64) -> Draft {
         // Time never goes back, whatever the caller's clock says.
-        Draft { state: state.clone(), at_ms: at_ms.max(state.at_ms), events: Vec::new(), effects: Vec::new() }
+        Draft { state: state.clone(), at_ms: at_ms.max(state.at_ms), ..Draft::default() }
     }
 
     pub(crate) fn push(&mut self, event: impl Into<Event>) {

@@ -44,11 +44,12 @@ mod wire;
 mod testing;
 
 pub use command::{Caller, Command};
-pub use decide::{Decision, Reply, decide};
+pub use decide::{Decision, Reply, decide, decide_with};
 pub use effect::{Announcement, Effect};
 pub use event::{Event, EventError, Touches, decode_record};
 pub use fold::{fold, fold_record};
 pub use invariants::Violation;
+pub use lost::Options;
 pub use react::react;
 pub use refusal::{Refusal, RefusalKind};
 pub use state::State;

@@ -8,7 +8,7 @@ use crate::event::{
 use crate::ids::{AgentKey, Connection, FrameworkKey, OfferKey};
 use crate::reconcile::time_info;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::state::{AgentLiveness, Deadline, State, Task};
+use crate::state::{AgentLiveness, Deadline, Task};
 use crate::status;
 use crate::task_state::lost_or;
 use crate::teardown;
@@ -20,14 +20,21 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// How long an agent of a lost master has to appear at another one: five pings of 15 seconds.
-pub(crate) const AGENT_PING_TIMEOUT_MS: u64 = 75_000;
+/// What an operator may choose about losing touch. It enters events as deadlines: each is what the leader had when the
+/// event was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long an agent whose connection ended has to return, here or at another master, in milliseconds. Whoever was
+    /// away when a leadership began has at least so long from then on: while nobody led, nobody could return.
+    pub agent_away_ms_max: u64,
+}
 
-/// How long an agent whose connection broke has to return.
-pub(crate) const AGENT_REREGISTER_TIMEOUT_MS: u64 = 600_000;
-
-/// Whoever was away when a leadership began has at least so long from then on: while nobody led, nobody could return.
-pub(crate) const NEW_LEADER_GRACE_MS: u64 = AGENT_PING_TIMEOUT_MS;
+impl Default for Options {
+    /// Five pings of 15 seconds.
+    fn default() -> Options {
+        Options { agent_away_ms_max: 75_000 }
+    }
+}
 
 /// Why an agent is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +65,17 @@ pub(crate) fn connection_ended(draft: &mut Draft, agent_id: &str, connection: Co
     let agent = view::parse_agent_id(&draft.state, agent_id).and_then(|key| draft.state.agents.get(key));
     let current = agent.filter(|agent| agent.connection().is_some_and(|current| current.id == connection.id));
     if let Some(key) = current.map(|agent| agent.key) {
-        disconnect(draft, key, AGENT_REREGISTER_TIMEOUT_MS);
+        disconnect(draft, key);
     }
     Reply::Empty
 }
 
 /// The agent is away: its offers are taken back, its tasks go on.
-pub(crate) fn disconnect(draft: &mut Draft, key: AgentKey, timeout_ms: u64) {
+pub(crate) fn disconnect(draft: &mut Draft, key: AgentKey) {
     return_offers(draft, key, Return::AgentLost);
     let connection = draft.state.agents.get(key).and_then(|agent| agent.connection());
     if let Some(connection) = connection {
-        let deadline_ms = draft.at_ms + timeout_ms;
+        let deadline_ms = draft.at_ms.saturating_add(draft.options.agent_away_ms_max);
         draft.push(AgentDisconnected { agent: key, connection: connection.id, deadline_ms });
     }
 }
@@ -91,7 +98,7 @@ pub(crate) fn deadlines_passed(draft: &mut Draft) -> Reply {
     let at_ms = draft.at_ms;
     let due: Vec<Deadline> =
         draft.state.deadlines.iter().take_while(|(due_ms, _)| *due_ms <= at_ms).map(|(_, what)| *what).collect();
-    let due: Vec<Deadline> = due.into_iter().filter(|what| !has_grace(&draft.state, *what, at_ms)).collect();
+    let due: Vec<Deadline> = due.into_iter().filter(|what| !has_grace(draft, *what)).collect();
     let mut expired: BTreeMap<FrameworkKey, Vec<OfferKey>> = BTreeMap::new();
     for what in &due {
         if let Deadline::Offer(key) = what
@@ -114,7 +121,8 @@ pub(crate) fn deadlines_passed(draft: &mut Draft) -> Reply {
 }
 
 /// Whether its time ran while nobody led, so that it could not have returned.
-fn has_grace(state: &State, what: Deadline, at_ms: u64) -> bool {
+fn has_grace(draft: &Draft, what: Deadline) -> bool {
+    let state = &draft.state;
     let away_since_ms = match what {
         Deadline::Offer(_) => None,
         Deadline::Framework(key) => state.frameworks.get(key).and_then(|framework| framework.disconnected_ms),
@@ -125,7 +133,7 @@ fn has_grace(state: &State, what: Deadline, at_ms: u64) -> bool {
     };
     let led_since_ms = state.leader.as_ref().map_or(0, |leader| leader.since_ms);
     away_since_ms.is_some_and(|since_ms| since_ms < led_since_ms)
-        && at_ms < led_since_ms.saturating_add(NEW_LEADER_GRACE_MS)
+        && draft.at_ms < led_since_ms.saturating_add(draft.options.agent_away_ms_max)
 }
 
 /// The agent did not return in time. It may still, with its tasks.

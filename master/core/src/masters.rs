@@ -3,7 +3,7 @@
 use crate::decide::{Draft, Reply};
 use crate::event::{ClusterCreated, LeaderElected, MasterLost, MasterStarted};
 use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation};
-use crate::lost::{self, AGENT_PING_TIMEOUT_MS};
+use crate::lost;
 use crate::subscribe;
 
 /// The least that a framework has to come back when a master with its stream was lost: nobody's tasks die of our fault.
@@ -72,7 +72,7 @@ fn let_go(draft: &mut Draft, is_lost: impl Fn(Connection) -> bool) {
         .map(|agent| agent.key)
         .collect();
     for agent in agents {
-        lost::disconnect(draft, agent, AGENT_PING_TIMEOUT_MS);
+        lost::disconnect(draft, agent);
     }
 }
 

@@ -132,6 +132,9 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         ahead,
         delivery: delivery.clone(),
         version: version.clone(),
+        options: master_core::Options {
+            agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
+        },
     };
     let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone());
     let reader = Reader { node: node.clone(), published, submitter: submitter.clone(), announcements };

@@ -27,7 +27,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use master_core::command::{Caller, Command};
 use master_core::effect::Effect;
-use master_core::{Decision, Event, Refusal, Reply, State, decide, fold_record};
+use master_core::{Decision, Event, Options, Refusal, Reply, State, decide_with, fold_record};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -64,11 +64,14 @@ pub(crate) struct Sequencer {
     pub(crate) ahead: Arc<Ahead>,
     pub(crate) delivery: Delivery,
     pub(crate) version: String,
+    /// What the operator chose, while this master leads.
+    pub(crate) options: Options,
 }
 
 /// One leadership: where it is, and what it believes.
 struct Leadership {
     term: u64,
+    options: Options,
     /// Number of the next record.
     n: u64,
     head: State,
@@ -107,7 +110,9 @@ impl Sequencer {
                 continue;
             };
             tracing::info!(term, "this master leads");
-            let leadership = Leadership { term, n: 1, head, flights: FuturesOrdered::new(), batches: VecDeque::new() };
+            let options = self.options;
+            let leadership =
+                Leadership { term, options, n: 1, head, flights: FuturesOrdered::new(), batches: VecDeque::new() };
             self.lead(leadership).await;
             self.node.give_up(term);
             tracing::info!(term, "this master no longer leads");
@@ -142,13 +147,13 @@ impl Sequencer {
     async fn take_office(&mut self, term: u64) -> Option<State> {
         let (node, published) = (self.node.clone(), self.published.clone());
         let leader = self.identity.incarnation();
-        let version = self.version.clone();
+        let (version, options) = (self.version.clone(), self.options);
         let office = async move {
             let state = published.borrow().state.clone();
             let cluster_id = node.cluster_id()?;
             let command = Command::BecomeLeader { leader, term, cluster_id, version };
             let at_ms = now_ms().max(state.at_ms);
-            let decision = match decide(&state, &command, &Caller::default(), at_ms) {
+            let decision = match decide_with(&state, &command, &Caller::default(), at_ms, options) {
                 Ok(decision) => decision,
                 Err(refusal) => {
                     tracing::error!(term, %refusal, "cannot take office");
@@ -223,7 +228,8 @@ impl Leadership {
             && let Some(request) = requests.next()
         {
             let Attempt { command, caller, request_id } = &request.attempt;
-            let decided = catch_unwind(AssertUnwindSafe(|| decide(&self.head, command, caller, at_ms)));
+            let decided =
+                catch_unwind(AssertUnwindSafe(|| decide_with(&self.head, command, caller, at_ms, self.options)));
             let answer = match decided {
                 Err(_) => Err(Verdictless::Crashed),
                 Ok(Err(refusal)) => Err(Verdictless::Refused(refusal)),

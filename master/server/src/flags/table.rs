@@ -57,9 +57,13 @@ pub const FLAGS: &[Flag] = &[
     flag("master_contender", Kind::Text, "Modules are not supported."),
     flag("master_detector", Kind::Text, "Modules are not supported."),
     flag("masters", Kind::Text, "host:port of every master of the quorum, this one included, on each the same list."),
-    flag("max_agent_ping_timeouts", Kind::Int, "Unanswered pings after which an agent's connection is over.")
-        .default("5")
-        .aliases(&["max_slave_ping_timeouts"]),
+    flag(
+        "max_agent_ping_timeouts",
+        Kind::Int,
+        "So many unanswered pings end an agent's connection; as long again, and it is unreachable.",
+    )
+    .default("5")
+    .aliases(&["max_slave_ping_timeouts"]),
     flag("max_completed_frameworks", Kind::Int, "Reported only: the log's own limits hold.").default("50"),
     flag("max_completed_tasks_per_framework", Kind::Int, "Reported only: the log's own limits hold.").default("1000"),
     flag("max_executors_per_agent", Kind::Int, "Reported only.").aliases(&["max_executors_per_slave"]),
