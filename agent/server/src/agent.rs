@@ -30,8 +30,6 @@ use crate::executors::ExecutorStream;
 const BATCH_MAX: usize = 512;
 /// Records in flight at most.
 const IN_FLIGHT_MAX: usize = 16;
-/// The log is shortened when it is larger, in bytes.
-const LOG_BYTES_MAX: u64 = 64 << 20;
 
 /// What an answered command did: how many events it made.
 pub(crate) type Answer = Result<usize, Refusal>;
@@ -211,6 +209,7 @@ struct Held {
 /// The only writer of the log.
 pub(crate) async fn keep(agent: Arc<Agent>, log: LocalLog, mut requests: mpsc::UnboundedReceiver<Request>) {
     let mut in_flight: FuturesOrdered<BoxFuture<'static, Held>> = FuturesOrdered::new();
+    let limit_bytes = Arc::new(AtomicU64::new(agent.config.log_bytes_max));
     let mut last_ms = 0;
     let mut batch = Vec::new();
     loop {
@@ -233,7 +232,7 @@ pub(crate) async fn keep(agent: Arc<Agent>, log: LocalLog, mut requests: mpsc::U
                     return;
                 }
                 last_ms = now_ms().max(last_ms);
-                in_flight.push_back(run_batch(&agent, &log, std::mem::take(&mut batch), last_ms));
+                in_flight.push_back(run_batch(&agent, &log, &limit_bytes, std::mem::take(&mut batch), last_ms));
             }
             () = tokio::time::sleep(pause), if in_flight.len() < IN_FLIGHT_MAX => {
                 agent.submit(Command::PassDeadlines);
@@ -241,14 +240,21 @@ pub(crate) async fn keep(agent: Arc<Agent>, log: LocalLog, mut requests: mpsc::U
                 // Let it be decided before the deadline is looked at again.
                 if let Some(request) = requests.recv().await {
                     last_ms = now_ms().max(last_ms);
-                    in_flight.push_back(run_batch(&agent, &log, vec![request], last_ms));
+                    in_flight.push_back(run_batch(&agent, &log, &limit_bytes, vec![request], last_ms));
                 }
             }
         }
     }
 }
 
-fn run_batch(agent: &Agent, log: &LocalLog, requests: Vec<Request>, at_ms: u64) -> BoxFuture<'static, Held> {
+/// `limit_bytes`: the log is shortened when it is larger.
+fn run_batch(
+    agent: &Agent,
+    log: &LocalLog,
+    limit_bytes: &Arc<AtomicU64>,
+    requests: Vec<Request>,
+    at_ms: u64,
+) -> BoxFuture<'static, Held> {
     let mut record = Record { header: Header { at_ms, ..Header::default() }, ..Record::default() };
     let mut held = Held { effects: Vec::new(), replies: Vec::new(), synced: Synced::default(), failure: None };
     let connected = agent.connected();
@@ -284,14 +290,23 @@ fn run_batch(agent: &Agent, log: &LocalLog, requests: Vec<Request>, at_ms: u64) 
         return Box::pin(std::future::ready(held));
     }
     let ticket = log.append(record);
-    if log.size_bytes() > LOG_BYTES_MAX {
+    let shortened = (log.size_bytes() > limit_bytes.load(Ordering::Relaxed)).then(|| {
+        // Not again before this one is done.
+        limit_bytes.store(u64::MAX, Ordering::Relaxed);
         let restored = Event::Restored { state: agent_core::Blob(encode_payload(&*state)) };
         let cause = Cause { call: "shorten".to_owned(), ..Cause::default() };
         let header = Header { at_ms, ..Header::default() };
-        drop(log.rotate(vec![Record { header, causes: vec![cause], events: vec![restored.to_raw(0)] }]));
-    }
+        let rotated = log.rotate(vec![Record { header, causes: vec![cause], events: vec![restored.to_raw(0)] }]);
+        (rotated, log.clone(), limit_bytes.clone(), agent.config.log_bytes_max)
+    });
     Box::pin(async move {
-        held.failure = ticket.await.err().map(|error| format!("Cannot write the agent's log: {}", chain(&error)));
+        let mut done = ticket.await.map(drop);
+        if let Some((rotated, log, limit_bytes, bytes_max)) = shortened {
+            done = done.and(rotated.await.map(drop));
+            // A state that is large by itself must not be written again with every record.
+            limit_bytes.store(bytes_max.max(2 * log.size_bytes()), Ordering::Relaxed);
+        }
+        held.failure = done.err().map(|error| format!("Cannot write the agent's log: {}", chain(&error)));
         held
     })
 }

@@ -32,6 +32,8 @@ const FLAGS: &[Flag] = &[
     Flag::new("executor_shutdown_grace_period", Kind::Duration, "Time for a stopping executor to end.")
         .default("5secs"),
     Flag::new("executor_environment_variables", Kind::Content, "Environment given to executors, a JSON object."),
+    Flag::new("log_bytes_max", Kind::Bytes, "Size of the agent's log at which it is shortened to what still matters.")
+        .default("64MB"),
     Flag::new("recovery_timeout", Kind::Duration, "Time that executors wait for a restarted agent.").default("15mins"),
     Flag::new("registration_backoff_factor", Kind::Duration, "Longest first pause between attempts to connect.")
         .default("1secs"),
@@ -149,6 +151,8 @@ pub(crate) struct Config {
     pub(crate) launcher: PathBuf,
     pub(crate) executor_environment: Vec<(String, String)>,
     pub(crate) settings: agent_core::Settings,
+    /// The log is shortened when it is larger.
+    pub(crate) log_bytes_max: u64,
 }
 
 /// What a command line asks for.
@@ -245,6 +249,7 @@ fn check(values: Values) -> Result<Config, String> {
         launcher,
         executor_environment: executor_environment(&values)?,
         settings,
+        log_bytes_max: values.bytes("log_bytes_max").unwrap_or(u64::MAX),
         work_dir,
         values,
     })

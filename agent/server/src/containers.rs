@@ -59,6 +59,15 @@ impl Containers {
         self.files(container_id).release();
     }
 
+    /// Whether the agent got the claim of a launch, so that nothing runs in the container. An agent that cannot write
+    /// claims any more cannot decide what runs: it ends, and does so when it is started again.
+    fn give_up(&self, agent: &Agent, container_id: &str) -> bool {
+        self.files(container_id).claim(&Claim::Agent).unwrap_or_else(|error| {
+            agent.fail(format!("Cannot claim a launch in {}: {error}", self.dir.display()));
+            false
+        })
+    }
+
     fn is_alive(&self, claim: &Claim) -> Option<u32> {
         match claim {
             Claim::Supervisor(pid, ticks, boot_id) if *boot_id == self.boot_id => {
@@ -101,8 +110,7 @@ pub(crate) async fn launch(agent: Arc<Agent>, container_id: String) {
     let failed = |message: String| {
         agent.counters.launch_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Claimed first: whatever was started must not run after its end was told.
-        let files = agent.containers.files(&container_id);
-        if files.claim(&Claim::Agent).unwrap_or(false) {
+        if agent.containers.give_up(&agent, &container_id) {
             let container_id = container_id.clone();
             agent.submit(Command::ReportLaunchFailure { container_id, message });
         }
@@ -138,7 +146,7 @@ fn gone(agent: &Agent, container_id: &str) {
         Some(Claim::Supervisor(..)) => agent.submit(Command::ReportExit { container_id, status: None }),
         None => {
             let known = agent.state.read().executor_of(&container_id).is_some();
-            if known && files.claim(&Claim::Agent).unwrap_or(false) {
+            if known && agent.containers.give_up(agent, &container_id) {
                 let message = "the supervisor ended before it could launch".to_owned();
                 agent.submit(Command::ReportLaunchFailure { container_id, message });
             }

@@ -212,8 +212,9 @@ impl Files {
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
-    fs::write(&draft, text)?;
-    fs::rename(&draft, path)
+    fs::write(&draft, text).and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&draft);
+    })
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

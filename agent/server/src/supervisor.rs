@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -22,6 +23,9 @@ use nix::unistd::{ForkResult, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_st
 
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, start_ticks};
 use crate::sys;
+
+/// Pause between attempts to write to a disk that is full.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the container that standard input describes; returns the exit code of this process.
 pub fn run() -> i32 {
@@ -68,14 +72,27 @@ fn supervise(spec: &Spec) -> io::Result<()> {
         Err(message) => Notice::Failed(message),
         Ok(child) => {
             let started = Notice::Started(own, ticks, child.as_raw().unsigned_abs());
-            files.write_start(&started)?;
+            // A full disk is no reason to end what runs. An agent that was away then learns of the end alone.
+            let _ = files.write_start(&started);
             tell(spec, &started);
             Notice::Exited(reap(child, &signals)?)
         }
     };
-    files.write_end(&notice)?;
+    let written = files.write_end(&notice);
     tell(spec, &notice);
+    if written.is_err() {
+        keep_end(&files, &notice);
+        tell(spec, &notice);
+    }
     files.sync_end()
+}
+
+/// How a process ended is known only here: that stays so until the disk takes it, or an agent has it in its log and
+/// released the container.
+fn keep_end(files: &Files, notice: &Notice) {
+    while files.claimed().is_some() && files.write_end(notice).is_err() {
+        std::thread::sleep(RETRY);
+    }
 }
 
 /// Starts the process. The error is a sentence for the framework.

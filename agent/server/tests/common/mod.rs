@@ -248,7 +248,20 @@ pub struct RealAgent {
 
 impl RealAgent {
     pub fn start(master: &str, work_dir: &Path, more: &[&str]) -> RealAgent {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_meseta-agent"))
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_meseta-agent")), master, work_dir, more)
+    }
+
+    /// By a shell that first runs `prelude`; its errors go to a file beside the work_dir's content.
+    pub fn start_after(prelude: &str, master: &str, work_dir: &Path, more: &[&str]) -> RealAgent {
+        let mut shell = Command::new("/bin/sh");
+        let program = env!("CARGO_BIN_EXE_meseta-agent");
+        let errors = work_dir.join("stderr");
+        shell.args(["-c", &format!("{prelude}; exec {program} \"$@\" 2>{}", errors.display()), "sh"]);
+        Self::start_as(shell, master, work_dir, more)
+    }
+
+    fn start_as(mut command: Command, master: &str, work_dir: &Path, more: &[&str]) -> RealAgent {
+        let mut child = command
             .arg(format!("--master={master}"))
             .arg(format!("--work_dir={}", work_dir.display()))
             .args(["--ip=127.0.0.1", "--port=0", "--resources=cpus:4;mem:1024;disk:1024"])
