@@ -1,17 +1,22 @@
 //! The queue behind an event stream: any number of small records, a bounded number of bytes. A reader that does not
-//! read is dropped rather than waited for.
+//! read is dropped rather than waited for; one that reads may get much at once, as an answer to RECONCILE can be.
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// What one stream may hold for a client that reads slowly, in bytes.
-pub(crate) const QUEUE_BYTES_MAX: usize = 64 << 20;
+/// What one stream holds for a client that reads nothing for `PATIENCE_MS`, in bytes.
+const STALLED_BYTES_MAX: usize = 64 << 20;
+/// How long a client with more than that before it may read nothing, in milliseconds.
+const PATIENCE_MS: u64 = 30_000;
+/// What one stream holds in any case, in bytes.
+const QUEUE_BYTES_MAX: usize = 512 << 20;
 /// Beside its bytes, what a queued record costs.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
@@ -19,14 +24,23 @@ const RECORD_OVERHEAD_BYTES: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct RecordSender {
     records: mpsc::UnboundedSender<Bytes>,
-    queued_bytes: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
+}
+
+/// How full a queue is, and since when nothing was taken from it.
+#[derive(Debug)]
+struct Queue {
+    bytes: AtomicUsize,
+    began: Instant,
+    /// Milliseconds after `began` at which the queue was last empty or read from.
+    moved_ms: AtomicU64,
 }
 
 /// The stream's body.
 #[derive(Debug)]
 pub(crate) struct RecordBody {
     records: mpsc::UnboundedReceiver<Bytes>,
-    queued_bytes: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
 }
 
 /// The client is gone, or does not read.
@@ -36,18 +50,37 @@ pub(crate) struct Gone;
 /// A stream's two ends.
 pub(crate) fn channel() -> (RecordSender, RecordBody) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let queued_bytes = Arc::new(AtomicUsize::new(0));
-    let sender = RecordSender { records: sender, queued_bytes: queued_bytes.clone() };
-    (sender, RecordBody { records: receiver, queued_bytes })
+    let queue = Arc::new(Queue { bytes: AtomicUsize::new(0), began: Instant::now(), moved_ms: AtomicU64::new(0) });
+    let sender = RecordSender { records: sender, queue: queue.clone() };
+    (sender, RecordBody { records: receiver, queue })
+}
+
+impl Queue {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a record of so many bytes may still be put in.
+    fn put(&self, cost: usize, now_ms: u64) -> Result<(), Gone> {
+        let before = self.bytes.fetch_add(cost, Ordering::AcqRel);
+        if before == 0 {
+            self.moved_ms.store(now_ms, Ordering::Release);
+        }
+        let stalled = now_ms.saturating_sub(self.moved_ms.load(Ordering::Acquire)) > PATIENCE_MS;
+        let bytes_max = if stalled { STALLED_BYTES_MAX } else { QUEUE_BYTES_MAX };
+        if before + cost > bytes_max { Err(Gone) } else { Ok(()) }
+    }
+
+    fn took(&self, cost: usize, now_ms: u64) {
+        self.bytes.fetch_sub(cost, Ordering::AcqRel);
+        self.moved_ms.store(now_ms, Ordering::Release);
+    }
 }
 
 impl RecordSender {
     /// Queues one record, framing included.
     pub(crate) fn send(&self, record: Bytes) -> Result<(), Gone> {
-        let cost = record.len() + RECORD_OVERHEAD_BYTES;
-        if self.queued_bytes.fetch_add(cost, Ordering::AcqRel) + cost > QUEUE_BYTES_MAX {
-            return Err(Gone);
-        }
+        self.queue.put(record.len() + RECORD_OVERHEAD_BYTES, self.queue.now_ms())?;
         self.records.send(record).map_err(|_| Gone)
     }
 
@@ -59,7 +92,7 @@ impl RecordSender {
 
 impl RecordBody {
     fn took(&self, record: &Bytes) {
-        self.queued_bytes.fetch_sub(record.len() + RECORD_OVERHEAD_BYTES, Ordering::AcqRel);
+        self.queue.took(record.len() + RECORD_OVERHEAD_BYTES, self.queue.now_ms());
     }
 }
 
@@ -92,7 +125,20 @@ mod tests {
         let (sender, _body) = channel();
         let record = Bytes::from(vec![b'x'; 1 << 20]);
         let accepted = (0..1000).take_while(|_| sender.send(record.clone()).is_ok()).count();
-        assert!((60..=64).contains(&accepted), "{accepted}");
+        assert!((500..=512).contains(&accepted), "{accepted}");
+    }
+
+    #[test]
+    fn much_at_once_is_no_sign_of_a_reader_that_does_not_read() {
+        let (sender, body) = channel();
+        let mut now_ms = 100_000;
+        assert_eq!(sender.queue.put(STALLED_BYTES_MAX * 2, now_ms), Ok(()), "the queue was empty until now");
+        for _ in 0..10 {
+            now_ms += PATIENCE_MS;
+            body.queue.took(1, now_ms);
+            assert_eq!(sender.queue.put(1, now_ms + PATIENCE_MS), Ok(()), "it reads");
+        }
+        assert_eq!(sender.queue.put(1, now_ms + PATIENCE_MS + 1), Err(Gone), "it does not");
     }
 
     #[test]

@@ -13,12 +13,14 @@ use parking_lot::Mutex;
 use prost::Message;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-/// Deliveries that wait for one master; more are dropped, as they may be.
-const WAITING_MAX: usize = 65_536;
+/// Deliveries that wait for one master, in bytes; more are dropped, as they may be. An answer to RECONCILE is as long
+/// as its framework has tasks: were its end always dropped, asking again would not help.
+const WAITING_BYTES_MAX: usize = 512 << 20;
 /// Deliveries in one request.
 const BATCH_MAX: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +31,25 @@ pub(crate) struct Remote {
     identity: Arc<Identity>,
     peers: Arc<Peers>,
     runtime: Handle,
-    queues: Mutex<HashMap<NodeId, mpsc::Sender<internal::Delivery>>>,
+    queues: Mutex<HashMap<NodeId, Queue>>,
+}
+
+/// Deliveries on their way to one master, each with its length.
+struct Queue {
+    waiting: mpsc::UnboundedSender<(usize, internal::Delivery)>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    /// Whether there was room.
+    fn push(&self, delivery: internal::Delivery) -> bool {
+        let length = delivery.encoded_len();
+        if self.bytes.fetch_add(length, Ordering::AcqRel) + length > WAITING_BYTES_MAX {
+            self.bytes.fetch_sub(length, Ordering::AcqRel);
+            return false;
+        }
+        self.waiting.send((length, delivery)).is_ok()
+    }
 }
 
 impl Remote {
@@ -44,13 +64,15 @@ impl Remote {
         let delivery = internal::Delivery { connection: wire::id_bytes(connection.id.0), what: Some(what) };
         let mut queues = self.queues.lock();
         let queue = queues.entry(connection.at.node).or_insert_with(|| self.start(connection.at.node));
-        if queue.try_send(delivery).is_err() {
+        if !queue.push(delivery) {
             tracing::debug!(node = connection.at.node.0, "a delivery that may be lost was dropped");
         }
     }
 
-    fn start(&self, to: NodeId) -> mpsc::Sender<internal::Delivery> {
-        let (sender, mut waiting) = mpsc::channel(WAITING_MAX);
+    fn start(&self, to: NodeId) -> Queue {
+        let (sender, mut waiting) = mpsc::unbounded_channel();
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let queue = Queue { waiting: sender, bytes: bytes.clone() };
         let (node, peers) = (self.node.clone(), self.peers.clone());
         debug_assert!(to != self.identity.node(), "what is held here is not sent away");
         self.runtime.spawn(async move {
@@ -61,9 +83,10 @@ impl Remote {
                     let status = status.borrow();
                     status.members.iter().find(|member| member.node_id == to.0).map(|member| member.address.clone())
                 };
+                bytes.fetch_sub(deliveries.iter().map(|(length, _)| length).sum(), Ordering::AcqRel);
                 let deliver = internal::Deliver {
                     cluster_id: node.cluster_id().unwrap_or_default(),
-                    deliveries: std::mem::take(&mut deliveries),
+                    deliveries: deliveries.drain(..).map(|(_, delivery)| delivery).collect(),
                 };
                 let Some(address) = address else { continue };
                 let body: Bytes = deliver.encode_to_vec().into();
@@ -72,7 +95,7 @@ impl Remote {
                 }
             }
         });
-        sender
+        queue
     }
 }
 
@@ -86,4 +109,23 @@ fn what(state: &State, effect: &Effect) -> Option<internal::delivery::What> {
     }
     let (_, event) = events::of(state, effect)?;
     Some(internal::delivery::What::Event(event))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_answer_is_not_cut_off() {
+        let (waiting, _receiver) = mpsc::unbounded_channel();
+        let queue = Queue { waiting, bytes: Arc::default() };
+        let status = v1::TaskStatus { message: Some("x".repeat(100)), ..Default::default() };
+        let delivery = internal::Delivery {
+            connection: wire::id_bytes(1),
+            what: Some(internal::delivery::What::Event(events::update(status))),
+        };
+        assert!((0..400_000).all(|_| queue.push(delivery.clone())));
+        queue.bytes.store(WAITING_BYTES_MAX, Ordering::Release);
+        assert!(!queue.push(delivery), "but there is a bound");
+    }
 }
