@@ -103,6 +103,11 @@ impl Run {
     }
 }
 
+/// The words of a command line, for a shell, that run the executor on pymesos.
+pub fn pymesos_executor() -> String {
+    format!("{} {}", programs().0.display(), clients_dir().join("pymesos_executor.py").display())
+}
+
 /// The folder of the clients' sources.
 fn clients_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
