@@ -15,6 +15,9 @@ use crate::error::Error;
 /// How long an answer's head may take. Masters hold requests for a moment while they elect.
 const ANSWER: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a follower may name a leader that is gone: an election takes less than a second.
+const ELECTION: Duration = Duration::from_secs(10);
+const PACE: Duration = Duration::from_millis(100);
 
 /// A request, ready to be sent to any master.
 #[derive(Clone, Debug)]
@@ -49,37 +52,62 @@ fn with_port(address: &str) -> String {
     }
 }
 
-/// Asks each master in turn until one answers; follows redirects.
+/// Asks each master in turn until one answers; follows redirects, and waits out an election.
 pub(crate) async fn send(masters: &[String], request: &Request) -> Result<Answer, Error> {
-    let mut reason = String::new();
-    for master in masters {
-        match follow(master, request).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => reason = error,
+    let start = tokio::time::Instant::now();
+    loop {
+        let mut reason = String::new();
+        let mut electing = false;
+        for master in masters {
+            match follow(master, request).await {
+                Ok(answer) => return Ok(answer),
+                Err(Trouble::LeaderGone(error)) => {
+                    electing = true;
+                    reason = format!("the leader that it named does not answer: {error}");
+                }
+                Err(Trouble::Other(error)) => reason = error,
+            }
         }
+        if !electing || start.elapsed() > ELECTION {
+            return Err(Error::Unreachable { masters: masters.join(", "), reason });
+        }
+        tokio::time::sleep(PACE).await;
     }
-    Err(Error::Unreachable { masters: masters.join(", "), reason })
 }
 
-async fn follow(master: &str, request: &Request) -> Result<Answer, String> {
+/// Why there is no answer.
+enum Trouble {
+    /// A master answered, but the leader that it named could not be reached: nothing was sent to it.
+    LeaderGone(String),
+    Other(String),
+}
+
+async fn follow(master: &str, request: &Request) -> Result<Answer, Trouble> {
     let mut address = master.to_owned();
-    for _ in 0..5 {
-        let answer =
-            timeout(ANSWER, send_to(&address, request)).await.map_err(|_| "it takes too long".to_owned())??;
+    for hop in 0..5 {
+        let socket = connect(&address).await.map_err(|error| match hop {
+            0 => Trouble::Other(error),
+            _ => Trouble::LeaderGone(error),
+        })?;
+        let answer = timeout(ANSWER, send_to(socket, &address, request)).await;
+        let answer = answer.map_err(|_| Trouble::Other("it takes too long".to_owned()))?.map_err(Trouble::Other)?;
         if answer.inner.status() != http::StatusCode::TEMPORARY_REDIRECT {
             return Ok(answer);
         }
         let location = answer.inner.headers().get(http::header::LOCATION).and_then(|value| value.to_str().ok());
-        let location = location.ok_or("a redirect without a location")?;
+        let location = location.ok_or_else(|| Trouble::Other("a redirect without a location".into()))?;
         let after = location.split_once("//").map_or(location, |(_, after)| after);
         address = after.split('/').next().unwrap_or_default().to_owned();
     }
-    Err("redirected in circles".into())
+    Err(Trouble::Other("redirected in circles".into()))
 }
 
-async fn send_to(address: &str, request: &Request) -> Result<Answer, String> {
+async fn connect(address: &str) -> Result<TcpStream, String> {
     let socket = timeout(CONNECT, TcpStream::connect(address)).await.map_err(|_| "no connection in time".to_owned())?;
-    let socket = socket.map_err(|error| error.to_string())?;
+    socket.map_err(|error| error.to_string())
+}
+
+async fn send_to(socket: TcpStream, address: &str, request: &Request) -> Result<Answer, String> {
     socket.set_nodelay(true).map_err(|error| error.to_string())?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.map_err(|error| error.to_string())?;
