@@ -15,7 +15,7 @@ pub const FLAGS: &[Flag] = &[
         .default("15secs")
         .aliases(&["slave_ping_timeout"]),
     flag("agent_removal_rate_limit", Kind::Text, "Not built yet.").aliases(&["slave_removal_rate_limit"]),
-    flag("agent_reregister_timeout", Kind::Duration, "Reported only: agents that were connected have the ping time.")
+    flag("agent_reregister_timeout", Kind::Duration, "Reported only: agents have the ping time.")
         .default("10mins")
         .aliases(&["slave_reregister_timeout"]),
     flag("allocation_interval", Kind::Duration, "Between two plans of the allocator without another reason.")
