@@ -1,8 +1,8 @@
 //! The allocator's clock: plans are made off the writer, from a clone of the committed state, and come back as a
 //! command that is decided like any other.
 
+use crate::clock::Clock;
 use crate::context::Reader;
-use crate::sequencer::now_ms;
 use master_core::allocator::{self, Options};
 use master_core::command::{Caller, Command};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 const GATHER: Duration = Duration::from_millis(2);
 
 /// Makes a plan every `interval`, and soon after a reason, as long as this master leads.
-pub(crate) async fn run(reader: Reader, wake: Arc<Notify>, interval: Duration, options: Options) {
+pub(crate) async fn run(reader: Reader, clock: Arc<Clock>, wake: Arc<Notify>, interval: Duration, options: Options) {
     let options = Arc::new(options);
     loop {
         tokio::select! {
@@ -26,8 +26,8 @@ pub(crate) async fn run(reader: Reader, wake: Arc<Notify>, interval: Duration, o
         }
         let began = Instant::now();
         let (state, _) = reader.state();
-        let options = options.clone();
-        let plan = tokio::task::spawn_blocking(move || allocator::plan(&state, now_ms(), &options)).await;
+        let (options, at_ms) = (options.clone(), clock.now_ms());
+        let plan = tokio::task::spawn_blocking(move || allocator::plan(&state, at_ms, &options)).await;
         let took = began.elapsed();
         match plan {
             Ok(plan) if !plan.is_empty() => {

@@ -9,6 +9,7 @@ mod ahead;
 mod allocate;
 mod applier;
 mod cause;
+mod clock;
 pub mod context;
 mod delivery;
 mod events;

@@ -3,6 +3,7 @@
 use crate::agents::Agents;
 use crate::ahead::Ahead;
 use crate::applier::Applier;
+use crate::clock::Clock;
 use crate::context::{Context, Ping, Reader};
 use crate::delivery::{Carriers, Delivery};
 use crate::http::Server;
@@ -123,6 +124,7 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
 
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let (requests, inbox) = mpsc::channel(INBOX_COMMANDS_MAX);
+    let clock = Arc::new(Clock::new());
     let sequencer = Sequencer {
         node: node.clone(),
         status: node.status(),
@@ -132,6 +134,7 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         ahead,
         delivery: delivery.clone(),
         version: version.clone(),
+        clock: clock.clone(),
         options: master_core::Options {
             agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
         },
@@ -164,7 +167,7 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         vital::spawn("watch on others", liveness::miss(context.clone(), peers)),
         vital::spawn(
             "allocator",
-            allocate::run(reader.clone(), wake_allocator, settings.allocation_interval, settings.allocator),
+            allocate::run(reader.clone(), clock, wake_allocator, settings.allocation_interval, settings.allocator),
         ),
         vital::spawn("resending", resend(streams, reader)),
     ];

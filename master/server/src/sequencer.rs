@@ -1,6 +1,5 @@
-//! The only writer of the log, and the only reader of the clock. Drains its inbox, decides each command against
-//! `head` (committed state plus records in flight), and appends what was decided as one record while earlier records
-//! are still on their way.
+//! The only writer of the log. Drains its inbox, decides each command against `head` (committed state plus records in
+//! flight), and appends what was decided as one record while earlier records are still on their way.
 //!
 //! ```text
 //! following ──elected──► taking office ──LeaderElected folded──► leading ──lost──► following
@@ -15,6 +14,7 @@
 
 use crate::ahead::{Ahead, Foreseen};
 use crate::cause;
+use crate::clock::Clock;
 use crate::delivery::Delivery;
 use crate::identity::Identity;
 use crate::outcome::Outcome;
@@ -31,7 +31,7 @@ use master_core::{Decision, Event, Options, Refusal, Reply, State, decide_with, 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands decided together. Larger batches wait longer than they save.
@@ -64,6 +64,7 @@ pub(crate) struct Sequencer {
     pub(crate) ahead: Arc<Ahead>,
     pub(crate) delivery: Delivery,
     pub(crate) version: String,
+    pub(crate) clock: Arc<Clock>,
     /// What the operator chose, while this master leads.
     pub(crate) options: Options,
 }
@@ -72,6 +73,7 @@ pub(crate) struct Sequencer {
 struct Leadership {
     term: u64,
     options: Options,
+    clock: Arc<Clock>,
     /// Number of the next record.
     n: u64,
     head: State,
@@ -110,9 +112,16 @@ impl Sequencer {
                 continue;
             };
             tracing::info!(term, "this master leads");
-            let options = self.options;
-            let leadership =
-                Leadership { term, options, n: 1, head, flights: FuturesOrdered::new(), batches: VecDeque::new() };
+            let (options, clock) = (self.options, self.clock.clone());
+            let leadership = Leadership {
+                term,
+                options,
+                clock,
+                n: 1,
+                head,
+                flights: FuturesOrdered::new(),
+                batches: VecDeque::new(),
+            };
             self.lead(leadership).await;
             self.node.give_up(term);
             tracing::info!(term, "this master no longer leads");
@@ -147,12 +156,13 @@ impl Sequencer {
     async fn take_office(&mut self, term: u64) -> Option<State> {
         let (node, published) = (self.node.clone(), self.published.clone());
         let leader = self.identity.incarnation();
-        let (version, options) = (self.version.clone(), self.options);
+        let (version, options, clock) = (self.version.clone(), self.options, self.clock.clone());
         let office = async move {
             let state = published.borrow().state.clone();
             let cluster_id = node.cluster_id()?;
             let command = Command::BecomeLeader { leader, term, cluster_id, version };
-            let at_ms = now_ms().max(state.at_ms);
+            clock.observe(state.at_ms);
+            let at_ms = clock.now_ms();
             let decision = match decide_with(&state, &command, &Caller::default(), at_ms, options) {
                 Ok(decision) => decision,
                 Err(refusal) => {
@@ -196,7 +206,7 @@ impl Sequencer {
                     }
                     leadership.run_batch(std::mem::take(&mut requests), &self.node, &self.ahead);
                 }
-                () = passed(deadline, asked + DEADLINE_PACE), if room && deadline.is_some() => {
+                () = passed(&self.clock, deadline, asked + DEADLINE_PACE), if room && deadline.is_some() => {
                     asked = tokio::time::Instant::now();
                     leadership.run_batch(vec![unasked(Command::DeadlinePassed)], &self.node, &self.ahead);
                 }
@@ -217,7 +227,7 @@ impl Leadership {
 
     /// Decides requests until there are no more or their record is full.
     fn run_record(&mut self, requests: &mut impl Iterator<Item = Request>, node: &Node, ahead: &Ahead) {
-        let at_ms = now_ms().max(self.head.at_ms);
+        let at_ms = self.clock.now_ms().max(self.head.at_ms);
         let header = Header { term: self.term, n: self.n, at_ms, feature_level: FEATURE_LEVEL };
         let mut record = Record { header, ..Record::default() };
         let mut events: Vec<Event> = Vec::new();
@@ -371,15 +381,9 @@ async fn lost(mut status: watch::Receiver<Status>, term: u64) {
 }
 
 /// Resolves when `deadline_ms` has passed, but not before `earliest`.
-async fn passed(deadline_ms: Option<u64>, earliest: tokio::time::Instant) {
-    let wait = Duration::from_millis(deadline_ms.unwrap_or(u64::MAX).saturating_sub(now_ms()).min(3_600_000));
+async fn passed(clock: &Clock, deadline_ms: Option<u64>, earliest: tokio::time::Instant) {
+    let wait = Duration::from_millis(deadline_ms.unwrap_or(u64::MAX).saturating_sub(clock.now_ms()).min(3_600_000));
     tokio::time::sleep_until(earliest.max(tokio::time::Instant::now() + wait)).await;
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
