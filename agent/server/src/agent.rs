@@ -55,6 +55,8 @@ pub(crate) struct Agent {
     pub(crate) address: String,
     pub(crate) started_ms: u64,
     pub(crate) started: Instant,
+    /// How long it took to find everything again.
+    pub(crate) recovered_ms: AtomicU64,
     /// With all records in flight.
     pub(crate) state: RwLock<State>,
     pub(crate) containers: Containers,
@@ -136,6 +138,7 @@ impl Agent {
             address,
             started_ms: now_ms(),
             started: Instant::now(),
+            recovered_ms: AtomicU64::new(0),
             state: RwLock::new(state),
             containers,
             streams: Mutex::default(),

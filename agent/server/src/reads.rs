@@ -24,7 +24,10 @@ pub(crate) fn version() -> Value {
 }
 
 pub(crate) fn flags(agent: &Agent) -> BTreeMap<&'static str, String> {
-    agent.config.values.iter().map(|(name, value)| (name, value.to_owned())).collect()
+    let mut flags: BTreeMap<_, _> = agent.config.values.iter().map(|(name, value)| (name, value.to_owned())).collect();
+    let launcher_dir = &agent.config.settings.launcher_dir;
+    flags.entry("launcher_dir").or_insert_with(|| launcher_dir.clone());
+    flags
 }
 
 fn flat(resources: &[Resource]) -> Value {
@@ -256,6 +259,25 @@ pub(crate) fn containers(agent: &Agent, query: &Query) -> Value {
         .collect()
 }
 
+/// Counted by agents that fetch, collect garbage, provision images and know resource providers.
+const NEVER: [&str; 15] = [
+    "containerizer/fetcher/cache_size_total_bytes",
+    "containerizer/fetcher/cache_size_used_bytes",
+    "containerizer/fetcher/task_fetches_failed",
+    "containerizer/fetcher/task_fetches_succeeded",
+    "containerizer/mesos/container_destroy_errors",
+    "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
+    "containerizer/mesos/provisioner/remove_container_errors",
+    "gc/path_removals_failed",
+    "gc/path_removals_pending",
+    "gc/path_removals_succeeded",
+    "resource_provider_manager/events/disconnect",
+    "resource_provider_manager/events/subscribe",
+    "resource_provider_manager/subscribed",
+    "slave/executors_preempted",
+    "slave/recovery_errors",
+];
+
 /// `/metrics/snapshot`: the documented names that this agent has a number for.
 pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     let state = agent.state.read();
@@ -301,8 +323,13 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     ] {
         set(name, counter.load(Ordering::Relaxed) as f64);
     }
-    set("slave/executors_preempted", 0.0);
-    set("slave/recovery_errors", 0.0);
+    // What this agent does not do happens never; monitoring that asks for it should find that out.
+    for name in NEVER {
+        set(name, 0.0);
+    }
+    let gc_delay = agent.config.values.duration("gc_delay").unwrap_or_default();
+    set("slave/executor_directory_max_allowed_age_secs", gc_delay.as_secs_f64());
+    set("slave/recovery_time_secs", agent.recovered_ms.load(Ordering::Relaxed) as f64 / 1000.0);
     set("slave/registered", f64::from(u8::from(agent.master.read().is_some())));
     set("slave/uptime_secs", agent.started.elapsed().as_secs_f64());
     set("system/cpus_total", std::thread::available_parallelism().map_or(1, usize::from) as f64);

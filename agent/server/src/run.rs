@@ -171,4 +171,6 @@ async fn recover(agent: &Arc<Agent>) {
     }
     // Everything found is in the log before anybody asks.
     let _ = agent.ask(Command::PassDeadlines).await;
+    let millis = u64::try_from(agent.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    agent.recovered_ms.store(millis, std::sync::atomic::Ordering::Relaxed);
 }
