@@ -44,7 +44,7 @@ mod wire;
 mod testing;
 
 pub use command::{Caller, Command};
-pub use decide::{Decision, Reply, decide, decide_with};
+pub use decide::{Decision, MASTER_OVER, Reply, decide, decide_with};
 pub use effect::{Announcement, Effect};
 pub use event::{Event, EventError, Touches, decode_record};
 pub use fold::{fold, fold_record};

@@ -1,6 +1,6 @@
 //! `POST /api/v1/scheduler`: frameworks. The checks stand in the order in which clients of Mesos meet them.
 
-use crate::context::Context;
+use crate::context::{Context, START_PATIENCE};
 use crate::events::{self, HEARTBEAT_SECONDS};
 use crate::identity::{connection_text, new_connection};
 use crate::outcome::{Outcome, Refused};
@@ -13,14 +13,17 @@ use api::v1::scheduler::call::{Subscribe, Type};
 use api_http::{BODY_BYTES_MAX, Body, HeaderValue, Method, Request, Response, StatusCode, header};
 use master_core::command::{Caller, Command};
 use master_core::ids::{Connection, ConnectionId};
-use master_core::{RefusalKind, validate};
+use master_core::{MASTER_OVER, RefusalKind, validate};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 const STREAM_ID: &str = "mesos-stream-id";
 const HEARTBEAT: Duration = Duration::from_secs(HEARTBEAT_SECONDS);
+/// Between two attempts to subscribe while this master finds out that it must begin anew.
+const NEW_LIFE_PACE: Duration = Duration::from_millis(50);
 /// A 503 is given after a moment: some clients ask again at once.
 const PACE: Duration = Duration::from_millis(250);
 
@@ -53,7 +56,19 @@ async fn serve(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Re
                 let sentence = "Subscribe calls should not include the 'Mesos-Stream-Id' header";
                 return Err(api_http::text(StatusCode::BAD_REQUEST, sentence));
             }
-            Ok(open_stream(context, media, subscribe, framework_id.map(|id| id.value), caller).await)
+            let framework_id = framework_id.map(|id| id.value);
+            let until = Instant::now() + START_PATIENCE;
+            loop {
+                let opened = open_stream(context, media, subscribe.clone(), framework_id.clone(), caller.clone()).await;
+                if let Some(response) = opened {
+                    return Ok(response);
+                }
+                // This master was silent for so long that the cluster gave it up; it begins anew in a moment.
+                if Instant::now() > until || !context.wait_ready().await {
+                    return Err(super::recovering());
+                }
+                tokio::time::sleep(NEW_LIFE_PACE).await;
+            }
         }
         call => Ok(decide(context, stream_id, call, caller).await),
     }
@@ -70,20 +85,22 @@ async fn decide(context: &Context, stream_id: Option<String>, call: Call, caller
     }
 }
 
+/// None if this master's life is over as the cluster knows it: nothing happened.
 async fn open_stream(
     context: &Arc<Context>,
     media: Media,
     subscribe: Subscribe,
     framework_id: Option<String>,
     caller: Caller,
-) -> Response {
+) -> Option<Response> {
     let connection = Connection { at: context.identity.incarnation(), id: new_connection() };
     let (records, body) = records::channel();
     let ended = context.streams.expect(connection, media, records.clone());
     // A client that leaves while its SUBSCRIBE is decided takes this future with it.
     let mut unwanted = Unwanted { streams: context.streams.clone(), connection: connection.id, armed: true };
     let command = Command::Subscribe { connection, subscribe, framework_id };
-    match context.reader.submit(command, caller).await {
+    let response = match context.reader.submit(command, caller).await {
+        Outcome::Refused(refusal) if refusal.name == MASTER_OVER => return None,
         Outcome::Done { .. } => {
             unwanted.armed = false;
             tokio::spawn(tend(context.streams.clone(), connection.id, records, ended));
@@ -95,7 +112,8 @@ async fn open_stream(
             stream_response(media, connection.id, body)
         }
         other => not_done(context, other).await,
-    }
+    };
+    Some(response)
 }
 
 /// Keeps a stream alive until its client leaves or the stream is over.
