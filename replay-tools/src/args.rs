@@ -1,5 +1,6 @@
 //! The command line: what is asked for, or one sentence about what is wrong with it.
 
+use crate::place::Place;
 use std::path::PathBuf;
 
 /// What is asked for.
@@ -73,6 +74,14 @@ impl Args {
         let Some(text) = self.get(name) else { return Ok(None) };
         let number = text.parse().map_err(|_| Usage(format!("--{name} must be a whole number, not {text:?}")))?;
         Ok(Some(number))
+    }
+
+    /// The value of a flag as a place in the log.
+    ///
+    /// # Errors
+    /// A [`Usage`] if it is none.
+    pub(crate) fn place(&self, name: &str) -> Result<Option<Place>, Usage> {
+        self.get(name).map(|text| Place::of_flag(name, text)).transpose()
     }
 
     /// The folder: the only word left, or the current one.

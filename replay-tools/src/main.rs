@@ -4,9 +4,13 @@
 
 mod args;
 mod commands;
+mod names;
 mod output;
+mod place;
+mod progress;
 mod render;
 mod replay;
+mod select;
 mod shown;
 mod source;
 
@@ -44,13 +48,25 @@ struct Command {
 const JSON: Flag = Flag { name: "json", value: None, help: "one JSON object a line" };
 const HELP: Flag = Flag { name: "help", value: None, help: "what this command does" };
 const AT: Flag =
-    Flag { name: "at", value: Some("INDEX"), help: "after the record at this index; the last one if not given" };
-const FROM: Flag = Flag { name: "from", value: Some("INDEX"), help: "begin here" };
-const TO: Flag = Flag { name: "to", value: Some("INDEX"), help: "end here" };
+    Flag { name: "at", value: Some("PLACE"), help: "after the record at this place; the last one if not given" };
+const FROM: Flag = Flag { name: "from", value: Some("PLACE"), help: "begin here" };
+const TO: Flag = Flag { name: "to", value: Some("PLACE"), help: "end here" };
+const SELECT: Flag = Flag {
+    name: "select",
+    value: Some("PATH"),
+    help: "this part of the state: names joined by dots, \"count\" for a number of entries",
+};
 const TYPE: Flag = Flag { name: "type", value: Some("NAME"), help: "only events of this name" };
 const TASK: Flag = Flag { name: "task", value: Some("ID"), help: "only what concerns this task" };
 const AGENT: Flag = Flag { name: "agent", value: Some("ID"), help: "only what concerns this agent" };
 const FRAMEWORK: Flag = Flag { name: "framework", value: Some("ID"), help: "only what concerns this framework" };
+const EQUALS: Flag = Flag { name: "equals", value: Some("VALUE"), help: "the part is this number or text" };
+const AT_LEAST: Flag = Flag { name: "at-least", value: Some("N"), help: "the part is a number and not less" };
+const AT_MOST: Flag = Flag { name: "at-most", value: Some("N"), help: "the part is a number and not more" };
+const FORMAT: Flag = Flag { name: "format", value: Some("jsonl|csv"), help: "JSON lines unless told otherwise" };
+const OFFER: Flag = Flag { name: "offer", value: Some("ID"), help: "only what concerns this offer" };
+const ROLE: Flag = Flag { name: "role", value: Some("NAME"), help: "only what concerns this role" };
+const PRINCIPAL: Flag = Flag { name: "principal", value: Some("NAME"), help: "only what this principal caused" };
 const EVERY: Flag = Flag {
     name: "every",
     value: Some("N"),
@@ -69,27 +85,27 @@ const COMMANDS: &[Command] = &[
         name: "cat",
         words: "[DIR]",
         help: "one line for each event: index, term, time, name, fields, cause",
-        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, JSON, HELP],
+        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, OFFER, ROLE, PRINCIPAL, JSON, HELP],
         run: commands::cat::run,
     },
     Command {
         name: "state",
         words: "[DIR]",
         help: "the state after a record, and its digest",
-        flags: &[AT, JSON, HELP],
+        flags: &[AT, SELECT, JSON, HELP],
         run: commands::state::run,
     },
     Command {
         name: "diff",
         words: "A B [DIR]",
-        help: "what is different in the state between two indexes, or in two folders at the same index",
+        help: "what is different in the state between two places, or in two folders at the same place",
         flags: &[AT, JSON, HELP],
         run: commands::diff::run,
     },
     Command {
         name: "explain",
-        words: "task|agent|framework ID [DIR]",
-        help: "everything that happened to it, and who caused it",
+        words: "task|agent|framework|offer|role ID [DIR]",
+        help: "everything that happened to it, who caused it, and why it was refused",
         flags: &[FROM, TO, JSON, HELP],
         run: commands::cat::explain,
     },
@@ -101,10 +117,31 @@ const COMMANDS: &[Command] = &[
         run: commands::verify::run,
     },
     Command {
+        name: "stats",
+        words: "[DIR]",
+        help: "events and bytes by kind and cause, records, batches, time",
+        flags: &[JSON, HELP],
+        run: commands::stats::run,
+    },
+    Command {
+        name: "bisect",
+        words: "[DIR]",
+        help: "the first index at which an invariant fails, or what is asked of a part of the state is true",
+        flags: &[SELECT, EQUALS, AT_LEAST, AT_MOST, FROM, TO, JSON, HELP],
+        run: commands::bisect::run,
+    },
+    Command {
+        name: "export",
+        words: "[DIR]",
+        help: "every event with its record and cause, for other programs",
+        flags: &[FORMAT, HELP],
+        run: commands::export::run,
+    },
+    Command {
         name: "follow",
         words: "[DIR]",
         help: "as cat, and goes on with what happens next",
-        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, JSON, HELP],
+        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, OFFER, ROLE, PRINCIPAL, JSON, HELP],
         run: commands::cat::follow,
     },
 ];
@@ -162,10 +199,11 @@ fn help() -> String {
     let mut text = String::from(
         "meseta-log: what happened, from the log of a master or an agent, running or not\n\n\
          Usage: meseta-log COMMAND [--flag=value ...] [DIR]\n\n\
-         DIR is a work_dir; without one it is the current folder.\n\nCommands:\n",
+         DIR is a work_dir; without one it is the current folder. A PLACE is an index, a time (2026-11-20T23:13:28Z)\n\
+         or @ and seconds since 1970.\n\nCommands:\n",
     );
     for Command { name, words, help, .. } in COMMANDS {
-        text += &format!("  {:<38} {help}\n", format!("{name} {words}"));
+        text += &format!("  {:<48} {help}\n", format!("{name} {words}"));
     }
     text + "\nmeseta-log COMMAND --help tells a command's flags.\n"
 }

@@ -1,12 +1,11 @@
 //! Folding a log again, whoever wrote it: the same few questions to a master's and to an agent's state.
 
+use crate::names::Names;
 use crate::render;
-use crate::shown::{Shown, Touches};
+use crate::shown::Shown;
 use crate::source::{Entry, Kind};
 use event_log::{Gate, Record};
-use master_core::event::Event;
-use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A state under replay.
@@ -25,6 +24,12 @@ pub(crate) trait Replay {
     /// # Errors
     /// One sentence about the first that cannot be read.
     fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String>;
+
+    /// Goes on from what a snapshot holds instead of from the beginning.
+    ///
+    /// # Errors
+    /// One sentence: it is no snapshot of such a state.
+    fn resume(&mut self, from: &mut dyn Read) -> Result<(), String>;
 
     /// What should never be, and is.
     fn violations(&self) -> Vec<String>;
@@ -52,8 +57,8 @@ pub(crate) fn begin(kind: Kind) -> Box<dyn Replay> {
 struct Master {
     gate: Gate,
     state: master_core::State,
-    /// Ids on the wire of the frameworks seen so far, for [`Replay::show`].
-    framework_ids: BTreeMap<u32, String>,
+    /// For [`Replay::show`].
+    names: Names,
 }
 
 impl Replay for Master {
@@ -70,7 +75,25 @@ impl Replay for Master {
 
     fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String> {
         let events = master_core::decode_record(record).map_err(|error| chain(&error))?;
-        Ok(events.iter().map(|event| self.shown(event)).collect())
+        self.names.begin_record();
+        let shown = events.iter().zip(&record.events).map(|(event, raw)| Shown {
+            touches: self.names.touches(event, raw.cause),
+            ..Shown::from_display(&event.to_string())
+        });
+        Ok(shown.collect())
+    }
+
+    fn resume(&mut self, from: &mut dyn Read) -> Result<(), String> {
+        // Masters write the position of the log's gate before the state.
+        let mut number = || -> Result<u64, String> {
+            let mut bytes = [0; 8];
+            from.read_exact(&mut bytes).map_err(|error| format!("it ends early: {error}"))?;
+            Ok(u64::from_be_bytes(bytes))
+        };
+        let (term, n) = (number()?, number()?);
+        self.state = master_core::State::read_snapshot(from).map_err(|error| chain(&error))?;
+        self.gate = Gate::resume(term, n);
+        Ok(())
     }
 
     fn violations(&self) -> Vec<String> {
@@ -83,28 +106,6 @@ impl Replay for Master {
 
     fn render(&self, out: &mut dyn Write, indent: bool) -> io::Result<()> {
         render::write(out, &self.state, indent)
-    }
-}
-
-impl Master {
-    fn shown(&mut self, event: &Event) -> Shown {
-        if let Event::FrameworkSubscribed(subscribed) = event {
-            self.framework_ids.insert(subscribed.framework.0, subscribed.id.to_string());
-        }
-        let touched = event.touches();
-        let framework = |key: u32| format!("F{key}");
-        let mut touches = Touches::default();
-        for key in touched.frameworks {
-            touches.frameworks.push(framework(key.0));
-            touches.frameworks.extend(self.framework_ids.get(&key.0).cloned());
-        }
-        for (key, id) in touched.tasks {
-            touches.tasks.push(id.to_string());
-            touches.tasks.push(format!("{}/{id}", framework(key.0)));
-            touches.tasks.extend(self.framework_ids.get(&key.0).map(|framework| format!("{framework}/{id}")));
-        }
-        touches.agents.extend(touched.agents.iter().map(|key| format!("S{}", key.0)));
-        Shown { touches, ..Shown::from_display(&event.to_string()) }
     }
 }
 
@@ -147,6 +148,10 @@ impl Replay for Agent {
                 Ok(shown)
             })
             .collect()
+    }
+
+    fn resume(&mut self, _: &mut dyn Read) -> Result<(), String> {
+        Err("an agent's log has no snapshots".into())
     }
 
     fn violations(&self) -> Vec<String> {

@@ -23,6 +23,10 @@ pub(crate) struct Touches {
     pub agents: Vec<String>,
     /// Frameworks.
     pub frameworks: Vec<String>,
+    /// Offers.
+    pub offers: Vec<String>,
+    /// Roles.
+    pub roles: Vec<String>,
 }
 
 impl Shown {

@@ -1,9 +1,11 @@
 //! Where a log is: a work_dir, or the folder of the log itself. What it holds is read as it is asked for, beside the
 //! process that writes it.
 
-use event_log::raft::{Committed, RaftReader, read_raft};
+use crate::place::Place;
+use event_log::raft::{Committed, RaftReader, SnapshotInfo, read_raft};
 use event_log::{Record, read_local};
 use serde_json::Value;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -150,6 +152,28 @@ impl Source {
         }
     }
 
+    /// The index that a place names: for a time that of the last record made until then, 0 if there is none.
+    ///
+    /// # Errors
+    /// As [`Source::last_index`].
+    pub(crate) fn index_of(&self, place: Place) -> Result<u64, SourceError> {
+        let until = match place {
+            Place::Index(index) => return Ok(index),
+            Place::Time(until) => until,
+        };
+        // Times never go back, but for records that lost their leadership: halving finds the place without reading all.
+        let (mut low, mut high) = (0, self.last_index()?);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            // Entries without a record have no time: they belong to the record after them.
+            match self.entries(middle)?.next().transpose()? {
+                Some(entry) if entry.record.header.at_ms <= until => low = entry.index.min(high),
+                _ => high = middle - 1,
+            }
+        }
+        Ok(low)
+    }
+
     /// How many entries follow the last that is known to be committed; each is checked.
     ///
     /// # Errors
@@ -161,14 +185,42 @@ impl Source {
         Ok(tail?)
     }
 
-    /// Whether what came first was replaced by its outcome.
+    /// The first index that is there; more than 0 if what came before was replaced by its outcome.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub(crate) fn is_shortened(&self) -> Result<bool, SourceError> {
+    pub(crate) fn begins_at(&self) -> Result<u64, SourceError> {
         match &self.log {
-            Log::Master(reader) => Ok(reader.first_index()? > 0),
-            Log::Agent => Ok(self.entries(0)?.next().transpose()?.is_some_and(|first| first.index > 1)),
+            Log::Master(reader) => Ok(reader.first_index()?),
+            Log::Agent => {
+                let first = self.entries(0)?.next().transpose()?.map_or(0, |first| first.index);
+                Ok(if first > 1 { first } else { 0 })
+            }
+        }
+    }
+
+    /// The snapshots taken at `index` or before it from which the log goes on without a gap, newest first.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn snapshots(&self, index: u64) -> Result<Vec<SnapshotInfo>, SourceError> {
+        let Log::Master(reader) = &self.log else { return Ok(Vec::new()) };
+        let begins_at = self.begins_at()?;
+        // A member that never took one may not have the folder.
+        let mut found = reader.snapshots().unwrap_or_default();
+        found.retain(|snapshot| snapshot.index <= index && begins_at <= snapshot.index + 1);
+        found.reverse();
+        Ok(found)
+    }
+
+    /// What is in a snapshot.
+    ///
+    /// # Errors
+    /// It is damaged or cannot be read.
+    pub(crate) fn open_snapshot(&self, snapshot: &SnapshotInfo) -> Result<Box<dyn Read>, SourceError> {
+        match &self.log {
+            Log::Master(reader) => Ok(Box::new(reader.open_snapshot(snapshot)?)),
+            Log::Agent => Ok(Box::new(std::io::empty())),
         }
     }
 

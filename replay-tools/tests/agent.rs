@@ -107,6 +107,71 @@ fn the_state_at_an_index_is_that_of_the_fold_up_to_it() {
 }
 
 #[test]
+fn a_time_names_a_place() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(write(dir.path(), &history()));
+    let work_dir = at(dir.path());
+    // Each record is a millisecond after the one before it; the first was made at .418.
+    for (time, index) in [
+        ("2026-11-20T23:13:18.417Z", 0),
+        ("2026-11-20T23:13:18.418Z", 1),
+        ("2026-11-21T00:13:18.421+01:00", 4),
+        ("@1795216398.424", 7),
+        ("2027-01-01T00:00:00Z", 8),
+    ] {
+        assert_eq!(json(&["state", "--at", time, work_dir])[0]["index"], index, "{time}");
+    }
+    let lines = json(&["cat", "--from=@1795216398.420", "--to=2026-11-20T23:13:18.422Z", work_dir]);
+    let indexes: Vec<_> = lines.iter().map(|line| line["index"].as_u64().unwrap()).collect();
+    assert_eq!(indexes, [3, 4, 5]);
+    let verified = json(&["verify", "--to", "@1795216398.420", work_dir]);
+    assert_eq!(verified.last().unwrap()["last_index"], 3);
+    assert!(text(&["diff", "@1795216398.424", "8", work_dir]).contains("received_up_to"));
+}
+
+#[test]
+fn a_part_of_the_state_is_selected_and_looked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(write(dir.path(), &history()));
+    let work_dir = at(dir.path());
+    assert_eq!(text(&["state", "--select=registration.agent_id", work_dir]), "C-S0\n");
+    let selected = &json(&["state", "--select=frameworks.count", "--at=3", work_dir])[0];
+    assert_eq!((selected["value"].as_u64(), selected["index"].as_u64()), (Some(1), Some(3)));
+    let (sentence, code) = failure(&["state", "--select=frameworks.nobody", work_dir]);
+    assert_eq!((sentence.contains("no frameworks.nobody in the state at index 8"), code), (true, 1), "{sentence}");
+
+    let first = &json(&["bisect", "--select", "frameworks.count", "--equals", "1", work_dir])[0];
+    assert_eq!((first["index"].as_u64(), first["events"][0]["event"].as_str()), (Some(3), Some("framework-seen")));
+    let first = &json(&["bisect", "--select=messages.received_up_to", "--at-least=1", work_dir])[0];
+    assert_eq!(first["index"], 8);
+    let (sentence, code) = failure(&["bisect", "--select=frameworks.count", "--at-least=2", work_dir]);
+    assert_eq!((sentence.contains("never was so up to index 8"), code), (true, 1), "{sentence}");
+    let (sentence, code) = failure(&["bisect", work_dir]);
+    assert_eq!((sentence.contains("no invariant fails up to index 8"), code), (true, 1), "{sentence}");
+    assert_eq!(failure(&["bisect", "--equals=1", work_dir]).1, 2);
+}
+
+#[test]
+fn a_log_is_counted_and_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(write(dir.path(), &history()));
+    let work_dir = at(dir.path());
+    let stats = &json(&["stats", work_dir])[0];
+    assert_eq!((stats["records"].as_u64(), stats["events"].as_u64()), (Some(8), Some(8)));
+    assert_eq!(stats["by_event"]["status-written"]["events"], 2);
+    assert_eq!(stats["by_cause"]["TEST"]["events"], 8);
+    assert_eq!((stats["batch_events"]["max"].as_u64(), stats["last_index"].as_u64()), (Some(1), Some(8)));
+    assert!(text(&["stats", work_dir]).contains("records      8 (0 without effect)"));
+
+    let exported = common::objects(&text(&["export", work_dir]));
+    assert_eq!(exported, json(&["cat", work_dir]));
+    let table = text(&["export", "--format=csv", work_dir]);
+    assert_eq!(table.lines().count(), 9);
+    assert!(table.starts_with("index,term,n,at_ms,at,event,takes_effect,fields,call,principal,peer,request_id\n1,0,"));
+    assert_eq!(failure(&["export", "--format=xml", work_dir]).1, 2);
+}
+
+#[test]
 fn damage_is_named_by_its_index() {
     let dir = tempfile::tempdir().unwrap();
     drop(write(dir.path(), &history()));
@@ -130,8 +195,8 @@ fn wrong_use_is_explained() {
     for (words, hint) in [
         (&["verfy"][..], "did you mean \"verify\"?"),
         (&["verify", "--evry=2"], "did you mean --every?"),
-        (&["state", "--at=x"], "must be a whole number"),
-        (&["explain", "offer", "O1"], "a task, an agent or a framework"),
+        (&["state", "--at=x"], "must be an index, a time"),
+        (&["explain", "quota", "O1"], "a task, an agent, a framework, an offer or a role"),
         (&["verify", "a", "b"], "one folder is enough"),
         (&["diff", "1"], "two indexes"),
         (&[], "Usage:"),

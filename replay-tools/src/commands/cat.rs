@@ -3,11 +3,13 @@
 use crate::Failure;
 use crate::args::{Args, Usage};
 use crate::output::{Output, time};
-use crate::replay;
+use crate::place::Place;
+use crate::progress::Progress;
+use crate::replay::{self, Replay};
 use crate::shown::Shown;
 use crate::source::{Entry, Source};
 use event_log::Cause;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,69 +19,107 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 /// Which events are wanted.
 #[derive(Default)]
 struct Filter {
-    from: u64,
-    to: u64,
+    from: Option<Place>,
+    to: Option<Place>,
     name: Option<String>,
     task: Option<String>,
     agent: Option<String>,
     framework: Option<String>,
+    offer: Option<String>,
+    role: Option<String>,
+    principal: Option<String>,
 }
 
 impl Filter {
     fn new(args: &Args) -> Result<Filter, Usage> {
         let text = |name| args.get(name).map(str::to_owned);
         Ok(Filter {
-            from: args.number("from")?.unwrap_or(0),
-            to: args.number("to")?.unwrap_or(u64::MAX),
+            from: args.place("from")?,
+            to: args.place("to")?,
             name: text("type"),
             task: text("task"),
             agent: text("agent"),
             framework: text("framework"),
+            offer: text("offer"),
+            role: text("role"),
+            principal: text("principal"),
         })
     }
 
-    fn wants(&self, shown: &Shown) -> bool {
-        let named = |wanted: &Option<String>, names: &[String]| {
-            wanted.as_ref().is_none_or(|wanted| names.iter().any(|name| name == wanted || is_agent(wanted, name)))
+    fn wants(&self, shown: &Shown, cause: Option<&Cause>) -> bool {
+        let named = |wanted: &Option<String>, names: &[String], on_wire: bool| {
+            let is = |wanted: &String, name: &String| name == wanted || on_wire && is_on_wire(wanted, name);
+            wanted.as_ref().is_none_or(|wanted| names.iter().any(|name| is(wanted, name)))
         };
+        let principal = cause.and_then(|cause| cause.principal.as_ref());
         self.name.as_ref().is_none_or(|name| *name == shown.name)
-            && named(&self.task, &shown.touches.tasks)
-            && named(&self.agent, &shown.touches.agents)
-            && named(&self.framework, &shown.touches.frameworks)
+            && named(&self.task, &shown.touches.tasks, false)
+            && named(&self.agent, &shown.touches.agents, true)
+            && named(&self.framework, &shown.touches.frameworks, false)
+            && named(&self.offer, &shown.touches.offers, true)
+            && named(&self.role, &shown.touches.roles, false)
+            && self.principal.as_ref().is_none_or(|wanted| principal == Some(wanted))
+    }
+
+    /// Whether what an event concerns depends on what was read before it.
+    fn needs_names(&self) -> bool {
+        [&self.task, &self.framework, &self.offer, &self.role].into_iter().any(Option::is_some)
+    }
+
+    fn begins_after(&self, entry: &Entry) -> bool {
+        match self.from {
+            None => false,
+            Some(Place::Index(index)) => entry.index < index,
+            Some(Place::Time(from)) => entry.record.header.at_ms < from,
+        }
+    }
+
+    fn ends_before(&self, entry: &Entry) -> bool {
+        match self.to {
+            None => false,
+            Some(Place::Index(index)) => entry.index > index,
+            Some(Place::Time(to)) => entry.record.header.at_ms > to,
+        }
     }
 }
 
-/// `CLUSTER-S3` on the wire is S3 in the log.
-fn is_agent(wanted: &str, name: &str) -> bool {
-    name.starts_with('S') && wanted.strip_suffix(name).is_some_and(|cluster| cluster.ends_with('-'))
+/// `CLUSTER-S3` on the wire is S3 in the log, `CLUSTER-O7` is O7.
+fn is_on_wire(wanted: &str, name: &str) -> bool {
+    wanted.strip_suffix(name).is_some_and(|cluster| cluster.ends_with('-'))
 }
 
 /// `cat [DIR]`
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
-    let filter = Filter::new(args)?;
-    list(&Source::open(&args.dir()?)?, &filter, output).map(drop)
+    Walk::new(Source::open(&args.dir()?)?, Filter::new(args)?).go_on(output)
 }
 
-/// `explain task|agent|framework ID [DIR]`
+/// `explain task|agent|framework|offer|role ID [DIR]`
 pub(crate) fn explain(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let (what, id, rest) = match args.words.as_slice() {
         [what, id, rest @ ..] => (what.as_str(), id.clone(), rest),
-        _ => return Err(Usage("explain what? Name a task, an agent or a framework and its id".into()).into()),
+        _ => return Err(Usage("explain what? Name a task, an agent, a framework, an offer or a role".into()).into()),
     };
     let mut filter = Filter::new(args)?;
+    let wanted = Some(id.clone());
     match what {
-        "task" => filter.task = Some(id.clone()),
-        "agent" => filter.agent = Some(id.clone()),
-        "framework" => filter.framework = Some(id.clone()),
-        other => return Err(Usage(format!("a task, an agent or a framework can be explained, not {other:?}")).into()),
+        "task" => filter.task = wanted,
+        "agent" => filter.agent = wanted,
+        "framework" => filter.framework = wanted,
+        "offer" => filter.offer = wanted,
+        "role" => filter.role = wanted,
+        other => {
+            let what = "a task, an agent, a framework, an offer or a role can be explained";
+            return Err(Usage(format!("{what}, not {other:?}")).into());
+        }
     }
     let dir = match rest {
         [] => PathBuf::from("."),
         [dir] => PathBuf::from(dir),
         [_, more, ..] => return Err(Usage(format!("one folder is enough: what is {more:?}?")).into()),
     };
-    let found = list(&Source::open(&dir)?, &filter, output)?;
-    if found.events == 0 {
+    let mut walk = Walk::new(Source::open(&dir)?, filter);
+    walk.go_on(output)?;
+    if walk.events == 0 {
         return Err(Failure::Damaged(format!("nothing in this log concerns the {what} {id}")));
     }
     Ok(())
@@ -87,79 +127,126 @@ pub(crate) fn explain(args: &Args, output: &mut Output) -> Result<(), Failure> {
 
 /// `follow [DIR]`: until the reader has had enough.
 pub(crate) fn follow(args: &Args, output: &mut Output) -> Result<(), Failure> {
-    let mut filter = Filter::new(args)?;
-    let source = Source::open(&args.dir()?)?;
+    let mut walk = Walk::new(Source::open(&args.dir()?)?, Filter::new(args)?);
     loop {
-        source.refresh()?;
-        let found = list(&source, &filter, output)?;
+        walk.source.refresh()?;
+        walk.go_on(output)?;
         output.flush()?;
-        if found.last_index >= filter.to {
+        if walk.ended {
             return Ok(());
         }
-        filter.from = filter.from.max(found.last_index + 1);
         std::thread::sleep(FOLLOW_EVERY);
     }
 }
 
-/// What was gone through.
-#[derive(Default)]
-struct Found {
+/// A way through a log, from its beginning: to know whose an event is, one must have read that far.
+struct Walk {
+    source: Source,
+    filter: Filter,
+    replay: Box<dyn Replay>,
+    next: u64,
+    /// Events that were shown.
     events: u64,
-    last_index: u64,
+    /// Nothing further on can be wanted.
+    ended: bool,
 }
 
-fn list(source: &Source, filter: &Filter, output: &mut Output) -> Result<Found, Failure> {
-    let mut found = Found::default();
-    let mut replay = replay::begin(source.kind());
-    // A framework's id is named once, when it subscribes: to know it, one must have read that far.
-    let begin = if filter.framework.is_some() || filter.task.is_some() { 0 } else { filter.from };
-    for entry in source.entries(begin)? {
-        let entry = entry?;
-        if entry.index > filter.to {
-            break;
-        }
-        found.last_index = entry.index;
-        let events = replay.show(&entry.record);
-        let events = events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
-        if entry.index < filter.from {
-            continue;
-        }
-        for (at, shown) in events.iter().enumerate().filter(|(_, shown)| filter.wants(shown)) {
-            found.events += 1;
-            let cause = entry.record.events.get(at).and_then(|raw| entry.record.causes.get(raw.cause as usize));
-            print(&entry, shown, cause, output)?;
-        }
+impl Walk {
+    fn new(source: Source, filter: Filter) -> Walk {
+        let replay = replay::begin(source.kind());
+        Walk { source, filter, replay, next: 0, events: 0, ended: false }
     }
-    Ok(found)
-}
 
-fn print(entry: &Entry, shown: &Shown, cause: Option<&Cause>, output: &mut Output) -> Result<(), Failure> {
-    let header = entry.record.header;
-    output.line(
-        || {
-            let mut line = format!("{} {} {} {shown}", entry.index, header.term, time(header.at_ms));
-            if let Some(cause) = cause {
-                line += &format!(" cause={}", cause.call);
-                for (name, value) in [("principal", &cause.principal), ("peer", &cause.peer)] {
-                    if let Some(value) = value {
-                        line += &format!(" {name}={value}");
-                    }
+    /// Shows what is wanted, up to where the log ends now.
+    fn go_on(&mut self, output: &mut Output) -> Result<(), Failure> {
+        let end = self.source.last_index()?;
+        let mut progress = Progress::beside_output("reading", end);
+        for entry in self.source.entries(self.next)? {
+            let entry = entry?;
+            progress.reached(entry.index);
+            let takes_effect = self.replay.admit(&entry);
+            // The time of a record that has no effect may be ahead of those after it.
+            if self.filter.ends_before(&entry) {
+                self.ended = takes_effect || matches!(self.filter.to, Some(Place::Index(_)));
+                if self.ended {
+                    return Ok(());
+                }
+                continue;
+            }
+            self.next = entry.index + 1;
+            self.ended = matches!(self.filter.to, Some(Place::Index(to)) if entry.index >= to);
+            let early = self.filter.begins_after(&entry);
+            if early && !self.filter.needs_names() {
+                continue;
+            }
+            let events = self.replay.show(&entry.record);
+            let events =
+                events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+            for (at, shown) in events.iter().enumerate().filter(|_| !early) {
+                let cause = cause_of(&entry, at);
+                if self.filter.wants(shown, cause) {
+                    self.events += 1;
+                    let told = Told { entry: &entry, shown, cause, takes_effect };
+                    output.line(|| told.text(), || told.json())?;
                 }
             }
-            line
-        },
-        || {
-            let cause = cause.map(|cause| {
-                let request_id: String = cause.request_id.iter().map(|byte| format!("{byte:02x}")).collect();
-                json!({
-                    "call": cause.call, "principal": cause.principal, "peer": cause.peer, "request_id": request_id
-                })
-            });
-            json!({
-                "index": entry.index, "term": header.term, "n": header.n, "at_ms": header.at_ms,
-                "event": shown.name, "fields": shown.json(), "cause": cause,
-            })
-        },
-    )?;
-    Ok(())
+        }
+        Ok(())
+    }
+}
+
+/// Who caused the event at this position of a record.
+pub(crate) fn cause_of(entry: &Entry, at: usize) -> Option<&Cause> {
+    entry.record.events.get(at).and_then(|raw| entry.record.causes.get(raw.cause as usize))
+}
+
+/// An event with all that is known about it.
+pub(crate) struct Told<'a> {
+    /// The record in its place.
+    pub entry: &'a Entry,
+    /// The event itself.
+    pub shown: &'a Shown,
+    /// Who caused it.
+    pub cause: Option<&'a Cause>,
+    /// False if the record was left behind by a leadership that was over.
+    pub takes_effect: bool,
+}
+
+impl Told<'_> {
+    /// One line.
+    pub(crate) fn text(&self) -> String {
+        let header = self.entry.record.header;
+        let mut line = format!("{} {} {} {}", self.entry.index, header.term, time(header.at_ms), self.shown);
+        if let Some(cause) = self.cause {
+            line += &format!(" cause={}", cause.call);
+            for (name, value) in [("principal", &cause.principal), ("peer", &cause.peer)] {
+                if let Some(value) = value {
+                    line += &format!(" {name}={value}");
+                }
+            }
+        }
+        if !self.takes_effect {
+            line += " (without effect: its leadership was over)";
+        }
+        line
+    }
+
+    /// One object.
+    pub(crate) fn json(&self) -> Value {
+        let header = self.entry.record.header;
+        let cause = self.cause.map(|cause| {
+            let request_id = request_id(cause);
+            json!({ "call": cause.call, "principal": cause.principal, "peer": cause.peer, "request_id": request_id })
+        });
+        json!({
+            "index": self.entry.index, "term": header.term, "n": header.n, "at_ms": header.at_ms,
+            "at": time(header.at_ms), "event": self.shown.name, "fields": self.shown.json(), "cause": cause,
+            "takes_effect": self.takes_effect,
+        })
+    }
+}
+
+/// As in traces: 32 hexadecimal digits.
+fn request_id(cause: &Cause) -> String {
+    cause.request_id.iter().map(|byte| format!("{byte:02x}")).collect()
 }

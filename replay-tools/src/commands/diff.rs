@@ -4,36 +4,30 @@ use crate::Failure;
 use crate::args::{Args, Usage};
 use crate::commands::state;
 use crate::output::Output;
-use crate::replay::Replay;
+use crate::place::Place;
 use crate::source::Source;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let [a, b, rest @ ..] = args.words.as_slice() else {
-        return Err(Usage("diff what? Name two indexes and a folder, or two folders".into()).into());
+        return Err(Usage("diff what? Name two indexes or times and a folder, or two folders".into()).into());
     };
-    let (before, after) = match (a.parse::<u64>(), b.parse::<u64>(), rest) {
-        (Ok(a), Ok(b), [] | [_]) => {
+    let (before, after) = match (Place::parse(a), Place::parse(b), rest) {
+        (Some(a), Some(b), [] | [_]) => {
             let source = Source::open(&rest.first().map_or(PathBuf::from("."), PathBuf::from))?;
-            (state::at(&source, Some(a))?.0, state::at(&source, Some(b))?.0)
+            (state::at(&source, Some(a))?.replay, state::at(&source, Some(b))?.replay)
         }
         (_, _, []) => {
             let (a, b) = (Source::open(Path::new(a))?, Source::open(Path::new(b))?);
             let common = a.last_index()?.min(b.last_index()?);
-            let index = args.number("at")?.unwrap_or(common);
-            (state::at(&a, Some(index))?.0, state::at(&b, Some(index))?.0)
+            let place = args.place("at")?.unwrap_or(Place::Index(common));
+            (state::at(&a, Some(place))?.replay, state::at(&b, Some(place))?.replay)
         }
-        _ => return Err(Usage("diff takes two indexes and a folder, or two folders".into()).into()),
+        _ => return Err(Usage("diff takes two indexes or times and a folder, or two folders".into()).into()),
     };
-    let (before, after) = (tree(&*before)?, tree(&*after)?);
+    let (before, after) = (state::tree(&*before)?, state::tree(&*after)?);
     compare(&before, &after, "", output)
-}
-
-fn tree(replay: &dyn Replay) -> Result<Value, Failure> {
-    let mut text = Vec::new();
-    replay.render(&mut text, false)?;
-    serde_json::from_slice(&text).map_err(|error| Failure::Damaged(format!("the state has no JSON form: {error}")))
 }
 
 fn compare(before: &Value, after: &Value, path: &str, output: &mut Output) -> Result<(), Failure> {

@@ -3,46 +3,105 @@
 use crate::Failure;
 use crate::args::Args;
 use crate::output::Output;
+use crate::place::Place;
+use crate::progress::Progress;
 use crate::replay::{self, Replay};
+use crate::select::select;
 use crate::source::Source;
+use serde_json::{Value, json};
 
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
-    let index = args.number("at")?;
+    let place = args.place("at")?;
     let source = Source::open(&args.dir()?)?;
-    let (replay, index) = at(&source, index)?;
-    let (indent, digest) = (!output.is_json(), replay.digest());
+    let StateAt { replay, index, snapshot } = at(&source, place)?;
+    let digest = replay.digest();
+    if let Some(path) = args.get("select") {
+        let tree = tree(&*replay)?;
+        let Some(value) = select(&tree, path) else {
+            return Err(Failure::Damaged(format!("there is no {path} in the state at index {index}")));
+        };
+        output.line(
+            || value.as_str().map_or_else(|| format!("{value:#}"), str::to_owned),
+            || json!({ "index": index, "digest": digest, "select": path, "value": value }),
+        )?;
+        return Ok(());
+    }
+    let indent = !output.is_json();
     let out = output.writer();
     let space = if indent { "\n " } else { "" };
-    write!(out, "{{{space}\"index\":{index},{space}\"digest\":\"{digest}\",{space}\"state\":")?;
+    write!(out, "{{{space}\"index\":{index},{space}\"digest\":\"{digest}\",{space}")?;
+    if let Some(snapshot) = snapshot {
+        write!(out, "\"from_snapshot\":{snapshot},{space}")?;
+    }
+    write!(out, "\"state\":")?;
     replay.render(out, indent)?;
     writeln!(out, "{}}}", if indent { "\n" } else { "" })?;
     Ok(())
 }
 
-/// The state after the record at `index` (or the last one before it), and the index it was asked for.
+/// A state in its place.
+pub(crate) struct StateAt {
+    /// The state itself.
+    pub replay: Box<dyn Replay>,
+    /// The index that was asked for.
+    pub index: u64,
+    /// The index of the snapshot from which it was folded, if there was one.
+    pub snapshot: Option<u64>,
+}
+
+/// The state after the record at `place` (or the last one before it): folded from the nearest snapshot, or from the
+/// beginning.
 ///
 /// # Errors
 /// The log is damaged, begins later or ends earlier.
-pub(crate) fn at(source: &Source, index: Option<u64>) -> Result<(Box<dyn Replay>, u64), Failure> {
+pub(crate) fn at(source: &Source, place: Option<Place>) -> Result<StateAt, Failure> {
     let last_index = source.last_index()?;
-    let index = index.unwrap_or(last_index);
+    let index = place.map_or(Ok(last_index), |place| source.index_of(place))?;
     if index > last_index {
         return Err(Failure::Damaged(format!("the log ends at index {last_index}: there is no state at {index} yet")));
     }
-    let mut replay = replay::begin(source.kind());
-    for (place, entry) in source.entries(0)?.enumerate() {
+    let (mut replay, snapshot) = begin(source, index)?;
+    let begins_at = source.begins_at()?;
+    if snapshot.is_none() && begins_at > 0 {
+        return Err(Failure::Damaged(format!(
+            "the log was shortened and now begins at index {begins_at}, and no snapshot at index {index} or before it \
+             leads there"
+        )));
+    }
+    let mut progress = Progress::new("folding", index);
+    for entry in source.entries(snapshot.map_or(0, |snapshot| snapshot + 1))? {
         let entry = entry?;
         if entry.index > index {
-            if place == 0 && source.is_shortened()? {
-                let first = entry.index;
-                return Err(Failure::Damaged(format!("the log was shortened and now begins at index {first}")));
-            }
             break;
         }
+        progress.reached(entry.index);
         if replay.admit(&entry) {
             let folded = replay.fold(&entry);
             folded.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
         }
     }
-    Ok((replay, index))
+    Ok(StateAt { replay, index, snapshot })
+}
+
+/// The state to fold from. A snapshot that is damaged is not worth a refusal while there is another way.
+fn begin(source: &Source, index: u64) -> Result<(Box<dyn Replay>, Option<u64>), Failure> {
+    for snapshot in source.snapshots(index)? {
+        let mut replay = replay::begin(source.kind());
+        let resumed = source.open_snapshot(&snapshot).map_err(|error| replay::chain(&error));
+        match resumed.and_then(|mut content| replay.resume(&mut *content)) {
+            Ok(()) => return Ok((replay, Some(snapshot.index))),
+            Err(why) => eprintln!("meseta-log: left the snapshot at index {} aside: {why}", snapshot.index),
+        }
+    }
+    Ok((replay::begin(source.kind()), None))
+}
+
+/// A state as JSON.
+///
+/// # Errors
+/// It has no such form.
+pub(crate) fn tree(replay: &dyn Replay) -> Result<Value, Failure> {
+    let mut text = Vec::new();
+    replay.render(&mut text, false)?;
+    serde_json::from_slice(&text).map_err(|error| Failure::Damaged(format!("the state has no JSON form: {error}")))
 }

@@ -4,6 +4,7 @@
 use crate::Failure;
 use crate::args::{Args, Usage};
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::replay::{self, Replay};
 use crate::source::{Entry, Source};
 use serde_json::json;
@@ -31,8 +32,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     if every == Some(0) {
         return Err(Usage("--every must be at least 1".into()).into());
     }
-    let to = args.number("to")?.unwrap_or(u64::MAX);
+    let to = args.place("to")?;
     let source = Source::open(&args.dir()?)?;
+    let to = to.map(|to| source.index_of(to)).transpose()?.unwrap_or(u64::MAX);
     let mut replay = replay::begin(source.kind());
     let mut seen = Seen::default();
     // A running log goes on growing: what is verified ends where it ended now. Damage is for the walk to find.
@@ -74,11 +76,13 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
 fn walk(source: &Source, to: u64, every: Option<u64>, replay: &mut dyn Replay, seen: &mut Seen) -> Result<(), Failure> {
     let mut at_ms = 0;
     let mut unchecked = None;
+    let mut progress = Progress::new("verifying", to);
     for entry in source.entries(0)? {
         let entry = entry?;
         if entry.index > to {
             break;
         }
+        progress.reached(entry.index);
         let damaged = |why: String| Failure::Damaged(format!("the record at index {}: {why}", entry.index));
         let events = replay.show(&entry.record).map_err(damaged)?;
         if let Some(raw) = entry.record.events.iter().find(|raw| raw.cause as usize >= entry.record.causes.len()) {

@@ -1,0 +1,88 @@
+//! The first index at which something is true of the state, or an invariant fails. Every record is looked at: what
+//! became true and false again would escape whoever halves.
+
+use crate::Failure;
+use crate::args::{Args, Usage};
+use crate::commands::cat::{Told, cause_of};
+use crate::commands::state;
+use crate::output::{Output, time};
+use crate::place::Place;
+use crate::progress::Progress;
+use crate::replay::{self, Replay};
+use crate::select::{Question, select};
+use crate::source::{Entry, Source};
+use serde_json::{Value, json};
+
+/// `bisect [DIR]`
+pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let path = args.get("select");
+    let question = Question::new(args)?;
+    if path.is_none() && question != Question::Exists {
+        return Err(Usage("a question needs its part of the state: --select=PATH".into()).into());
+    }
+    let (from, to) = (args.place("from")?, args.place("to")?);
+    let source = Source::open(&args.dir()?)?;
+    let last_index = source.last_index()?;
+    let to = to.map_or(Ok(last_index), |to| source.index_of(to))?.min(last_index);
+    let begins_at = source.begins_at()?;
+    if begins_at > 0 {
+        return Err(Failure::Damaged(format!("the log was shortened and now begins at index {begins_at}")));
+    }
+    let mut replay = replay::begin(source.kind());
+    let mut progress = Progress::new("looking", to);
+    for entry in source.entries(0)? {
+        let entry = entry?;
+        if entry.index > to {
+            break;
+        }
+        progress.reached(entry.index);
+        let in_entry = |why: String| format!("the record at index {}: {why}", entry.index);
+        let events = replay.show(&entry.record).map_err(in_entry).map_err(Failure::Damaged)?;
+        if !replay.admit(&entry) {
+            continue;
+        }
+        replay.fold(&entry).map_err(in_entry).map_err(Failure::Damaged)?;
+        let early = match from {
+            None => false,
+            Some(Place::Index(from)) => entry.index < from,
+            Some(Place::Time(from)) => entry.record.header.at_ms < from,
+        };
+        if early {
+            continue;
+        }
+        let Some(found) = found(&*replay, path, &question)? else { continue };
+        drop(progress);
+        let told: Vec<Told<'_>> = events
+            .iter()
+            .enumerate()
+            .map(|(at, shown)| Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect: true })
+            .collect();
+        return tell(&entry, &found, &told, output);
+    }
+    let what = path.map_or("no invariant fails".to_owned(), |path| format!("{path} never was so"));
+    Err(Failure::Damaged(format!("{what} up to index {to}")))
+}
+
+/// What is so now; none if it is not.
+fn found(replay: &dyn Replay, path: Option<&str>, question: &Question) -> Result<Option<Value>, Failure> {
+    let Some(path) = path else {
+        return Ok(replay.violations().into_iter().next().map(Value::from));
+    };
+    let part = select(&state::tree(replay)?, path);
+    Ok(question.holds(part.as_ref()).then(|| part.unwrap_or(Value::Null)))
+}
+
+fn tell(entry: &Entry, found: &Value, told: &[Told<'_>], output: &mut Output) -> Result<(), Failure> {
+    let at = time(entry.record.header.at_ms);
+    output.line(
+        || {
+            let first = format!("first at index {}, {at}: {found}", entry.index);
+            std::iter::once(first).chain(told.iter().map(Told::text)).collect::<Vec<_>>().join("\n")
+        },
+        || {
+            let events: Vec<_> = told.iter().map(Told::json).collect();
+            json!({ "index": entry.index, "at": at, "value": found, "events": events })
+        },
+    )?;
+    Ok(())
+}
