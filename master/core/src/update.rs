@@ -3,7 +3,7 @@
 use crate::decide::{Draft, Reply};
 use crate::effect::Effect;
 use crate::event::{AgentMessagesReceived, ExecutorExited, OrdersAcknowledged, TaskUpdated, UpdateAcknowledged};
-use crate::ids::{AgentKey, Connection, FrameworkKey};
+use crate::ids::{AgentKey, Connection, ExecutorId, FrameworkKey};
 use crate::lost;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::view;
@@ -69,10 +69,20 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
         Message::ExecutorExited(exited) => {
             let framework = draft.state.frameworks.by_id(&exited.framework_id.value).map(|framework| framework.key);
             let Some(framework) = framework else { return };
-            let executor_id = exited.executor_id.value.as_str().into();
+            let executor_id: ExecutorId = exited.executor_id.value.as_str().into();
             let known = draft.state.agents.get(agent).expect("the speaker is registered");
-            if known.executors.contains_key(&(framework, executor_id)) {
-                let executor_id = exited.executor_id.value.as_str().into();
+            if !known.executors.contains_key(&(framework, executor_id.clone())) {
+                return;
+            }
+            // The agent told the ends of all tasks that the executor had: one that is left is still on its way there,
+            // and brings the executor back. It stays counted; how that run ends will be said too.
+            let comes_back = draft.state.tasks.on(agent).any(|task| {
+                task.framework == framework && task.executor_id.as_ref() == Some(&executor_id) && !task.is_terminal()
+            });
+            if comes_back {
+                let executor_id = Some(executor_id);
+                draft.tell(Effect::SendFailure { framework, agent, executor_id, status: exited.status });
+            } else {
                 draft.push(ExecutorExited { agent, framework, executor_id, status: exited.status });
             }
         }
@@ -120,7 +130,7 @@ pub(crate) fn acknowledge(draft: &mut Draft, framework: FrameworkKey, call: &v1:
 #[cfg(test)]
 mod tests {
     use crate::effect::Effect;
-    use crate::testing::Cluster;
+    use crate::testing::{Cluster, operation, task_info};
     use api::v1::TaskState::*;
 
     #[test]
@@ -171,5 +181,50 @@ mod tests {
         cluster.agent_disconnected(agent);
         let message = cluster.status_update(&task, TaskRunning);
         assert!(cluster.agent_says(agent, vec![message]).is_err());
+    }
+
+    /// A run of an executor ends while another task for it is on its way to the agent.
+    #[test]
+    fn an_executor_that_comes_back_stays_counted() {
+        use api::internal::{ExecutorExited, FromAgent, from_agent::Message};
+        use api::v1;
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let executor = v1::ExecutorInfo {
+            r#type: Some(v1::executor_info::Type::Custom as i32),
+            executor_id: v1::ExecutorId { value: "e".into() },
+            command: Some(v1::CommandInfo { value: Some("run".into()), ..Default::default() }),
+            resources: task_info("", "cpus:1;mem:10").resources,
+            ..Default::default()
+        };
+        let task = |id: &str| v1::TaskInfo {
+            command: None,
+            executor: Some(executor.clone()),
+            ..task_info(id, "cpus:1;mem:10")
+        };
+        let offers = cluster.offer();
+        let names = cluster.accept(framework, &offers, vec![operation(vec![task("t1"), task("t2")])]);
+        assert_eq!(names, ["offers-accepted", "task-launched", "task-launched"], "{:?}", cluster.effects);
+        let (first, second) = ((framework, "t1".into()), (framework, "t2".into()));
+        let exited = |cluster: &mut Cluster| {
+            let seq = Some(cluster.state.agents.get(agent).unwrap().messages_received + 1);
+            let id = cluster.framework(framework).id.to_string();
+            let exited = ExecutorExited {
+                framework_id: v1::FrameworkId { value: id },
+                executor_id: v1::ExecutorId { value: "e".into() },
+                status: Some(9),
+            };
+            let message = FromAgent { seq, message: Some(Message::ExecutorExited(exited)) };
+            let names = cluster.agent_says(agent, vec![message]).unwrap();
+            assert!(cluster.effects_text().contains("SendFailure"), "{}", cluster.effects_text());
+            names
+        };
+        cluster.update(&first, TaskFailed);
+        assert_eq!(exited(&mut cluster), ["agent-messages-received"]);
+        assert_eq!(cluster.state.agents.get(agent).unwrap().executors.len(), 1);
+        cluster.update(&second, TaskFailed);
+        assert_eq!(exited(&mut cluster), ["executor-exited", "agent-messages-received"]);
+        assert!(cluster.state.agents.get(agent).unwrap().used.is_empty());
     }
 }
