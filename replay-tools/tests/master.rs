@@ -5,9 +5,13 @@ mod common;
 use bytes::Bytes;
 use common::{at, failure, json, text};
 use event_log::raft::{Committed, Machine, Member, Node, Options, Transport, TransportError, WriteSnapshot};
-use event_log::{Cause, Header, RawEvent, Record};
+use event_log::{Cause, Gate, Header, RawEvent, Record};
+use master_core::event::{
+    LaunchRefused, OfferGroup, OfferItems, OfferKeys, Offered, OffersAccepted, OffersDeclined, OffersMade,
+};
+use master_core::ids::{AgentKey, FrameworkKey, OfferKey};
 use master_core::ids::{Incarnation, IncarnationId, NodeId};
-use master_core::{Caller, Command, State, decide, fold};
+use master_core::{Caller, Command, Event, State, decide, decode_record, fold, fold_record};
 use std::future::Future;
 use std::io::Read;
 use std::path::Path;
@@ -15,14 +19,33 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A quorum of one has nobody to talk to, and here nobody to tell.
+/// A quorum of one has nobody to talk to.
 struct Alone;
 
-impl Machine for Alone {
-    fn apply(&mut self, _: Vec<Committed>) {}
+/// Folds what is committed, for snapshots.
+#[derive(Default)]
+struct Folding {
+    gate: Gate,
+    state: State,
+    /// It does not.
+    blind: bool,
+}
+
+impl Machine for Folding {
+    fn apply(&mut self, entries: Vec<Committed>) {
+        for Committed { term, record, .. } in entries {
+            if !self.blind && self.gate.admit(term, &record.header) {
+                fold_record(&mut self.state, &record.header, &decode_record(&record).unwrap());
+            }
+        }
+    }
 
     fn snapshot(&self) -> WriteSnapshot {
-        Box::new(|_| Ok(()))
+        let (state, (term, n)) = (self.state.clone(), self.gate.position());
+        Box::new(move |out| {
+            out.write_all(&[term.to_be_bytes(), n.to_be_bytes()].concat())?;
+            state.write_snapshot(out)
+        })
     }
 
     fn restore(&mut self, _: u64, _: &mut dyn Read) -> Result<(), String> {
@@ -41,6 +64,8 @@ impl Transport for Alone {
     }
 }
 
+const ADDRESS: &str = "127.0.0.1:5050";
+
 /// A master's log under the hands of a sequencer.
 struct Master {
     node: Node,
@@ -53,12 +78,39 @@ struct Master {
 
 impl Master {
     async fn new(dir: &Path) -> Master {
-        let address = "127.0.0.1:5050";
-        let node = Node::open(Options::new(dir, address), Arc::new(Alone), Alone).await.unwrap();
+        Master::with(Options::new(dir, ADDRESS)).await
+    }
+
+    /// One that does not look at what it stores.
+    async fn unfolded(dir: &Path) -> Master {
+        Master::open(Options::new(dir, ADDRESS), Folding { blind: true, ..Folding::default() }).await
+    }
+
+    async fn with(options: Options) -> Master {
+        Master::open(options, Folding::default()).await
+    }
+
+    async fn open(options: Options, machine: Folding) -> Master {
+        let address = ADDRESS;
+        let node = Node::open(options, Arc::new(Alone), machine).await.unwrap();
         node.form(&[address.to_owned()], address).await.unwrap();
         let mut status = node.status();
         let term = status.wait_for(|status| status.leader.is_some()).await.unwrap().term;
         Master { node, state: State::default(), n: 0, term, digests: Vec::new() }
+    }
+
+    /// Appends events without asking whether they can be.
+    async fn append(&mut self, call: &str, events: &[Event]) -> u64 {
+        let events = events.iter().map(|event| {
+            let (number, version, payload) = event.encode();
+            RawEvent { number, version, cause: 0, payload }
+        });
+        let principal = Some("alice".into());
+        let cause = Cause { call: call.into(), principal, ..Cause::default() };
+        let header = Header { term: self.term, n: self.n, at_ms: 1_795_216_399_418, feature_level: 1 };
+        let record = Record { header, causes: vec![cause], events: events.collect() };
+        self.n += 1;
+        self.node.append(self.term, record).await.unwrap()
     }
 
     async fn run(&mut self, call: &str, command: Command) {
@@ -104,7 +156,9 @@ const FRAMEWORK: Template = Template;
 
 impl Template {
     fn with_name(&self, name: &str) -> api::v1::FrameworkInfo {
-        api::v1::FrameworkInfo { user: "root".into(), name: name.into(), ..Default::default() }
+        let role = Some(name.replace('f', "r"));
+        #[allow(deprecated, reason = "what a framework of one role has")]
+        api::v1::FrameworkInfo { user: "root".into(), name: name.into(), role, ..Default::default() }
     }
 }
 
@@ -130,6 +184,11 @@ async fn a_log_is_told_while_its_master_runs() {
     assert_eq!(json(&["cat", work_dir, "--type=framework-subscribed"]).len(), 5);
     assert_eq!(json(&["cat", work_dir, "--framework=C-0002"]).len(), 1);
     assert_eq!(json(&["explain", "framework", "F3", work_dir]).len(), 1);
+    let of_role = text(&["explain", "role", "r3", work_dir]);
+    assert_eq!(of_role.lines().count(), 1, "{of_role}");
+    assert!(of_role.contains("framework-subscribed framework=F2") && of_role.contains("cause=SUBSCRIBE peer="));
+    let third = &json(&["bisect", "--select=frameworks.count", "--equals=3", work_dir])[0];
+    assert_eq!(third["events"][0]["fields"]["framework"], "F2");
 
     let (last_index, digest) = master.digests.last().unwrap().clone();
     let verified = json(&["verify", work_dir]).pop().unwrap();
@@ -146,7 +205,7 @@ async fn a_log_is_told_while_its_master_runs() {
 #[tokio::test]
 async fn a_record_that_contradicts_the_state_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let mut master = Master::new(dir.path()).await;
+    let mut master = Master::unfolded(dir.path()).await;
     master.history().await;
     // An event of an agent that never was.
     let agent = master_core::ids::AgentKey(77);
@@ -159,4 +218,65 @@ async fn a_record_that_contradicts_the_state_is_named() {
     until_committed(at(dir.path()), index);
     let (sentence, code) = failure(&["verify", at(dir.path())]);
     assert_eq!((sentence.contains(&format!("the record at index {index}")), code), (true, 1), "{sentence}");
+}
+
+#[tokio::test]
+async fn an_offer_and_a_role_are_explained_with_their_refused_launch() {
+    let framework = FrameworkKey(2);
+    let made = |first, role: &str| {
+        let offers = OfferItems(vec![(AgentKey(0), Offered::Whole), (AgentKey(1), Offered::Whole)]);
+        let groups = vec![OfferGroup { framework, role: role.into(), offers }];
+        Event::from(OffersMade { first: OfferKey(first), groups, expires_ms: None })
+    };
+    let accepted =
+        OffersAccepted { framework, offers: OfferKeys::new(vec![OfferKey(0)]), agent: AgentKey(0), unused: None };
+    let refused = LaunchRefused {
+        task: (framework, "big".into()),
+        agent_id: "C-S0".into(),
+        state: 9,
+        reason: 0,
+        why: "more than was offered".into(),
+    };
+    let declined = OffersDeclined { framework, offers: OfferKeys::new(vec![OfferKey(1)]), until_ms: None };
+    // Only what is shown is asked for here: nobody has to be able to fold it.
+    let events = [made(0, "r3"), accepted.into(), refused.into(), declined.into()];
+    let work_dir = tempfile::tempdir().unwrap();
+    let mut log = Master::unfolded(work_dir.path()).await;
+    log.append("MAKE_OFFERS", &events[..1]).await;
+    log.append("ACCEPT", &events[1..3]).await;
+    let index = log.append("DECLINE", &events[3..]).await;
+    let work_dir = at(work_dir.path());
+    until_committed(work_dir, index);
+
+    let of_offer = text(&["explain", "offer", "C-O0", work_dir]);
+    let names: Vec<_> = of_offer.lines().map(|line| line.split(' ').nth(3).unwrap()).collect();
+    assert_eq!(names, ["offers-made", "offers-accepted", "launch-refused"], "{of_offer}");
+    assert!(of_offer.contains("why=\"more than was offered\" cause=ACCEPT principal=alice"), "{of_offer}");
+    assert_eq!(json(&["explain", "offer", "O1", work_dir]).len(), 2);
+    assert_eq!(json(&["explain", "role", "r3", work_dir]).len(), 4);
+    assert_eq!(json(&["cat", "--role=r3", "--type=offers-declined", work_dir]).len(), 1);
+    assert_eq!(json(&["cat", "--principal=alice", work_dir]).len(), 4);
+    let (sentence, code) = failure(&["explain", "role", "r4", work_dir]);
+    assert_eq!((sentence.contains("nothing in this log concerns the role r4"), code), (true, 1), "{sentence}");
+}
+
+#[tokio::test]
+async fn a_state_is_folded_from_the_nearest_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let work_dir = at(dir.path());
+    let mut master = Master::with(Options { snapshot_bytes: 1, ..Options::new(dir.path(), ADDRESS) }).await;
+    master.history().await;
+    let last_index = master.digests.last().unwrap().0;
+    until_committed(work_dir, last_index);
+    let from = loop {
+        if let Some(from) = json(&["state", work_dir])[0]["from_snapshot"].as_u64() {
+            break from;
+        }
+    };
+    for (index, digest) in &master.digests {
+        let state = &json(&["state", "--at", &index.to_string(), work_dir])[0];
+        assert_eq!(state["digest"].as_str(), Some(&**digest), "{index}");
+        assert!(state["from_snapshot"].as_u64().is_none_or(|from| from <= *index), "{index}");
+    }
+    assert!(from <= last_index);
 }
