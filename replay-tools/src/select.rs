@@ -81,7 +81,10 @@ impl Question {
             Question::Exists => !part.is_null(),
             Question::Equals(text) => match part.as_str() {
                 Some(word) => word == text,
-                None => part.to_string() == *text,
+                None => {
+                    let written = part.to_string();
+                    written == *text
+                }
             },
             Question::AtLeast(bound) => number().is_some_and(|number| number >= *bound),
             Question::AtMost(bound) => number().is_some_and(|number| number <= *bound),
