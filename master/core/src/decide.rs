@@ -53,10 +53,10 @@ pub fn decide(state: &State, command: &Command, caller: &Caller, at_ms: u64) -> 
     decide_with(state, command, caller, at_ms, Options::default())
 }
 
-/// As [`decide`], by what an operator chose.
+/// As [`decide()`], by what an operator chose.
 ///
 /// # Errors
-/// As [`decide`].
+/// As [`decide()`].
 pub fn decide_with(
     state: &State,
     command: &Command,
