@@ -93,6 +93,8 @@ pub(crate) enum Request {
         last: Option<Place>,
     },
     ReadIndex,
+    /// Who is in the quorum?
+    Members,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,6 +113,8 @@ pub(crate) enum Response {
     /// None if the answering member does not lead.
     ReadIndex(Option<u64>),
     Refused(Refused),
+    /// None if the answering member does not lead.
+    Members(Option<Vec<Member>>),
 }
 
 /// What a member says of itself.
