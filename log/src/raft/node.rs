@@ -429,8 +429,8 @@ impl Node {
                 let snapshot = (vote, transfer, offset, last, head);
                 self.receive_snapshot(snapshot, bytes.0).await
             }
-            Request::TransferLeader { from, last } => {
-                let request = TransferLeaderRequest::new(from_ballot(from), self.node_id(), last.map(from_place));
+            Request::TransferLeader { to, from, last } => {
+                let request = TransferLeaderRequest::new(from_ballot(from), to, last.map(from_place));
                 let taken = raft.handle_transfer_leader(request).await.map_err(failed)?;
                 Ok(Response::TransferLeader(taken.is_ok()))
             }

@@ -89,6 +89,8 @@ pub(crate) enum Request {
         head: Head,
     },
     TransferLeader {
+        /// Who shall lead; the others only stop defending the leader.
+        to: u64,
         from: Ballot,
         last: Option<Place>,
     },
