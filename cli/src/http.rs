@@ -14,6 +14,8 @@ use crate::error::Error;
 
 /// How long an answer's head may take. Masters hold requests for a moment while they elect.
 const ANSWER: Duration = Duration::from_secs(30);
+/// For what takes as long as it takes: a new master learns everything first.
+pub(crate) const LONG: Duration = Duration::from_secs(600);
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a follower may name a leader that is gone: an election takes less than a second.
 const ELECTION: Duration = Duration::from_secs(10);
@@ -54,12 +56,17 @@ fn with_port(address: &str) -> String {
 
 /// Asks each master in turn until one answers; follows redirects, and waits out an election.
 pub(crate) async fn send(masters: &[String], request: &Request) -> Result<Answer, Error> {
+    send_within(masters, request, ANSWER).await
+}
+
+/// [`send`], with a limit of its own on the time until an answer begins.
+pub(crate) async fn send_within(masters: &[String], request: &Request, limit: Duration) -> Result<Answer, Error> {
     let start = tokio::time::Instant::now();
     loop {
         let mut reason = String::new();
         let mut electing = false;
         for master in masters {
-            match follow(master, request).await {
+            match follow(master, request, limit).await {
                 Ok(answer) => return Ok(answer),
                 Err(Trouble::LeaderGone(error)) => {
                     electing = true;
@@ -82,14 +89,14 @@ enum Trouble {
     Other(String),
 }
 
-async fn follow(master: &str, request: &Request) -> Result<Answer, Trouble> {
+async fn follow(master: &str, request: &Request, limit: Duration) -> Result<Answer, Trouble> {
     let mut address = master.to_owned();
     for hop in 0..5 {
         let socket = connect(&address).await.map_err(|error| match hop {
             0 => Trouble::Other(error),
             _ => Trouble::LeaderGone(error),
         })?;
-        let answer = timeout(ANSWER, send_to(socket, &address, request)).await;
+        let answer = timeout(limit, send_to(socket, &address, request)).await;
         let answer = answer.map_err(|_| Trouble::Other("it takes too long".to_owned()))?.map_err(Trouble::Other)?;
         if answer.inner.status() != http::StatusCode::TEMPORARY_REDIRECT {
             return Ok(answer);

@@ -7,6 +7,7 @@ mod execute;
 mod http;
 mod launch;
 mod local;
+mod masters;
 mod port;
 mod process;
 mod read;
@@ -29,6 +30,7 @@ Commands:
   frameworks   the frameworks and what they use
   tasks        the tasks and their states
   roles        the roles and what they use
+  masters      list, add, remove, replace masters; transfer leadership
 
 meseta COMMAND --help tells a command's flags.
 ";
@@ -52,10 +54,12 @@ fn run(command: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
         Some("--version" | "version") => return print_help(concat!("meseta ", env!("CARGO_PKG_VERSION"), "\n")),
         Some("local") => (local::FLAGS, local::ABOUT),
         Some("execute") => (execute::FLAGS, execute::ABOUT),
+        Some("masters") => (masters::FLAGS, masters::ABOUT),
         Some("state" | "agents" | "frameworks" | "tasks" | "roles") => (read::FLAGS, ""),
         Some(name) => return Err(Error::Usage(format!("there is no command '{name}' (meseta help lists them)"))),
     };
     let name = command.unwrap_or_default();
+    let (arguments, words) = if name == "masters" { masters::split(words) } else { (Vec::new(), words) };
     let environment = |name: &str| std::env::var(name).ok();
     let values = api::flags::parse(flags, words, environment, |path| std::fs::read_to_string(path));
     let values = values.map_err(|problem| Error::Usage(format!("{problem} (meseta {name} --help tells all flags)")))?;
@@ -70,6 +74,7 @@ fn run(command: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
     match name {
         "local" => in_runtime(local::run(values)),
         "execute" => in_runtime(execute::run(values)),
+        "masters" => in_runtime(masters::run(&arguments, values)),
         _ => in_runtime(read::run(name, values)),
     }
 }

@@ -25,6 +25,7 @@ pub const READY: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Plan {
     masters: usize,
+    joining: usize,
     agents: usize,
     resources: String,
     master_flags: Vec<String>,
@@ -36,6 +37,7 @@ impl Plan {
     pub fn new() -> Self {
         Self {
             masters: 1,
+            joining: 0,
             agents: 0,
             resources: "cpus:8;mem:8192;disk:8192;ports:[31000-31999]".into(),
             master_flags: Vec::new(),
@@ -46,6 +48,12 @@ impl Plan {
     /// 1, or 3 that form a quorum.
     pub fn masters(mut self, count: usize) -> Self {
         self.masters = count;
+        self
+    }
+
+    /// Masters more, not started yet, that will wait to be added to the first one's cluster.
+    pub fn joining(mut self, count: usize) -> Self {
+        self.joining = count;
         self
     }
 
@@ -89,14 +97,18 @@ impl Plan {
     /// When a process cannot be started.
     pub fn start_without_waiting(self) -> Cluster {
         let dir = tempfile::Builder::new().prefix("meseta-").tempdir().expect("a temporary folder");
-        let masters: Vec<Port> = (0..self.masters).map(|_| Port::reserve()).collect();
-        let list = masters.iter().map(|port| port.address.to_string()).collect::<Vec<_>>().join(",");
+        let masters: Vec<Port> = (0..self.masters + self.joining).map(|_| Port::reserve()).collect();
+        let first = masters[0].address;
+        let listed = |ports: &[Port]| ports.iter().map(|port| port.address.to_string()).collect::<Vec<_>>().join(",");
+        let (list, quorum) = (listed(&masters), listed(&masters[..self.masters]));
         let mut daemons = Vec::new();
         for (number, port) in masters.into_iter().enumerate() {
             let name = format!("m{number}");
             let mut flags = common_flags(&dir.path().join(&name), port.address);
-            if self.masters > 1 {
-                flags.push(format!("--masters={list}"));
+            if number >= self.masters {
+                flags.push(format!("--join={first}"));
+            } else if self.masters > 1 {
+                flags.push(format!("--masters={quorum}"));
             }
             flags.extend(self.master_flags.iter().cloned());
             daemons.push(Daemon { name, program: "meseta-master", flags, port, process: None });
@@ -111,7 +123,8 @@ impl Plan {
             daemons.push(Daemon { name, program: "meseta-agent", flags, port, process: None });
         }
         let mut cluster = Cluster { dir: Some(dir), daemons };
-        for number in 0..cluster.daemons.len() {
+        let later = self.masters..self.masters + self.joining;
+        for number in (0..cluster.daemons.len()).filter(|number| !later.contains(number)) {
             cluster.spawn(number);
         }
         cluster
@@ -227,6 +240,20 @@ impl Cluster {
     pub fn restart(&mut self, name: &str) {
         let number = self.daemons.iter().position(|daemon| daemon.name == name).expect("a known name");
         self.spawn(number);
+    }
+
+    /// Starts a process that was planned, but not started; or ended.
+    pub fn start_one(&mut self, name: &str) {
+        self.restart(name);
+    }
+
+    /// Starts a master again that waits to be added to the cluster of `at`: its disk is another one.
+    pub fn start_joining(&mut self, name: &str, at: &str) {
+        let join = format!("--join={}", self.address(at));
+        let daemon = self.daemon_mut(name);
+        daemon.flags.retain(|flag| !flag.starts_with("--masters=") && !flag.starts_with("--join="));
+        daemon.flags.push(join);
+        self.restart(name);
     }
 
     /// Waits until every running master knows one leader, and the leader counts every running agent as active.

@@ -7,6 +7,7 @@
 mod form;
 mod log_store;
 mod machine;
+mod membership;
 mod network;
 mod node;
 mod open;
@@ -22,6 +23,7 @@ mod wire;
 pub use crate::disk::OpenError;
 pub use form::FormError;
 pub use machine::{Committed, Machine, WriteSnapshot};
+pub use membership::{MemberStatus, MembershipError};
 pub use network::{Transport, TransportError};
 pub use node::{AppendError, Node, NotLeader, Options, Ticket};
 pub use reader::{AllEntries, RaftEntry, RaftReader, SnapshotInfo, read_raft};

@@ -218,6 +218,7 @@ impl RaftNetworkV2<Tokio> for Peer {
         _: RPCOption,
     ) -> Result<TransferLeaderResponse<Tokio>, RPCError<Tokio>> {
         let message = Request::TransferLeader {
+            to: *request.to_node_id(),
             from: to_ballot(request.from_leader()),
             last: request.last_log_id().map(to_place),
         };

@@ -25,7 +25,7 @@ use super::network::{Link, Links, Transport};
 use super::open;
 use super::pending::Pending;
 use super::snapshots::{Head, Snapshots};
-use super::status::{self, Status};
+use super::status::{self, Role, Status};
 use super::types::{Callback, Data, Member, Tokio, from_ballot, from_place, to_ballot};
 use super::wire::{self, Appended, Envelope, Hello, Refused, Request, Response};
 use crate::disk::{IdentityFile, OpenError};
@@ -126,6 +126,8 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) identity: Mutex<IdentityFile>,
     pub(crate) masters: Mutex<Option<Vec<String>>>,
+    /// Held by whoever changes the quorum.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     status: watch::Receiver<Status>,
     progress: Arc<Progress>,
     pending: Arc<Pending>,
@@ -228,6 +230,7 @@ impl Node {
             options,
             identity: Mutex::new(opened.identity),
             masters: Mutex::new(None),
+            changing: tokio::sync::Mutex::new(()),
             status,
             progress,
             pending,
@@ -344,7 +347,21 @@ impl Node {
             let known = progress.into_iter().filter(|(id, _)| voters.contains(id));
             known.max_by_key(|(_, matched)| matched.map(|id| id.index)).map(|(id, _)| id)
         };
-        let Some(target) = target else { return Err(NotLeader { leader: None }) };
+        match target {
+            Some(target) => self.transfer_leadership_to(target).await,
+            None => Err(NotLeader { leader: None }),
+        }
+    }
+
+    /// Hands leadership to the voter `target`; returns once another leads or this one no longer does.
+    ///
+    /// # Errors
+    /// [`NotLeader`] if this member does not lead, or nobody took over in time.
+    pub async fn transfer_leadership_to(&self, target: u64) -> Result<(), NotLeader> {
+        let me = self.node_id();
+        if self.inner.status.borrow().role != Role::Leader {
+            return Err(NotLeader { leader: self.inner.status.borrow().leader.clone() });
+        }
         let stopped = |_| NotLeader { leader: None };
         self.inner.raft.trigger().transfer_leader(target).await.map_err(stopped)?;
         let mut status = self.status();
@@ -412,12 +429,13 @@ impl Node {
                 let snapshot = (vote, transfer, offset, last, head);
                 self.receive_snapshot(snapshot, bytes.0).await
             }
-            Request::TransferLeader { from, last } => {
-                let request = TransferLeaderRequest::new(from_ballot(from), self.node_id(), last.map(from_place));
+            Request::TransferLeader { to, from, last } => {
+                let request = TransferLeaderRequest::new(from_ballot(from), to, last.map(from_place));
                 let taken = raft.handle_transfer_leader(request).await.map_err(failed)?;
                 Ok(Response::TransferLeader(taken.is_ok()))
             }
             Request::ReadIndex => Ok(Response::ReadIndex(self.confirm().await.ok())),
+            Request::Members => Ok(Response::Members(self.confirmed_members().await)),
             Request::Hello | Request::Adopt { .. } => unreachable!("answered above"),
         }
     }

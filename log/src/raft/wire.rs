@@ -89,10 +89,14 @@ pub(crate) enum Request {
         head: Head,
     },
     TransferLeader {
+        /// Who shall lead; the others only stop defending the leader.
+        to: u64,
         from: Ballot,
         last: Option<Place>,
     },
     ReadIndex,
+    /// Who is in the quorum?
+    Members,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,6 +115,8 @@ pub(crate) enum Response {
     /// None if the answering member does not lead.
     ReadIndex(Option<u64>),
     Refused(Refused),
+    /// None if the answering member does not lead.
+    Members(Option<Vec<Member>>),
 }
 
 /// What a member says of itself.

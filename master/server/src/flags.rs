@@ -95,6 +95,10 @@ impl Flags {
             Some(list) => list.split(',').map(|member| member.trim().to_owned()).collect(),
             None => vec![address.member.clone()],
         };
+        let join = self.values.text("join").map(|address| address.trim().to_owned());
+        if join.is_some() && self.values.is_given("masters") {
+            return Err("--masters forms a new cluster and --join waits for a running one: give one of them".into());
+        }
         let every = self.values.duration("agent_ping_timeout").unwrap_or(Duration::from_secs(15));
         let misses = self.values.int("max_agent_ping_timeouts").unwrap_or(5);
         let misses_max = u32::try_from(misses).ok().filter(|misses| *misses > 0);
@@ -111,6 +115,7 @@ impl Flags {
             work_dir: self.values.path("work_dir").ok_or("--work_dir is required")?,
             address,
             masters,
+            join,
             flags: reported,
             ping: Ping { every, misses_max: misses_max.ok_or("--max_agent_ping_timeouts must be at least 1")? },
             allocation_interval,

@@ -83,6 +83,16 @@ pub(crate) async fn miss(context: Arc<Context>, peers: Arc<Peers>) {
         }
         let members = status.borrow().members.clone();
         let me = context.identity.node();
+        // Whoever was removed or replaced is lost at once, whether it still runs or not.
+        let (state, _) = context.reader.state();
+        let out = state.masters.iter().filter(|(node, known)| {
+            known.alive && !members.is_empty() && !members.iter().any(|member| member.node_id == node.0)
+        });
+        for (_, known) in out {
+            tracing::info!(address = %known.address, "a master was taken out; what it held is disconnected");
+            let lose = Command::LoseMaster { master: known.incarnation };
+            let _ = context.reader.submit(lose, Caller::default()).await;
+        }
         let others = members.into_iter().filter(|member| member.node_id != me.0);
         let hellos = others.map(|member| {
             let peers = peers.clone();

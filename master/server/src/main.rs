@@ -60,9 +60,14 @@ fn run_master(flags: &Flags) -> Result<(), String> {
         let mut forming = true;
         let status = running.watch_failure();
         tokio::pin!(status);
+        let removal = running.watch_removal();
+        tokio::pin!(removal);
         loop {
             tokio::select! {
                 why = &mut status => return Err(why),
+                () = &mut removal => {
+                    return Err("this master was removed from its cluster; its work_dir is of no further use".to_owned());
+                }
                 formed = running.formed(), if forming => {
                     formed.map_err(|error| error.to_string())?;
                     forming = false;

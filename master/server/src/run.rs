@@ -44,6 +44,8 @@ pub struct Settings {
     pub address: Address,
     /// Every member's host:port, this one's included.
     pub masters: Vec<String>,
+    /// A master of the cluster that this one waits to be added to, if it does.
+    pub join: Option<String>,
     /// Flags as they are reported.
     pub flags: BTreeMap<String, String>,
     /// How agents are watched.
@@ -157,7 +159,14 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
 
     let forming = {
         let (node, masters, me) = (node.clone(), settings.masters, settings.address.member);
-        tokio::spawn(async move { node.form(&masters, &me).await })
+        tokio::spawn(async move {
+            let Some(join) = settings.join else { return node.form(&masters, &me).await };
+            if node.status().borrow().members.is_empty() {
+                tracing::info!("waiting to be added: meseta masters add {me} --master={join}");
+            }
+            node.join().await;
+            Ok(())
+        })
     };
     let tasks = vec![
         vital::spawn("sequencer", sequencer.run()),
@@ -204,6 +213,12 @@ impl Running {
             // Stopped on purpose.
             std::future::pending().await
         }
+    }
+
+    /// Resolves when the other masters say that this one is none of them any more.
+    pub fn watch_removal(&self) -> impl Future<Output = ()> + use<> {
+        let node = self.context.node.clone();
+        async move { node.removed().await }
     }
 
     /// A clean stop: hands leadership over, tells the cluster and the agents, closes the streams.

@@ -28,6 +28,9 @@ pub(super) async fn submit(context: &Context, request: Request) -> Response {
     if let Some(response) = foreign(context, &submission.cluster_id) {
         return response;
     }
+    if let Some(response) = removed(context, &submission) {
+        return response;
+    }
     let (command, caller, request_id) = match wire::command(submission) {
         Ok(parts) => parts,
         Err(error) => return api_http::text(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -76,6 +79,13 @@ pub(super) async fn digest(context: &Context) -> Response {
         }
         Err(_) => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The state could not be digested"),
     }
+}
+
+/// A master that is out folds nothing any more: what it submits would bind clients to it that it cannot serve.
+fn removed(context: &Context, submission: &internal::Submission) -> Option<Response> {
+    let members = context.node.status().borrow().members.clone();
+    let known = members.iter().any(|member| member.node_id == submission.origin.node_id);
+    (!known).then(|| api_http::text(StatusCode::GONE, "This master is no member of the cluster any more"))
 }
 
 /// A master of another cluster must not change this one.

@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod internal;
 pub mod legacy;
+mod masters;
 pub mod metrics;
 pub mod operator;
 pub mod render;
@@ -40,6 +41,7 @@ enum Target {
     Deliver,
     Hello,
     Digest,
+    Masters,
     /// What the operators' router knows better.
     Operators,
     Health,
@@ -56,7 +58,8 @@ impl Server {
             .at("/meseta/submit", Target::Submit)
             .at("/meseta/deliver", Target::Deliver)
             .at("/meseta/hello", Target::Hello)
-            .at("/meseta/digest", Target::Digest);
+            .at("/meseta/digest", Target::Digest)
+            .at("/meseta/masters", Target::Masters);
         Server { router, served: SetOnce::new() }
     }
 
@@ -72,7 +75,7 @@ impl Server {
         let served = match target {
             // A client that is told 503 at once may come back at once; whoever asks for a sign of life, or is one of
             // us, gets an answer now.
-            Target::Scheduler | Target::Operators => {
+            Target::Scheduler | Target::Operators | Target::Masters => {
                 tokio::time::timeout(START_PATIENCE, self.served.wait()).await.ok()
             }
             _ => self.served.get(),
@@ -91,6 +94,7 @@ impl Server {
             Target::Deliver => internal::deliver(context, request).await,
             Target::Hello => internal::hello(context),
             Target::Digest => internal::digest(context).await,
+            Target::Masters => masters::answer(context, request).await,
             Target::Operators | Target::Health => operators.answer(request, peer).await,
         }
     }

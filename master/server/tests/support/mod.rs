@@ -169,6 +169,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
             member: address.to_string(),
         },
         masters,
+        join: None,
         flags: Default::default(),
         ping: Ping { every: Duration::from_secs(1), misses_max: 5 },
         allocation_interval: Duration::from_millis(200),

@@ -1,0 +1,237 @@
+//! Who the masters are, and changing that: `POST /meseta/masters` with
+//!
+//! ```text
+//! {"action": "list"}
+//! {"action": "add", "address": "H:P"}                  H:P runs on an empty disk with --join
+//! {"action": "remove", "address": "H:P" | id}
+//! {"action": "replace", "old": "H:P" | id, "address": "H:P"}
+//! {"action": "transfer", "address": "H:P" | id}        without an address: to the one that is furthest
+//! ```
+//!
+//! Any master takes it; the leader does it. Answered with the masters as they are afterwards, or with one sentence: 400
+//! if it is no such request, 409 if the masters refuse it, 503 if it is not known whether it happened.
+
+use crate::context::Context;
+use crate::peers::{PeerError, Peers};
+use api_http::{Method, Request, Response, StatusCode};
+use bytes::Bytes;
+use event_log::raft::{MemberStatus, MembershipError, Node};
+use master_core::ids::NodeId;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// How long a request waits for a leader, or for the next one.
+const PATIENCE: Duration = Duration::from_secs(8);
+const PACE: Duration = Duration::from_millis(100);
+/// A new master first learns everything, which takes as long as it takes.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(600);
+
+enum Action {
+    List,
+    Add { address: String },
+    Remove { who: String },
+    Replace { old: String, address: String },
+    Transfer { to: Option<String> },
+}
+
+/// What the one who leads says; `Elsewhere` if that is another.
+enum Done {
+    Answer(Response),
+    Elsewhere,
+}
+
+pub(super) async fn answer(context: &Context, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return api_http::method_not_allowed(&["POST"], request.method());
+    }
+    let (parts, body) = request.into_parts();
+    let body = match api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(error) => return error.response(),
+    };
+    let (action, forwarded) = match parse(&body) {
+        Ok(parsed) => parsed,
+        Err(sentence) => return api_http::text(StatusCode::BAD_REQUEST, &sentence),
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let done = match context.reader.leader() {
+            Some(leader) if leader.is_me => here(context, &action).await,
+            Some(_) if forwarded => Done::Elsewhere,
+            Some(leader) => forward(context, &leader.address, &action).await,
+            None => Done::Elsewhere,
+        };
+        match done {
+            Done::Answer(response) => return response,
+            Done::Elsewhere if forwarded => {
+                return api_http::text(StatusCode::MISDIRECTED_REQUEST, "This master does not lead");
+            }
+            Done::Elsewhere if Instant::now() >= deadline => {
+                return match action {
+                    // Without a leader an operator needs it most.
+                    Action::List => api_http::json(&list(context)),
+                    _ => api_http::text(StatusCode::SERVICE_UNAVAILABLE, "No leader elected"),
+                };
+            }
+            Done::Elsewhere => tokio::time::sleep(PACE).await,
+        }
+    }
+}
+
+fn parse(body: &[u8]) -> Result<(Action, bool), String> {
+    let call: Value = serde_json::from_slice(body).map_err(|error| format!("Not a JSON object: {error}"))?;
+    let text = |name: &str| call[name].as_str().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let needed = |name: &str| text(name).ok_or_else(|| format!("'{name}' is missing"));
+    let action = match call["action"].as_str() {
+        Some("list") => Action::List,
+        Some("add") => Action::Add { address: needed("address")? },
+        Some("remove") => Action::Remove { who: needed("address")? },
+        Some("replace") => Action::Replace { old: needed("old")?, address: needed("address")? },
+        Some("transfer") => Action::Transfer { to: text("address") },
+        _ => return Err("'action' is one of list, add, remove, replace, transfer".into()),
+    };
+    Ok((action, call["forwarded"] == true))
+}
+
+fn forwarded(action: &Action) -> Value {
+    match action {
+        Action::List => json!({"action": "list", "forwarded": true}),
+        Action::Add { address } => json!({"action": "add", "address": address, "forwarded": true}),
+        Action::Remove { who } => json!({"action": "remove", "address": who, "forwarded": true}),
+        Action::Replace { old, address } => {
+            json!({"action": "replace", "old": old, "address": address, "forwarded": true})
+        }
+        Action::Transfer { to } => json!({"action": "transfer", "address": to, "forwarded": true}),
+    }
+}
+
+async fn forward(context: &Context, leader: &str, action: &Action) -> Done {
+    let body = Bytes::from(forwarded(action).to_string());
+    match Peers::new().post(leader, "/meseta/masters", body, FORWARD_TIMEOUT).await {
+        Ok((StatusCode::MISDIRECTED_REQUEST, _)) | Err(PeerError::Unreachable(_)) => Done::Elsewhere,
+        Ok((StatusCode::OK, body)) => Done::Answer(api_http::json_bytes(body)),
+        Ok((status, body)) => Done::Answer(api_http::text(status, &String::from_utf8_lossy(&body))),
+        Err(PeerError::Silent(_)) => match action {
+            Action::List => Done::Answer(api_http::json(&list(context))),
+            _ => Done::Answer(refusal(&MembershipError::Unknown)),
+        },
+    }
+}
+
+/// On the master that leads.
+async fn here(context: &Context, action: &Action) -> Done {
+    let node = &context.node;
+    let changed = match action {
+        Action::List => Ok(()),
+        Action::Add { address } => node.add(address).await.map(drop),
+        Action::Transfer { to } => return transfer(context, to.as_deref()).await,
+        Action::Remove { who } | Action::Replace { old: who, .. } => {
+            let gone = match find(node, who) {
+                Ok(gone) => gone,
+                Err(sentence) => return Done::Answer(api_http::text(StatusCode::CONFLICT, &sentence)),
+            };
+            let alone = node.members().iter().filter(|member| member.votes).count() == 1;
+            if gone.leads && !alone {
+                // Another one leads on and takes it out; whoever asked waits for that.
+                return match node.transfer_leadership().await {
+                    Ok(()) => Done::Elsewhere,
+                    Err(_) => Done::Answer(not_taken_over()),
+                };
+            }
+            match action {
+                Action::Replace { address, .. } => node.replace(gone.member.node_id, address).await.map(drop),
+                _ => node.remove(gone.member.node_id).await.map(drop),
+            }
+        }
+    };
+    match changed {
+        Ok(()) => Done::Answer(api_http::json(&list(context))),
+        Err(MembershipError::NotLeader { .. }) => Done::Elsewhere,
+        Err(error) => Done::Answer(refusal(&error)),
+    }
+}
+
+async fn transfer(context: &Context, to: Option<&str>) -> Done {
+    let node = &context.node;
+    let handed = match to.map(|who| find(node, who)) {
+        Some(Err(sentence)) => return Done::Answer(api_http::text(StatusCode::CONFLICT, &sentence)),
+        Some(Ok(target)) if target.leads => Ok(()),
+        Some(Ok(target)) if !target.votes => {
+            let sentence = format!("{} does not vote yet, so it cannot lead", target.member.address);
+            return Done::Answer(api_http::text(StatusCode::CONFLICT, &sentence));
+        }
+        Some(Ok(target)) => match node.transfer_leadership_to(target.member.node_id).await {
+            Ok(()) if !leads(node, target.member.node_id) => return Done::Elsewhere,
+            handed => handed,
+        },
+        None => node.transfer_leadership().await,
+    };
+    match handed {
+        Ok(()) => Done::Answer(api_http::json(&list(context))),
+        Err(_) => Done::Answer(not_taken_over()),
+    }
+}
+
+/// Whether it does, as this master knows. If somebody else was faster, that one is asked to hand over again.
+fn leads(node: &Node, node_id: u64) -> bool {
+    node.status().borrow().leader.as_ref().is_some_and(|leader| leader.node_id == node_id)
+}
+
+fn not_taken_over() -> Response {
+    api_http::text(
+        StatusCode::CONFLICT,
+        "No other master took over leadership: none answers, or none has everything yet",
+    )
+}
+
+fn refusal(error: &MembershipError) -> Response {
+    let status = match error {
+        MembershipError::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::CONFLICT,
+    };
+    api_http::text(status, &error.to_string())
+}
+
+/// By its address, or by its id where two have the same address.
+fn find(node: &Node, who: &str) -> Result<MemberStatus, String> {
+    let is = |member: &MemberStatus| member.member.address == who || id_text(member.member.node_id) == who;
+    let mut found: Vec<MemberStatus> = node.members().into_iter().filter(is).collect();
+    match found.len() {
+        0 => Err(format!("{who} is not a master of this cluster")),
+        1 => Ok(found.remove(0)),
+        _ => Err(format!("two masters have the address {who}: name one of them by its id")),
+    }
+}
+
+fn id_text(node_id: u64) -> String {
+    format!("{node_id:016x}")
+}
+
+fn list(context: &Context) -> Value {
+    let (state, _) = context.reader.state();
+    let masters: Vec<Value> = context
+        .node
+        .members()
+        .into_iter()
+        .map(|it| {
+            let known = state.masters.get(&NodeId(it.member.node_id));
+            let role = match (it.leads, it.votes) {
+                (true, _) => "leader",
+                (false, true) => "follower",
+                (false, false) => "learner",
+            };
+            json!({
+                "address": it.member.address,
+                "id": id_text(it.member.node_id),
+                "role": role,
+                "alive": known.is_some_and(|master| master.alive),
+                "version": known.map(|master| master.version.to_string()),
+                "index": it.matched,
+            })
+        })
+        .collect();
+    let leader = context.reader.leader().map(|leader| leader.address);
+    json!({"cluster_id": context.node.cluster_id(), "leader": leader, "masters": masters})
+}
