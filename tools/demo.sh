@@ -102,7 +102,7 @@ say "the log is the truth: each disk, the dead leader's too, is checked and fold
 for master in "$dir"/master-?; do
   show meseta-log verify "$master"
 done
-show meseta-log state "$dir/master-0" | head -n 20
+show meseta-log state "$dir/master-0" | sed -n 1,20p
 
 say "done in $((SECONDS - begin)) s. Where to look next:"
 cat <<NEXT
