@@ -6,7 +6,6 @@ SHELL := /bin/bash
 MESETA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/meseta
 CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
-SEED ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help deps demo test check fix bench sim bless
@@ -33,8 +32,8 @@ bench: ## Measure, print a table, write bench.json (ARGS=--quick, ARGS=--only=NA
 	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --release --workspace --bins; \
 	"$$CARGO_TARGET_DIR/release/meseta-bench" $(ARGS)
 
-sim: ## The simulations, from one seed: make sim SEED=8471
-	@. tools/env.sh; MESETA_SEED=$(SEED) cargo test --release --workspace sim -- --nocapture
+sim: ## The quorum simulated, crashes and all: make sim SEEDS=1000, or one seed again: make sim SEED=8471
+	@. tools/env.sh; $(if $(SEED),SEED=$(SEED)) SEEDS=$(or $(SEEDS),200) cargo test -p event-log --features raft simulation -- --nocapture
 
 bless: ## Accept what the tests found as what they expect; read the diff before you commit it
 	@. tools/env.sh; UPDATE_EXPECT=1 cargo test --workspace
