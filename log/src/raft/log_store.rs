@@ -38,15 +38,18 @@ pub(crate) trait Flusher: Send + Sync + 'static {
     fn request(&self, done: Flushed);
 }
 
-/// A thread that flushes for everybody who asked meanwhile: group commit.
+/// A thread that flushes for everybody who asked meanwhile: group commit. Dropping it waits until the thread has let
+/// go of the disk: a process must not end while RocksDB is still closing on another thread.
 pub(crate) struct FlusherThread {
-    requests: mpsc::Sender<Flushed>,
+    /// None once it is being dropped.
+    requests: Option<mpsc::Sender<Flushed>>,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl FlusherThread {
     pub(crate) fn start(disk: Arc<dyn Disk>) -> io::Result<FlusherThread> {
         let (requests, inbox) = mpsc::channel::<Flushed>();
-        thread::Builder::new().name("log-flusher".into()).spawn(move || {
+        let thread = thread::Builder::new().name("log-flusher".into()).spawn(move || {
             let mut failed: Option<io::Error> = None;
             loop {
                 let mut waiting = match inbox.recv_timeout(Duration::from_millis(100)) {
@@ -65,14 +68,29 @@ impl FlusherThread {
                 }
             }
         })?;
-        Ok(FlusherThread { requests })
+        Ok(FlusherThread { requests: Some(requests), thread: Some(thread) })
     }
 }
 
 impl Flusher for FlusherThread {
     fn request(&self, done: Flushed) {
-        if let Err(mpsc::SendError(done)) = self.requests.send(done) {
+        let refused = match &self.requests {
+            Some(requests) => requests.send(done).err().map(|mpsc::SendError(done)| done),
+            None => Some(done),
+        };
+        if let Some(done) = refused {
             done(Err(io::Error::other("the flusher has stopped")));
+        }
+    }
+}
+
+impl Drop for FlusherThread {
+    fn drop(&mut self) {
+        self.requests = None;
+        // What it answers may hold the last reference to it: it cannot wait for itself.
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
+            // A panic there was told when it happened, and ends with it.
+            let _ = thread.join();
         }
     }
 }
