@@ -29,3 +29,10 @@ pub use node::{AppendError, Node, NotLeader, Options, Ticket};
 pub use reader::{AllEntries, RaftEntry, RaftReader, SnapshotInfo, read_raft};
 pub use status::{Role, Status};
 pub use types::Member;
+
+/// Waits until every member and reader that this process opened has closed its store, at most `limit`; true if they have.
+/// Threads that held the last clone of a [`Node`] may still be closing it after the runtime has ended, and a process that
+/// ends meanwhile is aborted by the store. To be called before `main` returns.
+pub fn wait_until_closed(limit: std::time::Duration) -> bool {
+    crate::store::rocks::wait_until_closed(limit)
+}

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use rocksdb::{
     ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, Options, WriteBatch,
@@ -18,6 +20,35 @@ pub(crate) struct Rocks {
     db: DB,
     /// The claim on the member's folder; given up after the engine has closed.
     _lock: Option<DirLock>,
+    /// Last: by then the engine has closed.
+    _open: Open,
+}
+
+/// How many stores this process has open.
+static OPEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// One open store.
+struct Open;
+
+impl Open {
+    fn new() -> Open {
+        *OPEN.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Open
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        *OPEN.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        OPEN.1.notify_all();
+    }
+}
+
+/// Waits until every store of this process has closed, at most `limit`. True if they have.
+pub(crate) fn wait_until_closed(limit: Duration) -> bool {
+    let open = OPEN.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let (open, _) = OPEN.1.wait_timeout_while(open, limit, |open| *open > 0).unwrap_or_else(PoisonError::into_inner);
+    *open == 0
 }
 
 fn to_io(error: rocksdb::Error) -> io::Error {
@@ -57,7 +88,7 @@ fn families() -> [ColumnFamilyDescriptor; 2] {
 impl Rocks {
     pub(crate) fn open(dir: &Path, lock: DirLock) -> io::Result<Rocks> {
         let db = DB::open_cf_descriptors(&options(), dir, families()).map_err(to_io)?;
-        Ok(Rocks { db, _lock: Some(lock) })
+        Ok(Rocks { db, _lock: Some(lock), _open: Open::new() })
     }
 
     /// Opens for reading while another process may write. `scratch` is for the reader's own notes.
@@ -66,7 +97,7 @@ impl Rocks {
         options.create_if_missing(false);
         options.set_max_open_files(-1);
         let db = DB::open_cf_descriptors_as_secondary(&options, dir, scratch, families()).map_err(to_io)?;
-        let rocks = Rocks { db, _lock: None };
+        let rocks = Rocks { db, _lock: None, _open: Open::new() };
         rocks.catch_up()?;
         Ok(rocks)
     }

@@ -5,7 +5,11 @@ use master_server::listen::listen;
 use master_server::run;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long closing the log may take before the process ends all the same.
+const CLOSING: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let asked = flags::read(std::env::args().skip(1).collect(), |name| std::env::var(name).ok());
@@ -18,7 +22,11 @@ fn main() -> ExitCode {
             println!("meseta-master {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
-        Ok(Asked::Run(flags)) => run_master(&flags),
+        Ok(Asked::Run(flags)) => {
+            let ended = run_master(&flags);
+            event_log::raft::wait_until_closed(CLOSING);
+            ended
+        }
         Err(sentence) => Err(sentence),
     };
     match ended {
