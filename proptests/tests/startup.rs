@@ -199,3 +199,15 @@ fn bad_values() {
         assert_refused(&start(program, &flags), &[said]);
     }
 }
+
+/// Every stop is an exit, not an abort in the middle of closing the log.
+#[test]
+fn a_clean_stop_is_clean_every_time() {
+    let mut cluster = Plan::new().masters(1).start();
+    for round in 0..15 {
+        let status = cluster.stop("m0");
+        assert_eq!(status.code(), Some(0), "round {round}: {status}\n{}", cluster.log("m0"));
+        cluster.restart("m0");
+        cluster.wait_ready();
+    }
+}
