@@ -32,7 +32,7 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
-# Compiling cargo-deny takes longer than all of the rest, so it is used where it is there. The same three questions are
+# cargo-deny is used where it is installed; compiling it for each fresh machine is left out. The same three questions are
 # asked of deny.toml and `cargo metadata` by proptests/tests/dependencies.rs, everywhere.
 if cargo deny --version >/dev/null 2>&1; then
   step "dependencies" cargo deny --log-level error check bans licenses sources
