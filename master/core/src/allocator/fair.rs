@@ -1,6 +1,13 @@
 //! Who is next: a tree of roles by the components of their names, siblings ordered by dominant share, and the frameworks
-//! of each role ordered the same way. Only frameworks that want offers are in the order; everybody's share counts.
+//! of each role ordered the same way. Only frameworks that want offers are in the order; everybody's share counts. A
+//! role's share is divided by its weight before it is compared with those of its siblings.
 
+mod standing;
+
+pub use standing::{FrameworkStanding, Standing, standings};
+
+use super::dice::Dice;
+use super::{Options, WEIGHT_MILLI};
 use crate::ids::FrameworkKey;
 use crate::state::State;
 use api::resources::{Name, Resources};
@@ -8,17 +15,26 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The largest part that somebody has of any resource, as a fraction. No floats: shares must compare alike everywhere.
+/// The largest part that somebody has of any resource, by weight, as a fraction. No floats: shares must compare alike
+/// everywhere.
 #[derive(Clone, Copy, Debug)]
 struct Share {
     held: u64,
-    total: u64,
+    /// Of the cluster, times the weight in thousandths.
+    total: u128,
 }
 
 impl Ord for Share {
     fn cmp(&self, other: &Share) -> Ordering {
-        (u128::from(self.held) * u128::from(other.total)).cmp(&(u128::from(other.held) * u128::from(self.total)))
+        product(self.held, other.total).cmp(&product(other.held, self.total))
     }
+}
+
+/// All 192 bits of it, the upper ones first.
+fn product(a: u64, b: u128) -> (u128, u64) {
+    let low = u128::from(a) * u128::from(b as u64);
+    let high = u128::from(a) * (b >> 64);
+    (high + (low >> 64), low as u64)
 }
 
 impl PartialOrd for Share {
@@ -49,6 +65,8 @@ struct Held {
 struct Node {
     name: Arc<str>,
     parent: Option<usize>,
+    /// In thousandths.
+    weight_milli: u64,
     held: Held,
     /// Its children with anybody who wants offers below. The role's own frameworks are a child with the name `.`.
     children: BTreeSet<Place<(Arc<str>, usize)>>,
@@ -59,7 +77,8 @@ struct Node {
 }
 
 /// The order of all who want offers.
-pub(super) struct Roles {
+pub(super) struct Roles<'a> {
+    options: &'a Options,
     names: BTreeMap<Name, usize>,
     totals: Vec<u64>,
     nodes: Vec<Node>,
@@ -67,9 +86,9 @@ pub(super) struct Roles {
     paths: BTreeMap<String, usize>,
 }
 
-impl Roles {
+impl<'a> Roles<'a> {
     /// Everybody's shares as State has them.
-    pub(super) fn new(state: &State) -> Roles {
+    pub(super) fn new(state: &State, options: &'a Options) -> Roles<'a> {
         let mut sums: BTreeMap<Name, u64> = BTreeMap::new();
         for agent in state.agents.live.values().filter(|agent| !agent.is_unreachable()) {
             for (name, milli) in agent.total.quantities() {
@@ -79,7 +98,8 @@ impl Roles {
         sums.retain(|_, total| *total > 0);
         let names = sums.keys().cloned().enumerate().map(|(at, name)| (name, at)).collect();
         let totals = sums.into_values().collect();
-        let mut roles = Roles { names, totals, nodes: Vec::new(), leaves: BTreeMap::new(), paths: BTreeMap::new() };
+        let (nodes, leaves, paths) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let mut roles = Roles { options, names, totals, nodes, leaves, paths };
         roles.node("", "".into(), None);
         for framework in state.frameworks.live.values() {
             for (name, role) in &framework.roles {
@@ -103,9 +123,11 @@ impl Roles {
         let held = Held { milli: vec![0; self.totals.len()], count: 0 };
         let at = self.nodes.len();
         self.paths.insert(path.to_owned(), at);
+        let weight_milli = path.strip_prefix('/').and_then(|role| self.options.weights_milli.get(role));
         self.nodes.push(Node {
             name,
             parent,
+            weight_milli: weight_milli.map_or(WEIGHT_MILLI, |weight| (*weight).max(1)),
             held,
             children: BTreeSet::new(),
             role: None,
@@ -144,7 +166,7 @@ impl Roles {
     fn enter(&mut self, role: &Arc<str>, framework: FrameworkKey) {
         let leaf = self.leaf(role);
         let held = Held { milli: vec![0; self.totals.len()], count: 0 };
-        let place = (self.share(&held), held.count, framework);
+        let place = (self.share(&held, WEIGHT_MILLI), held.count, framework);
         self.nodes[leaf].frameworks.insert(place);
         self.nodes[leaf].held_by.insert(framework, held);
     }
@@ -170,6 +192,39 @@ impl Roles {
         node.children.iter().find_map(|(_, _, (_, child))| self.first_below(*child, may))
     }
 
+    /// One for whom `may` says yes, drawn by the weights of roles; the frameworks of a role have equal chances.
+    pub(super) fn any(
+        &self,
+        dice: &mut Dice,
+        may: &mut dyn FnMut(&Arc<str>, FrameworkKey) -> bool,
+    ) -> Option<(Arc<str>, FrameworkKey)> {
+        self.any_below(0, dice, may)
+    }
+
+    fn any_below(
+        &self,
+        at: usize,
+        dice: &mut Dice,
+        may: &mut dyn FnMut(&Arc<str>, FrameworkKey) -> bool,
+    ) -> Option<(Arc<str>, FrameworkKey)> {
+        let node = &self.nodes[at];
+        if let Some(role) = &node.role {
+            // By key, not by share: what is drawn must not depend on who holds what.
+            let mut left: Vec<FrameworkKey> = node.held_by.keys().copied().collect();
+            dice.shuffle(&mut left);
+            return left.into_iter().find(|key| may(role, *key)).map(|framework| (role.clone(), framework));
+        }
+        let mut left: Vec<usize> = node.children.iter().map(|(_, _, (_, child))| *child).collect();
+        left.sort_unstable();
+        while let Some(drawn) = dice.draw(left.iter().map(|child| self.nodes[*child].weight_milli)) {
+            let child = left.swap_remove(drawn);
+            if let Some(found) = self.any_below(child, dice, may) {
+                return Some(found);
+            }
+        }
+        None
+    }
+
     /// Adds to what a framework holds, by the roles that its resources are allocated to.
     fn charge_all(&mut self, framework: FrameworkKey, resources: &Resources) {
         let mut roles: BTreeSet<Arc<str>> = BTreeSet::new();
@@ -189,9 +244,9 @@ impl Roles {
             .collect();
         let leaf = self.leaf(role);
         if let Some(mut held) = self.nodes[leaf].held_by.remove(&framework) {
-            let before = (self.share(&held), held.count, framework);
+            let before = (self.share(&held, WEIGHT_MILLI), held.count, framework);
             held.add(&amounts);
-            let after = (self.share(&held), held.count, framework);
+            let after = (self.share(&held, WEIGHT_MILLI), held.count, framework);
             let node = &mut self.nodes[leaf];
             node.frameworks.remove(&before);
             node.frameworks.insert(after);
@@ -210,11 +265,12 @@ impl Roles {
 
     fn place(&self, at: usize) -> Place<(Arc<str>, usize)> {
         let node = &self.nodes[at];
-        (self.share(&node.held), node.held.count, (node.name.clone(), at))
+        (self.share(&node.held, node.weight_milli), node.held.count, (node.name.clone(), at))
     }
 
-    fn share(&self, held: &Held) -> Share {
-        let shares = held.milli.iter().zip(&self.totals).map(|(held, total)| Share { held: *held, total: *total });
+    fn share(&self, held: &Held, weight_milli: u64) -> Share {
+        let of = |total: u64| u128::from(total) * u128::from(weight_milli);
+        let shares = held.milli.iter().zip(&self.totals).map(|(held, total)| Share { held: *held, total: of(*total) });
         shares.max().unwrap_or(Share { held: 0, total: 1 })
     }
 }
@@ -225,5 +281,67 @@ impl Held {
             self.milli[*at] = self.milli[*at].saturating_add(*milli);
         }
         self.count += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allocator::{Policy, plan};
+    use crate::testing::Cluster;
+
+    #[test]
+    fn products_of_large_numbers_are_exact() {
+        let share = |held, total: u128| Share { held, total };
+        let (most, total) = (u64::MAX, u128::from(u64::MAX) * u128::from(u64::MAX));
+        assert!(share(most, total) > share(most - 1, total));
+        assert!(share(most, total) < share(most, total - 1));
+        assert!(share(1, 3) < share(2, 5));
+        assert_eq!(product(most, u128::MAX), (u128::MAX - (1 << 64), 1));
+    }
+
+    fn offers(cluster: &Cluster, options: &Options) -> Vec<(String, usize)> {
+        let plan = plan(&cluster.state, cluster.at_ms, options);
+        plan.groups.iter().map(|group| (group.role.to_string(), group.offers.len())).collect()
+    }
+
+    fn cluster(roles: &[&str], agents: usize) -> Cluster {
+        let mut cluster = Cluster::new();
+        for role in roles {
+            cluster.subscribe_with(|info| info.roles = vec![(*role).into()]);
+        }
+        for _ in 0..agents {
+            cluster.agent("cpus:1;mem:100");
+        }
+        cluster
+    }
+
+    fn weights(weights: &[(&str, u64)]) -> Options {
+        let weights_milli = weights.iter().map(|(role, milli)| ((*role).into(), *milli)).collect();
+        Options { weights_milli, ..Options::default() }
+    }
+
+    #[test]
+    fn a_heavier_role_is_due_more() {
+        let cluster = cluster(&["a", "b"], 12);
+        assert_eq!(offers(&cluster, &Options::default()), [("a".into(), 6), ("b".into(), 6)]);
+        assert_eq!(offers(&cluster, &weights(&[("a", 3000)])), [("a".into(), 9), ("b".into(), 3)]);
+        assert_eq!(offers(&cluster, &weights(&[("a", 500)])), [("a".into(), 4), ("b".into(), 8)]);
+    }
+
+    #[test]
+    fn a_weight_counts_among_siblings() {
+        let cluster = cluster(&["a/x", "a/y", "b"], 12);
+        let options = weights(&[("a", 3000), ("a/x", 2000)]);
+        assert_eq!(offers(&cluster, &options), [("a/x".into(), 6), ("a/y".into(), 3), ("b".into(), 3)]);
+    }
+
+    #[test]
+    fn chance_goes_by_weight_and_is_the_same_again() {
+        let cluster = cluster(&["a", "b"], 300);
+        let options = Options { policy: Policy::Random, ..weights(&[("a", 3000)]) };
+        let drawn = offers(&cluster, &options);
+        assert!((200..250).contains(&drawn[0].1), "{drawn:?}");
+        assert_eq!(drawn, offers(&cluster, &options));
     }
 }

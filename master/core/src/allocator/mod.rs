@@ -2,7 +2,12 @@
 //! over roles, then frameworks; all that is left of an agent goes to one framework. The proposal comes back as a
 //! command, and `accept_plan` checks each offer again: what has become stale meanwhile is left out.
 
+mod dice;
 mod fair;
+mod why;
+
+pub use fair::{FrameworkStanding, Standing, standings};
+pub use why::{Reason, WhyNot, reasons};
 
 use crate::decide::{Draft, Reply};
 use crate::event::{OfferGroup, OfferItems, Offered, OffersMade};
@@ -10,6 +15,7 @@ use crate::ids::{AgentKey, FrameworkKey, OfferKey};
 use crate::resources;
 use crate::state::{Agent, Framework, State};
 use api::resources::Resources;
+use dice::Dice;
 use fair::Roles;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,8 +29,24 @@ pub struct Options {
     pub filter_gpu_resources: bool,
     /// Offers are taken back after this long, in milliseconds.
     pub offer_timeout_ms: Option<u64>,
-    /// Collect reasons: for explanations, not for every run.
-    pub explain: bool,
+    /// Who is next.
+    pub policy: Policy,
+    /// What each role's share counts for among its siblings, in thousandths, at least 1: one of 2,000 is due twice as
+    /// much as one of 1,000. A role that is not named has [`WEIGHT_MILLI`]. A role's name stands for all below it.
+    pub weights_milli: BTreeMap<Arc<str>, u64>,
+}
+
+/// The weight of a role that has no other.
+pub const WEIGHT_MILLI: u64 = 1000;
+
+/// How the next to be offered something is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Whoever has the least dominant share, by weight.
+    #[default]
+    DominantShare,
+    /// Drawn anew for each offer, by weight. The same State draws the same.
+    Random,
 }
 
 impl Default for Options {
@@ -34,20 +56,19 @@ impl Default for Options {
             min_allocatable: vec![vec![("cpus".to_owned(), 10)], vec![("mem".to_owned(), 32_000)]],
             filter_gpu_resources: true,
             offer_timeout_ms: None,
-            explain: false,
+            policy: Policy::DominantShare,
+            weights_milli: BTreeMap::new(),
         }
     }
 }
 
-/// A proposal, and why it is not another one.
+/// A proposal. Why it is not another one is for [`reasons`] to say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// By framework and role.
     pub groups: Vec<PlanGroup>,
     /// How long the offers are for, in milliseconds.
     pub offer_timeout_ms: Option<u64>,
-    /// Who was not offered what; only if asked for. Not logged.
-    pub reasons: Vec<Reason>,
 }
 
 /// What one role of one framework is to be offered.
@@ -64,34 +85,6 @@ pub struct PlanGroup {
 /// An agent, and what is to be offered of it.
 pub type AgentOffer = (AgentKey, Resources);
 
-/// Why a framework was not offered something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    /// Who.
-    pub framework: FrameworkKey,
-    /// For which role.
-    pub role: Arc<str>,
-    /// Of which agent; None: of any.
-    pub agent: Option<AgentKey>,
-    /// Why.
-    pub why: WhyNot,
-}
-
-/// The reasons not to offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhyNot {
-    /// It has no stream.
-    Disconnected,
-    /// It suppressed the role.
-    Suppressed,
-    /// It declined as much of the agent not long ago.
-    Filtered,
-    /// It did not ask for GPUs, which the agent has.
-    HasGpus,
-    /// What is left of the agent is less than the least that is offered.
-    TooSmall,
-}
-
 impl Plan {
     /// Whether it proposes nothing.
     pub fn is_empty(&self) -> bool {
@@ -106,21 +99,6 @@ impl Plan {
 
 /// Proposes offers at `at_ms`, in milliseconds since the epoch.
 pub fn plan(state: &State, at_ms: u64, options: &Options) -> Plan {
-    let mut reasons = Vec::new();
-    let mut because = |framework: FrameworkKey, role: &Arc<str>, agent: Option<AgentKey>, why: WhyNot| {
-        if options.explain {
-            reasons.push(Reason { framework, role: role.clone(), agent, why });
-        }
-    };
-    for framework in state.frameworks.live.values() {
-        for (name, role) in &framework.roles {
-            if !framework.is_connected() {
-                because(framework.key, name, None, WhyNot::Disconnected);
-            } else if role.suppressed {
-                because(framework.key, name, None, WhyNot::Suppressed);
-            }
-        }
-    }
     let mut groups: BTreeMap<(FrameworkKey, Arc<str>), Vec<AgentOffer>> = BTreeMap::new();
     let mut agents: Vec<(&Agent, Resources)> = state
         .agents
@@ -131,24 +109,24 @@ pub fn plan(state: &State, at_ms: u64, options: &Options) -> Plan {
         .filter(|(_, free)| is_allocatable(free, options))
         .collect();
     // The tree of roles is worth its price only if there is something to share.
-    let mut roles = if agents.is_empty() { None } else { Some(Roles::new(state)) };
-    shuffle(&mut agents, state.offers.plans);
+    let mut roles = if agents.is_empty() { None } else { Some(Roles::new(state, options)) };
+    // The same order for the same number, another one for the next: load spreads, and a replay sees what was seen.
+    let mut dice = Dice::new(state.offers.plans);
+    dice.shuffle(&mut agents);
     for (agent, mut free) in agents {
         let Some(roles) = &mut roles else { break };
         while is_allocatable(&free, options) {
             // The same for all frameworks of a role.
             let mut offerable: BTreeMap<Arc<str>, Resources> = BTreeMap::new();
-            let winner = roles.first(&mut |role, framework| {
+            let may = &mut |role: &Arc<str>, framework| {
                 let offered = offerable.entry(role.clone()).or_insert_with(|| resources::offerable(&free, role));
                 let framework = state.frameworks.get(framework).expect("the tree has live frameworks");
-                match why_not(agent, framework, role, offered, at_ms, options) {
-                    None => true,
-                    Some(why) => {
-                        because(framework.key, role, Some(agent.key), why);
-                        false
-                    }
-                }
-            });
+                why_not(agent, framework, role, offered, at_ms, options).is_none()
+            };
+            let winner = match options.policy {
+                Policy::DominantShare => roles.first(may),
+                Policy::Random => roles.any(&mut dice, may),
+            };
             let Some((role, framework)) = winner else { break };
             let offered = offerable.remove(&role).unwrap_or_default();
             roles.charge(&role, framework, &offered);
@@ -160,7 +138,7 @@ pub fn plan(state: &State, at_ms: u64, options: &Options) -> Plan {
         offers.sort_by_key(|(agent, _)| *agent);
         PlanGroup { framework, role, offers }
     });
-    Plan { groups: groups.collect(), offer_timeout_ms: options.offer_timeout_ms, reasons }
+    Plan { groups: groups.collect(), offer_timeout_ms: options.offer_timeout_ms }
 }
 
 /// Why this framework cannot be offered this for this role, apart from fairness.
@@ -178,12 +156,13 @@ fn why_not(
     if !is_allocatable(offered, options) {
         return Some(WhyNot::TooSmall);
     }
-    is_filtered(framework, role, agent.key, offered, at_ms).then_some(WhyNot::Filtered)
+    filtered_until(framework, role, agent.key, offered, at_ms).map(|until_ms| WhyNot::Filtered { until_ms })
 }
 
-fn is_filtered(framework: &Framework, role: &str, agent: AgentKey, offered: &Resources, at_ms: u64) -> bool {
-    let filter = framework.roles.get(role).and_then(|role| role.filters.get(&agent));
-    filter.is_some_and(|filter| filter.until_ms > at_ms && resources::contains(&filter.resources, offered))
+/// Until when the framework does not want this again, in milliseconds since the epoch.
+fn filtered_until(framework: &Framework, role: &str, agent: AgentKey, offered: &Resources, at_ms: u64) -> Option<u64> {
+    let filter = framework.roles.get(role).and_then(|role| role.filters.get(&agent))?;
+    (filter.until_ms > at_ms && resources::contains(&filter.resources, offered)).then_some(filter.until_ms)
 }
 
 fn is_allocatable(resources: &Resources, options: &Options) -> bool {
@@ -193,20 +172,6 @@ fn is_allocatable(resources: &Resources, options: &Options) -> bool {
     let least = &options.min_allocatable;
     least.is_empty()
         || least.iter().any(|names| names.iter().all(|(name, milli)| resources.scalar_milli(name) >= *milli))
-}
-
-/// The same order for the same number, another one for the next: load spreads, and a replay sees what was seen.
-fn shuffle<T>(items: &mut [T], seed: u64) {
-    let mut word = seed;
-    for last in (1..items.len()).rev() {
-        // splitmix64
-        word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = word;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        items.swap(last, (mixed % (last as u64 + 1)) as usize);
-    }
 }
 
 /// Makes the offers of a plan that are still possible.
@@ -229,7 +194,7 @@ pub(crate) fn accept_plan(draft: &mut Draft, plan: &Plan) -> Reply {
             let is_stale = offered.is_empty()
                 || bare.allocate(&group.role) != *offered
                 || !resources::contains(free, &bare)
-                || is_filtered(framework, &group.role, *key, offered, draft.at_ms);
+                || filtered_until(framework, &group.role, *key, offered, draft.at_ms).is_some();
             if is_stale {
                 continue;
             }
@@ -318,8 +283,8 @@ mod tests {
         cluster.subscribe();
         cluster.agent("cpus:1;mem:100;gpus:1");
         assert!(cluster.offer().is_empty());
-        let reasons = plan(&cluster.state, 0, &Options { explain: true, ..Options::default() }).reasons;
-        assert_eq!(reasons[0].why, WhyNot::HasGpus);
+        let (options, plan) = (Options::default(), Plan::default());
+        assert_eq!(reasons(&cluster.state, 0, &options, &plan)[0].why, WhyNot::HasGpus);
     }
 
     #[test]
