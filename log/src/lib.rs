@@ -2,6 +2,7 @@
 //!
 //! - [`Record`]: events decided together, stored together, with who caused them. [`codec`] turns it into bytes.
 //! - [`Gate`]: which records of a replicated log take effect.
+//! - `host` (feature `local`): what a process runs on, so that a simulation can take its place.
 //! - `local` (feature `local`): a log of one process: checksummed segments, one writer, batched fsync.
 //! - `raft` (feature `raft`): a log that a quorum of processes shares.
 //!
@@ -10,6 +11,8 @@
 pub mod codec;
 #[cfg(feature = "local")]
 mod disk;
+#[cfg(feature = "local")]
+pub mod host;
 #[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "raft")]

@@ -1,13 +1,68 @@
-//! Bodies of answers: all at once, or a stream of which each item is one HTTP chunk.
+//! Bodies. Of answers: all at once, or a stream of which each item is one HTTP chunk. Of requests: from the network, or
+//! from this process.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
+
+/// Body of a [`crate::Request`].
+#[derive(Debug)]
+pub enum Incoming {
+    /// From a client.
+    Network(hyper::body::Incoming),
+    /// From this process itself: tests and simulations ask handlers without a network between.
+    Local(Mutex<Body>),
+}
+
+/// Why the rest of a request's body does not come.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+impl From<hyper::body::Incoming> for Incoming {
+    fn from(body: hyper::body::Incoming) -> Incoming {
+        Incoming::Network(body)
+    }
+}
+
+impl From<Body> for Incoming {
+    fn from(body: Body) -> Incoming {
+        Incoming::Local(Mutex::new(body))
+    }
+}
+
+impl HttpBody for Incoming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Incoming::Network(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Incoming::Local(body) => {
+                let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
+                Pin::new(body).poll_frame(cx).map_err(|never| match never {})
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Incoming::Network(body) => body.is_end_stream(),
+            Incoming::Local(body) => body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Incoming::Network(body) => body.size_hint(),
+            Incoming::Local(body) => body.lock().unwrap_or_else(PoisonError::into_inner).size_hint(),
+        }
+    }
+}
 
 /// Body of a [`crate::Response`].
 #[derive(Debug)]

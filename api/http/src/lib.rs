@@ -19,10 +19,9 @@ mod request;
 mod router;
 mod serve;
 
-pub use body::{Body, SendError, StreamSender, stream};
+pub use body::{Body, BodyError, Incoming, SendError, StreamSender, stream};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-pub use hyper::body::Incoming;
 pub use query::Query;
 pub use reply::{
     TEXT_PLAIN, accepts_gzip, bytes, empty, json, json_bytes, jsonp, method_not_allowed, not_found, streaming, text,

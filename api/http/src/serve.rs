@@ -65,7 +65,8 @@ async fn connection<H, F>(
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let service = service_fn(move |request: Request| {
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let request: Request = request.map(Into::into);
         let packed = accepts_gzip(request.headers());
         let answer = handler(request, peer);
         async move {

@@ -18,6 +18,7 @@ use openraft::errors::{InitializeError, RaftError};
 use super::node::Node;
 use super::types::Member;
 use super::wire::{Hello, Refused, Request, Response};
+use crate::host;
 
 /// Between two rounds.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -129,7 +130,7 @@ impl Node {
         if masters[0] != me {
             return Ok(Some(format!("{} coordinates", masters[0])));
         }
-        let cluster_id = cluster_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let cluster_id = cluster_id.unwrap_or_else(|| uuid::Uuid::from_u128(host::random()).to_string());
         for member in members.iter().filter(|member| member.node_id != self.node_id()) {
             let request = Request::Adopt { cluster_id: cluster_id.clone(), members: members.clone() };
             match self.inner.link.call(member, request, HELLO_TIMEOUT).await {

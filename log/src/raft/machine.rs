@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{Stream, StreamExt};
-use openraft::async_runtime::AsyncRuntime;
 use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder, SnapshotMeta};
 use tokio::sync::watch;
@@ -14,6 +13,7 @@ use tokio::sync::watch;
 use super::log_store::record_of;
 use super::snapshots::{self, Head, SnapshotFile, Snapshots};
 use super::types::{Clid, Entry, LogId, Payload, StoredMembers, Types, from_place};
+use crate::host;
 use crate::record::Record;
 
 /// How many entries a machine is given at once, at most.
@@ -205,7 +205,7 @@ impl<C: Types> RaftSnapshotBuilder<C> for Builder<C> {
         let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let (head, write) = work.ok_or_else(|| io::Error::other("there is nothing to snapshot yet"))?;
         let snapshots = self.snapshots.clone();
-        let file = <C::AsyncRuntime as AsyncRuntime>::spawn_blocking(move || snapshots.create(head, write)).await??;
+        let file = host::blocking(move || snapshots.create(head, write)).await.map_err(io::Error::other)??;
         with_meta(file)
     }
 }

@@ -5,7 +5,7 @@
 //! ```
 
 mod form;
-mod log_store;
+pub(crate) mod log_store;
 mod machine;
 mod membership;
 mod network;
@@ -13,19 +13,19 @@ mod node;
 mod open;
 mod pending;
 mod reader;
-#[cfg(test)]
-mod simulation;
+mod runtime;
 mod snapshots;
 mod status;
 mod types;
 mod wire;
 
 pub use crate::disk::OpenError;
+pub use crate::store::memory::{DiskFault, MemoryDisk};
 pub use form::FormError;
 pub use machine::{Committed, Machine, WriteSnapshot};
 pub use membership::{MemberStatus, MembershipError};
 pub use network::{Transport, TransportError};
-pub use node::{AppendError, Node, NotLeader, Options, Ticket};
+pub use node::{AppendError, Engine, Node, NotLeader, Options, Ticket};
 pub use reader::{AllEntries, RaftEntry, RaftReader, SnapshotInfo, read_raft};
 pub use status::{Role, Status};
 pub use types::Member;

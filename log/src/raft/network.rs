@@ -20,6 +20,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use super::snapshots::{self, SnapshotFile};
 use super::types::{Clid, Member, Tokio, Vote, from_ballot, from_place, to_ballot, to_place};
 use super::wire::{Blob, Envelope, Refused, Request, Response};
+use crate::host;
 
 const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,7 +146,7 @@ impl Peer {
         let mut offset = 0;
         loop {
             let path = file.path.clone();
-            let read = tokio::task::spawn_blocking(move || snapshots::chunk(&path, offset, SNAPSHOT_CHUNK_BYTES));
+            let read = host::blocking(move || snapshots::chunk(&path, offset, SNAPSHOT_CHUNK_BYTES));
             let (bytes, last) = read.await.map_err(|error| unreadable(io::Error::other(error)))?.map_err(unreadable)?;
             let length = bytes.len() as u64;
             let (vote, head, bytes) = (to_ballot(&vote), file.head.clone(), Blob(bytes));
@@ -162,7 +163,8 @@ impl Peer {
 
 /// Never 0.
 pub(crate) fn rand_u64() -> u64 {
-    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    let bits = host::random();
+    let (high, low) = ((bits >> 64) as u64, bits as u64);
     (high ^ low.rotate_left(17)).max(1)
 }
 

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver as _;
@@ -18,6 +18,7 @@ use openraft::raft::TransferLeaderRequest;
 use openraft::storage::Snapshot;
 use openraft::{Config, Raft, ReadPolicy, SnapshotMeta, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::log_store::LogStore;
 use super::machine::{Applier, Machine, Progress};
@@ -29,9 +30,21 @@ use super::status::{self, Role, Status};
 use super::types::{Callback, Data, Member, Tokio, from_ballot, from_place, to_ballot};
 use super::wire::{self, Appended, Envelope, Hello, Refused, Request, Response};
 use crate::disk::{IdentityFile, OpenError};
+use crate::host;
 use crate::record::Record;
+use crate::store::memory::MemoryDisk;
 
 pub(crate) type QuorumRaft = Raft<Tokio, Applier<Tokio>>;
+
+/// What keeps a member's entries.
+#[derive(Clone, Debug, Default)]
+pub enum Engine {
+    /// RocksDB, in the member's folder.
+    #[default]
+    Rocks,
+    /// A disk in memory, for simulations. Everything else is in the member's folder all the same.
+    Memory(MemoryDisk),
+}
 
 /// How a member is run.
 #[derive(Clone, Debug)]
@@ -50,6 +63,8 @@ pub struct Options {
     pub snapshot_bytes: u64,
     /// Time limit of one message with entries to another member, in milliseconds.
     pub rpc_ms_max: u64,
+    /// What keeps the entries.
+    pub engine: Engine,
 }
 
 impl Options {
@@ -69,6 +84,7 @@ impl Default for Options {
             election_ms_max: 400,
             snapshot_bytes: 256 << 20,
             rpc_ms_max: 3000,
+            engine: Engine::Rocks,
         }
     }
 }
@@ -190,8 +206,8 @@ impl Node {
         machine: impl Machine,
     ) -> Result<Node, OpenError> {
         let config = config(&options)?;
-        let dir = options.dir.clone();
-        let opened = tokio::task::spawn_blocking(move || open::open(&dir, Box::new(machine))).await;
+        let (dir, engine) = (options.dir.clone(), options.engine.clone());
+        let opened = host::blocking(move || open::open(&dir, &engine, Box::new(machine))).await;
         let opened = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
         let link = Arc::new(Link {
@@ -221,8 +237,8 @@ impl Node {
             stop: stop.subscribe(),
         };
         let status = watcher.start();
-        tokio::spawn(propose(raft.clone(), pending.clone(), proposed, stop.subscribe()));
-        tokio::spawn(confirm(raft.clone(), pending.clone(), doubted, stop.subscribe()));
+        host::spawn(propose(raft.clone(), pending.clone(), proposed, stop.subscribe()));
+        host::spawn(confirm(raft.clone(), pending.clone(), doubted, stop.subscribe()));
         let inner = Inner {
             raft,
             store: opened.store,
@@ -447,7 +463,7 @@ impl Node {
     ) -> Result<Response, Refused> {
         let path = self.inner.snapshots.incoming(transfer);
         let (node, written) = (self.clone(), path.clone());
-        let write = tokio::task::spawn_blocking(move || {
+        let write = host::blocking(move || {
             let mut incoming = node.inner.incoming.lock().unwrap_or_else(PoisonError::into_inner);
             if offset == 0 {
                 incoming.insert(transfer, (0, std::fs::File::create(&written)?));

@@ -8,13 +8,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::log_store::{FlusherThread, LogStore};
+use super::log_store::{Flusher, FlusherThread, LogStore};
 use super::machine::{Applier, Machine};
 use super::network::rand_u64;
+use super::node::Engine;
 use super::snapshots::Snapshots;
 use super::types::{REBUILD, Tokio};
 use crate::disk::{self, Identity, IdentityFile, OpenError};
 use crate::store::Disk;
+use crate::store::memory::TaskFlusher;
 use crate::store::rocks::Rocks;
 
 const KIND: &str = "quorum-log";
@@ -52,7 +54,7 @@ pub(crate) fn storage(dir: &Path) -> impl Fn(io::Error) -> OpenError + '_ {
     }
 }
 
-pub(crate) fn open(dir: &Path, machine: Box<dyn Machine>) -> Result<Opened, OpenError> {
+pub(crate) fn open(dir: &Path, engine: &Engine, machine: Box<dyn Machine>) -> Result<Opened, OpenError> {
     disk::check_surroundings(dir, &self::identity())?;
     let lock = disk::claim(dir)?;
     let entries = dir.join(ENTRIES);
@@ -72,9 +74,18 @@ pub(crate) fn open(dir: &Path, machine: Box<dyn Machine>) -> Result<Opened, Open
     identity.check(dir, &self::identity())?;
     let node_id = node_id(&identity, dir)?;
 
-    let disk: Arc<dyn Disk> = Arc::new(Rocks::open(&entries, lock).map_err(storage(dir))?);
-    let flusher = FlusherThread::start(disk.clone()).map_err(OpenError::io("start the flusher of", dir))?;
-    let store = LogStore::open(disk, Box::new(flusher)).map_err(storage(dir))?;
+    let (disk, flusher): (Arc<dyn Disk>, Box<dyn Flusher>) = match engine {
+        Engine::Rocks => {
+            let disk: Arc<dyn Disk> = Arc::new(Rocks::open(&entries, lock).map_err(storage(dir))?);
+            let flusher = FlusherThread::start(disk.clone()).map_err(OpenError::io("start the flusher of", dir))?;
+            (disk, Box::new(flusher))
+        }
+        Engine::Memory(memory) => {
+            let disk = memory.mount();
+            (disk.clone(), Box::new(TaskFlusher::new(disk)))
+        }
+    };
+    let store = LogStore::open(disk, flusher).map_err(storage(dir))?;
     let snapshots_dir = dir.join(SNAPSHOTS);
     let snapshots = Snapshots::open(snapshots_dir.clone()).map_err(OpenError::io("create", &snapshots_dir))?;
     let mut applier = Applier::new(machine, snapshots.clone());

@@ -1,6 +1,6 @@
 //! Proposals whose fate is open, so that it can be declared unknown when a leadership is lost.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -12,7 +12,7 @@ type Answer = oneshot::Sender<Result<u64, AppendError>>;
 #[derive(Default)]
 struct Open {
     /// (term, who waits), by proposal.
-    proposals: HashMap<u64, (u64, Answer)>,
+    proposals: BTreeMap<u64, (u64, Answer)>,
     /// Leaderships up to this term are over for us, whatever others may think.
     abandoned_to: u64,
     closed: bool,
@@ -55,7 +55,7 @@ impl Pending {
     /// Declares the fate of proposals unknown, by their term.
     pub(crate) fn fail(&self, which: impl Fn(u64) -> bool) {
         let mut open = self.open();
-        let failed: Vec<_> = open.proposals.extract_if(|_, (term, _)| which(*term)).collect();
+        let failed: Vec<_> = open.proposals.extract_if(.., |_, (term, _)| which(*term)).collect();
         drop(open);
         for (_, (_, answer)) in failed {
             let _ = answer.send(Err(AppendError::Unknown));

@@ -2,17 +2,19 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::async_runtime::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::machine::Progress;
 use super::node::{Options, QuorumRaft};
 use super::pending::Pending;
 use super::types::{Clid, LogId, Member, Tokio, Vote};
+use crate::host;
 
 /// What a member does in its quorum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +68,7 @@ pub(crate) struct Watcher {
 impl Watcher {
     pub(crate) fn start(self) -> watch::Receiver<Status> {
         let (sender, receiver) = watch::channel(Status::default());
-        tokio::spawn(self.run(sender));
+        host::spawn(self.run(sender));
         receiver
     }
 

@@ -11,6 +11,7 @@ use openraft::vote::RaftLeaderId;
 use openraft::{EntryPayload, Membership, OptionalSend, RaftTypeConfig, StoredMembership};
 use serde::{Deserialize, Serialize};
 
+use super::runtime::HostRuntime;
 use crate::codec::{self, CodecError};
 use crate::record::Record;
 
@@ -23,7 +24,7 @@ pub(crate) type Entry = openraft::impls::Entry<Clid, Payload>;
 pub(crate) type Members = Membership<u64, String>;
 pub(crate) type StoredMembers = StoredMembership<Clid, u64, String>;
 
-/// The types of a quorum, whatever the runtime: the simulator brings its own.
+/// The types of a quorum.
 pub(crate) trait Types:
     RaftTypeConfig<
         D = Data,
@@ -54,45 +55,31 @@ impl<C> Types for C where
 {
 }
 
-/// Names the types of a quorum for one runtime.
-macro_rules! quorum_types {
-    ($(#[$doc:meta])* $name:ident, $runtime:ty) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-        pub(crate) struct $name;
+/// The types of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tokio;
 
-        impl openraft::RaftTypeConfig for $name {
-            type D = $crate::raft::types::Data;
-            type R = ();
-            type NodeId = u64;
-            type Node = String;
-            type Term = u64;
-            type LeaderId = $crate::raft::types::LeaderId;
-            type Vote = $crate::raft::types::Vote;
-            type Payload = $crate::raft::types::Payload;
-            type Entry = $crate::raft::types::Entry;
-            type AsyncRuntime = $runtime;
-            type Responder<T>
-                = $crate::raft::types::Callback<T>
-            where
-                T: openraft::OptionalSend + 'static;
-            type Batch<T>
-                = openraft::impls::InlineBatch<T>
-            where
-                T: openraft::OptionalSend + 'static;
-            type ErrorSource = openraft::AnyError;
-        }
-    };
+impl RaftTypeConfig for Tokio {
+    type D = Data;
+    type R = ();
+    type NodeId = u64;
+    type Node = String;
+    type Term = u64;
+    type LeaderId = LeaderId;
+    type Vote = Vote;
+    type Payload = Payload;
+    type Entry = Entry;
+    type AsyncRuntime = HostRuntime;
+    type Responder<T>
+        = Callback<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = openraft::AnyError;
 }
-
-#[cfg(test)]
-pub(crate) use quorum_types;
-
-quorum_types!(
-    /// The types of a real member.
-    Tokio,
-    openraft::TokioRuntime
-);
 
 /// Hears what became of a proposal.
 pub(crate) struct Callback<T>(pub(crate) Box<dyn FnOnce(T) + Send>);

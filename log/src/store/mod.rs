@@ -3,7 +3,6 @@
 //! The storage engine is one implementation; the other keeps everything in memory and loses, in a simulated crash,
 //! exactly what a real disk may lose.
 
-#[cfg(test)]
 pub(crate) mod memory;
 pub(crate) mod rocks;
 

@@ -14,7 +14,7 @@ use master_core::{State, view};
 use parking_lot::Mutex;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,9 +35,9 @@ pub(crate) struct LostAgent {
 
 #[derive(Default)]
 struct Inner {
-    expected: HashMap<ConnectionId, Held>,
-    open: HashMap<AgentKey, Held>,
-    by_connection: HashMap<ConnectionId, AgentKey>,
+    expected: BTreeMap<ConnectionId, Held>,
+    open: BTreeMap<AgentKey, Held>,
+    by_connection: BTreeMap<ConnectionId, AgentKey>,
 }
 
 /// One connection.

@@ -3,6 +3,7 @@
 
 use crate::clock::Clock;
 use crate::context::Reader;
+use event_log::host;
 use master_core::allocator::{self, Options};
 use master_core::command::{Caller, Command};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ pub(crate) async fn run(reader: Reader, clock: Arc<Clock>, wake: Arc<Notify>, in
         let began = Instant::now();
         let (state, _) = reader.state();
         let (options, at_ms) = (options.clone(), clock.now_ms());
-        let plan = tokio::task::spawn_blocking(move || allocator::plan(&state, at_ms, &options)).await;
+        let plan = host::blocking(move || allocator::plan(&state, at_ms, &options)).await;
         let took = began.elapsed();
         match plan {
             Ok(plan) if !plan.is_empty() => {

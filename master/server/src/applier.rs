@@ -3,6 +3,7 @@
 use crate::ahead::Ahead;
 use crate::delivery::Delivery;
 use crate::published::Published;
+use crate::witness::Witness;
 use event_log::Gate;
 use event_log::raft::{Committed, Machine};
 use master_core::{Event, State, decode_record, fold_record, react};
@@ -20,6 +21,7 @@ pub(crate) struct Applier {
     published: watch::Sender<Published>,
     /// Set once this process can hold connections: what was committed before that concerns none of them.
     delivery: Arc<OnceLock<Delivery>>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Applier {
@@ -27,14 +29,18 @@ impl Applier {
         ahead: Arc<Ahead>,
         published: watch::Sender<Published>,
         delivery: Arc<OnceLock<Delivery>>,
+        witness: Option<Arc<dyn Witness>>,
     ) -> Applier {
-        Applier { state: State::default(), gate: Gate::default(), index: 0, ahead, published, delivery }
+        Applier { state: State::default(), gate: Gate::default(), index: 0, ahead, published, delivery, witness }
     }
 
     fn apply_record(&mut self, entry: &Committed) {
         let header = &entry.record.header;
         if !self.gate.admit(entry.term, header) {
             tracing::info!(index = entry.index, term = header.term, n = header.n, "a record takes no effect");
+            if let Some(witness) = &self.witness {
+                witness.applied(entry, false, &self.state);
+            }
             return;
         }
         let events = match self.ahead.take(header.term, header.n) {
@@ -44,6 +50,9 @@ impl Applier {
             }
             None => self.fold(entry),
         };
+        if let Some(witness) = &self.witness {
+            witness.applied(entry, true, &self.state);
+        }
         if let Some(delivery) = self.delivery.get() {
             let effects: Vec<_> = events.iter().flat_map(|event| react(&self.state, event)).collect();
             if !effects.is_empty() {
@@ -98,6 +107,9 @@ impl Machine for Applier {
         self.gate = Gate::resume(term, n);
         self.index = index;
         self.publish();
+        if let Some(witness) = &self.witness {
+            witness.restored(index, &self.state);
+        }
         // The events between were never seen here, so nobody here was told of them.
         if let Some(delivery) = self.delivery.get() {
             let state = Arc::new(self.state.clone());
@@ -111,5 +123,5 @@ impl Machine for Applier {
 fn halt(index: u64, why: &str) -> ! {
     tracing::error!(index, why, "stopping: a committed record cannot be folded");
     eprintln!("meseta-master: the record at index {index} is committed, but {why}. This master stops.");
-    std::process::exit(1)
+    event_log::host::exit(1)
 }

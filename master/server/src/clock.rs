@@ -2,8 +2,9 @@
 //! of the one before, or was set back, must not stand still until its clock has caught up, with every deadline and
 //! every filter.
 
+use event_log::host;
 use parking_lot::Mutex;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
 /// Milliseconds since 1970, never less than before, and never slower than time itself.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ impl Clock {
 
     /// The time now.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.seen(wall_ms())
+        self.seen(host::wall_ms())
     }
 
     /// Takes note of a time in the log: it is not later than now.
@@ -38,11 +39,6 @@ impl Clock {
         }
         at_ms.max(expected_ms)
     }
-}
-
-fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

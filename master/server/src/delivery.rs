@@ -7,12 +7,14 @@ use crate::identity::Identity;
 use crate::remote::Remote;
 use crate::streams::Streams;
 use crate::vital;
+use event_log::host;
 use master_core::State;
 use master_core::effect::Effect;
 use master_core::ids::Connection;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use tokio::sync::{Notify, broadcast};
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast, mpsc};
 
 /// Records whose effects wait to be carried out. When so many wait, folding waits too.
 const WORK_MAX: usize = 1024;
@@ -20,8 +22,18 @@ const WORK_MAX: usize = 1024;
 /// The sending end; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Delivery {
-    work: SyncSender<Work>,
+    work: Queue,
 }
+
+#[derive(Clone)]
+enum Queue {
+    Thread(SyncSender<Work>),
+    /// On a simulated host, which has no threads.
+    Task(mpsc::UnboundedSender<Work>),
+}
+
+/// A simulated thread is late by up to so many microseconds.
+const LATE_US_MAX: u64 = 2_000;
 
 enum Work {
     /// Effects that every master computes: carried out if the connection is here.
@@ -46,9 +58,22 @@ pub(crate) struct Carriers {
 impl Delivery {
     /// Starts the thread.
     pub(crate) fn start(carriers: Carriers) -> std::io::Result<Delivery> {
+        if let Some(host) = host::here() {
+            let (work, mut jobs) = mpsc::unbounded_channel();
+            vital::spawn("delivery", async move {
+                while let Some(work) = jobs.recv().await {
+                    tokio::time::sleep(Duration::from_micros(host.random() % LATE_US_MAX)).await;
+                    carriers.work(work);
+                    while let Ok(work) = jobs.try_recv() {
+                        carriers.work(work);
+                    }
+                }
+            });
+            return Ok(Delivery { work: Queue::Task(work) });
+        }
         let (work, jobs) = sync_channel(WORK_MAX);
         vital::thread("delivery", move || carriers.run(&jobs))?;
-        Ok(Delivery { work })
+        Ok(Delivery { work: Queue::Thread(work) })
     }
 
     /// Effects of the record at `index`, after which State was `state`.
@@ -73,22 +98,29 @@ impl Delivery {
 
     fn send(&self, work: Work) {
         // The thread ends with the process: then nobody is left to be told anything.
-        let _ = self.work.send(work);
+        match &self.work {
+            Queue::Thread(queue) => drop(queue.send(work)),
+            Queue::Task(queue) => drop(queue.send(work)),
+        }
     }
 }
 
 impl Carriers {
     fn run(&self, jobs: &Receiver<Work>) {
         while let Ok(work) = jobs.recv() {
-            match work {
-                Work::Everywhere { index, state, effects } => {
-                    effects.into_iter().for_each(|effect| self.carry_out(index, &state, effect));
-                }
-                Work::Once { state, effects } => effects.into_iter().for_each(|effect| self.once(&state, effect)),
-                Work::CloseAll { state, why } => {
-                    self.streams.close_all(state.as_deref(), why);
-                    self.agents.close_all(state.as_deref(), why);
-                }
+            self.work(work);
+        }
+    }
+
+    fn work(&self, work: Work) {
+        match work {
+            Work::Everywhere { index, state, effects } => {
+                effects.into_iter().for_each(|effect| self.carry_out(index, &state, effect));
+            }
+            Work::Once { state, effects } => effects.into_iter().for_each(|effect| self.once(&state, effect)),
+            Work::CloseAll { state, why } => {
+                self.streams.close_all(state.as_deref(), why);
+                self.agents.close_all(state.as_deref(), why);
             }
         }
     }

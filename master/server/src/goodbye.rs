@@ -4,6 +4,7 @@ use crate::agents::LostAgent;
 use crate::outcome::Outcome;
 use crate::streams::LostStream;
 use crate::submit::Submitter;
+use event_log::host;
 use master_core::command::{Caller, Command};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -29,7 +30,7 @@ pub(crate) async fn run(
         };
         let submitter = submitter.clone();
         // Each on its own: one that waits for a leader must not hold up the others.
-        tokio::spawn(async move {
+        host::spawn(async move {
             while let Outcome::Unknown = submitter.submit(command.clone(), Caller::default()).await {
                 tokio::time::sleep(PACE).await;
             }

@@ -1,5 +1,6 @@
 //! Who this process is: its disk, its life, and how others reach it.
 
+use event_log::host;
 use master_core::ids::{ConnectionId, Incarnation, IncarnationId, NodeId};
 use parking_lot::RwLock;
 use std::net::IpAddr;
@@ -67,5 +68,5 @@ pub(crate) fn parse_connection(text: &str) -> Option<ConnectionId> {
 }
 
 pub(crate) fn random() -> u128 {
-    uuid::Uuid::new_v4().as_u128()
+    host::random()
 }

@@ -30,3 +30,4 @@ pub mod streams;
 pub mod submit;
 mod vital;
 mod wire;
+pub mod witness;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use master_core::command::{Caller, Command};
 use master_core::ids::NodeId;
 use prost::Message;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -74,7 +74,7 @@ pub(crate) async fn let_go(context: Arc<Context>, delivery: Delivery) {
 /// While this master leads: asks the others for a sign of life, and gives up whoever has shown none for too long.
 pub(crate) async fn miss(context: Arc<Context>, peers: Arc<Peers>) {
     let status = context.node.status();
-    let mut seen: HashMap<NodeId, Instant> = HashMap::new();
+    let mut seen: BTreeMap<NodeId, Instant> = BTreeMap::new();
     loop {
         tokio::time::sleep(HELLO_EVERY).await;
         if !context.reader.leader().is_some_and(|leader| leader.is_me) {

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The largest answer of a peer, in bytes: a chunk of a snapshot, a batch of entries.
@@ -25,10 +26,27 @@ pub enum PeerError {
     Silent(String),
 }
 
+/// Carries requests between masters in place of HTTP, for simulations.
+pub trait Network: Send + Sync {
+    /// Posts `body` to `path` of the master at `address`; the status and body of its answer.
+    fn post(
+        &self,
+        address: &str,
+        path: &str,
+        body: Bytes,
+    ) -> BoxFuture<'static, Result<(StatusCode, Bytes), PeerError>>;
+}
+
 /// Connections to the other masters. Raft has connections of its own, so that a heartbeat never waits behind a batch
 /// of submissions.
-#[derive(Debug)]
-pub struct Peers {
+pub struct Peers(Carrier);
+
+enum Carrier {
+    Http(Box<Clients>),
+    Simulated(Arc<dyn Network>),
+}
+
+struct Clients {
     raft: Client<HttpConnector, Full<Bytes>>,
     calls: Client<HttpConnector, Full<Bytes>>,
 }
@@ -54,7 +72,12 @@ impl Peers {
                 .http2_initial_connection_window_size(16 << 20)
                 .build(connector)
         };
-        Peers { raft: client(false), calls: client(true) }
+        Peers(Carrier::Http(Box::new(Clients { raft: client(false), calls: client(true) })))
+    }
+
+    /// Over a network of the caller's own.
+    pub fn over(network: Arc<dyn Network>) -> Peers {
+        Peers(Carrier::Simulated(network))
     }
 
     /// Posts `body` to `path` of the master at `address` (host:port).
@@ -65,8 +88,30 @@ impl Peers {
         body: Bytes,
         timeout: Duration,
     ) -> Result<(StatusCode, Bytes), PeerError> {
-        post(&self.calls, address, path, body, timeout).await
+        match &self.0 {
+            Carrier::Http(clients) => post(&clients.calls, address, path, body, timeout).await,
+            Carrier::Simulated(network) => simulated(&**network, address, path, body, timeout).await,
+        }
     }
+
+    async fn post_raft(&self, address: &str, body: Bytes, timeout: Duration) -> Result<(StatusCode, Bytes), PeerError> {
+        const PATH: &str = "/meseta/raft";
+        match &self.0 {
+            Carrier::Http(clients) => post(&clients.raft, address, PATH, body, timeout).await,
+            Carrier::Simulated(network) => simulated(&**network, address, PATH, body, timeout).await,
+        }
+    }
+}
+
+async fn simulated(
+    network: &dyn Network,
+    address: &str,
+    path: &str,
+    body: Bytes,
+    timeout: Duration,
+) -> Result<(StatusCode, Bytes), PeerError> {
+    let exchange = network.post(address, path, body);
+    tokio::time::timeout(timeout, exchange).await.map_err(|_| PeerError::Silent(address.to_owned()))?
 }
 
 async fn post(
@@ -99,7 +144,7 @@ impl Transport for Peers {
     fn send(&self, to: &Member, body: Bytes, timeout: Duration) -> BoxFuture<'_, Result<Bytes, TransportError>> {
         let address = to.address.clone();
         Box::pin(async move {
-            match post(&self.raft, &address, "/meseta/raft", body, timeout).await {
+            match self.post_raft(&address, body, timeout).await {
                 Ok((StatusCode::OK, body)) => Ok(body),
                 Ok((status, _)) => Err(TransportError::Unreachable { address, why: format!("it answered {status}") }),
                 Err(PeerError::Unreachable(_)) => {

@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// What one stream holds for a client that reads nothing for `PATIENCE_MS`, in bytes.
 const STALLED_BYTES_MAX: usize = 64 << 20;

@@ -5,17 +5,17 @@ use crate::peers::Peers;
 use crate::{events, wire};
 use api::{internal, v1};
 use bytes::Bytes;
+use event_log::host::Tasks;
 use event_log::raft::Node;
 use master_core::effect::Effect;
 use master_core::ids::{Connection, NodeId};
 use master_core::{State, view};
 use parking_lot::Mutex;
 use prost::Message;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Deliveries that wait for one master, in bytes; more are dropped, as they may be. An answer to RECONCILE is as long
@@ -30,8 +30,8 @@ pub(crate) struct Remote {
     node: Node,
     identity: Arc<Identity>,
     peers: Arc<Peers>,
-    runtime: Handle,
-    queues: Mutex<HashMap<NodeId, Queue>>,
+    tasks: Tasks,
+    queues: Mutex<BTreeMap<NodeId, Queue>>,
 }
 
 /// Deliveries on their way to one master, each with its length.
@@ -54,8 +54,8 @@ impl Queue {
 
 impl Remote {
     /// No queue yet; each is made at need.
-    pub(crate) fn new(node: Node, identity: Arc<Identity>, peers: Arc<Peers>, runtime: Handle) -> Remote {
-        Remote { node, identity, peers, runtime, queues: Mutex::default() }
+    pub(crate) fn new(node: Node, identity: Arc<Identity>, peers: Arc<Peers>, tasks: Tasks) -> Remote {
+        Remote { node, identity, peers, tasks, queues: Mutex::default() }
     }
 
     /// Sends `effect` towards `connection`.
@@ -75,7 +75,7 @@ impl Remote {
         let queue = Queue { waiting: sender, bytes: bytes.clone() };
         let (node, peers) = (self.node.clone(), self.peers.clone());
         debug_assert!(to != self.identity.node(), "what is held here is not sent away");
-        self.runtime.spawn(async move {
+        self.tasks.spawn(async move {
             let mut deliveries = Vec::new();
             while waiting.recv_many(&mut deliveries, BATCH_MAX).await > 0 {
                 let address = {

@@ -8,13 +8,15 @@ use crate::context::{Context, Ping, Reader};
 use crate::delivery::{Carriers, Delivery};
 use crate::http::Server;
 use crate::identity::{Address, Identity};
-use crate::peers::Peers;
+use crate::peers::{Network, Peers};
 use crate::published::Published;
 use crate::remote::Remote;
 use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
 use crate::streams::Streams;
 use crate::submit::Submitter;
+use crate::witness::Witness;
 use crate::{allocate, goodbye, liveness, vital};
+use event_log::host::{self, Tasks};
 use event_log::raft::{FormError, Node, OpenError};
 use master_core::allocator;
 use master_core::command::{Caller, Command};
@@ -22,9 +24,8 @@ use master_core::ids::NodeId;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -70,13 +71,25 @@ pub enum RunError {
     Thread(#[from] std::io::Error),
 }
 
+/// What a master finds around it: by default the machine and its network.
+#[derive(Clone, Default)]
+pub struct Surroundings {
+    /// How its log is run; the folder and the address are those of the settings.
+    pub log: event_log::raft::Options,
+    /// The way to the other masters, if it is not HTTP.
+    pub network: Option<Arc<dyn Network>>,
+    /// Who looks on.
+    pub witness: Option<Arc<dyn Witness>>,
+}
+
 /// A master that serves.
 pub struct Running {
     /// What its handlers share.
     pub context: Arc<Context>,
     delivery: Delivery,
     stop: watch::Sender<bool>,
-    serving: JoinHandle<()>,
+    /// None if nothing listens.
+    serving: Option<JoinHandle<()>>,
     forming: JoinHandle<Result<(), FormError>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -86,7 +99,6 @@ pub struct Running {
 /// # Errors
 /// A `RunError` whose text is the sentence for the operator.
 pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running, RunError> {
-    let started = (SystemTime::now(), Instant::now());
     let server = Arc::new(Server::new());
     let (stop, stopped) = watch::channel(false);
     let serving = {
@@ -97,13 +109,29 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         };
         tokio::spawn(api_http::serve(listener, handler, stopped))
     };
+    let mut running = start_in(settings, server, Surroundings::default()).await?;
+    (running.stop, running.serving) = (stop, Some(serving));
+    Ok(running)
+}
 
-    let peers = Arc::new(Peers::new());
+/// As [`start`], in surroundings of the caller's own; requests come in by [`Server::answer`].
+///
+/// # Errors
+/// A `RunError` whose text is the sentence for the operator.
+pub async fn start_in(
+    settings: Settings,
+    server: Arc<Server>,
+    surroundings: Surroundings,
+) -> Result<Running, RunError> {
+    let started = (UNIX_EPOCH + Duration::from_millis(host::wall_ms()), Instant::now());
+    let Surroundings { log, network, witness } = surroundings;
+    let peers = Arc::new(network.map_or_else(Peers::new, Peers::over));
     let ahead = Arc::new(Ahead::default());
     let (publish, published) = watch::channel(Published::empty());
     let late_delivery = Arc::new(OnceLock::new());
-    let applier = Applier::new(ahead.clone(), publish, late_delivery.clone());
-    let options = event_log::raft::Options::new(settings.work_dir.clone(), settings.address.member.clone());
+    let applier = Applier::new(ahead.clone(), publish, late_delivery.clone(), witness.clone());
+    let (dir, address) = (settings.work_dir.clone(), settings.address.member.clone());
+    let options = event_log::raft::Options { dir, address, ..log };
     let node = Node::open(options, peers.clone(), applier).await?;
 
     let identity = Arc::new(Identity::new(NodeId(node.node_id())));
@@ -117,7 +145,7 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         identity: identity.clone(),
         streams: streams.clone(),
         agents: agents.clone(),
-        remote: Arc::new(Remote::new(node.clone(), identity.clone(), peers.clone(), Handle::current())),
+        remote: Arc::new(Remote::new(node.clone(), identity.clone(), peers.clone(), Tasks::current())),
         announcements: announcements.clone(),
         allocate: wake_allocator.clone(),
     })?;
@@ -141,7 +169,7 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
             agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
         },
     };
-    let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone());
+    let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone(), witness);
     let reader = Reader { node: node.clone(), published, submitter: submitter.clone(), announcements };
     let context = Arc::new(Context {
         reader: reader.clone(),
@@ -159,7 +187,7 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
 
     let forming = {
         let (node, masters, me) = (node.clone(), settings.masters, settings.address.member);
-        tokio::spawn(async move {
+        host::spawn(async move {
             let Some(join) = settings.join else { return node.form(&masters, &me).await };
             if node.status().borrow().members.is_empty() {
                 tracing::info!("waiting to be added: meseta masters add {me} --master={join}");
@@ -180,7 +208,8 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         ),
         vital::spawn("resending", resend(streams, reader)),
     ];
-    Ok(Running { context, delivery, stop, serving, forming, tasks })
+    let stop = watch::Sender::new(false);
+    Ok(Running { context, delivery, stop, serving: None, forming, tasks })
 }
 
 async fn resend(streams: Arc<Streams>, reader: Reader) {
@@ -247,7 +276,9 @@ impl Running {
         }
         self.delivery.close_all("this master stops");
         self.stop.send_replace(true);
-        let _ = tokio::time::timeout(STOP_STEP, self.serving).await.map_err(step("requests under way"));
+        if let Some(serving) = self.serving {
+            let _ = tokio::time::timeout(STOP_STEP, serving).await.map_err(step("requests under way"));
+        }
         self.forming.abort();
         self.tasks.iter().for_each(JoinHandle::abort);
         let _ = tokio::time::timeout(STOP_STEP, self.context.node.shutdown()).await.map_err(step("the log"));

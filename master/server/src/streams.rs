@@ -17,10 +17,11 @@ use master_core::effect::Effect;
 use master_core::ids::{ConnectionId, FrameworkKey, TaskId};
 use master_core::{State, view};
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 /// The first pause before an update is sent again; it doubles.
 const RETRY_FIRST: Duration = Duration::from_secs(10);
@@ -45,9 +46,9 @@ pub(crate) struct LostStream {
 
 #[derive(Default)]
 struct Inner {
-    expected: HashMap<ConnectionId, Stream>,
-    open: HashMap<FrameworkKey, Stream>,
-    by_connection: HashMap<ConnectionId, FrameworkKey>,
+    expected: BTreeMap<ConnectionId, Stream>,
+    open: BTreeMap<FrameworkKey, Stream>,
+    by_connection: BTreeMap<ConnectionId, FrameworkKey>,
     /// When which update is due again.
     retries: BTreeSet<(Instant, FrameworkKey, TaskId)>,
 }
@@ -57,7 +58,7 @@ pub(crate) struct Stream {
     connection: master_core::ids::Connection,
     media: Media,
     records: RecordSender,
-    sent: HashMap<TaskId, Sent>,
+    sent: BTreeMap<TaskId, Sent>,
     framework_id: String,
     /// Dropped with the stream: whoever watches the client stops.
     _end: oneshot::Sender<()>,
@@ -90,7 +91,7 @@ impl Streams {
     ) -> oneshot::Receiver<()> {
         let (end, ended) = oneshot::channel();
         let stream =
-            Stream { connection, media, records, sent: HashMap::new(), framework_id: String::new(), _end: end };
+            Stream { connection, media, records, sent: BTreeMap::new(), framework_id: String::new(), _end: end };
         self.inner.lock().expected.insert(connection.id, stream);
         ended
     }

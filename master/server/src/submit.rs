@@ -5,6 +5,7 @@ use crate::identity::{Identity, random};
 use crate::outcome::Outcome;
 use crate::peers::{PeerError, Peers};
 use crate::wire;
+use crate::witness::Witness;
 use api::internal;
 use event_log::raft::{Node, Role, Status};
 use master_core::command::{Caller, Command};
@@ -54,6 +55,7 @@ pub struct Submitter {
     node: Node,
     identity: Arc<Identity>,
     peers: Arc<Peers>,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 impl Submitter {
@@ -62,8 +64,14 @@ impl Submitter {
         node: Node,
         identity: Arc<Identity>,
         peers: Arc<Peers>,
+        witness: Option<Arc<dyn Witness>>,
     ) -> Submitter {
-        Submitter { inbox, status: node.status(), node, identity, peers }
+        Submitter { inbox, status: node.status(), node, identity, peers, witness }
+    }
+
+    /// The other masters.
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// Who leads, if anybody is known to.
@@ -78,6 +86,17 @@ impl Submitter {
     /// Decides `command` on the leader and answers after the commit.
     pub(crate) async fn submit(&self, command: Command, caller: Caller) -> Outcome {
         let request_id = random().to_be_bytes();
+        if let Some(witness) = &self.witness {
+            witness.asked(request_id, &command, &caller);
+        }
+        let outcome = self.submit_as(request_id, command, caller).await;
+        if let Some(witness) = &self.witness {
+            witness.answered(request_id, &outcome);
+        }
+        outcome
+    }
+
+    async fn submit_as(&self, request_id: [u8; 16], command: Command, caller: Caller) -> Outcome {
         let mut attempt = Attempt { command, caller, request_id };
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -1,13 +1,14 @@
 //! Work without which a master would only look alive: it would go on to lead, accept calls and hold connections, and
 //! nothing would come of it. If such work panics the process ends, and others take over.
 
+use event_log::host;
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::task::JoinHandle;
 
 /// A task that `what` depends on.
 pub(crate) fn spawn(what: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-    tokio::spawn(async move {
+    host::spawn(async move {
         if AssertUnwindSafe(work).catch_unwind().await.is_err() {
             halt(what);
         }
@@ -30,7 +31,7 @@ pub(crate) fn thread(what: &'static str, work: impl FnOnce() + Send + 'static) -
 fn halt(what: &str) -> ! {
     tracing::error!(what, "stopping: work that this master depends on has failed");
     eprintln!("meseta-master: its {what} failed by a defect. This master stops.");
-    std::process::exit(1)
+    host::exit(1)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::records::{self, RecordSender};
 use api::internal::{self, FromAgent, from_agent, refused::Remedy, to_agent};
 use api_http::{Body, Incoming, Method, Request, Response, StatusCode};
 use bytes::{Buf, BytesMut};
+use event_log::host;
 use futures_util::future::{BoxFuture, OptionFuture};
 use http_body_util::BodyExt;
 use master_core::command::{Caller, Command};
@@ -44,7 +45,7 @@ pub(super) fn answer(context: &Arc<Context>, request: Request, peer: SocketAddr)
         return api_http::text(StatusCode::BAD_REQUEST, "Expecting HTTP/2");
     }
     let (records, body) = records::channel();
-    tokio::spawn(session(context.clone(), request.into_body(), records, peer));
+    host::spawn(session(context.clone(), request.into_body(), records, peer));
     api_http::streaming("application/x-protobuf", Body::custom(body))
 }
 

@@ -7,6 +7,7 @@ use crate::wire;
 use api::internal::{self, delivery};
 use api_http::{Request, Response, StatusCode};
 use bytes::Bytes;
+use event_log::host;
 use prost::Message;
 
 /// The largest message of another master, in bytes: a chunk of a snapshot, a batch of entries.
@@ -72,7 +73,7 @@ pub(super) fn hello(context: &Context) -> Response {
 /// with `meseta-log verify --to N` on any disk.
 pub(super) async fn digest(context: &Context) -> Response {
     let (state, index) = context.reader.state();
-    match tokio::task::spawn_blocking(move || state.digest()).await {
+    match host::blocking(move || state.digest()).await {
         Ok(digest) => {
             let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
             api_http::json(&serde_json::json!({ "index": index, "digest": digest }))

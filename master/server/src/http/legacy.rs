@@ -14,6 +14,7 @@ use super::operator::Operators;
 use super::render::{Kind, Rendering};
 use api::v1;
 use api_http::{Query, Request, Response, StatusCode, header};
+use event_log::host;
 use master_core::command::Command;
 use master_core::state::State;
 use std::net::SocketAddr;
@@ -152,7 +153,7 @@ fn answer_local(operators: &Operators, local: Local, query: &Query) -> Response 
 /// Sandboxes are the agents'; a master has its log at most. Reading files blocks, so it is done elsewhere.
 async fn files(operators: &Operators, rest: &[String], query: Query) -> Response {
     let (table, endpoint) = (operators.files.clone(), rest.join("/"));
-    let answer = tokio::task::spawn_blocking(move || table.answer(&endpoint, &query)).await;
+    let answer = host::blocking(move || table.answer(&endpoint, &query)).await;
     answer.ok().flatten().unwrap_or_else(api_http::not_found)
 }
 

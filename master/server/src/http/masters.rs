@@ -12,7 +12,7 @@
 //! if it is no such request, 409 if the masters refuse it, 503 if it is not known whether it happened.
 
 use crate::context::Context;
-use crate::peers::{PeerError, Peers};
+use crate::peers::PeerError;
 use api_http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use event_log::raft::{MemberStatus, MembershipError, Node};
@@ -109,7 +109,7 @@ fn forwarded(action: &Action) -> Value {
 
 async fn forward(context: &Context, leader: &str, action: &Action) -> Done {
     let body = Bytes::from(forwarded(action).to_string());
-    match Peers::new().post(leader, "/meseta/masters", body, FORWARD_TIMEOUT).await {
+    match context.reader.submitter.peers().post(leader, "/meseta/masters", body, FORWARD_TIMEOUT).await {
         Ok((StatusCode::MISDIRECTED_REQUEST, _)) | Err(PeerError::Unreachable(_)) => Done::Elsewhere,
         Ok((StatusCode::OK, body)) => Done::Answer(api_http::json_bytes(body)),
         Ok((status, body)) => Done::Answer(api_http::text(status, &String::from_utf8_lossy(&body))),

@@ -26,7 +26,7 @@ use tokio::sync::SetOnce;
 const RECOVERING: &str = "Master has not finished recovery";
 
 /// The port's table of contents.
-pub(crate) struct Server {
+pub struct Server {
     router: Router<Target>,
     /// Set when the log is open; before that there is nothing to serve from.
     served: SetOnce<(Arc<Context>, Arc<Operators>)>,
@@ -47,8 +47,15 @@ enum Target {
     Health,
 }
 
+impl Default for Server {
+    fn default() -> Server {
+        Server::new()
+    }
+}
+
 impl Server {
-    pub(crate) fn new() -> Server {
+    /// Answers that this master has not started yet.
+    pub fn new() -> Server {
         let router = Router::new("master")
             .at("/api/v1", Target::Operators)
             .at("/api/v1/scheduler", Target::Scheduler)
@@ -70,7 +77,8 @@ impl Server {
         let _ = self.served.set((context, operators));
     }
 
-    pub(crate) async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
+    /// Answers one request of `peer`.
+    pub async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
         let target = self.router.find(request.uri().path()).map_or(Target::Operators, |(target, _)| *target);
         let served = match target {
             // A client that is told 503 at once may come back at once; whoever asks for a sign of life, or is one of

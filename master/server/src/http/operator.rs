@@ -17,12 +17,14 @@ use api::v1;
 use api::v1::master::call::Type;
 use api::v1::master::{Call, response};
 use api_http::{FileTable, FilesError, Request, Response, Router, StatusCode};
+use event_log::host;
 use get::Read;
 use master_core::Reply;
 use master_core::command::{Caller, Command};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::time::Instant;
 
 /// How long a request waits while nobody leads. Clients that do not back off would otherwise ask without end.
 const ELECTION_PATIENCE: Duration = Duration::from_secs(5);
@@ -265,7 +267,7 @@ impl Operators {
     /// LIST_FILES and READ_FILE. Reading blocks, so it is done elsewhere.
     async fn read_files(&self, call: Call, media: Media) -> Response {
         let table = self.files.clone();
-        let read = tokio::task::spawn_blocking(move || -> Result<v1::master::Response, FilesError> {
+        let read = host::blocking(move || -> Result<v1::master::Response, FilesError> {
             let mut answer = v1::master::Response::default();
             if let Some(list) = call.list_files {
                 let entries = table.list(&list.path)?;

@@ -74,7 +74,7 @@ impl Renderings {
         let cell = self.cell(wanted);
         let page = cell.get_or_init(|| async {
             // A panic while rendering is this answer's failure, not the process's.
-            tokio::task::spawn_blocking(move || pack(render(), wanted.packed)).await.ok()
+            event_log::host::blocking(move || pack(render(), wanted.packed)).await.ok()
         });
         let Some(packed) = page.await.as_ref().map(|page| page.packed) else {
             return api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be made");

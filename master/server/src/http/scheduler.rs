@@ -11,6 +11,7 @@ use api::media::{self, Rejection};
 use api::v1::scheduler::Call;
 use api::v1::scheduler::call::{Subscribe, Type};
 use api_http::{BODY_BYTES_MAX, Body, HeaderValue, Method, Request, Response, StatusCode, header};
+use event_log::host;
 use master_core::command::{Caller, Command};
 use master_core::ids::{Connection, ConnectionId};
 use master_core::{MASTER_OVER, RefusalKind, validate};
@@ -103,7 +104,7 @@ async fn open_stream(
         Outcome::Refused(refusal) if refusal.name == MASTER_OVER => return None,
         Outcome::Done { .. } => {
             unwanted.armed = false;
-            tokio::spawn(tend(context.streams.clone(), connection.id, records, ended));
+            host::spawn(tend(context.streams.clone(), connection.id, records, ended));
             stream_response(media, connection.id, body)
         }
         Outcome::Refused(refusal) if refusal.kind == RefusalKind::OnStream => {

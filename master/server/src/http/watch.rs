@@ -12,6 +12,7 @@ use api::v1::master::{Event, event};
 use api::{recordio, v1};
 use api_http::{Response, StatusCode, StreamSender};
 use bytes::Bytes;
+use event_log::host;
 use master_core::effect::Announcement;
 use master_core::state::State;
 use master_core::view;
@@ -58,7 +59,7 @@ impl Watch {
     pub fn start(reader: Reader, counters: Arc<Counters>) -> Arc<Watch> {
         let watch = Arc::new(Watch::default());
         let announcements = reader.announcements();
-        tokio::spawn(run(watch.clone(), announcements, counters));
+        host::spawn(run(watch.clone(), announcements, counters));
         watch
     }
 
@@ -74,7 +75,7 @@ impl Watch {
         }
         let (state, queue, gone) = self.register(reader.state(), media);
         let (sender, body) = api_http::stream(16);
-        tokio::spawn(async move {
+        host::spawn(async move {
             tokio::select! {
                 () = feed(sender, media, state, queue) => (),
                 _ = gone => (),
@@ -154,7 +155,7 @@ async fn run(watch: Arc<Watch>, mut announcements: broadcast::Receiver<Announced
 
 /// Sends one watcher what there is, then what happens, until it or we end.
 async fn feed(sender: StreamSender, media: Media, state: Arc<State>, mut queue: mpsc::Receiver<Bytes>) {
-    let snapshot = tokio::task::spawn_blocking(move || subscribed(&state, media)).await;
+    let snapshot = host::blocking(move || subscribed(&state, media)).await;
     let Ok(snapshot) = snapshot else { return };
     if sender.send(snapshot).await.is_err() {
         return;
