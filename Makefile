@@ -8,7 +8,7 @@ CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check fix bench sim bless
+.PHONY: help deps demo test check fix bench sim chaos bless
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -34,6 +34,10 @@ bench: ## Measure, print a table, write bench.json (ARGS=--quick, ARGS=--only=NA
 
 sim: ## The quorum simulated, crashes and all: make sim SEEDS=1000, or one seed again: make sim SEED=8471
 	@. tools/env.sh; $(if $(SEED),SEED=$(SEED)) SEEDS=$(or $(SEEDS),200) cargo test -p event-log --features raft simulation -- --nocapture
+
+chaos: ## Real processes killed, frozen, cut off and without disk for ten minutes: SECONDS=600, SEED=n (as root)
+	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --workspace --bins; \
+	CHAOS_SECONDS=$(or $(SECONDS),600) $(if $(SEED),CHAOS_SEED=$(SEED)) cargo test -p proptests --test chaos -- --nocapture
 
 bless: ## Accept what the tests found as what they expect; read the diff before you commit it
 	@. tools/env.sh; UPDATE_EXPECT=1 cargo test --workspace

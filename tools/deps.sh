@@ -12,7 +12,7 @@ say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 
 packages=(g++ make libclang-dev curl ca-certificates)
 if [ "$want" = test ]; then
-  packages+=(etcd-server etcd-client golang-go golang-github-mesos-mesos-go-dev python3-http-parser python3-venv iproute2)
+  packages+=(etcd-server etcd-client golang-go golang-github-mesos-mesos-go-dev python3-http-parser python3-venv iproute2 nftables)
 fi
 missing=()
 for package in "${packages[@]}"; do
@@ -52,9 +52,11 @@ if [ ! -f "$dir/librocksdb.a" ]; then
       cargo build --release --locked --manifest-path tools/rocksdb/Cargo.toml >"$dir/build.log" 2>&1 &
     build=$!
     start=$SECONDS
-    total=$(wc -l < "$(find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -path '*librocksdb-sys*/rocksdb_lib_sources.txt' 2>/dev/null | head -n 1)" 2>/dev/null || echo 330)
+    total=330 # Until cargo has unpacked the list of files.
     while kill -0 "$build" 2>/dev/null; do
       sleep 5
+      list=$( { find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -path '*librocksdb-sys*/rocksdb_lib_sources.txt' 2>/dev/null || true; } | head -n 1)
+      if [ -n "$list" ]; then total=$(wc -l < "$list"); fi
       made=$( { find "$dir/target" -path '*librocksdb-sys*' -name '*.o' 2>/dev/null || true; } | wc -l)
       if [ -t 2 ]; then
         printf '\r    %d of about %d files, %d s ' "$made" "$total" $((SECONDS - start)) >&2

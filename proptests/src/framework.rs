@@ -98,12 +98,17 @@ impl Framework {
 
     /// The same, with what stood in the way as text.
     pub fn try_subscribe(address: SocketAddr, info: &Value) -> Result<Self, String> {
+        Self::try_subscribe_within(address, info, http::PATIENCE)
+    }
+
+    /// The same for somebody who waits no longer than `patience` for any one read.
+    pub fn try_subscribe_within(address: SocketAddr, info: &Value, patience: Duration) -> Result<Self, String> {
         let mut call = json!({"type": "SUBSCRIBE", "subscribe": {"framework_info": info}});
         if let Some(id) = info.get("id") {
             call["framework_id"] = id.clone();
         }
         let request = Request::post_json(SCHEDULER, &call.to_string());
-        let stream = http::open(address, &request).map_err(|error| error.to_string())?;
+        let stream = http::open_within(address, &request, patience).map_err(|error| error.to_string())?;
         if stream.head.status != 200 {
             let answer = stream.finish().map_err(|error| error.to_string())?;
             return Err(format!("{} {}", answer.status(), answer.text()));
@@ -111,7 +116,7 @@ impl Framework {
         let stream_id = stream.head.header("mesos-stream-id").ok_or("no Mesos-Stream-Id")?.to_owned();
         let records = Records::new(stream);
         let mut framework = Self { address, id: String::new(), stream_id, records, seen: Vec::new() };
-        let first = framework.event(http::PATIENCE).ok_or("no first event")?;
+        let first = framework.event(patience).ok_or("no first event")?;
         framework.id = first["subscribed"]["framework_id"]["value"].as_str().ok_or(first.to_string())?.to_owned();
         Ok(framework)
     }

@@ -143,19 +143,29 @@ pub struct Streaming {
 
 /// Sends `request` and reads the head of the answer.
 pub fn open(address: SocketAddr, request: &Request) -> io::Result<Streaming> {
-    let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    open_within(address, request, PATIENCE)
+}
+
+/// The same for somebody who waits no longer than `patience` for any one read.
+pub fn open_within(address: SocketAddr, request: &Request, patience: Duration) -> io::Result<Streaming> {
+    let mut socket = TcpStream::connect_timeout(&address, patience.min(Duration::from_secs(5)))?;
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(patience))?;
     socket.write_all(&request.bytes(address))?;
     Streaming::read_head(BufReader::new(socket))
 }
 
 /// Sends `request` on a connection of its own and reads the whole answer.
 pub fn send(address: SocketAddr, request: &Request) -> io::Result<Answer> {
+    send_within(address, request, PATIENCE)
+}
+
+/// The same for somebody who waits no longer than `patience` for any one read.
+pub fn send_within(address: SocketAddr, request: &Request, patience: Duration) -> io::Result<Answer> {
     let head_only = request.method == "HEAD";
     let request = request.clone().header("Connection", "close");
-    let answer = open(address, &request)?;
+    let answer = open_within(address, &request, patience)?;
     if head_only {
         return Ok(Answer { head: answer.head, body: Vec::new() });
     }

@@ -7,5 +7,5 @@ pub mod clients;
 pub mod cluster;
 pub mod framework;
 pub mod http;
-mod process;
+pub mod process;
 pub mod wait;

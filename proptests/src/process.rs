@@ -12,29 +12,32 @@ use nix::unistd::Pid;
 
 /// A child whose output goes to a file, and which the kernel kills when the thread that started it ends.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
 }
 
 impl Process {
-    pub(crate) fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
+    /// Starts `command`; what it writes is appended to `log`.
+    pub fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
         let log = File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         die_with_parent(command);
         Ok(Self { child: command.spawn()? })
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Sends a signal, if it still lives.
+    pub fn signal(&self, signal: Signal) {
         // A child that has ended is still ours until it was waited for: the pid cannot be another's.
         let _ = kill(self.pid(), signal);
     }
 
-    pub(crate) fn pid(&self) -> Pid {
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// Whether it has ended, and how.
-    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 }
@@ -55,7 +58,7 @@ pub(crate) fn die_with_parent(command: &mut Command) {
 }
 
 /// Kills every process that works in `dir` or has it in its environment: tasks that a killed agent left behind.
-pub(crate) fn kill_left_behind(dir: &Path) {
+pub fn kill_left_behind(dir: &Path) {
     // Children of what was killed may have been started meanwhile: until none is found.
     for _ in 0..50 {
         let found = left_behind(dir);
