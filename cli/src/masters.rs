@@ -73,12 +73,18 @@ fn shown(answer: &Value) -> String {
                 text(&master["role"]),
                 alive.into(),
                 text(&master["version"]),
+                master["reads"].as_u64().map_or("-".to_owned(), |level| level.to_string()),
                 index,
                 text(&master["id"]),
             ]
         })
         .collect();
-    table::render(&["ADDRESS", "ROLE", "ALIVE", "VERSION", "INDEX", "ID"], &rows)
+    let mut shown = table::render(&["ADDRESS", "ROLE", "ALIVE", "VERSION", "READS", "INDEX", "ID"], &rows);
+    if let Some(level) = answer["feature_level"].as_u64() {
+        let why = answer["feature_level_waits_for"].as_str().map(|why| format!(", not raised: {why}"));
+        shown += &format!("feature level {level}{}\n", why.unwrap_or_default());
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -87,14 +93,17 @@ mod tests {
 
     #[test]
     fn masters_as_a_table() {
-        let answer = json!({"leader": "a:1", "masters": [
-            {"address": "a:1", "id": "0f", "role": "leader", "alive": true, "version": "0.1.0", "index": 7},
+        let masters = json!([
+            {"address": "a:1", "id": "0f", "role": "leader", "alive": true, "version": "0.1.0", "reads": 2, "index": 7},
             {"address": "b:1", "id": "0e", "role": "learner", "alive": false, "version": null, "index": null},
-        ]});
+        ]);
+        let why = "b:1 does not answer";
+        let answer = json!({"masters": masters, "feature_level": 1, "feature_level_waits_for": why});
         assert_eq!(
             shown(&answer),
-            "ADDRESS  ROLE     ALIVE  VERSION  INDEX  ID\na:1      leader   yes    0.1.0    7      0f\n\
-             b:1      learner  no     -        -      0e\n"
+            "ADDRESS  ROLE     ALIVE  VERSION  READS  INDEX  ID\na:1      leader   yes    0.1.0    2      7      0f\n\
+             b:1      learner  no     -        -      -      0e\n\
+             feature level 1, not raised: b:1 does not answer\n"
         );
     }
 }

@@ -138,7 +138,8 @@ impl Master {
         let (cluster_id, version) = ("C".to_owned(), "0.1.0".to_owned());
         self.run("BECOME_LEADER", Command::BecomeLeader { leader: me, term: self.term, cluster_id, version }).await;
         let (address, version) = ("127.0.0.1:5050".to_owned(), "0.1.0".to_owned());
-        self.run("START_MASTER", Command::StartMaster { master: me, address, version }).await;
+        let reads = master_core::FeatureLevel::NEWEST;
+        self.run("START_MASTER", Command::StartMaster { master: me, address, version, reads }).await;
         for id in 1..=5 {
             let connection = master_core::ids::Connection { at: me, id: master_core::ids::ConnectionId(id) };
             let framework_info = FRAMEWORK.with_name(&format!("f{id}"));

@@ -1,7 +1,8 @@
 //! What someone wants. Commands come from HTTP, from agents, from timers; none is stored.
 
 use crate::allocator::Plan;
-use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation};
+use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation, NodeId};
+use crate::level::FeatureLevel;
 use api::internal;
 use api::v1;
 
@@ -32,10 +33,14 @@ pub enum Command {
     /// This node leads since `term`: the first command of a leadership, its record has n = 0.
     /// `cluster_id` counts only if the log has none yet.
     BecomeLeader { leader: Incarnation, term: u64, cluster_id: String, version: String },
-    /// A master runs as this incarnation; every earlier one of the node is over.
-    StartMaster { master: Incarnation, address: String, version: String },
+    /// A master runs as this incarnation; every earlier one of the node is over. It reads feature levels up to `reads`.
+    StartMaster { master: Incarnation, address: String, version: String, reads: FeatureLevel },
     /// The leader misses this master, or it stops.
     LoseMaster { master: Incarnation },
+    /// Every member of the quorum reads `level`, as each has said to the leader.
+    RaiseFeatureLevel { level: FeatureLevel, digest_every: u64, masters: Vec<(NodeId, FeatureLevel)> },
+    /// What the State of master `by` was at an earlier index.
+    LogDigest { index: u64, digest: [u8; 32], by: NodeId },
     /// `State::next_deadline` has passed.
     DeadlinePassed,
     /// What the allocator proposes, computed from an older State.

@@ -21,6 +21,8 @@ pub struct Decision {
     pub effects: Vec<Effect>,
     /// What the caller gets after the commit.
     pub reply: Reply,
+    /// The feature level whose shapes the events are to be stored in.
+    pub level: FeatureLevel,
 }
 
 /// The answer to a command that was not refused.
@@ -87,15 +89,21 @@ pub fn decide_with(
         Command::BecomeLeader { leader, term, cluster_id, version } => {
             masters::become_leader(draft, *leader, *term, cluster_id, version)
         }
-        Command::StartMaster { master, address, version } => masters::start(draft, *master, address, version),
+        Command::StartMaster { master, address, version, reads } => {
+            masters::start(draft, *master, address, version, *reads)?
+        }
         Command::LoseMaster { master } => masters::lose(draft, *master),
+        Command::RaiseFeatureLevel { level, digest_every, masters } => {
+            level::raise(draft, *level, *digest_every, masters)?
+        }
+        Command::LogDigest { index, digest, by } => equality::log_digest(draft, *index, *digest, *by),
         Command::DeadlinePassed => lost::deadlines_passed(draft),
         Command::MakeOffers { plan } => allocator::accept_plan(draft, plan),
         Command::RemoveFramework { framework } => teardown::by_key(draft, *framework)?,
         Command::RemoveAgent { agent } => lost::remove_by_key(draft, *agent)?,
     };
-    let Draft { events, effects, .. } = std::mem::take(draft);
-    Ok(Decision { events, effects, reply })
+    let Draft { state, events, effects, .. } = std::mem::take(draft);
+    Ok(Decision { events, effects, reply, level: state.feature_level })
 }
 
 /// A decision in the making. Each event is folded into a copy of State at once, so that the next step of the story sees

@@ -1,10 +1,14 @@
 //! What has happened, for good. A file format that happens to be written in Rust: bincode is positional, so any
 //! change to an event's fields, or to what folding it does, is a new version beside the old one. Numbers and names are
 //! never used again.
+//!
+//! A kind of event without a note is version 1 of feature level 1. `(2 of level 2, 1 of level 1 as Old)` says that its
+//! fields are those of version 2, written from feature level 2 on; below that the shape `Old` of `upcast.rs` is written.
 
 use crate::ids::{
-    AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, Incarnation, OfferKey, TaskId, TaskKey,
+    AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, Incarnation, NodeId, OfferKey, TaskId, TaskKey,
 };
+use crate::level::FeatureLevel;
 use crate::state::frameworks::Capabilities;
 use api::resources::Resources;
 use bytes::Bytes;
@@ -22,6 +26,14 @@ pub enum EventError {
         number: u16,
         /// Version of its bytes.
         version: u16,
+    },
+    /// Its record was written for a feature level that this release does not read.
+    #[error("it is written for feature level {level}, and this release reads levels up to {reads}")]
+    Level {
+        /// Of the record.
+        level: FeatureLevel,
+        /// The highest that is read.
+        reads: FeatureLevel,
     },
     /// The bytes are not those of the event.
     #[error("event {name} cannot be read")]
@@ -53,8 +65,34 @@ trait Field {
     fn touch(&self, _touches: &mut Touches) {}
 }
 
+/// A kind of event in one version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Of the kind.
+    pub number: u16,
+    /// Of its bytes.
+    pub version: u16,
+    /// The feature level from which on it is written, until a later version is.
+    pub level: FeatureLevel,
+    /// Of the kind.
+    pub name: &'static str,
+}
+
+/// An event as stored: number, version and payload.
+pub type Stored = (u16, u16, Vec<u8>);
+
+macro_rules! first {
+    ($first:literal $($other:literal)*) => {
+        $first
+    };
+}
+
 macro_rules! events {
-    ($($(#[$doc:meta])* $number:literal $name:literal $event:ident { $($(#[$fdoc:meta])* $field:ident: $type:ty),* $(,)? })*) => {
+    ($(
+        $(#[$doc:meta])* $number:literal $name:literal $event:ident
+        $(($version:literal of level $level:literal $(, $old:literal of level $old_level:literal as $older:ident)*))?
+        { $($(#[$fdoc:meta])* $field:ident: $type:ty),* $(,)? }
+    )*) => {
         /// What has happened.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Event { $($(#[$doc])* $event($event),)* }
@@ -64,23 +102,50 @@ macro_rules! events {
             #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
             pub struct $event { $($(#[$fdoc])* pub $field: $type,)* }
 
+            impl $event {
+                const VERSION: u16 = first!($($version)? 1);
+                const LEVEL: FeatureLevel = FeatureLevel(first!($($level)? 1));
+            }
+
             impl From<$event> for Event {
                 fn from(event: $event) -> Event { Event::$event(event) }
             }
         )*
 
         impl Event {
-            /// Every kind of event: number, version and name.
-            pub const KINDS: &'static [(u16, u16, &'static str)] = &[$(($number, 1, $name)),*];
+            /// Every kind of event: number, newest version and name.
+            pub const KINDS: &'static [(u16, u16, &'static str)] = &[$(($number, $event::VERSION, $name)),*];
+
+            /// Every kind in every version.
+            pub const SHAPES: &'static [Shape] = &[$(
+                Shape { number: $number, version: $event::VERSION, level: $event::LEVEL, name: $name },
+                $($(Shape { number: $number, version: $old, level: FeatureLevel($old_level), name: $name },)*)?
+            )*];
 
             /// Its name, as people see it.
             pub fn name(&self) -> &'static str {
                 match self { $(Event::$event(_) => $name,)* }
             }
 
-            /// Number, version and payload, as stored.
-            pub fn encode(&self) -> (u16, u16, Vec<u8>) {
-                match self { $(Event::$event(event) => ($number, 1, event_log::encode_payload(event)),)* }
+            /// As it is stored at the newest feature level.
+            pub fn encode(&self) -> Stored {
+                match self { $(Event::$event(event) => {
+                    ($number, $event::VERSION, event_log::encode_payload(event))
+                })* }
+            }
+
+            /// As it is stored at a feature level; None if that has no shape for what it says.
+            pub fn encode_at(&self, level: FeatureLevel) -> Option<Stored> {
+                match self { $(Event::$event(event) => {
+                    if level >= $event::LEVEL {
+                        return Some(($number, $event::VERSION, event_log::encode_payload(event)));
+                    }
+                    $($(if level >= FeatureLevel($old_level) {
+                        let older = <upcast::$older as upcast::Older<$event>>::lower(event)?;
+                        return Some(($number, $old, event_log::encode_payload(&older)));
+                    })*)?
+                    None
+                })* }
             }
 
             /// The event that was stored.
@@ -89,9 +154,14 @@ macro_rules! events {
             /// An [`EventError`] if this release does not know it or its bytes are wrong.
             pub fn decode(number: u16, version: u16, payload: &[u8]) -> Result<Event, EventError> {
                 match (number, version) {
-                    $(($number, 1) => event_log::decode_payload::<$event>(payload)
-                        .map(Event::$event)
-                        .map_err(|source| EventError::Malformed { name: $name, source }),)*
+                    $(
+                        ($number, $event::VERSION) => event_log::decode_payload::<$event>(payload)
+                            .map(Event::$event)
+                            .map_err(|source| EventError::Malformed { name: $name, source }),
+                        $($(($number, $old) => event_log::decode_payload::<upcast::$older>(payload)
+                            .map(|older| Event::$event(upcast::Older::<$event>::lift(older)))
+                            .map_err(|source| EventError::Malformed { name: $name, source }),)*)?
+                    )*
                     _ => Err(EventError::Unknown { number, version }),
                 }
             }
@@ -134,18 +204,39 @@ events! {
         version: Arc<str>,
     }
     /// A master runs.
-    3 "master-started" MasterStarted {
+    3 "master-started" MasterStarted (2 of level 2, 1 of level 1 as MasterStarted1) {
         /// Which, in which life.
         master: Incarnation,
         /// host:port.
         address: Arc<str>,
         /// Its version of Meseta.
         version: Arc<str>,
+        /// The highest feature level that it reads; the first if that is not known.
+        reads: FeatureLevel,
     }
     /// A master stopped, or stopped answering. What it held is disconnected by events of the same record.
     4 "master-lost" MasterLost {
         /// Which, in which life.
         master: Incarnation,
+    }
+    /// Every master reads the shapes of this level, and from now on they are written.
+    5 "feature-level-raised" FeatureLevelRaised (1 of level 2) {
+        /// The level.
+        level: FeatureLevel,
+        /// From now on State is digested at every multiple of this index; 0 for never.
+        digest_every: u64,
+        /// What each member of the quorum said of itself.
+        masters: Vec<MasterReads>,
+    }
+    /// What the State of a leader was at an earlier index, to compare with. If it differed from what most masters had,
+    /// another master's follows.
+    6 "state-digested" StateDigested (1 of level 2) {
+        /// A multiple of `State::digest_every`.
+        index: u64,
+        /// As of [`crate::State::digest`], after everything up to that index.
+        digest: [u8; 32],
+        /// Whose it was.
+        by: NodeId,
     }
 
     /// A framework subscribed for the first time.
@@ -460,6 +551,15 @@ events! {
     }
 }
 
+/// What a master said that it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterReads {
+    /// The master's disk.
+    pub node: NodeId,
+    /// The highest feature level that it reads.
+    pub reads: FeatureLevel,
+}
+
 /// What a `FrameworkInfo` and its call say that decisions need.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrameworkTerms {
@@ -709,7 +809,20 @@ impl Event {
 /// # Errors
 /// An [`EventError`] for the first that cannot be read.
 pub fn decode_record(record: &event_log::Record) -> Result<Vec<Event>, EventError> {
+    decode_record_at(record, FeatureLevel::NEWEST)
+}
+
+/// The events of a stored record, as a release reads them that knows the levels up to `reads`.
+///
+/// # Errors
+/// As [`decode_record`].
+pub fn decode_record_at(record: &event_log::Record, reads: FeatureLevel) -> Result<Vec<Event>, EventError> {
+    let level = FeatureLevel(record.header.feature_level);
+    if level > reads {
+        return Err(EventError::Level { level, reads });
+    }
     record.events.iter().map(|event| Event::decode(event.number, event.version, &event.payload)).collect()
 }
 
 mod show;
+mod upcast;

@@ -4,7 +4,7 @@
 use crate::event::*;
 use crate::ids::{AgentKey, FrameworkKey, OfferKey, TaskKey};
 use crate::resources;
-use crate::state::{Deadline, Leader, Master, Offer, PendingUpdate, RoleFilter, State, Task};
+use crate::state::{Deadline, Leader, LoggedDigest, Master, Offer, PendingUpdate, RoleFilter, State, Task};
 use crate::wire::OrderParts;
 use api::resources::Resources;
 use api::v1::TaskState;
@@ -24,6 +24,11 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         }
         Event::MasterStarted(event) => state.start_master(event, at_ms),
         Event::MasterLost(event) => state.lose_master(event),
+        Event::FeatureLevelRaised(event) => state.raise_feature_level(event),
+        Event::StateDigested(event) => {
+            let StateDigested { index, digest, by } = *event;
+            state.last_digest = Some(LoggedDigest { index, digest, by });
+        }
 
         Event::FrameworkSubscribed(event) => state.frameworks.subscribe(event, at_ms),
         Event::FrameworkResubscribed(event) => state.resubscribe(event, at_ms),
@@ -109,6 +114,7 @@ impl State {
             version: event.version.clone(),
             started_ms: at_ms,
             alive: true,
+            reads: event.reads,
         };
         self.masters.insert(event.master.node, Arc::new(master));
     }
@@ -116,6 +122,17 @@ impl State {
     fn lose_master(&mut self, event: &MasterLost) {
         if let Some(master) = self.masters.get_mut(&event.master.node) {
             Arc::make_mut(master).alive = false;
+        }
+    }
+
+    fn raise_feature_level(&mut self, event: &FeatureLevelRaised) {
+        self.feature_level = event.level;
+        self.digest_every = event.digest_every;
+        for MasterReads { node, reads } in &event.masters {
+            // A member that has not started since it was added says it when it does.
+            if let Some(master) = self.masters.get_mut(node) {
+                Arc::make_mut(master).reads = *reads;
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 use crate::decide::{Draft, Reply};
 use crate::event::{ClusterCreated, LeaderElected, MasterLost, MasterStarted};
 use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation};
+use crate::level::{self, FeatureLevel};
 use crate::lost;
+use crate::refusal::Refusal;
 use crate::subscribe;
 
 /// The least that a framework has to come back when a master with its stream was lost: nobody's tasks die of our fault.
@@ -29,16 +31,25 @@ fn event_cluster(cluster_id: &str) -> ClusterCreated {
 }
 
 /// A master runs. Whatever an earlier life of it held is lost.
-pub(crate) fn start(draft: &mut Draft, master: Incarnation, address: &str, version: &str) -> Reply {
+pub(crate) fn start(
+    draft: &mut Draft,
+    master: Incarnation,
+    address: &str,
+    version: &str,
+    reads: FeatureLevel,
+) -> Result<Reply, Refusal> {
+    level::check(draft, address, reads)?;
     if let Some(known) = draft.state.masters.get(&master.node) {
         let same = known.incarnation == master && *known.address == *address && *known.version == *version;
         if same && known.alive {
-            return Reply::Empty;
+            return Ok(Reply::Empty);
         }
     }
-    draft.push(MasterStarted { master, address: address.into(), version: version.into() });
+    // Shapes of level 1 have no room for it: all masters say it again when the level is raised.
+    let reads = if draft.state.feature_level.has_reads() { reads } else { FeatureLevel::FIRST };
+    draft.push(MasterStarted { master, address: address.into(), version: version.into(), reads });
     let_go(draft, |connection| connection.at.node == master.node && connection.at != master);
-    Reply::Empty
+    Ok(Reply::Empty)
 }
 
 /// A master stopped, or stopped answering.

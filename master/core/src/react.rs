@@ -18,6 +18,8 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::LeaderElected(_)
         | Event::MasterStarted(_)
         | Event::MasterLost(_)
+        | Event::FeatureLevelRaised(_)
+        | Event::StateDigested(_)
         | Event::RolesSuppressed(_)
         | Event::OrdersAcknowledged(_)
         | Event::AgentDeactivated(_) => {}

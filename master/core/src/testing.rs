@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::fold::fold;
 use crate::ids::*;
 use crate::invariants;
+use crate::level::FeatureLevel;
 use crate::react::react;
 use crate::refusal::Refusal;
 use crate::state::{Framework, State};
@@ -85,7 +86,7 @@ impl Cluster {
         assert_eq!(self.state, before, "a decision changes nothing");
         let decision = decision?;
         for event in &decision.events {
-            let (number, version, payload) = event.encode();
+            let (number, version, payload) = event.encode_at(decision.level).expect("a shape of the cluster's level");
             assert_eq!(Event::decode(number, version, &payload).as_ref(), Ok(event));
             assert!(event.to_string().starts_with(event.name()));
             fold(&mut self.state, event, self.at_ms);
@@ -115,7 +116,8 @@ impl Cluster {
     }
 
     pub(crate) fn start_master(&mut self, master: Incarnation) -> Names {
-        self.done(Command::StartMaster { master, address: "127.0.0.1:5050".into(), version: "0.1.0".into() })
+        let (address, version) = ("127.0.0.1:5050".into(), "0.1.0".into());
+        self.done(Command::StartMaster { master, address, version, reads: FeatureLevel::NEWEST })
     }
 
     pub(crate) fn lose_master(&mut self, node: u64) -> Names {

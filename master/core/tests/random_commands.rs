@@ -9,7 +9,7 @@ use api::{internal, v1};
 use master_core::allocator::{self, Options};
 use master_core::ids::*;
 use master_core::state::AgentLiveness;
-use master_core::{Caller, Command, Event, State, decide, fold, invariants, react, view};
+use master_core::{Caller, Command, Event, FeatureLevel, State, decide, fold, invariants, react, view};
 use proptest::prelude::*;
 
 /// A small generator, so that a failing case is its seed.
@@ -72,7 +72,8 @@ impl World {
 
     fn start_master(&mut self, node: usize) {
         let master = self.incarnation(node);
-        self.run(&Command::StartMaster { master, address: format!("127.0.0.1:{node}"), version: "1".into() });
+        let (address, version) = (format!("127.0.0.1:{node}"), "1".into());
+        self.run(&Command::StartMaster { master, address, version, reads: FeatureLevel::NEWEST });
     }
 
     fn connection(&mut self) -> Connection {
@@ -89,7 +90,8 @@ impl World {
         for event in &decision.events {
             fold(&mut self.state, event, self.at_ms);
             react(&self.state, event);
-            let (number, version, payload) = event.encode();
+            let stored = event.encode_at(decision.level).expect("a shape of the cluster's level");
+            let (number, version, payload) = stored;
             let decoded = Event::decode(number, version, &payload).expect("what was written can be read");
             fold(&mut self.replayed, &decoded, self.at_ms);
             event.touches();
@@ -331,8 +333,21 @@ impl World {
         }
     }
 
+    /// The feature level is raised some time, and digests are logged.
+    fn agree(&mut self) {
+        if self.dice.roll(100) == 0 {
+            let masters = self.state.masters.keys().map(|node| (*node, FeatureLevel::NEWEST)).collect();
+            self.run(&Command::RaiseFeatureLevel { level: FeatureLevel::NEWEST, digest_every: 1, masters });
+        }
+        if self.dice.roll(10) == 0 {
+            let index = self.at_ms;
+            self.run(&Command::LogDigest { index, digest: self.state.digest(), by: NodeId(0) });
+        }
+    }
+
     fn step(&mut self) {
         self.at_ms += self.dice.roll(4_000);
+        self.agree();
         match self.dice.roll(100) {
             0..=5 => self.subscribe(),
             6..=10 => self.register(),

@@ -2,11 +2,14 @@
 
 use crate::ahead::Ahead;
 use crate::delivery::Delivery;
+use crate::equality::Equality;
 use crate::published::Published;
+use crate::rehearsal::Rehearsal;
 use crate::witness::Witness;
 use event_log::Gate;
 use event_log::raft::{Committed, Machine};
-use master_core::{Event, State, decode_record, fold_record, react};
+use master_core::equality::digest_due;
+use master_core::{Event, EventError, State, decode_record_at, fold_record, react};
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
@@ -17,10 +20,14 @@ pub(crate) struct Applier {
     state: State,
     gate: Gate,
     index: u64,
+    /// Index of the last record, whether it took effect or not.
+    last: u64,
     ahead: Arc<Ahead>,
     published: watch::Sender<Published>,
     /// Set once this process can hold connections: what was committed before that concerns none of them.
     delivery: Arc<OnceLock<Delivery>>,
+    equality: Arc<Equality>,
+    rehearsal: Rehearsal,
     witness: Option<Arc<dyn Witness>>,
 }
 
@@ -29,13 +36,20 @@ impl Applier {
         ahead: Arc<Ahead>,
         published: watch::Sender<Published>,
         delivery: Arc<OnceLock<Delivery>>,
+        equality: Arc<Equality>,
+        rehearsal: Rehearsal,
         witness: Option<Arc<dyn Witness>>,
     ) -> Applier {
-        Applier { state: State::default(), gate: Gate::default(), index: 0, ahead, published, delivery, witness }
+        let (state, gate) = (State::default(), Gate::default());
+        Applier { state, gate, index: 0, last: 0, ahead, published, delivery, equality, rehearsal, witness }
     }
 
     fn apply_record(&mut self, entry: &Committed) {
         let header = &entry.record.header;
+        if let Some(due) = digest_due(&self.state, self.last, entry.index) {
+            self.equality.digest(due, self.state.clone());
+        }
+        self.last = entry.index;
         if !self.gate.admit(entry.term, header) {
             tracing::info!(index = entry.index, term = header.term, n = header.n, "a record takes no effect");
             if let Some(witness) = &self.witness {
@@ -50,6 +64,12 @@ impl Applier {
             }
             None => self.fold(entry),
         };
+        self.rehearsal.spoil(&mut self.state, entry.index);
+        for event in &events {
+            if let Event::StateDigested(event) = event {
+                self.equality.logged(event);
+            }
+        }
         if let Some(witness) = &self.witness {
             witness.applied(entry, true, &self.state);
         }
@@ -62,9 +82,9 @@ impl Applier {
     }
 
     fn fold(&mut self, entry: &Committed) -> Vec<Event> {
-        let events = match decode_record(&entry.record) {
+        let events = match decode_record_at(&entry.record, self.rehearsal.reads) {
             Ok(events) => events,
-            Err(error) => halt(entry.index, &format!("its events cannot be read: {error}")),
+            Err(error) => halt(entry.index, &self.unreadable(&error)),
         };
         let folded = catch_unwind(AssertUnwindSafe(|| fold_record(&mut self.state, &entry.record.header, &events)));
         if folded.is_err() {
@@ -72,6 +92,23 @@ impl Applier {
             halt(entry.index, &format!("folding {} broke an invariant", names.join(", ")));
         }
         events
+    }
+
+    /// Why a committed record cannot be read, and what can be done about it.
+    fn unreadable(&self, error: &EventError) -> String {
+        let own = env!("CARGO_PKG_VERSION");
+        let leader = self.state.leader.as_ref().and_then(|leader| self.state.masters.get(&leader.master.node));
+        match error {
+            EventError::Malformed { .. } => format!("its events cannot be read: {error}"),
+            EventError::Level { .. } | EventError::Unknown { .. } => format!(
+                "{error} ({own}). A newer release wrote it, and a feature level once raised stays: start {} or a \
+                 release after it",
+                leader.map_or("the release of the other masters".into(), |master| format!(
+                    "the release of the master that led, {}, which is {},",
+                    master.address, master.version
+                ))
+            ),
+        }
     }
 
     fn publish(&self) {
@@ -103,9 +140,9 @@ impl Machine for Applier {
             Ok(u64::from_be_bytes(bytes))
         };
         let (term, n) = (number()?, number()?);
-        self.state = State::read_snapshot(from).map_err(|error| error.to_string())?;
+        self.state = State::read_snapshot_at(from, self.rehearsal.reads).map_err(|error| error.to_string())?;
         self.gate = Gate::resume(term, n);
-        self.index = index;
+        (self.index, self.last) = (index, index);
         self.publish();
         if let Some(witness) = &self.witness {
             witness.restored(index, &self.state);

@@ -29,6 +29,8 @@ fn name(command: &Command) -> &'static str {
         Command::BecomeLeader { .. } => "become-leader",
         Command::StartMaster { .. } => "start-master",
         Command::LoseMaster { .. } => "lose-master",
+        Command::RaiseFeatureLevel { .. } => "raise-feature-level",
+        Command::LogDigest { .. } => "log-digest",
         Command::DeadlinePassed => "deadline-passed",
         Command::MakeOffers { .. } => "make-offers",
         Command::RemoveFramework { .. } => "remove-framework",

@@ -1,7 +1,9 @@
 //! What the HTTP handlers of this master share: a handle for readers, the way to submit, and what is reported about
 //! the process itself.
 
+use crate::equality::Equality;
 use crate::identity::{Address, Identity};
+use crate::level::Levels;
 use crate::outcome::Outcome;
 use crate::published::Published;
 use crate::streams::Streams;
@@ -37,6 +39,12 @@ pub struct Context {
     pub ready: watch::Sender<bool>,
     /// What agents are told about pings.
     pub ping: Ping,
+    /// Feature levels, of this master and of the others.
+    pub levels: Levels,
+    /// The digests of this master's fold.
+    pub(crate) equality: Arc<Equality>,
+    /// Why this master cannot go on, once it cannot.
+    pub(crate) failure: watch::Sender<Option<String>>,
 }
 
 /// How the liveness of agents is watched.
@@ -63,6 +71,15 @@ impl Context {
 
     pub(crate) fn set_ready(&self, is_ready: bool) {
         self.ready.send_if_modified(|ready| std::mem::replace(ready, is_ready) != is_ready);
+    }
+
+    /// Ends the process: `why` is one sentence for the operator. The first counts.
+    pub(crate) fn fail(&self, why: String) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            failure.get_or_insert(why);
+            first
+        });
     }
 
     /// Holds a call until clients are served, which takes a moment after a start or while nobody leads: some clients

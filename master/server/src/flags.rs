@@ -6,9 +6,10 @@ pub use table::FLAGS;
 
 use crate::context::Ping;
 use crate::identity::Address;
+use crate::rehearsal::Rehearsal;
 use crate::run::Settings;
 use api::flags::{Values, parse};
-use master_core::allocator;
+use master_core::{FeatureLevel, allocator};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub struct Flags {
     pub listen: SocketAddr,
     /// The lowest level that is logged; None logs nothing.
     pub log_level: Option<tracing::Level>,
+    rehearsal: Rehearsal,
 }
 
 /// Reads the words behind the program's name.
@@ -41,6 +43,7 @@ pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) ->
     if words.iter().any(|word| word == "--version" || word == "--version=true") {
         return Ok(Asked::Version);
     }
+    let rehearsal = Rehearsal::from_environment(&environment)?;
     let values =
         parse(FLAGS, words, environment, |path| std::fs::read_to_string(path)).map_err(|error| error.to_string())?;
     if values.help {
@@ -60,7 +63,7 @@ pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) ->
         Some("INFO") | None => Some(tracing::Level::INFO),
         Some(other) => return Err(format!("--logging_level is INFO, WARNING or ERROR, not '{other}'")),
     };
-    Ok(Asked::Run(Box::new(Flags { values, listen: SocketAddr::new(ip, port), log_level })))
+    Ok(Asked::Run(Box::new(Flags { values, listen: SocketAddr::new(ip, port), log_level, rehearsal })))
 }
 
 /// Nothing that would make the cluster less open than it is may be ignored silently.
@@ -120,7 +123,16 @@ impl Flags {
             ping: Ping { every, misses_max: misses_max.ok_or("--max_agent_ping_timeouts must be at least 1")? },
             allocation_interval,
             allocator: allocator::Options::default(),
+            feature_level_max: self.feature_level_max()?,
+            rehearsal: self.rehearsal,
         })
+    }
+
+    fn feature_level_max(&self) -> Result<Option<FeatureLevel>, String> {
+        let Some(most) = self.values.int("feature_level_max") else { return Ok(None) };
+        let level = u32::try_from(most).ok().filter(|level| *level >= FeatureLevel::FIRST.0);
+        let level = level.ok_or_else(|| format!("--feature_level_max is not a feature level: {most}"))?;
+        Ok(Some(FeatureLevel(level)))
     }
 
     fn address(&self, bound: SocketAddr) -> Result<Address, String> {

@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use crate::delivery::Delivery;
+use crate::outcome::Outcome;
 use crate::peers::Peers;
 use api::internal;
 use bytes::Bytes;
@@ -43,9 +44,14 @@ pub(crate) async fn live(context: Arc<Context>, delivery: Delivery, version: Str
             _ => {
                 context.set_ready(false);
                 if context.reader.leader().is_some() {
-                    let start = Command::StartMaster { master: me, address: address.clone(), version: version.clone() };
+                    let (address, version) = (address.clone(), version.clone());
+                    let start = Command::StartMaster { master: me, address, version, reads: context.levels.own.reads };
                     let outcome = context.reader.submit(start, Caller::default()).await;
                     tracing::debug!(?outcome, "this master told the cluster that it started");
+                    if let Outcome::Refused(refused) = outcome {
+                        context.fail(refused.message);
+                        return;
+                    }
                 }
             }
         }

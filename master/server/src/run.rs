@@ -6,18 +6,22 @@ use crate::applier::Applier;
 use crate::clock::Clock;
 use crate::context::{Context, Ping, Reader};
 use crate::delivery::{Carriers, Delivery};
+use crate::equality::Equality;
 use crate::http::Server;
 use crate::identity::{Address, Identity};
+use crate::level::Levels;
 use crate::peers::{Network, Peers};
 use crate::published::Published;
+use crate::rehearsal::Rehearsal;
 use crate::remote::Remote;
 use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
 use crate::streams::Streams;
 use crate::submit::Submitter;
 use crate::witness::Witness;
-use crate::{allocate, goodbye, liveness, vital};
+use crate::{allocate, equality, goodbye, level, liveness, vital};
 use event_log::host::{self, Tasks};
 use event_log::raft::{FormError, Node, OpenError};
+use master_core::FeatureLevel;
 use master_core::allocator;
 use master_core::command::{Caller, Command};
 use master_core::ids::NodeId;
@@ -55,6 +59,10 @@ pub struct Settings {
     pub allocation_interval: Duration,
     /// What the allocator may offer.
     pub allocator: allocator::Options,
+    /// The highest feature level that the cluster may be raised to while this master is a member.
+    pub feature_level_max: Option<FeatureLevel>,
+    /// What a test asks for.
+    pub rehearsal: Rehearsal,
 }
 
 /// Why a master does not start, or cannot go on.
@@ -129,7 +137,10 @@ pub async fn start_in(
     let ahead = Arc::new(Ahead::default());
     let (publish, published) = watch::channel(Published::empty());
     let late_delivery = Arc::new(OnceLock::new());
-    let applier = Applier::new(ahead.clone(), publish, late_delivery.clone(), witness.clone());
+    let rehearsal = settings.rehearsal;
+    let (equality, logged) = Equality::start();
+    let late = late_delivery.clone();
+    let applier = Applier::new(ahead.clone(), publish, late, equality.clone(), rehearsal, witness.clone());
     let (dir, address) = (settings.work_dir.clone(), settings.address.member.clone());
     let options = event_log::raft::Options { dir, address, ..log };
     let node = Node::open(options, peers.clone(), applier).await?;
@@ -182,6 +193,9 @@ pub async fn start_in(
         started,
         ready: watch::Sender::new(false),
         ping: settings.ping,
+        levels: Levels::new(rehearsal.reads, settings.feature_level_max, rehearsal.digest_every),
+        equality,
+        failure: watch::Sender::new(None),
     });
     server.open(context.clone());
 
@@ -201,7 +215,10 @@ pub async fn start_in(
         vital::spawn("goodbye", goodbye::run(submitter, lost_streams, lost_agents)),
         vital::spawn("life", liveness::live(context.clone(), delivery.clone(), version)),
         vital::spawn("letting go", liveness::let_go(context.clone(), delivery.clone())),
-        vital::spawn("watch on others", liveness::miss(context.clone(), peers)),
+        vital::spawn("watch on others", liveness::miss(context.clone(), peers.clone())),
+        vital::spawn("feature level", level::raise(context.clone(), peers.clone())),
+        vital::spawn("digests", equality::log(context.clone())),
+        vital::spawn("comparison", equality::compare(context.clone(), peers, delivery.clone(), logged)),
         vital::spawn(
             "allocator",
             allocate::run(reader.clone(), clock, wake_allocator, settings.allocation_interval, settings.allocator),
@@ -232,15 +249,20 @@ impl Running {
         }
     }
 
-    /// Resolves when the log has stopped by itself, and says why: a disk that is full or failed.
+    /// Resolves when this master cannot go on, and says why: the log has stopped by itself because its disk is full or
+    /// failed, or this master's state is not that of the others.
     pub fn watch_failure(&self) -> impl Future<Output = String> + use<> {
         let mut status = self.context.node.status();
+        let mut failure = self.context.failure.subscribe();
         async move {
-            if let Ok(status) = status.wait_for(|status| status.failure.is_some()).await {
-                return format!("the log has stopped: {}", status.failure.clone().unwrap_or_default());
+            tokio::select! {
+                Ok(status) = status.wait_for(|status| status.failure.is_some()) => {
+                    format!("the log has stopped: {}", status.failure.clone().unwrap_or_default())
+                }
+                Ok(failure) = failure.wait_for(Option::is_some) => failure.clone().unwrap_or_default(),
+                // Stopped on purpose.
+                else => std::future::pending().await,
             }
-            // Stopped on purpose.
-            std::future::pending().await
         }
     }
 

@@ -27,6 +27,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use master_core::command::{Caller, Command};
 use master_core::effect::Effect;
+use master_core::event::Stored;
 use master_core::{Decision, Event, Options, Refusal, Reply, State, decide_with, fold_record};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,8 +47,6 @@ const _: () = assert!(COMMAND_BYTES_MAX + RECORD_BYTES_FULL + (16 << 20) <= even
 const IN_FLIGHT_MAX: usize = 8;
 /// What a client may find waiting before it.
 pub(crate) const INBOX_COMMANDS_MAX: usize = 4096;
-/// Shapes that this version writes.
-const FEATURE_LEVEL: u32 = 1;
 /// A deadline that a decision did not move is not asked about again at once.
 const DEADLINE_PACE: Duration = Duration::from_millis(100);
 /// Between two attempts to catch up with what earlier leaderships committed.
@@ -170,10 +169,10 @@ impl Sequencer {
                     return None;
                 }
             };
-            let header = Header { term, n: 0, at_ms, feature_level: FEATURE_LEVEL };
+            let header = Header { term, n: 0, at_ms, feature_level: decision.level.0 };
             let mut record = Record { header, ..Record::default() };
             let cause = cause::of(&command, &Caller::default(), crate::identity::random().to_be_bytes());
-            push_events(&mut record, cause, &decision.events);
+            push_encoded(&mut record, cause, encode(&decision)?);
             let index = node.append(term, record).await.ok()?;
             let published = published::wait_for(&published, index).await;
             // Committed is not enough: it must have been the first record of its term, on every master.
@@ -228,7 +227,7 @@ impl Leadership {
     /// Decides requests until there are no more or their record is full.
     fn run_record(&mut self, requests: &mut impl Iterator<Item = Request>, node: &Node, ahead: &Ahead) {
         let at_ms = self.clock.now_ms().max(self.head.at_ms);
-        let header = Header { term: self.term, n: self.n, at_ms, feature_level: FEATURE_LEVEL };
+        let header = Header { term: self.term, n: self.n, at_ms, feature_level: self.head.feature_level.0 };
         let mut record = Record { header, ..Record::default() };
         let mut events: Vec<Event> = Vec::new();
         let mut batch = Batch { answers: Vec::new(), effects: Vec::new(), state: None };
@@ -243,8 +242,9 @@ impl Leadership {
             let answer = match decided {
                 Err(_) => Err(Verdictless::Crashed),
                 Ok(Err(refusal)) => Err(Verdictless::Refused(refusal)),
-                Ok(Ok(Decision { events: decided, effects, reply })) => 'decided: {
-                    let encoded: Vec<Encoded> = decided.iter().map(Event::encode).collect();
+                Ok(Ok(decision)) => 'decided: {
+                    let Some(encoded) = encode(&decision) else { break 'decided Err(Verdictless::Crashed) };
+                    let Decision { events: decided, effects, reply, .. } = decision;
                     let weight: usize = encoded.iter().map(|(.., payload)| payload.len()).sum();
                     if let Err(refusal) = check_weight(weight) {
                         break 'decided Err(Verdictless::Refused(refusal));
@@ -278,6 +278,8 @@ impl Leadership {
             Box::pin(async move { node.confirm_term(term).await.map_err(|_| AppendError::Unknown) })
         } else {
             tracing::trace!(term = self.term, n = self.n, events = events.len(), "record");
+            // Raised within the record, perhaps: it is read by whoever reads the last of its events.
+            record.header.feature_level = self.head.feature_level.0;
             ahead.push(Foreseen { term: self.term, n: self.n, state: self.head.clone(), events });
             self.n += 1;
             Box::pin(node.append(self.term, record))
@@ -337,8 +339,17 @@ impl Leadership {
     }
 }
 
-/// Number, version and payload of an event.
-type Encoded = (u16, u16, Vec<u8>);
+/// The events of a decision in the shapes of its feature level. None is a defect of ours: nothing of it may be appended.
+fn encode(decision: &Decision) -> Option<Vec<Stored>> {
+    let shapes = decision.events.iter().map(|event| {
+        let stored = event.encode_at(decision.level);
+        if stored.is_none() {
+            tracing::error!(event = event.name(), level = %decision.level, "the feature level has no shape for an event");
+        }
+        stored
+    });
+    shapes.collect()
+}
 
 /// Whether events of so many bytes can be one command's.
 fn check_weight(bytes: usize) -> Result<(), Refusal> {
@@ -350,11 +361,7 @@ fn check_weight(bytes: usize) -> Result<(), Refusal> {
     Err(Refusal::invalid("TooLarge", message))
 }
 
-fn push_events(record: &mut Record, cause: event_log::Cause, events: &[Event]) {
-    push_encoded(record, cause, events.iter().map(Event::encode).collect());
-}
-
-fn push_encoded(record: &mut Record, cause: event_log::Cause, events: Vec<Encoded>) {
+fn push_encoded(record: &mut Record, cause: event_log::Cause, events: Vec<Stored>) {
     let index = u32::try_from(record.causes.len()).expect("a batch has few causes");
     record.causes.push(cause);
     record.events.extend(events.into_iter().map(|(number, version, payload)| RawEvent {

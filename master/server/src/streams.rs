@@ -316,7 +316,8 @@ mod tests {
             let identity = Arc::new(Identity::new(NodeId(1)));
             cluster.me = identity.incarnation();
             let address = "127.0.0.1:5050".to_owned();
-            cluster.run(Command::StartMaster { master: cluster.me, address, version: "0.1.0".into() });
+            let (master, version, reads) = (cluster.me, "0.1.0".into(), master_core::FeatureLevel::NEWEST);
+            cluster.run(Command::StartMaster { master, address, version, reads });
             let (lost, losses) = mpsc::unbounded_channel();
             Here { cluster, streams: Streams::new(identity, lost), lost: losses }
         }

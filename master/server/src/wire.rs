@@ -3,9 +3,9 @@
 use crate::outcome::{Outcome, Refused, kind_of};
 use api::{internal, v1};
 use bytes::Bytes;
-use master_core::Reply;
 use master_core::command::{Caller, Command};
 use master_core::ids::{AgentKey, Connection, ConnectionId, FrameworkKey, Incarnation, IncarnationId, NodeId};
+use master_core::{FeatureLevel, Reply};
 use prost::Message;
 
 /// A submission that cannot be understood.
@@ -60,12 +60,16 @@ pub(crate) fn submission(
             connection: id_bytes(connection.id.0),
         }),
         Command::OperatorCall { call } => Wire::OperatorCall(call.clone()),
-        Command::StartMaster { address, version, .. } => {
-            Wire::MasterStarted(internal::MasterStarted { address: address.clone(), version: version.clone() })
-        }
+        Command::StartMaster { address, version, reads, .. } => Wire::MasterStarted(internal::MasterStarted {
+            address: address.clone(),
+            version: version.clone(),
+            reads_level: Some(reads.0),
+        }),
         Command::LoseMaster { master } if *master == origin => Wire::MasterStopping(internal::MasterStopping {}),
         Command::LoseMaster { .. }
         | Command::BecomeLeader { .. }
+        | Command::RaiseFeatureLevel { .. }
+        | Command::LogDigest { .. }
         | Command::DeadlinePassed
         | Command::MakeOffers { .. }
         | Command::RemoveFramework { .. }
@@ -124,7 +128,8 @@ pub(crate) fn command(submission: internal::Submission) -> Result<(Command, Call
             connection: connection(id_of(&gone.connection))?,
         },
         Wire::MasterStarted(started) => {
-            Command::StartMaster { master: origin, address: started.address, version: started.version }
+            let reads = started.reads_level.map_or(FeatureLevel::FIRST, FeatureLevel);
+            Command::StartMaster { master: origin, address: started.address, version: started.version, reads }
         }
         Wire::MasterStopping(_) => Command::LoseMaster { master: origin },
     };

@@ -55,7 +55,8 @@ impl History {
             .run("BECOME_LEADER", Command::BecomeLeader { leader: me, term, cluster_id, version: "0.1.0".into() })?;
         history.close();
         let address = "127.0.0.1:5050".into();
-        history.run("START_MASTER", Command::StartMaster { master: me, address, version: "0.1.0".into() })?;
+        let (version, reads) = ("0.1.0".into(), master_core::FeatureLevel::NEWEST);
+        history.run("START_MASTER", Command::StartMaster { master: me, address, version, reads })?;
         Ok(history)
     }
 

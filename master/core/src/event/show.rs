@@ -9,7 +9,7 @@ macro_rules! show_display {
         fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{self}") }
     })* };
 }
-show_display!(u64, i32, bool, ConnectionId);
+show_display!(u64, i32, bool, ConnectionId, FeatureLevel);
 
 macro_rules! show_debug {
     ($($type:ty),*) => { $(impl Field for $type {
@@ -30,6 +30,25 @@ show_debug!(Removal, Return, Fate);
 impl Field for u128 {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:032x}")
+    }
+}
+
+impl Field for [u8; 32] {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Field for NodeId {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Field for MasterReads {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.node.show(f)?;
+        write!(f, ":{}", self.reads)
     }
 }
 

@@ -13,9 +13,11 @@ pub mod tasks;
 pub use agents::{Agent, AgentLiveness, Agents, Executor, GoneAgent, Order};
 pub use frameworks::{CompletedFramework, Framework, FrameworkStream, Frameworks, RoleFilter, RoleState};
 pub use offers::{Offer, Offers};
+pub use snapshot::{Digests, SectionDigest, Sections, SnapshotError};
 pub use tasks::{PendingUpdate, Task, Tasks};
 
 use crate::ids::{AgentKey, FrameworkKey, Incarnation, NodeId, OfferKey};
+use crate::level::FeatureLevel;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -29,6 +31,12 @@ pub struct State {
     pub at_ms: u64,
     /// Who leads, since which term.
     pub leader: Option<Leader>,
+    /// Which shapes of events and of State are written.
+    pub feature_level: FeatureLevel,
+    /// State is digested at every multiple of this index; 0 for never.
+    pub digest_every: u64,
+    /// The last digest that was logged.
+    pub last_digest: Option<LoggedDigest>,
     /// The masters by disk, each with its current life.
     pub masters: OrdMap<NodeId, Arc<Master>>,
     /// Live and completed frameworks.
@@ -91,4 +99,17 @@ pub struct Master {
     pub started_ms: u64,
     /// False once the leader has missed it, or it said goodbye.
     pub alive: bool,
+    /// The highest feature level that it reads; the first, as long as the cluster's level has no room for it.
+    pub reads: FeatureLevel,
+}
+
+/// A digest in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedDigest {
+    /// After everything up to this index.
+    pub index: u64,
+    /// As of [`State::digest`].
+    pub digest: [u8; 32],
+    /// Whose State it was.
+    pub by: NodeId,
 }

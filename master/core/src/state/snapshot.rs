@@ -2,15 +2,19 @@
 //! out and rebuilt.
 //!
 //! ```text
-//! snapshot := magic · section head · sections of each map in turn
+//! snapshot := magic · section* in the order of [`State::visit`]
 //! section  := entry* · end          entry := length u32 (little endian, > 0) · payload       end := length 0
 //! ```
+//!
+//! What is written is the projection for the cluster's feature level: releases that read more write the same bytes as
+//! those that do not, until the level is raised. Format 001 is that of level 1, format 002 that of level 2.
 
 use super::*;
 use serde::de::DeserializeOwned;
 use std::io::{self, BufWriter, Read, Write};
 
-const MAGIC: &[u8; 16] = b"meseta state 001";
+const MAGIC_1: &[u8; 16] = b"meseta state 001";
+const MAGIC_2: &[u8; 16] = b"meseta state 002";
 
 /// Largest entry that is read, in bytes: a damaged length must not allocate more.
 const ENTRY_BYTES_MAX: u32 = 256 << 20;
@@ -24,6 +28,16 @@ pub enum SnapshotError {
     /// Not a snapshot of State, or one of a newer release.
     #[error("these are not the bytes of a state that this release can read")]
     Foreign,
+    /// A state of a higher feature level.
+    #[error(
+        "the snapshot is of feature level {level}, and this release reads levels up to {reads}: it needs a newer release"
+    )]
+    Level {
+        /// Of the state.
+        level: FeatureLevel,
+        /// The highest that is read.
+        reads: FeatureLevel,
+    },
     /// An entry is not what it should be.
     #[error("an entry of the snapshot is damaged")]
     Damaged(#[from] event_log::CodecError),
@@ -46,16 +60,79 @@ struct Head {
     next_completed_task: u64,
 }
 
-impl State {
-    /// Writes everything that is not derived. The same State is always the same bytes.
+/// What is not in a map, from level 2 on.
+#[derive(Serialize, Deserialize)]
+struct Features {
+    level: FeatureLevel,
+    digest_every: u64,
+    last_digest: Option<LoggedDigest>,
+}
+
+/// A master at level 1.
+#[derive(Serialize, Deserialize)]
+struct Master1 {
+    incarnation: Incarnation,
+    address: Arc<str>,
+    version: Arc<str>,
+    started_ms: u64,
+    alive: bool,
+}
+
+impl Master1 {
+    fn lower(master: &Master) -> Master1 {
+        let Master { incarnation, address, version, started_ms, alive, reads: _ } = master.clone();
+        Master1 { incarnation, address, version, started_ms, alive }
+    }
+
+    fn lift(self) -> Arc<Master> {
+        let Master1 { incarnation, address, version, started_ms, alive } = self;
+        Arc::new(Master { incarnation, address, version, started_ms, alive, reads: FeatureLevel::FIRST })
+    }
+}
+
+/// Takes State in, section by section, each entry in its order.
+pub trait Sections {
+    /// A section begins; the one before it is over.
     ///
     /// # Errors
-    /// Those of the writer.
-    pub fn write_snapshot(&self, writer: &mut dyn Write) -> io::Result<()> {
-        let mut writer = BufWriter::with_capacity(1 << 16, writer);
-        let out = &mut writer;
-        out.write_all(MAGIC)?;
-        let head = Head {
+    /// Whatever ends the visit.
+    fn section(&mut self, name: &'static str) -> io::Result<()>;
+
+    /// An entry of the section: a key and its value, or what is in no map.
+    ///
+    /// # Errors
+    /// Whatever ends the visit.
+    fn entry<T: Serialize>(&mut self, entry: &T) -> io::Result<()>;
+}
+
+/// The digest of one section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SectionDigest {
+    /// Of the section, as [`State::visit`] names it.
+    pub name: &'static str,
+    /// How many entries it has.
+    pub entries: u64,
+    /// Over the bytes of its entries.
+    pub digest: [u8; 32],
+}
+
+/// Fingerprints of a State, as a whole and section by section: where two states differ, they tell in which map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digests {
+    /// Over the sections' names and digests.
+    pub total: [u8; 32],
+    /// In the order of [`State::visit`].
+    pub sections: Vec<SectionDigest>,
+}
+
+impl State {
+    /// Shows everything that is not derived, as the cluster's feature level has it. Equal states show the same.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn visit(&self, out: &mut impl Sections) -> io::Result<()> {
+        out.section("head")?;
+        out.entry(&Head {
             cluster_id: self.cluster_id.clone(),
             at_ms: self.at_ms,
             leader: self.leader.clone(),
@@ -65,19 +142,41 @@ impl State {
             next_offer: self.offers.next,
             plans: self.offers.plans,
             next_completed_task: self.tasks.next_completed,
-        };
-        section(out, [head])?;
-        section(out, self.masters.iter())?;
-        section(out, self.frameworks.live.iter())?;
-        section(out, self.frameworks.by_id.iter())?;
-        section(out, self.frameworks.completed.iter())?;
-        section(out, self.agents.live.iter())?;
-        section(out, self.agents.by_token.iter())?;
-        section(out, self.agents.gone.iter())?;
-        section(out, self.offers.live.iter())?;
-        section(out, self.tasks.live.iter())?;
-        section(out, self.tasks.completed.iter())?;
-        writer.flush()
+        })?;
+        if self.feature_level > FeatureLevel::FIRST {
+            out.section("features")?;
+            let (level, digest_every) = (self.feature_level, self.digest_every);
+            out.entry(&Features { level, digest_every, last_digest: self.last_digest.clone() })?;
+            visit(out, "masters", &self.masters)?;
+        } else {
+            out.section("masters")?;
+            self.masters.iter().try_for_each(|(node, master)| out.entry(&(node, Master1::lower(master))))?;
+        }
+        visit(out, "frameworks", &self.frameworks.live)?;
+        visit(out, "framework ids", &self.frameworks.by_id)?;
+        visit(out, "completed frameworks", &self.frameworks.completed)?;
+        visit(out, "agents", &self.agents.live)?;
+        visit(out, "agent tokens", &self.agents.by_token)?;
+        visit(out, "gone agents", &self.agents.gone)?;
+        visit(out, "offers", &self.offers.live)?;
+        visit(out, "tasks", &self.tasks.live)?;
+        visit(out, "completed tasks", &self.tasks.completed)
+    }
+
+    fn magic(&self) -> &'static [u8; 16] {
+        if self.feature_level > FeatureLevel::FIRST { MAGIC_2 } else { MAGIC_1 }
+    }
+
+    /// Writes everything that is not derived. The same State is always the same bytes.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub fn write_snapshot(&self, writer: &mut dyn Write) -> io::Result<()> {
+        let mut writer = Writer { out: BufWriter::with_capacity(1 << 16, writer), open: false };
+        writer.out.write_all(self.magic())?;
+        self.visit(&mut writer)?;
+        writer.end()?;
+        writer.out.flush()
     }
 
     /// Reads what [`State::write_snapshot`] wrote.
@@ -85,19 +184,41 @@ impl State {
     /// # Errors
     /// A [`SnapshotError`] if the bytes are anything else.
     pub fn read_snapshot(reader: &mut dyn Read) -> Result<State, SnapshotError> {
+        State::read_snapshot_at(reader, FeatureLevel::NEWEST)
+    }
+
+    /// Reads what [`State::write_snapshot`] wrote, as a release reads it that knows the levels up to `reads`.
+    ///
+    /// # Errors
+    /// As [`State::read_snapshot`].
+    pub fn read_snapshot_at(reader: &mut dyn Read, reads: FeatureLevel) -> Result<State, SnapshotError> {
         let mut reader = io::BufReader::with_capacity(1 << 16, reader);
-        let mut magic = [0; MAGIC.len()];
+        let mut magic = [0; MAGIC_1.len()];
         reader.read_exact(&mut magic)?;
-        if magic != *MAGIC {
+        if magic != *MAGIC_1 && magic != *MAGIC_2 {
             return Err(SnapshotError::Foreign);
         }
         let input = &mut reader;
         let head: Head = entries(input)?.pop().ok_or(SnapshotError::Foreign)?;
+        let (features, masters) = if magic == *MAGIC_1 {
+            let masters = entries::<(NodeId, Master1)>(input)?;
+            let features = Features { level: FeatureLevel::FIRST, digest_every: 0, last_digest: None };
+            (features, masters.into_iter().map(|(node, master)| (node, master.lift())).collect())
+        } else {
+            let features: Features = entries(input)?.pop().ok_or(SnapshotError::Foreign)?;
+            if features.level > reads {
+                return Err(SnapshotError::Level { level: features.level, reads });
+            }
+            (features, map(input)?)
+        };
         let mut state = State {
             cluster_id: head.cluster_id,
             at_ms: head.at_ms,
             leader: head.leader,
-            masters: map(input)?,
+            feature_level: features.level,
+            digest_every: features.digest_every,
+            last_digest: features.last_digest,
+            masters,
             frameworks: Frameworks {
                 live: map(input)?,
                 by_id: map(input)?,
@@ -135,9 +256,14 @@ impl State {
 
     /// A fingerprint of everything that is not derived.
     pub fn digest(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        self.write_snapshot(&mut hasher).expect("a hasher takes every byte");
-        *hasher.finalize().as_bytes()
+        self.digests().total
+    }
+
+    /// Fingerprints of everything that is not derived.
+    pub fn digests(&self) -> Digests {
+        let mut digester = Digester::default();
+        self.visit(&mut digester).expect("a hasher takes every entry");
+        digester.finish(self.magic())
     }
 
     /// Makes the derived indexes anew.
@@ -175,14 +301,82 @@ impl State {
     }
 }
 
-fn section<T: Serialize>(out: &mut impl Write, entries: impl IntoIterator<Item = T>) -> io::Result<()> {
-    for entry in entries {
-        let payload = event_log::encode_payload(&entry);
-        let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
-        out.write_all(&length.to_le_bytes())?;
-        out.write_all(&payload)?;
+fn visit<K: Serialize + Ord, V: Serialize>(
+    out: &mut impl Sections,
+    name: &'static str,
+    map: &OrdMap<K, V>,
+) -> io::Result<()> {
+    out.section(name)?;
+    map.iter().try_for_each(|entry| out.entry(&entry))
+}
+
+/// The file format.
+struct Writer<W: Write> {
+    out: BufWriter<W>,
+    open: bool,
+}
+
+impl<W: Write> Writer<W> {
+    fn end(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.open, false) { self.out.write_all(&0_u32.to_le_bytes()) } else { Ok(()) }
     }
-    out.write_all(&0_u32.to_le_bytes())
+}
+
+impl<W: Write> Sections for Writer<W> {
+    fn section(&mut self, _: &'static str) -> io::Result<()> {
+        self.end()?;
+        self.open = true;
+        Ok(())
+    }
+
+    fn entry<T: Serialize>(&mut self, entry: &T) -> io::Result<()> {
+        let payload = event_log::encode_payload(entry);
+        let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        self.out.write_all(&length.to_le_bytes())?;
+        self.out.write_all(&payload)
+    }
+}
+
+#[derive(Default)]
+struct Digester {
+    sections: Vec<SectionDigest>,
+    hasher: blake3::Hasher,
+}
+
+impl Digester {
+    fn end(&mut self) {
+        if let Some(section) = self.sections.last_mut() {
+            section.digest = *self.hasher.finalize().as_bytes();
+            self.hasher.reset();
+        }
+    }
+
+    fn finish(mut self, magic: &[u8; 16]) -> Digests {
+        self.end();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(magic);
+        for SectionDigest { name, entries, digest } in &self.sections {
+            hasher.update(name.as_bytes()).update(&[0]).update(&entries.to_le_bytes()).update(digest);
+        }
+        Digests { total: *hasher.finalize().as_bytes(), sections: self.sections }
+    }
+}
+
+impl Sections for Digester {
+    fn section(&mut self, name: &'static str) -> io::Result<()> {
+        self.end();
+        self.sections.push(SectionDigest { name, entries: 0, digest: [0; 32] });
+        Ok(())
+    }
+
+    fn entry<T: Serialize>(&mut self, entry: &T) -> io::Result<()> {
+        let payload = event_log::encode_payload(entry);
+        self.hasher.update(&(payload.len() as u64).to_le_bytes()).update(&payload);
+        if let Some(section) = self.sections.last_mut() {
+            section.entries += 1;
+        }
+        Ok(())
+    }
 }
 
 fn entries<T: DeserializeOwned>(input: &mut impl Read) -> Result<Vec<T>, SnapshotError> {

@@ -36,6 +36,11 @@ pub const FLAGS: &[Flag] = &[
     flag("domain", Kind::Content, "Not built yet."),
     flag("external_log_file", Kind::Path, "Reported only."),
     flag("fair_sharing_excluded_resource_names", Kind::Text, "Not built yet."),
+    flag(
+        "feature_level_max",
+        Kind::Int,
+        "Highest feature level that the cluster is raised to while this master is a member; else the highest it reads.",
+    ),
     flag("filter_gpu_resources", Kind::Bool, "Offers agents with GPUs only to frameworks that know them.")
         .default("true"),
     flag("firewall_rules", Kind::Content, "Not built yet."),

@@ -2,13 +2,17 @@
 
 use crate::agents::connection_id;
 use crate::context::Context;
+use crate::equality::hex;
 use crate::submit::{Attempt, Verdict};
 use crate::wire;
 use api::internal::{self, delivery};
-use api_http::{Request, Response, StatusCode};
+use api_http::{Query, Request, Response, StatusCode};
 use bytes::Bytes;
 use event_log::host;
+use master_core::state::SectionDigest;
 use prost::Message;
+use serde_json::json;
+use std::sync::Arc;
 
 /// The largest message of another master, in bytes: a chunk of a snapshot, a batch of entries.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
@@ -65,21 +69,44 @@ pub(super) fn hello(context: &Context) -> Response {
     let hello = internal::Hello {
         cluster_id: context.node.cluster_id(),
         incarnation: wire::incarnation_to_wire(context.identity.incarnation()),
+        reads_level: Some(context.levels.own.reads.0),
+        raises_to_level: Some(context.levels.own.raises_to.0),
     };
     api_http::bytes(StatusCode::OK, PROTOBUF, hello.encode_to_vec())
 }
 
-/// What this master's fold is, and at which index: `{"index": N, "digest": "hex"}`, to compare with other masters and
-/// with `meseta-log verify --to N` on any disk.
-pub(super) async fn digest(context: &Context) -> Response {
-    let (state, index) = context.reader.state();
-    match host::blocking(move || state.digest()).await {
-        Ok(digest) => {
-            let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            api_http::json(&serde_json::json!({ "index": index, "digest": digest }))
+/// What this master's fold is, and at which index, to compare with other masters and with `meseta-log verify --to N` on
+/// any disk: `{"index": N, "node": "hex", "digest": "hex", "sections": {NAME: {"entries": N, "digest": "hex"}}}`. As of
+/// now, or with `?index=N` at one of the last indexes at which every master made a digest; 404 for any other.
+pub(super) async fn digest(context: &Context, request: &Request) -> Response {
+    let (index, digests) = match Query::of(request).get("index") {
+        Some(text) => {
+            let Ok(index) = text.parse() else {
+                return api_http::text(StatusCode::BAD_REQUEST, "'index' is not a number");
+            };
+            match context.equality.at(index) {
+                Some(digests) => (index, digests),
+                None => return api_http::text(StatusCode::NOT_FOUND, "No digest is kept of that index"),
+            }
         }
-        Err(_) => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The state could not be digested"),
-    }
+        None => {
+            let (state, index) = context.reader.state();
+            match host::blocking(move || state.digests()).await {
+                Ok(digests) => (index, Arc::new(digests)),
+                Err(_) => return api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The state could not be digested"),
+            }
+        }
+    };
+    let section = |section: &SectionDigest| {
+        let digest = json!({ "entries": section.entries, "digest": hex(&section.digest) });
+        (section.name.to_owned(), digest)
+    };
+    api_http::json(&json!({
+        "index": index,
+        "node": format!("{:016x}", context.identity.node().0),
+        "digest": hex(&digests.total),
+        "sections": digests.sections.iter().map(section).collect::<serde_json::Map<_, _>>(),
+    }))
 }
 
 /// A master that is out folds nothing any more: what it submits would bind clients to it that it cannot serve.

@@ -12,10 +12,12 @@
 //! if it is no such request, 409 if the masters refuse it, 503 if it is not known whether it happened.
 
 use crate::context::Context;
+use crate::level;
 use crate::peers::PeerError;
 use api_http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use event_log::raft::{MemberStatus, MembershipError, Node};
+use master_core::State;
 use master_core::ids::NodeId;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -125,7 +127,10 @@ async fn here(context: &Context, action: &Action) -> Done {
     let node = &context.node;
     let changed = match action {
         Action::List => Ok(()),
-        Action::Add { address } => node.add(address).await.map(drop),
+        Action::Add { address } => match unfit(context, address).await {
+            Some(sentence) => return Done::Answer(api_http::text(StatusCode::CONFLICT, &sentence)),
+            None => node.add(address).await.map(drop),
+        },
         Action::Transfer { to } => return transfer(context, to.as_deref()).await,
         Action::Remove { who } | Action::Replace { old: who, .. } => {
             let gone = match find(node, who) {
@@ -141,6 +146,9 @@ async fn here(context: &Context, action: &Action) -> Done {
                 };
             }
             match action {
+                Action::Replace { address, .. } if let Some(sentence) = unfit(context, address).await => {
+                    return Done::Answer(api_http::text(StatusCode::CONFLICT, &sentence));
+                }
                 Action::Replace { address, .. } => node.replace(gone.member.node_id, address).await.map(drop),
                 _ => node.remove(gone.member.node_id).await.map(drop),
             }
@@ -151,6 +159,18 @@ async fn here(context: &Context, action: &Action) -> Done {
         Err(MembershipError::NotLeader { .. }) => Done::Elsewhere,
         Err(error) => Done::Answer(refusal(&error)),
     }
+}
+
+/// Why the master at `address` cannot read this cluster's log. One that does not answer is told by whoever adds it.
+async fn unfit(context: &Context, address: &str) -> Option<String> {
+    let level = context.reader.state().0.feature_level;
+    let (_, willing) = level::ask(context.reader.submitter.peers(), address).await?;
+    (willing.reads < level).then(|| {
+        format!(
+            "{address} reads feature levels up to {}, and this cluster writes level {level}: it needs a newer release",
+            willing.reads
+        )
+    })
 }
 
 async fn transfer(context: &Context, to: Option<&str>) -> Done {
@@ -228,10 +248,27 @@ fn list(context: &Context) -> Value {
                 "role": role,
                 "alive": known.is_some_and(|master| master.alive),
                 "version": known.map(|master| master.version.to_string()),
+                "reads": reads(context, &state, NodeId(it.member.node_id)),
                 "index": it.matched,
             })
         })
         .collect();
     let leader = context.reader.leader().map(|leader| leader.address);
-    json!({"cluster_id": context.node.cluster_id(), "leader": leader, "masters": masters})
+    json!({
+        "cluster_id": context.node.cluster_id(),
+        "leader": leader,
+        "feature_level": state.feature_level.0,
+        "feature_level_waits_for": context.levels.waits_for(),
+        "masters": masters,
+    })
+}
+
+/// The highest feature level that a master reads, as far as it is known.
+fn reads(context: &Context, state: &State, node: NodeId) -> Option<u32> {
+    let told = context.levels.heard(node).or_else(|| {
+        // Below level 2 State has no room for it.
+        let known = state.masters.get(&node).filter(|_| state.feature_level.has_reads());
+        known.map(|master| master.reads)
+    });
+    told.map(|level| level.0)
 }

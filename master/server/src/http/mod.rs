@@ -101,7 +101,7 @@ impl Server {
             Target::Submit => internal::submit(context, request).await,
             Target::Deliver => internal::deliver(context, request).await,
             Target::Hello => internal::hello(context),
-            Target::Digest => internal::digest(context).await,
+            Target::Digest => internal::digest(context, &request).await,
             Target::Masters => masters::answer(context, request).await,
             Target::Operators | Target::Health => operators.answer(request, peer).await,
         }

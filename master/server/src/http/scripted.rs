@@ -47,7 +47,8 @@ impl Cluster {
             version: "0.1.0".into(),
         });
         let address = "127.0.0.1:5050".to_owned();
-        cluster.run(Command::StartMaster { master: me, address, version: "0.1.0".into() });
+        let reads = master_core::FeatureLevel::NEWEST;
+        cluster.run(Command::StartMaster { master: me, address, version: "0.1.0".into(), reads });
         cluster
     }
 

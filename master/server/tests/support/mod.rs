@@ -174,5 +174,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         ping: Ping { every: Duration::from_secs(1), misses_max: 5 },
         allocation_interval: Duration::from_millis(200),
         allocator: Default::default(),
+        feature_level_max: None,
+        rehearsal: Default::default(),
     }
 }
