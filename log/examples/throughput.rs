@@ -21,7 +21,7 @@ impl Machine for Counter {
     }
 
     fn snapshot(&self) -> WriteSnapshot {
-        Box::new(|_: &mut dyn Write| -> io::Result<()> { Ok(()) })
+        Box::new(|_: &mut dyn Write| -> io::Result<Vec<u8>> { Ok(Vec::new()) })
     }
 
     fn restore(&mut self, _: u64, _: &mut dyn Read) -> Result<(), String> {

@@ -57,7 +57,7 @@ impl Machine for Journal {
                 out.write_all(&one.to_le_bytes())?;
                 out.write_all(&two.to_le_bytes())?;
             }
-            Ok(())
+            Ok(journal.applied.len().to_le_bytes().to_vec())
         })
     }
 

@@ -44,7 +44,8 @@ impl Machine for Folding {
         let (state, (term, n)) = (self.state.clone(), self.gate.position());
         Box::new(move |out| {
             out.write_all(&[term.to_be_bytes(), n.to_be_bytes()].concat())?;
-            state.write_snapshot(out)
+            state.write_snapshot(out)?;
+            Ok(state.digest().to_vec())
         })
     }
 

@@ -202,6 +202,7 @@ impl Node {
         changed.fields.push(("cluster".into(), cluster_id.into()));
         changed.write(&self.inner.options.dir).map_err(|error| Refused::Failed(error.to_string()))?;
         *identity = changed;
+        self.inner.snapshots.belong_to(Some(cluster_id.into()));
         *self.inner.link.cluster_id.write().unwrap_or_else(PoisonError::into_inner) = Some(cluster_id.into());
         Ok(())
     }

@@ -11,7 +11,8 @@ use openraft::{OptionalSend, RaftSnapshotBuilder, SnapshotMeta};
 use tokio::sync::watch;
 
 use super::log_store::record_of;
-use super::snapshots::{self, Head, SnapshotFile, Snapshots};
+use super::snapshot_file::{self, Head, SnapshotFile};
+use super::snapshots::Snapshots;
 use super::types::{Clid, Entry, LogId, Payload, StoredMembers, Types, from_place};
 use crate::host;
 use crate::record::Record;
@@ -30,8 +31,9 @@ pub struct Committed {
     pub record: Arc<Record>,
 }
 
-/// Writes a snapshot, later and elsewhere.
-pub type WriteSnapshot = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
+/// Writes a snapshot, later and elsewhere. Answers with the digest of the state that it wrote: at most 255 bytes that
+/// are equal for equal states, kept with the snapshot so that a fold of the log can be compared with it. Empty: unknown.
+pub type WriteSnapshot = Box<dyn FnOnce(&mut dyn Write) -> io::Result<Vec<u8>> + Send>;
 
 /// The state that follows from the log. Called from one place at a time, in the order of indexes.
 pub trait Machine: Send + 'static {
@@ -118,12 +120,18 @@ impl<C: Types> Applier<C> {
     }
 
     pub(crate) fn restore(&mut self, file: &SnapshotFile) -> io::Result<()> {
-        let (head, mut content) = snapshots::content(&file.path)?;
+        let (SnapshotFile { head, .. }, mut content) = snapshot_file::open(&file.path)?;
         lock(&self.machine).restore(head.last.1, &mut content).map_err(io::Error::other)?;
         self.members = head.members()?;
         self.advanced(from_place(head.last));
         self.progress.since_snapshot_bytes.store(0, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// What writes a snapshot of the state as it is now; none before the first entry.
+    fn work(&self) -> Option<(Head, WriteSnapshot)> {
+        let head = Head::new(self.applied?, &self.members);
+        Some((head, lock(&self.machine).snapshot()))
     }
 
     fn advanced(&mut self, last: LogId) {
@@ -168,13 +176,7 @@ impl<C: Types> RaftStateMachine<C> for Applier<C> {
 
     async fn get_snapshot_builder(&mut self) -> Builder<C> {
         self.progress.since_snapshot_bytes.store(0, Ordering::Relaxed);
-        let head = self.applied.map(|applied| Head::new(applied, &self.members));
-        let write = lock(&self.machine).snapshot();
-        Builder {
-            work: Mutex::new(head.map(|head| (head, write))),
-            snapshots: self.snapshots.clone(),
-            types: PhantomData,
-        }
+        Builder { work: Mutex::new(self.work()), snapshots: self.snapshots.clone(), types: PhantomData }
     }
 
     async fn install_snapshot(
@@ -186,7 +188,16 @@ impl<C: Types> RaftStateMachine<C> for Applier<C> {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<MachineSnapshot>> {
-        self.snapshots.newest()?.map(with_meta).transpose()
+        if let Some(file) = self.snapshots.newest() {
+            return with_meta(file).map(Some);
+        }
+        // Somebody lacks what was purged, and the snapshots that covered it are damaged.
+        match self.work() {
+            Some(work) if self.snapshots.made().borrow().newest.is_some() => {
+                write(self.snapshots.clone(), work).await.and_then(with_meta).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 }
 
@@ -203,9 +214,23 @@ impl<C: Types> RaftSnapshotBuilder<C> for Builder<C> {
 
     async fn build_snapshot(&mut self) -> io::Result<MachineSnapshot> {
         let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let (head, write) = work.ok_or_else(|| io::Error::other("there is nothing to snapshot yet"))?;
-        let snapshots = self.snapshots.clone();
-        let file = host::blocking(move || snapshots.create(head, write)).await.map_err(io::Error::other)??;
-        with_meta(file)
+        let Some(work) = work else { return nothing_new() };
+        match write(self.snapshots.clone(), work).await {
+            Ok(file) => with_meta(file),
+            // An error would stop the member, which needs no snapshot to go on: it is tried again later.
+            Err(error) => {
+                self.snapshots.failed(&error);
+                nothing_new()
+            }
+        }
     }
+}
+
+async fn write(snapshots: Snapshots, (head, content): (Head, WriteSnapshot)) -> io::Result<SnapshotFile> {
+    host::blocking(move || snapshots.create(head, content)).await.map_err(io::Error::other)?
+}
+
+/// No newer snapshot than there was.
+fn nothing_new() -> io::Result<MachineSnapshot> {
+    Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotFile::default() })
 }

@@ -5,6 +5,7 @@
 //! ```
 
 mod form;
+mod incoming;
 pub(crate) mod log_store;
 mod machine;
 mod membership;
@@ -14,6 +15,7 @@ mod open;
 mod pending;
 mod reader;
 mod runtime;
+mod snapshot_file;
 mod snapshots;
 mod status;
 mod types;

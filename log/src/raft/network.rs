@@ -1,7 +1,9 @@
 //! How openraft reaches the other members: one request at a time through a [`Transport`], each with a time limit.
 
+use std::fs::File;
 use std::future::Future;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -17,7 +19,8 @@ use openraft::raft::{
 use openraft::storage::Snapshot;
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
-use super::snapshots::{self, SnapshotFile};
+use super::snapshot_file::SnapshotFile;
+use super::snapshots::Snapshots;
 use super::types::{Clid, Member, Tokio, Vote, from_ballot, from_place, to_ballot, to_place};
 use super::wire::{Blob, Envelope, Refused, Request, Response};
 use crate::host;
@@ -62,6 +65,7 @@ pub(crate) struct Link {
     pub(crate) cluster_id: RwLock<Option<String>>,
     pub(crate) rpc_timeout: Duration,
     pub(crate) vote_timeout: Duration,
+    pub(crate) snapshots: Snapshots,
 }
 
 /// Why a call to another member failed.
@@ -143,13 +147,20 @@ impl Peer {
         let unreadable =
             |error: io::Error| StreamingError::Unreachable(Unreachable::from_string(format!("a snapshot: {error}")));
         let transfer = rand_u64();
+        let (snapshots, head) = (self.link.snapshots.clone(), file.head.clone());
+        let opened = host::blocking(move || {
+            // What is damaged is never sent. Opened once: a newer snapshot may take its place meanwhile.
+            snapshots.check(&file)?;
+            File::open(&file.path).map(Arc::new)
+        });
+        let file = opened.await.map_err(|error| unreadable(io::Error::other(error)))?.map_err(unreadable)?;
         let mut offset = 0;
         loop {
-            let path = file.path.clone();
-            let read = host::blocking(move || snapshots::chunk(&path, offset, SNAPSHOT_CHUNK_BYTES));
+            let from = file.clone();
+            let read = host::blocking(move || chunk(&from, offset));
             let (bytes, last) = read.await.map_err(|error| unreadable(io::Error::other(error)))?.map_err(unreadable)?;
             let length = bytes.len() as u64;
-            let (vote, head, bytes) = (to_ballot(&vote), file.head.clone(), Blob(bytes));
+            let (vote, head, bytes) = (to_ballot(&vote), head.clone(), Blob(bytes));
             let request = Request::Snapshot { vote, transfer, offset, bytes, last, head };
             let timeout = if last { SNAPSHOT_INSTALL_TIMEOUT } else { SNAPSHOT_CHUNK_TIMEOUT };
             match self.call(request, timeout).await? {
@@ -159,6 +170,15 @@ impl Peer {
             }
         }
     }
+}
+
+/// A part of a file, and whether it is the last.
+fn chunk(file: &File, offset: u64) -> io::Result<(Vec<u8>, bool)> {
+    let length = file.metadata()?.len();
+    let size = length.saturating_sub(offset).min(SNAPSHOT_CHUNK_BYTES as u64) as usize;
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, offset)?;
+    Ok((bytes, offset + size as u64 >= length))
 }
 
 /// Never 0.

@@ -1,9 +1,7 @@
 //! A member of a quorum: opens its disk, takes proposals, answers the others.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::io::Write;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,12 +18,14 @@ use openraft::{Config, Raft, ReadPolicy, SnapshotMeta, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::incoming::Incoming;
 use super::log_store::LogStore;
 use super::machine::{Applier, Machine, Progress};
 use super::network::{Link, Links, Transport};
 use super::open;
 use super::pending::Pending;
-use super::snapshots::{Head, Snapshots};
+use super::snapshot_file::Head;
+use super::snapshots::Snapshots;
 use super::status::{self, Role, Status};
 use super::types::{Callback, Data, Member, Tokio, from_ballot, from_place, to_ballot};
 use super::wire::{self, Appended, Envelope, Hello, Refused, Request, Response};
@@ -151,10 +151,10 @@ pub(crate) struct Inner {
     doubts: mpsc::UnboundedSender<Doubt>,
     /// When a leader was last heard, for followers.
     heard: Arc<Mutex<Option<Instant>>>,
-    snapshots: Snapshots,
+    pub(crate) snapshots: Snapshots,
     next_id: AtomicU64,
-    /// Snapshots that are being received: (expected offset, file), by transfer.
-    incoming: Mutex<HashMap<u64, (u64, std::fs::File)>>,
+    /// A snapshot that is being received.
+    incoming: Mutex<Incoming>,
     stop: watch::Sender<bool>,
 }
 
@@ -216,6 +216,7 @@ impl Node {
             cluster_id: opened.identity.field("cluster").map(str::to_owned).into(),
             rpc_timeout: Duration::from_millis(options.rpc_ms_max),
             vote_timeout: Duration::from_millis(options.election_ms_min),
+            snapshots: opened.snapshots.clone(),
         });
         let progress = opened.applier.progress();
         let raft = Raft::new(opened.node_id, config, Links(link.clone()), opened.store.clone(), opened.applier).await;
@@ -461,26 +462,17 @@ impl Node {
         (vote, transfer, offset, last, head): (super::types::Ballot, u64, u64, bool, Head),
         bytes: Vec<u8>,
     ) -> Result<Response, Refused> {
-        let path = self.inner.snapshots.incoming(transfer);
-        let (node, written) = (self.clone(), path.clone());
+        let node = self.clone();
         let write = host::blocking(move || {
             let mut incoming = node.inner.incoming.lock().unwrap_or_else(PoisonError::into_inner);
-            if offset == 0 {
-                incoming.insert(transfer, (0, std::fs::File::create(&written)?));
-            }
-            let misplaced = || std::io::Error::other("a chunk of a snapshot came out of order");
-            let (expected, file) = incoming.get_mut(&transfer).ok_or_else(misplaced)?;
-            if *expected != offset {
-                return Err(misplaced());
-            }
-            file.write_all(&bytes)?;
-            *expected += bytes.len() as u64;
-            if !last {
+            let Some(path) = incoming.take(&node.inner.snapshots, transfer, offset, &bytes, last)? else {
                 return Ok(None);
-            }
-            incoming.remove(&transfer);
+            };
             drop(incoming);
-            node.inner.snapshots.adopt(&written).map(Some)
+            node.inner.snapshots.adopt(&path).map(Some).inspect_err(|_| {
+                // Damaged on its way, or another cluster's; the next attempt has a file of its own.
+                let _ = std::fs::remove_file(&path);
+            })
         });
         let Some(file) = write.await.map_err(failed)?.map_err(failed)? else { return Ok(Response::Snapshot(None)) };
         if file.head != head {

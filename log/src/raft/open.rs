@@ -88,6 +88,7 @@ pub(crate) fn open(dir: &Path, engine: &Engine, machine: Box<dyn Machine>) -> Re
     let store = LogStore::open(disk, flusher).map_err(storage(dir))?;
     let snapshots_dir = dir.join(SNAPSHOTS);
     let snapshots = Snapshots::open(snapshots_dir.clone()).map_err(OpenError::io("create", &snapshots_dir))?;
+    snapshots.belong_to(identity.field("cluster").map(str::to_owned));
     let mut applier = Applier::new(machine, snapshots.clone());
     recover(dir, &store, &snapshots, &mut applier)?;
     Ok(Opened { identity, node_id, store, applier, snapshots })
@@ -114,7 +115,7 @@ fn recover(
             "the log ends before what it knows to be committed",
         ));
     }
-    if let Some(file) = snapshots.newest().map_err(OpenError::io("read", &dir.join(SNAPSHOTS)))? {
+    if let Some(file) = snapshots.newest() {
         applier.restore(&file).map_err(OpenError::io("restore", &file.path))?;
     } else if store.purged().is_some() {
         return Err(damaged(0, "its beginning is gone, and there is no snapshot"));

@@ -1,7 +1,7 @@
 //! Reading a member's folder: offline, or beside the process that writes it. Nothing in it is changed or claimed.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use super::log_store::{read_place, record_of};
 use super::machine::Committed;
 use super::network::rand_u64;
 use super::open::{self, ENTRIES, SNAPSHOTS, storage};
-use super::snapshots::{self, Snapshots};
+use super::snapshot_file;
+use super::snapshots;
 use super::types::decode_entry;
 use crate::disk::{IdentityFile, OpenError};
 use crate::record::Record;
@@ -24,7 +25,6 @@ pub struct RaftReader {
     dir: PathBuf,
     node_id: u64,
     cluster_id: Option<String>,
-    snapshots: Snapshots,
     disk: Rocks,
     /// Removed at last: the engine's notes.
     _scratch: Scratch,
@@ -59,6 +59,10 @@ pub struct SnapshotInfo {
     pub index: u64,
     /// Of that entry.
     pub term: u64,
+    /// What the machine said of the state in it, to be compared with a fold of the log; empty if it is not known.
+    pub digest: Vec<u8>,
+    /// Of the file.
+    pub bytes: u64,
     /// The file.
     pub path: PathBuf,
 }
@@ -77,7 +81,6 @@ pub fn read_raft(dir: &Path) -> Result<RaftReader, OpenError> {
         dir: dir.to_owned(),
         node_id,
         cluster_id: file.field("cluster").map(str::to_owned),
-        snapshots: Snapshots::existing(dir.join(SNAPSHOTS)),
         disk,
         _scratch: scratch,
     })
@@ -169,14 +172,12 @@ impl RaftReader {
     /// An [`OpenError`] if they cannot be listed. Those that are damaged show when they are opened.
     pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>, OpenError> {
         let dir = self.dir.join(SNAPSHOTS);
-        let paths = self.snapshots.list().map_err(OpenError::io("read", &dir))?;
-        Ok(paths
-            .into_iter()
-            .filter_map(|path| {
-                let (index, term) = path.file_stem()?.to_str()?.split_once('-')?;
-                Some(SnapshotInfo { index: index.parse().ok()?, term: term.parse().ok()?, path })
-            })
-            .collect())
+        let paths = match snapshots::list(&dir) {
+            // A member that never took one may not have the folder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed.map_err(OpenError::io("read", &dir))?,
+        };
+        Ok(paths.into_iter().filter_map(|(_, path)| SnapshotInfo::of(path)).collect())
     }
 
     /// What [`super::Machine::restore`] would be given, after its checksum was found right.
@@ -184,10 +185,23 @@ impl RaftReader {
     /// # Errors
     /// An [`OpenError`] if the snapshot is damaged or cannot be read.
     pub fn open_snapshot(&self, snapshot: &SnapshotInfo) -> Result<impl Read + use<>, OpenError> {
-        let path = &snapshot.path;
-        snapshots::verify(path).map_err(OpenError::io("read", path))?;
-        Ok(snapshots::content(path).map_err(OpenError::io("read", path))?.1)
+        open_snapshot(&snapshot.path)
     }
+}
+
+impl SnapshotInfo {
+    /// By the name of the file and, as far as they can be read, its head and end.
+    fn of(path: PathBuf) -> Option<SnapshotInfo> {
+        let (index, term) = snapshots::parse_name(&path)?;
+        let digest = snapshot_file::open(&path).map_or_else(|_| Vec::new(), |(file, _)| file.digest);
+        let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        Some(SnapshotInfo { index, term, digest, bytes, path })
+    }
+}
+
+fn open_snapshot(path: &Path) -> Result<snapshot_file::Content, OpenError> {
+    snapshot_file::verify(path).map_err(OpenError::io("read", path))?;
+    Ok(snapshot_file::open(path).map_err(OpenError::io("read", path))?.1)
 }
 
 /// Every entry, in order.

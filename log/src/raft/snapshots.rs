@@ -1,205 +1,208 @@
-//! Snapshot files: written aside, synced, then given their name. They speed up recovery; the log stays whole.
+//! A member's folder of snapshots: written aside, synced, then given their names.
 //!
-//! ```text
-//! magic [8] · length of head u32 · crc32 of head u32 · head · content · crc32 of content u32
-//! ```
+//! A snapshot that is not as it was written is set aside under another name: it is neither loaded nor sent.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-use super::types::{LogId, Place, Roll, StoredMembers, from_place, to_place};
-use crate::codec;
+use super::machine::WriteSnapshot;
+use super::snapshot_file::{self, Head, SnapshotFile};
 use crate::disk;
 
-const MAGIC: &[u8; 8] = b"evlogsn1";
+const ENDING: &str = "snapshot";
+/// Of a snapshot that is damaged: kept for whoever wants to know why.
+const DAMAGED: &str = "damaged";
+const TEMPORARY: &str = "tmp";
 /// The newest are kept: `state at N` starts from the nearest.
 const KEPT: usize = 4;
 
-/// What a snapshot covers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Head {
-    /// Last entry that is in it.
-    pub(crate) last: Place,
-    members_at: Option<Place>,
-    members: Roll,
+/// What became of the snapshots that were to be made since the member started.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Made {
+    /// Index of the newest that is on the disk.
+    pub(crate) newest: Option<u64>,
+    /// How many could not be written.
+    pub(crate) failures: u64,
+    /// Why the last of those could not.
+    pub(crate) why: String,
 }
 
-impl Head {
-    pub(crate) fn new(last: LogId, members: &StoredMembers) -> Head {
-        let members_at = members.log_id().as_ref().map(to_place);
-        Head { last: to_place(&last), members_at, members: Roll::new(members.membership()) }
-    }
-
-    pub(crate) fn members(&self) -> io::Result<StoredMembers> {
-        Ok(StoredMembers::new(self.members_at.map(from_place), self.members.clone().into_members()?))
-    }
-}
-
-/// A snapshot on the disk.
-#[derive(Clone, Debug)]
-pub(crate) struct SnapshotFile {
-    pub(crate) head: Head,
-    pub(crate) path: PathBuf,
-}
-
-/// The folder of snapshots.
-#[derive(Clone, Debug)]
-pub(crate) struct Snapshots {
+struct Inner {
     dir: PathBuf,
+    cluster_id: Mutex<Option<String>>,
+    /// The newest, which was found whole or written by this process.
+    newest: Mutex<Option<SnapshotFile>>,
+    made: watch::Sender<Made>,
 }
 
-struct Summing<W> {
-    inner: W,
-    hasher: crc32fast::Hasher,
+/// The folder of snapshots. Clones are the same folder.
+#[derive(Clone)]
+pub(crate) struct Snapshots {
+    inner: Arc<Inner>,
 }
 
-impl<W: Write> Write for Summing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
+impl std::fmt::Debug for Snapshots {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Snapshots").field("dir", &self.inner.dir).finish_non_exhaustive()
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
 }
 
-fn invalid(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the snapshot is damaged ({why})"))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Snapshots {
+    /// Makes the folder if need be, removes what a crash left half written, and finds the newest that is whole.
     pub(crate) fn open(dir: PathBuf) -> io::Result<Snapshots> {
         fs::create_dir_all(&dir)?;
-        Ok(Snapshots { dir })
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == TEMPORARY) {
+                fs::remove_file(&path)?;
+            }
+        }
+        let snapshots = Snapshots {
+            inner: Arc::new(Inner {
+                dir,
+                cluster_id: Mutex::default(),
+                newest: Mutex::default(),
+                made: watch::Sender::default(),
+            }),
+        };
+        let newest = snapshots.find_newest()?;
+        snapshots.inner.made.send_modify(|made| made.newest = newest.as_ref().map(|file| file.head.last.1));
+        *lock(&snapshots.inner.newest) = newest;
+        Ok(snapshots)
     }
 
-    /// Without making the folder.
-    pub(crate) fn existing(dir: PathBuf) -> Snapshots {
-        Snapshots { dir }
+    /// Whose snapshots they are, from now on.
+    pub(crate) fn belong_to(&self, cluster_id: Option<String>) {
+        *lock(&self.inner.cluster_id) = cluster_id;
     }
 
-    /// Writes a snapshot with what `content` writes.
-    pub(crate) fn create(
-        &self,
-        head: Head,
-        content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> io::Result<SnapshotFile> {
-        let temporary = self.dir.join(format!("{}-{}.tmp", head.last.1, head.last.0));
-        let mut file = BufWriter::with_capacity(1 << 18, File::create(&temporary)?);
-        let bytes = codec::encode_payload(&head);
-        file.write_all(MAGIC)?;
-        file.write_all(&(bytes.len() as u32).to_le_bytes())?;
-        file.write_all(&crc32fast::hash(&bytes).to_le_bytes())?;
-        file.write_all(&bytes)?;
-        let mut summing = Summing { inner: file, hasher: crc32fast::Hasher::new() };
-        content(&mut summing)?;
-        let crc = summing.hasher.finalize();
-        let mut file = summing.inner;
-        file.write_all(&crc.to_le_bytes())?;
-        file.into_inner()?.sync_all()?;
-        self.publish(&temporary, head)
+    pub(crate) fn made(&self) -> watch::Receiver<Made> {
+        self.inner.made.subscribe()
     }
 
-    /// Takes over a file that was received.
+    /// Notes that a snapshot could not be written. The log has everything: the member goes on.
+    pub(crate) fn failed(&self, error: &io::Error) {
+        tracing::error!(dir = %self.inner.dir.display(), %error, "a snapshot could not be written");
+        self.inner.made.send_modify(|made| {
+            made.failures += 1;
+            made.why = error.to_string();
+        });
+    }
+
+    /// Writes a snapshot.
+    pub(crate) fn create(&self, head: Head, content: WriteSnapshot) -> io::Result<SnapshotFile> {
+        let temporary = self.inner.dir.join(format!("{}-{}.{TEMPORARY}", head.last.1, head.last.0));
+        let cluster_id = lock(&self.inner.cluster_id).clone();
+        match snapshot_file::write(&temporary, &head, cluster_id.as_deref(), content) {
+            Ok(()) => self.publish(&temporary),
+            Err(error) => {
+                // On a full disk its bytes are missed; whatever stays is removed at the next start.
+                let _ = fs::remove_file(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes over a file that was received, if it is whole and of this cluster.
     pub(crate) fn adopt(&self, temporary: &Path) -> io::Result<SnapshotFile> {
-        let head = verify(temporary)?;
+        let received = snapshot_file::verify(temporary)?;
+        let mine = lock(&self.inner.cluster_id).clone();
+        if received.cluster_id.is_some() && received.cluster_id != mine {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the snapshot belongs to another cluster"));
+        }
         File::open(temporary)?.sync_all()?;
-        self.publish(temporary, head)
+        self.publish(temporary)
     }
 
-    fn publish(&self, temporary: &Path, head: Head) -> io::Result<SnapshotFile> {
-        let path = self.dir.join(format!("{:020}-{:020}.snapshot", head.last.1, head.last.0));
-        fs::rename(temporary, &path)?;
-        disk::sync_dir(&self.dir)?;
+    fn publish(&self, temporary: &Path) -> io::Result<SnapshotFile> {
+        let mut file = snapshot_file::open(temporary)?.0;
+        let (term, index) = file.head.last;
+        file.path = self.inner.dir.join(format!("{index:020}-{term:020}.{ENDING}"));
+        fs::rename(temporary, &file.path)?;
+        disk::sync_dir(&self.inner.dir)?;
+        let mut newest = lock(&self.inner.newest);
+        if newest.as_ref().is_none_or(|newest| newest.head.last.1 <= index) {
+            *newest = Some(file.clone());
+        }
+        drop(newest);
+        self.inner.made.send_modify(|made| made.newest = made.newest.max(Some(index)));
         let files = self.list()?;
-        for old in &files[..files.len().saturating_sub(KEPT)] {
+        for (_, old) in &files[..files.len().saturating_sub(KEPT)] {
             fs::remove_file(old)?;
         }
-        Ok(SnapshotFile { head, path })
+        Ok(file)
     }
 
     /// A name for a file that is being received.
     pub(crate) fn incoming(&self, transfer: u64) -> PathBuf {
-        self.dir.join(format!("incoming-{transfer:016x}.tmp"))
+        self.inner.dir.join(format!("incoming-{transfer:016x}.{TEMPORARY}"))
     }
 
-    /// Paths, oldest first.
-    pub(crate) fn list(&self) -> io::Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "snapshot") {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        Ok(paths)
+    /// Index and path of each, oldest first.
+    pub(crate) fn list(&self) -> io::Result<Vec<(u64, PathBuf)>> {
+        list(&self.inner.dir)
     }
 
-    /// The newest that is whole. A damaged one is not worth a refusal: the log has it all.
-    pub(crate) fn newest(&self) -> io::Result<Option<SnapshotFile>> {
-        for path in self.list()?.into_iter().rev() {
-            match verify(&path) {
-                Ok(head) => return Ok(Some(SnapshotFile { head, path })),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "left a snapshot aside"),
+    /// The newest. Does not look at the disk: the fold waits for it.
+    pub(crate) fn newest(&self) -> Option<SnapshotFile> {
+        lock(&self.inner.newest).clone()
+    }
+
+    /// The newest before `index` that is whole.
+    fn find_newest(&self) -> io::Result<Option<SnapshotFile>> {
+        for (_, path) in self.list()?.into_iter().rev() {
+            match snapshot_file::verify(&path) {
+                Ok(file) => return Ok(Some(file)),
+                Err(error) => set_aside(&path, &error),
             }
         }
         Ok(None)
     }
-}
 
-/// Reads all of a snapshot; its head, if all is as it was written.
-pub(crate) fn verify(path: &Path) -> io::Result<Head> {
-    let (head, mut content) = content(path)?;
-    let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        let got = content.read(&mut buffer)?;
-        if got == 0 {
-            break;
+    /// Whether the file is as it was written. If not, it is set aside, and the newest of the others counts.
+    pub(crate) fn check(&self, file: &SnapshotFile) -> io::Result<()> {
+        let Err(error) = snapshot_file::verify(&file.path) else { return Ok(()) };
+        set_aside(&file.path, &error);
+        let next = self.find_newest()?;
+        let mut newest = lock(&self.inner.newest);
+        if newest.as_ref().is_some_and(|newest| newest.path == file.path) {
+            *newest = next;
         }
-        hasher.update(&buffer[..got]);
+        Err(error)
     }
-    let mut crc = [0; 4];
-    content.into_inner().read_exact(&mut crc)?;
-    if hasher.finalize() != u32::from_le_bytes(crc) {
-        return Err(invalid("wrong checksum"));
-    }
-    Ok(head)
 }
 
-/// The head and a reader of the content. Whoever did not write the file verifies it first.
-pub(crate) fn content(path: &Path) -> io::Result<(Head, io::Take<BufReader<File>>)> {
-    let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
-    let length = file.get_ref().metadata()?.len();
-    let mut fixed = [0; 16];
-    file.read_exact(&mut fixed)?;
-    if &fixed[..8] != MAGIC {
-        return Err(invalid("not a snapshot of this release"));
+/// Index and path of each snapshot in a folder, oldest first.
+pub(crate) fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == ENDING)
+            && let Some((index, _)) = parse_name(&path)
+        {
+            found.push((index, path));
+        }
     }
-    let head_bytes = u32::from_le_bytes(fixed[8..12].try_into().expect("four bytes"));
-    let content_bytes = length.checked_sub(20 + u64::from(head_bytes)).ok_or_else(|| invalid("cut off"))?;
-    let mut head = vec![0; head_bytes as usize];
-    file.read_exact(&mut head)?;
-    if crc32fast::hash(&head) != u32::from_le_bytes(fixed[12..].try_into().expect("four bytes")) {
-        return Err(invalid("wrong checksum of the head"));
-    }
-    let head = codec::decode_payload(&head).map_err(|error| invalid(&error.to_string()))?;
-    Ok((head, file.take(content_bytes)))
+    found.sort();
+    Ok(found)
 }
 
-/// The whole file in chunks, to be sent: (offset, bytes, whether it is the last).
-pub(crate) fn chunk(path: &Path, offset: u64, bytes_max: usize) -> io::Result<(Vec<u8>, bool)> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::new();
-    file.take(bytes_max as u64).read_to_end(&mut bytes)?;
-    let last = offset + bytes.len() as u64 >= length;
-    Ok((bytes, last))
+/// (index, term) by the name of a snapshot's file.
+pub(crate) fn parse_name(path: &Path) -> Option<(u64, u64)> {
+    let (index, term) = path.file_stem()?.to_str()?.split_once('-')?;
+    Some((index.parse().ok()?, term.parse().ok()?))
+}
+
+fn set_aside(path: &Path, error: &io::Error) {
+    let aside = path.with_extension(DAMAGED);
+    let moved = fs::rename(path, &aside).is_ok();
+    tracing::error!(path = %path.display(), %error, moved, "left a damaged snapshot aside");
 }

@@ -157,7 +157,7 @@ pub(crate) fn from_ballot((term, node, committed): Ballot) -> Vote {
 }
 
 /// A membership, as stored and sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Roll {
     configs: Vec<Vec<u64>>,
     nodes: Vec<(u64, String)>,

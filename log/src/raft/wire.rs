@@ -4,7 +4,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, V
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::snapshots::Head;
+use super::snapshot_file::Head;
 use super::types::{
     Ballot, Entry, Member, Place, Types, decode_entry, encode_entry, from_ballot, from_place, to_ballot, to_place,
 };

@@ -7,10 +7,10 @@ use crate::published::Published;
 use crate::rehearsal::Rehearsal;
 use crate::witness::Witness;
 use event_log::Gate;
-use event_log::raft::{Committed, Machine};
+use event_log::raft::{Committed, Machine, WriteSnapshot};
 use master_core::equality::digest_due;
 use master_core::{Event, EventError, State, decode_record_at, fold_record, react};
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::watch;
@@ -124,12 +124,13 @@ impl Machine for Applier {
         self.publish();
     }
 
-    fn snapshot(&self) -> Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send> {
+    fn snapshot(&self) -> WriteSnapshot {
         let (state, (term, n)) = (self.state.clone(), self.gate.position());
         Box::new(move |out| {
             out.write_all(&term.to_be_bytes())?;
             out.write_all(&n.to_be_bytes())?;
-            state.write_snapshot(out)
+            state.write_snapshot(out)?;
+            Ok(state.digest().to_vec())
         })
     }
 

@@ -167,7 +167,7 @@ impl Machine for Nothing {
     fn apply(&mut self, _: Vec<Committed>) {}
 
     fn snapshot(&self) -> WriteSnapshot {
-        Box::new(|_| Ok(()))
+        Box::new(|_| Ok(Vec::new()))
     }
 
     fn restore(&mut self, _: u64, _: &mut dyn std::io::Read) -> Result<(), String> {
