@@ -16,8 +16,10 @@ use crate::shared::{Phase, Shared};
 const PATIENCE: Duration = Duration::from_secs(12);
 /// A stream without an event or heartbeat for so long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
-/// Tasks on their way at once.
+/// Tasks begun lately and on their way at once.
 const TASKS_MAX: usize = 20;
+/// What takes longer than this waits for its end without keeping others from beginning.
+const LATELY: Duration = Duration::from_secs(10);
 /// Between two questions about what has not ended.
 const RECONCILE_EVERY: Duration = Duration::from_secs(3);
 
@@ -37,8 +39,15 @@ pub(crate) enum Fate {
 pub(crate) struct Task {
     pub(crate) id: String,
     pub(crate) fate: Fate,
+    begun: Instant,
     /// Rank of the last state that was acknowledged.
     rank: u8,
+}
+
+impl Task {
+    fn is_open(&self) -> bool {
+        !matches!(self.fate, Fate::Ended(..) | Fate::Refused)
+    }
 }
 
 pub(crate) struct Scheduler<'a> {
@@ -84,7 +93,7 @@ fn rank(state: &str) -> u8 {
 impl Scheduler<'_> {
     /// Nothing is on its way any more.
     fn is_done(&self) -> bool {
-        self.tasks.values().all(|task| matches!(task.fate, Fate::Ended(..) | Fate::Refused))
+        !self.tasks.values().any(Task::is_open)
     }
 
     fn step(&mut self) {
@@ -152,7 +161,7 @@ impl Scheduler<'_> {
     }
 
     fn offer(&mut self, offer: &Value) {
-        let on_their_way = self.tasks.values().filter(|task| !matches!(task.fate, Fate::Ended(..) | Fate::Refused));
+        let on_their_way = self.tasks.values().filter(|task| task.is_open() && task.begun.elapsed() < LATELY);
         if self.shared.phase() != Phase::Faults || on_their_way.count() >= TASKS_MAX {
             let decline = json!({"type": "DECLINE",
                 "decline": {"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 1.0}}});
@@ -188,7 +197,7 @@ impl Scheduler<'_> {
         // One write of a line, appended: as many lines as the task ran.
         let seconds = self.random.below(30) as f64 / 10.0;
         let command = format!("echo {id} >> {}; sleep {seconds}", self.shared.ran.display());
-        self.tasks.insert(id.clone(), Task { id: id.clone(), fate: Fate::Unknown, rank: 0 });
+        self.tasks.insert(id.clone(), Task { id: id.clone(), fate: Fate::Unknown, begun: Instant::now(), rank: 0 });
         command_task(&id, offer, &command)
     }
 
@@ -237,7 +246,7 @@ impl Scheduler<'_> {
         let open: Vec<Value> = self
             .tasks
             .values()
-            .filter(|task| !matches!(task.fate, Fate::Ended(..) | Fate::Refused))
+            .filter(|task| task.is_open())
             .map(|task| json!({"task_id": {"value": task.id}}))
             .collect();
         if !open.is_empty() {
