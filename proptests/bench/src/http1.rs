@@ -26,6 +26,8 @@ pub(crate) struct Head {
     pub(crate) status: u16,
     /// Value of `Mesos-Stream-Id`.
     pub(crate) stream_id: Option<String>,
+    /// Value of `Location`.
+    pub(crate) location: Option<String>,
     length: Length,
 }
 
@@ -155,7 +157,7 @@ fn parse_head(head: &[u8]) -> io::Result<Head> {
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok());
     let status = status.ok_or_else(|| invalid("not a status line"))?;
-    let (mut length, mut stream_id) = (Length::Known(0), None);
+    let (mut length, mut stream_id, mut location) = (Length::Known(0), None, None);
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-length") {
@@ -164,9 +166,11 @@ fn parse_head(head: &[u8]) -> io::Result<Head> {
             length = Length::Chunked;
         } else if name.eq_ignore_ascii_case("mesos-stream-id") {
             stream_id = Some(value.to_owned());
+        } else if name.eq_ignore_ascii_case("location") {
+            location = Some(value.to_owned());
         }
     }
-    Ok(Head { status, stream_id, length })
+    Ok(Head { status, stream_id, location, length })
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {

@@ -6,6 +6,7 @@ mod core;
 mod etcd;
 mod history;
 mod http1;
+mod large;
 mod load;
 mod processes;
 mod quorum;
@@ -30,6 +31,8 @@ const NAMES: &[&str] = &[
     "commit_p99_ms",
     "call_p50_ms",
     "failover_commit_ms",
+    "failover_state_ms",
+    "agents_registered_again",
     "tasks_per_s_agent",
     "task_latency_ms",
     "rss_mb_master",
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
     quorum::rows(&bench, &mut report);
     tasks::rows(&bench, &mut report);
     readers::rows(&bench, &mut report);
+    large::rows(&bench, &mut report);
     if let Err(error) = report.finish(&output) {
         return usage(&format!("cannot write {}: {error}", output.display()));
     }

@@ -216,7 +216,7 @@ async fn etcd_failover(rounds: usize) -> Fallible<Vec<f64>> {
 }
 
 /// Milliseconds from `since` to the first success of a call made from now on. Who is refused tries again.
-async fn first_success(clients: &[Client], since: Instant) -> Fallible<f64> {
+pub(crate) async fn first_success(clients: &[Client], since: Instant) -> Fallible<f64> {
     let mut trying = JoinSet::new();
     for client in clients.iter().cloned() {
         trying.spawn(async move {

@@ -18,7 +18,7 @@ use crate::scheduler::Crowd;
 use crate::tasks::{Launcher, task};
 use crate::{Bench, Fallible};
 
-const TASKS_PER_AGENT: usize = 10;
+pub(crate) const TASKS_PER_AGENT: usize = 10;
 const RATE: f64 = 500.0;
 const CLIENTS: usize = 64;
 const READERS: usize = 4;
@@ -49,7 +49,7 @@ pub(crate) fn rows(bench: &Bench, report: &mut Report) {
 }
 
 /// Registers agents and fills each with running tasks, so that nothing is left to offer.
-async fn populate(cluster: &Cluster, agents: usize) -> Fallible<(Agents, Launcher)> {
+pub(crate) async fn populate(cluster: &Cluster, agents: usize) -> Fallible<(Agents, Launcher)> {
     let masters: Vec<SocketAddr> = cluster.masters().iter().map(|name| cluster.address(name)).collect();
     let start = Instant::now();
     let simulated = Agents::register(&masters, agents, TASKS_PER_AGENT as f64, 100.0 * TASKS_PER_AGENT as f64).await?;
