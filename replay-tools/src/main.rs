@@ -13,6 +13,7 @@ mod replay;
 mod select;
 mod shown;
 mod source;
+mod story;
 
 use args::{Args, Flag, Usage};
 use output::Output;
@@ -67,6 +68,16 @@ const FORMAT: Flag = Flag { name: "format", value: Some("jsonl|csv"), help: "JSO
 const OFFER: Flag = Flag { name: "offer", value: Some("ID"), help: "only what concerns this offer" };
 const ROLE: Flag = Flag { name: "role", value: Some("NAME"), help: "only what concerns this role" };
 const PRINCIPAL: Flag = Flag { name: "principal", value: Some("NAME"), help: "only what this principal caused" };
+const CALL: Flag = Flag { name: "call", value: Some("NAME"), help: "only what this type of call caused" };
+const PEER: Flag =
+    Flag { name: "peer", value: Some("ADDRESS"), help: "only what this address caused, with or without port" };
+const WEIGHTS: Flag =
+    Flag { name: "weights", value: Some("ROLE=N,..."), help: "other weights of roles; 1 for those not named" };
+const ROLES: Flag =
+    Flag { name: "roles", value: Some("ROLE=NAME,..."), help: "roles by other names, or places in the tree" };
+const POLICY: Flag =
+    Flag { name: "policy", value: Some("drf|random"), help: "how the next role and framework is found" };
+const EVENTS: Flag = Flag { name: "events", value: None, help: "the events that touched it, as cat shows them" };
 const EVERY: Flag = Flag {
     name: "every",
     value: Some("N"),
@@ -85,7 +96,7 @@ const COMMANDS: &[Command] = &[
         name: "cat",
         words: "[DIR]",
         help: "one line for each event: index, term, time, name, fields, cause",
-        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, OFFER, ROLE, PRINCIPAL, JSON, HELP],
+        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, OFFER, ROLE, PRINCIPAL, CALL, PEER, JSON, HELP],
         run: commands::cat::run,
     },
     Command {
@@ -105,9 +116,9 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "explain",
         words: "task|agent|framework|offer|role ID [DIR]",
-        help: "everything that happened to it, who caused it, and why it was refused",
-        flags: &[FROM, TO, JSON, HELP],
-        run: commands::cat::explain,
+        help: "its story: what touched it, who caused that, why it was refused, how it stands",
+        flags: &[FROM, TO, EVENTS, JSON, HELP],
+        run: commands::explain::run,
     },
     Command {
         name: "verify",
@@ -131,6 +142,13 @@ const COMMANDS: &[Command] = &[
         run: commands::bisect::run,
     },
     Command {
+        name: "whatif",
+        words: "[DIR]",
+        help: "what would have been offered with other weights, roles or policy, plan by plan",
+        flags: &[WEIGHTS, ROLES, POLICY, FROM, TO, JSON, HELP],
+        run: commands::whatif::run,
+    },
+    Command {
         name: "export",
         words: "[DIR]",
         help: "every event with its record and cause, for other programs",
@@ -141,7 +159,7 @@ const COMMANDS: &[Command] = &[
         name: "follow",
         words: "[DIR]",
         help: "as cat, and goes on with what happens next",
-        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, OFFER, ROLE, PRINCIPAL, JSON, HELP],
+        flags: &[FROM, TO, TYPE, TASK, AGENT, FRAMEWORK, OFFER, ROLE, PRINCIPAL, CALL, PEER, JSON, HELP],
         run: commands::cat::follow,
     },
 ];

@@ -3,6 +3,7 @@
 //! way through the log, and forgotten when nothing can concern them any more.
 
 use crate::shown::Touches;
+use master_core::State;
 use master_core::event::{Event, FrameworkTerms, OfferGroup, OfferKeys};
 use master_core::ids::{FrameworkKey, TaskKey};
 use master_core::task_state::is_terminal;
@@ -31,6 +32,22 @@ struct Answer {
 }
 
 impl Names {
+    /// Those that a state knows, for who begins in the middle.
+    pub(crate) fn of(state: &State) -> Names {
+        let mut names = Names::default();
+        let completed = state.frameworks.completed.values().map(|completed| &completed.framework);
+        for framework in state.frameworks.live.values().chain(completed) {
+            names.frameworks.insert(framework.key.0, framework.id.to_string());
+        }
+        for framework in state.frameworks.live.values() {
+            let roles = framework.roles.keys().map(ToString::to_string).collect();
+            names.framework_roles.insert(framework.key.0, roles);
+        }
+        names.offers = state.offers.live.values().map(|offer| (offer.key.0, offer.role.to_string())).collect();
+        names.tasks = state.tasks.live.values().map(|task| (task.key(), task.role.to_string())).collect();
+        names
+    }
+
     /// A record begins.
     pub(crate) fn begin_record(&mut self) {
         self.answer = None;

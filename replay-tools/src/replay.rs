@@ -68,9 +68,7 @@ impl Replay for Master {
 
     fn fold(&mut self, entry: &Entry) -> Result<(), String> {
         let events = master_core::decode_record(&entry.record).map_err(|error| chain(&error))?;
-        let folded = || master_core::fold_record(&mut self.state, &entry.record.header, &events);
-        catch_unwind(AssertUnwindSafe(folded))
-            .map_err(|panic| format!("it contradicts the state: {}", sentence(&*panic)))
+        folded(|| master_core::fold_record(&mut self.state, &entry.record.header, &events))
     }
 
     fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String> {
@@ -84,15 +82,8 @@ impl Replay for Master {
     }
 
     fn resume(&mut self, from: &mut dyn Read) -> Result<(), String> {
-        // Masters write the position of the log's gate before the state.
-        let mut number = || -> Result<u64, String> {
-            let mut bytes = [0; 8];
-            from.read_exact(&mut bytes).map_err(|error| format!("it ends early: {error}"))?;
-            Ok(u64::from_be_bytes(bytes))
-        };
-        let (term, n) = (number()?, number()?);
-        self.state = master_core::State::read_snapshot(from).map_err(|error| chain(&error))?;
-        self.gate = Gate::resume(term, n);
+        (self.gate, self.state) = read_master_snapshot(from)?;
+        self.names = Names::of(&self.state);
         Ok(())
     }
 
@@ -123,8 +114,7 @@ impl Replay for Agent {
     fn fold(&mut self, entry: &Entry) -> Result<(), String> {
         for raw in &entry.record.events {
             let event = agent_core::Event::from_raw(raw).map_err(|error| chain(&error))?;
-            catch_unwind(AssertUnwindSafe(|| agent_core::fold(&mut self.state, &event)))
-                .map_err(|panic| format!("it contradicts the state: {}", sentence(&*panic)))?;
+            folded(|| agent_core::fold(&mut self.state, &event))?;
         }
         Ok(())
     }
@@ -135,17 +125,7 @@ impl Replay for Agent {
             .iter()
             .map(|raw| {
                 let event = agent_core::Event::from_raw(raw).map_err(|error| chain(&error))?;
-                let mut shown = Shown::from_debug(&format!("{event:?}"));
-                let framework = shown.get("framework_id").map(str::to_owned);
-                let tasks = shown.fields.iter().filter(|(name, _)| name == "task_id" || name == "task_ids");
-                let ids: Vec<String> = tasks.flat_map(|(_, value)| ids(value)).collect();
-                for id in ids {
-                    shown.touches.tasks.extend(framework.iter().map(|framework| format!("{framework}/{id}")));
-                    shown.touches.tasks.push(id);
-                }
-                shown.touches.agents.extend(shown.get("agent_id").map(str::to_owned));
-                shown.touches.frameworks.extend(framework);
-                Ok(shown)
+                Ok(show_of_agent(&event))
             })
             .collect()
     }
@@ -185,6 +165,44 @@ impl Replay for Agent {
     fn render(&self, out: &mut dyn Write, indent: bool) -> io::Result<()> {
         render::write(out, &self.state, indent)
     }
+}
+
+/// What a master's snapshot holds: the position of the log's gate, then the state.
+///
+/// # Errors
+/// One sentence: it is none.
+pub(crate) fn read_master_snapshot(from: &mut dyn Read) -> Result<(Gate, master_core::State), String> {
+    let mut number = || -> Result<u64, String> {
+        let mut bytes = [0; 8];
+        from.read_exact(&mut bytes).map_err(|error| format!("it ends early: {error}"))?;
+        Ok(u64::from_be_bytes(bytes))
+    };
+    let (term, n) = (number()?, number()?);
+    let state = master_core::State::read_snapshot(from).map_err(|error| chain(&error))?;
+    Ok((Gate::resume(term, n), state))
+}
+
+/// Runs a fold, which panics where an event contradicts the state before it.
+///
+/// # Errors
+/// One sentence about that.
+pub(crate) fn folded(fold: impl FnOnce()) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(fold)).map_err(|panic| format!("it contradicts the state: {}", sentence(&*panic)))
+}
+
+/// An event of an agent's log, for people.
+pub(crate) fn show_of_agent(event: &agent_core::Event) -> Shown {
+    let mut shown = Shown::from_debug(&format!("{event:?}"));
+    let framework = shown.get("framework_id").map(str::to_owned);
+    let tasks = shown.fields.iter().filter(|(name, _)| name == "task_id" || name == "task_ids");
+    let ids: Vec<String> = tasks.flat_map(|(_, value)| ids(value)).collect();
+    for id in ids {
+        shown.touches.tasks.extend(framework.iter().map(|framework| format!("{framework}/{id}")));
+        shown.touches.tasks.push(id);
+    }
+    shown.touches.agents.extend(shown.get("agent_id").map(str::to_owned));
+    shown.touches.frameworks.extend(framework);
+    shown
 }
 
 /// `t1`, or the items of `["t1","t2"]`.

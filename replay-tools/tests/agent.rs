@@ -75,7 +75,7 @@ fn a_log_is_told_while_its_agent_runs() {
     assert_eq!(updates[0]["cause"]["call"], "TEST");
     assert_eq!(json(&["cat", work_dir, "--task=t1"]).len(), 3);
     assert_eq!(json(&["cat", work_dir, "--framework=C-0000", "--to=3"]).len(), 1);
-    assert_eq!(json(&["explain", "task", "C-0000/t1", work_dir]).len(), 3);
+    assert_eq!(json(&["explain", "task", "C-0000/t1", "--events", work_dir]).len(), 3);
 
     let verified = json(&["verify", work_dir]);
     let last = verified.last().unwrap();

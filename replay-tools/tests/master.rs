@@ -2,172 +2,15 @@
 
 mod common;
 
-use bytes::Bytes;
+use common::master::{ADDRESS, Master, until_committed};
 use common::{at, failure, json, text};
-use event_log::raft::{Committed, Machine, Member, Node, Options, Transport, TransportError, WriteSnapshot};
-use event_log::{Cause, Gate, Header, RawEvent, Record};
+use event_log::raft::Options;
+use event_log::{Cause, Header, RawEvent, Record};
+use master_core::Event;
 use master_core::event::{
     LaunchRefused, OfferGroup, OfferItems, OfferKeys, Offered, OffersAccepted, OffersDeclined, OffersMade,
 };
 use master_core::ids::{AgentKey, FrameworkKey, OfferKey};
-use master_core::ids::{Incarnation, IncarnationId, NodeId};
-use master_core::{Caller, Command, Event, State, decide, decode_record, fold, fold_record};
-use std::future::Future;
-use std::io::Read;
-use std::path::Path;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
-
-/// A quorum of one has nobody to talk to.
-struct Alone;
-
-/// Folds what is committed, for snapshots.
-#[derive(Default)]
-struct Folding {
-    gate: Gate,
-    state: State,
-    /// It does not.
-    blind: bool,
-}
-
-impl Machine for Folding {
-    fn apply(&mut self, entries: Vec<Committed>) {
-        for Committed { term, record, .. } in entries {
-            if !self.blind && self.gate.admit(term, &record.header) {
-                fold_record(&mut self.state, &record.header, &decode_record(&record).unwrap());
-            }
-        }
-    }
-
-    fn snapshot(&self) -> WriteSnapshot {
-        let (state, (term, n)) = (self.state.clone(), self.gate.position());
-        Box::new(move |out| {
-            out.write_all(&[term.to_be_bytes(), n.to_be_bytes()].concat())?;
-            state.write_snapshot(out)?;
-            Ok(state.digest().to_vec())
-        })
-    }
-
-    fn restore(&mut self, _: u64, _: &mut dyn Read) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-impl Transport for Alone {
-    fn send(
-        &self,
-        _: &Member,
-        _: Bytes,
-        _: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<Bytes, TransportError>> + Send>> {
-        Box::pin(std::future::pending())
-    }
-}
-
-const ADDRESS: &str = "127.0.0.1:5050";
-
-/// A master's log under the hands of a sequencer.
-struct Master {
-    node: Node,
-    state: State,
-    n: u64,
-    term: u64,
-    /// (index, digest) after each record.
-    digests: Vec<(u64, String)>,
-}
-
-impl Master {
-    async fn new(dir: &Path) -> Master {
-        Master::with(Options::new(dir, ADDRESS)).await
-    }
-
-    /// One that does not look at what it stores.
-    async fn unfolded(dir: &Path) -> Master {
-        Master::open(Options::new(dir, ADDRESS), Folding { blind: true, ..Folding::default() }).await
-    }
-
-    async fn with(options: Options) -> Master {
-        Master::open(options, Folding::default()).await
-    }
-
-    async fn open(options: Options, machine: Folding) -> Master {
-        let address = ADDRESS;
-        let node = Node::open(options, Arc::new(Alone), machine).await.unwrap();
-        node.form(&[address.to_owned()], address).await.unwrap();
-        let mut status = node.status();
-        let term = status.wait_for(|status| status.leader.is_some()).await.unwrap().term;
-        Master { node, state: State::default(), n: 0, term, digests: Vec::new() }
-    }
-
-    /// Appends events without asking whether they can be.
-    async fn append(&mut self, call: &str, events: &[Event]) -> u64 {
-        let events = events.iter().map(|event| {
-            let (number, version, payload) = event.encode();
-            RawEvent { number, version, cause: 0, payload }
-        });
-        let principal = Some("alice".into());
-        let cause = Cause { call: call.into(), principal, ..Cause::default() };
-        let header = Header { term: self.term, n: self.n, at_ms: 1_795_216_399_418, feature_level: 1 };
-        let record = Record { header, causes: vec![cause], events: events.collect() };
-        self.n += 1;
-        self.node.append(self.term, record).await.unwrap()
-    }
-
-    async fn run(&mut self, call: &str, command: Command) {
-        let at_ms = 1_795_216_398_418 + self.n;
-        let decision = decide(&self.state, &command, &Caller::default(), at_ms).unwrap();
-        for event in &decision.events {
-            fold(&mut self.state, event, at_ms);
-        }
-        let events = decision.events.iter().map(|event| {
-            let (number, version, payload) = event.encode();
-            RawEvent { number, version, cause: 0, payload }
-        });
-        let cause = Cause { call: call.into(), peer: Some("127.0.0.1:40000".into()), ..Cause::default() };
-        let header = Header { term: self.term, n: self.n, at_ms, feature_level: 1 };
-        let record = Record { header, causes: vec![cause], events: events.collect() };
-        let index = self.node.append(self.term, record).await.unwrap();
-        self.n += 1;
-        let digest = self.state.digest().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.digests.push((index, digest));
-    }
-
-    /// A cluster begins, and frameworks subscribe.
-    async fn history(&mut self) {
-        let me = Incarnation { node: NodeId(1), id: IncarnationId(7) };
-        let (cluster_id, version) = ("C".to_owned(), "0.1.0".to_owned());
-        self.run("BECOME_LEADER", Command::BecomeLeader { leader: me, term: self.term, cluster_id, version }).await;
-        let (address, version) = ("127.0.0.1:5050".to_owned(), "0.1.0".to_owned());
-        let reads = master_core::FeatureLevel::NEWEST;
-        self.run("START_MASTER", Command::StartMaster { master: me, address, version, reads }).await;
-        for id in 1..=5 {
-            let connection = master_core::ids::Connection { at: me, id: master_core::ids::ConnectionId(id) };
-            let framework_info = FRAMEWORK.with_name(&format!("f{id}"));
-            let subscribe = Subscribe { framework_info, ..Subscribe::default() };
-            self.run("SUBSCRIBE", Command::Subscribe { connection, subscribe, framework_id: None }).await;
-        }
-    }
-}
-
-type Subscribe = api::v1::scheduler::call::Subscribe;
-
-struct Template;
-
-const FRAMEWORK: Template = Template;
-
-impl Template {
-    fn with_name(&self, name: &str) -> api::v1::FrameworkInfo {
-        let role = Some(name.replace('f', "r"));
-        #[allow(deprecated, reason = "what a framework of one role has")]
-        api::v1::FrameworkInfo { user: "root".into(), name: name.into(), role, ..Default::default() }
-    }
-}
-
-/// Waits until the disk knows, too, that the entry is committed.
-fn until_committed(work_dir: &str, index: u64) {
-    while json(&["info", work_dir])[0]["last_index"].as_u64() < Some(index) {}
-}
 
 #[tokio::test]
 async fn a_log_is_told_while_its_master_runs() {
@@ -185,8 +28,8 @@ async fn a_log_is_told_while_its_master_runs() {
     assert!(lines.contains("cluster-created cluster_id=C cause=BECOME_LEADER peer=127.0.0.1:40000"), "{lines}");
     assert_eq!(json(&["cat", work_dir, "--type=framework-subscribed"]).len(), 5);
     assert_eq!(json(&["cat", work_dir, "--framework=C-0002"]).len(), 1);
-    assert_eq!(json(&["explain", "framework", "F3", work_dir]).len(), 1);
-    let of_role = text(&["explain", "role", "r3", work_dir]);
+    assert_eq!(json(&["explain", "framework", "F3", "--events", work_dir]).len(), 1);
+    let of_role = text(&["explain", "role", "r3", "--events", work_dir]);
     assert_eq!(of_role.lines().count(), 1, "{of_role}");
     assert!(of_role.contains("framework-subscribed framework=F2") && of_role.contains("cause=SUBSCRIBE peer="));
     let third = &json(&["bisect", "--select=frameworks.count", "--equals=3", work_dir])[0];
@@ -250,15 +93,17 @@ async fn an_offer_and_a_role_are_explained_with_their_refused_launch() {
     let work_dir = at(work_dir.path());
     until_committed(work_dir, index);
 
-    let of_offer = text(&["explain", "offer", "C-O0", work_dir]);
+    let of_offer = text(&["explain", "offer", "C-O0", "--events", work_dir]);
     let names: Vec<_> = of_offer.lines().map(|line| line.split(' ').nth(3).unwrap()).collect();
     assert_eq!(names, ["offers-made", "offers-accepted", "launch-refused"], "{of_offer}");
     assert!(of_offer.contains("why=\"more than was offered\" cause=ACCEPT principal=alice"), "{of_offer}");
-    assert_eq!(json(&["explain", "offer", "O1", work_dir]).len(), 2);
-    assert_eq!(json(&["explain", "role", "r3", work_dir]).len(), 4);
+    assert_eq!(json(&["explain", "offer", "O1", "--events", work_dir]).len(), 2);
+    assert_eq!(json(&["explain", "role", "r3", "--events", work_dir]).len(), 4);
     assert_eq!(json(&["cat", "--role=r3", "--type=offers-declined", work_dir]).len(), 1);
     assert_eq!(json(&["cat", "--principal=alice", work_dir]).len(), 4);
-    let (sentence, code) = failure(&["explain", "role", "r4", work_dir]);
+    assert_eq!(json(&["cat", "--call=ACCEPT", work_dir]).len(), 2);
+    assert_eq!(json(&["cat", "--peer=127.0.0.1", work_dir]).len(), 0);
+    let (sentence, code) = failure(&["explain", "role", "r4", "--events", work_dir]);
     assert_eq!((sentence.contains("nothing in this log concerns the role r4"), code), (true, 1), "{sentence}");
 }
 

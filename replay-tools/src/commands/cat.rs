@@ -8,9 +8,9 @@ use crate::progress::Progress;
 use crate::replay::{self, Replay};
 use crate::shown::Shown;
 use crate::source::{Entry, Source};
+use crate::story::{Subject, Topic};
 use event_log::Cause;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// How often a running log is looked at again.
@@ -28,6 +28,8 @@ struct Filter {
     offer: Option<String>,
     role: Option<String>,
     principal: Option<String>,
+    call: Option<String>,
+    peer: Option<String>,
 }
 
 impl Filter {
@@ -43,6 +45,8 @@ impl Filter {
             offer: text("offer"),
             role: text("role"),
             principal: text("principal"),
+            call: text("call"),
+            peer: text("peer"),
         })
     }
 
@@ -52,6 +56,9 @@ impl Filter {
             wanted.as_ref().is_none_or(|wanted| names.iter().any(|name| is(wanted, name)))
         };
         let principal = cause.and_then(|cause| cause.principal.as_ref());
+        let host = |peer: &String| peer.rsplit_once(':').map(|(host, _)| host.to_owned());
+        let peer = cause.and_then(|cause| cause.peer.as_ref());
+        let is_peer = |wanted: &String| peer.is_some_and(|peer| peer == wanted || host(peer).as_ref() == Some(wanted));
         self.name.as_ref().is_none_or(|name| *name == shown.name)
             && named(&self.task, &shown.touches.tasks, false)
             && named(&self.agent, &shown.touches.agents, true)
@@ -59,6 +66,8 @@ impl Filter {
             && named(&self.offer, &shown.touches.offers, true)
             && named(&self.role, &shown.touches.roles, false)
             && self.principal.as_ref().is_none_or(|wanted| principal == Some(wanted))
+            && self.call.as_ref().is_none_or(|wanted| cause.is_some_and(|cause| cause.call == *wanted))
+            && self.peer.as_ref().is_none_or(is_peer)
     }
 
     /// Whether what an event concerns depends on what was read before it.
@@ -93,36 +102,20 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     Walk::new(Source::open(&args.dir()?)?, Filter::new(args)?).go_on(output)
 }
 
-/// `explain task|agent|framework|offer|role ID [DIR]`
-pub(crate) fn explain(args: &Args, output: &mut Output) -> Result<(), Failure> {
-    let (what, id, rest) = match args.words.as_slice() {
-        [what, id, rest @ ..] => (what.as_str(), id.clone(), rest),
-        _ => return Err(Usage("explain what? Name a task, an agent, a framework, an offer or a role".into()).into()),
-    };
+/// The events that touched a subject, one line each; whether there were any.
+pub(crate) fn events_of(args: &Args, source: Source, subject: &Subject, output: &mut Output) -> Result<bool, Failure> {
     let mut filter = Filter::new(args)?;
-    let wanted = Some(id.clone());
-    match what {
-        "task" => filter.task = wanted,
-        "agent" => filter.agent = wanted,
-        "framework" => filter.framework = wanted,
-        "offer" => filter.offer = wanted,
-        "role" => filter.role = wanted,
-        other => {
-            let what = "a task, an agent, a framework, an offer or a role can be explained";
-            return Err(Usage(format!("{what}, not {other:?}")).into());
-        }
-    }
-    let dir = match rest {
-        [] => PathBuf::from("."),
-        [dir] => PathBuf::from(dir),
-        [_, more, ..] => return Err(Usage(format!("one folder is enough: what is {more:?}?")).into()),
+    let wanted = match subject.topic {
+        Topic::Task => &mut filter.task,
+        Topic::Agent => &mut filter.agent,
+        Topic::Framework => &mut filter.framework,
+        Topic::Offer => &mut filter.offer,
+        Topic::Role => &mut filter.role,
     };
-    let mut walk = Walk::new(Source::open(&dir)?, filter);
+    *wanted = Some(subject.id.clone());
+    let mut walk = Walk::new(source, filter);
     walk.go_on(output)?;
-    if walk.events == 0 {
-        return Err(Failure::Damaged(format!("nothing in this log concerns the {what} {id}")));
-    }
-    Ok(())
+    Ok(walk.events > 0)
 }
 
 /// `follow [DIR]`: until the reader has had enough.

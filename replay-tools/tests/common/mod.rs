@@ -1,6 +1,9 @@
 //! Running the program.
 
-#![allow(dead_code, reason = "each test uses what it needs")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses what it needs")]
+
+pub(crate) mod cluster;
+pub(crate) mod master;
 
 use serde_json::Value;
 use std::path::Path;

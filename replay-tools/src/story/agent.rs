@@ -1,0 +1,165 @@
+//! Sentences for the events of an agent's own log.
+
+use super::phrase::{span, status};
+use super::{Sentence, Subject, Teller, Topic};
+use crate::output::time;
+use crate::replay;
+use crate::shown::Shown;
+use crate::source::Entry;
+use agent_core::{Event, State};
+use std::io::Read;
+
+/// Tells of an agent's log.
+pub(super) struct Agent {
+    subject: Subject,
+    state: State,
+    at_ms: u64,
+    /// Executors that the task was given to: framework and id.
+    executors: Vec<(String, String)>,
+}
+
+impl Agent {
+    pub(super) fn new(subject: Subject) -> Agent {
+        Agent { subject, state: State::default(), at_ms: 0, executors: Vec::new() }
+    }
+}
+
+impl Teller for Agent {
+    fn resume(&mut self, _: &mut dyn Read) -> Result<(), String> {
+        Err("an agent's log has no snapshots".into())
+    }
+
+    fn tell(&mut self, entry: &Entry) -> Result<Vec<(usize, Shown, Sentence)>, String> {
+        self.at_ms = self.at_ms.max(entry.record.header.at_ms);
+        let mut told = Vec::new();
+        for (at, raw) in entry.record.events.iter().enumerate() {
+            let event = Event::from_raw(raw).map_err(|error| replay::chain(&error))?;
+            let shown = replay::show_of_agent(&event);
+            // The whole log of an agent concerns the agent.
+            let is_it = self.subject.topic == Topic::Agent || self.subject.is_in(&shown.touches);
+            if let (true, Event::TaskAdded { framework_id, executor_id, .. }) = (is_it, &event) {
+                self.executors.push((framework_id.clone(), executor_id.clone()));
+            }
+            let beside = !is_it && self.subject.topic == Topic::Task && self.is_beside(&event);
+            if is_it || beside {
+                let sentence = sentence(&event, &self.state, self.at_ms);
+                told.push((at, shown, Sentence { beside, ..sentence }));
+            }
+            replay::folded(|| agent_core::fold(&mut self.state, &event))?;
+        }
+        Ok(told)
+    }
+
+    fn leader(&self) -> Option<(u64, String)> {
+        None
+    }
+
+    fn title(&self) -> String {
+        let id = self.state.registration.agent_id.as_deref().unwrap_or("an agent without an id");
+        format!("The story of {} {}, as {id} wrote it down", self.subject.word(), self.subject.id)
+    }
+
+    fn ending(&self) -> Vec<String> {
+        let mut lines = vec![format!("At the end, {}:", time(self.at_ms))];
+        for (framework_id, executor_id) in &self.executors {
+            lines.push(match self.state.executor(framework_id, executor_id) {
+                Some(executor) => format!("  executor {executor_id} is live, in container {}.", executor.container_id),
+                None => format!("  executor {executor_id} has ended."),
+            });
+        }
+        let waiting = self.state.messages.waiting.len();
+        lines.push(format!("  {} wait for the masters to commit them.", super::phrase::count(waiting, "message")));
+        lines
+    }
+}
+
+impl Agent {
+    /// Whether it happened to the executor of the task, or to the whole agent.
+    fn is_beside(&self, event: &Event) -> bool {
+        let is = |framework_id: &String, executor_id: &String| {
+            self.executors.iter().any(|(framework, executor)| framework == framework_id && executor == executor_id)
+        };
+        let is_in = |container_id: &String| {
+            self.state.containers.get(container_id).is_some_and(|(framework, executor)| is(framework, executor))
+        };
+        match event {
+            Event::ContainerStarted { container_id, .. } | Event::ContainerReplaced { container_id, .. } => {
+                is_in(container_id)
+            }
+            Event::ExecutorSubscribed { framework_id, executor_id }
+            | Event::StopRequested { framework_id, executor_id, .. }
+            | Event::StopForced { framework_id, executor_id }
+            | Event::ExecutorEnded { framework_id, executor_id, .. } => is(framework_id, executor_id),
+            Event::Restarted { .. } => {
+                self.executors.iter().any(|(framework, executor)| self.state.executor(framework, executor).is_some())
+            }
+            _ => false,
+        }
+    }
+}
+
+fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
+    let text = match event {
+        Event::Restored { .. } => "The log was shortened: what came before is known by its outcome only.".to_owned(),
+        Event::TokenChosen { .. } => "The agent is new and will register.".to_owned(),
+        Event::Registered { agent_id, cluster_id } => format!("Cluster {cluster_id} registered it as {agent_id}."),
+        Event::OrdersTaken { up_to } => {
+            return Sentence::routine(format!("Orders up to {up_to} were taken."), "takings of orders");
+        }
+        Event::FrameworkSeen { framework_id, .. } => format!("Framework {framework_id} has work here or changed."),
+        Event::FrameworkRemoved { framework_id } => {
+            format!("Framework {framework_id} is over: what it has here is ended.")
+        }
+        Event::ExecutorAdded { framework_id, executor_id, is_command, container_id, .. } => {
+            let what = if *is_command { "the command of task" } else { "executor" };
+            format!("For framework {framework_id}, {what} {executor_id} is to run in container {container_id}.")
+        }
+        Event::TaskAdded { task_id, executor_id, group, .. } => match group {
+            Some(group) => format!("Task {task_id} was given to executor {executor_id}, in the group of {group}."),
+            None => format!("Task {task_id} was given to executor {executor_id}."),
+        },
+        Event::TasksDelivered { executor_id, task_ids, .. } => {
+            format!("Executor {executor_id} is handed {}.", task_ids.join(", "))
+        }
+        Event::ContainerStarted { container_id, .. } => format!("Container {container_id} runs."),
+        Event::ContainerReplaced { container_id, replacement_id } => {
+            format!("Container {container_id} never ran, and never will: {replacement_id} takes its place.")
+        }
+        Event::StatusWritten { task_id, task_state, status: said, .. } => {
+            format!("Task {task_id} is {}; the masters must hear of it.", status(*task_state, &said.0, at_ms))
+        }
+        Event::ExecutorAnnounced { executor_id, .. } => format!("The masters must hear of executor {executor_id}."),
+        Event::ExecutorSubscribed { executor_id, .. } => format!("Executor {executor_id} subscribed."),
+        Event::StopRequested { executor_id, why, kill_at_ms, .. } => {
+            let patience = span(kill_at_ms.saturating_sub(at_ms));
+            format!("Executor {executor_id} is to end ({why:?}), within {patience}.")
+        }
+        Event::StopForced { executor_id, .. } => format!("Executor {executor_id} did not end in time: it is killed."),
+        Event::TaskKillRequested { task_id, executor_id, .. } => {
+            format!("Executor {executor_id} is to end task {task_id}.")
+        }
+        Event::ExecutorEnded { executor_id, status, .. } => {
+            let status = status.map_or(String::new(), |status| format!(" with wait status {status}"));
+            format!("Executor {executor_id} ended{status}, and so did its container.")
+        }
+        Event::MessagesReceived { up_to } => {
+            return Sentence::routine(format!("The masters committed messages up to {up_to}."), "commits of messages");
+        }
+        Event::Restarted { reregister_by_ms } => {
+            let live = state.containers.len();
+            format!(
+                "The agent was started again, with {}, back by {}.",
+                super::phrase::count(live, "live executor"),
+                time(*reregister_by_ms)
+            )
+        }
+        Event::LeavingBegun {} => "The agent will end, for good.".to_owned(),
+        Event::Left {} => "Nothing runs any more; the masters must hear that the agent is gone.".to_owned(),
+        Event::Forgotten {} => "The masters do not want this agent's past: it begins anew.".to_owned(),
+        Event::RemnantEnded { container_id } => format!("Container {container_id} of the forgotten past ended."),
+        // Whatever has no story yet is told as it is stored.
+        #[allow(unreachable_patterns, reason = "events may be added")]
+        other => format!("{other:?}."),
+    };
+    Sentence::new(text)
+}

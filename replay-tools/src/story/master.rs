@@ -1,0 +1,405 @@
+//! Sentences for the events of a master's log.
+
+use super::phrase::{count, reason, span, status, task_state};
+use super::{Sentence, Subject, Teller, Topic, ending, offers};
+use crate::names::Names;
+use crate::output::time;
+use crate::replay;
+use crate::shown::Shown;
+use crate::source::Entry;
+use api::resources::Resources;
+use event_log::Gate;
+use master_core::event::{Event, Fate, FrameworkTerms, Removal};
+use master_core::ids::{AgentKey, FrameworkKey, Incarnation, NodeId, TaskKey};
+use master_core::state::{AgentLiveness, Task};
+use master_core::{State, fold, view};
+use std::io::Read;
+use std::sync::Arc;
+
+/// Tells of a master's log.
+pub(super) struct Master {
+    pub(super) subject: Subject,
+    pub(super) state: State,
+    gate: Gate,
+    names: Names,
+    /// Tasks that the subject is, as far as it was seen.
+    pub(super) tasks: Vec<TaskKey>,
+    /// The launch of it was refused, why.
+    pub(super) refused: Option<String>,
+    /// What became of the offer.
+    pub(super) answered: Option<String>,
+}
+
+impl Master {
+    pub(super) fn new(subject: Subject) -> Master {
+        let (state, gate, names) = (State::default(), Gate::default(), Names::default());
+        Master { subject, state, gate, names, tasks: Vec::new(), refused: None, answered: None }
+    }
+}
+
+impl Teller for Master {
+    fn resume(&mut self, from: &mut dyn Read) -> Result<(), String> {
+        (self.gate, self.state) = replay::read_master_snapshot(from)?;
+        self.names = Names::of(&self.state);
+        Ok(())
+    }
+
+    fn tell(&mut self, entry: &Entry) -> Result<Vec<(usize, Shown, Sentence)>, String> {
+        let events = master_core::decode_record(&entry.record).map_err(|error| replay::chain(&error))?;
+        if !self.gate.admit(entry.term, &entry.record.header) {
+            return Ok(Vec::new());
+        }
+        self.names.begin_record();
+        let at_ms = entry.record.header.at_ms;
+        let mut told = Vec::new();
+        for (at, event) in events.iter().enumerate() {
+            let touches = self.names.touches(event, entry.record.events[at].cause);
+            let is_it = self.subject.is_in(&touches);
+            if is_it && self.subject.topic == Topic::Task {
+                let mut new = event.touches().tasks;
+                new.retain(|key| self.is_task_key(key) && !self.tasks.contains(key));
+                self.tasks.extend(new);
+            }
+            let beside = !is_it && self.is_beside(event);
+            // Clones of a state are cheap; most events need none.
+            let before = (is_it || beside).then(|| self.state.clone());
+            replay::folded(|| fold(&mut self.state, event, at_ms))?;
+            let Some(before) = before else { continue };
+            let shown = Shown { touches, ..Shown::from_display(&event.to_string()) };
+            let Some(sentence) = self.sentence(&before, event, &shown, at_ms) else { continue };
+            told.push((at, shown, Sentence { beside, ..sentence }));
+        }
+        self.state.at_ms = self.state.at_ms.max(at_ms);
+        Ok(told)
+    }
+
+    fn leader(&self) -> Option<(u64, String)> {
+        let leader = self.state.leader.as_ref()?;
+        Some((leader.term, self.master(leader.master)))
+    }
+
+    fn title(&self) -> String {
+        ending::title(self)
+    }
+
+    fn ending(&self) -> Vec<String> {
+        ending::ending(self)
+    }
+}
+
+impl Master {
+    /// Whether the subject is this task: by its id alone, or with its framework.
+    fn is_task_key(&self, (framework, id): &TaskKey) -> bool {
+        let wire = view::framework_id(&self.state, *framework);
+        [id.to_string(), format!("F{}/{id}", framework.0), format!("{wire}/{id}")].contains(&self.subject.id)
+    }
+
+    /// The tasks that the story is about, while they are live.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Task>> + '_ {
+        self.tasks.iter().filter_map(|key| self.state.tasks.live.get(key))
+    }
+
+    /// Whether it happened to what the subject depends on just now.
+    fn is_beside(&self, event: &Event) -> bool {
+        if self.subject.topic != Topic::Task {
+            return false;
+        }
+        let on = |agent: AgentKey| self.live().any(|task| task.agent == agent && !task.is_terminal());
+        let of = |framework: FrameworkKey| self.live().any(|task| task.framework == framework);
+        match event {
+            Event::AgentDisconnected(event) => on(event.agent),
+            Event::AgentResumed(event) => on(event.agent),
+            Event::AgentUnreachable(event) => on(event.agent),
+            Event::AgentRemoved(event) => on(event.agent),
+            // Its own launch is among the orders.
+            Event::OrdersAcknowledged(event) => self.live().any(|task| {
+                let before = self.state.agents.get(event.agent).map_or(0, |agent| agent.orders_acknowledged);
+                task.agent == event.agent && before < task.launch_order && task.launch_order <= event.up_to
+            }),
+            Event::FrameworkDisconnected(event) => of(event.framework),
+            Event::FrameworkResubscribed(event) => of(event.framework),
+            Event::FrameworkRemoved(event) => of(event.framework),
+            Event::LeaderElected(_) => self.live().next().is_some(),
+            _ => false,
+        }
+    }
+
+    fn sentence(&mut self, before: &State, event: &Event, shown: &Shown, at_ms: u64) -> Option<Sentence> {
+        let until =
+            |deadline_ms: u64| format!("{} (in {})", time(deadline_ms), span(deadline_ms.saturating_sub(at_ms)));
+        let sentence = match event {
+            Event::ClusterCreated(event) => Sentence::new(format!("The cluster {} began.", event.cluster_id)),
+            Event::LeaderElected(event) => {
+                Sentence::new(format!("Master {} was elected leader, term {}.", self.master(event.leader), event.term))
+            }
+            Event::MasterStarted(event) => Sentence::new(format!("Master {} started.", event.address)),
+            Event::MasterLost(event) => Sentence::new(format!("Master {} was lost.", self.master(event.master))),
+
+            Event::FrameworkSubscribed(event) => Sentence::new(format!(
+                "{} subscribed for the first time, {}; its tasks outlive its stream by {}.",
+                self.framework(event.framework),
+                roles(&event.terms),
+                span(event.terms.failover_timeout_ms)
+            )),
+            Event::FrameworkResubscribed(event) => {
+                let was = before.frameworks.get(event.framework);
+                let how = match was.and_then(|framework| framework.disconnected_ms) {
+                    Some(since_ms) => format!("was back after {}", span(at_ms.saturating_sub(since_ms))),
+                    None => "subscribed again on another stream, which replaces the one it had".to_owned(),
+                };
+                Sentence::new(format!("{} {how}, {}.", self.framework(event.framework), roles(&event.terms)))
+            }
+            Event::FrameworkDisconnected(event) => Sentence::new(format!(
+                "The stream of {} ended; it is removed at {} unless it subscribes again.",
+                self.framework(event.framework),
+                until(event.deadline_ms)
+            )),
+            Event::FrameworkUpdated(event) => Sentence::new(format!(
+                "{} changed what it says of itself: {}.",
+                self.framework(event.framework),
+                roles(&event.terms)
+            )),
+            Event::FrameworkRemoved(event) => {
+                let why = match event.why {
+                    Removal::Teardown => "was torn down",
+                    Removal::FailoverTimeout => "was removed: it did not subscribe again in time",
+                };
+                Sentence::new(format!("{} {why}.", self.framework(event.framework)))
+            }
+
+            Event::AgentRegistered(event) => Sentence::new(format!(
+                "{} registered at {}, with {}.",
+                self.agent(event.agent),
+                event.profile.address,
+                event.profile.total
+            )),
+            Event::AgentResumed(event) => {
+                let away = match before.agents.get(event.agent).map(|agent| &agent.liveness) {
+                    Some(AgentLiveness::Disconnected { since_ms, .. } | AgentLiveness::Unreachable { since_ms }) => {
+                        let what = if event.was_unreachable { "unreachable" } else { "away" };
+                        format!("was back with its log, {what} for {}", span(at_ms.saturating_sub(*since_ms)))
+                    }
+                    _ => "came with its log on another connection, which replaces the one it had".to_owned(),
+                };
+                let changed = if event.profile.is_some() { "; what it is or has changed" } else { "" };
+                Sentence::new(format!("{} {away}{changed}.", self.agent(event.agent)))
+            }
+            Event::AgentDisconnected(event) => Sentence::new(format!(
+                "The connection of {} ended; it is unreachable from {} on unless it returns.",
+                self.agent(event.agent),
+                until(event.deadline_ms)
+            )),
+            Event::AgentUnreachable(event) => {
+                let away = match before.agents.get(event.agent).map(|agent| &agent.liveness) {
+                    Some(AgentLiveness::Disconnected { since_ms, .. }) => {
+                        format!(", away for {}", span(at_ms.saturating_sub(*since_ms)))
+                    }
+                    _ => String::new(),
+                };
+                Sentence::new(format!("{} was declared unreachable{away}.", self.agent(event.agent)))
+            }
+            Event::AgentRemoved(event) => {
+                let by = if event.by_operator { ", by an operator" } else { "" };
+                Sentence::new(format!("{} is over for good{by}: {}.", self.agent(event.agent), event.reason))
+            }
+            Event::AgentDeactivated(event) => {
+                Sentence::new(format!("An operator wants no offers of {}.", self.agent(event.agent)))
+            }
+            Event::AgentReactivated(event) => {
+                Sentence::new(format!("Offers of {} are made again.", self.agent(event.agent)))
+            }
+            Event::OrdersAcknowledged(event) if self.subject.topic == Topic::Task => {
+                Sentence::new(format!("{} has the order to launch it in its log.", self.agent(event.agent)))
+            }
+            Event::OrdersAcknowledged(event) => Sentence::routine(
+                format!("{} has orders up to {} in its log.", self.agent(event.agent), event.up_to),
+                "acknowledgements of orders",
+            ),
+            Event::AgentMessagesReceived(event) => Sentence::routine(
+                format!("Messages of {} up to {} need not be sent again.", self.agent(event.agent), event.up_to),
+                "receipts of messages",
+            ),
+            Event::ExecutorExited(event) => Sentence::new(format!(
+                "Executor {} of {} ended on {}{}.",
+                event.executor_id,
+                self.framework(event.framework),
+                self.agent(event.agent),
+                event.status.map_or(String::new(), |status| format!(" with wait status {status}"))
+            )),
+
+            Event::OffersMade(_)
+            | Event::OffersDeclined(_)
+            | Event::OffersReturned(_)
+            | Event::OffersAccepted(_)
+            | Event::RolesRevived(_)
+            | Event::RolesSuppressed(_) => return offers::sentence(self, before, event, at_ms),
+
+            Event::TaskLaunched(event) => Sentence::new(format!(
+                "{} launched {} on {} for role {} with {}: {}{}.",
+                self.framework(event.task.0),
+                self.task(&event.task),
+                self.agent(event.agent),
+                event.role,
+                self.offers(shown),
+                plain(&event.resources),
+                event
+                    .executor
+                    .as_ref()
+                    .map_or(String::new(), |executor| format!(", executor {}", executor.executor_id))
+            )),
+            Event::TaskGroupLaunched(event) => {
+                let tasks: Vec<_> = event.tasks.iter().map(|task| task.task_id.to_string()).collect();
+                Sentence::new(format!(
+                    "{} launched a group of {} ({}) on {} for role {} with {}, executor {}.",
+                    self.framework(event.framework),
+                    count(tasks.len(), "task"),
+                    tasks.join(", "),
+                    self.agent(event.agent),
+                    event.role,
+                    self.offers(shown),
+                    event.executor.executor_id
+                ))
+            }
+            Event::TaskUpdated(event) => {
+                let said = status(event.state, &event.status, at_ms);
+                let text = format!("{} reported {}: {said}.", self.agent(event.agent), self.task(&event.task));
+                if self.subject.topic == Topic::Task {
+                    Sentence::new(format!("{} reported {said}.", self.agent(event.agent)))
+                } else {
+                    Sentence::routine(text, "updates of tasks")
+                }
+            }
+            Event::UpdateAcknowledged(event) => {
+                let state = task_state(event.state);
+                let text =
+                    format!("{} acknowledged {state} of {}.", self.framework(event.task.0), self.task(&event.task));
+                Sentence::routine(text, "acknowledgements of updates")
+            }
+            Event::KillOrdered(event) => {
+                let agent = self.agent(event.agent);
+                Sentence::new(format!(
+                    "{} wanted {} killed; {agent} was ordered to.",
+                    self.framework(event.task.0),
+                    self.task(&event.task)
+                ))
+            }
+            Event::TaskDeclared(event) => {
+                let fate = match event.fate {
+                    Fate::Completed => "it is over",
+                    Fate::Unreachable => "it is kept aside while its agent is away",
+                    Fate::Back => "it is back with its agent",
+                };
+                let said = status(event.state, &event.status, at_ms);
+                Sentence::new(format!("The masters declared {} {said}; {fate}.", self.task(&event.task)))
+            }
+            Event::LaunchRefused(event) => {
+                if self.subject.topic == Topic::Task {
+                    self.refused = Some(event.why.to_string());
+                }
+                Sentence::new(format!(
+                    "{} may not launch {} on agent {} with {}; it is told {} ({}): {}.",
+                    self.framework(event.task.0),
+                    self.task(&event.task),
+                    event.agent_id,
+                    self.offers(shown),
+                    task_state(event.state),
+                    reason(event.reason),
+                    event.why
+                ))
+            }
+
+            Event::ExecutorShutdownOrdered(event) => Sentence::new(format!(
+                "{} wanted executor {} ended; {} was ordered to.",
+                self.framework(event.framework),
+                event.executor_id,
+                self.agent(event.agent)
+            )),
+            Event::FrameworkShutdownOrdered(event) => Sentence::new(format!(
+                "{} was ordered to end whatever it has of framework {}.",
+                self.agent(event.agent),
+                event.id
+            )),
+            Event::FrameworkUpdateOrdered(event) => Sentence::routine(
+                format!(
+                    "{} was told what {} says of itself.",
+                    self.agent(event.agent),
+                    self.framework(event.framework)
+                ),
+                "tellings of changed frameworks",
+            ),
+            // Whatever has no story yet is told as it is stored.
+            #[allow(unreachable_patterns, reason = "events may be added")]
+            other => Sentence::new(format!("{other}.")),
+        };
+        Some(sentence)
+    }
+
+    /// `framework C-0002 (name)`.
+    pub(super) fn framework(&self, key: FrameworkKey) -> String {
+        let id = view::framework_id(&self.state, key);
+        let id = if id.is_empty() { format!("F{}", key.0) } else { id };
+        match self.framework_name(key).filter(|name| !name.is_empty()) {
+            Some(name) => format!("framework {id} ({name})"),
+            None => format!("framework {id}"),
+        }
+    }
+
+    fn framework_name(&self, key: FrameworkKey) -> Option<String> {
+        let live = self.state.frameworks.live.get(&key);
+        let completed = || {
+            let mut completed = self.state.frameworks.completed.values().rev();
+            completed.find(|completed| completed.framework.key == key).map(|completed| &completed.framework)
+        };
+        let info = &live.or_else(completed)?.info;
+        prost::Message::decode(info.clone()).ok().map(|info: api::v1::FrameworkInfo| info.name)
+    }
+
+    /// `agent C-S0 (host)`.
+    pub(super) fn agent(&self, key: AgentKey) -> String {
+        let id = view::agent_id(&self.state, key);
+        match self.state.agents.get(key) {
+            Some(agent) => format!("agent {id} ({})", agent.hostname),
+            None => format!("agent {id}"),
+        }
+    }
+
+    /// `task t1`; of a story about it, `it`.
+    pub(super) fn task(&self, key: &TaskKey) -> String {
+        if self.subject.topic == Topic::Task && self.is_task_key(key) {
+            return "it".to_owned();
+        }
+        format!("task {}", key.1)
+    }
+
+    fn offers(&self, shown: &Shown) -> String {
+        let offers: Vec<_> =
+            shown.touches.offers.iter().map(|key| format!("{}-{key}", self.state.cluster_id)).collect();
+        match offers.as_slice() {
+            [] => "its offers".to_owned(),
+            [offer] => format!("offer {offer}"),
+            offers => format!("offers {}", offers.join(", ")),
+        }
+    }
+
+    /// Its address, or its number if it never started.
+    pub(super) fn master(&self, incarnation: Incarnation) -> String {
+        let NodeId(node) = incarnation.node;
+        let known = self.state.masters.get(&incarnation.node);
+        known.map_or_else(|| format!("{node:016x}"), |master| master.address.to_string())
+    }
+}
+
+/// Resources without the role that they are allocated to, which is said beside them.
+pub(super) fn plain(resources: &Resources) -> String {
+    resources.unallocate().to_string()
+}
+
+fn roles(terms: &FrameworkTerms) -> String {
+    let named = |roles: &[Arc<str>]| roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let all = format!("for role{} {}", if terms.roles.len() == 1 { "" } else { "s" }, named(&terms.roles));
+    if terms.suppressed.is_empty() {
+        all
+    } else {
+        format!("{all}, with no offers wanted for {}", named(&terms.suppressed))
+    }
+}
