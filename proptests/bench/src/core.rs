@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use event_log::raft::{Committed, Member};
-use event_log::raft::{Machine, Node, Options, Role, Transport, TransportError, WriteSnapshot, read_raft};
+use event_log::raft::{Machine, Node, Options, Role, Ticket, Transport, TransportError, WriteSnapshot, read_raft};
 use event_log::{Gate, Record};
 use futures_util::future::BoxFuture;
 use master_core::{State, decode_record, fold_record};
@@ -110,32 +110,56 @@ fn replay_rate(bench: &Bench, entries: &[Entry]) -> Fallible<Row> {
 }
 
 async fn write_log(dir: &std::path::Path, entries: &[Entry]) -> Fallible<()> {
-    let address = "127.0.0.1:1".to_owned();
-    let node = Node::open(Options::new(dir, address.clone()), std::sync::Arc::new(Nobody), Nothing).await?;
-    node.form(std::slice::from_ref(&address), &address).await?;
-    let mut status = node.status();
-    let leads = status.wait_for(|status| status.role == Role::Leader);
-    let term = tokio::time::timeout(Duration::from_secs(20), leads).await??.term;
-    let mut flying = std::collections::VecDeque::new();
+    let mut log = Log::open(dir, Nothing).await?;
     for entry in entries {
-        let mut header = entry.record.header;
-        header.term = term;
-        flying.push_back(node.append(term, Record { header, ..entry.record.clone() }));
-        if flying.len() >= 64
-            && let Some(first) = flying.pop_front()
+        log.append(&entry.record).await?;
+    }
+    log.close().await
+}
+
+/// A quorum of one that leads and appends.
+pub(crate) struct Log {
+    node: Node,
+    term: u64,
+    flying: std::collections::VecDeque<Ticket>,
+}
+
+impl Log {
+    pub(crate) async fn open(dir: &std::path::Path, machine: impl Machine) -> Fallible<Log> {
+        let address = "127.0.0.1:1".to_owned();
+        let node = Node::open(Options::new(dir, address.clone()), std::sync::Arc::new(Nobody), machine).await?;
+        node.form(std::slice::from_ref(&address), &address).await?;
+        let mut status = node.status();
+        let leads = status.wait_for(|status| status.role == Role::Leader);
+        let term = tokio::time::timeout(Duration::from_secs(20), leads).await??.term;
+        Ok(Log { node, term, flying: std::collections::VecDeque::new() })
+    }
+
+    /// Many are on their way at once.
+    pub(crate) async fn append(&mut self, record: &Record) -> Fallible<()> {
+        let mut header = record.header;
+        header.term = self.term;
+        self.flying.push_back(self.node.append(self.term, Record { header, ..record.clone() }));
+        if self.flying.len() >= 64
+            && let Some(first) = self.flying.pop_front()
         {
             first.await?;
         }
+        Ok(())
     }
-    for ticket in flying {
-        ticket.await?;
+
+    /// Waits for all, and closes.
+    pub(crate) async fn close(self) -> Fallible<()> {
+        for ticket in self.flying {
+            ticket.await?;
+        }
+        self.node.shutdown().await;
+        Ok(())
     }
-    node.shutdown().await;
-    Ok(())
 }
 
 /// Writes everything below `dir` back and drops it from the page cache, as far as the kernel allows. Returns the bytes.
-fn forget(dir: &std::path::Path) -> Fallible<u64> {
+pub(crate) fn forget(dir: &std::path::Path) -> Fallible<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -152,7 +176,7 @@ fn forget(dir: &std::path::Path) -> Fallible<u64> {
 }
 
 /// A quorum of one has nobody to talk to.
-struct Nobody;
+pub(crate) struct Nobody;
 
 impl Transport for Nobody {
     fn send(&self, _: &Member, _: bytes::Bytes, _: Duration) -> BoxFuture<'_, Result<bytes::Bytes, TransportError>> {

@@ -12,6 +12,7 @@ mod processes;
 mod quorum;
 mod readers;
 mod report;
+mod restart;
 mod scheduler;
 mod tasks;
 
@@ -26,6 +27,7 @@ use report::Report;
 const NAMES: &[&str] = &[
     "fold_events_per_s",
     "replay_events_per_s",
+    "restart_ms",
     "log_bytes_per_offer",
     "commands_per_s",
     "commit_p99_ms",
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
     let bench = Bench { runtime, quick };
     let mut report = Report::new(only);
     core::rows(&bench, &mut report);
+    restart::rows(&bench, &mut report);
     quorum::rows(&bench, &mut report);
     tasks::rows(&bench, &mut report);
     readers::rows(&bench, &mut report);
