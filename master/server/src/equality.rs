@@ -16,6 +16,7 @@ use crate::peers::Peers;
 use crate::vital;
 use bytes::Bytes;
 use event_log::host;
+use event_log::raft::Role;
 use judge::{Judgement, Witnesses, judge};
 use master_core::State;
 use master_core::command::{Caller, Command};
@@ -36,6 +37,8 @@ const WAITING_MAX: usize = 2;
 /// How long the masters are asked for their digests before the answers that came must do.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PACE: Duration = Duration::from_millis(200);
+/// How long a leader that is wrong waits until it no longer leads.
+const GIVING_UP: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The digests of this master's fold. Shared by the applier, the tasks below, and HTTP.
@@ -280,8 +283,13 @@ async fn stop(
 ) {
     if leads(context) {
         tracing::error!(index = event.index, "giving up leadership: this master's state is wrong");
-        let term = context.node.status().borrow().term;
+        let mut status = context.node.status();
+        let term = status.borrow().term;
         context.node.give_up(term);
+        let given_up = status.wait_for(|status| status.role != Role::Leader || status.term != term);
+        if tokio::time::timeout(GIVING_UP, given_up).await.is_err() {
+            tracing::warn!(term, "leadership ends with this process");
+        }
     }
     context.set_ready(false);
     delivery.close_all("this master's state differs from that of the others");

@@ -254,12 +254,15 @@ impl Running {
     pub fn watch_failure(&self) -> impl Future<Output = String> + use<> {
         let mut status = self.context.node.status();
         let mut failure = self.context.failure.subscribe();
+        let log = async move {
+            let status = status.wait_for(|status| status.failure.is_some()).await.ok()?;
+            Some(format!("the log has stopped: {}", status.failure.clone().unwrap_or_default()))
+        };
+        let own = async move { failure.wait_for(Option::is_some).await.ok()?.clone() };
         async move {
             tokio::select! {
-                Ok(status) = status.wait_for(|status| status.failure.is_some()) => {
-                    format!("the log has stopped: {}", status.failure.clone().unwrap_or_default())
-                }
-                Ok(failure) = failure.wait_for(Option::is_some) => failure.clone().unwrap_or_default(),
+                Some(why) = log => why,
+                Some(why) = own => why,
                 // Stopped on purpose.
                 else => std::future::pending().await,
             }

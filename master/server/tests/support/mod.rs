@@ -6,6 +6,7 @@ pub mod client;
 
 use master_server::context::Ping;
 use master_server::identity::Address;
+use master_server::rehearsal::Rehearsal;
 use master_server::run::{Running, Settings, start};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub struct Master {
     pub address: SocketAddr,
     pub dir: PathBuf,
     pub members: Vec<String>,
+    pub rehearsal: Rehearsal,
     process: Option<(tokio::runtime::Runtime, Running)>,
 }
 
@@ -41,6 +43,12 @@ pub struct Cluster {
 impl Cluster {
     /// `count` masters on ports of the system's choice, formed and ready.
     pub async fn start(count: usize) -> Cluster {
+        Cluster::rehearse(&vec![Rehearsal::default(); count]).await
+    }
+
+    /// As many masters as there are rehearsals, each with its own.
+    pub async fn rehearse(rehearsals: &[Rehearsal]) -> Cluster {
+        let count = rehearsals.len();
         let dir = tempfile::tempdir().unwrap();
         let listeners: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let members: Vec<String> =
@@ -50,7 +58,8 @@ impl Cluster {
             let dir = dir.path().join(format!("master-{number}"));
             std::fs::create_dir(&dir).unwrap();
             let address = listener.local_addr().unwrap();
-            let mut master = Master { address, dir, members: members.clone(), process: None };
+            let rehearsal = rehearsals[number];
+            let mut master = Master { address, dir, members: members.clone(), rehearsal, process: None };
             master.run(listener).unwrap();
             masters.push(master);
         }
@@ -78,7 +87,8 @@ impl Cluster {
 impl Master {
     fn run(&mut self, listener: std::net::TcpListener) -> Result<(), String> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let settings = settings(self.address, &self.dir, self.members.clone());
+        let rehearsal = self.rehearsal;
+        let settings = Settings { rehearsal, ..settings(self.address, &self.dir, self.members.clone()) };
         listener.set_nonblocking(true).unwrap();
         // A thread of its own: the test's runtime must not be blocked on from within.
         let started = std::thread::scope(|scope| {
