@@ -5,6 +5,8 @@ use crate::render;
 use crate::shown::Shown;
 use crate::source::{Entry, Kind};
 use event_log::{Gate, Record};
+use master_core::Event;
+use master_core::equality::{Compared, Comparison};
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -30,6 +32,15 @@ pub(crate) trait Replay {
     /// # Errors
     /// One sentence: it is no snapshot of such a state.
     fn resume(&mut self, from: &mut dyn Read) -> Result<(), String>;
+
+    /// This entry is next, whether it takes effect or not: from the first call on, the fold is compared with the digests
+    /// that masters have logged of theirs.
+    fn compare(&mut self, _next: &Entry) {}
+
+    /// What comparing has shown; none where nobody logs digests.
+    fn compared(&self) -> Option<&Compared> {
+        None
+    }
 
     /// What should never be, and is.
     fn violations(&self) -> Vec<String>;
@@ -57,6 +68,7 @@ pub(crate) fn begin(kind: Kind) -> Box<dyn Replay> {
 struct Master {
     gate: Gate,
     state: master_core::State,
+    comparison: Option<Comparison>,
     /// For [`Replay::show`].
     names: Names,
 }
@@ -68,7 +80,25 @@ impl Replay for Master {
 
     fn fold(&mut self, entry: &Entry) -> Result<(), String> {
         let events = master_core::decode_record(&entry.record).map_err(|error| chain(&error))?;
-        folded(|| master_core::fold_record(&mut self.state, &entry.record.header, &events))
+        folded(|| master_core::fold_record(&mut self.state, &entry.record.header, &events))?;
+        if let Some(comparison) = &mut self.comparison {
+            for event in &events {
+                if let Event::StateDigested(event) = event {
+                    comparison.logged(event);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, next: &Entry) {
+        // The state is that after the entry before, or the empty one.
+        let comparison = self.comparison.get_or_insert_with(|| Comparison::after(next.index.saturating_sub(1)));
+        comparison.before(&self.state, next.index);
+    }
+
+    fn compared(&self) -> Option<&Compared> {
+        self.comparison.as_ref().map(Comparison::compared)
     }
 
     fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String> {

@@ -1,5 +1,6 @@
 //! Whether a log is what it should be: every checksum, the order of its records, every event decoded and folded, the
-//! invariants of the state, and the digest at the end, which is the same on every master at the same index.
+//! invariants of the state, the digests that masters logged of theirs, and the digest at the end, which is the same on
+//! every master at the same index.
 
 use crate::Failure;
 use crate::args::{Args, Usage};
@@ -48,11 +49,15 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         fault = source.uncommitted().map(|uncommitted| seen.uncommitted = uncommitted).map_err(Failure::from);
     }
     let (digest, fault) = (replay.digest(), fault.err());
+    let digests = match replay.compared().map_or(0, |compared| compared.equal) {
+        0 => String::new(),
+        equal => format!(", {equal} digests that masters logged are those of this fold"),
+    };
     output.line(
         || match &fault {
             None => format!(
                 "ok: {} records with {} events up to index {}, {} skipped, {} not known to be committed, \
-                 invariants checked {} times\ndigest {digest}",
+                 invariants checked {} times{digests}\ndigest {digest}",
                 seen.records, seen.events, seen.last_index, seen.skipped, seen.uncommitted, seen.checks
             ),
             Some(_) => format!("NOT ok: the log is good up to index {} only\ndigest {digest}", seen.last_index),
@@ -63,6 +68,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
                 "records": seen.records, "events": seen.events, "skipped": seen.skipped, "uncommitted": seen.uncommitted,
                 "checks": seen.checks,
             });
+            if let Some(compared) = replay.compared() {
+                summary["digests"] = compared.equal.into();
+            }
             if let Some(fault) = &fault {
                 summary["error"] = replay::chain(fault).into();
             }
@@ -91,6 +99,7 @@ fn walk(source: &Source, to: u64, every: Option<u64>, replay: &mut dyn Replay, s
                 return Err(damaged(format!("an event names cause {}, which it does not have", raw.cause)));
             }
         }
+        replay.compare(&entry);
         if replay.admit(&entry) {
             if entry.record.header.at_ms < at_ms {
                 return Err(damaged(format!("its time {} is before {at_ms}", entry.record.header.at_ms)));
@@ -113,7 +122,15 @@ fn walk(source: &Source, to: u64, every: Option<u64>, replay: &mut dyn Replay, s
     if let Some(index) = unchecked {
         check_at(replay, index, seen)?;
     }
-    Ok(())
+    match replay.compared().and_then(|compared| compared.different.as_ref()) {
+        None => Ok(()),
+        Some(logged) => Err(Failure::Damaged(format!(
+            "at index {} master {:016x} had another state than this log folds to: it logged the digest {}",
+            logged.index,
+            logged.by.0,
+            logged.digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        ))),
+    }
 }
 
 fn check(replay: &dyn Replay, entry: &Entry, seen: &mut Seen) -> Result<(), Failure> {
