@@ -9,3 +9,4 @@ pub mod framework;
 pub mod http;
 pub mod process;
 pub mod wait;
+pub mod watcher;

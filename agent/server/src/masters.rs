@@ -136,9 +136,10 @@ async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<Str
     }
     tracing::info!(master, agent_id = welcome.agent_id.value, "welcome");
     *agent.master.write() = Some(master.to_owned());
-    *welcomed = Some(welcome.masters.clone());
+    let masters = welcomed.insert(welcome.masters.clone());
     let writer = Task(tokio::spawn(write(agent.clone(), sender, queue, welcome.messages_up_to)));
-    let ended = read(agent, &mut reader, &outbox, Duration::from_millis(welcome.ping_timeout_ms)).await;
+    let ping_timeout = Duration::from_millis(welcome.ping_timeout_ms);
+    let ended = read(agent, &mut reader, &outbox, ping_timeout, masters).await;
     drop((writer, connection));
     ended
 }
@@ -277,6 +278,7 @@ async fn read(
     reader: &mut Reader,
     outbox: &mpsc::Sender<from_agent::Message>,
     ping_timeout: Duration,
+    masters: &mut Vec<String>,
 ) -> Ended {
     let mut due = Instant::now() + ping_timeout;
     loop {
@@ -300,6 +302,7 @@ async fn read(
                 }
             }
             to_agent::Message::FrameworkMessage(message) => crate::executors::forward(agent, &message),
+            to_agent::Message::Masters(now) => *masters = now.masters,
             to_agent::Message::Move(_) => return Ended::Moved,
             to_agent::Message::Refused(refused) => return remedy(refused),
             to_agent::Message::Welcome(_) => return Ended::Broken("a second welcome".to_owned()),

@@ -8,15 +8,17 @@
 //! its disk, not its address: a wiped disk is somebody else, who must be let in anew and cannot vote before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
+use std::sync::{PoisonError, Weak};
 use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
+use tokio::sync::watch;
 
 use super::network::CallError;
-use super::node::{Node, NotLeader};
+use super::node::{Inner, Node, NotLeader};
+use super::status::Role;
 use super::types::Member;
 use super::wire::{Hello, Refused, Request, Response};
 
@@ -31,6 +33,8 @@ const BEHIND_ENTRIES_MAX: u64 = 64;
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without a leader a member asks this often whether it is still one.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// A leader looks this often whether a change was left half done.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
 
 /// Why the quorum was not changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -338,6 +342,28 @@ impl Node {
         Ok(gone)
     }
 
+    /// Takes the second step of a change that a leader left half done, if this member leads.
+    async fn settle(&self) {
+        if self.status().borrow().role != Role::Leader || !self.is_between() {
+            return;
+        }
+        // Whoever changes the masters now finishes that themselves.
+        let Ok(_one) = self.inner.changing.try_lock() else { return };
+        if !self.is_between() {
+            return;
+        }
+        // Nobody more is to vote: what remains of the change is its second step.
+        match self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await {
+            Ok(()) => tracing::info!("a change of the masters that was left half done is finished"),
+            Err(error) => tracing::info!(%error, "a change of the masters is still half done"),
+        }
+    }
+
+    /// Whether the first of a change's two steps was taken, and not the second.
+    fn is_between(&self) -> bool {
+        self.inner.raft.metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1
+    }
+
     async fn change(&self, change: ChangeMembers<u64, String>) -> Result<(), MembershipError> {
         // Who is no voter any more is out.
         let changed = self.inner.raft.change_membership(change, false);
@@ -349,6 +375,115 @@ impl Node {
             }
             Ok(Err(RaftError::APIError(error))) => Err(MembershipError::Refused(error.to_string())),
             Ok(Err(RaftError::Fatal(_))) | Err(_) => Err(MembershipError::Unknown),
+        }
+    }
+}
+
+/// Finishes what an earlier leader left half done, for as long as the member is there. Between the two steps of a change
+/// both the old and the new voters must agree to everything: that is safe, but nobody meant it to last.
+pub(crate) async fn settle(member: Weak<Inner>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SETTLE_EVERY) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        match member.upgrade() {
+            Some(inner) => Node { inner }.settle().await,
+            None => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Committed, Machine, Options, Transport, TransportError, WriteSnapshot};
+    use super::*;
+    use bytes::Bytes;
+    use futures_util::future::BoxFuture;
+    use std::collections::HashMap;
+    use std::io::{Read, Write};
+    use std::sync::{Arc, Mutex};
+
+    /// Members in one process, by address.
+    #[derive(Clone, Default)]
+    struct Net(Arc<Mutex<HashMap<String, Node>>>);
+
+    impl Transport for Net {
+        fn send(&self, to: &Member, body: Bytes, _: Duration) -> BoxFuture<'_, Result<Bytes, TransportError>> {
+            let (node, address) = (self.0.lock().unwrap().get(&to.address).cloned(), to.address.clone());
+            Box::pin(async move {
+                match node {
+                    Some(node) => Ok(node.handle(body).await),
+                    None => Err(TransportError::Unreachable { address, why: "it is down".into() }),
+                }
+            })
+        }
+    }
+
+    struct Nothing;
+
+    impl Machine for Nothing {
+        fn apply(&mut self, _: Vec<Committed>) {}
+
+        fn snapshot(&self) -> WriteSnapshot {
+            Box::new(|_: &mut dyn Write| Ok(Vec::new()))
+        }
+
+        fn restore(&mut self, _: u64, _: &mut dyn Read) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        let limit = tokio::time::Instant::now() + Duration::from_secs(30);
+        while !condition() {
+            assert!(tokio::time::Instant::now() < limit, "waited in vain: {what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_next_leader_finishes_what_the_last_one_left_half_done() {
+        let net = Net::default();
+        let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+        let masters: Vec<String> = (0..3).map(|i| format!("m{i}")).collect();
+        let mut nodes = Vec::new();
+        for (i, dir) in dirs.iter().enumerate() {
+            let options = Options::new(dir.path().join("log"), format!("m{i}"));
+            let node = Node::open(options, Arc::new(net.clone()), Nothing).await.unwrap();
+            net.0.lock().unwrap().insert(format!("m{i}"), node.clone());
+            nodes.push(node);
+        }
+        let joining = tokio::spawn({
+            let node = nodes[3].clone();
+            async move { node.join().await }
+        });
+        let forming = nodes[..3].iter().enumerate().map(|(i, node)| node.form(&masters, masters[i].as_str()));
+        futures_util::future::join_all(forming).await.into_iter().for_each(|formed| formed.unwrap());
+        let leads = |node: &Node| node.status().borrow().role == Role::Leader;
+        until("a leader", || nodes.iter().any(leads)).await;
+        let leader = nodes.iter().position(leads).unwrap();
+
+        let fourth = nodes[leader].teach("m3").await.unwrap();
+        joining.await.unwrap();
+        {
+            // The leader is cut short after the first step: nobody waits for its answer, so nobody takes the second.
+            let _one = nodes[leader].inner.changing.lock().await;
+            let add = ChangeMembers::AddVoterIds(BTreeSet::from([fourth.node_id]));
+            let mut cut_short = Box::pin(nodes[leader].inner.raft.change_membership(add, false));
+            assert!(futures_util::poll!(&mut cut_short).is_pending());
+            until("the first step", || nodes[leader].is_between()).await;
+            drop(cut_short);
+        }
+        net.0.lock().unwrap().remove(&format!("m{leader}"));
+        nodes[leader].shutdown().await;
+        let rest: Vec<&Node> = nodes.iter().enumerate().filter(|(i, _)| *i != leader).map(|(_, node)| node).collect();
+        until("another leader", || rest.iter().any(|node| leads(node))).await;
+        until("the second step", || rest.iter().all(|node| !node.is_between())).await;
+        let voters = rest[0].members().into_iter().filter(|it| it.votes).count();
+        assert_eq!(voters, 4, "{:?}", rest[0].members());
+        for node in rest {
+            node.shutdown().await;
         }
     }
 }

@@ -5,6 +5,7 @@
 //! ```
 
 mod form;
+mod history;
 mod incoming;
 pub(crate) mod log_store;
 mod machine;
@@ -24,6 +25,7 @@ mod wire;
 pub use crate::disk::OpenError;
 pub use crate::store::memory::{DiskFault, MemoryDisk};
 pub use form::FormError;
+pub use history::{HistoryError, Page, PastSnapshot};
 pub use machine::{Committed, Machine, WriteSnapshot};
 pub use membership::{MemberStatus, MembershipError};
 pub use network::{Transport, TransportError};

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::async_runtime::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::ClientWriteError;
 use openraft::raft::TransferLeaderRequest;
@@ -240,6 +241,7 @@ impl Node {
         let status = watcher.start();
         host::spawn(propose(raft.clone(), pending.clone(), proposed, stop.subscribe()));
         host::spawn(confirm(raft.clone(), pending.clone(), doubted, stop.subscribe()));
+        let settling = stop.subscribe();
         let inner = Inner {
             raft,
             store: opened.store,
@@ -259,7 +261,9 @@ impl Node {
             incoming: Mutex::default(),
             stop,
         };
-        Ok(Node { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        host::spawn(super::membership::settle(Arc::downgrade(&inner), settling));
+        Ok(Node { inner })
     }
 
     /// Random, one per disk.
@@ -323,6 +327,16 @@ impl Node {
             return Err(NotLeader { leader: None });
         }
         receiver.await.unwrap_or(Err(NotLeader { leader: None }))
+    }
+
+    /// How long ago this member last heard from a leader, or from a quorum if it leads; none if never.
+    pub fn last_contact(&self) -> Option<Duration> {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        if metrics.state == openraft::ServerState::Leader {
+            let alone = metrics.membership_config.voter_ids().count() == 1;
+            return if alone { Some(Duration::ZERO) } else { metrics.last_quorum_acked.map(|at| at.elapsed()) };
+        }
+        self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
 
     /// Asks the leader, from any member, and waits until everything that was committed before this call was handed

@@ -38,6 +38,8 @@ struct Inner {
     expected: BTreeMap<ConnectionId, Held>,
     open: BTreeMap<AgentKey, Held>,
     by_connection: BTreeMap<ConnectionId, AgentKey>,
+    /// host:port of every master, as agents were told last.
+    masters: Vec<String>,
 }
 
 /// One connection.
@@ -113,6 +115,18 @@ impl Agents {
         }
     }
 
+    /// Tells every agent held here, and those to come, who the masters are.
+    pub(crate) fn set_masters(&self, masters: Vec<String>) {
+        let mut inner = self.inner.lock();
+        if inner.masters == masters {
+            return;
+        }
+        let message = frame(to_agent::Message::Masters(internal::Masters { masters: masters.clone() }));
+        inner.masters = masters;
+        let agents: Vec<AgentKey> = inner.open.keys().copied().collect();
+        agents.into_iter().for_each(|agent| self.send(&mut inner, agent, message.clone()));
+    }
+
     /// Ends every connection held here. A connection of this master in `state` that is not here was never opened: the
     /// record that would have opened it was not seen.
     pub(crate) fn close_all(&self, state: Option<&State>, why: &'static str) {
@@ -176,7 +190,7 @@ impl Agents {
             cluster_id: state.cluster_id.to_string(),
             messages_up_to: known.messages_received,
             ping_timeout_ms: u64::try_from(self.ping.patience().as_millis()).unwrap_or(u64::MAX),
-            masters: state.masters.values().map(|master| master.address.to_string()).collect(),
+            masters: inner.masters.clone(),
         });
         inner.by_connection.insert(connection.id, agent);
         inner.open.insert(agent, held);

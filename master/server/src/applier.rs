@@ -9,7 +9,7 @@ use crate::witness::Witness;
 use event_log::Gate;
 use event_log::raft::{Committed, Machine, WriteSnapshot};
 use master_core::equality::digest_due;
-use master_core::{Event, EventError, State, decode_record_at, fold_record, react};
+use master_core::{Event, EventError, FeatureLevel, State, decode_record_at, fold_record, react};
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
@@ -26,6 +26,8 @@ pub(crate) struct Applier {
     published: watch::Sender<Published>,
     /// Set once this process can hold connections: what was committed before that concerns none of them.
     delivery: Arc<OnceLock<Delivery>>,
+    /// Effects of records up to here were not delivered, as far as delivery was not told yet.
+    undelivered: Option<u64>,
     equality: Arc<Equality>,
     rehearsal: Rehearsal,
     witness: Option<Arc<dyn Witness>>,
@@ -40,8 +42,9 @@ impl Applier {
         rehearsal: Rehearsal,
         witness: Option<Arc<dyn Witness>>,
     ) -> Applier {
-        let (state, gate) = (State::default(), Gate::default());
-        Applier { state, gate, index: 0, last: 0, ahead, published, delivery, equality, rehearsal, witness }
+        let (state, gate, undelivered) = (State::default(), Gate::default(), Some(0));
+        let (index, last) = (0, 0);
+        Applier { state, gate, index, last, ahead, published, delivery, undelivered, equality, rehearsal, witness }
     }
 
     fn apply_record(&mut self, entry: &Committed) {
@@ -73,11 +76,13 @@ impl Applier {
         if let Some(witness) = &self.witness {
             witness.applied(entry, true, &self.state);
         }
-        if let Some(delivery) = self.delivery.get() {
-            let effects: Vec<_> = events.iter().flat_map(|event| react(&self.state, event)).collect();
-            if !effects.is_empty() {
-                delivery.committed(entry.index, Arc::new(self.state.clone()), effects);
-            }
+        let Some(delivery) = self.delivery.get() else {
+            self.undelivered = Some(entry.index);
+            return;
+        };
+        let effects: Vec<_> = events.iter().flat_map(|event| react(&self.state, event)).collect();
+        if !effects.is_empty() {
+            delivery.committed(entry.index, Arc::new(self.state.clone()), effects, self.undelivered.take());
         }
     }
 
@@ -135,15 +140,9 @@ impl Machine for Applier {
     }
 
     fn restore(&mut self, index: u64, from: &mut dyn Read) -> Result<(), String> {
-        let mut number = || -> Result<u64, String> {
-            let mut bytes = [0; 8];
-            from.read_exact(&mut bytes).map_err(|error| format!("the snapshot ends early: {error}"))?;
-            Ok(u64::from_be_bytes(bytes))
-        };
-        let (term, n) = (number()?, number()?);
-        self.state = State::read_snapshot_at(from, self.rehearsal.reads).map_err(|error| error.to_string())?;
-        self.gate = Gate::resume(term, n);
+        (self.state, self.gate) = read_snapshot(from, self.rehearsal.reads)?;
         (self.index, self.last) = (index, index);
+        self.undelivered = Some(index);
         self.publish();
         if let Some(witness) = &self.witness {
             witness.restored(index, &self.state);
@@ -155,6 +154,18 @@ impl Machine for Applier {
         }
         Ok(())
     }
+}
+
+/// What [`Machine::snapshot`] of an [`Applier`] wrote.
+pub(crate) fn read_snapshot(from: &mut dyn Read, reads: FeatureLevel) -> Result<(State, Gate), String> {
+    let mut number = || -> Result<u64, String> {
+        let mut bytes = [0; 8];
+        from.read_exact(&mut bytes).map_err(|error| format!("the snapshot ends early: {error}"))?;
+        Ok(u64::from_be_bytes(bytes))
+    };
+    let (term, n) = (number()?, number()?);
+    let state = State::read_snapshot_at(from, reads).map_err(|error| error.to_string())?;
+    Ok((state, Gate::resume(term, n)))
 }
 
 /// A committed fact is no opinion: a master that cannot fold it must not serve anything that comes after.

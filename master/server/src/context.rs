@@ -2,6 +2,7 @@
 //! the process itself.
 
 use crate::equality::Equality;
+use crate::http::watch::recent::Recent;
 use crate::identity::{Address, Identity};
 use crate::level::Levels;
 use crate::outcome::Outcome;
@@ -11,11 +12,10 @@ use crate::submit::Submitter;
 use event_log::raft::Node;
 use master_core::State;
 use master_core::command::{Caller, Command};
-use master_core::effect::Announcement;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 /// Everything that a handler may need.
 pub struct Context {
@@ -25,6 +25,8 @@ pub struct Context {
     pub streams: Arc<Streams>,
     /// Agents' connections held here.
     pub agents: Arc<crate::agents::Agents>,
+    /// The newest of what operators are told.
+    pub recent: Arc<Recent>,
     /// This process's disk and life.
     pub identity: Arc<Identity>,
     /// The log's node on this master.
@@ -105,24 +107,32 @@ pub struct Leader {
 #[error("No leader elected")]
 pub struct NoLeader;
 
-/// One thing that operators who watch hear of.
-#[derive(Clone, Debug)]
-pub struct Announced {
-    /// The record that caused it.
-    pub index: u64,
-    /// State after that record.
-    pub state: Arc<State>,
-    /// What to tell; the message is made from `state`.
-    pub announcement: Announcement,
-}
-
 /// A handle on the committed state of this master, for reads and for submitting. Cheap to clone.
 #[derive(Clone)]
 pub struct Reader {
     pub(crate) node: Node,
     pub(crate) published: watch::Receiver<Published>,
     pub(crate) submitter: Submitter,
-    pub(crate) announcements: broadcast::Sender<Announced>,
+}
+
+/// State that a reader was given.
+pub struct Reading {
+    /// The State.
+    pub state: Arc<State>,
+    /// The last index that is folded into it.
+    pub index: u64,
+    /// Set if nobody vouched that it is the newest.
+    pub staleness: Option<Staleness>,
+}
+
+/// What a master knows about how old its State is.
+#[derive(Clone, Copy, Debug)]
+pub struct Staleness {
+    /// The last index that it knows to be committed; what is between is on its way into its State.
+    pub committed: u64,
+    /// How long ago it heard from a leader, or as a leader from a quorum: what was committed since then may be missing.
+    /// None if it never did.
+    pub contact: Option<Duration>,
 }
 
 /// How long a call waits for this master to have started.
@@ -135,6 +145,22 @@ impl Reader {
     pub fn state(&self) -> (Arc<State>, u64) {
         let now = self.published.borrow();
         (now.state.clone(), now.index)
+    }
+
+    /// State for a reader: as of now, or whatever this master has if `stale` will do.
+    ///
+    /// # Errors
+    /// `NoLeader` when no leader confirmed itself for several seconds. Never if `stale` will do.
+    pub async fn read(&self, stale: bool) -> Result<Reading, NoLeader> {
+        if !stale {
+            let (state, index) = self.linearizable().await?;
+            return Ok(Reading { state, index, staleness: None });
+        }
+        // Looked at before the State: it is not younger than they say.
+        let committed = self.node.status().borrow().committed;
+        let contact = self.node.last_contact();
+        let (state, index) = self.state();
+        Ok(Reading { state, index, staleness: Some(Staleness { committed: committed.max(index), contact }) })
     }
 
     /// State that contains everything that was answered anywhere before this call.
@@ -164,11 +190,5 @@ impl Reader {
     /// leads.
     pub async fn submit(&self, command: Command, caller: Caller) -> Outcome {
         self.submitter.submit(command, caller).await
-    }
-
-    /// Announcements from now on, in commit order. Take it first, then `state`, and leave out what has an index at or
-    /// below that state's: then nothing is missed. A receiver that lags is told so by its channel: end it.
-    pub fn announcements(&self) -> broadcast::Receiver<Announced> {
-        self.announcements.subscribe()
     }
 }

@@ -2,11 +2,12 @@
 //! so that neither folding nor answering waits for them.
 
 use crate::agents::Agents;
-use crate::context::Announced;
+use crate::http::watch::recent::{Announced, Announcer};
 use crate::identity::Identity;
 use crate::remote::Remote;
 use crate::streams::Streams;
 use crate::vital;
+use api::v1::master::event::closing::Reason;
 use event_log::host;
 use master_core::State;
 use master_core::effect::Effect;
@@ -14,7 +15,7 @@ use master_core::ids::Connection;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 /// Records whose effects wait to be carried out. When so many wait, folding waits too.
 const WORK_MAX: usize = 1024;
@@ -37,11 +38,11 @@ const LATE_US_MAX: u64 = 2_000;
 
 enum Work {
     /// Effects that every master computes: carried out if the connection is here.
-    Everywhere { index: u64, state: Arc<State>, effects: Vec<Effect> },
+    Everywhere { index: u64, state: Arc<State>, effects: Vec<Effect>, undelivered: Option<u64> },
     /// Effects that only the leader has: sent to the master that holds the connection.
     Once { state: Arc<State>, effects: Vec<Effect> },
     /// Everything held here is over, and so is what `state` says that is held here.
-    CloseAll { state: Option<Arc<State>>, why: &'static str },
+    CloseAll { state: Option<Arc<State>>, reason: Reason, why: &'static str },
 }
 
 /// Who carries effects out.
@@ -50,7 +51,7 @@ pub(crate) struct Carriers {
     pub(crate) streams: Arc<Streams>,
     pub(crate) agents: Arc<Agents>,
     pub(crate) remote: Arc<Remote>,
-    pub(crate) announcements: broadcast::Sender<Announced>,
+    pub(crate) announcer: Announcer,
     /// Wakes the allocator.
     pub(crate) allocate: Arc<Notify>,
 }
@@ -76,9 +77,10 @@ impl Delivery {
         Ok(Delivery { work: Queue::Thread(work) })
     }
 
-    /// Effects of the record at `index`, after which State was `state`.
-    pub(crate) fn committed(&self, index: u64, state: Arc<State>, effects: Vec<Effect>) {
-        self.send(Work::Everywhere { index, state, effects });
+    /// Effects of the record at `index`, after which State was `state`. Those of records up to `undelivered` were left
+    /// out, if there is such an index.
+    pub(crate) fn committed(&self, index: u64, state: Arc<State>, effects: Vec<Effect>, undelivered: Option<u64>) {
+        self.send(Work::Everywhere { index, state, effects, undelivered });
     }
 
     /// Effects of a decision that left no event behind; the state is the one that was decided on.
@@ -87,13 +89,13 @@ impl Delivery {
     }
 
     /// Ends every connection held here, so that clients move on.
-    pub(crate) fn close_all(&self, why: &'static str) {
-        self.send(Work::CloseAll { state: None, why });
+    pub(crate) fn close_all(&self, reason: Reason, why: &'static str) {
+        self.send(Work::CloseAll { state: None, reason, why });
     }
 
     /// The same after events were missed, at the end of which State is `state`.
     pub(crate) fn close_all_after(&self, state: Arc<State>, why: &'static str) {
-        self.send(Work::CloseAll { state: Some(state), why });
+        self.send(Work::CloseAll { state: Some(state), reason: Reason::CutOff, why });
     }
 
     fn send(&self, work: Work) {
@@ -114,31 +116,34 @@ impl Carriers {
 
     fn work(&self, work: Work) {
         match work {
-            Work::Everywhere { index, state, effects } => {
-                effects.into_iter().for_each(|effect| self.carry_out(index, &state, effect));
+            Work::Everywhere { index, state, effects, undelivered } => {
+                let mut announcements = Vec::new();
+                for effect in effects {
+                    match effect {
+                        Effect::Announce(announcement) => announcements.push(announcement),
+                        effect => self.carry_out(&state, effect),
+                    }
+                }
+                self.announcer.tell(Announced { index, state, announcements, gap: undelivered });
             }
             Work::Once { state, effects } => effects.into_iter().for_each(|effect| self.once(&state, effect)),
-            Work::CloseAll { state, why } => {
+            Work::CloseAll { state, reason, why } => {
                 self.streams.close_all(state.as_deref(), why);
                 self.agents.close_all(state.as_deref(), why);
+                self.announcer.close_all(reason, why);
             }
         }
     }
 
-    fn carry_out(&self, index: u64, state: &Arc<State>, effect: Effect) {
+    fn carry_out(&self, state: &State, effect: Effect) {
         match effect {
             Effect::OpenAgent { .. }
             | Effect::CloseAgent { .. }
             | Effect::OrdersWaiting { .. }
             | Effect::SendReceived { .. }
             | Effect::SendToExecutor { .. } => self.agents.carry_out(state, &effect),
-            Effect::Announce(announcement) => {
-                if self.announcements.receiver_count() > 0 {
-                    let announced = Announced { index, state: state.clone(), announcement };
-                    // No receiver is left: nobody watches.
-                    let _ = self.announcements.send(announced);
-                }
-            }
+            // Announced by committed records alone, in their order.
+            Effect::Announce(_) => {}
             Effect::Allocate => self.allocate.notify_one(),
             _ => self.streams.carry_out(state, &effect),
         }
@@ -149,7 +154,7 @@ impl Carriers {
             Some(connection) if connection.at.node != self.identity.node() => {
                 self.remote.send(state, connection, &effect);
             }
-            _ => self.carry_out(0, state, effect),
+            _ => self.carry_out(state, effect),
         }
     }
 }

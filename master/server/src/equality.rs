@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::delivery::Delivery;
 use crate::peers::Peers;
 use crate::vital;
+use api::v1::master::event::closing::Reason;
 use bytes::Bytes;
 use event_log::host;
 use event_log::raft::Role;
@@ -292,7 +293,7 @@ async fn stop(
         }
     }
     context.set_ready(false);
-    delivery.close_all("this master's state differs from that of the others");
+    delivery.close_all(Reason::CutOff, "this master's state differs from that of the others");
     let differing: Vec<&str> = mine
         .sections
         .iter()

@@ -6,6 +6,7 @@ use crate::delivery::Delivery;
 use crate::outcome::Outcome;
 use crate::peers::Peers;
 use api::internal;
+use api::v1::master::event::closing::Reason;
 use bytes::Bytes;
 use master_core::command::{Caller, Command};
 use master_core::ids::NodeId;
@@ -38,7 +39,7 @@ pub(crate) async fn live(context: Arc<Context>, delivery: Delivery, version: Str
                 tracing::warn!("the cluster gave this master up; it begins anew");
                 context.set_ready(false);
                 context.identity.begin_anew(me.id);
-                delivery.close_all("the cluster gave this master up");
+                delivery.close_all(Reason::CutOff, "the cluster gave this master up");
                 continue;
             }
             _ => {
@@ -72,7 +73,27 @@ pub(crate) async fn let_go(context: Arc<Context>, delivery: Delivery) {
             let_go = false;
         } else if contact.elapsed() > ALONE_AFTER && !let_go {
             let_go = true;
-            delivery.close_all("no contact to a leader");
+            delivery.close_all(Reason::CutOff, "no contact to a leader");
+        }
+    }
+}
+
+/// Tells agents who the masters are, whenever that changes: once all addresses that they were started with are gone, they
+/// still find the others.
+pub(crate) async fn introduce(context: Arc<Context>) {
+    let mut status = context.node.status();
+    let mut members = Vec::new();
+    loop {
+        let now = {
+            let status = status.borrow_and_update();
+            (status.members != members).then(|| status.members.clone())
+        };
+        if let Some(now) = now {
+            context.agents.set_masters(now.iter().map(|member| member.address.clone()).collect());
+            members = now;
+        }
+        if status.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::context::{Context, Ping, Reader};
 use crate::delivery::{Carriers, Delivery};
 use crate::equality::Equality;
 use crate::http::Server;
+use crate::http::watch::recent::Recent;
 use crate::identity::{Address, Identity};
 use crate::level::Levels;
 use crate::peers::{Network, Peers};
@@ -19,6 +20,7 @@ use crate::streams::Streams;
 use crate::submit::Submitter;
 use crate::witness::Witness;
 use crate::{allocate, equality, goodbye, level, liveness, vital};
+use api::v1::master::event::closing::Reason;
 use event_log::host::{self, Tasks};
 use event_log::raft::{FormError, Node, OpenError};
 use master_core::FeatureLevel;
@@ -30,11 +32,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-/// Announcements that an operator's stream may lag behind before it is dropped.
-const ANNOUNCEMENTS_MAX: usize = 8192;
 /// Between two looks for updates that were not acknowledged in time.
 const RESEND_EVERY: Duration = Duration::from_secs(1);
 /// What each step of a clean stop may take.
@@ -150,14 +150,14 @@ pub async fn start_in(
     let (lost_agent, lost_agents) = mpsc::unbounded_channel();
     let streams = Arc::new(Streams::new(identity.clone(), lost_stream));
     let agents = Arc::new(Agents::new(identity.clone(), settings.ping, lost_agent));
-    let (announcements, _) = broadcast::channel(ANNOUNCEMENTS_MAX);
+    let (recent, announcer) = Recent::start()?;
     let wake_allocator = Arc::new(Notify::new());
     let delivery = Delivery::start(Carriers {
         identity: identity.clone(),
         streams: streams.clone(),
         agents: agents.clone(),
         remote: Arc::new(Remote::new(node.clone(), identity.clone(), peers.clone(), Tasks::current())),
-        announcements: announcements.clone(),
+        announcer,
         allocate: wake_allocator.clone(),
     })?;
     // From here on effects concern connections of this process.
@@ -181,11 +181,12 @@ pub async fn start_in(
         },
     };
     let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone(), witness);
-    let reader = Reader { node: node.clone(), published, submitter: submitter.clone(), announcements };
+    let reader = Reader { node: node.clone(), published, submitter: submitter.clone() };
     let context = Arc::new(Context {
         reader: reader.clone(),
         streams: streams.clone(),
         agents,
+        recent,
         identity,
         node: node.clone(),
         address: settings.address.clone(),
@@ -214,6 +215,7 @@ pub async fn start_in(
         vital::spawn("sequencer", sequencer.run()),
         vital::spawn("goodbye", goodbye::run(submitter, lost_streams, lost_agents)),
         vital::spawn("life", liveness::live(context.clone(), delivery.clone(), version)),
+        vital::spawn("introductions", liveness::introduce(context.clone())),
         vital::spawn("letting go", liveness::let_go(context.clone(), delivery.clone())),
         vital::spawn("watch on others", liveness::miss(context.clone(), peers.clone())),
         vital::spawn("feature level", level::raise(context.clone(), peers.clone())),
@@ -299,7 +301,7 @@ impl Running {
                 tracing::info!(?outcome, "told the cluster that this master stops");
             }
         }
-        self.delivery.close_all("this master stops");
+        self.delivery.close_all(Reason::Stopping, "this master stops");
         self.stop.send_replace(true);
         if let Some(serving) = self.serving {
             let _ = tokio::time::timeout(STOP_STEP, serving).await.map_err(step("requests under way"));

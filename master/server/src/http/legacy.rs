@@ -173,11 +173,21 @@ async fn elsewhere(operators: &Operators, request: &Request, query: &Query) -> O
 }
 
 async fn answer_read(operators: &Arc<Operators>, read: Read, query: &Query, request: &Request) -> Response {
-    let state = match query.get("stale") {
-        Some("true") => Ok(operators.context.reader.state()),
-        _ => operators.context.reader.linearizable().await,
+    let Ok(reading) = operators.context.reader.read(query.get("stale") == Some("true")).await else {
+        return no_leader();
     };
-    let Ok((state, index)) = state else { return no_leader() };
+    let response = answer_from(operators, read, query, request, reading.state.clone(), reading.index).await;
+    super::render::as_of(&reading, response)
+}
+
+async fn answer_from(
+    operators: &Arc<Operators>,
+    read: Read,
+    query: &Query,
+    request: &Request,
+    state: Arc<State>,
+    index: u64,
+) -> Response {
     let packed = query.get("jsonp").is_none() && api_http::accepts_gzip(request.headers());
     let kind = match read {
         Read::State => Kind::State,

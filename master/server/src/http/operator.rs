@@ -16,7 +16,7 @@ use api::media::Media;
 use api::v1;
 use api::v1::master::call::Type;
 use api::v1::master::{Call, response};
-use api_http::{FileTable, FilesError, Request, Response, Router, StatusCode};
+use api_http::{FileTable, FilesError, Query, Request, Response, Router, StatusCode};
 use event_log::host;
 use get::Read;
 use master_core::Reply;
@@ -55,8 +55,8 @@ enum Target {
 impl Operators {
     /// Begins to count and to tell watchers, from now on.
     pub fn start(context: Arc<Context>) -> Arc<Operators> {
-        let counters = Arc::new(Counters::default());
-        let watch = Watch::start(context.reader.clone(), counters.clone());
+        let counters = context.recent.counters.clone();
+        let watch = Arc::new(Watch::new(context.recent.clone()));
         let start = context.started.0.duration_since(UNIX_EPOCH).unwrap_or_default();
         let about = About {
             node: context.identity.node(),
@@ -140,20 +140,33 @@ impl Operators {
             Ok(checked) => checked,
             Err(response) => return *response,
         };
+        if call.r#type() == Type::Subscribe {
+            return match check::position(&call, &parts) {
+                Ok(after) => self.watch.subscribe(&self.context.reader, media, after).await,
+                Err(response) => *response,
+            };
+        }
         let packed = api_http::accepts_gzip(&parts.headers);
-        self.call(call, media, packed, peer).await
+        let stale = Query::parse(parts.uri.query().unwrap_or_default()).get("stale") == Some("true");
+        self.call(call, media, (packed, stale), peer).await
     }
 
-    async fn call(self: &Arc<Self>, call: Call, media: Media, packed: bool, peer: SocketAddr) -> Response {
+    /// `packed`: the client takes gzip. `stale`: what this master has is good enough for a read.
+    async fn call(
+        self: &Arc<Self>,
+        call: Call,
+        media: Media,
+        (packed, stale): (bool, bool),
+        peer: SocketAddr,
+    ) -> Response {
         let read = match call.r#type() {
             Type::GetState => Read::State,
             Type::GetTasks => Read::Tasks,
             Type::GetExecutors => Read::Executors,
             Type::GetFrameworks => Read::Frameworks,
             Type::GetAgents => Read::Agents,
-            Type::Subscribe => return self.watch.subscribe(&self.context.reader, media).await,
             Type::ListFiles | Type::ReadFile => return self.read_files(call, media).await,
-            Type::GetRoles | Type::GetMaster => return self.answer_from_state(call.r#type(), media).await,
+            Type::GetRoles | Type::GetMaster => return self.answer_from_state(call.r#type(), media, stale).await,
             Type::SetLoggingLevel => {
                 return legacy::not_built("SET_LOGGING_LEVEL is not supported by this version of Meseta");
             }
@@ -164,8 +177,9 @@ impl Operators {
                 };
             }
         };
-        let Ok((state, index)) = self.context.reader.linearizable().await else { return legacy::no_leader() };
-        match media {
+        let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader() };
+        let (state, index) = (reading.state.clone(), reading.index);
+        let response = match media {
             Media::Json => {
                 let wanted = Rendering { kind: Kind::Json(read), packed, index };
                 self.renderings.answer(wanted, media.content_type(), move || get::json(&state, read)).await
@@ -175,7 +189,8 @@ impl Operators {
                 let render = move || prost::Message::encode_to_vec(&get::message(&state, read));
                 self.renderings.answer(wanted, media.content_type(), render).await
             }
-        }
+        };
+        super::render::as_of(&reading, response)
     }
 
     /// Answers that need no State, or say that there is nothing of the kind.
@@ -244,24 +259,25 @@ impl Operators {
         }
     }
 
-    async fn answer_from_state(&self, call_type: Type, media: Media) -> Response {
-        let Ok((state, _)) = self.context.reader.linearizable().await else { return legacy::no_leader() };
+    async fn answer_from_state(&self, call_type: Type, media: Media, stale: bool) -> Response {
+        let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader() };
+        let state = &reading.state;
         let mut answer = v1::master::Response::default();
         if call_type == Type::GetRoles {
             answer.set_type(response::Type::GetRoles);
-            answer.get_roles = Some(response::GetRoles { roles: messages::roles(&state) });
-            return encoded(media, &answer);
+            answer.get_roles = Some(response::GetRoles { roles: messages::roles(state) });
+            return super::render::as_of(&reading, encoded(media, &answer));
         }
         answer.set_type(response::Type::GetMaster);
         // Clients ask for the leading master, whichever they reach.
         let leader = state.leader.as_ref().map_or(self.about.node, |leader| leader.master.node);
         let started = state.masters.get(&leader).map(|master| master.started_ms as f64 / 1000.0);
         answer.get_master = Some(response::GetMaster {
-            master_info: master_core::view::master_info(&state, leader),
+            master_info: master_core::view::master_info(state, leader),
             start_time: started,
             elected_time: state.leader.as_ref().map(|leader| leader.since_ms as f64 / 1000.0),
         });
-        encoded(media, &answer)
+        super::render::as_of(&reading, encoded(media, &answer))
     }
 
     /// LIST_FILES and READ_FILE. Reading blocks, so it is done elsewhere.

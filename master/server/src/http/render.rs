@@ -1,7 +1,8 @@
 //! Big answers: written away from the threads that serve, and once for everybody who asks for the same at the same
 //! time.
 
-use api_http::{Response, StatusCode, header};
+use crate::context::{Reading, Staleness};
+use api_http::{HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -37,6 +38,26 @@ pub struct Rendering {
     pub packed: bool,
     /// Of State at this index, or later.
     pub index: u64,
+}
+
+/// Says in the headers of an answer how old it may be:
+///
+/// - `Meseta-Index`: everything up to this index of the log is in it.
+/// - `Meseta-Committed-Index` (stale reads): what this master knows to be committed.
+/// - `Meseta-Leader-Contact-Ms` (stale reads): how long ago this master heard from a leader, or as a leader from a quorum.
+///   What was committed since then may be missing. Left out if it never did.
+pub fn as_of(reading: &Reading, mut response: Response) -> Response {
+    let mut put = |name: &'static str, value: u64| {
+        response.headers_mut().insert(header::HeaderName::from_static(name), HeaderValue::from(value));
+    };
+    put("meseta-index", reading.index);
+    if let Some(Staleness { committed, contact }) = reading.staleness {
+        put("meseta-committed-index", committed);
+        if let Some(contact) = contact {
+            put("meseta-leader-contact-ms", u64::try_from(contact.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+    response
 }
 
 #[derive(Debug)]

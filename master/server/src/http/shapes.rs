@@ -83,7 +83,7 @@ fn v1_shows_what_mesos_shows() {
     check("v1-get-tasks", &get::json(&cluster.state, Read::Tasks));
     check("v1-get-agents", &get::json(&cluster.state, Read::Agents));
     check("v1-get-frameworks", &get::json(&cluster.state, Read::Frameworks));
-    check("master-event-subscribed", &get::subscribed_json(&cluster.state, 15.0));
+    check("master-event-subscribed", &get::subscribed_json(&cluster.state, 15.0, 7));
 }
 
 #[test]

@@ -1,86 +1,132 @@
-//! Operators who watch: SUBSCRIBED with everything there is, then each change as it is committed, and a heartbeat on
-//! a fixed clock. One task turns announcements into events, once for each encoding however many watch. Whoever does
-//! not read is dropped when its queue is full; nobody makes the master hold more.
+//! Operators who watch: SUBSCRIBED with everything there is, or with nothing for those who go on after a position; then
+//! each change as it is committed, and a heartbeat on a fixed clock.
+//!
+//! ```text
+//! SUBSCRIBE ──► SUBSCRIBED, the whole state ────────────────────► live, from the ring ──► Closing ──► over
+//!     └─ after ─► SUBSCRIBED, no state ──► past, from the log ──►──┘ (slow, crowded, stopping, cut off)
+//! ```
+//!
+//! Every event says where it is in the log, which is the same on all masters. A watcher holds nothing of its own but a
+//! place in what happened: whoever does not read is let go when the ring has moved on, and nobody makes the master hold
+//! more.
+
+pub mod past;
+pub mod position;
+pub mod recent;
+pub mod told;
 
 use super::legacy;
 use super::legacy::parts::Groups;
-use super::metrics::Counters;
-use super::operator::{get, messages};
-use crate::context::{Announced, Reader};
+use super::operator::get;
+use crate::context::Reader;
 use api::media::Media;
+use api::recordio;
+use api::v1::master::event::closing::Reason;
 use api::v1::master::{Event, event};
-use api::{recordio, v1};
 use api_http::{Response, StatusCode, StreamSender};
 use bytes::Bytes;
 use event_log::host;
-use master_core::effect::Announcement;
 use master_core::state::State;
-use master_core::view;
 use parking_lot::Mutex;
+use past::{Past, PastError};
+use position::Position;
+use recent::Recent;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+use told::Told;
 
 /// Between heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// More watchers than this push out the oldest.
 const WATCHERS_MAX: usize = 1000;
-/// Events that may wait for one watcher.
-const QUEUE_EVENTS_MAX: usize = 4096;
+/// Read from the ring at once, in bytes.
+const BATCH_BYTES: usize = 256 << 10;
+/// Folds of the past at once: each holds a State of its own.
+const PASTS_MAX: usize = 2;
+/// How long a subscription waits for its turn to be told the past.
+const PAST_PATIENCE: Duration = Duration::from_secs(8);
+/// Whoever is told the past and reads nothing for this long holds up others.
+const PAST_READ_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the last word waits for a client to read it.
+const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks whether a watcher that does not read has been left behind.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The operators who watch this master.
-#[derive(Debug, Default)]
-pub struct Watch {
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    watchers: VecDeque<Watcher>,
-    /// The newest State that was announced, with its index.
-    newest: Option<(Arc<State>, u64)>,
-}
-
 #[derive(Debug)]
+pub struct Watch {
+    recent: Arc<Recent>,
+    /// Oldest first. Told when it has to make room; the other end is dropped when its stream is over.
+    watchers: Mutex<VecDeque<oneshot::Sender<()>>>,
+    pasts: Arc<Semaphore>,
+}
+
+/// Why a stream ends.
+enum End {
+    /// The client is gone.
+    Left,
+    /// This master ends it.
+    Closed(Reason, String),
+}
+
+/// One stream.
 struct Watcher {
+    recent: Arc<Recent>,
+    reader: Reader,
     media: Media,
-    /// What it was told at the beginning contains everything up to here.
-    since: u64,
-    queue: mpsc::Sender<Bytes>,
-    /// Dropped with this: a stream that is stuck in a full socket ends too.
-    _alive: oneshot::Sender<()>,
+    sender: StreamSender,
+    /// Everything up to here was sent.
+    position: Position,
+    clock: Interval,
+    signals: Signals,
+}
+
+/// What ends a stream from above.
+struct Signals {
+    crowded: oneshot::Receiver<()>,
+    closings: tokio::sync::watch::Receiver<(u64, Reason, &'static str)>,
 }
 
 impl Watch {
-    /// Begins to listen.
-    pub fn start(reader: Reader, counters: Arc<Counters>) -> Arc<Watch> {
-        let watch = Arc::new(Watch::default());
-        let announcements = reader.announcements();
-        host::spawn(run(watch.clone(), announcements, counters));
-        watch
+    /// Nobody watches yet.
+    pub fn new(recent: Arc<Recent>) -> Watch {
+        Watch { recent, watchers: Mutex::default(), pasts: Arc::new(Semaphore::new(PASTS_MAX)) }
     }
 
     /// How many watch.
     pub fn watchers(&self) -> usize {
-        self.inner.lock().watchers.iter().filter(|watcher| !watcher.queue.is_closed()).count()
+        self.watchers.lock().iter().filter(|watcher| !watcher.is_closed()).count()
     }
 
-    /// The answer to SUBSCRIBE.
-    pub async fn subscribe(&self, reader: &Reader, media: Media) -> Response {
-        if reader.linearizable().await.is_err() {
-            return legacy::no_leader();
+    /// The answer to SUBSCRIBE: from now on, or what follows `after`.
+    pub async fn subscribe(&self, reader: &Reader, media: Media, after: Option<Position>) -> Response {
+        // Before the State is read: what ends all streams meanwhile ends this one.
+        let closings = self.recent.closing();
+        let Ok((state, index)) = reader.linearizable().await else { return legacy::no_leader() };
+        let position = after.unwrap_or_else(|| Position::end_of(index));
+        if position.index > index {
+            let sentence = format!("Position {position} is in the future: the log was committed up to index {index}");
+            return api_http::text(StatusCode::BAD_REQUEST, &sentence);
         }
-        let (state, queue, gone) = self.register(reader.state(), media);
-        let (sender, body) = api_http::stream(16);
-        host::spawn(async move {
-            tokio::select! {
-                () = feed(sender, media, state, queue) => (),
-                _ = gone => (),
+        let past = if self.recent.covers(position) || after.is_none() {
+            None
+        } else {
+            match self.past(reader, position).await {
+                Ok(past) => Some(past),
+                Err(response) => return *response,
             }
-        });
+        };
+        let (sender, body) = api_http::stream(16);
+        let mut clock = tokio::time::interval(HEARTBEAT);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let signals = Signals { crowded: self.register(), closings };
+        let (recent, reader) = (self.recent.clone(), reader.clone());
+        let watcher = Watcher { recent, reader, media, sender, position, clock, signals };
+        let state = after.is_none().then_some(state);
+        host::spawn(watcher.run(state, past));
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::OK;
         let content_type = api_http::HeaderValue::from_static(media.content_type());
@@ -88,113 +134,195 @@ impl Watch {
         response
     }
 
-    /// From which State a new watcher starts, and the queue of everything after it.
-    fn register(
-        &self,
-        read: (Arc<State>, u64),
-        media: Media,
-    ) -> (Arc<State>, mpsc::Receiver<Bytes>, oneshot::Receiver<()>) {
-        let (sender, queue) = mpsc::channel(QUEUE_EVENTS_MAX);
-        let (alive, gone) = oneshot::channel();
-        let mut inner = self.inner.lock();
-        // What was announced before now will not be announced to this watcher: its State must contain it.
-        let (state, since) = match &inner.newest {
-            Some((state, index)) if *index > read.1 => (state.clone(), *index),
-            _ => read,
+    fn register(&self) -> oneshot::Receiver<()> {
+        let (sender, crowded) = oneshot::channel();
+        let mut watchers = self.watchers.lock();
+        watchers.retain(|watcher| !watcher.is_closed());
+        while watchers.len() >= WATCHERS_MAX {
+            let oldest = watchers.pop_front().map(|oldest| oldest.send(()));
+            debug_assert!(oldest.is_some());
+        }
+        watchers.push_back(sender);
+        crowded
+    }
+
+    /// A fold that begins before `after`.
+    async fn past(&self, reader: &Reader, after: Position) -> Result<(Past, OwnedSemaphorePermit), Box<Response>> {
+        let answer = |status, sentence: &str| Box::new(api_http::text(status, sentence));
+        let turn = tokio::time::timeout(PAST_PATIENCE, self.pasts.clone().acquire_owned()).await;
+        let Ok(Ok(permit)) = turn else {
+            let sentence = "Others are being told what happened before: try again";
+            return Err(answer(StatusCode::SERVICE_UNAVAILABLE, sentence));
         };
-        inner.watchers.retain(|watcher| !watcher.queue.is_closed());
-        while inner.watchers.len() >= WATCHERS_MAX {
-            inner.watchers.pop_front();
-        }
-        inner.watchers.push_back(Watcher { media, since, queue: sender, _alive: alive });
-        (state, queue, gone)
-    }
-
-    fn announce(&self, announced: &Announced) {
-        let mut inner = self.inner.lock();
-        inner.newest = Some((announced.state.clone(), announced.index));
-        let mut records = [None, None];
-        let mut event = None;
-        inner.watchers.retain(|watcher| {
-            if announced.index <= watcher.since {
-                return true;
+        let node = reader.node.clone();
+        let opened = host::blocking(move || Past::open(node, after)).await;
+        match opened.unwrap_or_else(|panic| Err(PastError::Unreadable(panic.to_string()))) {
+            Ok(past) => Ok((past, permit)),
+            Err(error @ PastError::Gone { .. }) => Err(answer(StatusCode::GONE, &error.to_string())),
+            Err(error) => {
+                tracing::error!(%error, %after, "the past cannot be told");
+                Err(answer(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
             }
-            let record = records[watcher.media as usize].get_or_insert_with(|| {
-                let event = event.get_or_insert_with(|| event_of(announced));
-                event.as_ref().map(|event| watcher.media.encode_record(event))
-            });
-            match record {
-                // A full queue is a watcher that does not read: without its queue, its stream ends.
-                Some(record) => watcher.queue.try_send(record.clone()).is_ok(),
-                None => true,
-            }
-        });
-    }
-
-    fn drop_all(&self) {
-        self.inner.lock().watchers.clear();
-    }
-}
-
-async fn run(watch: Arc<Watch>, mut announcements: broadcast::Receiver<Announced>, counters: Arc<Counters>) {
-    loop {
-        match announcements.recv().await {
-            Ok(announced) => {
-                counters.count_announcement(&announced.announcement);
-                watch.announce(&announced);
-            }
-            // Watchers who would miss something must begin anew.
-            Err(RecvError::Lagged(missed)) => {
-                tracing::warn!(missed, "operators who watch are dropped: too much happened at once");
-                watch.drop_all();
-            }
-            Err(RecvError::Closed) => return watch.drop_all(),
         }
     }
 }
 
-/// Sends one watcher what there is, then what happens, until it or we end.
-async fn feed(sender: StreamSender, media: Media, state: Arc<State>, mut queue: mpsc::Receiver<Bytes>) {
-    let snapshot = host::blocking(move || subscribed(&state, media)).await;
-    let Ok(snapshot) = snapshot else { return };
-    if sender.send(snapshot).await.is_err() {
-        return;
+impl Watcher {
+    /// Tells what there is, then what happens, until it or we end.
+    async fn run(mut self, state: Option<Arc<State>>, past: Option<(Past, OwnedSemaphorePermit)>) {
+        let Err(end) = self.tell(state, past).await;
+        let End::Closed(reason, message) = end else { return };
+        tracing::info!(%message, position = %self.position, "an operator's stream is ended");
+        let mut event = Event { log_position: Some(self.position.to_wire()), ..Event::default() };
+        event.set_type(event::Type::Unknown);
+        event.closing = Some(event::Closing { reason: reason as i32, message });
+        // Whoever does not read does not read this either.
+        let _ = tokio::time::timeout(CLOSING_PATIENCE, self.sender.send(self.media.encode_record(&event))).await;
     }
-    let mut heartbeat = Event::default();
-    heartbeat.set_type(event::Type::Heartbeat);
-    let heartbeat = media.encode_record(&heartbeat);
-    // The first tick is at once.
-    let mut clock = tokio::time::interval(HEARTBEAT);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    clock.tick().await;
-    let mut record = Some(heartbeat.clone());
-    loop {
-        if let Some(record) = record.take()
-            && sender.send(record).await.is_err()
-        {
-            return;
+
+    async fn tell(
+        &mut self,
+        state: Option<Arc<State>>,
+        past: Option<(Past, OwnedSemaphorePermit)>,
+    ) -> Result<std::convert::Infallible, End> {
+        let (media, position) = (self.media, self.position);
+        let first = host::blocking(move || subscribed(state.as_deref(), position, media)).await;
+        self.send(first.map_err(|_| End::Left)?).await?;
+        // The first tick is at once.
+        self.clock.tick().await;
+        self.heartbeat().await?;
+        if let Some((past, _permit)) = past {
+            self.tell_past(past).await?;
         }
+        let mut news = self.recent.news();
+        loop {
+            news.mark_unchanged();
+            let Ok(batch) = self.recent.after(self.position, BATCH_BYTES) else { return Err(slow()) };
+            if batch.is_empty() {
+                self.beside(async { drop(news.changed().await) }).await?;
+            }
+            for told in batch {
+                self.tell_one(&told).await?;
+            }
+        }
+    }
+
+    /// What the ring does not have any more. The client sets the pace: one part is folded when the one before was read.
+    async fn tell_past(&mut self, mut past: Past) -> Result<(), End> {
+        loop {
+            let last = self.reader.state().1;
+            let folding = host::blocking(move || past.page(last).map(|page| (past, page)));
+            let page = self.beside(folding).await?;
+            let (folded, page) = match page {
+                Ok(Ok(folded)) => folded,
+                Ok(Err(error)) => return Err(End::Closed(Reason::TooOld, error.to_string())),
+                Err(panic) => return Err(End::Closed(Reason::Unknown, panic.to_string())),
+            };
+            past = folded;
+            for told in page {
+                match tokio::time::timeout(PAST_READ_PATIENCE, self.tell_one(&told)).await {
+                    Ok(told) => told?,
+                    Err(_) => return Err(slow()),
+                }
+            }
+            self.position = past.reached();
+            if self.position.index >= last && self.recent.covers(self.position) {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn tell_one(&mut self, told: &Told) -> Result<(), End> {
+        self.send(told.record(self.media)).await?;
+        self.position = told.position;
+        Ok(())
+    }
+
+    async fn heartbeat(&mut self) -> Result<(), End> {
+        let reached = self.recent.reached(self.position);
+        let mut heartbeat = Event { log_position: reached.map(Position::to_wire), ..Event::default() };
+        heartbeat.set_type(event::Type::Heartbeat);
+        self.send(self.media.encode_record(&heartbeat)).await?;
+        self.position = self.position.max(reached.unwrap_or(self.position));
+        Ok(())
+    }
+
+    /// Sends one record, however long the client takes, unless the ring leaves it behind.
+    async fn send(&mut self, record: Bytes) -> Result<(), End> {
+        let sender = self.sender.clone();
         tokio::select! {
             biased;
-            () = sender.closed() => return,
-            _ = clock.tick() => record = Some(heartbeat.clone()),
-            next = queue.recv() => match next {
-                Some(next) => record = Some(next),
-                None => return,
-            },
+            sent = sender.send(record) => sent.map_err(|_| End::Left),
+            end = self.ended() => Err(end),
+        }
+    }
+
+    /// Does something else, with heartbeats meanwhile.
+    async fn beside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
+        tokio::pin!(work);
+        let sender = self.sender.clone();
+        loop {
+            let beats = tokio::select! {
+                biased;
+                () = sender.closed() => return Err(End::Left),
+                done = &mut work => return Ok(done),
+                _ = self.clock.tick() => true,
+                end = self.signals.given() => return Err(end),
+            };
+            if beats {
+                self.heartbeat().await?;
+            }
+        }
+    }
+
+    /// Resolves when this master ends the stream of a client that does not read, or any stream.
+    async fn ended(&mut self) -> End {
+        let was_covered = self.recent.covers(self.position);
+        let mut look = tokio::time::interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+        loop {
+            tokio::select! {
+                end = self.signals.given() => return end,
+                // While the past is told, the ring does not matter.
+                _ = look.tick(), if was_covered => if !self.recent.covers(self.position) {
+                    return slow();
+                },
+            }
         }
     }
 }
 
-fn subscribed(state: &State, media: Media) -> Bytes {
-    let bytes = match media {
-        Media::Json => get::subscribed_json(state, HEARTBEAT.as_secs_f64()).into(),
-        Media::Protobuf => {
-            let mut event = Event::default();
+impl Signals {
+    /// Resolves when this master ends the stream, whoever reads it.
+    async fn given(&mut self) -> End {
+        tokio::select! {
+            crowded = &mut self.crowded => match crowded {
+                Ok(()) => End::Closed(Reason::Crowded, format!("More than {WATCHERS_MAX} watch this master")),
+                Err(_) => End::Closed(Reason::Stopping, "This master stops".to_owned()),
+            },
+            Ok(()) = self.closings.changed() => {
+                let (_, reason, why) = *self.closings.borrow();
+                End::Closed(reason, why.to_owned())
+            }
+            else => std::future::pending().await,
+        }
+    }
+}
+
+fn slow() -> End {
+    End::Closed(Reason::Slow, "The client does not read as fast as things happen".to_owned())
+}
+
+/// The first event: with the whole state, or for whoever goes on after a position, without any.
+fn subscribed(state: Option<&State>, position: Position, media: Media) -> Bytes {
+    let seconds = HEARTBEAT.as_secs_f64();
+    let bytes = match (media, state) {
+        (Media::Json, Some(state)) => get::subscribed_json(state, seconds, position.index).into(),
+        (media, state) => {
+            let mut event = Event { log_position: Some(position.to_wire()), ..Event::default() };
             event.set_type(event::Type::Subscribed);
             event.subscribed = Some(event::Subscribed {
-                get_state: Some(get::get_state(&Groups::new(state))),
-                heartbeat_interval_seconds: Some(HEARTBEAT.as_secs_f64()),
+                get_state: state.map(|state| get::get_state(&Groups::new(state))),
+                heartbeat_interval_seconds: Some(seconds),
             });
             media.encode(&event)
         }
@@ -202,139 +330,54 @@ fn subscribed(state: &State, media: Media) -> Bytes {
     recordio::encode(&bytes)
 }
 
-/// What is announced as an event; none if it is over already.
-fn event_of(announced: &Announced) -> Option<Event> {
-    let state = &*announced.state;
-    let mut event = Event::default();
-    let kind = match &announced.announcement {
-        Announcement::TaskAdded { framework, task_id } => {
-            let task = state.tasks.live.get(&(*framework, task_id.clone()))?;
-            event.task_added = Some(event::TaskAdded { task: view::task(state, task) });
-            event::Type::TaskAdded
-        }
-        Announcement::TaskUpdated { framework, state: task_state, status, .. } => {
-            let framework_id = v1::FrameworkId { value: view::framework_id(state, *framework) };
-            let status = v1::TaskStatus::clone(status);
-            event.task_updated = Some(event::TaskUpdated { framework_id, status, state: *task_state as i32 });
-            event::Type::TaskUpdated
-        }
-        Announcement::FrameworkAdded { framework } => {
-            let framework = messages::framework_alone(state.frameworks.live.get(framework)?, Some(0));
-            event.framework_added = Some(event::FrameworkAdded { framework });
-            event::Type::FrameworkAdded
-        }
-        Announcement::FrameworkUpdated { framework } => {
-            let framework = messages::framework_alone(state.frameworks.live.get(framework)?, Some(0));
-            event.framework_updated = Some(event::FrameworkUpdated { framework });
-            event::Type::FrameworkUpdated
-        }
-        Announcement::FrameworkRemoved { info } => {
-            let framework_info = v1::FrameworkInfo::clone(info);
-            event.framework_removed = Some(event::FrameworkRemoved { framework_info });
-            event::Type::FrameworkRemoved
-        }
-        Announcement::AgentAdded { agent } => {
-            let agent = messages::agent(state, state.agents.live.get(agent)?);
-            event.agent_added = Some(event::AgentAdded { agent });
-            event::Type::AgentAdded
-        }
-        Announcement::AgentRemoved { agent } => {
-            let agent_id = v1::AgentId { value: view::agent_id(state, *agent) };
-            event.agent_removed = Some(event::AgentRemoved { agent_id });
-            event::Type::AgentRemoved
-        }
-    };
-    event.set_type(kind);
-    Some(event)
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::recent::Announced;
+    use crate::http::scripted::Cluster;
+    use master_core::Effect;
+    use std::sync::Arc;
+
+    /// What a scripted cluster announced, one record each, at `index` and after.
+    pub(crate) fn announced(cluster: &Cluster, index: u64) -> Vec<Announced> {
+        let announcements = cluster.effects.iter().filter_map(|(state, effect)| match effect {
+            Effect::Announce(announcement) => Some((state.clone(), announcement.clone())),
+            _ => None,
+        });
+        let announced = announcements.zip(index..).map(|((state, announcement), index)| Announced {
+            index,
+            state: Arc::new(state),
+            announcements: vec![announcement],
+            gap: None,
+        });
+        announced.collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::scripted::{self, Cluster};
-    use master_core::Effect;
-
-    fn announced(cluster: &Cluster, index: u64) -> Vec<Announced> {
-        let announcements = cluster.effects.iter().filter_map(|(state, effect)| match effect {
-            Effect::Announce(announcement) => {
-                Some(Announced { index, state: Arc::new(state.clone()), announcement: announcement.clone() })
-            }
-            _ => None,
-        });
-        announcements.collect()
-    }
-
-    /// The events in a queue, by name.
-    fn events(queue: &mut mpsc::Receiver<Bytes>) -> Vec<String> {
-        let mut names = Vec::new();
-        while let Ok(record) = queue.try_recv() {
-            let (length, payload) = record.split_at(record.iter().position(|byte| *byte == b'\n').unwrap() + 1);
-            let length: usize = std::str::from_utf8(length).unwrap().trim().parse().unwrap();
-            assert_eq!(length, payload.len(), "one record is one chunk");
-            let event: Event = api::json::from_slice(payload).unwrap();
-            names.push(event.r#type().as_str_name().to_owned());
-        }
-        names
-    }
-
-    #[test]
-    fn nothing_is_missed_and_nothing_told_twice() {
-        let watch = Watch::default();
-        let empty = Arc::new(State::default());
-        let mut cluster = Cluster::new();
-        let (_, mut early, _gone) = watch.register((empty.clone(), 1), Media::Json);
-        cluster.agent();
-        for announced in announced(&cluster, 5) {
-            watch.announce(&announced);
-        }
-        // This master's published State lags behind what was announced: the watcher starts from the later one.
-        let (state, mut late, _gone_too) = watch.register((empty, 4), Media::Json);
-        assert_eq!(state.agents.live.len(), 1);
-        cluster.effects.clear();
-        cluster.framework("f", &["web"]);
-        for announced in announced(&cluster, 6) {
-            watch.announce(&announced);
-        }
-        assert_eq!(events(&mut early), ["AGENT_ADDED", "FRAMEWORK_ADDED"]);
-        assert_eq!(events(&mut late), ["FRAMEWORK_ADDED"]);
-    }
-
-    #[test]
-    fn a_life_of_a_task_is_told_in_order() {
-        let watch = Watch::default();
-        let (_, mut queue, _gone) = watch.register((Arc::new(State::default()), 0), Media::Json);
-        let cluster = scripted::busy();
-        for announced in announced(&cluster, 9) {
-            watch.announce(&announced);
-        }
-        let told = events(&mut queue);
-        let at = |name: &str| told.iter().position(|told| told == name).unwrap_or_else(|| panic!("{name}: {told:?}"));
-        assert!(at("AGENT_ADDED") < at("FRAMEWORK_ADDED"));
-        assert!(at("FRAMEWORK_ADDED") < at("TASK_UPDATED"));
-        assert!(told.iter().any(|name| name == "FRAMEWORK_REMOVED"));
-    }
-
-    #[test]
-    fn who_does_not_read_is_dropped() {
-        let watch = Watch::default();
-        let (_, _queue, mut gone) = watch.register((Arc::new(State::default()), 0), Media::Protobuf);
-        let mut cluster = Cluster::new();
-        cluster.agent();
-        let one = announced(&cluster, 1).remove(0);
-        for _ in 0..QUEUE_EVENTS_MAX {
-            watch.announce(&one);
-        }
-        assert_eq!((watch.watchers(), gone.try_recv()), (1, Err(oneshot::error::TryRecvError::Empty)));
-        watch.announce(&one);
-        assert_eq!((watch.watchers(), gone.try_recv()), (0, Err(oneshot::error::TryRecvError::Closed)));
-    }
 
     #[test]
     fn the_oldest_makes_room() {
-        let watch = Watch::default();
-        let state = Arc::new(State::default());
-        let all: Vec<_> = (0..=WATCHERS_MAX).map(|_| watch.register((state.clone(), 0), Media::Json)).collect();
+        let watch = Watch::new(Arc::new(Recent::new()));
+        let mut all: Vec<_> = (0..=WATCHERS_MAX).map(|_| watch.register()).collect();
         assert_eq!(watch.watchers(), WATCHERS_MAX);
-        assert!(all[0].1.is_closed() && !all[1].1.is_closed());
+        assert!(all[0].try_recv().is_ok() && all[1].try_recv().is_err());
+        all.truncate(10);
+        assert_eq!(watch.watchers(), 9, "who left does not count");
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_begins_without_the_state() {
+        let state = State::default();
+        for (media, whole) in
+            [Media::Json, Media::Protobuf].into_iter().flat_map(|media| [(media, true), (media, false)])
+        {
+            let record = subscribed(whole.then_some(&state), Position::at(7, 2), media);
+            let payload = record.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            let event: Event = media.decode(record.slice(payload..)).unwrap();
+            assert_eq!(event.subscribed.as_ref().unwrap().get_state.is_some(), whole);
+            assert_eq!(event.log_position.unwrap().index, 7);
+        }
     }
 }

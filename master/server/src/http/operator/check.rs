@@ -1,11 +1,13 @@
 //! What a call must be before it is looked at, in the order in which Mesos checks: content type, parse, validate,
 //! accept. Clients match on the sentences.
 
+use crate::http::watch::position::{NoPosition, Position};
 use api::media::{self, Media, Rejection};
 use api::v1::master::Call;
 use api::v1::master::call::Type;
-use api_http::{HeaderMap, Response, StatusCode, header};
+use api_http::{HeaderMap, Query, Response, StatusCode, header};
 use bytes::Bytes;
+use http::request::Parts;
 
 /// How the body is encoded.
 ///
@@ -27,6 +29,21 @@ pub fn call(sent: Media, body: Bytes, headers: &HeaderMap) -> Result<(Call, Medi
         return Err(Box::new(api_http::text(StatusCode::NOT_IMPLEMENTED, "501 Not Implemented.")));
     }
     Ok((call, media))
+}
+
+/// After which position a SUBSCRIBE goes on, if after any: in the call, or for people with curl in `?after=` or in the
+/// header `Last-Event-ID`.
+///
+/// # Errors
+/// The answer for the client.
+pub fn position(call: &Call, parts: &Parts) -> Result<Option<Position>, Box<Response>> {
+    if let Some(after) = call.subscribe.as_ref().and_then(|subscribe| subscribe.after.as_ref()) {
+        return Ok(Some(after.into()));
+    }
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let header = parts.headers.get("last-event-id").map(|value| value.to_str().unwrap_or_default());
+    let Some(text) = query.get("after").or(header) else { return Ok(None) };
+    text.parse().map(Some).map_err(|error: NoPosition| bad(&format!("'{text}' is no position: {error}")))
 }
 
 // Deprecated calls are checked like any other.

@@ -36,8 +36,8 @@ pub fn json(state: &State, read: Read) -> Vec<u8> {
     json.into_bytes()
 }
 
-/// SUBSCRIBED, the first event that a watcher gets, in JSON.
-pub fn subscribed_json(state: &State, heartbeat_s: f64) -> Vec<u8> {
+/// SUBSCRIBED, the first event that a watcher gets, in JSON; `index` is that of the State in the log.
+pub fn subscribed_json(state: &State, heartbeat_s: f64, index: u64) -> Vec<u8> {
     let groups = Groups::new(state);
     let mut json = Json::with_capacity(64 * 1024);
     json.object(|json| {
@@ -46,6 +46,7 @@ pub fn subscribed_json(state: &State, heartbeat_s: f64) -> Vec<u8> {
             json.object_at("get_state", |json| fields(json, &groups, Read::State));
             json.double_at("heartbeat_interval_seconds", heartbeat_s);
         });
+        json.object_at("log_position", |json| json.integer_at("index", index as i64));
     });
     json.into_bytes()
 }
