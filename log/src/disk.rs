@@ -85,6 +85,12 @@ pub enum OpenError {
         /// What an operator can do.
         remedy: &'static str,
     },
+    /// History ends, or begins later: it was removed by its bounds, or a snapshot took its place on this member.
+    #[error("the entry at index {index} is not in this history any more")]
+    NotKept {
+        /// Of the entry.
+        index: u64,
+    },
     /// A file beside the records changed.
     #[error("{} is damaged ({why}): {remedy}", path.display())]
     DamagedFile {

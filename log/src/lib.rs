@@ -12,6 +12,8 @@ pub mod codec;
 #[cfg(feature = "local")]
 mod disk;
 #[cfg(feature = "local")]
+mod frames;
+#[cfg(feature = "local")]
 pub mod host;
 #[cfg(feature = "local")]
 pub mod local;

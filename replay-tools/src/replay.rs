@@ -240,7 +240,8 @@ fn ids(value: &str) -> Vec<String> {
     serde_json::from_str::<Vec<String>>(value).unwrap_or_else(|_| vec![value.to_owned()])
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// In lower case.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

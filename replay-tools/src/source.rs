@@ -1,10 +1,11 @@
-//! Where a log is: a work_dir, or the folder of the log itself. What it holds is read as it is asked for, beside the
+//! Where a log is: a work_dir, the folder of the log itself, an archive, or the file of a snapshot. What it holds is read as it is asked for, beside the
 //! process that writes it.
 
 use crate::place::Place;
-use event_log::raft::{Committed, RaftReader, SnapshotInfo, read_raft};
+use crate::replay::hex;
+use event_log::raft::{Committed, RaftReader, SnapshotInfo, read_archive, read_raft, read_snapshot};
 use event_log::{Record, read_local};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,7 +63,7 @@ pub(crate) struct Source {
 }
 
 enum Log {
-    Master(RaftReader),
+    Master(Box<RaftReader>),
     Agent,
 }
 
@@ -73,19 +74,27 @@ pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, SourceError>
 const QUORUM_KIND: &str = "quorum-log";
 
 impl Source {
-    /// Finds the log in `dir`, which is a work_dir or the log's own folder. Changes and claims nothing.
+    /// Finds the log in `dir`, which is a work_dir, the log's own folder, an archive, or the file of a snapshot. Changes and
+    /// claims nothing.
     ///
     /// # Errors
     /// There is none, it cannot be read, or it is somebody else's.
     pub(crate) fn open(dir: &Path) -> Result<Source, SourceError> {
+        if dir.is_file() {
+            let log = Log::Master(Box::new(read_snapshot(dir)?));
+            return Ok(Source { dir: dir.to_owned(), log });
+        }
         let inner = dir.join(agent_core::LOG_DIR);
         let found = [dir, &inner].into_iter().find_map(|dir| Some((dir.to_owned(), kind_of(dir)?)));
-        // Without an identity the reader knows best what to say.
+        // Without an identity it may be an archive; if not, the reader knows best what to say.
         let Some((dir, kind)) = found else {
+            if let Ok(reader) = read_archive(dir) {
+                return Ok(Source { dir: dir.to_owned(), log: Log::Master(Box::new(reader)) });
+            }
             return Err(read_local(dir).err().map_or_else(|| missing(dir), Into::into));
         };
         let log = match kind.as_str() {
-            QUORUM_KIND => Log::Master(read_raft(&dir)?),
+            QUORUM_KIND => Log::Master(Box::new(read_raft(&dir)?)),
             agent_core::LOG_KIND => {
                 read_local(&dir)?;
                 Log::Agent
@@ -108,15 +117,21 @@ impl Source {
         &self.dir
     }
 
-    /// What its identity says, by name.
-    pub(crate) fn facts(&self) -> Vec<(&'static str, Value)> {
-        match &self.log {
-            Log::Master(reader) => vec![
-                ("cluster_id", reader.cluster_id().map_or(Value::Null, Into::into)),
-                ("node_id", format!("{:016x}", reader.node_id()).into()),
-            ],
-            Log::Agent => Vec::new(),
-        }
+    /// What it says of itself, by name: whose it is, which ranges of history are there, and the snapshots.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn facts(&self) -> Result<Vec<(&'static str, Value)>, SourceError> {
+        let Log::Master(reader) = &self.log else { return Ok(Vec::new()) };
+        let ranges: Vec<Value> = reader.ranges()?.iter().map(|range| json!([range.start(), range.end()])).collect();
+        let snapshot = |it: &SnapshotInfo| json!({"index": it.index, "bytes": it.bytes, "digest": hex(&it.digest)});
+        let snapshots: Vec<Value> = reader.snapshots()?.iter().map(snapshot).collect();
+        Ok(vec![
+            ("cluster_id", reader.cluster_id().map_or(Value::Null, Into::into)),
+            ("node_id", reader.node_id().map_or(Value::Null, |id| format!("{id:016x}").into())),
+            ("history", ranges.into()),
+            ("snapshots", snapshots.into()),
+        ])
     }
 
     /// The records from `index` on that are known to be committed.
@@ -199,15 +214,41 @@ impl Source {
         }
     }
 
-    /// The snapshots taken at `index` or before it from which the log goes on without a gap, newest first.
+    /// The first index from which nothing is missing up to `index`: history may have more than one range.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn begins_before(&self, index: u64) -> Result<u64, SourceError> {
+        let begins_at = self.begins_at()?;
+        let Log::Master(reader) = &self.log else { return Ok(begins_at) };
+        let ranges = reader.ranges()?;
+        let holds = |range: &&std::ops::RangeInclusive<u64>| index < begins_at && range.contains(&index);
+        Ok(ranges.iter().find(holds).map_or(begins_at, |range| *range.start()))
+    }
+
+    /// As [`Source::entries`], as far as nothing is missing up to `index`.
+    ///
+    /// # Errors
+    /// As [`Source::entries`].
+    pub(crate) fn entries_before(&self, from: u64, index: u64) -> Result<Entries<'_>, SourceError> {
+        let begins_at = self.begins_before(index)?;
+        match &self.log {
+            Log::Master(reader) if begins_at < self.begins_at()? => {
+                let entry = |Committed { index, term, record }| Entry { index, term, record };
+                Ok(Box::new(reader.entries_of_range(from.max(begins_at))?.map(move |item| Ok(entry(item?)))))
+            }
+            _ => self.entries(from),
+        }
+    }
+
+    /// The snapshots taken at `index` or before it from which the log goes on to `index` without a gap, newest first.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub(crate) fn snapshots(&self, index: u64) -> Result<Vec<SnapshotInfo>, SourceError> {
         let Log::Master(reader) = &self.log else { return Ok(Vec::new()) };
-        let begins_at = self.begins_at()?;
-        // A member that never took one may not have the folder.
-        let mut found = reader.snapshots().unwrap_or_default();
+        let begins_at = self.begins_before(index)?;
+        let mut found = reader.snapshots()?;
         found.retain(|snapshot| snapshot.index <= index && begins_at <= snapshot.index + 1);
         found.reverse();
         Ok(found)

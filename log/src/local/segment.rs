@@ -1,24 +1,21 @@
-//! The bytes of a segment: a header, then frames.
+//! The bytes of a segment: a header, then frames (see `frames`).
 //!
 //! ```text
 //! header := magic [8] · generation u64 · first_index u64 · starts_generation u8 · crc32 u32
-//! frame  := length u32 · index u64 · synced u64 · crc32 u32 (of these three) · record [length]
 //! ```
 //!
-//! All integers are little endian. `synced` is the last index that was known to be synced when the frame was
-//! written: it tells damage apart from a torn tail. After a power cut any part of what was not synced may be missing,
-//! also in the middle; but a frame that a later one knows to be synced must be whole.
+//! All integers are little endian.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::codec;
 use crate::disk::OpenError;
+use crate::frames::{self, Frames, Next};
 use crate::record::Record;
 
 pub(super) const HEADER_BYTES: u64 = 29;
-pub(super) const FRAME_HEADER_BYTES: usize = 24;
 const MAGIC: &[u8; 8] = b"evlogseg";
 const REMEDY: &str = "restore the folder from a copy, or move it away to start anew without what it holds";
 
@@ -39,26 +36,6 @@ pub(super) fn header(generation: u64, first_index: u64, starts_generation: bool)
     bytes.push(u8::from(starts_generation));
     bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
     bytes
-}
-
-pub(super) fn push_frame(bytes: &mut Vec<u8>, index: u64, synced: u64, record: &[u8]) {
-    let at = bytes.len();
-    let length = u32::try_from(record.len()).expect("records are limited to far less than 4 GiB");
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&index.to_le_bytes());
-    bytes.extend_from_slice(&synced.to_le_bytes());
-    bytes.extend_from_slice(&crc32fast::hash(&bytes[at..]).to_le_bytes());
-    bytes.extend_from_slice(record);
-}
-
-/// (length, index, synced), if the header is whole.
-fn frame_header(bytes: &[u8]) -> Option<(usize, u64, u64)> {
-    let bytes: &[u8; FRAME_HEADER_BYTES] = bytes.get(..FRAME_HEADER_BYTES)?.try_into().ok()?;
-    let crc = u32::from_le_bytes(bytes[20..].try_into().expect("four bytes"));
-    let length = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes")) as usize;
-    let index = u64::from_le_bytes(bytes[4..12].try_into().expect("eight bytes"));
-    let synced = u64::from_le_bytes(bytes[12..20].try_into().expect("eight bytes"));
-    (crc32fast::hash(&bytes[..20]) == crc && length <= codec::DECODE_BYTES_MAX).then_some((length, index, synced))
 }
 
 /// A segment as found in the folder.
@@ -113,117 +90,19 @@ fn try_list(dir: &Path) -> Result<(Vec<Segment>, Vec<PathBuf>), OpenError> {
     Ok((segments, obsolete))
 }
 
-/// Reads one segment's frames in order.
-pub(super) struct Frames {
-    file: io::BufReader<File>,
-    path: PathBuf,
-    /// Of the next frame.
-    pub(super) index: u64,
-    /// Where the next frame starts, in bytes.
-    pub(super) offset: u64,
-    /// Whether a damaged end may be what a crash left of a write.
-    may_be_torn: bool,
-    /// The next frame is known to be synced.
-    must_be_whole: bool,
-}
-
-/// What comes next in a segment.
-pub(super) enum Next {
-    Frame(u64, Vec<u8>),
-    /// The end, and whether bytes of an unfinished write follow.
-    End {
-        torn: bool,
-    },
-}
-
-impl Frames {
-    /// `may_be_torn`: it is the last segment of the log.
-    pub(super) fn open(segment: Segment, may_be_torn: bool) -> Result<Frames, OpenError> {
-        let expected = header(segment.generation, segment.first_index, segment.starts_generation);
-        let mut frames = Frames {
-            file: io::BufReader::with_capacity(1 << 18, segment.file),
-            path: segment.path,
-            index: segment.first_index,
-            offset: HEADER_BYTES,
-            may_be_torn,
-            must_be_whole: false,
-        };
+impl Segment {
+    /// Its frames; `is_last`: nothing follows it in the log.
+    fn frames(mut self, is_last: bool) -> Result<Frames, OpenError> {
+        let kind = frames::Kind { check: |_, record| codec::verify(record), remedy: REMEDY, may_be_torn: is_last };
+        let expected = header(self.generation, self.first_index, self.starts_generation);
         let mut found = [0; HEADER_BYTES as usize];
-        let got = frames.fill(&mut found)?;
-        if found[..got] != expected {
-            // Never torn: the header is synced under another name before the segment appears.
+        let whole = self.file.read_exact(&mut found);
+        let frames = Frames::new(self.file, self.path, found.len(), self.first_index, kind);
+        // Never torn: the header is synced under another name before the segment appears.
+        if whole.is_err() || found[..] != expected {
             return Err(frames.damaged("the head of the segment is not what it should be"));
         }
         Ok(frames)
-    }
-
-    fn damaged(&self, why: impl Into<String>) -> OpenError {
-        OpenError::Damaged { index: self.index, path: self.path.clone(), why: why.into(), remedy: REMEDY }
-    }
-
-    pub(super) fn next(&mut self) -> Result<Next, OpenError> {
-        let mut head = [0; FRAME_HEADER_BYTES];
-        let got = self.fill(&mut head)?;
-        if got == 0 {
-            return Ok(Next::End { torn: false });
-        }
-        let Some((length, index, _)) = frame_header(&head[..got]) else {
-            return self.broken("the head of the record is damaged");
-        };
-        if index != self.index {
-            return Err(self.damaged(format!("a record with index {index} is in its place")));
-        }
-        // A length may be wrong only by a damage that its checksum does not see: still allocate no more than there is.
-        let mut record = Vec::new();
-        Read::by_ref(&mut self.file)
-            .take(length as u64)
-            .read_to_end(&mut record)
-            .map_err(OpenError::io("read", &self.path))?;
-        if record.len() < length {
-            return self.broken("the record is cut off");
-        }
-        match codec::verify(&record) {
-            Ok(()) => {}
-            Err(source @ codec::CodecError::NewerFormat { .. }) => return Err(OpenError::Record { index, source }),
-            Err(error) => return self.broken(&error.to_string()),
-        }
-        self.offset += (FRAME_HEADER_BYTES + length) as u64;
-        self.index += 1;
-        self.must_be_whole = false;
-        Ok(Next::Frame(index, record))
-    }
-
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, OpenError> {
-        let mut got = 0;
-        while got < buffer.len() {
-            match self.file.read(&mut buffer[got..]) {
-                Ok(0) => break,
-                Ok(n) => got += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(OpenError::io("read", &self.path)(error)),
-            }
-        }
-        Ok(got)
-    }
-
-    /// The next frame cannot be read: a torn tail, or damage?
-    fn broken(&mut self, why: &str) -> Result<Next, OpenError> {
-        if !self.may_be_torn || self.must_be_whole {
-            return Err(self.damaged(why));
-        }
-        let mut rest = Vec::new();
-        self.file.seek(SeekFrom::Start(self.offset)).map_err(OpenError::io("read", &self.path))?;
-        self.file.read_to_end(&mut rest).map_err(OpenError::io("read", &self.path))?;
-        let known_synced = (1..rest.len())
-            .filter_map(|at| frame_header(&rest[at..]))
-            .any(|(_, index, synced)| index > self.index && synced >= self.index);
-        if !known_synced {
-            return Ok(Next::End { torn: true });
-        }
-        // Beside a running writer the frame may have been completed since it was read.
-        self.must_be_whole = true;
-        self.file.seek(SeekFrom::Start(self.offset)).map_err(OpenError::io("read", &self.path))?;
-        self.next()
     }
 }
 
@@ -263,7 +142,8 @@ impl Records {
                     let why = format!("the next segment starts at {}", segment.first_index);
                     return Err(OpenError::Damaged { index: self.index, path: segment.path, why, remedy: REMEDY });
                 }
-                self.current = Some(Frames::open(segment, self.segments.len() == 0)?);
+                let is_last = self.segments.len() == 0;
+                self.current = Some(segment.frames(is_last)?);
             }
             let frames = self.current.as_mut().expect("opened above");
             let next = frames.next()?;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::segment::{self, HEADER_BYTES};
 use super::{AppendError, LocalOptions};
 use crate::disk::{self, DirLock};
+use crate::frames;
 
 /// Encoded records to be written.
 pub(super) enum Job {
@@ -178,7 +179,7 @@ impl Worker {
             match job {
                 Job::Append(record) => {
                     self.written += 1;
-                    segment::push_frame(&mut self.buffer, self.written, self.synced, &record);
+                    frames::push_frame(&mut self.buffer, self.written, self.synced, &record);
                     self.answers.push((self.written, answer));
                 }
                 Job::Rotate(records) => {
@@ -256,7 +257,7 @@ pub(super) fn create_segment(
     let last = first_index + records.len() as u64 - 1;
     for (index, record) in (first_index..).zip(records) {
         // The segment appears only when all of it is synced.
-        segment::push_frame(&mut bytes, index, last, record);
+        frames::push_frame(&mut bytes, index, last, record);
     }
     let _ = fs::remove_file(&temporary);
     let mut file = OpenOptions::new().append(true).create_new(true).open(&temporary)?;

@@ -203,6 +203,7 @@ impl Node {
         changed.write(&self.inner.options.dir).map_err(|error| Refused::Failed(error.to_string()))?;
         *identity = changed;
         self.inner.snapshots.belong_to(Some(cluster_id.into()));
+        self.inner.archive.belong_to(Some(cluster_id));
         *self.inner.link.cluster_id.write().unwrap_or_else(PoisonError::into_inner) = Some(cluster_id.into());
         Ok(())
     }

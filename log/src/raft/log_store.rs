@@ -16,16 +16,22 @@ use openraft::type_config::OneshotSender;
 use openraft::type_config::TypeConfigExt;
 use openraft::{OptionalSend, RaftLogReader};
 
+use super::archive::Archive;
 use super::types::{
     Ballot, Entry, LogId, Payload, Place, Types, Vote, decode_entry, encode_entry, from_ballot, from_place, to_ballot,
     to_place,
 };
 use crate::codec;
+use crate::host;
 use crate::store::{Batch, Disk, Meta};
 
 /// Entries kept in memory for replication and apply.
 const TAIL_ENTRIES_MAX: usize = 16_384;
 const TAIL_BYTES_MAX: usize = 64 << 20;
+/// Read at once for the archive.
+const ARCHIVE_READ_BYTES: usize = 4 << 20;
+/// Among so many of the newest entries one has a record, but for a log without any.
+const NEWEST_ENTRIES: u64 = 64;
 /// Of one message to a follower.
 const REPLICATION_BYTES_MAX: usize = 4 << 20;
 
@@ -131,6 +137,8 @@ impl Known {
 struct Shared {
     disk: Arc<dyn Disk>,
     flusher: Box<dyn Flusher>,
+    /// Where entries go before they are purged; without one they are gone.
+    archive: Option<Arc<Archive>>,
     known: Mutex<Known>,
 }
 
@@ -165,7 +173,11 @@ fn read_meta<T: serde::de::DeserializeOwned>(disk: &dyn Disk, key: Meta) -> io::
 
 impl<C: Types> LogStore<C> {
     /// The log as it is on the disk.
-    pub(crate) fn open(disk: Arc<dyn Disk>, flusher: Box<dyn Flusher>) -> io::Result<LogStore<C>> {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        flusher: Box<dyn Flusher>,
+        archive: Option<Arc<Archive>>,
+    ) -> io::Result<LogStore<C>> {
         let purged = read_place(&*disk, Meta::Purged)?;
         let last = match disk.last_index()? {
             Some(index) => {
@@ -182,7 +194,10 @@ impl<C: Types> LogStore<C> {
             last,
             ..Known::default()
         };
-        Ok(LogStore { shared: Arc::new(Shared { disk, flusher, known: Mutex::new(known) }), types: PhantomData })
+        Ok(LogStore {
+            shared: Arc::new(Shared { disk, flusher, archive, known: Mutex::new(known) }),
+            types: PhantomData,
+        })
     }
 
     pub(crate) fn last(&self) -> Option<LogId> {
@@ -237,6 +252,41 @@ impl<C: Types> LogStore<C> {
             entries.push(decode_entry(*index, bytes)?);
         }
         Ok(entries)
+    }
+
+    /// Moves entries up to `to` to the archive, durably; the log still has them. All of them must be committed.
+    pub(crate) fn archive(&self, to: u64) -> io::Result<()> {
+        let Some(archive) = &self.shared.archive else { return Ok(()) };
+        let mut writer = archive.write()?;
+        let mut next = writer.next.max(self.purged().map_or(0, |purged| purged.index + 1));
+        while next <= to {
+            let entries = self.read(next, to + 1, ARCHIVE_READ_BYTES)?;
+            if entries.is_empty() {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("the entry at index {next} is missing"),
+                ));
+            }
+            for entry in &entries {
+                let at_ms = record_of(entry).map(|record| record.header.at_ms);
+                writer.push(entry.log_id.index, at_ms, &encode_entry(entry))?;
+            }
+            next += entries.len() as u64;
+        }
+        writer.finish()
+    }
+
+    /// Gives the room of purged entries back.
+    pub(crate) fn reclaim(&self) -> io::Result<()> {
+        let purged = self.purged();
+        purged.map_or(Ok(()), |purged| self.shared.disk.reclaim(purged.index))
+    }
+
+    /// When the newest record was made, in milliseconds since 1970; 0 if there is none.
+    pub(crate) fn newest_at_ms(&self) -> io::Result<u64> {
+        let end = self.last().map_or(0, |last| last.index + 1);
+        let entries = self.read(end.saturating_sub(NEWEST_ENTRIES), end, usize::MAX)?;
+        Ok(entries.iter().filter_map(record_of).map(|record| record.header.at_ms).max().unwrap_or(0))
     }
 
     async fn flushed(&self) -> io::Result<()> {
@@ -341,6 +391,17 @@ impl<C: Types> RaftLogStorage<C> for LogStore<C> {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        // Usually done before. But where a snapshot takes the place of entries, those that are known to be committed are
+        // history that this member has; the snapshot goes on from further on.
+        let history = self.committed().map(|committed| committed.index.min(upto.index));
+        if let Some(to) = history.filter(|to| self.purged().is_none_or(|purged| purged.index < *to)) {
+            let store = self.clone();
+            let archived = host::blocking(move || store.archive(to)).await.map_err(io::Error::other)?;
+            if let Err(error) = archived {
+                // The snapshot counts for more than history.
+                tracing::error!(%error, "history is lost that could not be archived");
+            }
+        }
         let meta = vec![(Meta::Purged, codec::encode_payload(&Some(to_place(&upto))))];
         self.shared.disk.write(Batch { purge_to: Some(upto.index), meta, ..Batch::default() })?;
         let mut known = self.shared.known();

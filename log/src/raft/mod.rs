@@ -4,6 +4,8 @@
 //! append ─► leader's disk and the others' ─► a quorum has synced it ─► committed ─► every member's Machine
 //! ```
 
+mod archive;
+mod archiver;
 mod form;
 mod history;
 mod incoming;
@@ -15,6 +17,7 @@ mod node;
 mod open;
 mod pending;
 mod reader;
+mod retention;
 mod runtime;
 mod snapshot_file;
 mod snapshots;
@@ -30,7 +33,8 @@ pub use machine::{Committed, Machine, WriteSnapshot};
 pub use membership::{MemberStatus, MembershipError};
 pub use network::{Transport, TransportError};
 pub use node::{AppendError, Engine, Node, NotLeader, Options, Ticket};
-pub use reader::{AllEntries, RaftEntry, RaftReader, SnapshotInfo, read_raft};
+pub use reader::{AllEntries, RaftEntry, RaftReader, SnapshotInfo, read_archive, read_raft, read_snapshot};
+pub use retention::ArchiveBounds;
 pub use status::{Role, Status};
 pub use types::Member;
 

@@ -25,7 +25,6 @@ use super::types::{Clid, Member, Tokio, Vote, from_ballot, from_place, to_ballot
 use super::wire::{Blob, Envelope, Refused, Request, Response};
 use crate::host;
 
-const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The receiver reads all of the snapshot before it answers the last chunk.
 const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
@@ -66,6 +65,7 @@ pub(crate) struct Link {
     pub(crate) rpc_timeout: Duration,
     pub(crate) vote_timeout: Duration,
     pub(crate) snapshots: Snapshots,
+    pub(crate) snapshot_chunk_bytes: usize,
 }
 
 /// Why a call to another member failed.
@@ -156,8 +156,8 @@ impl Peer {
         let file = opened.await.map_err(|error| unreadable(io::Error::other(error)))?.map_err(unreadable)?;
         let mut offset = 0;
         loop {
-            let from = file.clone();
-            let read = host::blocking(move || chunk(&from, offset));
+            let (from, bytes_max) = (file.clone(), self.link.snapshot_chunk_bytes);
+            let read = host::blocking(move || chunk(&from, offset, bytes_max));
             let (bytes, last) = read.await.map_err(|error| unreadable(io::Error::other(error)))?.map_err(unreadable)?;
             let length = bytes.len() as u64;
             let (vote, head, bytes) = (to_ballot(&vote), head.clone(), Blob(bytes));
@@ -173,9 +173,9 @@ impl Peer {
 }
 
 /// A part of a file, and whether it is the last.
-fn chunk(file: &File, offset: u64) -> io::Result<(Vec<u8>, bool)> {
+fn chunk(file: &File, offset: u64, bytes_max: usize) -> io::Result<(Vec<u8>, bool)> {
     let length = file.metadata()?.len();
-    let size = length.saturating_sub(offset).min(SNAPSHOT_CHUNK_BYTES as u64) as usize;
+    let size = length.saturating_sub(offset).min(bytes_max as u64) as usize;
     let mut bytes = vec![0; size];
     file.read_exact_at(&mut bytes, offset)?;
     Ok((bytes, offset + size as u64 >= length))

@@ -19,12 +19,15 @@ use openraft::{Config, Raft, ReadPolicy, SnapshotMeta, SnapshotPolicy};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::archive::Archive;
+use super::archiver::Archiver;
 use super::incoming::Incoming;
 use super::log_store::LogStore;
 use super::machine::{Applier, Machine, Progress};
 use super::network::{Link, Links, Transport};
 use super::open;
 use super::pending::Pending;
+use super::retention::ArchiveBounds;
 use super::snapshot_file::Head;
 use super::snapshots::Snapshots;
 use super::status::{self, Role, Status};
@@ -62,6 +65,15 @@ pub struct Options {
     pub election_ms_max: u64,
     /// A snapshot is taken after records of so many bytes.
     pub snapshot_bytes: u64,
+    /// So many of the newest entries at least stay in the log, for members that are a little behind; those before move
+    /// to the archive once snapshots cover them.
+    pub tail_entries_min: u64,
+    /// How much history is kept.
+    pub archive: ArchiveBounds,
+    /// A new segment of the archive is begun when the current one is larger, in bytes.
+    pub archive_segment_bytes: u64,
+    /// Snapshots are sent to other members in pieces of so many bytes.
+    pub snapshot_chunk_bytes: usize,
     /// Time limit of one message with entries to another member, in milliseconds.
     pub rpc_ms_max: u64,
     /// What keeps the entries.
@@ -84,6 +96,10 @@ impl Default for Options {
             election_ms_min: 200,
             election_ms_max: 400,
             snapshot_bytes: 256 << 20,
+            tail_entries_min: 10_000,
+            archive: ArchiveBounds::default(),
+            archive_segment_bytes: 64 << 20,
+            snapshot_chunk_bytes: 1 << 20,
             rpc_ms_max: 3000,
             engine: Engine::Rocks,
         }
@@ -153,6 +169,7 @@ pub(crate) struct Inner {
     /// When a leader was last heard, for followers.
     heard: Arc<Mutex<Option<Instant>>>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) archive: Arc<Archive>,
     next_id: AtomicU64,
     /// A snapshot that is being received.
     incoming: Mutex<Incoming>,
@@ -182,7 +199,7 @@ pub(crate) fn config(options: &Options) -> Result<Arc<Config>, OpenError> {
         enable_leader_restore: Some(false),
         enable_pre_vote: Some(true),
         quorum_loss_probe_interval: Some(options.election_ms_max * 2),
-        // Snapshots are taken by bytes, and history is kept.
+        // Snapshots are taken by bytes; entries are purged once they are in the archive.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX,
         install_snapshot_timeout: 300_000,
@@ -207,8 +224,8 @@ impl Node {
         machine: impl Machine,
     ) -> Result<Node, OpenError> {
         let config = config(&options)?;
-        let (dir, engine) = (options.dir.clone(), options.engine.clone());
-        let opened = host::blocking(move || open::open(&dir, &engine, Box::new(machine))).await;
+        let of = options.clone();
+        let opened = host::blocking(move || open::open(&of, Box::new(machine))).await;
         let opened = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
 
         let link = Arc::new(Link {
@@ -218,6 +235,7 @@ impl Node {
             rpc_timeout: Duration::from_millis(options.rpc_ms_max),
             vote_timeout: Duration::from_millis(options.election_ms_min),
             snapshots: opened.snapshots.clone(),
+            snapshot_chunk_bytes: options.snapshot_chunk_bytes,
         });
         let progress = opened.applier.progress();
         let raft = Raft::new(opened.node_id, config, Links(link.clone()), opened.store.clone(), opened.applier).await;
@@ -241,6 +259,15 @@ impl Node {
         let status = watcher.start();
         host::spawn(propose(raft.clone(), pending.clone(), proposed, stop.subscribe()));
         host::spawn(confirm(raft.clone(), pending.clone(), doubted, stop.subscribe()));
+        let archiver = Archiver {
+            raft: raft.clone(),
+            store: opened.store.clone(),
+            snapshots: opened.snapshots.clone(),
+            archive: opened.archive.clone(),
+            bounds: options.archive,
+            tail_entries: options.tail_entries_min,
+        };
+        host::spawn(archiver.run(stop.subscribe()));
         let settling = stop.subscribe();
         let inner = Inner {
             raft,
@@ -257,6 +284,7 @@ impl Node {
             doubts,
             heard,
             snapshots: opened.snapshots,
+            archive: opened.archive,
             next_id: AtomicU64::new(0),
             incoming: Mutex::default(),
             stop,

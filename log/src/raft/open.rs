@@ -1,19 +1,20 @@
 //! Opening a member's folder: claims it, checks it, and gives the machine what is known to be committed.
 //!
 //! ```text
-//! identity · lock · entries/ (the storage engine's) · snapshots/
+//! identity · lock · entries/ (the storage engine's) · snapshots/ · archive/
 //! ```
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::archive::{self, Archive};
 use super::log_store::{Flusher, FlusherThread, LogStore};
 use super::machine::{Applier, Machine};
 use super::network::rand_u64;
-use super::node::Engine;
+use super::node::{Engine, Options};
 use super::snapshots::Snapshots;
-use super::types::{REBUILD, Tokio};
+use super::types::{REBUILD, Tokio, decode_entry};
 use crate::disk::{self, Identity, IdentityFile, OpenError};
 use crate::store::Disk;
 use crate::store::memory::TaskFlusher;
@@ -23,7 +24,9 @@ const KIND: &str = "quorum-log";
 const VERSION: u32 = 1;
 pub(crate) const ENTRIES: &str = "entries";
 pub(crate) const SNAPSHOTS: &str = "snapshots";
+pub(crate) const ARCHIVE: &str = "archive";
 const RECOVERY_BYTES: usize = 8 << 20;
+const RECOVERY_ENTRIES: usize = 1024;
 
 pub(crate) struct Opened {
     pub(crate) identity: IdentityFile,
@@ -31,6 +34,7 @@ pub(crate) struct Opened {
     pub(crate) store: LogStore<Tokio>,
     pub(crate) applier: Applier<Tokio>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) archive: Arc<Archive>,
 }
 
 pub(crate) fn identity() -> Identity {
@@ -54,7 +58,8 @@ pub(crate) fn storage(dir: &Path) -> impl Fn(io::Error) -> OpenError + '_ {
     }
 }
 
-pub(crate) fn open(dir: &Path, engine: &Engine, machine: Box<dyn Machine>) -> Result<Opened, OpenError> {
+pub(crate) fn open(options: &Options, machine: Box<dyn Machine>) -> Result<Opened, OpenError> {
+    let dir = options.dir.as_path();
     disk::check_surroundings(dir, &self::identity())?;
     let lock = disk::claim(dir)?;
     let entries = dir.join(ENTRIES);
@@ -74,7 +79,7 @@ pub(crate) fn open(dir: &Path, engine: &Engine, machine: Box<dyn Machine>) -> Re
     identity.check(dir, &self::identity())?;
     let node_id = node_id(&identity, dir)?;
 
-    let (disk, flusher): (Arc<dyn Disk>, Box<dyn Flusher>) = match engine {
+    let (disk, flusher): (Arc<dyn Disk>, Box<dyn Flusher>) = match &options.engine {
         Engine::Rocks => {
             let disk: Arc<dyn Disk> = Arc::new(Rocks::open(&entries, lock).map_err(storage(dir))?);
             let flusher = FlusherThread::start(disk.clone()).map_err(OpenError::io("start the flusher of", dir))?;
@@ -85,13 +90,18 @@ pub(crate) fn open(dir: &Path, engine: &Engine, machine: Box<dyn Machine>) -> Re
             (disk.clone(), Box::new(TaskFlusher::new(disk)))
         }
     };
-    let store = LogStore::open(disk, flusher).map_err(storage(dir))?;
+    let cluster_id = identity.field("cluster");
+    let archive_dir = dir.join(ARCHIVE);
+    let archive = Archive::open(archive_dir.clone(), options.archive_segment_bytes);
+    let archive = Arc::new(archive.map_err(OpenError::io("create", &archive_dir))?);
+    archive.belong_to(cluster_id);
+    let store = LogStore::open(disk, flusher, Some(archive.clone())).map_err(storage(dir))?;
     let snapshots_dir = dir.join(SNAPSHOTS);
     let snapshots = Snapshots::open(snapshots_dir.clone()).map_err(OpenError::io("create", &snapshots_dir))?;
-    snapshots.belong_to(identity.field("cluster").map(str::to_owned));
+    snapshots.belong_to(cluster_id.map(str::to_owned));
     let mut applier = Applier::new(machine, snapshots.clone());
-    recover(dir, &store, &snapshots, &mut applier)?;
-    Ok(Opened { identity, node_id, store, applier, snapshots })
+    recover(dir, &store, &snapshots, &archive, &mut applier)?;
+    Ok(Opened { identity, node_id, store, applier, snapshots, archive })
 }
 
 /// Brings the machine to the last entry that is known to be committed.
@@ -99,6 +109,7 @@ fn recover(
     dir: &Path,
     store: &LogStore<Tokio>,
     snapshots: &Snapshots,
+    archive: &Archive,
     applier: &mut Applier<Tokio>,
 ) -> Result<(), OpenError> {
     let damaged = |index: u64, why: &str| OpenError::Damaged {
@@ -117,9 +128,8 @@ fn recover(
     }
     if let Some(file) = snapshots.newest() {
         applier.restore(&file).map_err(OpenError::io("restore", &file.path))?;
-    } else if store.purged().is_some() {
-        return Err(damaged(0, "its beginning is gone, and there is no snapshot"));
     }
+    recover_archived(dir, store, archive, applier)?;
     let end = committed.map_or(0, |committed| committed.index + 1);
     let mut next = applier.applied().map_or(0, |applied| applied.index + 1);
     while next < end {
@@ -139,5 +149,39 @@ fn recover(
         }
         next += entries.len() as u64;
     }
+    Ok(())
+}
+
+/// Makes up for snapshots that are damaged or gone: what was purged is in the archive.
+fn recover_archived(
+    dir: &Path,
+    store: &LogStore<Tokio>,
+    archive: &Archive,
+    applier: &mut Applier<Tokio>,
+) -> Result<(), OpenError> {
+    let Some(purged) = store.purged() else { return Ok(()) };
+    let next = applier.applied().map_or(0, |applied| applied.index + 1);
+    if next > purged.index {
+        return Ok(());
+    }
+    tracing::warn!(from = next, to = purged.index, "no snapshot leads up to the log: folding the archive");
+    let segments = archive.list().map_err(OpenError::io("read", &dir.join(ARCHIVE)))?;
+    let mut entries = Vec::new();
+    for item in archive::Reader::new(segments, next, purged.index + 1) {
+        let (index, bytes) = item.map_err(|error| match error {
+            OpenError::NotKept { index } => OpenError::Damaged {
+                index,
+                path: dir.join(SNAPSHOTS),
+                why: "the log begins later, and neither a snapshot nor the archive leads up to it".into(),
+                remedy: REBUILD,
+            },
+            other => other,
+        })?;
+        entries.push(decode_entry(index, &bytes).map_err(storage(dir))?);
+        if entries.len() >= RECOVERY_ENTRIES {
+            applier.take(std::mem::take(&mut entries));
+        }
+    }
+    applier.take(entries);
     Ok(())
 }

@@ -1,14 +1,18 @@
-//! Reading a member's folder: offline, or beside the process that writes it. Nothing in it is changed or claimed.
+//! Reading what a member wrote: its folder, offline or beside the process that writes it; an archive or a snapshot alone.
+//! Nothing is changed or claimed.
 
 use std::fmt;
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::archive::{self, Segment};
 use super::log_store::{read_place, record_of};
 use super::machine::Committed;
 use super::network::rand_u64;
-use super::open::{self, ENTRIES, SNAPSHOTS, storage};
+use super::open::{self, ARCHIVE, ENTRIES, SNAPSHOTS, storage};
 use super::snapshot_file;
 use super::snapshots;
 use super::types::decode_entry;
@@ -20,14 +24,30 @@ use crate::store::{Disk, Meta};
 /// Read from the disk at once.
 const READ_BYTES: usize = 4 << 20;
 
-/// A member's folder as it was when it was opened or last refreshed.
+/// A member's folder, or a part of one, as it was when it was opened or last refreshed.
 pub struct RaftReader {
     dir: PathBuf,
-    node_id: u64,
+    node_id: Option<u64>,
     cluster_id: Option<String>,
+    /// None without the log itself.
+    log: Option<Log>,
+    log_begins_at: AtomicU64,
+    archive_dir: PathBuf,
+    /// Of the archive; they can be removed meanwhile, the oldest first.
+    segments: Mutex<Vec<Segment>>,
+    snapshots: Place,
+}
+
+struct Log {
     disk: Rocks,
     /// Removed at last: the engine's notes.
     _scratch: Scratch,
+}
+
+/// Where snapshots are.
+enum Place {
+    Folder(PathBuf),
+    File(SnapshotInfo),
 }
 
 struct Scratch(PathBuf);
@@ -77,12 +97,56 @@ pub fn read_raft(dir: &Path) -> Result<RaftReader, OpenError> {
     let node_id = open::node_id(&file, dir)?;
     let scratch = Scratch(std::env::temp_dir().join(format!("event-log-{:016x}", rand_u64())));
     let disk = Rocks::open_secondary(&dir.join(ENTRIES), &scratch.0).map_err(storage(dir))?;
+    let archive_dir = dir.join(ARCHIVE);
     Ok(RaftReader {
         dir: dir.to_owned(),
-        node_id,
+        node_id: Some(node_id),
         cluster_id: file.field("cluster").map(str::to_owned),
-        disk,
-        _scratch: scratch,
+        log_begins_at: AtomicU64::new(log_begins_at(&disk, dir)?),
+        log: Some(Log { disk, _scratch: scratch }),
+        segments: Mutex::new(list_archive(&archive_dir)?),
+        archive_dir,
+        snapshots: Place::Folder(dir.join(SNAPSHOTS)),
+    })
+}
+
+/// Opens an archive alone: the folder `archive` of a member, or a copy of it. Snapshots may lie beside its segments.
+///
+/// # Errors
+/// An [`OpenError`] if there is none or it cannot be read.
+pub fn read_archive(dir: &Path) -> Result<RaftReader, OpenError> {
+    let segments = list_archive(dir)?;
+    let Some(last) = segments.last() else { return Err(OpenError::Missing { dir: dir.to_owned() }) };
+    let cluster = last.head()?.cluster;
+    Ok(RaftReader {
+        dir: dir.to_owned(),
+        node_id: None,
+        cluster_id: (cluster != 0).then(|| uuid::Uuid::from_u128(cluster).to_string()),
+        log: None,
+        log_begins_at: AtomicU64::new(last.last + 1),
+        archive_dir: dir.to_owned(),
+        segments: Mutex::new(segments),
+        snapshots: Place::Folder(dir.to_owned()),
+    })
+}
+
+/// Opens a snapshot alone: the file of a member, or a saved one. It is read and found whole first.
+///
+/// # Errors
+/// An [`OpenError`] if it is damaged or cannot be read.
+pub fn read_snapshot(path: &Path) -> Result<RaftReader, OpenError> {
+    let file = snapshot_file::verify(path).map_err(OpenError::io("read", path))?;
+    let (term, index) = file.head.last;
+    let bytes = std::fs::metadata(path).map_err(OpenError::io("read", path))?.len();
+    Ok(RaftReader {
+        dir: path.to_owned(),
+        node_id: None,
+        cluster_id: file.cluster_id,
+        log: None,
+        log_begins_at: AtomicU64::new(index + 1),
+        archive_dir: path.to_owned(),
+        segments: Mutex::default(),
+        snapshots: Place::File(SnapshotInfo { index, term, digest: file.digest, bytes, path: path.to_owned() }),
     })
 }
 
@@ -93,8 +157,8 @@ impl fmt::Debug for RaftReader {
 }
 
 impl RaftReader {
-    /// Random, one per disk.
-    pub fn node_id(&self) -> u64 {
+    /// Random, one per disk; none of an archive or a snapshot alone.
+    pub fn node_id(&self) -> Option<u64> {
         self.node_id
     }
 
@@ -108,7 +172,16 @@ impl RaftReader {
     /// # Errors
     /// An [`OpenError`] if it cannot be read.
     pub fn refresh(&self) -> Result<(), OpenError> {
-        self.disk.catch_up().map_err(storage(&self.dir))
+        let Some(Log { disk, .. }) = &self.log else { return Ok(()) };
+        disk.catch_up().map_err(storage(&self.dir))?;
+        self.log_begins_at.store(log_begins_at(disk, &self.dir)?, Ordering::Relaxed);
+        // Afterwards: what has left the log by now is in the archive by now.
+        *self.segments() = list_archive(&self.archive_dir)?;
+        Ok(())
+    }
+
+    fn segments(&self) -> MutexGuard<'_, Vec<Segment>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Index of the last entry, committed or not; none in an empty log.
@@ -116,7 +189,8 @@ impl RaftReader {
     /// # Errors
     /// An [`OpenError`] if it cannot be read.
     pub fn last_index(&self) -> Result<Option<u64>, OpenError> {
-        self.disk.last_index().map_err(storage(&self.dir))
+        let last = self.log.as_ref().map(|log| log.disk.last_index()).transpose().map_err(storage(&self.dir))?;
+        Ok(last.flatten().max(self.log_begins_at().checked_sub(1)))
     }
 
     /// Index of the last entry that the member knew to be committed.
@@ -124,17 +198,41 @@ impl RaftReader {
     /// # Errors
     /// An [`OpenError`] if it cannot be read.
     pub fn committed_index(&self) -> Result<Option<u64>, OpenError> {
-        let place = read_place(&self.disk, Meta::Committed).map_err(storage(&self.dir))?;
-        Ok(place.map(|place| place.index))
+        let place = self.log.as_ref().map(|log| read_place(&log.disk, Meta::Committed));
+        let place = place.transpose().map_err(storage(&self.dir))?.flatten();
+        // Where a snapshot took the place of entries, everything in it was committed.
+        Ok(place.map(|place| place.index).max(self.log_begins_at().checked_sub(1)))
     }
 
-    /// Index of the first entry that is there: more than 0 if the beginning was replaced by a snapshot.
+    /// Index of the first entry in the log itself, behind the archive.
+    fn log_begins_at(&self) -> u64 {
+        self.log_begins_at.load(Ordering::Relaxed)
+    }
+
+    /// Index of the first entry from which nothing is missing up to the end, in the archive and the log together: more
+    /// than 0 if the beginning was replaced by a snapshot.
     ///
     /// # Errors
     /// An [`OpenError`] if it cannot be read.
     pub fn first_index(&self) -> Result<u64, OpenError> {
-        let place = read_place(&self.disk, Meta::Purged).map_err(storage(&self.dir))?;
-        Ok(place.map_or(0, |place| place.index + 1))
+        let first = self.ranges()?.last().map(|range| *range.start());
+        Ok(first.filter(|first| *first <= self.log_begins_at()).unwrap_or(self.log_begins_at()))
+    }
+
+    /// The indexes of all entries that are there, oldest first. More than one range if this member was once so far
+    /// behind that a snapshot took the place of entries; the snapshot with which a range begins is kept as long as it.
+    ///
+    /// # Errors
+    /// An [`OpenError`] if it cannot be read.
+    pub fn ranges(&self) -> Result<Vec<RangeInclusive<u64>>, OpenError> {
+        let log_begins_at = self.log_begins_at();
+        let mut ranges = archive::ranges(&self.segments());
+        let Some(last) = self.last_index()?.filter(|last| *last >= log_begins_at) else { return Ok(ranges) };
+        match ranges.last_mut() {
+            Some(range) if *range.end() + 1 >= log_begins_at => *range = *range.start()..=last,
+            _ => ranges.push(log_begins_at..=last),
+        }
+        Ok(ranges)
     }
 
     /// Committed records from the entry at `from` on. Ends after an error, and where the log ended when this was called.
@@ -145,14 +243,21 @@ impl RaftReader {
         &self,
         from: u64,
     ) -> Result<impl Iterator<Item = Result<Committed, OpenError>> + use<'_>, OpenError> {
-        let entries = self.all_entries(from)?;
-        Ok(entries.take_while(|entry| entry.as_ref().map_or(true, |entry| entry.committed)).filter_map(|entry| {
-            let RaftEntry { index, term, record, .. } = match entry {
-                Ok(entry) => entry,
-                Err(error) => return Some(Err(error)),
-            };
-            record.map(|record| Ok(Committed { index, term, record }))
-        }))
+        Ok(committed_records(self.all_entries(from)?))
+    }
+
+    /// As [`RaftReader::entries`], of the range that holds the entry at `from`, or of the first one after it; ends with it.
+    ///
+    /// # Errors
+    /// An [`OpenError`] if it cannot be read.
+    pub fn entries_of_range(
+        &self,
+        from: u64,
+    ) -> Result<impl Iterator<Item = Result<Committed, OpenError>> + use<'_>, OpenError> {
+        let ranges = self.ranges()?;
+        let range = ranges.iter().find(|range| from <= *range.end());
+        let (next, end) = range.map_or((from, from), |range| (from.max(*range.start()), *range.end() + 1));
+        Ok(committed_records(self.read(next, end)?))
     }
 
     /// Every entry from `from` on, committed or not. Ends after an error, and where the log ended when this was called.
@@ -161,9 +266,12 @@ impl RaftReader {
     /// An [`OpenError`] if it cannot be read.
     pub fn all_entries(&self, from: u64) -> Result<AllEntries<'_>, OpenError> {
         let next = from.max(self.first_index()?);
-        let end = self.last_index()?.map_or(0, |last| last + 1);
+        self.read(next, self.last_index()?.map_or(0, |last| last + 1))
+    }
+
+    fn read(&self, next: u64, end: u64) -> Result<AllEntries<'_>, OpenError> {
         let committed = self.committed_index()?;
-        Ok(AllEntries { reader: self, next, end, committed, read: Vec::new().into_iter() })
+        Ok(AllEntries { reader: self, next, end, committed, archived: None, read: Vec::new().into_iter() })
     }
 
     /// The snapshots in the folder, oldest first.
@@ -171,11 +279,14 @@ impl RaftReader {
     /// # Errors
     /// An [`OpenError`] if they cannot be listed. Those that are damaged show when they are opened.
     pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>, OpenError> {
-        let dir = self.dir.join(SNAPSHOTS);
-        let paths = match snapshots::list(&dir) {
+        let dir = match &self.snapshots {
+            Place::Folder(dir) => dir,
+            Place::File(info) => return Ok(vec![info.clone()]),
+        };
+        let paths = match snapshots::list(dir) {
             // A member that never took one may not have the folder.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            listed => listed.map_err(OpenError::io("read", &dir))?,
+            listed => listed.map_err(OpenError::io("read", dir))?,
         };
         Ok(paths.into_iter().filter_map(|(_, path)| SnapshotInfo::of(path)).collect())
     }
@@ -204,12 +315,23 @@ fn open_snapshot(path: &Path) -> Result<snapshot_file::Content, OpenError> {
     Ok(snapshot_file::open(path).map_err(OpenError::io("read", path))?.1)
 }
 
-/// Every entry, in order.
+fn committed_records(entries: AllEntries<'_>) -> impl Iterator<Item = Result<Committed, OpenError>> + use<'_> {
+    entries.take_while(|entry| entry.as_ref().map_or(true, |entry| entry.committed)).filter_map(|entry| {
+        let RaftEntry { index, term, record, .. } = match entry {
+            Ok(entry) => entry,
+            Err(error) => return Some(Err(error)),
+        };
+        record.map(|record| Ok(Committed { index, term, record }))
+    })
+}
+
+/// Every entry, in order: from the archive, then from the log.
 pub struct AllEntries<'a> {
     reader: &'a RaftReader,
     next: u64,
     end: u64,
     committed: Option<u64>,
+    archived: Option<archive::Reader>,
     read: std::vec::IntoIter<(u64, Vec<u8>)>,
 }
 
@@ -221,24 +343,48 @@ impl fmt::Debug for AllEntries<'_> {
 
 impl AllEntries<'_> {
     fn try_next(&mut self) -> Result<RaftEntry, OpenError> {
-        let damaged = |why: &str| OpenError::Damaged {
-            index: self.next,
-            path: self.reader.dir.join(ENTRIES),
-            why: why.to_owned(),
-            remedy: super::types::REBUILD,
-        };
-        if self.read.len() == 0 {
-            let found = self.reader.disk.entries(self.next, self.end, READ_BYTES);
-            self.read = found.map_err(storage(&self.reader.dir))?.into_iter();
-        }
-        let (index, bytes) = self.read.next().ok_or_else(|| damaged("the entry is missing"))?;
-        if index != self.next {
-            return Err(damaged("the entry is missing"));
-        }
+        let (index, bytes) = self.next_bytes()?;
         let entry = decode_entry(index, &bytes).map_err(storage(&self.reader.dir))?;
         self.next += 1;
         let committed = self.committed.is_some_and(|committed| index <= committed);
         Ok(RaftEntry { index, term: entry.log_id.leader_id.term, committed, record: record_of(&entry).cloned() })
+    }
+
+    fn next_bytes(&mut self) -> Result<(u64, Vec<u8>), OpenError> {
+        if let Some(found) = self.next_archived()? {
+            return Ok(found);
+        }
+        if self.read.len() == 0 {
+            let log = self.reader.log.as_ref().map(|log| log.disk.entries(self.next, self.end, READ_BYTES));
+            self.read = log.transpose().map_err(storage(&self.reader.dir))?.unwrap_or_default().into_iter();
+        }
+        match self.read.next() {
+            Some((index, bytes)) if index == self.next => Ok((index, bytes)),
+            // Moved to the archive since this began.
+            _ => match self.next_archived()? {
+                Some(found) => Ok(found),
+                None => Err(OpenError::Damaged {
+                    index: self.next,
+                    path: self.reader.dir.join(ENTRIES),
+                    why: "the entry is missing".to_owned(),
+                    remedy: super::types::REBUILD,
+                }),
+            },
+        }
+    }
+
+    /// The next entry, if it is archived. The log is read where it has the entry, too.
+    fn next_archived(&mut self) -> Result<Option<(u64, Vec<u8>)>, OpenError> {
+        let log_begins_at = self.reader.log_begins_at();
+        if self.next >= log_begins_at {
+            self.archived = None;
+            return Ok(None);
+        }
+        self.read = Vec::new().into_iter();
+        let (next, end) = (self.next, log_begins_at);
+        let segments = || self.reader.segments().clone();
+        let archived = self.archived.get_or_insert_with(|| archive::Reader::new(segments(), next, end));
+        archived.next().transpose()
     }
 }
 
@@ -255,4 +401,13 @@ impl Iterator for AllEntries<'_> {
         }
         Some(next)
     }
+}
+
+fn log_begins_at(disk: &dyn Disk, dir: &Path) -> Result<u64, OpenError> {
+    let place = read_place(disk, Meta::Purged).map_err(storage(dir))?;
+    Ok(place.map_or(0, |place| place.index + 1))
+}
+
+fn list_archive(dir: &Path) -> Result<Vec<Segment>, OpenError> {
+    archive::list(dir).map_err(OpenError::io("read", dir))
 }

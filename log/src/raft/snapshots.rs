@@ -17,8 +17,6 @@ const ENDING: &str = "snapshot";
 /// Of a snapshot that is damaged: kept for whoever wants to know why.
 const DAMAGED: &str = "damaged";
 const TEMPORARY: &str = "tmp";
-/// The newest are kept: `state at N` starts from the nearest.
-const KEPT: usize = 4;
 
 /// What became of the snapshots that were to be made since the member started.
 #[derive(Clone, Debug, Default)]
@@ -134,10 +132,6 @@ impl Snapshots {
         }
         drop(newest);
         self.inner.made.send_modify(|made| made.newest = made.newest.max(Some(index)));
-        let files = self.list()?;
-        for (_, old) in &files[..files.len().saturating_sub(KEPT)] {
-            fs::remove_file(old)?;
-        }
         Ok(file)
     }
 

@@ -211,14 +211,7 @@ pub(crate) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
     let invalid = |why: String| {
         io::Error::new(io::ErrorKind::InvalidData, format!("the log is damaged at index {index} ({why}): {REBUILD}"))
     };
-    if bytes.len() < HEAD_BYTES {
-        return Err(invalid(format!("{} bytes are too few for an entry", bytes.len())));
-    }
-    let expected = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
-    let found = checksum(index, bytes);
-    if found != expected {
-        return Err(invalid(format!("the checksum is {found:08x}, but should be {expected:08x}")));
-    }
+    verify_entry(index, bytes).map_err(|why| invalid(why.to_string()))?;
     let term = u64::from_le_bytes(bytes[6..HEAD_BYTES].try_into().expect("eight bytes"));
     let body = &bytes[HEAD_BYTES..];
     let payload = match (bytes[4], bytes[5]) {
@@ -231,6 +224,16 @@ pub(crate) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
         (format, kind) => return Err(invalid(format!("format {format} and kind {kind} belong to a newer release"))),
     };
     Ok(Entry::new(log_id(term, index), payload))
+}
+
+/// Whether an encoded entry is as it was written.
+pub(crate) fn verify_entry(index: u64, bytes: &[u8]) -> Result<(), CodecError> {
+    if bytes.len() < HEAD_BYTES {
+        return Err(CodecError::Truncated(bytes.len()));
+    }
+    let expected = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
+    let found = checksum(index, bytes);
+    if found == expected { Ok(()) } else { Err(CodecError::Checksum { found, expected }) }
 }
 
 /// What to do about a damaged disk of one member.

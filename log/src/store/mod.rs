@@ -51,6 +51,11 @@ pub(crate) trait Disk: Send + Sync + 'static {
     /// Entries from `start` to before `end`, in order, until their sizes exceed `bytes_max`; at least one if there is one.
     fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<(u64, Vec<u8>)>>;
 
+    /// Gives the room of entries up to `to` back, which were removed.
+    fn reclaim(&self, _to: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Index of the last entry.
     fn last_index(&self) -> io::Result<Option<u64>>;
 }

@@ -15,6 +15,7 @@ use crate::disk::DirLock;
 
 const ENTRIES: &str = "entries";
 const META: &str = "meta";
+const OPEN_ATTEMPTS: usize = 3;
 
 pub(crate) struct Rocks {
     db: DB,
@@ -96,7 +97,9 @@ impl Rocks {
         let mut options = options();
         options.create_if_missing(false);
         options.set_max_open_files(-1);
-        let db = DB::open_cf_descriptors_as_secondary(&options, dir, scratch, families()).map_err(to_io)?;
+        let open = || DB::open_cf_descriptors_as_secondary(&options, dir, scratch, families());
+        // The writer may remove files while they are looked for; then there are others.
+        let db = (0..OPEN_ATTEMPTS).find_map(|_| open().ok()).map_or_else(open, Ok).map_err(to_io)?;
         let rocks = Rocks { db, _lock: None, _open: Open::new() };
         rocks.catch_up()?;
         Ok(rocks)
@@ -158,6 +161,13 @@ impl Disk for Rocks {
             found.push((index, value.into_vec()));
         }
         Ok(found)
+    }
+
+    fn reclaim(&self, to: u64) -> io::Result<()> {
+        // The removal first: without it a file that is gone would be damage.
+        self.flush()?;
+        // Whole files at once; what else is gone goes with the next compaction.
+        self.db.delete_file_in_range_cf(self.family(ENTRIES), 0u64.to_be_bytes(), to.to_be_bytes()).map_err(to_io)
     }
 
     fn last_index(&self) -> io::Result<Option<u64>> {

@@ -9,6 +9,7 @@ use crate::identity::Address;
 use crate::rehearsal::Rehearsal;
 use crate::run::Settings;
 use api::flags::{Values, parse};
+use event_log::raft::ArchiveBounds;
 use master_core::{FeatureLevel, allocator};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -124,8 +125,19 @@ impl Flags {
             allocation_interval,
             allocator: allocator::Options::default(),
             feature_level_max: self.feature_level_max()?,
+            archive: self.archive(),
+            snapshot_bytes: self.values.bytes("snapshot_bytes").unwrap_or(256 << 20).max(1),
             rehearsal: self.rehearsal,
         })
+    }
+
+    fn archive(&self) -> ArchiveBounds {
+        let default = ArchiveBounds::default();
+        let age_ms_max = self.values.duration("archive_age_max");
+        ArchiveBounds {
+            bytes_max: self.values.bytes("archive_bytes_max").unwrap_or(default.bytes_max),
+            age_ms_max: age_ms_max.map_or(default.age_ms_max, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        }
     }
 
     fn feature_level_max(&self) -> Result<Option<FeatureLevel>, String> {

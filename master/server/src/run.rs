@@ -22,7 +22,7 @@ use crate::witness::Witness;
 use crate::{allocate, equality, goodbye, level, liveness, vital};
 use api::v1::master::event::closing::Reason;
 use event_log::host::{self, Tasks};
-use event_log::raft::{FormError, Node, OpenError};
+use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
 use master_core::FeatureLevel;
 use master_core::allocator;
 use master_core::command::{Caller, Command};
@@ -61,6 +61,10 @@ pub struct Settings {
     pub allocator: allocator::Options,
     /// The highest feature level that the cluster may be raised to while this master is a member.
     pub feature_level_max: Option<FeatureLevel>,
+    /// How much history is kept.
+    pub archive: ArchiveBounds,
+    /// A snapshot is taken after so many bytes of log.
+    pub snapshot_bytes: u64,
     /// What a test asks for.
     pub rehearsal: Rehearsal,
 }
@@ -117,7 +121,12 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         };
         tokio::spawn(api_http::serve(listener, handler, stopped))
     };
-    let mut running = start_in(settings, server, Surroundings::default()).await?;
+    let log = event_log::raft::Options {
+        archive: settings.archive,
+        snapshot_bytes: settings.snapshot_bytes,
+        ..event_log::raft::Options::default()
+    };
+    let mut running = start_in(settings, server, Surroundings { log, ..Surroundings::default() }).await?;
     (running.stop, running.serving) = (stop, Some(serving));
     Ok(running)
 }

@@ -10,7 +10,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let source = Source::open(&args.dir()?)?;
     let mut facts: Vec<(String, Value)> = vec![("kind".into(), source.kind().name().into())];
     facts.push(("dir".into(), source.dir().display().to_string().into()));
-    facts.extend(source.facts().into_iter().map(|(name, value)| (name.to_owned(), value)));
+    facts.extend(source.facts()?.into_iter().map(|(name, value)| (name.to_owned(), value)));
     if let Some(first) = source.entries(0)?.next() {
         let first = first?;
         facts.push(("first_index".into(), first.index.into()));

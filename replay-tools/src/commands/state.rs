@@ -61,7 +61,7 @@ pub(crate) fn at(source: &Source, place: Option<Place>) -> Result<StateAt, Failu
         return Err(Failure::Damaged(format!("the log ends at index {last_index}: there is no state at {index} yet")));
     }
     let (mut replay, snapshot) = begin(source, index)?;
-    let begins_at = source.begins_at()?;
+    let begins_at = source.begins_before(index)?;
     if snapshot.is_none() && begins_at > 0 {
         return Err(Failure::Damaged(format!(
             "the log was shortened and now begins at index {begins_at}, and no snapshot at index {index} or before it \
@@ -69,7 +69,7 @@ pub(crate) fn at(source: &Source, place: Option<Place>) -> Result<StateAt, Failu
         )));
     }
     let mut progress = Progress::new("folding", index);
-    for entry in source.entries(snapshot.map_or(0, |snapshot| snapshot + 1))? {
+    for entry in source.entries_before(snapshot.map_or(0, |snapshot| snapshot + 1), index)? {
         let entry = entry?;
         if entry.index > index {
             break;

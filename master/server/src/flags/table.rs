@@ -23,6 +23,9 @@ pub const FLAGS: &[Flag] = &[
     flag("allocator", Kind::Text, "The allocator; hierarchical is the only one.").default("hierarchical"),
     flag("allocator_agent_recovery_factor", Kind::Double, "Reported only: nothing needs to recover.").default("0.8"),
     flag("allocator_recovery_timeout", Kind::Duration, "Reported only: nothing needs to recover.").default("10mins"),
+    flag("archive_age_max", Kind::Duration, "History goes that is so much older than the newest.").default("4weeks"),
+    flag("archive_bytes_max", Kind::Bytes, "History goes, the oldest first, beyond so many bytes of archive.")
+        .default("10GB"),
     flag("authenticate_agents", Kind::Bool, "Not built yet.").default("false").aliases(&["authenticate_slaves"]),
     flag("authenticate_frameworks", Kind::Bool, "Not built yet.").default("false").aliases(&["authenticate"]),
     flag("authenticate_http_frameworks", Kind::Bool, "Not built yet.").default("false"),
@@ -100,6 +103,7 @@ pub const FLAGS: &[Flag] = &[
     flag("role_sorter", Kind::Text, "How roles are sorted: drf.").default("drf").aliases(&["user_sorter"]),
     flag("roles", Kind::Text, "Not built yet."),
     flag("root_submissions", Kind::Bool, "Whether frameworks may run as root.").default("true"),
+    flag("snapshot_bytes", Kind::Bytes, "A snapshot is taken after so many bytes of log.").default("256MB"),
     flag("version", Kind::Bool, "Prints the version and exits.").default("false"),
     flag("webui_dir", Kind::Path, "Reported only.").default("/usr/share/mesos/webui"),
     flag("weights", Kind::Text, "Not built yet."),

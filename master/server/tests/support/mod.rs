@@ -185,6 +185,8 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         allocation_interval: Duration::from_millis(200),
         allocator: Default::default(),
         feature_level_max: None,
+        archive: Default::default(),
+        snapshot_bytes: 256 << 20,
         rehearsal: Default::default(),
     }
 }
