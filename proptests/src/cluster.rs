@@ -1,5 +1,6 @@
 //! A cluster of real processes in a temporary folder: masters `m0`, `m1`, ... and agents `a0`, `a1`, ...
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io;
@@ -30,6 +31,7 @@ pub struct Plan {
     resources: String,
     master_flags: Vec<String>,
     agent_flags: Vec<String>,
+    master_environment: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -42,6 +44,7 @@ impl Plan {
             resources: "cpus:8;mem:8192;disk:8192;ports:[31000-31999]".into(),
             master_flags: Vec::new(),
             agent_flags: Vec::new(),
+            master_environment: BTreeMap::new(),
         }
     }
 
@@ -72,6 +75,12 @@ impl Plan {
     /// A flag more for every master.
     pub fn master_flag(mut self, flag: &str) -> Self {
         self.master_flags.push(flag.into());
+        self
+    }
+
+    /// Every master has this in its environment.
+    pub fn master_environment(mut self, variable: &str, value: &str) -> Self {
+        self.master_environment.insert(variable.into(), value.into());
         self
     }
 
@@ -111,7 +120,14 @@ impl Plan {
                 flags.push(format!("--masters={quorum}"));
             }
             flags.extend(self.master_flags.iter().cloned());
-            daemons.push(Daemon { name, program: "meseta-master", flags, port, process: None });
+            daemons.push(Daemon {
+                name,
+                program: "meseta-master",
+                flags,
+                environment: self.master_environment.clone(),
+                port,
+                process: None,
+            });
         }
         for number in 0..self.agents {
             let name = format!("a{number}");
@@ -120,7 +136,14 @@ impl Plan {
             flags.push(format!("--master={list}"));
             flags.push(format!("--resources={}", self.resources));
             flags.extend(self.agent_flags.iter().cloned());
-            daemons.push(Daemon { name, program: "meseta-agent", flags, port, process: None });
+            daemons.push(Daemon {
+                name,
+                program: "meseta-agent",
+                flags,
+                environment: BTreeMap::new(),
+                port,
+                process: None,
+            });
         }
         let mut cluster = Cluster { dir: Some(dir), daemons };
         let later = self.masters..self.masters + self.joining;
@@ -150,6 +173,7 @@ struct Daemon {
     name: String,
     program: &'static str,
     flags: Vec<String>,
+    environment: BTreeMap<String, String>,
     port: Port,
     process: Option<Process>,
 }
@@ -242,6 +266,31 @@ impl Cluster {
         self.spawn(number);
     }
 
+    /// From its next start on a process has this in its environment, or no longer has it.
+    pub fn set_environment(&mut self, name: &str, variable: &str, value: Option<&str>) {
+        let environment = &mut self.daemon_mut(name).environment;
+        match value {
+            Some(value) => environment.insert(variable.into(), value.into()),
+            None => environment.remove(variable),
+        };
+    }
+
+    /// From its next start on a process has this flag; `None` takes it away.
+    pub fn set_flag(&mut self, name: &str, flag: &str, value: Option<&str>) {
+        let flags = &mut self.daemon_mut(name).flags;
+        flags.retain(|known| !known.starts_with(&format!("--{flag}=")));
+        flags.extend(value.map(|value| format!("--{flag}={value}")));
+    }
+
+    /// Waits until a process ends by itself.
+    pub fn wait_end(&mut self, name: &str) -> std::process::ExitStatus {
+        let daemon = self.daemon_mut(name);
+        let process = daemon.process.as_mut().expect("it runs");
+        let status = wait::until(&format!("{name} to end"), READY, || process.ended());
+        daemon.process = None;
+        status
+    }
+
     /// Starts a process that was planned, but not started; or ended.
     pub fn start_one(&mut self, name: &str) {
         self.restart(name);
@@ -318,7 +367,7 @@ impl Cluster {
         let log = self.dir().join(format!("{}.log", self.daemons[number].name));
         let daemon = &mut self.daemons[number];
         let mut command = Command::new(binary(daemon.program));
-        command.args(&daemon.flags);
+        command.args(&daemon.flags).envs(&daemon.environment);
         let process = Process::start(&mut command, &log).unwrap_or_else(|error| panic!("{}: {error}", daemon.program));
         daemon.process = Some(process);
     }
