@@ -64,7 +64,9 @@ const FRAMEWORK: Flag = Flag { name: "framework", value: Some("ID"), help: "only
 const EQUALS: Flag = Flag { name: "equals", value: Some("VALUE"), help: "the part is this number or text" };
 const AT_LEAST: Flag = Flag { name: "at-least", value: Some("N"), help: "the part is a number and not less" };
 const AT_MOST: Flag = Flag { name: "at-most", value: Some("N"), help: "the part is a number and not more" };
-const FORMAT: Flag = Flag { name: "format", value: Some("jsonl|csv"), help: "JSON lines unless told otherwise" };
+const FORMAT: Flag =
+    Flag { name: "format", value: Some("jsonl|csv|parquet"), help: "JSON lines unless told otherwise" };
+const OUT: Flag = Flag { name: "out", value: Some("FILE"), help: "write it there instead of to the standard output" };
 const OFFER: Flag = Flag { name: "offer", value: Some("ID"), help: "only what concerns this offer" };
 const ROLE: Flag = Flag { name: "role", value: Some("NAME"), help: "only what concerns this role" };
 const PRINCIPAL: Flag = Flag { name: "principal", value: Some("NAME"), help: "only what this principal caused" };
@@ -152,7 +154,7 @@ const COMMANDS: &[Command] = &[
         name: "export",
         words: "[DIR]",
         help: "every event with its record and cause, for other programs",
-        flags: &[FORMAT, HELP],
+        flags: &[FORMAT, OUT, FROM, TO, HELP],
         run: commands::export::run,
     },
     Command {

@@ -189,6 +189,18 @@ impl Source {
         Ok(low)
     }
 
+    /// The first index at a place or after it: for a time, after the last record made before it.
+    ///
+    /// # Errors
+    /// As [`Source::last_index`].
+    pub(crate) fn first_at(&self, place: Place) -> Result<u64, SourceError> {
+        match place {
+            Place::Index(index) => Ok(index),
+            Place::Time(0) => Ok(0),
+            Place::Time(from) => Ok(self.index_of(Place::Time(from - 1))? + 1),
+        }
+    }
+
     /// How many entries follow the last that is known to be committed; each is checked.
     ///
     /// # Errors

@@ -169,6 +169,36 @@ fn a_log_is_counted_and_exported() {
     assert_eq!(table.lines().count(), 9);
     assert!(table.starts_with("index,term,n,at_ms,at,event,takes_effect,fields,call,principal,peer,request_id\n1,0,"));
     assert_eq!(failure(&["export", "--format=xml", work_dir]).1, 2);
+    let part = common::objects(&text(&["export", "--from=3", "--to=@1795216398.421", work_dir]));
+    assert_eq!(part.iter().map(|event| event["index"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 4]);
+}
+
+#[test]
+fn an_export_as_parquet_has_the_same_rows() {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field;
+    let dir = tempfile::tempdir().unwrap();
+    drop(write(dir.path(), &history()));
+    let work_dir = at(dir.path());
+    let file = dir.path().join("events.parquet");
+    text(&["export", "--format=parquet", "--out", at(&file), work_dir]);
+    // The same bytes go to a pipe.
+    let piped = common::run(&["export", "--format=parquet", work_dir]).stdout;
+    assert_eq!(fs::read(&file).unwrap(), piped);
+
+    let reader = SerializedFileReader::new(fs::File::open(&file).unwrap()).unwrap();
+    let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
+    let expected = json(&["cat", work_dir]);
+    assert_eq!(rows.len(), expected.len());
+    for (row, event) in rows.iter().zip(&expected) {
+        let columns: std::collections::BTreeMap<&str, &Field> =
+            row.get_column_iter().map(|(name, field)| (name.as_str(), field)).collect();
+        assert_eq!(*columns["index"], Field::Long(event["index"].as_i64().unwrap()));
+        assert_eq!(*columns["at_ms"], Field::TimestampMillis(event["at_ms"].as_i64().unwrap()));
+        assert_eq!(*columns["event"], Field::Str(event["event"].as_str().unwrap().into()));
+        assert_eq!(*columns["fields"], Field::Str(event["fields"].to_string()));
+        assert_eq!((columns["call"], columns["principal"]), (&Field::Str("TEST".into()), &Field::Null));
+    }
 }
 
 #[test]

@@ -3,9 +3,11 @@
 use crate::Failure;
 use crate::args::{Args, Usage};
 use crate::commands::state;
-use crate::output::Output;
+use crate::output::{Output, time};
 use crate::place::Place;
 use crate::source::Source;
+use crate::story::phrase::task_state;
+use api::resources::Resources;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -46,13 +48,86 @@ fn compare(before: &Value, after: &Value, path: &str, output: &mut Output) -> Re
             let path = path.trim_start_matches('.');
             output.line(
                 || match (before, after) {
-                    (Value::Null, new) => format!("+ {path} = {new}"),
-                    (old, Value::Null) => format!("- {path} = {old}"),
-                    (old, new) => format!("~ {path}: {old} -> {new}"),
+                    (Value::Null, new) => format!("+ {path} = {}", plain(path, new)),
+                    (old, Value::Null) => format!("- {path} = {}", plain(path, old)),
+                    (old, new) => format!("~ {path}: {} -> {}", plain(path, old), plain(path, new)),
                 },
                 || json!({ "path": path, "before": before, "after": after }),
             )?;
             Ok(())
+        }
+    }
+}
+
+/// A value for people: times, states and resources by their names, protobuf by its size. Programs get all of it.
+fn plain(path: &str, value: &Value) -> String {
+    let field = path.rsplit('.').next().unwrap_or(path);
+    match value {
+        Value::Number(number) => {
+            let number = number.as_u64();
+            match number.filter(|at_ms| field.ends_with("_ms") && *at_ms > TIMES_FROM_MS) {
+                Some(at_ms) => time(at_ms),
+                None if field == "state" && path.starts_with("tasks.") => {
+                    number.and_then(|number| number.try_into().ok()).map_or_else(|| value.to_string(), task_state)
+                }
+                None => value.to_string(),
+            }
+        }
+        Value::String(text) if text.len() > HEX_DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            format!("({} bytes)", text.len() / 2)
+        }
+        Value::Array(_) => match serde_json::from_value::<Resources>(value.clone()) {
+            Ok(resources) if !resources.is_empty() => resources.to_string(),
+            _ => inner(path, value),
+        },
+        Value::Object(_) => inner(path, value),
+        _ => value.to_string(),
+    }
+}
+
+fn inner(path: &str, value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| plain(path, item)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        Value::Object(fields) => {
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, value)| format!("{name}: {}", plain(&format!("{path}.{name}"), value)))
+                .collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Smaller numbers of milliseconds are spans, not times.
+const TIMES_FROM_MS: u64 = 1_000_000_000_000;
+/// Longer runs of hexadecimal digits are messages, not ids.
+const HEX_DIGITS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+    use serde_json::json;
+
+    #[test]
+    fn people_read_names_not_numbers() {
+        let cpus = json!([{
+            "reservations": [], "name": "Cpus", "allocation_role": "web", "provider_id": null, "disk": null,
+            "revocable": false, "shared": false, "value": {"Scalar": 1500}, "copies": 1
+        }]);
+        for (path, value, expected) in [
+            ("agents.live.0.since_ms", json!(1_795_216_408_419_u64), "2026-11-20T23:13:28.419Z"),
+            ("frameworks.live.0.failover_timeout_ms", json!(60_000), "60000"),
+            ("tasks.live.0/t1.state", json!(1), "TASK_RUNNING"),
+            ("agents.live.0.used", cpus, "cpus(allocated: web):1.5"),
+            ("tasks.live.0/t1.statuses", json!(["0a".repeat(40)]), "[(40 bytes)]"),
+            ("agents.live.0.liveness", json!({"Unreachable": {"since_ms": 0}}), "{Unreachable: {since_ms: 0}}"),
+            ("messages.up_to", json!(null), "null"),
+        ] {
+            assert_eq!(plain(path, &value), expected, "{path}");
         }
     }
 }

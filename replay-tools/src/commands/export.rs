@@ -1,4 +1,7 @@
-//! Every event for other programs: JSON lines, or CSV with the fields as one JSON column.
+//! Every event for other programs: JSON lines, CSV with the fields as one JSON column, or Parquet. Whatever the length of
+//! the log, only a part of it is in memory.
+
+mod parquet;
 
 use crate::Failure;
 use crate::args::{Args, Usage};
@@ -8,46 +11,106 @@ use crate::progress::Progress;
 use crate::replay;
 use crate::source::Source;
 use serde_json::Value;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::Path;
 
 const COLUMNS: &[&str] = &["index", "term", "n", "at_ms", "at", "event", "takes_effect", "fields"];
 const CAUSE_COLUMNS: &[&str] = &["call", "principal", "peer", "request_id"];
 
+/// Where events go, in one form.
+trait Sink {
+    /// One event, as `cat --json` shows it.
+    fn event(&mut self, event: &Value) -> io::Result<()>;
+
+    /// No more will come.
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
 /// `export [DIR]`
-pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
-    let csv = match args.get("format") {
-        None | Some("jsonl") => false,
-        Some("csv") => true,
-        Some(other) => return Err(Usage(format!("--format must be jsonl or csv, not {other:?}")).into()),
-    };
-    let source = Source::open(&args.dir()?)?;
-    let mut replay = replay::begin(source.kind());
-    let mut progress = Progress::beside_output("exporting", source.last_index()?);
-    let out = output.writer();
-    if csv {
-        writeln!(out, "{},{}", COLUMNS.join(","), CAUSE_COLUMNS.join(","))?;
+pub(crate) fn run(args: &Args, _: &mut Output) -> Result<(), Failure> {
+    let format = args.get("format").unwrap_or("jsonl");
+    if !["jsonl", "csv", "parquet"].contains(&format) {
+        return Err(Usage(format!("--format must be jsonl, csv or parquet, not {format:?}")).into());
     }
+    let out = args.get("out");
+    if format == "parquet" && out.is_none() && io::stdout().is_terminal() {
+        return Err(Usage("Parquet is nothing for a terminal: name a file with --out=FILE".into()).into());
+    }
+    let (from, to) = (args.place("from")?, args.place("to")?);
+    let source = Source::open(&args.dir()?)?;
+    let from = from.map_or(Ok(0), |from| source.first_at(from))?;
+    let to = to.map(|to| source.index_of(to)).transpose()?.unwrap_or(u64::MAX).min(source.last_index()?);
+    let writer: Box<dyn Write + Send> = match out {
+        Some(path) => Box::new(File::create(Path::new(path))?),
+        None => Box::new(io::stdout()),
+    };
+    let writer = BufWriter::with_capacity(1 << 16, writer);
+    let mut sink: Box<dyn Sink> = match format {
+        "csv" => Box::new(Csv::new(writer)?),
+        "parquet" => Box::new(parquet::Parquet::new(writer)?),
+        _ => Box::new(JsonLines { writer }),
+    };
+    let mut replay = replay::begin(source.kind());
+    let what = "exporting";
+    let mut progress = if out.is_some() { Progress::new(what, to) } else { Progress::beside_output(what, to) };
     for entry in source.entries(0)? {
         let entry = entry?;
+        if entry.index > to {
+            break;
+        }
         progress.reached(entry.index);
         let takes_effect = replay.admit(&entry);
+        if entry.index < from {
+            continue;
+        }
         let events = replay.show(&entry.record);
         let events = events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
         for (at, shown) in events.iter().enumerate() {
-            let event = Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect }.json();
-            if csv { write_row(out, &event)? } else { writeln!(out, "{event}")? }
+            sink.event(&Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect }.json())?;
         }
     }
-    Ok(())
+    Ok(sink.finish()?)
 }
 
-fn write_row(out: &mut dyn Write, event: &Value) -> std::io::Result<()> {
-    let columns = COLUMNS.iter().map(|column| &event[*column]);
-    let cells = columns.chain(CAUSE_COLUMNS.iter().map(|column| &event["cause"][*column])).map(cell);
-    writeln!(out, "{}", cells.collect::<Vec<_>>().join(","))
+struct JsonLines<W> {
+    writer: W,
 }
 
-/// As RFC 4180 has it.
+impl<W: Write> Sink for JsonLines<W> {
+    fn event(&mut self, event: &Value) -> io::Result<()> {
+        writeln!(self.writer, "{event}")
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// As RFC 4180 has it, but for line ends.
+struct Csv<W> {
+    writer: W,
+}
+
+impl<W: Write> Csv<W> {
+    fn new(mut writer: W) -> io::Result<Csv<W>> {
+        writeln!(writer, "{},{}", COLUMNS.join(","), CAUSE_COLUMNS.join(","))?;
+        Ok(Csv { writer })
+    }
+}
+
+impl<W: Write> Sink for Csv<W> {
+    fn event(&mut self, event: &Value) -> io::Result<()> {
+        let columns = COLUMNS.iter().map(|column| &event[*column]);
+        let cells = columns.chain(CAUSE_COLUMNS.iter().map(|column| &event["cause"][*column])).map(cell);
+        writeln!(self.writer, "{}", cells.collect::<Vec<_>>().join(","))
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),

@@ -156,6 +156,16 @@ impl Cluster {
         self.call(framework, Call { r#type: Some(call::Type::Suppress.into()), suppress, ..Default::default() }).await;
     }
 
+    /// The framework says of itself so many bytes.
+    pub(crate) async fn update_framework(&mut self, framework: FrameworkKey, byte: u8, bytes: usize) {
+        let known = &self.log.state.frameworks.get(framework).expect("it is live").info;
+        let mut framework_info: v1::FrameworkInfo = prost::Message::decode(known.clone()).expect("a FrameworkInfo");
+        framework_info.webui_url = Some(char::from(b'a' + byte % 26).to_string().repeat(bytes));
+        let update_framework = Some(call::UpdateFramework { framework_info, ..Default::default() });
+        let kind = call::Type::UpdateFramework;
+        self.call(framework, Call { r#type: Some(kind.into()), update_framework, ..Default::default() }).await;
+    }
+
     /// The agent has its orders, and says what became of a task.
     pub(crate) async fn update(&mut self, framework: FrameworkKey, agent: AgentKey, task: &str, state: v1::TaskState) {
         let agent_id = view::agent_id(&self.log.state, agent);
