@@ -82,13 +82,12 @@ fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
     exchange(&mut cluster, "m1", None);
     let address = cluster.address("m2").to_string();
     progress(&mut run, finished);
-    let held = format!("{address} reads feature level 1 only, or is held at it");
-    let is_held = |listed: &Value| listed["feature_level_waits_for"] == held.as_str();
     if cluster.leader() == "m2" {
         // An older build that leads wants nothing.
         assert!(list(&cluster, "m2")["feature_level_waits_for"].is_null());
     } else {
-        wait_list(&cluster, "m0", "what the level waits for", is_held);
+        let old = format!("{address} reads feature level 1 only");
+        wait_list(&cluster, "m0", "what the level waits for", |it| it["feature_level_waits_for"] == old.as_str());
     }
     assert_eq!(list(&cluster, "m0")["feature_level"], 1);
 
@@ -102,7 +101,9 @@ fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
     cluster.set_flag("m2", "feature_level_max", Some("1"));
     exchange(&mut cluster, "m2", None);
     progress(&mut run, finished);
-    let listed = wait_list(&cluster, "m0", "what the level waits for", is_held);
+    let held = format!("{address} is held at feature level 1 by --feature_level_max");
+    let listed =
+        wait_list(&cluster, "m0", "what the level waits for", |it| it["feature_level_waits_for"] == held.as_str());
     assert_eq!(listed["feature_level"], 1, "{listed}");
     let reads: Vec<&Value> = listed["masters"].as_array().expect("a list").iter().map(|it| &it["reads"]).collect();
     assert_eq!(reads, [2, 2, 2], "{listed}");

@@ -304,7 +304,7 @@ fn health_check(check: &v1::HealthCheck) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Cluster, operation, task_info};
+    use crate::testing::{Cluster, executor, group, operation, task_info};
     use api::v1;
 
     fn refused(change: impl FnOnce(&mut v1::TaskInfo)) -> (String, v1::task_status::Reason) {
@@ -380,28 +380,6 @@ mod tests {
             ["offers-accepted", "launch-refused", "launch-refused"]
         );
         assert_eq!(cluster.statuses().len(), 2);
-    }
-
-    fn executor(id: &str) -> v1::ExecutorInfo {
-        v1::ExecutorInfo {
-            r#type: Some(v1::executor_info::Type::Custom as i32),
-            executor_id: v1::ExecutorId { value: id.into() },
-            command: Some(v1::CommandInfo { value: Some("run".into()), ..Default::default() }),
-            resources: task_info("", "cpus:0.5;mem:1").resources,
-            ..Default::default()
-        }
-    }
-
-    fn group(executor: v1::ExecutorInfo) -> v1::offer::Operation {
-        let tasks = vec![
-            v1::TaskInfo { command: None, ..task_info("a", "cpus:1;mem:1") },
-            v1::TaskInfo { command: None, ..task_info("b", "cpus:1;mem:1") },
-        ];
-        v1::offer::Operation {
-            r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
-            launch_group: Some(v1::offer::operation::LaunchGroup { executor, task_group: v1::TaskGroupInfo { tasks } }),
-            ..Default::default()
-        }
     }
 
     #[test]

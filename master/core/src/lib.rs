@@ -43,6 +43,8 @@ mod update_framework;
 mod wire;
 
 #[cfg(test)]
+mod golden_logs;
+#[cfg(test)]
 mod testing;
 
 pub use command::{Caller, Command};

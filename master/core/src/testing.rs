@@ -28,6 +28,8 @@ pub(crate) struct Cluster {
     pub(crate) events: Vec<Event>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) reply: Reply,
+    /// Every command that led to events, as it is stored.
+    pub(crate) log: Vec<event_log::Record>,
     connections: u128,
 }
 
@@ -58,6 +60,30 @@ pub(crate) fn operation(tasks: Vec<v1::TaskInfo>) -> v1::offer::Operation {
     }
 }
 
+/// A custom executor.
+pub(crate) fn executor(id: &str) -> v1::ExecutorInfo {
+    v1::ExecutorInfo {
+        r#type: Some(v1::executor_info::Type::Custom as i32),
+        executor_id: v1::ExecutorId { value: id.into() },
+        command: Some(v1::CommandInfo { value: Some("run".into()), ..Default::default() }),
+        resources: task_info("", "cpus:0.5;mem:1").resources,
+        ..Default::default()
+    }
+}
+
+/// Two tasks on one executor.
+pub(crate) fn group(executor: v1::ExecutorInfo) -> v1::offer::Operation {
+    let tasks = vec![
+        v1::TaskInfo { command: None, ..task_info("a", "cpus:1;mem:1") },
+        v1::TaskInfo { command: None, ..task_info("b", "cpus:1;mem:1") },
+    ];
+    v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
+        launch_group: Some(v1::offer::operation::LaunchGroup { executor, task_group: v1::TaskGroupInfo { tasks } }),
+        ..Default::default()
+    }
+}
+
 impl Cluster {
     pub(crate) fn empty() -> Cluster {
         Cluster {
@@ -67,6 +93,7 @@ impl Cluster {
             events: Vec::new(),
             effects: Vec::new(),
             reply: Reply::Empty,
+            log: Vec::new(),
             connections: 0,
         }
     }
@@ -85,12 +112,15 @@ impl Cluster {
         let decision = decide(&self.state, &command, caller, self.at_ms);
         assert_eq!(self.state, before, "a decision changes nothing");
         let decision = decision?;
+        let mut stored = Vec::new();
         for event in &decision.events {
             let (number, version, payload) = event.encode_at(decision.level).expect("a shape of the cluster's level");
             assert_eq!(Event::decode(number, version, &payload).as_ref(), Ok(event));
             assert!(event.to_string().starts_with(event.name()));
             fold(&mut self.state, event, self.at_ms);
+            stored.push(event_log::RawEvent { number, version, cause: 0, payload });
         }
+        self.store(stored, decision.level);
         self.effects = decision.events.iter().flat_map(|event| react(&self.state, event)).collect();
         self.effects.extend(decision.effects);
         let violations: Vec<String> = invariants::check(&self.state).iter().map(ToString::to_string).collect();
@@ -98,6 +128,17 @@ impl Cluster {
         let names = decision.events.iter().map(Event::name).collect();
         (self.events, self.reply) = (decision.events, decision.reply);
         Ok(names)
+    }
+
+    fn store(&mut self, events: Vec<event_log::RawEvent>, level: FeatureLevel) {
+        let Some(term) = self.state.leader.as_ref().map(|leader| leader.term).filter(|_| !events.is_empty()) else {
+            return;
+        };
+        let before = self.log.last().map(|record| record.header);
+        let n = before.filter(|before| before.term == term).map_or(0, |before| before.n + 1);
+        let header = event_log::Header { term, n, at_ms: self.at_ms, feature_level: level.0 };
+        let causes = vec![event_log::Cause::default()];
+        self.log.push(event_log::Record { header, causes, events });
     }
 
     fn done(&mut self, command: Command) -> Names {

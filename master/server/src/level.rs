@@ -93,10 +93,16 @@ pub(crate) async fn raise(context: Arc<Context>, peers: Arc<Peers>) {
         let members = context.node.status().borrow().members.clone();
         let (asked, mut waits_for) = ask_all(&context, &peers, &members).await;
         let to = asked.iter().map(|(_, willing)| willing.raises_to).min().unwrap_or(level);
-        if let Some((node, _)) = asked.iter().find(|(_, willing)| waits_for.is_none() && willing.raises_to <= level) {
+        if let Some((node, willing)) =
+            asked.iter().find(|(_, willing)| waits_for.is_none() && willing.raises_to <= level)
+        {
             let who = members.iter().find(|member| member.node_id == node.0);
             let address = who.map_or("a master", |member| member.address.as_str());
-            waits_for = Some(format!("{address} reads feature level {level} only, or is held at it"));
+            waits_for = Some(if willing.reads <= level {
+                format!("{address} reads feature level {level} only")
+            } else {
+                format!("{address} is held at feature level {} by --feature_level_max", willing.raises_to)
+            });
         }
         let masters: Vec<_> = asked.into_iter().map(|(node, willing)| (node, willing.reads)).collect();
         let held = waits_for.is_some();

@@ -1,0 +1,239 @@
+//! Golden logs: what a release wrote, and what it folded to. They must fold to the same state for ever. One is written when a
+//! release has shapes of events that no golden log has, or has left none yet; none is ever written again.
+//!
+//! ```text
+//! testdata/logs/VERSION-NUMBER/log.txt     a record a line, in hexadecimal
+//! testdata/logs/VERSION-NUMBER/state.txt   digests on the way, then State as its feature level has it
+//! ```
+
+use crate::command::{Caller, Command};
+use crate::event::Event;
+use crate::ids::{NodeId, TaskKey};
+use crate::level::FeatureLevel;
+use crate::state::{Sections, State};
+use crate::testing::{Cluster, executor, group, master, operation, task_info};
+use crate::{decode_record, fold_record, invariants};
+use api::internal::{ExecutorExited, FromAgent, from_agent::Message};
+use api::v1::{self, TaskState, scheduler::call::Type};
+use event_log::{Gate, Record};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+fn logs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/logs")
+}
+
+/// The golden logs, by the releases that left them.
+fn golden() -> Vec<PathBuf> {
+    let entries = fs::read_dir(logs()).into_iter().flatten();
+    let mut dirs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    dirs.sort();
+    dirs
+}
+
+fn read(dir: &Path) -> Vec<Record> {
+    let text = fs::read_to_string(dir.join("log.txt")).unwrap();
+    let bytes = |line: &str| -> Vec<u8> {
+        (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect()
+    };
+    let record = |line: &str| {
+        let bytes = bytes(line);
+        let record = Record::decode(&bytes).unwrap();
+        assert_eq!(record.encode(), bytes, "a record is encoded as it was");
+        record
+    };
+    text.lines().map(record).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// State as text.
+struct Text(String);
+
+impl Sections for Text {
+    fn section(&mut self, name: &'static str) -> io::Result<()> {
+        writeln!(self.0, "\n# {name}").map_err(io::Error::other)
+    }
+
+    fn entry<T: Serialize>(&mut self, entry: &T) -> io::Result<()> {
+        let entry = ron::to_string(entry).map_err(io::Error::other)?;
+        writeln!(self.0, "{entry}").map_err(io::Error::other)
+    }
+}
+
+/// Folds all of it: the last State, and the text that says what it was on the way.
+fn fold_all(records: &[Record]) -> (State, String) {
+    let (mut state, mut gate) = (State::default(), Gate::default());
+    let mut text = Text("# digest after each record\n".into());
+    for record in records {
+        assert!(gate.admit(record.header.term, &record.header), "{:?}", record.header);
+        let events = decode_record(record).unwrap();
+        for (event, raw) in events.iter().zip(&record.events) {
+            let stored = event.encode_at(FeatureLevel(record.header.feature_level));
+            let same = stored.as_ref().map(|(number, version, payload)| (*number, *version, payload));
+            assert_eq!(same, Some((raw.number, raw.version, &raw.payload)), "{event}");
+        }
+        fold_record(&mut state, &record.header, &events);
+        writeln!(text.0, "{}", hex(&state.digest())).unwrap();
+    }
+    state.visit(&mut text).unwrap();
+    (state, text.0)
+}
+
+fn shapes(records: &[Record]) -> BTreeSet<(u16, u16)> {
+    records.iter().flat_map(|record| &record.events).map(|event| (event.number, event.version)).collect()
+}
+
+/// What is written today, and is not in these records.
+fn untold(records: &[Record]) -> Vec<&'static str> {
+    let told = shapes(records);
+    let untold = Event::SHAPES.iter().filter(|shape| !told.contains(&(shape.number, shape.version)));
+    untold.map(|shape| shape.name).collect()
+}
+
+fn missing() -> Vec<String> {
+    let known: BTreeSet<_> = golden().iter().flat_map(|dir| shapes(&read(dir))).collect();
+    let missing = Event::SHAPES.iter().filter(|shape| !known.contains(&(shape.number, shape.version)));
+    missing.map(|shape| format!("{} version {}", shape.name, shape.version)).collect()
+}
+
+/// Something of everything.
+fn story() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.start_master(master(2, 1));
+    let first = cluster.subscribe_with(|info| info.failover_timeout = Some(100.0));
+    cluster.agent("cpus:8;mem:1000;disk:500;ports:[100-200]");
+    lives(&mut cluster, first);
+    let second = cluster.agent("cpus:2;mem:100");
+
+    let masters = [1, 2].map(|node| (NodeId(node), FeatureLevel::NEWEST)).to_vec();
+    let raise = Command::RaiseFeatureLevel { level: FeatureLevel::NEWEST, digest_every: 10, masters };
+    cluster.run(raise, &Caller::default()).unwrap();
+    cluster.start_master(master(2, 2));
+    let digest = cluster.state.digest();
+    cluster.run(Command::LogDigest { index: 40, digest, by: NodeId(1) }, &Caller::default()).unwrap();
+    cluster.lead(2, 7, "C");
+    cluster.lose_master(1);
+
+    let third = cluster.subscribe_as_partition_aware();
+    cluster.at_ms += 10_000;
+    cluster.resume(second, &[]).unwrap();
+    cluster.resume(crate::ids::AgentKey(0), &[]).unwrap();
+    let offers = cluster.offer();
+    cluster.accept(third, &offers[..1], vec![operation(vec![task_info("t", "cpus:1;mem:1")])]);
+    cluster.agent_unreachable(second);
+    cluster.mark_gone(second);
+
+    // Something is under way at the end.
+    cluster.at_ms += 10_000;
+    let task = cluster.launch(third, "live", "cpus:1;mem:1");
+    cluster.update(&task, TaskState::TaskRunning);
+    cluster.at_ms += 10_000;
+    cluster.offer();
+    cluster
+}
+
+/// A framework with tasks and executors on agent C-S0, up to its end.
+fn lives(cluster: &mut Cluster, framework: crate::ids::FrameworkKey) {
+    let agent = crate::ids::AgentKey(0);
+    let task: TaskKey = cluster.launch(framework, "one", "cpus:1;mem:10;ports:[100-110]");
+    cluster.acknowledge_orders(agent, 1);
+    cluster.update(&task, TaskState::TaskRunning);
+    cluster.acknowledge(&task);
+    cluster.kill(framework, "one");
+    cluster.update(&task, TaskState::TaskKilled);
+    cluster.acknowledge(&task);
+
+    cluster.at_ms += 10_000;
+    let offers = cluster.offer();
+    let bad = v1::TaskInfo { resources: Vec::new(), ..task_info("none", "cpus:1") };
+    let (bad, group) = (operation(vec![bad]), group(executor("e")));
+    cluster.accept(framework, &offers[..1], vec![bad, group]);
+    cluster.acknowledge_orders(agent, 3);
+    let agent_id = v1::AgentId { value: "C-S0".into() };
+    let executor_id = v1::ExecutorId { value: "e".into() };
+    let shutdown = v1::scheduler::call::Shutdown { executor_id: executor_id.clone(), agent_id: agent_id.clone() };
+    let call = v1::scheduler::Call { shutdown: Some(shutdown), ..cluster.call_of(framework, Type::Shutdown) };
+    let stream = cluster.stream_id(framework);
+    cluster.try_call(&call, Some(&stream), &Caller::default()).unwrap();
+    for id in ["a", "b"] {
+        cluster.update(&(framework, id.into()), TaskState::TaskFailed);
+    }
+    let framework_id = call.framework_id.clone().unwrap();
+    let exited = Message::ExecutorExited(ExecutorExited { framework_id, executor_id, status: Some(9) });
+    let seq = cluster.state.agents.get(agent).map(|agent| agent.messages_received + 1);
+    cluster.agent_says(agent, vec![FromAgent { seq, message: Some(exited) }]).unwrap();
+
+    cluster.at_ms += 10_000;
+    let offers = cluster.offer();
+    cluster.decline(framework, &offers, Some(60.0));
+    cluster.suppress(framework, &["web"]);
+    cluster.revive(framework, &["web"]);
+    cluster.launch(framework, "two", "cpus:1;mem:10");
+    cluster.update_framework(framework, |info| info.name = "another".into()).unwrap();
+    let of = |kind: v1::master::call::Type| v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
+    cluster.at_ms += 10_000;
+    cluster.offer();
+    let deactivate = v1::master::call::DeactivateAgent { agent_id: agent_id.clone() };
+    let off = of(v1::master::call::Type::DeactivateAgent);
+    cluster.operator(v1::master::Call { deactivate_agent: Some(deactivate), ..off }).unwrap();
+    let reactivate = v1::master::call::ReactivateAgent { agent_id };
+    let on = of(v1::master::call::Type::ReactivateAgent);
+    cluster.operator(v1::master::Call { reactivate_agent: Some(reactivate), ..on }).unwrap();
+    cluster.agent_disconnected(agent);
+    cluster.resume(agent, &["two"]).unwrap();
+    cluster.disconnect(framework);
+    cluster.resubscribe(framework, |info| info.failover_timeout = Some(5.0)).unwrap();
+    cluster.teardown(framework);
+}
+
+/// Leaves a new golden log if one is needed and it is allowed to (`make bless`).
+fn bless() {
+    let release = env!("CARGO_PKG_VERSION");
+    let of_release = |dir: &PathBuf| {
+        let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.rsplit_once('-').is_some_and(|(version, _)| version == release)
+    };
+    let left = golden().iter().filter(|dir| of_release(dir)).count();
+    if env::var_os("UPDATE_EXPECT").is_none() || (left > 0 && missing().is_empty()) {
+        return;
+    }
+    let records = story().log;
+    assert_eq!(untold(&records), [""; 0], "the story of golden logs lacks these");
+    let dir = logs().join(format!("{release}-{}", left + 1));
+    // Not over one that is there, whatever it is.
+    fs::create_dir_all(logs()).and_then(|()| fs::create_dir(&dir)).unwrap();
+    let lines: String = records.iter().map(|record| hex(&record.encode()) + "\n").collect();
+    fs::write(dir.join("log.txt"), lines).unwrap();
+    fs::write(dir.join("state.txt"), fold_all(&records).1).unwrap();
+}
+
+#[test]
+fn golden_logs_fold_to_the_same_state_for_ever() {
+    bless();
+    for dir in golden() {
+        let name = dir.display();
+        let (state, text) = fold_all(&read(&dir));
+        let expected = fs::read_to_string(dir.join("state.txt")).unwrap();
+        assert!(text == expected, "{name} folds to another state than it did:\n{text}");
+        assert_eq!(invariants::check(&state), [], "{name}");
+        let mut snapshot = Vec::new();
+        state.write_snapshot(&mut snapshot).unwrap();
+        assert_eq!(State::read_snapshot(&mut snapshot.as_slice()).unwrap(), state, "{name}");
+    }
+    let release = env!("CARGO_PKG_VERSION");
+    assert_eq!(missing(), [""; 0], "no golden log has these: `make bless` leaves a new one");
+    let names: Vec<String> = golden().iter().map(|dir| dir.file_name().unwrap().to_string_lossy().into()).collect();
+    let left = names.iter().any(|name| name.rsplit_once('-').is_some_and(|(version, _)| version == release));
+    assert!(left, "release {release} has left no golden log: `make bless` leaves one");
+}
+
+#[test]
+fn the_story_of_golden_logs_has_every_shape_that_is_written_today() {
+    assert_eq!(untold(&story().log), [""; 0]);
+}
