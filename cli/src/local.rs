@@ -302,7 +302,8 @@ fn working_in(folder: &Path) -> Vec<Pid> {
         .collect()
 }
 
-fn beside(program: &str) -> Result<PathBuf, Error> {
+/// A program of ours, in the folder of this one.
+pub(crate) fn beside(program: &str) -> Result<PathBuf, Error> {
     let own = std::env::current_exe().map_err(|error| failed("cannot tell where this program is", &error))?;
     let path = own.with_file_name(program);
     if path.exists() {

@@ -11,6 +11,7 @@ mod masters;
 mod port;
 mod process;
 mod read;
+mod snapshot;
 mod table;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ Commands:
   frameworks   the frameworks and what they use
   tasks        the tasks and their states
   roles        the roles and what they use
+  snapshot     save the state of a cluster, inspect it, restore it on a new machine
   masters      list, add, remove, replace masters; transfer leadership
 
 meseta COMMAND --help tells a command's flags.
@@ -55,11 +57,13 @@ fn run(command: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
         Some("local") => (local::FLAGS, local::ABOUT),
         Some("execute") => (execute::FLAGS, execute::ABOUT),
         Some("masters") => (masters::FLAGS, masters::ABOUT),
+        Some("snapshot") => (snapshot::FLAGS, snapshot::ABOUT),
         Some("state" | "agents" | "frameworks" | "tasks" | "roles") => (read::FLAGS, ""),
         Some(name) => return Err(Error::Usage(format!("there is no command '{name}' (meseta help lists them)"))),
     };
     let name = command.unwrap_or_default();
-    let (arguments, words) = if name == "masters" { masters::split(words) } else { (Vec::new(), words) };
+    let has_words = matches!(name, "masters" | "snapshot");
+    let (arguments, words) = if has_words { masters::split(words) } else { (Vec::new(), words) };
     let environment = |name: &str| std::env::var(name).ok();
     let values = api::flags::parse(flags, words, environment, |path| std::fs::read_to_string(path));
     let values = values.map_err(|problem| Error::Usage(format!("{problem} (meseta {name} --help tells all flags)")))?;
@@ -75,6 +79,7 @@ fn run(command: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
         "local" => in_runtime(local::run(values)),
         "execute" => in_runtime(execute::run(values)),
         "masters" => in_runtime(masters::run(&arguments, values)),
+        "snapshot" => in_runtime(snapshot::run(&arguments, values)),
         _ => in_runtime(read::run(name, values)),
     }
 }

@@ -47,6 +47,12 @@ pub enum OpenError {
         /// The folder.
         dir: PathBuf,
     },
+    /// The folder is to be made anew, and holds something.
+    #[error("{} is not empty: give a folder that is, or is not there yet", dir.display())]
+    NotEmpty {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// Another process has the log open.
     #[error("the log in {} is in use by another process", dir.display())]
     Locked {

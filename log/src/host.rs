@@ -261,7 +261,7 @@ pub fn exit(code: i32) -> ! {
             host.kill();
             panic!("the process ends with code {code}")
         }
-        None => std::process::exit(code),
+        None => crate::exit::now(code),
     }
 }
 

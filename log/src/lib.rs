@@ -12,11 +12,15 @@ pub mod codec;
 #[cfg(feature = "local")]
 mod disk;
 #[cfg(feature = "local")]
+mod exit;
+#[cfg(feature = "local")]
 mod frames;
 #[cfg(feature = "local")]
 pub mod host;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "local")]
+mod mark;
 #[cfg(feature = "raft")]
 pub mod raft;
 mod record;

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 pub use crate::disk::OpenError;
 use crate::disk::{self, Identity, IdentityFile};
+use crate::mark::{self, Mark};
 use crate::record::Record;
 use segment::Records;
 use writer::{Job, Writer};
@@ -143,7 +144,10 @@ impl LocalLog {
             writer::create_segment(dir, 1, 1, true, &[]).map_err(OpenError::io("begin a log in", dir))?;
             segments = segment::list(dir)?.0;
         }
-        let generation = segments[0].generation;
+        let Some(generation) = segments.first().map(|segment| segment.generation) else {
+            let (path, why) = (dir.to_owned(), "the segment that was begun here is gone".to_owned());
+            return Err(OpenError::DamagedFile { path, why, remedy: segment::REMEDY });
+        };
         let paths: Vec<PathBuf> = segments.iter().map(|segment| segment.path.clone()).collect();
 
         // Everything is verified before anything is changed or served.
@@ -153,6 +157,11 @@ impl LocalLog {
         }
         let (next, length) = (scan.index, scan.offset);
         let path = paths.last().expect("there is at least one");
+        let reached = mark::read(dir).map_err(OpenError::io("read", dir))?;
+        if reached >= next {
+            let why = format!("the log reached {reached} and now ends before");
+            return Err(OpenError::Damaged { index: next, path: path.clone(), why, remedy: segment::REMEDY });
+        }
         let file = OpenOptions::new().append(true).open(path).map_err(OpenError::io("open", path))?;
         let torn_bytes = file.metadata().map_err(OpenError::io("read", path))?.len().saturating_sub(length);
         if torn_bytes > 0 {
@@ -162,11 +171,16 @@ impl LocalLog {
         // What was read may have been written but not synced by a process that was killed.
         file.sync_all().map_err(OpenError::io("sync", path))?;
         for path in obsolete {
-            fs::remove_file(&path).map_err(OpenError::io("remove", &path))?;
+            match fs::remove_file(&path) {
+                // Beginning the log took it away.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(OpenError::io("remove", &path))?,
+            }
         }
         let records = Records::new(segment::list(dir)?.0, next);
         let recovered = Recovered { records, last_index: next - 1, torn_bytes };
-        let writer = Writer::start(lock, dir.to_owned(), options, file, generation, paths, next, length)
+        let mark = Mark::begin(dir, next - 1).map_err(OpenError::io("write", dir))?;
+        let writer = Writer::start(lock, mark, dir.to_owned(), options, file, generation, paths, next, length)
             .map_err(OpenError::io("start the writer of", dir))?;
         Ok((LocalLog { writer: Arc::new(writer) }, recovered))
     }

@@ -149,11 +149,18 @@ fn a_torn_tail_is_cut_off() {
     let (log, _) = open(dir.path());
     append_each(&log, 0..5);
     let before = fs::metadata(&segments(dir.path())[0]).unwrap().len() as usize;
+    let (reached, reached_path) = (fs::read(dir.path().join("reached")).unwrap(), dir.path().join("reached"));
     append_each(&log, 5..6);
     drop(log);
     let path = &segments(dir.path())[0];
     let whole = fs::read(path).unwrap();
+    // The last record was acknowledged: without it the log is not what it was.
+    fs::write(path, &whole[..before + 1]).unwrap();
+    let refused = LocalLog::open(dir.path(), &identity()).expect_err("something is gone");
+    assert!(matches!(refused, OpenError::Damaged { index: 6, .. }), "{refused}");
     for length in before..whole.len() {
+        // As if it had not been: the write was not finished.
+        fs::write(&reached_path, &reached).unwrap();
         let mut torn = whole[..length].to_vec();
         fs::write(path, &torn).unwrap();
         assert_eq!(read(dir.path()).unwrap(), (0..5).collect::<Vec<_>>());

@@ -305,6 +305,13 @@ impl Cluster {
         self.restart(name);
     }
 
+    /// Starts a master whose disk was made for it: neither forms it a quorum nor does it wait to be added.
+    pub fn start_alone(&mut self, name: &str) {
+        let daemon = self.daemon_mut(name);
+        daemon.flags.retain(|flag| !flag.starts_with("--masters=") && !flag.starts_with("--join="));
+        self.restart(name);
+    }
+
     /// Waits until every running master knows one leader, and the leader counts every running agent as active.
     pub fn wait_ready(&mut self) {
         for number in 0..self.daemons.len() {

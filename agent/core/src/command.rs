@@ -116,6 +116,14 @@ pub enum Refusal {
     /// The framework has no such executor here.
     #[error("Executor cannot be found")]
     UnknownExecutor,
+    /// The masters no longer know what they said they had: they were restored from an older snapshot.
+    #[error("the masters have messages up to {found} only, after they had acknowledged {acknowledged}")]
+    MastersForgot {
+        /// As the masters say.
+        found: u64,
+        /// As the log says.
+        acknowledged: u64,
+    },
     /// The masters call the agent by another name than its log.
     #[error("the masters know this agent as {found}, its log as {expected}")]
     OtherIdentity {

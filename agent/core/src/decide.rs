@@ -49,7 +49,13 @@ fn accept_welcome(
 ) -> Result<Vec<Event>, Refusal> {
     let mut events = cover(state, received_up_to);
     match (&state.registration.agent_id, &state.registration.cluster_id) {
-        (Some(known), Some(cluster)) if *known == agent_id && *cluster == cluster_id => {}
+        (Some(known), Some(cluster)) if *known == agent_id && *cluster == cluster_id => {
+            let acknowledged = state.messages.received_up_to;
+            if received_up_to < acknowledged {
+                // What they forgot, the end of a task perhaps, is not in this log any more either.
+                return Err(Refusal::MastersForgot { found: received_up_to, acknowledged });
+            }
+        }
         (Some(known), _) => {
             return Err(Refusal::OtherIdentity { found: agent_id, expected: known.clone() });
         }

@@ -225,6 +225,7 @@ async fn accept(agent: &Agent, welcome: &internal::Welcome) -> Option<Ended> {
             let _ = std::os::unix::fs::symlink(&welcome.agent_id.value, latest);
             None
         }
+        Some(Err(refusal @ Refusal::MastersForgot { .. })) => Some(Ended::BeginAnew(refusal.to_string())),
         Some(Err(refusal @ Refusal::OtherIdentity { .. })) => Some(Ended::Stop(refusal.to_string())),
         Some(Err(refusal)) => Some(Ended::Broken(refusal.to_string())),
         None => Some(Ended::Broken("the agent is ending".to_owned())),

@@ -189,33 +189,37 @@ impl FileTable {
             Err(error) => return error.response(),
             Ok(opened) => opened,
         };
-        let size = metadata.len();
-        let (sender, body) = stream(4);
-        tokio::spawn(async move {
-            let file = Arc::new(file);
-            let mut offset = 0;
-            while offset < size {
-                let (file, length) = (file.clone(), DOWNLOAD_CHUNK_BYTES.min((size - offset) as usize));
-                let read = tokio::task::spawn_blocking(move || {
-                    let mut chunk = vec![0; length];
-                    file.read_exact_at(&mut chunk, offset).map(|()| chunk)
-                });
-                // A file that shrank meanwhile ends the connection: its Content-Length was already said.
-                let Ok(Ok(chunk)) = read.await else { return };
-                offset += chunk.len() as u64;
-                if sender.send(Bytes::from(chunk)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        let mut response = streaming("application/octet-stream", body.sized(size));
-        let name =
-            clean(path).rsplit('/').next().unwrap_or_default().replace(|c: char| c.is_control() || c == ';', "_");
-        let disposition = HeaderValue::try_from(format!("attachment; filename={name}"));
-        let disposition = disposition.unwrap_or(HeaderValue::from_static("attachment"));
-        response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
-        response
+        let name = clean(path);
+        attachment(file, metadata.len(), name.rsplit('/').next().unwrap_or_default())
     }
+}
+
+/// The first `size` bytes of a file, to be saved under `name`. Sent by a task of its own, a piece after the other.
+pub fn attachment(file: File, size: u64, name: &str) -> Response {
+    let (sender, body) = stream(4);
+    tokio::spawn(async move {
+        let file = Arc::new(file);
+        let mut offset = 0;
+        while offset < size {
+            let (file, length) = (file.clone(), DOWNLOAD_CHUNK_BYTES.min((size - offset) as usize));
+            let read = tokio::task::spawn_blocking(move || {
+                let mut chunk = vec![0; length];
+                file.read_exact_at(&mut chunk, offset).map(|()| chunk)
+            });
+            // A file that shrank meanwhile ends the connection: its Content-Length was already said.
+            let Ok(Ok(chunk)) = read.await else { return };
+            offset += chunk.len() as u64;
+            if sender.send(Bytes::from(chunk)).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut response = streaming("application/octet-stream", body.sized(size));
+    let name = name.replace(|c: char| c.is_control() || c == ';', "_");
+    let disposition = HeaderValue::try_from(format!("attachment; filename={name}"));
+    let disposition = disposition.unwrap_or(HeaderValue::from_static("attachment"));
+    response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
+    response
 }
 
 impl FilesError {

@@ -20,7 +20,7 @@ mod router;
 mod serve;
 
 pub use body::{Body, BodyError, Incoming, SendError, StreamSender, stream};
-pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX};
+pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 pub use query::Query;
 pub use reply::{

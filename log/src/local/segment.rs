@@ -17,7 +17,7 @@ use crate::record::Record;
 
 pub(super) const HEADER_BYTES: u64 = 29;
 const MAGIC: &[u8; 8] = b"evlogseg";
-const REMEDY: &str = "restore the folder from a copy, or move it away to start anew without what it holds";
+pub(super) const REMEDY: &str = "restore the folder from a copy, or move it away to start anew without what it holds";
 
 /// Name of the segment whose first record has `index`; sorts by generation, then index.
 pub(super) fn file_name(generation: u64, index: u64) -> String {

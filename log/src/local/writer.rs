@@ -14,6 +14,7 @@ use super::segment::{self, HEADER_BYTES};
 use super::{AppendError, LocalOptions};
 use crate::disk::{self, DirLock};
 use crate::frames;
+use crate::mark::Mark;
 
 /// Encoded records to be written.
 pub(super) enum Job {
@@ -53,6 +54,7 @@ impl Writer {
     #[expect(clippy::too_many_arguments, reason = "what recovery found, handed over once")]
     pub(super) fn start(
         lock: DirLock,
+        mark: Mark,
         dir: PathBuf,
         options: LocalOptions,
         file: File,
@@ -80,6 +82,7 @@ impl Writer {
             synced: next_index - 1,
             buffer: Vec::new(),
             answers: Vec::new(),
+            mark,
             _lock: lock,
         };
         let thread = thread::Builder::new().name("local-log".into()).spawn(move || worker.run())?;
@@ -136,6 +139,7 @@ struct Worker {
     /// Frames that are not written yet, and who waits for them.
     buffer: Vec<u8>,
     answers: Vec<(u64, Answer)>,
+    mark: Mark,
     _lock: DirLock,
 }
 
@@ -205,15 +209,17 @@ impl Worker {
             self.shared.size_bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
             self.buffer.clear();
         }
-        self.resolve();
-        Ok(())
+        self.resolve()
     }
 
-    fn resolve(&mut self) {
+    fn resolve(&mut self) -> io::Result<()> {
         self.synced = self.written;
+        // Before anybody hears of it: what was acknowledged must be there.
+        self.mark.reach(self.synced)?;
         for (index, answer) in self.answers.drain(..) {
             let _ = answer.send(Ok(index));
         }
+        Ok(())
     }
 
     fn rotate(&mut self, records: &[Vec<u8>]) -> io::Result<()> {
@@ -222,7 +228,7 @@ impl Worker {
         self.generation += 1;
         self.written += records.len() as u64;
         self.shared.size_bytes.store(self.length, Ordering::Relaxed);
-        self.resolve();
+        self.resolve()?;
         for path in old {
             // The new generation hides it; if it stays, the next open removes it.
             if let Err(error) = fs::remove_file(&path) {

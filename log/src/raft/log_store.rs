@@ -62,7 +62,16 @@ impl FlusherThread {
                     Ok(done) => vec![done],
                     // Nobody waits, but the committed index may be newer than on the disk.
                     Err(RecvTimeoutError::Timeout) => Vec::new(),
-                    Err(RecvTimeoutError::Disconnected) => break,
+                    // The last word: what is known to be committed.
+                    Err(RecvTimeoutError::Disconnected) => {
+                        if failed.is_none() {
+                            failed = disk.flush().err();
+                        }
+                        if let Some(error) = failed {
+                            tracing::error!(%error, "the log was not flushed at its end");
+                        }
+                        break;
+                    }
                 };
                 waiting.extend(inbox.try_iter());
                 if failed.is_none() {
@@ -351,6 +360,9 @@ impl<C: Types> RaftLogStorage<C> for LogStore<C> {
         // Durable with the next flush: an older index only means that more is learned from the others after a restart.
         let meta = vec![(Meta::Committed, codec::encode_payload(&committed.as_ref().map(to_place)))];
         self.shared.disk.write(Batch { meta, ..Batch::default() })?;
+        if let Some(committed) = committed {
+            self.shared.disk.note_committed(committed.index);
+        }
         self.shared.known().committed = committed;
         Ok(())
     }

@@ -344,7 +344,13 @@ impl Node {
 
     /// Takes the second step of a change that a leader left half done, if this member leads.
     async fn settle(&self) {
-        if self.status().borrow().role != Role::Leader || !self.is_between() {
+        if self.status().borrow().role != Role::Leader {
+            return;
+        }
+        if let Some(member) = self.moved() {
+            self.move_to(member).await;
+        }
+        if !self.is_between() {
             return;
         }
         // Whoever changes the masters now finishes that themselves.
@@ -356,6 +362,25 @@ impl Node {
         match self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await {
             Ok(()) => tracing::info!("a change of the masters that was left half done is finished"),
             Err(error) => tracing::info!(%error, "a change of the masters is still half done"),
+        }
+    }
+
+    /// This member at its address of today, if it is the only one and has moved: restored elsewhere, or with another
+    /// address on its machine. Where there are others, they must find it, and whoever moves is replaced.
+    fn moved(&self) -> Option<Member> {
+        let members = self.members();
+        let [alone] = &members[..] else { return None };
+        let address = &self.inner.options.address;
+        let is_elsewhere = alone.member.node_id == self.node_id() && alone.member.address != *address;
+        is_elsewhere.then(|| Member { node_id: self.node_id(), address: address.clone() })
+    }
+
+    async fn move_to(&self, member: Member) {
+        let Ok(_one) = self.inner.changing.try_lock() else { return };
+        let nodes = BTreeMap::from([(member.node_id, member.address.clone())]);
+        match self.change(ChangeMembers::SetNodes(nodes)).await {
+            Ok(()) => tracing::info!(address = member.address, "this master, which is alone, has another address now"),
+            Err(error) => tracing::info!(%error, "the address of this master is still the old one"),
         }
     }
 

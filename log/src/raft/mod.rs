@@ -17,11 +17,13 @@ mod node;
 mod open;
 mod pending;
 mod reader;
+mod restore;
 mod retention;
 mod runtime;
 mod snapshot_file;
 mod snapshots;
 mod status;
+mod taking;
 mod types;
 mod wire;
 
@@ -34,8 +36,10 @@ pub use membership::{MemberStatus, MembershipError};
 pub use network::{Transport, TransportError};
 pub use node::{AppendError, Engine, Node, NotLeader, Options, Ticket};
 pub use reader::{AllEntries, RaftEntry, RaftReader, SnapshotInfo, read_archive, read_raft, read_snapshot};
+pub use restore::{Restored, restore};
 pub use retention::ArchiveBounds;
 pub use status::{Role, Status};
+pub use taking::SnapshotError;
 pub use types::Member;
 
 /// Waits until every member and reader that this process opened has closed its store, at most `limit`; true if they have.

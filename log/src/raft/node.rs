@@ -294,6 +294,11 @@ impl Node {
         Ok(Node { inner })
     }
 
+    /// Index of the last entry that the machine was given.
+    pub(crate) fn applied(&self) -> u64 {
+        *self.inner.progress.applied.borrow()
+    }
+
     /// Random, one per disk.
     pub fn node_id(&self) -> u64 {
         self.inner.link.me

@@ -1,7 +1,7 @@
 //! Opening a member's folder: claims it, checks it, and gives the machine what is known to be committed.
 //!
 //! ```text
-//! identity · lock · entries/ (the storage engine's) · snapshots/ · archive/
+//! identity · lock · reached · entries/ (the storage engine's) · snapshots/ · archive/
 //! ```
 
 use std::io;
@@ -16,6 +16,7 @@ use super::node::{Engine, Options};
 use super::snapshots::Snapshots;
 use super::types::{REBUILD, Tokio, decode_entry};
 use crate::disk::{self, Identity, IdentityFile, OpenError};
+use crate::mark::{self, Mark};
 use crate::store::Disk;
 use crate::store::memory::TaskFlusher;
 use crate::store::rocks::Rocks;
@@ -79,9 +80,17 @@ pub(crate) fn open(options: &Options, machine: Box<dyn Machine>) -> Result<Opene
     identity.check(dir, &self::identity())?;
     let node_id = node_id(&identity, dir)?;
 
+    let reached = mark::read(dir).map_err(OpenError::io("read", dir))?;
+    // Without it the engine would begin anew, and remove what it does not know.
+    let current = entries.join("CURRENT");
+    if reached > 0 && !current.exists() {
+        let why = format!("it is missing, and the log reached {reached}");
+        return Err(OpenError::DamagedFile { path: current, why, remedy: REBUILD });
+    }
     let (disk, flusher): (Arc<dyn Disk>, Box<dyn Flusher>) = match &options.engine {
         Engine::Rocks => {
-            let disk: Arc<dyn Disk> = Arc::new(Rocks::open(&entries, lock).map_err(storage(dir))?);
+            let mark = Mark::begin(dir, reached).map_err(OpenError::io("write", dir))?;
+            let disk: Arc<dyn Disk> = Arc::new(Rocks::open(&entries, lock, mark).map_err(storage(dir))?);
             let flusher = FlusherThread::start(disk.clone()).map_err(OpenError::io("start the flusher of", dir))?;
             (disk, Box::new(flusher))
         }
@@ -100,6 +109,15 @@ pub(crate) fn open(options: &Options, machine: Box<dyn Machine>) -> Result<Opene
     let snapshots = Snapshots::open(snapshots_dir.clone()).map_err(OpenError::io("create", &snapshots_dir))?;
     snapshots.belong_to(cluster_id.map(str::to_owned));
     let mut applier = Applier::new(machine, snapshots.clone());
+    let ends_at = store.last().map_or(0, |last| last.index);
+    if reached > ends_at {
+        return Err(OpenError::Damaged {
+            index: ends_at + 1,
+            path: entries,
+            why: format!("the log ends at {ends_at}, but everything up to {reached} was committed"),
+            remedy: REBUILD,
+        });
+    }
     recover(dir, &store, &snapshots, &archive, &mut applier)?;
     Ok(Opened { identity, node_id, store, applier, snapshots, archive })
 }

@@ -302,7 +302,7 @@ impl RaftReader {
 
 impl SnapshotInfo {
     /// By the name of the file and, as far as they can be read, its head and end.
-    fn of(path: PathBuf) -> Option<SnapshotInfo> {
+    pub(crate) fn of(path: PathBuf) -> Option<SnapshotInfo> {
         let (index, term) = snapshots::parse_name(&path)?;
         let digest = snapshot_file::open(&path).map_or_else(|_| Vec::new(), |(file, _)| file.digest);
         let bytes = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());

@@ -46,6 +46,9 @@ pub(crate) trait Disk: Send + Sync + 'static {
     /// Makes everything durable that was written before this call. May run beside writes.
     fn flush(&self) -> io::Result<()>;
 
+    /// Notes, durably with a later flush and in a place of its own, that entries up to `index` are committed.
+    fn note_committed(&self, _index: u64) {}
+
     fn meta(&self, key: Meta) -> io::Result<Option<Vec<u8>>>;
 
     /// Entries from `start` to before `end`, in order, until their sizes exceed `bytes_max`; at least one if there is one.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use rocksdb::{
 
 use super::{Batch, Disk, Meta};
 use crate::disk::DirLock;
+use crate::mark::Mark;
 
 const ENTRIES: &str = "entries";
 const META: &str = "meta";
@@ -19,6 +21,10 @@ const OPEN_ATTEMPTS: usize = 3;
 
 pub(crate) struct Rocks {
     db: DB,
+    /// Up to where entries are known to be committed.
+    committed: AtomicU64,
+    /// None for readers.
+    mark: Option<Mutex<Mark>>,
     /// The claim on the member's folder; given up after the engine has closed.
     _lock: Option<DirLock>,
     /// Last: by then the engine has closed.
@@ -87,9 +93,10 @@ fn families() -> [ColumnFamilyDescriptor; 2] {
 }
 
 impl Rocks {
-    pub(crate) fn open(dir: &Path, lock: DirLock) -> io::Result<Rocks> {
+    pub(crate) fn open(dir: &Path, lock: DirLock, mark: Mark) -> io::Result<Rocks> {
         let db = DB::open_cf_descriptors(&options(), dir, families()).map_err(to_io)?;
-        Ok(Rocks { db, _lock: Some(lock), _open: Open::new() })
+        let (committed, mark) = (AtomicU64::new(0), Some(Mutex::new(mark)));
+        Ok(Rocks { db, committed, mark, _lock: Some(lock), _open: Open::new() })
     }
 
     /// Opens for reading while another process may write. `scratch` is for the reader's own notes.
@@ -100,7 +107,7 @@ impl Rocks {
         let open = || DB::open_cf_descriptors_as_secondary(&options, dir, scratch, families());
         // The writer may remove files while they are looked for; then there are others.
         let db = (0..OPEN_ATTEMPTS).find_map(|_| open().ok()).map_or_else(open, Ok).map_err(to_io)?;
-        let rocks = Rocks { db, _lock: None, _open: Open::new() };
+        let rocks = Rocks { db, committed: AtomicU64::new(0), mark: None, _lock: None, _open: Open::new() };
         rocks.catch_up()?;
         Ok(rocks)
     }
@@ -140,7 +147,17 @@ impl Disk for Rocks {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.db.flush_wal(true).map_err(to_io)
+        // Looked at first: the flush makes entries durable that were written before.
+        let committed = self.committed.load(Ordering::Relaxed);
+        self.db.flush_wal(true).map_err(to_io)?;
+        match &self.mark {
+            Some(mark) => mark.lock().unwrap_or_else(PoisonError::into_inner).reach(committed),
+            None => Ok(()),
+        }
+    }
+
+    fn note_committed(&self, index: u64) {
+        self.committed.fetch_max(index, Ordering::Relaxed);
     }
 
     fn meta(&self, key: Meta) -> io::Result<Option<Vec<u8>>> {
@@ -183,7 +200,10 @@ mod tests {
     #[test]
     fn batches_are_ordered_ranges() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Rocks::open(dir.path(), crate::disk::claim(dir.path()).unwrap()).unwrap();
+        let open = || {
+            let mark = Mark::begin(dir.path(), 0).unwrap();
+            Rocks::open(dir.path(), crate::disk::claim(dir.path()).unwrap(), mark).unwrap()
+        };
         let rocks = open();
         let entries = |range: std::ops::Range<u64>| range.map(|index| (index, vec![index as u8; 10])).collect();
         rocks.write(Batch { entries: entries(0..10), meta: vec![(Meta::Vote, vec![7])], ..Batch::default() }).unwrap();

@@ -89,6 +89,11 @@ impl Flags {
         &self.values.warnings
     }
 
+    /// The snapshot that a new work_dir is to be made from, if that is asked for.
+    pub fn restore(&self) -> Option<std::path::PathBuf> {
+        self.values.path("restore")
+    }
+
     /// What they mean for a master that listens at `bound`.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ pub mod published;
 mod records;
 pub mod rehearsal;
 mod remote;
+pub mod restore;
 pub mod run;
 mod sequencer;
 pub mod streams;

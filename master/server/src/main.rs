@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             println!("meseta-master {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
+        Ok(Asked::Run(flags)) if flags.restore().is_some() => restore(&flags),
         Ok(Asked::Run(flags)) => {
             let ended = run_master(&flags);
             event_log::raft::wait_until_closed(CLOSING);
@@ -36,6 +37,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn restore(flags: &Flags) -> Result<(), String> {
+    let file = flags.restore().ok_or("--restore names no file")?;
+    println!("{}", master_server::restore::run(&flags.settings(flags.listen)?, &file)?);
+    Ok(())
 }
 
 fn run_master(flags: &Flags) -> Result<(), String> {

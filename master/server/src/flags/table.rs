@@ -100,6 +100,7 @@ pub const FLAGS: &[Flag] = &[
     flag("registry_store_timeout", Kind::Duration, "Reported only.").default("20secs"),
     flag("registry_strict", Kind::Bool, "Mesos refuses it too.").default("false"),
     flag("require_agent_domain", Kind::Bool, "Not built yet.").default("false"),
+    flag("restore", Kind::Path, "A saved snapshot: makes a new work_dir from it, for this master alone, and exits."),
     flag("role_sorter", Kind::Text, "How roles are sorted: drf.").default("drf").aliases(&["user_sorter"]),
     flag("roles", Kind::Text, "Not built yet."),
     flag("root_submissions", Kind::Bool, "Whether frameworks may run as root.").default("true"),

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod operator;
 pub mod render;
 pub(crate) mod scheduler;
+mod snapshot;
 pub mod watch;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ enum Target {
     Hello,
     Digest,
     Masters,
+    Snapshot,
     /// What the operators' router knows better.
     Operators,
     Health,
@@ -66,7 +68,8 @@ impl Server {
             .at("/meseta/deliver", Target::Deliver)
             .at("/meseta/hello", Target::Hello)
             .at("/meseta/digest", Target::Digest)
-            .at("/meseta/masters", Target::Masters);
+            .at("/meseta/masters", Target::Masters)
+            .at("/meseta/snapshot", Target::Snapshot);
         Server { router, served: SetOnce::new() }
     }
 
@@ -83,7 +86,7 @@ impl Server {
         let served = match target {
             // A client that is told 503 at once may come back at once; whoever asks for a sign of life, or is one of
             // us, gets an answer now.
-            Target::Scheduler | Target::Operators | Target::Masters => {
+            Target::Scheduler | Target::Operators | Target::Masters | Target::Snapshot => {
                 tokio::time::timeout(START_PATIENCE, self.served.wait()).await.ok()
             }
             _ => self.served.get(),
@@ -103,6 +106,7 @@ impl Server {
             Target::Hello => internal::hello(context),
             Target::Digest => internal::digest(context, &request).await,
             Target::Masters => masters::answer(context, request).await,
+            Target::Snapshot => snapshot::answer(context, request).await,
             Target::Operators | Target::Health => operators.answer(request, peer).await,
         }
     }
