@@ -8,6 +8,7 @@
 //!
 //! This crate knows neither events nor commands of anybody: an event is a number, a version and bytes.
 
+mod ahead;
 pub mod codec;
 #[cfg(feature = "local")]
 mod disk;
@@ -27,6 +28,7 @@ mod record;
 #[cfg(feature = "raft")]
 mod store;
 
+pub use ahead::ahead;
 pub use codec::{CodecError, DECODE_BYTES_MAX, decode_payload, encode_payload};
 #[cfg(feature = "local")]
 pub use disk::Identity;

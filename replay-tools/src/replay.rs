@@ -3,8 +3,8 @@
 use crate::names::Names;
 use crate::render;
 use crate::shown::Shown;
-use crate::source::{Entry, Kind};
-use event_log::{Gate, Record};
+use crate::source::{Entry, Events, Kind};
+use event_log::Gate;
 use master_core::Event;
 use master_core::equality::{Compared, Comparison};
 use std::io::{self, Read, Write};
@@ -21,11 +21,11 @@ pub(crate) trait Replay {
     /// One sentence: an event cannot be read, or contradicts the state before it.
     fn fold(&mut self, entry: &Entry) -> Result<(), String>;
 
-    /// The events of a record, for people.
+    /// The events of an entry, for people.
     ///
     /// # Errors
     /// One sentence about the first that cannot be read.
-    fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String>;
+    fn show(&mut self, entry: &Entry) -> Result<Vec<Shown>, String>;
 
     /// Goes on from what a snapshot holds instead of from the beginning.
     ///
@@ -79,10 +79,10 @@ impl Replay for Master {
     }
 
     fn fold(&mut self, entry: &Entry) -> Result<(), String> {
-        let events = master_core::decode_record(&entry.record).map_err(|error| chain(&error))?;
-        folded(|| master_core::fold_record(&mut self.state, &entry.record.header, &events))?;
+        let events = of_master(entry)?;
+        folded(|| master_core::fold_record(&mut self.state, &entry.record.header, events))?;
         if let Some(comparison) = &mut self.comparison {
-            for event in &events {
+            for event in events {
                 if let Event::StateDigested(event) = event {
                     comparison.logged(event);
                 }
@@ -101,10 +101,10 @@ impl Replay for Master {
         self.comparison.as_ref().map(Comparison::compared)
     }
 
-    fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String> {
-        let events = master_core::decode_record(record).map_err(|error| chain(&error))?;
+    fn show(&mut self, entry: &Entry) -> Result<Vec<Shown>, String> {
+        let events = of_master(entry)?;
         self.names.begin_record();
-        let shown = events.iter().zip(&record.events).map(|(event, raw)| Shown {
+        let shown = events.iter().zip(&entry.record.events).map(|(event, raw)| Shown {
             touches: self.names.touches(event, raw.cause),
             ..Shown::from_display(&event.to_string())
         });
@@ -142,22 +142,11 @@ impl Replay for Agent {
     }
 
     fn fold(&mut self, entry: &Entry) -> Result<(), String> {
-        for raw in &entry.record.events {
-            let event = agent_core::Event::from_raw(raw).map_err(|error| chain(&error))?;
-            folded(|| agent_core::fold(&mut self.state, &event))?;
-        }
-        Ok(())
+        of_agent(entry)?.iter().try_for_each(|event| folded(|| agent_core::fold(&mut self.state, event)))
     }
 
-    fn show(&mut self, record: &Record) -> Result<Vec<Shown>, String> {
-        record
-            .events
-            .iter()
-            .map(|raw| {
-                let event = agent_core::Event::from_raw(raw).map_err(|error| chain(&error))?;
-                Ok(show_of_agent(&event))
-            })
-            .collect()
+    fn show(&mut self, entry: &Entry) -> Result<Vec<Shown>, String> {
+        Ok(of_agent(entry)?.iter().map(show_of_agent).collect())
     }
 
     fn resume(&mut self, _: &mut dyn Read) -> Result<(), String> {
@@ -194,6 +183,28 @@ impl Replay for Agent {
 
     fn render(&self, out: &mut dyn Write, indent: bool) -> io::Result<()> {
         render::write(out, &self.state, indent)
+    }
+}
+
+/// The events of an entry of a master's log.
+///
+/// # Errors
+/// One sentence about the first that cannot be read.
+pub(crate) fn of_master(entry: &Entry) -> Result<&[Event], String> {
+    match entry.events.as_ref().map_err(Clone::clone)? {
+        Events::Master(events) => Ok(events),
+        Events::Agent(_) => Err("it is of an agent's log".to_owned()),
+    }
+}
+
+/// The events of an entry of an agent's log.
+///
+/// # Errors
+/// One sentence about the first that cannot be read.
+pub(crate) fn of_agent(entry: &Entry) -> Result<&[agent_core::Event], String> {
+    match entry.events.as_ref().map_err(Clone::clone)? {
+        Events::Agent(events) => Ok(events),
+        Events::Master(_) => Err("it is of a master's log".to_owned()),
     }
 }
 

@@ -121,7 +121,8 @@ fn plain(value: &str) -> String {
     }
 }
 
-fn kebab(name: &str) -> String {
+/// `TaskAdded` is `task-added`.
+pub(crate) fn kebab(name: &str) -> String {
     let mut kebab = String::with_capacity(name.len() + 4);
     for (at, letter) in name.chars().enumerate() {
         if letter.is_ascii_uppercase() && at > 0 {

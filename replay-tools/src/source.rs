@@ -2,7 +2,9 @@
 //! process that writes it.
 
 use crate::place::Place;
+use crate::replay::chain;
 use crate::replay::hex;
+use crate::shown::kebab;
 use event_log::raft::{Committed, RaftReader, SnapshotInfo, read_archive, read_raft, read_snapshot};
 use event_log::{Record, read_local};
 use serde_json::{Value, json};
@@ -54,6 +56,47 @@ pub(crate) struct Entry {
     pub term: u64,
     /// What happened.
     pub record: Arc<Record>,
+    /// Its events; or one sentence about the first that cannot be read.
+    pub events: Result<Events, String>,
+}
+
+/// The events of a record, decoded.
+#[derive(Clone, Debug)]
+pub(crate) enum Events {
+    /// Of a master's log.
+    Master(Vec<master_core::Event>),
+    /// Of an agent's.
+    Agent(Vec<agent_core::Event>),
+}
+
+impl Entry {
+    fn of_master(Committed { index, term, record }: Committed) -> Entry {
+        let events = master_core::decode_record(&record).map(Events::Master).map_err(|error| chain(&error));
+        Entry { index, term, record, events }
+    }
+
+    fn of_agent(index: u64, record: Record) -> Entry {
+        let events: Result<_, _> = record.events.iter().map(agent_core::Event::from_raw).collect();
+        let events = events.map(Events::Agent).map_err(|error| chain(&error));
+        Entry { index, term: record.header.term, record: Arc::new(record), events }
+    }
+
+    /// How its events are called.
+    ///
+    /// # Errors
+    /// One sentence about the first that cannot be read.
+    pub(crate) fn names(&self) -> Result<Vec<String>, String> {
+        match self.events.as_ref().map_err(Clone::clone)? {
+            Events::Master(events) => Ok(events.iter().map(|event| event.name().to_owned()).collect()),
+            Events::Agent(events) => Ok(events.iter().map(|event| kebab(event.name())).collect()),
+        }
+    }
+
+    /// About as many bytes as it takes.
+    fn weight(&self) -> usize {
+        // Once as stored, once decoded.
+        self.record.events.iter().map(|event| 2 * event.payload.len() + 100).sum::<usize>() + 100
+    }
 }
 
 /// A log.
@@ -68,7 +111,7 @@ enum Log {
 }
 
 /// Entries in order. Damage is the last item.
-pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, SourceError>> + 'a>;
+pub(crate) type Entries<'a> = Box<dyn Iterator<Item = Result<Entry, SourceError>> + Send + 'a>;
 
 /// What the identity of a master's log calls itself.
 const QUORUM_KIND: &str = "quorum-log";
@@ -140,20 +183,28 @@ impl Source {
     /// The folder cannot be read. Damage further on is an item.
     pub(crate) fn entries(&self, index: u64) -> Result<Entries<'_>, SourceError> {
         match &self.log {
-            Log::Master(reader) => {
-                let entry = |Committed { index, term, record }| Entry { index, term, record };
-                Ok(Box::new(reader.entries(index)?.map(move |item| Ok(entry(item?)))))
-            }
+            Log::Master(reader) => Ok(Box::new(reader.entries(index)?.map(|item| Ok(Entry::of_master(item?))))),
             Log::Agent => {
-                let records = read_local(&self.dir)?.map(|item| {
+                let before = move |item: &Result<(u64, Record), _>| item.as_ref().is_ok_and(|(at, _)| *at < index);
+                let records = read_local(&self.dir)?.skip_while(before).map(|item| {
                     let (index, record) = item?;
-                    Ok(Entry { index, term: record.header.term, record: Arc::new(record) })
+                    Ok(Entry::of_agent(index, record))
                 });
-                let before =
-                    move |item: &Result<Entry, SourceError>| item.as_ref().is_ok_and(|entry| entry.index < index);
-                Ok(Box::new(records.skip_while(before)))
+                Ok(Box::new(records))
             }
         }
+    }
+
+    /// Gives `work` the entries from `from` on, as [`Source::entries`] has them, read and decoded ahead of it.
+    ///
+    /// # Errors
+    /// As [`Source::entries`], and what `work` answers.
+    pub(crate) fn walk<R, E: From<SourceError>>(
+        &self,
+        from: u64,
+        work: impl FnOnce(&mut dyn Iterator<Item = Result<Entry, SourceError>>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        ahead_of(self.entries(from)?, work)
     }
 
     /// The last index that is known to be committed; 0 if there is none.
@@ -163,7 +214,7 @@ impl Source {
     pub(crate) fn last_index(&self) -> Result<u64, SourceError> {
         match &self.log {
             Log::Master(reader) => Ok(reader.committed_index()?.unwrap_or(0)),
-            Log::Agent => self.entries(0)?.try_fold(0, |_, entry| entry.map(|entry| entry.index)),
+            Log::Agent => Ok(read_local(&self.dir)?.try_fold(0, |_, record| record.map(|(index, _)| index))?),
         }
     }
 
@@ -246,8 +297,8 @@ impl Source {
         let begins_at = self.begins_before(index)?;
         match &self.log {
             Log::Master(reader) if begins_at < self.begins_at()? => {
-                let entry = |Committed { index, term, record }| Entry { index, term, record };
-                Ok(Box::new(reader.entries_of_range(from.max(begins_at))?.map(move |item| Ok(entry(item?)))))
+                let entries = reader.entries_of_range(from.max(begins_at))?;
+                Ok(Box::new(entries.map(|item| Ok(Entry::of_master(item?)))))
             }
             _ => self.entries(from),
         }
@@ -288,6 +339,14 @@ impl Source {
             Log::Agent => Ok(()),
         }
     }
+}
+
+/// Gives `work` these entries, read and decoded ahead of it.
+pub(crate) fn ahead_of<R>(
+    entries: Entries<'_>,
+    work: impl FnOnce(&mut dyn Iterator<Item = Result<Entry, SourceError>>) -> R,
+) -> R {
+    event_log::ahead(entries, |entry| entry.as_ref().map_or(0, Entry::weight), work)
 }
 
 fn missing(dir: &Path) -> SourceError {

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::archive::{self, Segment};
-use super::log_store::{read_place, record_of};
+use super::log_store::read_place;
 use super::machine::Committed;
 use super::network::rand_u64;
 use super::open::{self, ARCHIVE, ENTRIES, SNAPSHOTS, storage};
 use super::snapshot_file;
 use super::snapshots;
-use super::types::decode_entry;
+use super::types::decode_record;
 use crate::disk::{IdentityFile, OpenError};
 use crate::record::Record;
 use crate::store::rocks::Rocks;
@@ -344,10 +344,10 @@ impl fmt::Debug for AllEntries<'_> {
 impl AllEntries<'_> {
     fn try_next(&mut self) -> Result<RaftEntry, OpenError> {
         let (index, bytes) = self.next_bytes()?;
-        let entry = decode_entry(index, &bytes).map_err(storage(&self.reader.dir))?;
+        let (term, record) = decode_record(index, &bytes).map_err(storage(&self.reader.dir))?;
         self.next += 1;
         let committed = self.committed.is_some_and(|committed| index <= committed);
-        Ok(RaftEntry { index, term: entry.log_id.leader_id.term, committed, record: record_of(&entry).cloned() })
+        Ok(RaftEntry { index, term, committed, record })
     }
 
     fn next_bytes(&mut self) -> Result<(u64, Vec<u8>), OpenError> {

@@ -206,11 +206,26 @@ fn checksum(index: u64, bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// Term and record of the entry at `index` that `bytes` hold; no record if it is the quorum's own business. For who reads
+/// only: the bytes are not kept.
+pub(crate) fn decode_record(index: u64, bytes: &[u8]) -> io::Result<(u64, Option<Arc<Record>>)> {
+    if bytes.len() >= HEAD_BYTES && (bytes[4], bytes[5]) == (ENTRY_FORMAT, RECORD) {
+        verify_entry(index, bytes).map_err(|why| invalid(index, &why.to_string()))?;
+        let term = u64::from_le_bytes(bytes[6..HEAD_BYTES].try_into().expect("eight bytes"));
+        let record = Record::decode(&bytes[HEAD_BYTES..]).map_err(|why| invalid(index, &why.to_string()))?;
+        return Ok((term, Some(Arc::new(record))));
+    }
+    let entry = decode_entry(index, bytes)?;
+    Ok((entry.log_id.leader_id.term, None))
+}
+
+fn invalid(index: u64, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the log is damaged at index {index} ({why}): {REBUILD}"))
+}
+
 /// The entry at `index` that `bytes` hold.
 pub(crate) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
-    let invalid = |why: String| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("the log is damaged at index {index} ({why}): {REBUILD}"))
-    };
+    let invalid = |why: String| invalid(index, &why);
     verify_entry(index, bytes).map_err(|why| invalid(why.to_string()))?;
     let term = u64::from_le_bytes(bytes[6..HEAD_BYTES].try_into().expect("eight bytes"));
     let body = &bytes[HEAD_BYTES..];

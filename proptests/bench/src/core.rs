@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use event_log::raft::{Committed, Member};
 use event_log::raft::{Machine, Node, Options, Role, Ticket, Transport, TransportError, WriteSnapshot, read_raft};
-use event_log::{Gate, Record};
+use event_log::{Gate, Record, ahead};
 use futures_util::future::BoxFuture;
 use master_core::{State, decode_record, fold_record};
 
@@ -24,7 +24,8 @@ pub(crate) fn rows(bench: &Bench, report: &mut Report) {
         return;
     }
     let mut entries = Vec::new();
-    report.measure(&["fold_events_per_s"], "folding decoded records", || {
+    // Both are of one history.
+    report.measure(&["fold_events_per_s", "replay_events_per_s"], "folding decoded records", || {
         let mut business = Business::begin(1, AGENTS)?;
         let start = thread_cpu_time()?;
         for _ in 0..if bench.quick { 5 } else { 40 } {
@@ -90,22 +91,34 @@ fn replay_rate(bench: &Bench, entries: &[Entry]) -> Fallible<Row> {
     let (start, cpu_start) = (Instant::now(), thread_cpu_time()?);
     let (mut state, mut gate, mut count) = (State::default(), Gate::default(), 0);
     let reader = read_raft(dir.path())?;
-    for entry in reader.entries(1)? {
-        let entry = entry?;
-        let events = decode_record(&entry.record)?;
-        if gate.admit(entry.term, &entry.record.header) {
-            fold_record(&mut state, &entry.record.header, &events);
-            count += events.len();
-        }
-    }
+    // As meseta-log does it: read and decoded on a thread of its own, folded on this one.
+    let decoded = reader.entries(1)?.map(|entry| {
+        let entry = entry.map_err(|error| error.to_string())?;
+        let events = decode_record(&entry.record).map_err(|error| error.to_string())?;
+        Ok::<_, String>((entry, events))
+    });
+    ahead(
+        decoded,
+        |_| 1 << 10,
+        |decoded| {
+            for item in decoded {
+                let (entry, events) = item?;
+                if gate.admit(entry.term, &entry.record.header) {
+                    fold_record(&mut state, &entry.record.header, &events);
+                    count += events.len();
+                }
+            }
+            Ok::<_, String>(())
+        },
+    )?;
     let rate = f64::from(u32::try_from(count)?) / start.elapsed().as_secs_f64();
     let cpu_rate = f64::from(u32::try_from(count)?) / (thread_cpu_time()? - cpu_start).as_secs_f64();
-    eprintln!("bench:   by processor time, without waiting for the disk and for others: {cpu_rate:.0}/s");
+    eprintln!("bench:   by processor time of the thread that folds: {cpu_rate:.0}/s");
     let expected: usize = entries.iter().map(|entry| entry.events.len()).sum();
     if count != expected {
         return Err(format!("{expected} events were written, {count} were replayed").into());
     }
-    let params = format!("1 core, from disk, decode and fold, {AGENTS} agents, lives of tasks: {MIX}");
+    let params = format!("2 threads, from disk, decode and fold, {AGENTS} agents, lives of tasks: {MIX}");
     Ok(Row::new("replay_events_per_s", params, rate, "1/s"))
 }
 

@@ -4,7 +4,7 @@
 use crate::Failure;
 use crate::args::{Args, Usage};
 use crate::commands::cat::{Told, cause_of};
-use crate::commands::state;
+use crate::commands::{diff, state};
 use crate::output::{Output, time};
 use crate::place::Place;
 use crate::progress::Progress;
@@ -24,43 +24,49 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let source = Source::open(&args.dir()?)?;
     let last_index = source.last_index()?;
     let to = to.map_or(Ok(last_index), |to| source.index_of(to))?.min(last_index);
-    let begins_at = source.begins_at()?;
-    if begins_at > 0 {
-        return Err(Failure::Damaged(format!("the log was shortened and now begins at index {begins_at}")));
-    }
     let mut replay = replay::begin(source.kind());
+    let gone = state::oldest(&source, |content| replay.resume(content))?;
     let mut progress = Progress::new("looking", to);
-    for entry in source.entries(0)? {
-        let entry = entry?;
-        if entry.index > to {
-            break;
+    let found = source.walk(if gone > 0 { gone + 1 } else { 0 }, |entries| {
+        for entry in entries {
+            let entry = entry?;
+            if entry.index > to {
+                break;
+            }
+            progress.reached(entry.index);
+            let in_entry = |why: String| Failure::Damaged(format!("the record at index {}: {why}", entry.index));
+            if !replay.admit(&entry) {
+                continue;
+            }
+            replay.fold(&entry).map_err(in_entry)?;
+            if is_early(from, &entry) {
+                continue;
+            }
+            if let Some(found) = found(&*replay, path, &question)? {
+                return Ok(Some((replay.show(&entry).map_err(in_entry)?, entry, found)));
+            }
         }
-        progress.reached(entry.index);
-        let in_entry = |why: String| format!("the record at index {}: {why}", entry.index);
-        let events = replay.show(&entry.record).map_err(in_entry).map_err(Failure::Damaged)?;
-        if !replay.admit(&entry) {
-            continue;
-        }
-        replay.fold(&entry).map_err(in_entry).map_err(Failure::Damaged)?;
-        let early = match from {
-            None => false,
-            Some(Place::Index(from)) => entry.index < from,
-            Some(Place::Time(from)) => entry.record.header.at_ms < from,
-        };
-        if early {
-            continue;
-        }
-        let Some(found) = found(&*replay, path, &question)? else { continue };
-        drop(progress);
-        let told: Vec<Told<'_>> = events
-            .iter()
-            .enumerate()
-            .map(|(at, shown)| Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect: true })
-            .collect();
-        return tell(&entry, &found, &told, output);
+        Ok::<_, Failure>(None)
+    })?;
+    drop(progress);
+    let Some((events, entry, found)) = found else {
+        let what = path.map_or("no invariant fails".to_owned(), |path| format!("{path} never was so"));
+        return Err(Failure::Damaged(format!("{what} up to index {to}")));
+    };
+    let told: Vec<Told<'_>> = events
+        .iter()
+        .enumerate()
+        .map(|(at, shown)| Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect: true })
+        .collect();
+    tell(&entry, path, &found, &told, output)
+}
+
+fn is_early(from: Option<Place>, entry: &Entry) -> bool {
+    match from {
+        None => false,
+        Some(Place::Index(from)) => entry.index < from,
+        Some(Place::Time(from)) => entry.record.header.at_ms < from,
     }
-    let what = path.map_or("no invariant fails".to_owned(), |path| format!("{path} never was so"));
-    Err(Failure::Damaged(format!("{what} up to index {to}")))
 }
 
 /// What is so now; none if it is not.
@@ -72,10 +78,20 @@ fn found(replay: &dyn Replay, path: Option<&str>, question: &Question) -> Result
     Ok(question.holds(part.as_ref()).then(|| part.unwrap_or(Value::Null)))
 }
 
-fn tell(entry: &Entry, found: &Value, told: &[Told<'_>], output: &mut Output) -> Result<(), Failure> {
+fn tell(
+    entry: &Entry,
+    path: Option<&str>,
+    found: &Value,
+    told: &[Told<'_>],
+    output: &mut Output,
+) -> Result<(), Failure> {
     let at = time(entry.record.header.at_ms);
     output.line(
         || {
+            let found = match path {
+                Some(path) => diff::plain(path, found),
+                None => found.as_str().map_or_else(|| found.to_string(), str::to_owned),
+            };
             let first = format!("first at index {}, {at}: {found}", entry.index);
             std::iter::once(first).chain(told.iter().map(Told::text)).collect::<Vec<_>>().join("\n")
         },

@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::args::{Args, Usage};
+use crate::commands::state;
 use crate::output::{Output, time};
 use crate::place::Place;
 use crate::progress::Progress;
@@ -138,6 +139,8 @@ struct Walk {
     filter: Filter,
     replay: Box<dyn Replay>,
     next: u64,
+    /// Up to here the log is there, but not what it follows: which records take effect is not known.
+    unknown_to: u64,
     /// Events that were shown.
     events: u64,
     /// Nothing further on can be wanted.
@@ -147,44 +150,67 @@ struct Walk {
 impl Walk {
     fn new(source: Source, filter: Filter) -> Walk {
         let replay = replay::begin(source.kind());
-        Walk { source, filter, replay, next: 0, events: 0, ended: false }
+        Walk { source, filter, replay, next: 0, unknown_to: 0, events: 0, ended: false }
+    }
+
+    /// Where the beginning is gone, what a snapshot knows helps to tell of what follows.
+    fn begin(&mut self) -> Result<(), Failure> {
+        let gone = state::oldest(&self.source, |content| self.replay.resume(content));
+        self.unknown_to = gone.or_else(|failure| {
+            eprintln!("meseta-log: {}", replay::chain(&failure));
+            self.source.last_index()
+        })?;
+        Ok(())
     }
 
     /// Shows what is wanted, up to where the log ends now.
     fn go_on(&mut self, output: &mut Output) -> Result<(), Failure> {
-        let end = self.source.last_index()?;
-        let mut progress = Progress::beside_output("reading", end);
-        for entry in self.source.entries(self.next)? {
-            let entry = entry?;
-            progress.reached(entry.index);
-            let takes_effect = self.replay.admit(&entry);
-            // The time of a record that has no effect may be ahead of those after it.
-            if self.filter.ends_before(&entry) {
-                self.ended = takes_effect || matches!(self.filter.to, Some(Place::Index(_)));
-                if self.ended {
-                    return Ok(());
-                }
-                continue;
-            }
-            self.next = entry.index + 1;
-            self.ended = matches!(self.filter.to, Some(Place::Index(to)) if entry.index >= to);
-            let early = self.filter.begins_after(&entry);
-            if early && !self.filter.needs_names() {
-                continue;
-            }
-            let events = self.replay.show(&entry.record);
-            let events =
-                events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
-            for (at, shown) in events.iter().enumerate().filter(|_| !early) {
-                let cause = cause_of(&entry, at);
-                if self.filter.wants(shown, cause) {
-                    self.events += 1;
-                    let told = Told { entry: &entry, shown, cause, takes_effect };
-                    output.line(|| told.text(), || told.json())?;
-                }
-            }
+        if self.next == 0 {
+            self.begin()?;
         }
-        Ok(())
+        let begins_at = self.source.begins_at()?;
+        if self.next > 0 && begins_at > self.next {
+            let next = self.next;
+            eprintln!(
+                "meseta-log: the log was shortened: what happened from index {next} to {} is gone",
+                begins_at - 1
+            );
+        }
+        let Walk { source, filter, replay, next, unknown_to, events: shown_events, ended } = self;
+        let mut progress = Progress::beside_output("reading", source.last_index()?);
+        source.walk(*next, |entries| {
+            for entry in entries {
+                let entry = entry?;
+                progress.reached(entry.index);
+                let takes_effect = entry.index <= *unknown_to || replay.admit(&entry);
+                // The time of a record that has no effect may be ahead of those after it.
+                if filter.ends_before(&entry) {
+                    *ended = takes_effect || matches!(filter.to, Some(Place::Index(_)));
+                    if *ended {
+                        break;
+                    }
+                    continue;
+                }
+                *next = entry.index + 1;
+                *ended = matches!(filter.to, Some(Place::Index(to)) if entry.index >= to);
+                let early = filter.begins_after(&entry);
+                if early && !filter.needs_names() {
+                    continue;
+                }
+                let events = replay.show(&entry);
+                let events =
+                    events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+                for (at, shown) in events.iter().enumerate().filter(|_| !early) {
+                    let cause = cause_of(&entry, at);
+                    if filter.wants(shown, cause) {
+                        *shown_events += 1;
+                        let told = Told { entry: &entry, shown, cause, takes_effect };
+                        output.line(|| told.text(), || told.json())?;
+                    }
+                }
+            }
+            Ok(())
+        })
     }
 }
 

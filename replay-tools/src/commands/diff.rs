@@ -59,8 +59,8 @@ fn compare(before: &Value, after: &Value, path: &str, output: &mut Output) -> Re
     }
 }
 
-/// A value for people: times, states and resources by their names, protobuf by its size. Programs get all of it.
-fn plain(path: &str, value: &Value) -> String {
+/// The value at a path for people: times, states and resources by their names, protobuf by its size. Programs get all of it.
+pub(crate) fn plain(path: &str, value: &Value) -> String {
     let field = path.rsplit('.').next().unwrap_or(path);
     match value {
         Value::Number(number) => {

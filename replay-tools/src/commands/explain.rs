@@ -2,13 +2,12 @@
 
 use crate::Failure;
 use crate::args::{Args, Usage};
-use crate::commands::cat;
+use crate::commands::{cat, state};
 use crate::output::Output;
 use crate::place::Place;
 use crate::progress::Progress;
-use crate::replay;
 use crate::source::{Entry, Source};
-use crate::story::{Line, Narrator, Subject, Teller, teller};
+use crate::story::{Line, Narrator, Subject, teller};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -41,26 +40,32 @@ fn tell(args: &Args, source: &Source, subject: &Subject, output: &mut Output) ->
     let (from, to) = (args.place("from")?, args.place("to")?);
     let to = to.map(|to| source.index_of(to)).transpose()?.unwrap_or(u64::MAX).min(source.last_index()?);
     let mut story = teller(source.kind(), subject.clone());
-    let begins_at = begin(source, &mut *story)?;
+    let gone = state::oldest(source, |content| story.resume(content))?;
+    if gone > 0 {
+        eprintln!("meseta-log: what happened up to index {gone} is known by its outcome only");
+    }
     // The title says what the end knows, so lines wait for it; a terminal sees how far it is.
     let mut lines = Vec::new();
     let mut progress = Progress::new("reading", to);
-    for entry in source.entries(begins_at)? {
-        let entry = entry?;
-        if entry.index > to {
-            break;
+    source.walk(if gone > 0 { gone + 1 } else { 0 }, |entries| {
+        for entry in entries {
+            let entry = entry?;
+            if entry.index > to {
+                break;
+            }
+            progress.reached(entry.index);
+            let sentences = story.tell(&entry);
+            let sentences =
+                sentences.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+            if is_early(from, &entry) {
+                continue;
+            }
+            for (at, shown, sentence) in sentences {
+                lines.push(Line::new(&entry, at, &shown, sentence, story.leader()));
+            }
         }
-        progress.reached(entry.index);
-        let sentences = story.tell(&entry);
-        let sentences =
-            sentences.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
-        if is_early(from, &entry) {
-            continue;
-        }
-        for (at, shown, sentence) in sentences {
-            lines.push(Line::new(&entry, at, &shown, sentence, story.leader()));
-        }
-    }
+        Ok::<_, Failure>(())
+    })?;
     drop(progress);
     if lines.is_empty() {
         return Ok(false);
@@ -85,24 +90,6 @@ fn tell(args: &Args, source: &Source, subject: &Subject, output: &mut Output) ->
         output.line(|| line, || serde_json::Value::Null)?;
     }
     Ok(true)
-}
-
-/// Where to read from: the beginning, or what follows the oldest snapshot from which the log goes on.
-fn begin(source: &Source, story: &mut dyn Teller) -> Result<u64, Failure> {
-    if source.begins_at()? == 0 {
-        return Ok(0);
-    }
-    for snapshot in source.snapshots(u64::MAX)?.into_iter().rev() {
-        let resumed = source.open_snapshot(&snapshot).map_err(|error| replay::chain(&error));
-        match resumed.and_then(|mut content| story.resume(&mut *content)) {
-            Ok(()) => {
-                eprintln!("meseta-log: what happened up to index {} is not in this log any more", snapshot.index);
-                return Ok(snapshot.index + 1);
-            }
-            Err(why) => eprintln!("meseta-log: left the snapshot at index {} aside: {why}", snapshot.index),
-        }
-    }
-    Err(Failure::Damaged("the log was shortened, and no snapshot leads to where it begins".into()))
 }
 
 fn is_early(from: Option<Place>, entry: &Entry) -> bool {

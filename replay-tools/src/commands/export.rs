@@ -6,6 +6,7 @@ mod parquet;
 use crate::Failure;
 use crate::args::{Args, Usage};
 use crate::commands::cat::{Told, cause_of};
+use crate::commands::state;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::replay;
@@ -52,24 +53,30 @@ pub(crate) fn run(args: &Args, _: &mut Output) -> Result<(), Failure> {
         _ => Box::new(JsonLines { writer }),
     };
     let mut replay = replay::begin(source.kind());
+    // Where the beginning is gone, which records took effect is known from a snapshot on.
+    let unknown_to = state::oldest(&source, |content| replay.resume(content))?;
     let what = "exporting";
     let mut progress = if out.is_some() { Progress::new(what, to) } else { Progress::beside_output(what, to) };
-    for entry in source.entries(0)? {
-        let entry = entry?;
-        if entry.index > to {
-            break;
+    source.walk(0, |entries| {
+        for entry in entries {
+            let entry = entry?;
+            if entry.index > to {
+                break;
+            }
+            progress.reached(entry.index);
+            let takes_effect = entry.index <= unknown_to || replay.admit(&entry);
+            if entry.index < from {
+                continue;
+            }
+            let events = replay.show(&entry);
+            let events =
+                events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+            for (at, shown) in events.iter().enumerate() {
+                sink.event(&Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect }.json())?;
+            }
         }
-        progress.reached(entry.index);
-        let takes_effect = replay.admit(&entry);
-        if entry.index < from {
-            continue;
-        }
-        let events = replay.show(&entry.record);
-        let events = events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
-        for (at, shown) in events.iter().enumerate() {
-            sink.event(&Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect }.json())?;
-        }
-    }
+        Ok::<_, Failure>(())
+    })?;
     Ok(sink.finish()?)
 }
 

@@ -7,8 +7,9 @@ use crate::place::Place;
 use crate::progress::Progress;
 use crate::replay::{self, Replay};
 use crate::select::select;
-use crate::source::Source;
+use crate::source::{Kind, Source, ahead_of};
 use serde_json::{Value, json};
+use std::io::Read;
 
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let place = args.place("at")?;
@@ -69,17 +70,21 @@ pub(crate) fn at(source: &Source, place: Option<Place>) -> Result<StateAt, Failu
         )));
     }
     let mut progress = Progress::new("folding", index);
-    for entry in source.entries_before(snapshot.map_or(0, |snapshot| snapshot + 1), index)? {
-        let entry = entry?;
-        if entry.index > index {
-            break;
+    let entries = source.entries_before(snapshot.map_or(0, |snapshot| snapshot + 1), index)?;
+    ahead_of(entries, |entries| {
+        for entry in entries {
+            let entry = entry?;
+            if entry.index > index {
+                break;
+            }
+            progress.reached(entry.index);
+            if replay.admit(&entry) {
+                let folded = replay.fold(&entry);
+                folded.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+            }
         }
-        progress.reached(entry.index);
-        if replay.admit(&entry) {
-            let folded = replay.fold(&entry);
-            folded.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
-        }
-    }
+        Ok::<_, Failure>(())
+    })?;
     Ok(StateAt { replay, index, snapshot })
 }
 
@@ -94,6 +99,33 @@ fn begin(source: &Source, index: u64) -> Result<(Box<dyn Replay>, Option<u64>), 
         }
     }
     Ok((replay::begin(source.kind()), None))
+}
+
+/// The state from which the most of the log that is there can be followed, and the index of its last entry: the empty one,
+/// 0; where the beginning is gone, that of the oldest snapshot that leads on. What `resume` answers decides whether a
+/// snapshot will do.
+///
+/// # Errors
+/// The folder cannot be read, or no snapshot leads on.
+pub(crate) fn oldest(
+    source: &Source,
+    mut resume: impl FnMut(&mut dyn Read) -> Result<(), String>,
+) -> Result<u64, Failure> {
+    let begins_at = source.begins_at()?;
+    // An agent's log that was shortened begins with its outcome.
+    if begins_at == 0 || source.kind() == Kind::Agent {
+        return Ok(0);
+    }
+    for snapshot in source.snapshots(u64::MAX)?.into_iter().rev() {
+        let resumed = source.open_snapshot(&snapshot).map_err(|error| replay::chain(&error));
+        match resumed.and_then(|mut content| resume(&mut *content)) {
+            Ok(()) => return Ok(snapshot.index),
+            Err(why) => eprintln!("meseta-log: left the snapshot at index {} aside: {why}", snapshot.index),
+        }
+    }
+    Err(Failure::Damaged(format!(
+        "the log was shortened and now begins at index {begins_at}, and no snapshot leads to where it goes on"
+    )))
 }
 
 /// A state as JSON.

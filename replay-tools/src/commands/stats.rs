@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::args::Args;
+use crate::commands::state;
 use crate::output::{Output, time};
 use crate::progress::Progress;
 use crate::replay;
@@ -38,15 +39,20 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let source = Source::open(&args.dir()?)?;
     let mut stats = Stats::default();
     let mut replay = replay::begin(source.kind());
+    // Where the beginning is gone, which records took effect is known from a snapshot on.
+    let unknown_to = state::oldest(&source, |content| replay.resume(content))?;
     let mut progress = Progress::new("counting", source.last_index()?);
-    for entry in source.entries(0)? {
-        let entry = entry?;
-        progress.reached(entry.index);
-        let effective = replay.admit(&entry);
-        let events = replay.show(&entry.record);
-        let events = events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
-        stats.count(&entry, events.into_iter().map(|shown| shown.name), effective);
-    }
+    source.walk(0, |entries| {
+        for entry in entries {
+            let entry = entry?;
+            progress.reached(entry.index);
+            let effective = entry.index <= unknown_to || replay.admit(&entry);
+            let names = entry.names();
+            let names = names.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+            stats.count(&entry, names.into_iter(), effective);
+        }
+        Ok::<_, Failure>(())
+    })?;
     drop(progress);
     output.line(|| stats.text(), || stats.json())?;
     Ok(())

@@ -4,10 +4,11 @@
 
 use crate::Failure;
 use crate::args::{Args, Usage};
+use crate::commands::state;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::replay::{self, Replay};
-use crate::source::{Entry, Source};
+use crate::source::{Entry, Source, SourceError};
 use serde_json::json;
 
 /// Until here the invariants are checked after every record unless told otherwise, then after every
@@ -24,6 +25,8 @@ struct Seen {
     /// Records that never took effect: written under a leadership that was over.
     skipped: u64,
     checks: u64,
+    /// The snapshot that what follows was folded onto, where the beginning is gone.
+    from_snapshot: Option<u64>,
     /// Entries behind the last that is known to be committed.
     uncommitted: u64,
 }
@@ -40,7 +43,13 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let mut seen = Seen::default();
     // A running log goes on growing: what is verified ends where it ended now. Damage is for the walk to find.
     let end = source.last_index().map_or(to, |last| last.min(to));
-    let mut fault = walk(&source, end, every, &mut *replay, &mut seen);
+    let gone = state::oldest(&source, |content| replay.resume(content));
+    let mut fault = gone.and_then(|gone| {
+        seen.from_snapshot = (gone > 0).then_some(gone);
+        source.walk(seen.from_snapshot.map_or(0, |index| index + 1), |entries| {
+            walk(entries, end, every, &mut *replay, &mut seen)
+        })
+    });
     if fault.is_ok() && end < u64::MAX {
         // Entries without a record count too.
         seen.last_index = end;
@@ -56,8 +65,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     output.line(
         || match &fault {
             None => format!(
-                "ok: {} records with {} events up to index {}, {} skipped, {} not known to be committed, \
+                "ok: {}{} records with {} events up to index {}, {} skipped, {} not known to be committed, \
                  invariants checked {} times{digests}\ndigest {digest}",
+                seen.from_snapshot.map_or(String::new(), |index| format!("from the snapshot at index {index} on, ")),
                 seen.records, seen.events, seen.last_index, seen.skipped, seen.uncommitted, seen.checks
             ),
             Some(_) => format!("NOT ok: the log is good up to index {} only\ndigest {digest}", seen.last_index),
@@ -71,6 +81,9 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             if let Some(compared) = replay.compared() {
                 summary["digests"] = compared.equal.into();
             }
+            if let Some(index) = seen.from_snapshot {
+                summary["from_snapshot"] = index.into();
+            }
             if let Some(fault) = &fault {
                 summary["error"] = replay::chain(fault).into();
             }
@@ -81,18 +94,24 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     fault.map_or(Ok(()), Err)
 }
 
-fn walk(source: &Source, to: u64, every: Option<u64>, replay: &mut dyn Replay, seen: &mut Seen) -> Result<(), Failure> {
+fn walk(
+    entries: &mut dyn Iterator<Item = Result<Entry, SourceError>>,
+    to: u64,
+    every: Option<u64>,
+    replay: &mut dyn Replay,
+    seen: &mut Seen,
+) -> Result<(), Failure> {
     let mut at_ms = 0;
     let mut unchecked = None;
     let mut progress = Progress::new("verifying", to);
-    for entry in source.entries(0)? {
+    for entry in entries {
         let entry = entry?;
         if entry.index > to {
             break;
         }
         progress.reached(entry.index);
         let damaged = |why: String| Failure::Damaged(format!("the record at index {}: {why}", entry.index));
-        let events = replay.show(&entry.record).map_err(damaged)?;
+        let events = entry.names().map_err(damaged)?;
         if let Some(raw) = entry.record.events.iter().find(|raw| raw.cause as usize >= entry.record.causes.len()) {
             // An event may lack a cause (number 0 of none), but not name one that is not there.
             if raw.cause != 0 {

@@ -10,6 +10,7 @@ mod tally;
 
 use crate::Failure;
 use crate::args::Args;
+use crate::commands::state;
 use crate::output::{Output, time};
 use crate::place::Place;
 use crate::progress::Progress;
@@ -38,22 +39,24 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let mut walk = Walk::new(other);
     let first = walk.begin(&source)?;
     let mut progress = Progress::new("planning", to);
-    for entry in source.entries(first)? {
-        let entry = entry?;
-        if entry.index > to {
-            break;
-        }
-        progress.reached(entry.index);
-        let early = is_early(from, &entry);
-        let different = walk.go_on(&entry, early);
-        let different =
-            different.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
-        if output.is_json() {
-            for difference in different {
-                output.line(String::new, || difference)?;
+    source.walk(first, |entries| {
+        for entry in entries {
+            let entry = entry?;
+            if entry.index > to {
+                break;
+            }
+            progress.reached(entry.index);
+            let different = walk.go_on(&entry, is_early(from, &entry));
+            let different =
+                different.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+            if output.is_json() {
+                for difference in different {
+                    output.line(String::new, || difference)?;
+                }
             }
         }
-    }
+        Ok::<_, Failure>(())
+    })?;
     drop(progress);
     walk.tell(output)
 }
@@ -99,36 +102,27 @@ impl Walk {
 
     /// The first index to read.
     fn begin(&mut self, source: &Source) -> Result<u64, Failure> {
-        if source.begins_at()? == 0 {
-            return Ok(0);
-        }
-        if self.renamed.is_some() {
+        let gone = state::oldest(source, |content| {
+            (self.gate, self.state) = replay::read_master_snapshot(content)?;
+            Ok(())
+        })?;
+        if gone > 0 && self.renamed.is_some() {
             let why =
                 "the log was shortened: what other roles would have led to can only be told from the beginning on";
             return Err(Failure::Damaged(why.into()));
         }
-        for snapshot in source.snapshots(u64::MAX)?.into_iter().rev() {
-            let read = source.open_snapshot(&snapshot).map_err(|error| replay::chain(&error));
-            match read.and_then(|mut content| replay::read_master_snapshot(&mut *content)) {
-                Ok((gate, state)) => {
-                    (self.gate, self.state) = (gate, state);
-                    return Ok(snapshot.index + 1);
-                }
-                Err(why) => eprintln!("meseta-log: left the snapshot at index {} aside: {why}", snapshot.index),
-            }
-        }
-        Err(Failure::Damaged("the log was shortened, and no snapshot leads to where it begins".into()))
+        Ok(if gone > 0 { gone + 1 } else { 0 })
     }
 
     /// Folds an entry; before each of its plans, makes them again. What is different, as JSON.
     fn go_on(&mut self, entry: &Entry, early: bool) -> Result<Vec<serde_json::Value>, String> {
-        let events = master_core::decode_record(&entry.record).map_err(|error| replay::chain(&error))?;
+        let events = replay::of_master(entry)?;
         let at_ms = entry.record.header.at_ms;
         let mut different = Vec::new();
         if !self.gate.admit(entry.term, &entry.record.header) {
             return Ok(different);
         }
-        for event in &events {
+        for event in events {
             let before = match event {
                 Event::OffersMade(_) if !early => Some(self.state.clone()),
                 _ => None,

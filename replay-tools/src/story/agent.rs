@@ -32,20 +32,19 @@ impl Teller for Agent {
     fn tell(&mut self, entry: &Entry) -> Result<Vec<(usize, Shown, Sentence)>, String> {
         self.at_ms = self.at_ms.max(entry.record.header.at_ms);
         let mut told = Vec::new();
-        for (at, raw) in entry.record.events.iter().enumerate() {
-            let event = Event::from_raw(raw).map_err(|error| replay::chain(&error))?;
-            let shown = replay::show_of_agent(&event);
+        for (at, event) in replay::of_agent(entry)?.iter().enumerate() {
+            let shown = replay::show_of_agent(event);
             // The whole log of an agent concerns the agent.
             let is_it = self.subject.topic == Topic::Agent || self.subject.is_in(&shown.touches);
-            if let (true, Event::TaskAdded { framework_id, executor_id, .. }) = (is_it, &event) {
+            if let (true, Event::TaskAdded { framework_id, executor_id, .. }) = (is_it, event) {
                 self.executors.push((framework_id.clone(), executor_id.clone()));
             }
-            let beside = !is_it && self.subject.topic == Topic::Task && self.is_beside(&event);
+            let beside = !is_it && self.subject.topic == Topic::Task && self.is_beside(event);
             if is_it || beside {
-                let sentence = sentence(&event, &self.state, self.at_ms);
+                let sentence = sentence(event, &self.state, self.at_ms);
                 told.push((at, shown, Sentence { beside, ..sentence }));
             }
-            replay::folded(|| agent_core::fold(&mut self.state, &event))?;
+            replay::folded(|| agent_core::fold(&mut self.state, event))?;
         }
         Ok(told)
     }

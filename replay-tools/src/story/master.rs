@@ -45,7 +45,7 @@ impl Teller for Master {
     }
 
     fn tell(&mut self, entry: &Entry) -> Result<Vec<(usize, Shown, Sentence)>, String> {
-        let events = master_core::decode_record(&entry.record).map_err(|error| replay::chain(&error))?;
+        let events = replay::of_master(entry)?;
         if !self.gate.admit(entry.term, &entry.record.header) {
             return Ok(Vec::new());
         }
