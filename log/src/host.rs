@@ -85,6 +85,9 @@ impl Host {
         if state.tasks.len() >= TASKS_BEFORE_SWEEP && state.tasks.len().is_multiple_of(TASKS_BEFORE_SWEEP) {
             state.tasks.retain(|task| !task.is_finished());
         }
+        if state.mode == Mode::Dead {
+            task.abort();
+        }
         state.tasks.push(task.abort_handle());
         task
     }

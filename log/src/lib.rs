@@ -22,6 +22,7 @@ pub mod host;
 pub mod local;
 #[cfg(feature = "local")]
 mod mark;
+mod planted;
 #[cfg(feature = "raft")]
 pub mod raft;
 mod record;
@@ -34,4 +35,7 @@ pub use codec::{CodecError, DECODE_BYTES_MAX, decode_payload, encode_payload};
 pub use disk::Identity;
 #[cfg(feature = "local")]
 pub use local::{LocalLog, read_local};
+#[cfg(feature = "planted-bugs")]
+pub use planted::plant;
+pub use planted::{BUGS, Bug, planted};
 pub use record::{Cause, Gate, Header, RawEvent, Record};

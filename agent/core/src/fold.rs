@@ -19,6 +19,7 @@ pub fn fold(state: &mut State, event: &Event) {
             state.registration.agent_id = Some(agent_id.clone());
             state.registration.cluster_id = Some(cluster_id.clone());
         }
+        Event::OrdersTaken { .. } if event_log::planted(event_log::Bug::OrdersAcknowledgedUnsynced) => {}
         Event::OrdersTaken { up_to } => state.orders_up_to = *up_to,
         Event::FrameworkSeen { framework_id, info } => state.see_framework(framework_id, info),
         Event::FrameworkRemoved { framework_id } => {

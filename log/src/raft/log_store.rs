@@ -23,6 +23,7 @@ use super::types::{
 };
 use crate::codec;
 use crate::host;
+use crate::planted::{Bug, planted};
 use crate::store::{Batch, Disk, Meta};
 
 /// Entries kept in memory for replication and apply.
@@ -197,7 +198,7 @@ impl<C: Types> LogStore<C> {
             None => purged,
         };
         let known = Known {
-            vote: read_meta::<Ballot>(&*disk, Meta::Vote)?.map(from_ballot),
+            vote: read_meta::<Ballot>(&*disk, Meta::Vote)?.map(from_ballot).filter(|_| !planted(Bug::VoteForgotten)),
             committed: read_place(&*disk, Meta::Committed)?,
             purged,
             last,
@@ -351,7 +352,9 @@ impl<C: Types> RaftLogStorage<C> for LogStore<C> {
         let meta = vec![(Meta::Vote, codec::encode_payload(&to_ballot(vote)))];
         self.shared.disk.write(Batch { meta, ..Batch::default() })?;
         // One log of writes holds votes and entries, so neither overtakes the other.
-        self.flushed().await?;
+        if !planted(Bug::VoteNotSynced) {
+            self.flushed().await?;
+        }
         self.shared.known().vote = Some(*vote);
         Ok(())
     }
@@ -386,13 +389,19 @@ impl<C: Types> RaftLogStorage<C> for LogStore<C> {
             known.push(entry, size);
         }
         drop(known);
+        if planted(Bug::AckBeforeSync) {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
         self.shared.flusher.request(Box::new(move |result| callback.io_completed(result)));
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let from = last.map_or(0, |last| last.index + 1);
-        self.shared.disk.write(Batch { truncate_from: Some(from), ..Batch::default() })?;
+        if !planted(Bug::TruncationForgotten) {
+            self.shared.disk.write(Batch { truncate_from: Some(from), ..Batch::default() })?;
+        }
         let mut known = self.shared.known();
         while known.tail.back().is_some_and(|(entry, _)| entry.log_id.index >= from) {
             let (_, bytes) = known.tail.pop_back().expect("not empty");

@@ -35,6 +35,7 @@ use super::types::{Callback, Data, Member, Tokio, from_ballot, from_place, to_ba
 use super::wire::{self, Appended, Envelope, Hello, Refused, Request, Response};
 use crate::disk::{IdentityFile, OpenError};
 use crate::host;
+use crate::planted::{Bug, planted};
 use crate::record::Record;
 use crate::store::memory::MemoryDisk;
 
@@ -196,7 +197,7 @@ pub(crate) fn config(options: &Options) -> Result<Arc<Config>, OpenError> {
         election_timeout_max: options.election_ms_max,
         // A leader that restarts may have lost entries that it had sent out but not synced. Leading on in the same
         // term, it would give their places to others.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(planted(Bug::LeaderRestored)),
         enable_pre_vote: Some(true),
         quorum_loss_probe_interval: Some(options.election_ms_max * 2),
         // Snapshots are taken by bytes; entries are purged once they are in the archive.
@@ -391,6 +392,9 @@ impl Node {
         };
         let mut applied = self.inner.progress.applied.subscribe();
         let mut stop = self.inner.stop.subscribe();
+        if planted(Bug::FollowerReadsStale) {
+            return Ok(index);
+        }
         let result = tokio::select! {
             reached = applied.wait_for(|applied| *applied >= index) => reached.map(|_| index).map_err(drop),
             _ = stop.wait_for(|stop| *stop) => Err(()),
@@ -476,15 +480,23 @@ impl Node {
         let raft = &self.inner.raft;
         match request {
             Request::Append { vote, previous, entries, committed } => {
+                let committed = match entries.last() {
+                    Some((index, _)) if planted(Bug::CommitBeforeQuorum) => Some((vote.0, *index)),
+                    _ => committed,
+                };
                 let request = wire::append_request(vote, previous, &entries, committed)?;
                 let response = raft.append_entries(request).await.map_err(failed)?;
-                let appended = Appended::new(response);
+                let appended = match Appended::new(response) {
+                    Appended::Conflict if planted(Bug::ConflictAccepted) => Appended::Success,
+                    appended => appended,
+                };
                 if matches!(appended, Appended::Success | Appended::Partial(_) | Appended::Conflict) {
                     *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 }
                 Ok(Response::Append(appended))
             }
             Request::Vote { vote, last, transfer, pre } => {
+                let last = if planted(Bug::VoteForShorterLog) { Some((vote.0, u64::MAX)) } else { last };
                 let request = wire::vote_request(vote, last, transfer);
                 let response = if pre { raft.pre_vote(request).await } else { raft.vote(request).await };
                 Ok(Response::vote(&response.map_err(failed)?))
@@ -605,6 +617,12 @@ async fn confirm(
             waiting.push(doubt);
         }
         let term = raft.metrics().borrow_watched().current_term;
+        if planted(Bug::ReadWithoutQuorum) {
+            let metrics = raft.metrics().borrow_watched().clone();
+            let index = metrics.last_applied.map_or(0, |last| last.index);
+            waiting.into_iter().for_each(|doubt| drop(doubt.send(Ok((metrics.current_term, index)))));
+            continue;
+        }
         let result = match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
             Ok(_) if pending.is_abandoned(term) => Err(NotLeader { leader: None }),
             Ok(linearizer) => {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use super::node::AppendError;
+use crate::planted::{Bug, planted};
 
 type Answer = oneshot::Sender<Result<u64, AppendError>>;
 
@@ -71,7 +72,9 @@ impl Pending {
     /// Gives a leadership up: nothing more is proposed under `term` or an earlier one.
     pub(crate) fn abandon(&self, term: u64) {
         let mut open = self.open();
-        open.abandoned_to = open.abandoned_to.max(term);
+        if !planted(Bug::TermLedTwice) {
+            open.abandoned_to = open.abandoned_to.max(term);
+        }
         drop(open);
         self.fail(|proposed| proposed <= term);
     }

@@ -120,7 +120,8 @@ pub(crate) struct Draft {
 impl Draft {
     fn new(state: &State, at_ms: u64) -> Draft {
         // Time never goes back, whatever the caller's clock says.
-        Draft { state: state.clone(), at_ms: at_ms.max(state.at_ms), ..Draft::default() }
+        let at_ms = if event_log::planted(event_log::Bug::TimeGoesBack) { at_ms } else { at_ms.max(state.at_ms) };
+        Draft { state: state.clone(), at_ms, ..Draft::default() }
     }
 
     pub(crate) fn push(&mut self, event: impl Into<Event>) {

@@ -72,7 +72,9 @@ pub(crate) fn connection_ended(draft: &mut Draft, agent_id: &str, connection: Co
 
 /// The agent is away: its offers are taken back, its tasks go on.
 pub(crate) fn disconnect(draft: &mut Draft, key: AgentKey) {
-    return_offers(draft, key, Return::AgentLost);
+    if !event_log::planted(event_log::Bug::OffersKeptOnAgentLost) {
+        return_offers(draft, key, Return::AgentLost);
+    }
     let connection = draft.state.agents.get(key).and_then(|agent| agent.connection());
     if let Some(connection) = connection {
         let deadline_ms = draft.at_ms.saturating_add(draft.options.agent_away_ms_max);

@@ -137,7 +137,9 @@ fn agent_url(agent: &Agent) -> v1::Url {
 /// The update of a task that its framework has to acknowledge next.
 pub fn status_of_update(state: &State, framework: FrameworkKey, task_id: &TaskId) -> Option<v1::TaskStatus> {
     let task = state.tasks.get(&(framework, task_id.clone()))?;
-    v1::TaskStatus::decode(task.updates.front()?.status.clone()).ok()
+    let newest = event_log::planted(event_log::Bug::NewestUpdateFirst);
+    let update = if newest { task.updates.back()? } else { task.updates.front()? };
+    v1::TaskStatus::decode(update.status.clone()).ok()
 }
 
 /// The tasks of a framework with updates that wait for it, for a stream that has just been opened.

@@ -21,7 +21,7 @@ use crate::outcome::Outcome;
 use crate::published::{self, Published};
 use crate::submit::{Attempt, Request, Verdict};
 use event_log::raft::{AppendError, Node, Role, Status};
-use event_log::{Header, RawEvent, Record};
+use event_log::{Bug, Header, RawEvent, Record, planted};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -101,7 +101,7 @@ impl Sequencer {
         // The last term in which this master appended anything.
         let mut begun = 0;
         while let Some(term) = self.follow(begun).await {
-            if !self.has_caught_up(term).await {
+            if !planted(Bug::HeadFromTheLastTerm) && !self.has_caught_up(term).await {
                 tokio::time::sleep(OFFICE_PACE).await;
                 continue;
             }
@@ -122,7 +122,9 @@ impl Sequencer {
                 batches: VecDeque::new(),
             };
             self.lead(leadership).await;
-            self.node.give_up(term);
+            if !planted(Bug::TermLedTwice) {
+                self.node.give_up(term);
+            }
             tracing::info!(term, "this master no longer leads");
         }
     }
@@ -132,7 +134,8 @@ impl Sequencer {
         loop {
             {
                 let status = self.status.borrow_and_update();
-                if status.role == Role::Leader && status.term > begun {
+                let again = planted(Bug::TermLedTwice) && status.term == begun;
+                if status.role == Role::Leader && (status.term > begun || again) {
                     return Some(status.term);
                 }
             }
@@ -174,6 +177,11 @@ impl Sequencer {
             let cause = cause::of(&command, &Caller::default(), crate::identity::random().to_be_bytes());
             push_encoded(&mut record, cause, encode(&decision)?);
             let index = node.append(term, record).await.ok()?;
+            if planted(Bug::HeadFromTheLastTerm) {
+                let mut stale = State::clone(&state);
+                fold_record(&mut stale, &header, &decision.events);
+                return Some(Published { state: Arc::new(stale), index });
+            }
             let published = published::wait_for(&published, index).await;
             // Committed is not enough: it must have been the first record of its term, on every master.
             let leads = published.state.leader.as_ref().is_some_and(|known| known.term == term);
@@ -226,7 +234,8 @@ impl Leadership {
 
     /// Decides requests until there are no more or their record is full.
     fn run_record(&mut self, requests: &mut impl Iterator<Item = Request>, node: &Node, ahead: &Ahead) {
-        let at_ms = self.clock.now_ms().max(self.head.at_ms);
+        let earliest_ms = if planted(Bug::TimeGoesBack) { 0 } else { self.head.at_ms };
+        let at_ms = self.clock.now_ms().max(earliest_ms);
         let header = Header { term: self.term, n: self.n, at_ms, feature_level: self.head.feature_level.0 };
         let mut record = Record { header, ..Record::default() };
         let mut events: Vec<Event> = Vec::new();
@@ -275,14 +284,25 @@ impl Leadership {
         let flight: BoxFuture<'static, Result<u64, AppendError>> = if events.is_empty() {
             // Nothing to commit, yet the answers tell of a state: it must be that of a leader, and one that leads now.
             let (node, term) = (node.clone(), self.term);
-            Box::pin(async move { node.confirm_term(term).await.map_err(|_| AppendError::Unknown) })
+            Box::pin(async move {
+                if planted(Bug::AnswerUnconfirmed) {
+                    return Ok(node.status().borrow().applied);
+                }
+                node.confirm_term(term).await.map_err(|_| AppendError::Unknown)
+            })
         } else {
             tracing::trace!(term = self.term, n = self.n, events = events.len(), "record");
             // Raised within the record, perhaps: it is read by whoever reads the last of its events.
             record.header.feature_level = self.head.feature_level.0;
             ahead.push(Foreseen { term: self.term, n: self.n, state: self.head.clone(), events });
             self.n += 1;
-            Box::pin(node.append(self.term, record))
+            let ticket = node.append(self.term, record);
+            if planted(Bug::AnswerBeforeCommit) {
+                let index = node.status().borrow().applied;
+                Box::pin(async move { Ok(index) })
+            } else {
+                Box::pin(ticket)
+            }
         };
         self.flights.push_back(flight);
         self.batches.push_back(batch);
@@ -311,7 +331,7 @@ impl Leadership {
     /// The oldest flight failed: nothing behind it can take effect either, but only `NotLeader` says that it never
     /// will itself.
     fn give_up(self, error: AppendError) {
-        let never = matches!(error, AppendError::NotLeader { .. });
+        let never = matches!(error, AppendError::NotLeader { .. }) || planted(Bug::UnknownSaidUntried);
         tracing::info!(term = self.term, %error, batches = self.batches.len(), "records in flight were given up");
         for (request, _) in self.batches.into_iter().flat_map(|batch| batch.answers) {
             if never {

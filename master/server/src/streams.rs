@@ -13,6 +13,7 @@ use crate::records::{Gone, RecordSender};
 use api::Media;
 use api::v1::scheduler::Event;
 use bytes::Bytes;
+use event_log::{Bug, planted};
 use master_core::effect::Effect;
 use master_core::ids::{ConnectionId, FrameworkKey, TaskId};
 use master_core::{State, view};
@@ -186,7 +187,7 @@ impl Streams {
             let Some((due, framework, task_id)) = inner.retries.pop_first() else { return };
             let Some(stream) = inner.open.get_mut(&framework) else { continue };
             let Some(sent) = stream.sent.get(&task_id) else { continue };
-            if sent.due != due {
+            if sent.due != due || planted(Bug::UpdatesNotSentAgain) {
                 continue;
             }
             let (uuid, pause) = (sent.uuid.clone(), (sent.pause * 2).min(RETRY_MAX));
@@ -227,7 +228,7 @@ impl Streams {
             .filter(|(_, task)| !task.updates.is_empty())
             .map(|((_, task_id), _)| task_id.clone())
             .collect();
-        for task_id in waiting {
+        for task_id in waiting.into_iter().filter(|_| !planted(Bug::UpdatesForgottenOnResubscribe)) {
             self.send_update(inner, state, framework, &task_id, RETRY_FIRST);
         }
     }
@@ -279,7 +280,8 @@ impl Inner {
 /// The uuid of the update at the head of a task's queue.
 fn head_uuid(state: &State, framework: FrameworkKey, task_id: &TaskId) -> Option<Bytes> {
     let task = state.tasks.live.get(&(framework, task_id.clone()))?;
-    task.updates.front().map(|update| update.uuid.clone())
+    let next = if planted(Bug::NewestUpdateFirst) { task.updates.back() } else { task.updates.front() };
+    next.map(|update| update.uuid.clone())
 }
 
 fn framework_of(effect: &Effect) -> Option<FrameworkKey> {

@@ -147,6 +147,9 @@ impl Submitter {
             }
             Err(error) => {
                 tracing::debug!(leader = leader.address, %error, "a submission has no answer");
+                if event_log::planted(event_log::Bug::ForwardedTwice) {
+                    return Verdict::NotTried(Box::new(attempt));
+                }
                 Verdict::Ended(Outcome::Unknown)
             }
         }

@@ -203,7 +203,14 @@ impl Agents {
         if let Some(profile) = &event.profile {
             agent.set_profile(profile);
         }
-        acknowledge(agent, event.orders_up_to);
+        let everything = event_log::planted(event_log::Bug::OutboxDropped);
+        if !event_log::planted(event_log::Bug::OutboxReplayed) {
+            acknowledge(agent, if everything { agent.next_order - 1 } else { event.orders_up_to });
+        }
+        if event_log::planted(event_log::Bug::CountedTwiceOnReturn) {
+            let used = agent.used.clone();
+            resources::add(&mut agent.used, &used);
+        }
     }
 
     pub(crate) fn disconnect(&mut self, key: AgentKey, connection: ConnectionId, deadline_ms: u64, at_ms: u64) {
@@ -232,7 +239,9 @@ impl Agents {
     }
 
     pub(crate) fn acknowledge_orders(&mut self, key: AgentKey, up_to: u64) {
-        acknowledge(self.change(key), up_to);
+        let early = u64::from(event_log::planted(event_log::Bug::OrderAcknowledgedEarly));
+        let agent = self.change(key);
+        acknowledge(agent, (up_to + early).min(agent.next_order - 1));
     }
 
     pub(crate) fn receive(&mut self, key: AgentKey, up_to: u64) {

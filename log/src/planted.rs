@@ -1,0 +1,168 @@
+//! Defects that can be switched on to see that the simulator finds them. They exist in builds with the feature
+//! `planted-bugs` alone; in every other build [`planted`] is a constant `false`, and what depends on it is compiled away.
+
+/// A defect, each modelled on one that a system of this kind has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "described by `what`")]
+pub enum Bug {
+    VoteNotSynced,
+    VoteForgotten,
+    AckBeforeSync,
+    LeaderRestored,
+    ReadWithoutQuorum,
+    SnapshotIndexAhead,
+    GateNotInSnapshot,
+    VoteForShorterLog,
+    CommitBeforeQuorum,
+    ConflictAccepted,
+    TruncationForgotten,
+    TermLedTwice,
+    ForeseenMistaken,
+    AnswerBeforeCommit,
+    AnswerUnconfirmed,
+    FollowerReadsStale,
+    HeadFromTheLastTerm,
+    ForwardedTwice,
+    UnknownSaidUntried,
+    UpdatesNotSentAgain,
+    UpdatesForgottenOnResubscribe,
+    NewestUpdateFirst,
+    MissedEventsIgnored,
+    LifeKept,
+    OutboxDropped,
+    OrderAcknowledgedEarly,
+    OutboxReplayed,
+    OffersKeptOnAgentLost,
+    CountedTwiceOnReturn,
+    MessagesTakenTwice,
+    StreamsOfLostMasterKept,
+    AcknowledgedByAnyUuid,
+    MessagesForgottenUnsent,
+    OrdersAcknowledgedUnsynced,
+    TimeGoesBack,
+}
+
+use Bug::*;
+
+/// Every defect: its name and what it does.
+pub const BUGS: &[(Bug, &str, &str)] = &[
+    (VoteNotSynced, "vote-not-synced", "a vote is answered before it is on the disk (Raft systems)"),
+    (
+        VoteForgotten,
+        "vote-forgotten",
+        "a restarted member does not know its vote, and votes again in the term (Raft systems)",
+    ),
+    (AckBeforeSync, "ack-before-sync", "entries are acknowledged before they are on the disk (Raft systems)"),
+    (
+        LeaderRestored,
+        "leader-restored",
+        "a restarted leader leads on in its term without its unsynced tail (openraft's default)",
+    ),
+    (
+        ReadWithoutQuorum,
+        "read-without-quorum",
+        "a leader confirms itself without asking anybody (etcd, Consul: stale reads)",
+    ),
+    (SnapshotIndexAhead, "snapshot-index-ahead", "a snapshot names one entry more than it holds (Raft systems)"),
+    (GateNotInSnapshot, "gate-not-in-snapshot", "a snapshot does not hold the position of the gate (ours)"),
+    (VoteForShorterLog, "vote-for-shorter-log", "a vote is given to a candidate that lacks entries (Raft systems)"),
+    (CommitBeforeQuorum, "commit-before-quorum", "a follower takes all that it was sent for committed (Raft systems)"),
+    (
+        ConflictAccepted,
+        "conflict-accepted",
+        "a follower without the entry before says that it has appended (Raft systems)",
+    ),
+    (
+        TruncationForgotten,
+        "truncation-forgotten",
+        "entries of a lost leadership are cut off in memory only (Raft systems)",
+    ),
+    (TermLedTwice, "term-led-twice", "one term is led twice after a short loss of contact (ours)"),
+    (ForeseenMistaken, "foreseen-mistaken", "the state foreseen for a lost record is taken for that of another (ours)"),
+    (AnswerBeforeCommit, "answer-before-commit", "a call is answered when its record is proposed (many)"),
+    (
+        AnswerUnconfirmed,
+        "answer-unconfirmed",
+        "a refusal is answered by a leader that may be none any more (etcd: stale reads)",
+    ),
+    (
+        FollowerReadsStale,
+        "follower-reads-stale",
+        "a follower answers a read before it has folded what was committed (many)",
+    ),
+    (
+        HeadFromTheLastTerm,
+        "head-from-the-last-term",
+        "a new leader decides before it has folded the records of the one before (ours)",
+    ),
+    (
+        ForwardedTwice,
+        "forwarded-twice",
+        "a forwarded call without an answer is sent again as if it had not arrived (many)",
+    ),
+    (
+        UnknownSaidUntried,
+        "unknown-said-untried",
+        "records in flight at the loss of leadership are said to be untried (many)",
+    ),
+    (UpdatesNotSentAgain, "updates-not-sent-again", "an update without acknowledgement is not sent again (Mesos)"),
+    (
+        UpdatesForgottenOnResubscribe,
+        "updates-forgotten-on-resubscribe",
+        "a framework that comes back is not told what it missed (Mesos: updates lost on failover)",
+    ),
+    (NewestUpdateFirst, "newest-update-first", "the newest update is delivered, not the oldest (Mesos: out of order)"),
+    (MissedEventsIgnored, "missed-events-ignored", "a master that catches up by a snapshot keeps its streams (ours)"),
+    (LifeKept, "life-kept", "a master that was given up goes on as if it had not been (Mesos: double registration)"),
+    (OutboxDropped, "outbox-dropped", "what was ordered is forgotten when the agent comes back (Mesos: launches lost)"),
+    (OrderAcknowledgedEarly, "order-acknowledged-early", "one order more than acknowledged is forgotten (ours)"),
+    (
+        OutboxReplayed,
+        "outbox-replayed",
+        "a returning agent is given orders again that it has, and takes them (Mesos: launched twice)",
+    ),
+    (OffersKeptOnAgentLost, "offers-kept-on-agent-lost", "offers of an agent that is away are not taken back (Mesos)"),
+    (
+        CountedTwiceOnReturn,
+        "counted-twice-on-return",
+        "the tasks of a returning agent are counted again (Mesos: double counting)",
+    ),
+    (
+        MessagesTakenTwice,
+        "messages-taken-twice",
+        "a message of an agent is taken again when it is sent again (Mesos: duplicate updates)",
+    ),
+    (StreamsOfLostMasterKept, "streams-of-lost-master-kept", "what a lost master held counts as connected (ours)"),
+    (AcknowledgedByAnyUuid, "acknowledged-by-any-uuid", "an acknowledgement counts for whatever update waits (Mesos)"),
+    (
+        MessagesForgottenUnsent,
+        "messages-forgotten-unsent",
+        "an agent forgets updates that no master has committed (Mesos: updates lost)",
+    ),
+    (OrdersAcknowledgedUnsynced, "orders-taken-unlogged", "an agent does not write down which orders it took (Mesos)"),
+    (TimeGoesBack, "time-goes-back", "a leader decides at the time of its own clock (many)"),
+];
+
+#[cfg(feature = "planted-bugs")]
+static PLANTED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(usize::MAX);
+
+/// Switches a defect on, or all of them off, in this process.
+#[cfg(feature = "planted-bugs")]
+pub fn plant(bug: Option<Bug>) {
+    let at = bug.and_then(|bug| BUGS.iter().position(|(known, ..)| *known == bug));
+    PLANTED.store(at.unwrap_or(usize::MAX), std::sync::atomic::Ordering::SeqCst);
+}
+
+/// Whether a defect is switched on.
+#[cfg(feature = "planted-bugs")]
+pub fn planted(bug: Bug) -> bool {
+    let at = PLANTED.load(std::sync::atomic::Ordering::Relaxed);
+    BUGS.get(at).is_some_and(|(known, ..)| *known == bug)
+}
+
+/// Never: this build has no planted defects.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn planted(_: Bug) -> bool {
+    false
+}

@@ -1,0 +1,465 @@
+//! Frameworks: small actors that launch, kill, decline, acknowledge late or not the first time, leave and come back at
+//! another master. Once faults are over they behave, launch one last task, and wait for everything to end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Media;
+use api::v1;
+use api::v1::scheduler::call::{self, Type};
+use api::v1::scheduler::{Call, Event, event};
+use bytes::{Bytes, BytesMut};
+use event_log::host::{self, Host};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use crate::agent::resources;
+use crate::net::{Net, request};
+use crate::random::Random;
+use crate::world::{EPOCH_MS, World};
+
+const PATH: &str = "/api/v1/scheduler";
+const PROTOBUF: &str = "application/x-protobuf";
+/// A call without an answer is given up after so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Masters send heartbeats every 15 seconds.
+const SILENCE: Duration = Duration::from_secs(35);
+/// Tasks that a framework launches while there are faults.
+const TASKS_MAX: usize = 24;
+
+/// A task as its framework knows it.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// An ACCEPT with it was answered 202.
+    pub accepted: bool,
+    /// Its end was told, or that there is no such task.
+    pub over: bool,
+    /// The framework was told of it at least once.
+    pub heard: bool,
+    /// An ACCEPT with it is under way.
+    sending: bool,
+    kill_sent: bool,
+}
+
+/// What a framework knows, across its streams.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Given by the masters.
+    pub id: Option<String>,
+    /// By task.
+    pub tasks: BTreeMap<String, Known>,
+    stream_id: Option<String>,
+    master: String,
+    /// Launched after the end of the faults.
+    pub last_task: Option<String>,
+    /// Streams that were opened.
+    pub streams: u64,
+    /// The framework was removed and began anew: tasks of before count no more.
+    pub lives: u64,
+    outstanding: BTreeMap<String, v1::Offer>,
+}
+
+/// One framework.
+pub struct Framework {
+    world: Arc<World>,
+    net: Net,
+    /// Its name in the network.
+    pub name: String,
+    masters: Arc<Mutex<Vec<String>>>,
+    /// What it knows.
+    pub book: Mutex<Book>,
+    random: Mutex<Random>,
+}
+
+impl Framework {
+    /// Starts a framework.
+    pub fn start(world: &Arc<World>, net: &Net, name: &str, masters: Arc<Mutex<Vec<String>>>) -> Arc<Framework> {
+        let mut random = world.random(name);
+        let host = Host::new(random.next(), EPOCH_MS, 0);
+        let framework = Arc::new(Framework {
+            world: world.clone(),
+            net: net.clone(),
+            name: name.to_owned(),
+            masters,
+            book: Mutex::default(),
+            random: Mutex::new(random),
+        });
+        host.spawn(framework.clone().run());
+        framework
+    }
+
+    fn draw<T>(&self, with: impl FnOnce(&mut Random) -> T) -> T {
+        with(&mut self.random.lock())
+    }
+
+    fn pick_master(&self) -> String {
+        let masters = self.masters.lock().clone();
+        self.draw(|random| random.pick(&masters).cloned()).unwrap_or_default()
+    }
+
+    fn info(&self) -> v1::FrameworkInfo {
+        let capability =
+            |kind: v1::framework_info::capability::Type| v1::framework_info::Capability { r#type: Some(kind as i32) };
+        use v1::framework_info::capability::Type as Kind;
+        v1::FrameworkInfo {
+            user: "root".into(),
+            name: self.name.clone(),
+            id: self.book.lock().id.clone().map(|value| v1::FrameworkId { value }),
+            failover_timeout: Some(604_800.0),
+            checkpoint: Some(true),
+            roles: vec![self.name.clone()],
+            capabilities: vec![capability(Kind::MultiRole), capability(Kind::PartitionAware)],
+            ..v1::FrameworkInfo::default()
+        }
+    }
+
+    async fn run(self: Arc<Self>) {
+        loop {
+            let master = self.pick_master();
+            let info = self.info();
+            let call = Call {
+                framework_id: info.id.clone(),
+                r#type: Some(Type::Subscribe as i32),
+                subscribe: Some(call::Subscribe { framework_info: info, ..Default::default() }),
+                ..Call::default()
+            };
+            let headers = [("content-type", PROTOBUF.to_owned()), ("accept", PROTOBUF.to_owned())];
+            let body = api_http::Body::full(Media::Protobuf.encode(&call));
+            let asked = self.net.call(&self.name, &master, request(PATH, &headers, body));
+            if let Ok(Ok((response, host))) = timeout(PATIENCE, asked).await
+                && response.status().is_success()
+            {
+                let stream_id = response.headers().get("mesos-stream-id").and_then(|id| id.to_str().ok());
+                let stream_id = stream_id.unwrap_or_default().to_owned();
+                self.world.trace(format_args!("{} opens a stream at {master}", self.name));
+                {
+                    let mut book = self.book.lock();
+                    (book.stream_id, book.master) = (Some(stream_id), master.clone());
+                    book.streams += 1;
+                    book.outstanding.clear();
+                }
+                let chunks = self.net.stream(&master, &self.name, response, host);
+                self.converse(Records { chunks, buffer: BytesMut::new() }).await;
+                self.book.lock().stream_id = None;
+                self.world.trace(format_args!("{} has no stream", self.name));
+            }
+            let pause_ms = self.draw(|random| random.range(100, 1_500));
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        }
+    }
+
+    async fn converse(self: &Arc<Self>, mut records: Records) {
+        let mut heard = Instant::now();
+        let mut act = Instant::now() + Duration::from_millis(self.draw(|random| random.range(500, 5_000)));
+        loop {
+            tokio::select! {
+                biased;
+                record = records.next() => {
+                    let Some(record) = record else { return };
+                    heard = Instant::now();
+                    if !self.hear(record) {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep_until(act) => {
+                    act = Instant::now() + Duration::from_millis(self.draw(|random| random.range(500, 6_000)));
+                    if !self.act() {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep_until(heard + SILENCE) => return,
+            }
+        }
+    }
+
+    /// False if the stream is over.
+    fn hear(self: &Arc<Self>, record: Bytes) -> bool {
+        let event: Event = match api::decode_protobuf(record) {
+            Ok(event) => event,
+            Err(error) => {
+                self.world.violated("updates", format!("{} cannot read a record: {error}", self.name));
+                return false;
+            }
+        };
+        match event::Type::try_from(event.r#type.unwrap_or_default()).unwrap_or(event::Type::Unknown) {
+            event::Type::Subscribed => {
+                let id = event.subscribed.map(|subscribed| subscribed.framework_id.value).unwrap_or_default();
+                self.book.lock().id = Some(id.clone());
+                self.world.oracle.lock().linear.framework_subscribed(&id);
+                self.world.oracle.lock().updates.stream_opened(&id);
+            }
+            event::Type::Offers => {
+                for offer in event.offers.map(|offers| offers.offers).unwrap_or_default() {
+                    self.book.lock().outstanding.insert(offer.id.value.clone(), offer.clone());
+                    self.consider(offer);
+                }
+            }
+            event::Type::Rescind => {
+                let id = event.rescind.map(|rescind| rescind.offer_id.value).unwrap_or_default();
+                self.book.lock().outstanding.remove(&id);
+            }
+            event::Type::Update => self.update(event.update.map(|update| update.status).unwrap_or_default()),
+            event::Type::Error => {
+                let message = event.error.map(|error| error.message).unwrap_or_default();
+                self.world.trace(format_args!("{} hears: {message}", self.name));
+                if message.contains("removed") || message.contains("completed") || message.contains("tore down") {
+                    self.begin_anew();
+                }
+                return false;
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn begin_anew(&self) {
+        let mut book = self.book.lock();
+        let streams = book.streams;
+        *book = Book { lives: book.lives + 1, streams, ..Book::default() };
+    }
+
+    fn update(self: &Arc<Self>, status: v1::TaskStatus) {
+        let task_id = status.task_id.value.clone();
+        let framework_id = self.book.lock().id.clone().unwrap_or_default();
+        self.world.trace(format_args!("{} hears {task_id} {:?}", self.name, status.state()));
+        self.world.oracle.lock().updates.received(&self.world, &framework_id, &status);
+        {
+            let mut book = self.book.lock();
+            let known = book.tasks.entry(task_id.clone()).or_default();
+            known.heard = true;
+            // One that was never launched is over, too: the oracle knows whether it had to be.
+            if is_over(status.state) || (status.state() == v1::TaskState::TaskUnknown && !known.sending) {
+                known.over = true;
+            }
+        }
+        let Some(uuid) = status.uuid.clone().filter(|uuid| !uuid.is_empty()) else { return };
+        // Now and then it forgets, and is asked again.
+        if !self.world.is_quiet() && self.draw(|random| random.permille(100)) {
+            return;
+        }
+        let late_ms = match self.world.is_quiet() {
+            false if self.draw(|random| random.permille(150)) => self.draw(|random| random.below(15_000)),
+            _ => 0,
+        };
+        let agent_id = status.agent_id.unwrap_or_default();
+        let framework = self.clone();
+        host::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(late_ms)).await;
+            framework.world.oracle.lock().updates.acknowledging(&framework_id, &task_id, &uuid);
+            let acknowledge = call::Acknowledge { agent_id, task_id: v1::TaskId { value: task_id }, uuid };
+            framework.call(Type::Acknowledge, |call| call.acknowledge = Some(acknowledge)).await;
+        });
+    }
+
+    fn consider(self: &Arc<Self>, offer: v1::Offer) {
+        let cpus = offer.resources.iter().filter(|it| it.name == "cpus").filter_map(|it| it.scalar.as_ref());
+        let cpus: f64 = cpus.map(|scalar| scalar.value).sum();
+        let quiet = self.world.is_quiet();
+        let (launched, has_last) = {
+            let book = self.book.lock();
+            (book.tasks.len(), book.last_task.is_some())
+        };
+        let (choice, wait_ms) = self.draw(|random| (random.below(100), random.below(8_000)));
+        let count = match quiet {
+            true => u64::from(!has_last),
+            false if launched >= TASKS_MAX || choice >= 60 => 0,
+            false => 1 + choice % 2,
+        };
+        let count = count.min(cpus as u64);
+        let wait_ms = if !quiet && choice % 5 == 0 { wait_ms } else { 0 };
+        let refuse_seconds = if quiet { 1.0 } else { (choice % 8) as f64 };
+        let framework = self.clone();
+        let filters = Some(v1::Filters { refuse_seconds: Some(refuse_seconds), ..Default::default() });
+        host::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            let offer_ids = vec![offer.id.clone()];
+            let tasks: Vec<v1::TaskInfo> = (0..count).map(|_| framework.task(&offer, quiet)).collect();
+            if tasks.is_empty() {
+                let decline = call::Decline { offer_ids, filters };
+                framework.call(Type::Decline, |call| call.decline = Some(decline)).await;
+                return;
+            }
+            let names: Vec<String> = tasks.iter().map(|task| task.task_id.value.clone()).collect();
+            let operation = v1::offer::Operation {
+                r#type: Some(v1::offer::operation::Type::Launch as i32),
+                launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+                ..Default::default()
+            };
+            let accept = call::Accept { offer_ids, operations: vec![operation], filters };
+            framework.world.trace(format_args!("{} launches {names:?} with {}", framework.name, offer.id.value));
+            let lives = framework.book.lock().lives;
+            let status = framework.call(Type::Accept, |call| call.accept = Some(accept)).await;
+            if status.is_none() {
+                // Whoever holds it may yet have it decided.
+                tokio::time::sleep(PATIENCE).await;
+            }
+            let mut book = framework.book.lock();
+            if book.lives == lives {
+                for name in &names {
+                    let known = book.tasks.entry(name.clone()).or_default();
+                    (known.sending, known.accepted) = (false, status == Some(202));
+                }
+            }
+        });
+    }
+
+    fn task(&self, offer: &v1::Offer, last: bool) -> v1::TaskInfo {
+        let mut book = self.book.lock();
+        let name = format!("{}-t{}", self.name, book.lives * 1000 + book.tasks.len() as u64);
+        book.tasks.insert(name.clone(), Known { sending: true, ..Known::default() });
+        if last {
+            book.last_task = Some(name.clone());
+        }
+        let (run_ms, code) = self.draw(|random| (random.range(200, 15_000), random.below(2)));
+        v1::TaskInfo {
+            name: name.clone(),
+            task_id: v1::TaskId { value: name },
+            agent_id: offer.agent_id.clone(),
+            resources: resources(1.0),
+            command: Some(v1::CommandInfo { value: Some(format!("run {run_ms} {code}")), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    /// The status of an answer; None if there was none.
+    async fn call(&self, kind: Type, with: impl FnOnce(&mut Call)) -> Option<u16> {
+        let (id, stream_id, mut master) = {
+            let book = self.book.lock();
+            (book.id.clone()?, book.stream_id.clone()?, book.master.clone())
+        };
+        // Any master takes it.
+        if self.draw(|random| random.permille(300)) {
+            master = self.pick_master();
+        }
+        let mut call =
+            Call { framework_id: Some(v1::FrameworkId { value: id }), r#type: Some(kind as i32), ..Call::default() };
+        with(&mut call);
+        let headers = [("content-type", PROTOBUF.to_owned()), ("mesos-stream-id", stream_id)];
+        let body = Media::Protobuf.encode(&call);
+        let asked = timeout(PATIENCE, self.net.post(&self.name, &master, PATH, &headers, body)).await;
+        let status = asked.ok()?.ok().map(|(status, _)| status.as_u16());
+        self.world.trace(format_args!("{} {} is answered {status:?}", self.name, kind.as_str_name()));
+        status
+    }
+
+    /// Something of its own accord. False if it leaves its stream.
+    fn act(self: &Arc<Self>) -> bool {
+        let framework = self.clone();
+        if self.world.is_quiet() {
+            host::spawn(async move { framework.ask_about_doubtful().await });
+            return true;
+        }
+        match self.draw(|random| random.below(20)) {
+            0..=5 => {
+                let victim = {
+                    let mut book = self.book.lock();
+                    let live: Vec<String> = book
+                        .tasks
+                        .iter()
+                        .filter(|(_, known)| known.heard && !known.over && !known.kill_sent)
+                        .map(|(id, _)| id.clone())
+                        .collect();
+                    let victim = self.draw(|random| random.pick(&live).cloned());
+                    if let Some(known) = victim.as_ref().and_then(|victim| book.tasks.get_mut(victim)) {
+                        known.kill_sent = true;
+                    }
+                    victim
+                };
+                if let Some(value) = victim {
+                    host::spawn(async move {
+                        let kill = call::Kill { task_id: v1::TaskId { value }, ..Default::default() };
+                        framework.call(Type::Kill, |call| call.kill = Some(kill)).await;
+                    });
+                }
+            }
+            6..=8 => {
+                host::spawn(async move {
+                    framework.call(Type::Reconcile, |call| call.reconcile = Some(call::Reconcile::default())).await;
+                });
+            }
+            9 => {
+                host::spawn(async move {
+                    framework.call(Type::Suppress, |call| call.suppress = Some(call::Suppress::default())).await;
+                });
+            }
+            10..=11 => {
+                host::spawn(async move {
+                    framework.call(Type::Revive, |call| call.revive = Some(call::Revive::default())).await;
+                });
+            }
+            12 => {
+                self.world.trace(format_args!("{} leaves its stream", self.name));
+                return false;
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Wants offers, and asks about tasks of which it does not know the end.
+    async fn ask_about_doubtful(&self) {
+        if self.book.lock().last_task.is_none() {
+            self.call(Type::Revive, |call| call.revive = Some(call::Revive::default())).await;
+        }
+        let doubtful: Vec<call::reconcile::Task> = {
+            let book = self.book.lock();
+            let doubtful =
+                book.tasks.iter().filter(|(_, known)| !known.over && !known.sending).map(|(id, _)| id.clone());
+            let task = |value| call::reconcile::Task { task_id: v1::TaskId { value }, agent_id: None };
+            doubtful.map(task).collect()
+        };
+        if !doubtful.is_empty() {
+            self.call(Type::Reconcile, |call| call.reconcile = Some(call::Reconcile { tasks: doubtful })).await;
+        }
+    }
+
+    /// Tasks of which an ACCEPT was answered as taken.
+    pub fn accepted(&self) -> Vec<String> {
+        let book = self.book.lock();
+        book.tasks.iter().filter(|(_, known)| known.accepted).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether nothing is open any more; if not, what.
+    pub fn unfinished(&self) -> Option<String> {
+        let book = self.book.lock();
+        if book.stream_id.is_none() {
+            return Some(format!("{} has no stream", self.name));
+        }
+        let Some(last) = &book.last_task else { return Some(format!("{} was offered nothing", self.name)) };
+        let open = book.tasks.iter().find(|(_, known)| !known.over || known.sending).map(|(id, _)| id.clone());
+        open.map(|open| format!("{} does not know the end of {open} (the last is {last})", self.name))
+    }
+}
+
+/// Whether nothing more comes of a task in this state.
+pub fn is_over(state: i32) -> bool {
+    use v1::TaskState::*;
+    matches!(
+        v1::TaskState::try_from(state),
+        Ok(TaskFinished | TaskFailed | TaskKilled | TaskError | TaskLost | TaskDropped | TaskGone | TaskGoneByOperator)
+    )
+}
+
+/// Records out of an event stream: a length in decimal, a line feed, and so many bytes.
+struct Records {
+    chunks: mpsc::Receiver<Bytes>,
+    buffer: BytesMut,
+}
+
+impl Records {
+    /// None at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let length: usize = std::str::from_utf8(&self.buffer[..at]).ok()?.parse().ok()?;
+                if self.buffer.len() > at + length {
+                    let _ = self.buffer.split_to(at + 1);
+                    return Some(self.buffer.split_to(length).freeze());
+                }
+            }
+            self.buffer.extend_from_slice(&self.chunks.recv().await?);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! After the faults stop everything converges within a bound: a leader, equal masters, connected agents, frameworks that
+//! know the end of every task.
+
+use crate::cluster::Cluster;
+
+/// Virtual milliseconds that everything may take to converge.
+pub const BOUND_MS: u64 = 150_000;
+
+/// What is still open, if anything.
+pub fn unfinished(cluster: &Cluster) -> Option<String> {
+    let mut leaders = 0;
+    let last = cluster.world.oracle.lock().last_index();
+    for master in &cluster.masters {
+        let Some(context) = master.context() else {
+            return Some(format!("{} does not run", master.name()));
+        };
+        leaders += usize::from(context.reader.leader().is_some_and(|leader| leader.is_me));
+        if !context.is_ready() {
+            return Some(format!("{} does not serve", master.name()));
+        }
+        let (_, index) = context.reader.state();
+        if index < last {
+            return Some(format!("{} is at index {index} of {last}", master.name()));
+        }
+    }
+    if leaders != 1 {
+        return Some(format!("{leaders} masters lead"));
+    }
+    if let Some(what) = cluster.frameworks.iter().find_map(|framework| framework.unfinished()) {
+        return Some(what);
+    }
+    let state = cluster.world.oracle.lock().truth.last().map(|truth| truth.state.clone()).unwrap_or_default();
+    if let Some(task) = state.tasks.live.values().find(|task| !task.is_terminal() && task.unreachable_ms.is_none()) {
+        return Some(format!("{} has not ended", task.task_id));
+    }
+    let connected = state.agents.live.values().filter(|agent| agent.connection().is_some()).count();
+    let expected = cluster.agents.iter().filter(|agent| !agent.is_stopped()).count();
+    if connected != expected {
+        return Some(format!("{connected} of {expected} agents are connected"));
+    }
+    None
+}

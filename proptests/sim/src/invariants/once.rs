@@ -1,0 +1,86 @@
+//! A task is launched at most once and ends exactly once, also when agents, masters and frameworks come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use master_core::{Event, State};
+
+use crate::framework::is_over;
+use crate::world::World;
+
+/// Launches and ends.
+#[derive(Default)]
+pub struct Once {
+    /// (framework, task): where it ran, in which container.
+    launched: BTreeMap<(String, String), (String, String)>,
+    /// Ended in the log: (framework's key, task), by the state's number.
+    ended: BTreeMap<(u32, String), (i32, u64)>,
+    /// Containers on machines that were lost with all their processes.
+    lost: BTreeSet<String>,
+    in_log: BTreeSet<(u32, String)>,
+    /// Tasks that were launched, or refused, in the log.
+    decided: BTreeSet<String>,
+    pub(super) twice: Option<String>,
+    /// How many tasks ran.
+    pub tasks_run: u64,
+}
+
+impl Once {
+    /// A process runs.
+    pub fn launched(&mut self, world: &World, agent: &str, framework_id: &str, task_id: &str, container_id: &str) {
+        self.tasks_run += 1;
+        let key = (framework_id.to_owned(), task_id.to_owned());
+        let place = (agent.to_owned(), container_id.to_owned());
+        if let Some(before) = self.launched.insert(key, place) {
+            let what = format!("{task_id} ran on {} and again on {agent}", before.0);
+            world.trace(format_args!("VIOLATED once: {what}"));
+            self.twice.get_or_insert(what);
+        }
+    }
+
+    /// A machine was lost.
+    pub fn machine_lost<'a>(&mut self, containers: impl Iterator<Item = &'a String>) {
+        self.lost.extend(containers.cloned());
+    }
+
+    /// A record took effect.
+    pub fn committed(&mut self, index: u64, _state: &State, events: &[Event]) -> Result<(), String> {
+        if let Some(what) = &self.twice {
+            return Err(what.clone());
+        }
+        for event in events {
+            match event {
+                Event::TaskLaunched(launched) => {
+                    let key = (launched.task.0.0, launched.task.1.to_string());
+                    self.decided.insert(launched.task.1.to_string());
+                    if !self.in_log.insert(key) {
+                        return Err(format!("{} is launched a second time at index {index}", launched.task.1));
+                    }
+                }
+                Event::TaskUpdated(updated) if is_over(updated.state) => {
+                    let key = (updated.task.0.0, updated.task.1.to_string());
+                    if let Some((_, before)) = self.ended.insert(key, (updated.state, index)) {
+                        return Err(format!("{} ends at index {index}, and ended at {before}", updated.task.1));
+                    }
+                }
+                Event::LaunchRefused(refused) => {
+                    self.decided.insert(refused.task.1.to_string());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the log says what became of a launch.
+    pub fn is_decided(&self, task_id: &str) -> bool {
+        self.decided.contains(task_id)
+    }
+
+    /// Everything has ended.
+    pub fn finish(&self) -> Result<(), String> {
+        if let Some(what) = &self.twice {
+            return Err(what.clone());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! A refusal was true of some committed state between its call and its answer; and so was an answer of a call that
+//! changed nothing. The decision is made again, by the real core, on every state that was current meanwhile.
+
+use std::collections::BTreeMap;
+
+use master_core::command::{Caller, Command};
+use master_core::{Options, decide_with};
+use master_server::outcome::Outcome;
+
+use super::Truth;
+
+/// A call under way.
+struct Open {
+    command: Command,
+    caller: Caller,
+    /// How much of the log was applied by anybody when it began.
+    since: usize,
+}
+
+/// Calls under way.
+#[derive(Default)]
+pub struct Refusals {
+    open: BTreeMap<[u8; 16], Open>,
+}
+
+impl Refusals {
+    /// A call begins.
+    pub fn asked(&mut self, request_id: [u8; 16], command: &Command, caller: &Caller, now: usize) {
+        if matches!(command, Command::MakeOffers { .. }) {
+            return;
+        }
+        self.open.insert(request_id, Open { command: command.clone(), caller: caller.clone(), since: now });
+    }
+
+    /// Its caller hears the outcome.
+    pub fn answered(&mut self, truth: &[Truth], request_id: [u8; 16], outcome: &Outcome) -> Result<(), String> {
+        let Some(open) = self.open.remove(&request_id) else { return Ok(()) };
+        let name = match outcome {
+            Outcome::Refused(refused) => Some(refused.name.to_string()),
+            _ => return Ok(()),
+        };
+        let states = truth[open.since.saturating_sub(1)..].iter().filter(|truth| truth.takes_effect);
+        let mut others = Vec::new();
+        for truth in states {
+            let state = &truth.state;
+            let again = decide_with(state, &open.command, &open.caller, state.at_ms, Options::default());
+            let again = match again {
+                Err(refusal) => Some(refusal.name.to_owned()),
+                Ok(decision) => match decision.reply {
+                    master_core::Reply::Refused(refusal) => Some(refusal.name.to_owned()),
+                    _ => None,
+                },
+            };
+            if again == name {
+                return Ok(());
+            }
+            others.push(again);
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        others.dedup();
+        Err(format!("a call was refused as {name:?}, but was never to be: {others:?}: {:?}", open.command))
+    }
+}

@@ -1,0 +1,221 @@
+//! `meseta-sim`: runs seeds, one seed or scenario again, or looks whether planted defects are found. Started by
+//! `make sim` and `make teeth`; everything is said in the environment: SEED, SEEDS, FIRST, JOBS, BUG, SCENARIO, TRACE,
+//! SHRINK, TEETH, TWICE.
+
+// Set by whoever builds for a run: with it the order of `select!` follows from the seed.
+#![allow(unexpected_cfgs)]
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use sim::cluster::{self, Verdict};
+use sim::scenario::Scenario;
+use sim::shrink::shrink;
+
+fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
+}
+
+fn number(name: &str) -> Result<Option<u64>, String> {
+    text(name).map(|text| text.parse().map_err(|_| format!("{name} is not a number: {text}"))).transpose()
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(sentence) => {
+            eprintln!("meseta-sim: {sentence}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// True if nothing was violated.
+fn run() -> Result<bool, String> {
+    if !cfg!(all(feature = "run", tokio_unstable)) {
+        return Err("this build has no virtual time: use `make sim`".into());
+    }
+    if let Some(filter) = text("MESETA_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time().init();
+    }
+    let print = text("TRACE").is_some();
+    cluster::watch_panics(print);
+    let (first, count) = (number("FIRST")?.unwrap_or(0), number("SEEDS")?.unwrap_or(100));
+    let jobs = number("JOBS")?.unwrap_or(2);
+    if text("TWICE").is_some() {
+        return twice(first, count);
+    }
+    if text("TEETH").is_some() {
+        return teeth(first, count, jobs);
+    }
+    if let Some(name) = text("BUG") {
+        plant(Some(&name))?;
+    }
+    let one = match (text("SCENARIO"), number("SEED")?) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+            Some(text.parse()?)
+        }
+        (None, Some(seed)) => Some(Scenario::generate(seed)),
+        (None, None) => None,
+    };
+    if let Some(scenario) = one {
+        return Ok(again(&scenario, print));
+    }
+    let batch = Batch::run(first, count, jobs, text("BUG").is_some());
+    batch.report();
+    Ok(batch.failed().is_empty())
+}
+
+#[cfg(feature = "run")]
+fn plant(name: Option<&str>) -> Result<(), String> {
+    let bug = name.map(|name| {
+        let known = event_log::BUGS.iter().find(|(_, known, _)| *known == name);
+        known.map(|(bug, ..)| *bug).ok_or(format!("no planted defect is called '{name}'"))
+    });
+    event_log::plant(bug.transpose()?);
+    Ok(())
+}
+
+#[cfg(not(feature = "run"))]
+fn plant(_: Option<&str>) -> Result<(), String> {
+    Ok(())
+}
+
+/// One run, told in full; shrunk if that is asked for.
+fn again(scenario: &Scenario, print: bool) -> bool {
+    if text("SHRINK").is_some() {
+        match shrink(scenario) {
+            Some((smaller, what)) => print!("# {what}\n{smaller}"),
+            None => println!("nothing is violated"),
+        }
+        return true;
+    }
+    let began = Instant::now();
+    let verdict = cluster::run(scenario, print);
+    let Verdict { trace_hash, trace_lines, virtual_ms, records, tasks, answers, .. } = &verdict;
+    println!(
+        "seed {}: {virtual_ms} ms of virtual time in {:.2} s, {records} records, {tasks} tasks, {answers} answers, trace {trace_hash:016x} of {trace_lines} lines",
+        scenario.seed,
+        began.elapsed().as_secs_f64(),
+    );
+    match &verdict.violation {
+        Some((invariant, what)) => println!("violated: {invariant}: {what}"),
+        None => println!("nothing is violated"),
+    }
+    verdict.violation.is_none()
+}
+
+/// Every seed in two processes: their traces must be the same to the last line.
+fn twice(first: u64, count: u64) -> Result<bool, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let run = |seed: u64| {
+        let mut command = std::process::Command::new(&program);
+        let output = command.env_remove("TWICE").env("SEED", seed.to_string()).output();
+        let output = output.map_err(|error| error.to_string())?;
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        told.lines().find_map(|line| Some(line.split_once(", trace ")?.1.to_owned())).ok_or(told)
+    };
+    for seed in first..first + count {
+        let (one, other) = (run(seed)?, run(seed)?);
+        if one != other {
+            println!("seed {seed}: one trace is {one}, the other {other}");
+            return Ok(false);
+        }
+    }
+    println!("{count} seeds have the same trace in two processes");
+    Ok(true)
+}
+
+/// Many seeds.
+struct Batch {
+    verdicts: BTreeMap<u64, Verdict>,
+    real_s: f64,
+}
+
+impl Batch {
+    /// Stops at the first violation if `stop`.
+    fn run(first: u64, count: u64, jobs: u64, stop: bool) -> Batch {
+        let began = Instant::now();
+        let next = AtomicU64::new(first);
+        let stopped = AtomicBool::new(false);
+        let verdicts: Mutex<BTreeMap<u64, Verdict>> = Mutex::default();
+        std::thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= first + count || stopped.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let verdict = cluster::run(&Scenario::generate(seed), false);
+                        if stop && verdict.violation.is_some() {
+                            stopped.store(true, Ordering::Relaxed);
+                        }
+                        verdicts.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(seed, verdict);
+                    }
+                });
+            }
+        });
+        let verdicts = verdicts.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        Batch { verdicts, real_s: began.elapsed().as_secs_f64() }
+    }
+
+    fn failed(&self) -> Vec<(u64, &(String, String))> {
+        let failed = self.verdicts.iter().filter_map(|(seed, verdict)| Some((*seed, verdict.violation.as_ref()?)));
+        failed.collect()
+    }
+
+    fn report(&self) {
+        let failed = self.failed();
+        for (seed, (invariant, what)) in &failed {
+            println!("seed {seed}: {invariant}: {what}\n  again: make sim SEED={seed}");
+        }
+        let sum = |of: fn(&Verdict) -> u64| self.verdicts.values().map(of).sum::<u64>();
+        let virtual_s = sum(|verdict| verdict.virtual_ms) as f64 / 1000.0;
+        println!(
+            "{} seeds, {} failed, {:.1} s; {virtual_s:.0} s of virtual time: sim_speed {:.0}; {} records, {} tasks, {} answers",
+            self.verdicts.len(),
+            failed.len(),
+            self.real_s,
+            virtual_s / self.real_s,
+            sum(|verdict| verdict.records),
+            sum(|verdict| verdict.tasks),
+            sum(|verdict| verdict.answers),
+        );
+    }
+}
+
+/// Every planted defect, one at a time, until a seed finds it; prints the table.
+#[cfg(feature = "run")]
+fn teeth(first: u64, count: u64, jobs: u64) -> Result<bool, String> {
+    use std::io::Write;
+    println!("| defect | what it does | seeds until found | invariant |\n|---|---|---|---|");
+    let (mut found, mut all) = (0, 0);
+    for (bug, name, what) in event_log::BUGS {
+        event_log::plant(Some(*bug));
+        let batch = Batch::run(first, count, jobs, true);
+        all += 1;
+        match batch.failed().first() {
+            Some((seed, (invariant, _))) => {
+                found += 1;
+                println!("| `{name}` | {what} | {} | {invariant} |", seed - first + 1);
+            }
+            None => println!("| `{name}` | {what} | not within {count} | |"),
+        }
+        // Piped into a file, the table is to be read while it grows.
+        let _ = std::io::stdout().flush();
+    }
+    event_log::plant(None);
+    println!("\n{found} of {all} defects were found within {count} seeds each.");
+    Ok(found + 1 >= all)
+}
+
+#[cfg(not(feature = "run"))]
+fn teeth(_: u64, _: u64, _: u64) -> Result<bool, String> {
+    Ok(false)
+}

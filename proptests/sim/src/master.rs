@@ -1,0 +1,260 @@
+//! Masters: the real ones, each on a disk of its own, through many lives.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_log::host::Host;
+use event_log::raft::{ArchiveBounds, Committed, Engine, MemoryDisk, Options};
+use master_core::command::{Caller, Command};
+use master_core::{FeatureLevel, State};
+use master_server::context::{Context, Ping};
+use master_server::http::Server;
+use master_server::identity::Address;
+use master_server::outcome::Outcome;
+use master_server::rehearsal::Rehearsal;
+use master_server::run::{self, Settings, Surroundings};
+use master_server::witness::Witness;
+use parking_lot::Mutex;
+
+use crate::net::{Link, Net, name_of};
+use crate::random::Random;
+use crate::world::{EPOCH_MS, World};
+
+/// Agents' pings, shorter than usual: runs are short.
+pub const PING: Ping = Ping { every: Duration::from_secs(3), misses_max: 4 };
+
+/// What all masters of a run have in common.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// A leader shows itself this often, in milliseconds; elections take four to eight times as long.
+    pub heartbeat_ms: u64,
+    /// A snapshot after so many bytes of records.
+    pub snapshot_bytes: u64,
+    /// So many entries stay in the log.
+    pub tail_entries_min: u64,
+    /// A flush of a disk takes up to so many microseconds.
+    pub flush_us_max: u64,
+    /// Now and then it takes up to so many.
+    pub slow_flush_us_max: u64,
+}
+
+/// One disk, and whoever runs on it.
+pub struct Master {
+    world: Arc<World>,
+    net: Net,
+    terms: Terms,
+    /// host:port
+    pub address: String,
+    dir: PathBuf,
+    disk: MemoryDisk,
+    /// The list that it is started with; empty if it waits to be added.
+    masters: Vec<String>,
+    random: Random,
+    life: Option<Life>,
+    /// It behaves as a release that knows the feature levels up to this one.
+    pub reads: FeatureLevel,
+    /// Its disk or its cluster wants it no more.
+    pub refused: Arc<Mutex<Option<String>>>,
+}
+
+/// One process.
+struct Life {
+    host: Host,
+    context: Arc<Mutex<Option<Arc<Context>>>>,
+}
+
+/// Tells the oracle what one life of a master does.
+struct Eyes {
+    world: Arc<World>,
+    name: String,
+    life: u64,
+}
+
+impl Witness for Eyes {
+    fn applied(&self, entry: &Committed, takes_effect: bool, state: &State) {
+        let header = &entry.record.header;
+        self.world.trace(format_args!(
+            "{} applies {} = {}.{} of {} events{}",
+            self.name,
+            entry.index,
+            header.term,
+            header.n,
+            entry.record.events.len(),
+            if takes_effect { "" } else { ", skipped" },
+        ));
+        self.world.oracle.lock().applied(&self.world, (&self.name, self.life), entry, takes_effect, state);
+    }
+
+    fn restored(&self, index: u64, state: &State) {
+        self.world.trace(format_args!("{} restores a snapshot at {index}", self.name));
+        self.world.oracle.lock().restored(&self.world, (&self.name, self.life), index, state);
+    }
+
+    fn asked(&self, request_id: [u8; 16], command: &Command, caller: &Caller) {
+        self.world.oracle.lock().asked(request_id, command, caller);
+    }
+
+    fn answered(&self, request_id: [u8; 16], outcome: &Outcome) {
+        self.world.oracle.lock().answered(&self.world, request_id, outcome);
+    }
+}
+
+impl Master {
+    /// An empty disk at `address`.
+    pub fn new(
+        world: &Arc<World>,
+        net: &Net,
+        terms: &Terms,
+        address: &str,
+        dir: PathBuf,
+        masters: Vec<String>,
+    ) -> Master {
+        let life = world.next_life();
+        Master {
+            world: world.clone(),
+            net: net.clone(),
+            terms: terms.clone(),
+            address: address.to_owned(),
+            dir,
+            disk: MemoryDisk::new(terms.flush_us_max, terms.slow_flush_us_max),
+            masters,
+            random: world.random(&format!("{address} {life}")),
+            life: None,
+            reads: FeatureLevel::NEWEST,
+            refused: Arc::default(),
+        }
+    }
+
+    /// Its name in the network.
+    pub fn name(&self) -> &str {
+        name_of(&self.address)
+    }
+
+    /// Whether a process runs on it.
+    pub fn is_up(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| !life.host.is_dead())
+    }
+
+    /// What its handlers share, once its disk is open.
+    pub fn context(&self) -> Option<Arc<Context>> {
+        let life = self.life.as_ref().filter(|life| !life.host.is_dead())?;
+        let context = life.context.lock().clone();
+        context
+    }
+
+    /// The disk, to break it.
+    pub fn disk(&self) -> &MemoryDisk {
+        &self.disk
+    }
+
+    /// The process, to pause it.
+    pub fn host(&self) -> Option<&Host> {
+        self.life.as_ref().map(|life| &life.host)
+    }
+
+    /// Starts a process, if none runs.
+    pub fn start(&mut self) {
+        if self.is_up() {
+            return;
+        }
+        if self.life.is_some() {
+            // It ended by itself. What it had not flushed may be gone as well.
+            self.crash();
+        }
+        let life = self.world.next_life();
+        let skew_ms = self.random.below(4_000);
+        let drift_ppm = self.random.below(400) as i64 - 200;
+        let host = Host::new(self.random.next(), EPOCH_MS + self.world.now_ms() + skew_ms, drift_ppm);
+        let server = Arc::new(Server::new());
+        let context = Arc::new(Mutex::new(None));
+        self.world.trace(format_args!("{} starts", self.name()));
+        self.net.listen(&self.address, host.clone(), server.clone());
+        let heartbeat_ms = self.terms.heartbeat_ms;
+        let surroundings = Surroundings {
+            log: Options {
+                heartbeat_ms,
+                election_ms_min: heartbeat_ms * 4,
+                election_ms_max: heartbeat_ms * 8,
+                snapshot_bytes: self.terms.snapshot_bytes,
+                tail_entries_min: self.terms.tail_entries_min,
+                archive_segment_bytes: 8 << 10,
+                snapshot_chunk_bytes: 2 << 10,
+                engine: Engine::Memory(self.disk.clone()),
+                ..Options::default()
+            },
+            network: Some(Arc::new(Link { net: self.net.clone(), name: self.name().to_owned() })),
+            witness: Some(Arc::new(Eyes { world: self.world.clone(), name: self.name().to_owned(), life })),
+        };
+        let settings = Settings {
+            work_dir: self.dir.clone(),
+            address: Address {
+                hostname: self.name().to_owned(),
+                ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                port: 5050,
+                member: self.address.clone(),
+            },
+            masters: if self.masters.is_empty() { vec![self.address.clone()] } else { self.masters.clone() },
+            join: self.masters.is_empty().then(|| "m1:5050".to_owned()),
+            flags: BTreeMap::new(),
+            ping: PING,
+            allocation_interval: Duration::from_secs(1),
+            allocator: Default::default(),
+            feature_level_max: None,
+            archive: ArchiveBounds::default(),
+            snapshot_bytes: self.terms.snapshot_bytes,
+            rehearsal: Rehearsal { reads: self.reads, digest_every: 64, ..Rehearsal::default() },
+        };
+        let (slot, refused, name) = (context.clone(), self.refused.clone(), self.name().to_owned());
+        let (world, process) = (self.world.clone(), host.clone());
+        host.spawn(async move {
+            let ended = async {
+                let mut running =
+                    run::start_in(settings, server, surroundings).await.map_err(|error| error.to_string())?;
+                *slot.lock() = Some(running.context.clone());
+                let (failure, removal) = (running.watch_failure(), running.watch_removal());
+                tokio::pin!(failure, removal);
+                let mut forming = true;
+                loop {
+                    tokio::select! {
+                        biased;
+                        why = &mut failure => return Ok(why),
+                        () = &mut removal => return Err("this master was removed from its cluster".to_owned()),
+                        formed = running.formed(), if forming => {
+                            formed.map_err(|error| error.to_string())?;
+                            forming = false;
+                        }
+                    }
+                }
+            };
+            match ended.await {
+                // A disk that failed: it may work again when it is started again.
+                Ok(why) => world.trace(format_args!("{name} ends: {why}")),
+                Err(why) => {
+                    world.trace(format_args!("{name} refuses: {why}"));
+                    *refused.lock() = Some(why);
+                }
+            }
+            process.kill();
+        });
+        self.life = Some(Life { host, context });
+    }
+
+    /// Ends the process at once, and with it some of what was not flushed.
+    pub fn crash(&mut self) {
+        let Some(life) = self.life.take() else { return };
+        life.host.kill();
+        self.net.close(&self.address);
+        let mut random = self.random.clone();
+        self.random.next();
+        let name = self.name().to_owned();
+        let world = self.world.clone();
+        self.disk.crash(|unflushed| {
+            let survivors = random.below(unflushed as u64 + 1) as usize;
+            world.trace(format_args!("{name} crashes: {survivors} of {unflushed} unflushed writes survive"));
+            survivors
+        });
+    }
+}

@@ -1,0 +1,131 @@
+//! Operators: one changes agents, and all read; what they read is compared with what was answered before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Media;
+use api::v1;
+use api::v1::master::call::{self, Type};
+use api::v1::master::{Call, Response};
+use event_log::host::Host;
+use parking_lot::Mutex;
+use tokio::time::timeout;
+
+use crate::net::Net;
+use crate::random::Random;
+use crate::world::{EPOCH_MS, World};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One operator.
+pub struct Operator {
+    world: Arc<World>,
+    net: Net,
+    name: String,
+    masters: Arc<Mutex<Vec<String>>>,
+    random: Random,
+    /// Changes things, too.
+    writes: bool,
+    agents: Vec<String>,
+}
+
+impl Operator {
+    /// Starts an operator.
+    pub fn start(world: &Arc<World>, net: &Net, name: &str, masters: Arc<Mutex<Vec<String>>>, writes: bool) {
+        let mut random = world.random(name);
+        let host = Host::new(random.next(), EPOCH_MS, 0);
+        let (world, net, name) = (world.clone(), net.clone(), name.to_owned());
+        let operator = Operator { world, net, name, masters, random, writes, agents: Vec::new() };
+        host.spawn(operator.run());
+    }
+
+    async fn run(mut self) {
+        loop {
+            let pause_ms = self.random.range(200, 4_000);
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            let quiet = self.world.is_quiet();
+            match self.random.below(20) {
+                0..=2 if self.writes => self.set_active(quiet).await,
+                3 if self.writes && !quiet && self.random.permille(200) => self.mark_gone().await,
+                4..=9 => self.read_frameworks().await,
+                _ => self.read_agents().await,
+            }
+            if quiet && self.writes {
+                // Nobody stays deactivated: everything must end.
+                for agent in self.agents.clone() {
+                    if self.world.oracle.lock().linear.may_be_deactivated(&agent) {
+                        self.activate(&agent, true).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn call(&mut self, call: Call) -> Option<(u16, Response)> {
+        let masters = self.masters.lock().clone();
+        let master = self.random.pick(&masters).cloned()?;
+        let protobuf = "application/x-protobuf".to_owned();
+        let headers = [("content-type", protobuf.clone()), ("accept", protobuf)];
+        let body = Media::Protobuf.encode(&call);
+        let asked = self.net.post(&self.name, &master, "/api/v1", &headers, body);
+        let (status, body) = timeout(PATIENCE, asked).await.ok()?.ok()?;
+        let kind = call.r#type().as_str_name();
+        self.world.trace(format_args!("{} {kind} at {master} is answered {status}", self.name));
+        let response =
+            if status.is_success() { api::decode_protobuf(body).unwrap_or_default() } else { Response::default() };
+        Some((status.as_u16(), response))
+    }
+
+    async fn set_active(&mut self, always: bool) {
+        let deactivate = !always && self.random.permille(500);
+        let Some(agent) = self.random.pick(&self.agents).cloned() else { return };
+        self.activate(&agent, !deactivate).await;
+    }
+
+    async fn activate(&mut self, agent: &str, active: bool) {
+        let agent_id = v1::AgentId { value: agent.to_owned() };
+        let call = if active {
+            let reactivate_agent = Some(call::ReactivateAgent { agent_id });
+            Call { r#type: Some(Type::ReactivateAgent as i32), reactivate_agent, ..Call::default() }
+        } else {
+            let deactivate_agent = Some(call::DeactivateAgent { agent_id });
+            Call { r#type: Some(Type::DeactivateAgent as i32), deactivate_agent, ..Call::default() }
+        };
+        self.world.oracle.lock().linear.write_begins(agent, !active);
+        let status = self.call(call).await.map(|(status, _)| status);
+        self.world.oracle.lock().linear.write_ends(agent, !active, status);
+    }
+
+    async fn mark_gone(&mut self) {
+        let Some(agent) = self.random.pick(&self.agents).cloned() else { return };
+        self.world.oracle.lock().linear.going(&agent);
+        let mark_agent_gone = Some(call::MarkAgentGone { agent_id: v1::AgentId { value: agent.clone() } });
+        let call = Call { r#type: Some(Type::MarkAgentGone as i32), mark_agent_gone, ..Call::default() };
+        if let Some((200, _)) = self.call(call).await {
+            self.world.oracle.lock().linear.gone(&agent);
+        }
+    }
+
+    async fn read_agents(&mut self) {
+        let expected = self.world.oracle.lock().linear.begin_read();
+        let call = Call { r#type: Some(Type::GetAgents as i32), ..Call::default() };
+        let Some((200, response)) = self.call(call).await else { return };
+        let agents = response.get_agents.unwrap_or_default().agents;
+        let seen: Vec<(String, bool)> = agents
+            .iter()
+            .map(|agent| (agent.agent_info.id.clone().unwrap_or_default().value, agent.deactivated()))
+            .collect();
+        self.agents = seen.iter().map(|(id, _)| id.clone()).collect();
+        self.world.oracle.lock().linear.agents_read(&self.world, &self.name, &expected, &seen);
+    }
+
+    async fn read_frameworks(&mut self) {
+        let expected = self.world.oracle.lock().linear.begin_read();
+        let call = Call { r#type: Some(Type::GetFrameworks as i32), ..Call::default() };
+        let Some((200, response)) = self.call(call).await else { return };
+        let frameworks = response.get_frameworks.unwrap_or_default().frameworks;
+        let seen: Vec<String> =
+            frameworks.iter().map(|it| it.framework_info.id.clone().unwrap_or_default().value).collect();
+        self.world.oracle.lock().linear.frameworks_read(&self.world, &self.name, &expected, &seen);
+    }
+}
