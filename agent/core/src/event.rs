@@ -1,7 +1,7 @@
 //! What has happened on an agent. This is a file format: numbers and names are never reused, and any change to the
 //! bytes of an event, or to what folding it does, is a new version of it.
 
-use event_log::{CodecError, RawEvent, decode_payload, encode_payload};
+use event_log::{CodecError, RawEvent, Record, decode_payload, encode_payload};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::state::{Process, Why};
@@ -53,6 +53,22 @@ impl<'de> Deserialize<'de> for Blob {
     }
 }
 
+/// The feature level of the records that this release writes, and the highest that it reads. An agent's log is its own: an
+/// agent writes what it can as soon as it is upgraded. Records of the first releases have none, which is 0.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// The events of a stored record.
+///
+/// # Errors
+/// An [`EventError`] for the first that cannot be read.
+pub fn decode_record(record: &Record) -> Result<Vec<Event>, EventError> {
+    let level = record.header.feature_level;
+    if level > FEATURE_LEVEL {
+        return Err(EventError::Level { level });
+    }
+    record.events.iter().map(Event::from_raw).collect()
+}
+
 /// Why a stored event cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EventError {
@@ -63,6 +79,12 @@ pub enum EventError {
         number: u16,
         /// Its version.
         version: u16,
+    },
+    /// Its record was written for a feature level that this release does not read.
+    #[error("it is written for feature level {level}, and this release reads levels up to {FEATURE_LEVEL}")]
+    Level {
+        /// Of the record.
+        level: u32,
     },
     /// Its bytes are not what they should be.
     #[error("event {name} cannot be read")]
@@ -84,6 +106,9 @@ macro_rules! events {
         }
 
         impl Event {
+            /// Every kind of event: number, version and name.
+            pub const KINDS: &'static [(u16, u16, &'static str)] = &[$(($number, 1, stringify!($name))),*];
+
             /// The name of its kind.
             pub fn name(&self) -> &'static str {
                 match self { $(Event::$name { .. } => stringify!($name),)* }

@@ -20,7 +20,7 @@ mod status;
 pub use command::{Command, Refusal, Settings, Surroundings};
 pub use decide::decide;
 pub use effect::{Delivery, Effect, Signal, react, resume};
-pub use event::{Blob, Event, EventError};
+pub use event::{Blob, Event, EventError, FEATURE_LEVEL, decode_record};
 pub use fold::fold;
 pub use state::{Executor, Framework, Message, Messages, Process, Registration, State, Stop, Task, Why, is_terminal};
 

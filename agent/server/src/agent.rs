@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use agent_core::{Command, Effect, Event, Executor, Refusal, State, Surroundings, decide, fold, react};
+use agent_core::{Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Surroundings, decide, fold, react};
 use api_http::FileTable;
 use event_log::{Cause, Header, LocalLog, Record, encode_payload};
 use futures_util::StreamExt;
@@ -258,7 +258,8 @@ fn run_batch(
     requests: Vec<Request>,
     at_ms: u64,
 ) -> BoxFuture<'static, Held> {
-    let mut record = Record { header: Header { at_ms, ..Header::default() }, ..Record::default() };
+    let mut record =
+        Record { header: Header { at_ms, feature_level: FEATURE_LEVEL, ..Header::default() }, ..Record::default() };
     let mut held = Held { effects: Vec::new(), replies: Vec::new(), synced: Synced::default(), failure: None };
     let connected = agent.connected();
     let mut random = || *uuid::Uuid::new_v4().as_bytes();
@@ -298,7 +299,7 @@ fn run_batch(
         limit_bytes.store(u64::MAX, Ordering::Relaxed);
         let restored = Event::Restored { state: agent_core::Blob(encode_payload(&*state)) };
         let cause = Cause { call: "shorten".to_owned(), ..Cause::default() };
-        let header = Header { at_ms, ..Header::default() };
+        let header = Header { at_ms, feature_level: FEATURE_LEVEL, ..Header::default() };
         let rotated = log.rotate(vec![Record { header, causes: vec![cause], events: vec![restored.to_raw(0)] }]);
         (rotated, log.clone(), limit_bytes.clone(), agent.config.log_bytes_max)
     });

@@ -1,9 +1,10 @@
 //! The program: start, signals, end.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use agent_core::{Command, Event, LOG_DIR, LOG_KIND, LOG_VERSION, State, fold, resume};
+use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, decode_record, fold, resume};
 use event_log::{Identity, LocalLog};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -79,14 +80,18 @@ fn open_log(config: &Config) -> Result<(LocalLog, State), String> {
     let mut state = State::default();
     for record in recovered {
         let (index, record) = record.map_err(|error| cannot(&error))?;
-        for raw in &record.events {
-            let event = Event::from_raw(raw).map_err(|error| {
-                format!("Cannot read the log in {} at index {index}: {}", dir.display(), chain(&error))
-            })?;
-            fold(&mut state, &event);
-        }
+        let events = decode_record(&record).map_err(|error| unreadable(&dir, index, &error))?;
+        events.iter().for_each(|event| fold(&mut state, event));
     }
     Ok((log, state))
+}
+
+fn unreadable(dir: &Path, index: u64, error: &EventError) -> String {
+    let remedy = match error {
+        EventError::Unknown { .. } | EventError::Level { .. } => "; start the newer release that wrote it",
+        EventError::Payload { .. } => "",
+    };
+    format!("Cannot read the log in {} at index {index}: {}{remedy}", dir.display(), chain(error))
 }
 
 async fn serve(config: Config) -> Result<(), String> {

@@ -1,0 +1,209 @@
+//! Golden logs of agents: what a release wrote, and what it folded to. They must fold to the same state for ever, or an agent
+//! would not find its tasks after an upgrade. None is ever written again; `make bless` leaves a new one when a release has
+//! kinds of events that no golden log has, or has left none yet.
+//!
+//! ```text
+//! testdata/logs/VERSION-NUMBER/log.txt     a record a line, in hexadecimal
+//! testdata/logs/VERSION-NUMBER/state.txt   State after each record
+//! ```
+
+use agent_core::{Blob, Event, EventError, FEATURE_LEVEL, Process, State, Why, decode_record, fold};
+use api::v1::{self, TaskState};
+use event_log::{Header, Record, encode_payload};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn logs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/logs")
+}
+
+fn golden() -> Vec<PathBuf> {
+    let entries = fs::read_dir(logs()).into_iter().flatten();
+    let mut dirs: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    dirs.sort();
+    dirs
+}
+
+fn read(dir: &Path) -> Vec<Record> {
+    let text = fs::read_to_string(dir.join("log.txt")).unwrap();
+    let record = |line: &str| {
+        let bytes = (0..line.len()).step_by(2).map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap());
+        let bytes: Vec<u8> = bytes.collect();
+        let record = Record::decode(&bytes).unwrap();
+        assert_eq!(record.encode(), bytes, "a record is encoded as it was");
+        record
+    };
+    text.lines().map(record).collect()
+}
+
+fn fold_all(records: &[Record]) -> String {
+    let mut state = State::default();
+    let mut text = String::new();
+    for record in records {
+        for (event, raw) in decode_record(record).unwrap().iter().zip(&record.events) {
+            assert_eq!(event.to_raw(raw.cause), *raw, "{event:?}");
+            fold(&mut state, event);
+            text += &format!("# {}\n", event.name());
+        }
+        text += &format!("{}\n", ron::to_string(&state).unwrap());
+    }
+    text
+}
+
+fn kinds(records: &[Record]) -> BTreeSet<(u16, u16)> {
+    records.iter().flat_map(|record| &record.events).map(|event| (event.number, event.version)).collect()
+}
+
+fn lacking(known: &BTreeSet<(u16, u16)>) -> Vec<&'static str> {
+    let lacking = Event::KINDS.iter().filter(|(number, version, _)| !known.contains(&(*number, *version)));
+    lacking.map(|(_, _, name)| *name).collect()
+}
+
+fn missing() -> Vec<&'static str> {
+    lacking(&golden().iter().flat_map(|dir| kinds(&read(dir))).collect())
+}
+
+fn status(task: &str, state: TaskState, uuid: u8) -> Blob {
+    Blob::of(&v1::TaskStatus {
+        task_id: v1::TaskId { value: task.into() },
+        state: state as i32,
+        uuid: Some(vec![uuid; 16].into()),
+        ..Default::default()
+    })
+}
+
+fn added(executor: &str, is_command: bool, container: &str) -> Event {
+    Event::ExecutorAdded {
+        framework_id: "f".into(),
+        executor_id: executor.into(),
+        is_command,
+        info: Blob::of(&v1::ExecutorInfo::default()),
+        container_id: container.into(),
+        at_ms: 1_000,
+        register_by_ms: (!is_command).then_some(61_000),
+    }
+}
+
+fn task(executor: &str, task: &str) -> Event {
+    let task_id = v1::TaskId { value: task.into() };
+    Event::TaskAdded {
+        framework_id: "f".into(),
+        executor_id: executor.into(),
+        task_id: task.into(),
+        info: Blob::of(&v1::TaskInfo { name: task.into(), task_id, ..Default::default() }),
+        group: None,
+    }
+}
+
+fn written(executor: &str, task: &str, state: TaskState, uuid: u8) -> Event {
+    Event::StatusWritten {
+        framework_id: "f".into(),
+        executor_id: Some(executor.into()),
+        task_id: task.into(),
+        task_state: state as i32,
+        status: status(task, state, uuid),
+    }
+}
+
+/// Something of everything: an agent that is forgotten, and the one that it becomes.
+fn story() -> Vec<Record> {
+    let (f, e) = (|| "f".to_owned(), || "e".to_owned());
+    let seen = || Event::FrameworkSeen { framework_id: f(), info: Blob::of(&v1::FrameworkInfo::default()) };
+    let process = Process { supervisor_pid: 41, start_ticks: 5, boot_id: "boot".into(), pid: 42 };
+    let started = |container: &str| Event::ContainerStarted {
+        container_id: container.into(),
+        process: process.clone(),
+        complete_by_ms: Some(90_000),
+    };
+    let ended = |executor: &str, announced: bool| Event::ExecutorEnded {
+        framework_id: f(),
+        executor_id: executor.into(),
+        status: Some(0),
+        announced,
+    };
+    let mut batches = vec![
+        vec![Event::TokenChosen { token: [7; 16] }],
+        vec![Event::Registered { agent_id: "S0".into(), cluster_id: "C".into() }],
+        vec![Event::OrdersTaken { up_to: 1 }, seen(), added("t", true, "c1"), task("t", "t")],
+        vec![started("c1"), written("t", "t", TaskState::TaskRunning, 1)],
+        vec![Event::Forgotten {}],
+        vec![Event::RemnantEnded { container_id: "c1".into() }],
+        vec![
+            Event::TokenChosen { token: [8; 16] },
+            Event::Registered { agent_id: "S1".into(), cluster_id: "C".into() },
+        ],
+        vec![Event::OrdersTaken { up_to: 2 }, seen(), added("e", false, "c2"), task("e", "a"), task("e", "b")],
+        vec![Event::ContainerReplaced { container_id: "c2".into(), replacement_id: "c3".into() }, started("c3")],
+        vec![Event::ExecutorAnnounced { framework_id: f(), executor_id: e() }],
+        vec![Event::ExecutorSubscribed { framework_id: f(), executor_id: e() }],
+        vec![Event::TasksDelivered { framework_id: f(), executor_id: e(), task_ids: vec!["a".into(), "b".into()] }],
+        vec![written("e", "a", TaskState::TaskRunning, 2), written("e", "b", TaskState::TaskRunning, 3)],
+        vec![Event::MessagesReceived { up_to: 2 }],
+    ];
+    let mut state = State::default();
+    batches.iter().flatten().for_each(|event| fold(&mut state, event));
+    batches.extend([
+        vec![Event::Restored { state: Blob(encode_payload(&state)) }],
+        vec![Event::Restarted { reregister_by_ms: 5_000 }],
+        vec![Event::TaskKillRequested { framework_id: f(), executor_id: e(), task_id: "a".into(), policy: None }],
+        vec![written("e", "a", TaskState::TaskKilled, 4)],
+        vec![Event::StopRequested { framework_id: f(), executor_id: e(), why: Why::Kill, kill_at_ms: 9_000 }],
+        vec![Event::StopForced { framework_id: f(), executor_id: e() }],
+        vec![written("e", "b", TaskState::TaskFailed, 5), ended("e", true)],
+        vec![Event::OrdersTaken { up_to: 3 }, Event::FrameworkRemoved { framework_id: f() }],
+        vec![Event::LeavingBegun {}],
+        vec![Event::Left {}],
+    ]);
+    let record = |(n, events): (usize, &Vec<Event>)| Record {
+        header: Header { at_ms: 1_000 + n as u64, feature_level: FEATURE_LEVEL, ..Header::default() },
+        causes: vec![event_log::Cause::default()],
+        events: events.iter().map(|event| event.to_raw(0)).collect(),
+    };
+    batches.iter().enumerate().map(record).collect()
+}
+
+/// Leaves a new golden log if one is needed and it is allowed to (`make bless`).
+fn bless() {
+    let release = env!("CARGO_PKG_VERSION");
+    let left = golden().iter().filter(|dir| is_of(dir, release)).count();
+    if env::var_os("UPDATE_EXPECT").is_none() || (left > 0 && missing().is_empty()) {
+        return;
+    }
+    let records = story();
+    assert_eq!(lacking(&kinds(&records)), [""; 0], "the story of golden logs lacks these");
+    let dir = logs().join(format!("{release}-{}", left + 1));
+    // Not over one that is there, whatever it is.
+    fs::create_dir_all(logs()).and_then(|()| fs::create_dir(&dir)).unwrap();
+    let hex = |record: &Record| record.encode().iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n";
+    fs::write(dir.join("log.txt"), records.iter().map(hex).collect::<String>()).unwrap();
+    fs::write(dir.join("state.txt"), fold_all(&records)).unwrap();
+}
+
+fn is_of(dir: &Path, release: &str) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.rsplit_once('-').is_some_and(|(version, _)| version == release)
+}
+
+#[test]
+fn golden_logs_fold_to_the_same_state_for_ever() {
+    bless();
+    for dir in golden() {
+        let text = fold_all(&read(&dir));
+        let expected = fs::read_to_string(dir.join("state.txt")).unwrap();
+        assert!(text == expected, "{} folds to another state than it did:\n{text}", dir.display());
+    }
+    assert_eq!(missing(), [""; 0], "no golden log has these: `make bless` leaves a new one");
+    let release = env!("CARGO_PKG_VERSION");
+    let left = golden().iter().any(|dir| is_of(dir, release));
+    assert!(left, "release {release} has left no golden log: `make bless` leaves one");
+}
+
+#[test]
+fn the_first_logs_had_no_level_and_newer_ones_are_refused() {
+    let mut record = story().swap_remove(0);
+    record.header.feature_level = 0;
+    assert!(decode_record(&record).is_ok());
+    record.header.feature_level = FEATURE_LEVEL + 1;
+    assert_eq!(decode_record(&record), Err(EventError::Level { level: FEATURE_LEVEL + 1 }));
+}
