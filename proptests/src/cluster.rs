@@ -28,6 +28,7 @@ pub struct Plan {
     masters: usize,
     joining: usize,
     agents: usize,
+    known: Option<usize>,
     resources: String,
     master_flags: Vec<String>,
     agent_flags: Vec<String>,
@@ -41,6 +42,7 @@ impl Plan {
             masters: 1,
             joining: 0,
             agents: 0,
+            known: None,
             resources: "cpus:8;mem:8192;disk:8192;ports:[31000-31999]".into(),
             master_flags: Vec::new(),
             agent_flags: Vec::new(),
@@ -63,6 +65,12 @@ impl Plan {
     /// Agents, all on loopback.
     pub fn agents(mut self, count: usize) -> Self {
         self.agents = count;
+        self
+    }
+
+    /// Agents are started with the addresses of the first `count` masters only.
+    pub fn agents_know(mut self, count: usize) -> Self {
+        self.known = Some(count);
         self
     }
 
@@ -109,7 +117,8 @@ impl Plan {
         let masters: Vec<Port> = (0..self.masters + self.joining).map(|_| Port::reserve()).collect();
         let first = masters[0].address;
         let listed = |ports: &[Port]| ports.iter().map(|port| port.address.to_string()).collect::<Vec<_>>().join(",");
-        let (list, quorum) = (listed(&masters), listed(&masters[..self.masters]));
+        let list = listed(&masters[..self.known.unwrap_or(masters.len())]);
+        let quorum = listed(&masters[..self.masters]);
         let mut daemons = Vec::new();
         for (number, port) in masters.into_iter().enumerate() {
             let name = format!("m{number}");
@@ -248,6 +257,12 @@ impl Cluster {
         let mut process = self.daemon_mut(name).process.take().expect("it runs");
         process.signal(Signal::SIGTERM);
         wait::until("an end after SIGTERM", READY, || process.ended())
+    }
+
+    /// Waits until a process has ended by itself.
+    pub fn wait_end(&mut self, name: &str) -> std::process::ExitStatus {
+        let mut process = self.daemon_mut(name).process.take().expect("it runs");
+        wait::until("its end", READY, || process.ended())
     }
 
     /// SIGSTOP: there, but silent.

@@ -5,6 +5,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod counter;
 pub mod framework;
 pub mod http;
 pub mod process;

@@ -37,6 +37,8 @@ use tokio::task::JoinHandle;
 
 /// Between two looks for updates that were not acknowledged in time.
 const RESEND_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks whether agents have moved.
+const MOVE_PACE: Duration = Duration::from_millis(20);
 /// What each step of a clean stop may take.
 const STOP_STEP: Duration = Duration::from_secs(3);
 
@@ -302,6 +304,13 @@ impl Running {
         // A master alone has nowhere to send them: they come back when it does.
         if !others.is_empty() {
             context.agents.move_all(&others);
+            // Whoever has moved before this master is lost was never disconnected.
+            let moved = async {
+                while context.agents.count() > 0 {
+                    tokio::time::sleep(MOVE_PACE).await;
+                }
+            };
+            let _ = tokio::time::timeout(STOP_STEP, moved).await.map_err(step("agents that move"));
         }
         if context.is_ready() {
             let goodbye = Command::LoseMaster { master: context.identity.incarnation() };
