@@ -40,6 +40,8 @@ struct Inner {
     by_connection: BTreeMap<ConnectionId, AgentKey>,
     /// host:port of every master, as agents were told last.
     masters: Vec<String>,
+    /// They were asked to move: those that go are on their way, and the end of this master tells of the others.
+    leaving: bool,
 }
 
 /// One connection.
@@ -107,7 +109,8 @@ impl Agents {
 
     /// Asks every agent held here to connect to another master: this one is about to stop.
     pub(crate) fn move_all(&self, masters: &[String]) {
-        let inner = self.inner.lock();
+        let mut inner = self.inner.lock();
+        inner.leaving = true;
         for held in inner.open.values() {
             let message = to_agent::Message::Move(internal::Move { masters: masters.to_vec() });
             // Whoever is gone already needs no advice.
@@ -219,7 +222,7 @@ impl Agents {
     }
 
     fn lose(&self, inner: &mut Inner, agent: AgentKey) {
-        if let Some(Held { agent_id, connection, .. }) = inner.remove(agent) {
+        if let Some(Held { agent_id, connection, .. }) = inner.remove(agent).filter(|_| !inner.leaving) {
             let _ = self.lost.send(LostAgent { agent_id, connection });
         }
     }

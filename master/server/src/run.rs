@@ -23,10 +23,9 @@ use crate::{allocate, equality, goodbye, level, liveness, vital};
 use api::v1::master::event::closing::Reason;
 use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
-use master_core::FeatureLevel;
-use master_core::allocator;
 use master_core::command::{Caller, Command};
 use master_core::ids::NodeId;
+use master_core::{FeatureLevel, State, allocator};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -305,8 +304,13 @@ impl Running {
         if !others.is_empty() {
             context.agents.move_all(&others);
             // Whoever has moved before this master is lost was never disconnected.
+            let me = context.identity.incarnation();
+            let is_left = |state: &State| {
+                let mut connections = state.agents.live.values().filter_map(|agent| agent.connection());
+                !connections.any(|connection| connection.at == me)
+            };
             let moved = async {
-                while context.agents.count() > 0 {
+                while !is_left(&context.reader.state().0) {
                     tokio::time::sleep(MOVE_PACE).await;
                 }
             };

@@ -20,6 +20,8 @@ use tokio::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a forwarded command may take at the leader, which itself may wait for its quorum.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a call waits for the answer of a leader when another one leads already.
+const SUCCESSION_PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks for a leader.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -125,6 +127,16 @@ impl Submitter {
         verdict.await.unwrap_or(Verdict::Ended(Outcome::Unknown))
     }
 
+    /// Resolves some time after another master than `leader` leads.
+    async fn succeeded(&self, leader: &Leader) {
+        let mut status = self.status.clone();
+        let is_another = |status: &Status| status.leader.as_ref().is_some_and(|now| now.address != leader.address);
+        match status.wait_for(is_another).await.map(drop) {
+            Ok(()) => tokio::time::sleep(SUCCESSION_PATIENCE).await,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     async fn forward(&self, leader: &Leader, attempt: Attempt) -> Verdict {
         let origin = self.identity.incarnation();
         let cluster_id = self.node.cluster_id().unwrap_or_default();
@@ -133,7 +145,13 @@ impl Submitter {
             return Verdict::Ended(Outcome::Unknown);
         };
         let body = submission.encode_to_vec().into();
-        match self.peers.post(&leader.address, "/meseta/submit", body, FORWARD_TIMEOUT).await {
+        let answer = tokio::select! {
+            biased;
+            answer = self.peers.post(&leader.address, "/meseta/submit", body, FORWARD_TIMEOUT) => answer,
+            // Its answer may never come: what it was doing is not known, but who asked may ask the next one.
+            () = self.succeeded(leader) => Err(PeerError::Silent(leader.address.clone())),
+        };
+        match answer {
             Ok((http::StatusCode::OK, body)) => match internal::Answer::decode(body) {
                 Ok(answer) => Verdict::Ended(wire::outcome(answer)),
                 Err(_) => Verdict::Ended(Outcome::Unknown),
