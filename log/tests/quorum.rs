@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use event_log::raft::{
-    AppendError, ArchiveBounds, Committed, FormError, Machine, Member, MembershipError, Node, OpenError, Options,
-    RaftReader, Role, Status, Transport, TransportError, WriteSnapshot, read_raft,
+    AppendError, ArchiveBounds, Committed, FormError, HistoryError, Machine, Member, MembershipError, Node, OpenError,
+    Options, RaftReader, Role, Status, Transport, TransportError, WriteSnapshot, read_raft,
 };
 use event_log::{Gate, Header, RawEvent, Record};
 use futures_util::future::BoxFuture;
@@ -681,6 +681,16 @@ fn read_history(reader: &RaftReader) -> Vec<(u64, u64)> {
     journal.numbers()
 }
 
+/// The indexes of all records from `from` to `last`, as the running member reads them in small pages.
+fn read_live(node: &Node, from: u64, last: u64) -> Vec<u64> {
+    let mut history = node.history(from).expect("kept");
+    let mut indexes = Vec::new();
+    while history.next_index() <= last {
+        indexes.extend(history.page(last + 1, 500).expect("readable").iter().map(|record| record.index));
+    }
+    indexes
+}
+
 #[test]
 fn history_moves_to_the_archive_and_reads_as_one_log() {
     runtime().block_on(async {
@@ -693,11 +703,20 @@ fn history_moves_to_the_archive_and_reads_as_one_log() {
         append_until(&mut sequencer, &mut next, "many segments", |_| files(archive.clone()).len() > 12).await;
         let before = cluster.journal(0).numbers();
 
+        // By the member itself, from its archive and its log.
+        let last = before.last().unwrap().0;
+        let indexes: Vec<u64> = before.iter().map(|(index, _)| *index).collect();
+        for from in [0, last / 3, last / 2, last - 1] {
+            let expected: Vec<u64> = indexes.iter().copied().filter(|index| *index >= from).collect();
+            assert_eq!(read_live(&cluster.node(0), from, last), expected);
+        }
+        let until = cluster.node(0).snapshot_until(last).unwrap().expect("a snapshot");
+        assert!(until.index <= last && cluster.node(0).snapshot_until(0).unwrap().is_none());
+
         // Beside the running member.
         let reader = read_raft(&cluster.dir(0)).expect("readable");
         assert_eq!(reader.first_index().unwrap(), 0);
         assert_eq!(reader.ranges().unwrap().len(), 1);
-        let last = before.last().unwrap().0;
         let committed = || reader.committed_index().unwrap().unwrap_or(0);
         eventually("the reader sees what was acknowledged", || reader.refresh().is_ok() && committed() >= last).await;
         assert_eq!(read_history(&reader), before);
@@ -740,6 +759,8 @@ fn history_moves_to_the_archive_and_reads_as_one_log() {
         let (_, mut sequencer) = cluster.lead().await;
         let begins = || read_raft(&cluster.dir(0)).unwrap().first_index().unwrap();
         append_until(&mut sequencer, &mut next, "a later beginning", |next| next % 50 == 0 && begins() > last).await;
+        let gone = cluster.node(0).history(0).err().expect("its beginning was removed");
+        assert!(matches!(gone, HistoryError::Gone { first } if first > last), "{gone}");
         let size: u64 = files(archive).iter().map(|path| path.metadata().unwrap().len()).sum();
         assert!(size < 60_000, "{size}");
         assert!(files(snapshots).len() < 14);

@@ -259,12 +259,6 @@ impl Cluster {
         wait::until("an end after SIGTERM", READY, || process.ended())
     }
 
-    /// Waits until a process has ended by itself.
-    pub fn wait_end(&mut self, name: &str) -> std::process::ExitStatus {
-        let mut process = self.daemon_mut(name).process.take().expect("it runs");
-        wait::until("its end", READY, || process.ended())
-    }
-
     /// SIGSTOP: there, but silent.
     pub fn freeze(&self, name: &str) {
         self.daemon(name).process.as_ref().expect("it runs").signal(Signal::SIGSTOP);

@@ -135,16 +135,15 @@ fn write(framework: &Framework, number: u64) -> u16 {
 #[test]
 fn no_read_is_older_than_what_was_acknowledged() {
     let cluster = Plan::new().masters(3).start();
-    let mut number_written = 0;
     for round in 0..4 {
+        let number_written = round + 1;
         let sleeper = if round % 2 == 0 { cluster.leader() } else { cluster.follower() };
         let awake = cluster.masters().into_iter().find(|name| *name != sleeper).expect("another one");
         let mut info = info("numbers");
         info["failover_timeout"] = json!(0.0);
-        info["labels"] = json!({"labels": [{"key": "number", "value": number_written.to_string()}]});
+        info["labels"] = json!({"labels": [{"key": "number", "value": round.to_string()}]});
         let framework = Framework::subscribe(cluster.address(&awake), &info);
         cluster.freeze(&sleeper);
-        number_written += 1;
         let asleep = Instant::now();
         wait::until("a write without the sleeper", LIMIT, || (write(&framework, number_written) == 200).then_some(()));
         // A call that was on its way to a leader that fell asleep is not waited for when another one leads.

@@ -30,7 +30,7 @@ mod wire;
 pub use crate::disk::OpenError;
 pub use crate::store::memory::{DiskFault, MemoryDisk};
 pub use form::FormError;
-pub use history::{HistoryError, Page, PastSnapshot};
+pub use history::{History, HistoryError, PastSnapshot};
 pub use machine::{Committed, Machine, WriteSnapshot};
 pub use membership::{MemberStatus, MembershipError};
 pub use network::{Transport, TransportError};

@@ -5,7 +5,7 @@ use super::position::Position;
 use super::told::Told;
 use crate::applier;
 use event_log::Gate;
-use event_log::raft::{Committed, HistoryError, Node};
+use event_log::raft::{Committed, History, HistoryError, Node};
 use master_core::effect::{Announcement, Effect};
 use master_core::{Event, FeatureLevel, State, decode_record, fold_record, react};
 
@@ -30,14 +30,22 @@ pub enum PastError {
     Unreadable(String),
 }
 
+impl PastError {
+    fn of(error: HistoryError, after: Position) -> PastError {
+        match error {
+            HistoryError::Gone { first } => PastError::Gone { after, first },
+            HistoryError::Disk(error) => PastError::Unreadable(error.to_string()),
+        }
+    }
+}
+
 /// A fold on its way from a snapshot to now.
 pub struct Past {
-    node: Node,
     after: Position,
     state: State,
     gate: Gate,
-    /// The entry to fold next.
-    next: u64,
+    /// Everything before its next entry is folded.
+    history: History,
 }
 
 impl Past {
@@ -58,16 +66,13 @@ impl Past {
             }
             None => (State::default(), Gate::default(), 0),
         };
-        let first = node.first_index();
-        if first > next {
-            return Err(PastError::Gone { after, first });
-        }
-        Ok(Past { node, after, state, gate, next })
+        let history = node.history(next).map_err(|error| PastError::of(error, after))?;
+        Ok(Past { after, state, gate, history })
     }
 
     /// Everything before this was folded.
     pub fn reached(&self) -> Position {
-        self.after.max(Position::end_of(self.next.saturating_sub(1)))
+        self.after.max(Position::end_of(self.history.next_index().saturating_sub(1)))
     }
 
     /// Folds the next part of the log, up to the entry at `last`, which was folded by this master; what it led to after the
@@ -76,12 +81,9 @@ impl Past {
     /// # Errors
     /// A [`PastError`] if it is not there any more, or cannot be read.
     pub fn page(&mut self, last: u64) -> Result<Vec<Told>, PastError> {
-        let page = self.node.records(self.next, last + 1, PAGE_BYTES).map_err(|error| match error {
-            HistoryError::Gone { first } => PastError::Gone { after: self.after, first },
-            HistoryError::Disk(error) => PastError::Unreadable(error.to_string()),
-        })?;
+        let page = self.history.page(last + 1, PAGE_BYTES).map_err(|error| PastError::of(error, self.after))?;
         let mut told = Vec::new();
-        for committed in &page.records {
+        for committed in &page {
             let events = self.fold(committed)?;
             if committed.index < self.after.index {
                 continue;
@@ -90,7 +92,6 @@ impl Past {
             let all = Told::of(committed.index, &self.state, &announcements);
             told.extend(all.filter(|told| told.position > self.after));
         }
-        self.next = page.next;
         Ok(told)
     }
 
