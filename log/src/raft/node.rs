@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -165,6 +165,7 @@ pub(crate) struct Inner {
     status: watch::Receiver<Status>,
     progress: Arc<Progress>,
     pending: Arc<Pending>,
+    handing_over: Arc<AtomicBool>,
     proposals: mpsc::UnboundedSender<Proposal>,
     doubts: mpsc::UnboundedSender<Doubt>,
     /// When a leader was last heard, for followers.
@@ -244,6 +245,7 @@ impl Node {
             raft.map_err(|error| OpenError::Storage { dir: options.dir.clone(), why: error.to_string() })?;
 
         let pending = Arc::new(Pending::default());
+        let handing_over = Arc::new(AtomicBool::new(false));
         let heard = Arc::new(Mutex::new(None));
         let stop = watch::Sender::new(false);
         let (proposals, proposed) = mpsc::unbounded_channel();
@@ -253,6 +255,7 @@ impl Node {
             me: opened.node_id,
             options: options.clone(),
             pending: pending.clone(),
+            handing_over: handing_over.clone(),
             heard: heard.clone(),
             progress: progress.clone(),
             stop: stop.subscribe(),
@@ -281,6 +284,7 @@ impl Node {
             status,
             progress,
             pending,
+            handing_over,
             proposals,
             doubts,
             heard,
@@ -431,6 +435,7 @@ impl Node {
             return Err(NotLeader { leader: self.inner.status.borrow().leader.clone() });
         }
         let stopped = |_| NotLeader { leader: None };
+        let _handing_over = HandingOver::begin(&self.inner.handing_over);
         self.inner.raft.trigger().transfer_leader(target).await.map_err(stopped)?;
         let mut status = self.status();
         let timeout = Duration::from_millis(self.inner.options.election_ms_max * 4);
@@ -554,6 +559,22 @@ impl Node {
             masters: self.inner.masters.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             members,
         }
+    }
+}
+
+/// Set from here to its end.
+struct HandingOver(Arc<AtomicBool>);
+
+impl HandingOver {
+    fn begin(flag: &Arc<AtomicBool>) -> HandingOver {
+        flag.store(true, Ordering::Release);
+        HandingOver(flag.clone())
+    }
+}
+
+impl Drop for HandingOver {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

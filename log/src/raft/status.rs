@@ -1,6 +1,6 @@
 //! What a member knows of its quorum.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub(crate) struct Watcher {
     pub(crate) me: u64,
     pub(crate) options: Options,
     pub(crate) pending: Arc<Pending>,
+    /// Set while leadership is being handed over.
+    pub(crate) handing_over: Arc<AtomicBool>,
     pub(crate) heard: Arc<Mutex<Option<Instant>>>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -174,7 +176,9 @@ impl Watcher {
             tracing::warn!(term = next.term, "no quorum answers: leadership given up");
             self.pending.abandon(next.term);
         }
-        if leads && next.role == Role::Follower && next.leader_contact {
+        // While leadership is being handed over it ends by itself; asking for a later term would take it from the heir.
+        let handing_over = self.handing_over.load(Ordering::Acquire);
+        if leads && next.role == Role::Follower && next.leader_contact && !handing_over {
             tracing::info!(term = next.term, "a quorum answers: leaving a leadership that was given up");
             self.step_down(next.term).await;
         }
