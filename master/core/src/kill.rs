@@ -4,8 +4,11 @@ use crate::decide::Draft;
 use crate::event::KillOrdered;
 use crate::ids::FrameworkKey;
 use crate::reconcile;
+use crate::state::agents::ORDERS_WAITING_MAX;
 use crate::view;
+use crate::wire::OrderParts;
 use api::v1;
+use bytes::Bytes;
 use prost::Message;
 
 /// KILL. The order waits in the outbox while the agent is away.
@@ -25,10 +28,16 @@ pub(crate) fn kill(draft: &mut Draft, framework: FrameworkKey, call: &v1::schedu
     if task.is_terminal() && task.unreachable_ms.is_none() {
         return;
     }
-    let policy = call.kill_policy.as_ref().map(|policy| policy.encode_to_vec().into());
-    // An agent that is away needs one order, however often the framework asks.
-    if task.kill_requested && policy.is_none() && agent_state.connection().is_none() {
-        return;
+    let policy: Option<Bytes> = call.kill_policy.as_ref().map(|policy| policy.encode_to_vec().into());
+    if task.kill_requested {
+        // One order is enough while it waits, however often the framework asks; and an agent that acknowledges nothing is
+        // not buried under changes of mind.
+        let framework_id = &draft.state.frameworks.get(framework).expect("the speaker is live").id;
+        let order = OrderParts::Kill { framework_id, task_id: &call.task_id.value, policy: policy.as_ref() };
+        let is_away = agent_state.connection().is_none() && policy.is_none();
+        if is_away || agent_state.outbox.len() >= ORDERS_WAITING_MAX || agent_state.awaits(&order) {
+            return;
+        }
     }
     draft.push(KillOrdered { task: key, agent, policy });
 }
@@ -48,6 +57,10 @@ mod tests {
         cluster.agent_disconnected(agent);
         assert_eq!(cluster.kill(framework, "t"), [""; 0], "the order waits already");
         assert_eq!(cluster.state.agents.get(agent).unwrap().outbox.len(), 2);
+        cluster.resume(agent, &["t"]).unwrap();
+        assert_eq!(cluster.kill(framework, "t"), [""; 0], "and after it came back");
+        cluster.acknowledge_orders(agent, 2);
+        assert_eq!(cluster.kill(framework, "t"), ["kill-ordered"], "what was done may be asked for again");
         assert!(cluster.state.tasks.get(&task).unwrap().kill_requested);
     }
 

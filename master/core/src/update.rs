@@ -6,12 +6,19 @@ use crate::event::{AgentMessagesReceived, ExecutorExited, OrdersAcknowledged, Ta
 use crate::ids::{AgentKey, Connection, ExecutorId, FrameworkKey};
 use crate::lost;
 use crate::refusal::{Refusal, RefusalKind};
+use crate::state::Task;
+use crate::task_state;
 use crate::view;
 use api::internal;
 use api::internal::from_agent::Message;
 use api::v1;
 use event_log::{Bug, planted};
 use prost::Message as _;
+
+/// Updates of one task that wait for its framework.
+const UPDATES_WAITING_MAX: usize = 256;
+/// The same in bytes.
+const UPDATES_WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// Messages of an agent, in the order of their numbers. One that the log has is dropped the second time.
 pub(crate) fn messages(
@@ -99,6 +106,13 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
     }
 }
 
+/// Whether so much waits for the task's framework that only the end of the task is added: a framework that is away for
+/// long gets the first of what happened, and the last.
+fn is_full(task: &Task) -> bool {
+    let bytes: usize = task.updates.iter().map(|update| update.status.len()).sum();
+    task.updates.len() >= UPDATES_WAITING_MAX || bytes >= UPDATES_WAITING_BYTES_MAX
+}
+
 fn status_update(draft: &mut Draft, agent: AgentKey, seq: u64, update: &internal::StatusUpdate) {
     let status = &update.status;
     let Some(framework) = draft.state.frameworks.by_id(&update.framework_id.value) else { return };
@@ -109,6 +123,9 @@ fn status_update(draft: &mut Draft, agent: AgentKey, seq: u64, update: &internal
     let is_again = task.updates.iter().any(|known| known.uuid == uuid)
         || task.delivered.as_ref().is_some_and(|(_, delivered)| *delivered == uuid);
     if (is_again || task.is_terminal() || seq == 0) && !planted(Bug::MessagesTakenTwice) {
+        return;
+    }
+    if is_full(task) && !task_state::is_terminal(status.state) {
         return;
     }
     let mut told = status.clone();
@@ -159,6 +176,23 @@ mod tests {
         let ended = cluster.state.tasks.completed_of(framework).next().unwrap();
         assert_eq!((ended.state, ended.statuses.len()), (TaskFinished as i32, 3));
         assert_eq!(cluster.acknowledge(&task), [""; 0]);
+    }
+
+    #[test]
+    fn what_waits_for_a_framework_has_a_bound_and_an_end() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        for _ in 0..super::UPDATES_WAITING_MAX {
+            assert_eq!(cluster.update(&task, TaskRunning), ["task-updated"]);
+        }
+        assert_eq!(cluster.update(&task, TaskRunning), ["agent-messages-received"], "the agent may forget it");
+        assert_eq!(cluster.update(&task, TaskFinished), ["task-updated"]);
+        for _ in 0..=super::UPDATES_WAITING_MAX {
+            assert_eq!(cluster.acknowledge(&task), ["update-acknowledged"]);
+        }
+        assert!(cluster.state.tasks.get(&task).is_none(), "the framework heard of the end");
     }
 
     #[test]

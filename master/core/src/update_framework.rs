@@ -3,7 +3,8 @@
 use crate::decide::Draft;
 use crate::event::{FrameworkUpdateOrdered, FrameworkUpdated, OfferKeys, OffersReturned, Return};
 use crate::ids::{AgentKey, FrameworkKey};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalKind};
+use crate::state::agents::ORDERS_WAITING_MAX;
 use crate::subscribe;
 use crate::validate;
 use api::v1;
@@ -44,6 +45,13 @@ pub(crate) fn update_framework(
         .filter(|offer| draft.state.offers.get(*offer).is_some_and(|offer| !terms.roles.contains(&offer.role)));
     let left = OfferKeys::new(left.collect());
     let agents: Vec<AgentKey> = framework.used.keys().copied().collect();
+    let is_buried =
+        |agent: &AgentKey| draft.state.agents.get(*agent).is_some_and(|agent| agent.outbox.len() >= ORDERS_WAITING_MAX);
+    // Each update is an order for each of them, and the last one must not be left out.
+    if !is_same_info && agents.iter().any(is_buried) {
+        let message = "An agent of the framework has not taken earlier updates yet: try again later";
+        return Err(Refusal::new(RefusalKind::Conflict, "AgentsBehind", message));
+    }
     if !left.is_empty() {
         draft.push(OffersReturned { framework: key, offers: left, why: Return::RoleLeft });
     }
@@ -71,6 +79,23 @@ mod tests {
         assert_eq!(names, ["offers-returned", "framework-updated", "framework-update-ordered"]);
         assert!(cluster.effects_text().contains("SendRescind"));
         assert_eq!(cluster.update_framework(framework, |info| info.roles = vec!["db".into()]).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn an_agent_that_is_away_is_not_buried_under_updates() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.agent_disconnected(agent);
+        let mut update =
+            |number: usize| cluster.update_framework(framework, |info| info.name = format!("f{number}")).map(drop);
+        let accepted = (0..2000).take_while(|number| update(*number).is_ok()).count();
+        assert_eq!(accepted, 999, "beside the launch");
+        assert_eq!(update(5000).unwrap_err().name, "AgentsBehind");
+        cluster.resume(agent, &["t"]).unwrap();
+        cluster.acknowledge_orders(agent, 1000);
+        assert!(cluster.update_framework(framework, |info| info.name = "new".into()).is_ok());
     }
 
     #[test]

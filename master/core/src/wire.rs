@@ -15,6 +15,11 @@ pub(crate) enum OrderParts<'a> {
 }
 
 impl OrderParts<'_> {
+    /// Whether `order`, encoded, is this one, whatever its number.
+    pub(crate) fn is(&self, order: &Bytes) -> bool {
+        without_number(order) == without_number(&self.encode(0))
+    }
+
     /// An `internal::Order` with this number.
     pub(crate) fn encode(&self, seq: u64) -> Bytes {
         let (field, body) = match self {
@@ -40,6 +45,13 @@ impl OrderParts<'_> {
         put(field, &body, &mut bytes);
         bytes.into()
     }
+}
+
+/// An encoded order behind its number.
+fn without_number(order: &[u8]) -> &[u8] {
+    // One byte of a key, then the number, whose last byte is below 128.
+    let number = order.iter().skip(1).position(|byte| byte & 0x80 == 0);
+    &order[number.map_or(order.len(), |at| at + 2)..]
 }
 
 /// A message whose only field, number 1, is text: all the ids.
@@ -70,6 +82,15 @@ mod tests {
         let order = internal::Order::decode(parts.encode(300)).unwrap();
         assert_eq!(order.seq, 300);
         order.order.unwrap()
+    }
+
+    #[test]
+    fn an_order_is_known_by_what_it_says() {
+        let kill = |task_id| OrderParts::Kill { framework_id: "F", task_id, policy: None };
+        for number in [1, 127, 128, 300_000, u64::MAX] {
+            assert!(kill("T").is(&kill("T").encode(number)));
+            assert!(!kill("T").is(&kill("U").encode(number)));
+        }
     }
 
     #[test]

@@ -14,9 +14,15 @@ use tokio::time::Instant;
 /// What one stream holds for a client that reads nothing for `PATIENCE_MS`, in bytes.
 const STALLED_BYTES_MAX: usize = 64 << 20;
 /// How long a client with more than that before it may read nothing, in milliseconds.
-const PATIENCE_MS: u64 = 30_000;
+const PATIENCE_MS: u64 = 10_000;
 /// What one stream holds in any case, in bytes.
 const QUEUE_BYTES_MAX: usize = 512 << 20;
+/// What all streams of this process hold together, in bytes; beyond that, those that hold much are dropped.
+const TOTAL_BYTES_MAX: usize = 1 << 30;
+/// More than this is much.
+const MUCH_BYTES: usize = 4 << 20;
+/// What all of them hold now.
+static TOTAL_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// Beside its bytes, what a queued record costs.
 const RECORD_OVERHEAD_BYTES: usize = 64;
 
@@ -63,17 +69,29 @@ impl Queue {
     /// Whether a record of so many bytes may still be put in.
     fn put(&self, cost: usize, now_ms: u64) -> Result<(), Gone> {
         let before = self.bytes.fetch_add(cost, Ordering::AcqRel);
+        let total = TOTAL_BYTES.fetch_add(cost, Ordering::AcqRel) + cost;
         if before == 0 {
             self.moved_ms.store(now_ms, Ordering::Release);
         }
         let stalled = now_ms.saturating_sub(self.moved_ms.load(Ordering::Acquire)) > PATIENCE_MS;
-        let bytes_max = if stalled { STALLED_BYTES_MAX } else { QUEUE_BYTES_MAX };
+        let bytes_max = match (total > TOTAL_BYTES_MAX, stalled) {
+            (true, _) => MUCH_BYTES,
+            (false, true) => STALLED_BYTES_MAX,
+            (false, false) => QUEUE_BYTES_MAX,
+        };
         if before + cost > bytes_max { Err(Gone) } else { Ok(()) }
     }
 
     fn took(&self, cost: usize, now_ms: u64) {
         self.bytes.fetch_sub(cost, Ordering::AcqRel);
+        TOTAL_BYTES.fetch_sub(cost, Ordering::AcqRel);
         self.moved_ms.store(now_ms, Ordering::Release);
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        TOTAL_BYTES.fetch_sub(*self.bytes.get_mut(), Ordering::AcqRel);
     }
 }
 
@@ -119,9 +137,14 @@ impl Body for RecordBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Mutex, PoisonError};
+
+    /// What all streams hold together is counted for the whole process.
+    static ALONE: Mutex<()> = Mutex::new(());
 
     #[test]
     fn a_reader_that_does_not_read_is_given_up_within_a_bound() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, _body) = channel();
         let record = Bytes::from(vec![b'x'; 1 << 20]);
         let accepted = (0..1000).take_while(|_| sender.send(record.clone()).is_ok()).count();
@@ -129,7 +152,23 @@ mod tests {
     }
 
     #[test]
+    fn many_readers_that_do_not_read_have_a_bound_together() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = Bytes::from(vec![b'x'; 1 << 20]);
+        let mut all: Vec<_> = (0..100).map(|_| channel()).collect();
+        let mut accepted = 0;
+        for (sender, _) in &all {
+            accepted += (0..50).take_while(|_| sender.send(record.clone()).is_ok()).count();
+        }
+        assert!(accepted < 1500, "{accepted} MiB");
+        all.drain(..50);
+        let again = all.iter().filter(|(sender, _)| sender.send(record.clone()).is_ok()).count();
+        assert!(again > 0, "room again when others are gone");
+    }
+
+    #[test]
     fn much_at_once_is_no_sign_of_a_reader_that_does_not_read() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, body) = channel();
         let mut now_ms = 100_000;
         assert_eq!(sender.queue.put(STALLED_BYTES_MAX * 2, now_ms), Ok(()), "the queue was empty until now");

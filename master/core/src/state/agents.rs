@@ -26,6 +26,9 @@ pub struct Agents {
     pub by_address: OrdSet<(Arc<str>, AgentKey)>,
 }
 
+/// An agent with so many orders before it that it has not acknowledged is not given what it was ordered before.
+pub const ORDERS_WAITING_MAX: usize = 1000;
+
 /// How many agents that left are remembered; the ids of older ones are merely unknown.
 pub const MAX_GONE_AGENTS: usize = 102_400;
 
@@ -124,6 +127,11 @@ impl Agent {
             AgentLiveness::Connected { connection } => Some(connection),
             AgentLiveness::Disconnected { .. } | AgentLiveness::Unreachable { .. } => None,
         }
+    }
+
+    /// Whether this order waits for its acknowledgement already: given twice it would say nothing new.
+    pub(crate) fn awaits(&self, order: &wire::OrderParts<'_>) -> bool {
+        self.outbox.values().rev().any(|waiting| order.is(&waiting.bytes))
     }
 
     /// Whether offers of it may be made.

@@ -51,7 +51,7 @@ const PAST_PATIENCE: Duration = Duration::from_secs(8);
 /// Whoever is told the past and reads nothing for this long holds up others.
 const PAST_READ_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the last word waits for a client to read it.
-const CLOSING_PATIENCE: Duration = Duration::from_secs(5);
+const CLOSING_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks whether a watcher that does not read has been left behind.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
