@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::agents::Agents;
 use crate::http1::{self, Connection};
+use crate::processes;
 use crate::quorum::first_success;
 use crate::readers::{TASKS_PER_AGENT, populate};
 use crate::report::{Report, Row};
@@ -21,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks.
 const PACE: Duration = Duration::from_millis(2);
 
-const NAMES: [&str; 3] = ["failover_state_ms", "failover_commit_ms", "agents_registered_again"];
+const NAMES: [&str; 4] = ["failover_state_ms", "failover_commit_ms", "agents_registered_again", "rss_mb_master"];
 
 pub(crate) fn rows(bench: &Bench, report: &mut Report) {
     report.measure(&NAMES, "a large cluster loses its leader", || failover(bench));
@@ -33,6 +34,7 @@ fn failover(bench: &Bench) -> Fallible<Vec<Row>> {
     // Agents and their tasks live on this runtime: it must run while anything is measured.
     let (simulated, _launcher) = bench.runtime.block_on(populate(&cluster, agents))?;
     let leader = cluster.leader();
+    let memory = cluster.pid(&leader).map(processes::rss_mib).transpose()?.unwrap_or(f64::NAN);
     let survivors: Vec<String> = cluster.masters().into_iter().filter(|name| *name != leader).collect();
     let addresses: Vec<SocketAddr> = survivors.iter().map(|name| cluster.address(name)).collect();
     let gone = cluster.address(&leader);
@@ -64,6 +66,7 @@ fn failover(bench: &Bench) -> Fallible<Vec<Row>> {
     let registered = events(&cluster, &survivors[1], "agent-registered")?;
     let back = events(&cluster, &survivors[1], "agent-resumed")?;
     Ok(vec![
+        Row::new("rss_mb_master", format!("{size}, the leader"), memory, "MiB"),
         Row::new(
             "failover_state_ms",
             format!("{size}, a new leader known to a linearizable read of all roles' allocations"),
