@@ -19,6 +19,8 @@ use crate::tasks::{Launcher, task};
 use crate::{Bench, Fallible};
 
 pub(crate) const TASKS_PER_AGENT: usize = 10;
+/// Tasks launched whose updates were not read yet.
+const UNREAD_TASKS_MAX: usize = 2_000;
 const RATE: f64 = 500.0;
 const CLIENTS: usize = 64;
 const READERS: usize = 4;
@@ -62,6 +64,10 @@ pub(crate) async fn populate(cluster: &Cluster, agents: usize) -> Fallible<(Agen
             let tasks = (0..TASKS_PER_AGENT).map(|n| task(&format!("t-{used}-{n}"), &offer, "sleep 1000", 1.0, 100.0));
             launcher.accept(&offer, tasks.collect()).await?;
             used += 1;
+            // Who does not read what comes back is dropped in the end.
+            while running + UNREAD_TASKS_MAX < used * TASKS_PER_AGENT {
+                running += usize::from(launcher.update().await? == "TASK_RUNNING");
+            }
         }
     }
     while running < agents * TASKS_PER_AGENT {
