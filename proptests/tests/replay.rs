@@ -76,4 +76,18 @@ fn three_disks_fold_to_one_state() {
             assert_eq!(end["digest"].as_str(), Some(digest.as_str()), "{master} at index {index}");
         }
     }
+
+    // The story of a real task, from its launch to its end, told by any of the disks; and the same plans again.
+    let launched = meseta_log(&["cat", "--type=task-launched"], &cluster.work_dir(&masters[0]));
+    let task = launched[0]["fields"]["task"].as_str().expect("a task").to_owned();
+    for master in &masters {
+        let told = meseta_log(&["explain", "task", &task], &cluster.work_dir(master));
+        let sentence = |at: usize| told[at]["sentence"].as_str().unwrap_or_default().to_owned();
+        assert!(sentence(0).contains(" launched it on agent "), "{told:?}");
+        assert!(told.iter().any(|line| line["event"] == "task-updated"), "{told:?}");
+        let ending = told.last().expect("an end")["ending"].to_string();
+        assert!(ending.contains("it is over as TASK_"), "{ending}");
+        let again = meseta_log(&["whatif", "--policy=drf"], &cluster.work_dir(master)).pop().expect("a summary");
+        assert!(again["plans"].as_u64() > Some(0) && again["different"] == 0, "{again}");
+    }
 }

@@ -21,6 +21,10 @@ use source::SourceError;
 use std::io;
 use std::process::ExitCode;
 
+/// Events are made on one thread and dropped on another, of which the system's allocator makes a bottleneck.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Why a command did not do what it should.
 #[derive(Debug, thiserror::Error)]
 enum Failure {

@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Of a log.
-const LOG_MB: u64 = 128;
+const LOG_MB: u64 = 160;
 /// Much less than the log. A master's entries are in a store with buffers of its own.
-const MEMORY_MB_MAX: u64 = 90;
+const MEMORY_MB_MAX: u64 = 110;
 /// Of the description of a framework, the largest thing that an event has.
 const INFO_BYTES: u64 = 200 << 10;
 

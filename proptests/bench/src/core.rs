@@ -1,12 +1,13 @@
 //! What one core folds and replays, and how large the log is: in this process, through the masters' own code.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use event_log::Record;
 use event_log::raft::{Committed, Member};
-use event_log::raft::{Machine, Node, Options, Role, Ticket, Transport, TransportError, WriteSnapshot, read_raft};
-use event_log::{Gate, Record, ahead};
+use event_log::raft::{Machine, Node, Options, Role, Ticket, Transport, TransportError, WriteSnapshot};
 use futures_util::future::BoxFuture;
-use master_core::{State, decode_record, fold_record};
+use master_core::{State, fold_record};
 
 use crate::history::{Business, Entry};
 use crate::processes::thread_cpu_time;
@@ -88,37 +89,19 @@ fn replay_rate(bench: &Bench, entries: &[Entry]) -> Fallible<Row> {
         start.elapsed().as_secs_f64()
     );
 
-    let (start, cpu_start) = (Instant::now(), thread_cpu_time()?);
-    let (mut state, mut gate, mut count) = (State::default(), Gate::default(), 0);
-    let reader = read_raft(dir.path())?;
-    // As meseta-log does it: read and decoded on a thread of its own, folded on this one.
-    let decoded = reader.entries(1)?.map(|entry| {
-        let entry = entry.map_err(|error| error.to_string())?;
-        let events = decode_record(&entry.record).map_err(|error| error.to_string())?;
-        Ok::<_, String>((entry, events))
-    });
-    ahead(
-        decoded,
-        |_| 1 << 10,
-        |decoded| {
-            for item in decoded {
-                let (entry, events) = item?;
-                if gate.admit(entry.term, &entry.record.header) {
-                    fold_record(&mut state, &entry.record.header, &events);
-                    count += events.len();
-                }
-            }
-            Ok::<_, String>(())
-        },
-    )?;
-    let rate = f64::from(u32::try_from(count)?) / start.elapsed().as_secs_f64();
-    let cpu_rate = f64::from(u32::try_from(count)?) / (thread_cpu_time()? - cpu_start).as_secs_f64();
-    eprintln!("bench:   by processor time of the thread that folds: {cpu_rate:.0}/s");
-    let expected: usize = entries.iter().map(|entry| entry.events.len()).sum();
-    if count != expected {
-        return Err(format!("{expected} events were written, {count} were replayed").into());
+    // The program, not its parts: it reads, decodes and folds as an operator has it do.
+    let start = Instant::now();
+    let mut replay = Command::new(proptests::cluster::binary("meseta-log"));
+    let replay = replay.args(["state", "--select=at_ms", "--json"]).arg(dir.path()).output()?;
+    let took = start.elapsed().as_secs_f64();
+    let told: serde_json::Value = serde_json::from_slice(&replay.stdout)?;
+    let last_ms = entries.last().map(|entry| entry.record.header.at_ms);
+    if told["value"].as_u64() != last_ms {
+        return Err(format!("the log ends at {last_ms:?} ms and was replayed to {}", told["value"]).into());
     }
-    let params = format!("2 threads, from disk, decode and fold, {AGENTS} agents, lives of tasks: {MIX}");
+    let count: usize = entries.iter().map(|entry| entry.events.len()).sum();
+    let rate = f64::from(u32::try_from(count)?) / took;
+    let params = format!("meseta-log, 2 threads, from disk, decode and fold, {AGENTS} agents, lives of tasks: {MIX}");
     Ok(Row::new("replay_events_per_s", params, rate, "1/s"))
 }
 
