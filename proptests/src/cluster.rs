@@ -300,6 +300,12 @@ impl Cluster {
         status
     }
 
+    /// Waits until a process has ended by itself.
+    pub fn ended(&mut self, name: &str) -> std::process::ExitStatus {
+        let mut process = self.daemon_mut(name).process.take().expect("it was started");
+        wait::until("an end by itself", READY, || process.ended())
+    }
+
     /// Starts a process that was planned, but not started; or ended.
     pub fn start_one(&mut self, name: &str) {
         self.restart(name);

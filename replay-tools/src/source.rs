@@ -8,6 +8,7 @@ use crate::shown::kebab;
 use event_log::raft::{Committed, RaftReader, SnapshotInfo, read_archive, read_raft, read_snapshot};
 use event_log::{Record, read_local};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -315,6 +316,16 @@ impl Source {
         found.retain(|snapshot| snapshot.index <= index && begins_at <= snapshot.index + 1);
         found.reverse();
         Ok(found)
+    }
+
+    /// The digests of the states in the snapshots that say them, by index.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn digests(&self) -> Result<BTreeMap<u64, String>, SourceError> {
+        let Log::Master(reader) = &self.log else { return Ok(BTreeMap::new()) };
+        let said = reader.snapshots()?.into_iter().filter(|it| !it.digest.is_empty());
+        Ok(said.map(|it| (it.index, hex(&it.digest))).collect())
     }
 
     /// What is in a snapshot.

@@ -59,6 +59,17 @@ pub(crate) fn storage(dir: &Path) -> impl Fn(io::Error) -> OpenError + '_ {
     }
 }
 
+/// As [`storage`]; where the damage is, the engine does not say, but up to where something is missed.
+fn unopened(dir: &Path, reached: u64) -> impl Fn(io::Error) -> OpenError + '_ {
+    move |error| match error.kind() {
+        io::ErrorKind::InvalidData => OpenError::Storage {
+            dir: dir.to_owned(),
+            why: format!("{error} (everything up to index {reached} was committed): {REBUILD}"),
+        },
+        _ => storage(dir)(error),
+    }
+}
+
 pub(crate) fn open(options: &Options, machine: Box<dyn Machine>) -> Result<Opened, OpenError> {
     let dir = options.dir.as_path();
     disk::check_surroundings(dir, &self::identity())?;
@@ -90,7 +101,7 @@ pub(crate) fn open(options: &Options, machine: Box<dyn Machine>) -> Result<Opene
     let (disk, flusher): (Arc<dyn Disk>, Box<dyn Flusher>) = match &options.engine {
         Engine::Rocks => {
             let mark = Mark::begin(dir, reached).map_err(OpenError::io("write", dir))?;
-            let disk: Arc<dyn Disk> = Arc::new(Rocks::open(&entries, lock, mark).map_err(storage(dir))?);
+            let disk: Arc<dyn Disk> = Arc::new(Rocks::open(&entries, lock, mark).map_err(unopened(dir, reached))?);
             let flusher = FlusherThread::start(disk.clone()).map_err(OpenError::io("start the flusher of", dir))?;
             (disk, Box::new(flusher))
         }

@@ -62,12 +62,14 @@ pub(crate) fn superfluous(
         gone += segments[gone..].iter().take_while(|(segment, _)| segment.last < start).count();
     }
     let left: Vec<Segment> = segments[gone..].iter().map(|(segment, _)| segment.clone()).collect();
-    Superfluous { segments: gone, snapshots: thin(&left, snapshots, begins_at(gone), bounds) }
+    Superfluous { segments: gone, snapshots: thin(&left, snapshots, (begins_at(gone), log_first), bounds) }
 }
 
 /// The snapshots that are not needed beside the segments that are left.
-fn thin(left: &[Segment], snapshots: &[u64], begins_at: u64, bounds: ArchiveBounds) -> Vec<usize> {
-    let starts: Vec<u64> = archive::ranges(left).iter().map(|range| *range.start()).chain([begins_at]).collect();
+fn thin(left: &[Segment], snapshots: &[u64], (begins_at, log_first): (u64, u64), bounds: ArchiveBounds) -> Vec<usize> {
+    let ranges = archive::ranges(left);
+    // Where the log goes on behind a hole a range begins, too.
+    let starts: Vec<u64> = ranges.iter().map(|range| *range.start()).chain([begins_at, log_first]).collect();
     let bytes_between = |from: u64, to: u64| -> u64 {
         left.iter().filter(|segment| segment.last > from && segment.last <= to).map(|segment| segment.bytes).sum()
     };
@@ -137,5 +139,8 @@ mod tests {
         with_hole.extend(segments(5..8));
         let plan = superfluous(&with_hole, &[499, 650, 799, 900], 800, 900, bounds(1000, u64::MAX));
         assert_eq!(plan, Superfluous { segments: 0, snapshots: vec![1] });
+        // Behind the hole nothing has left the log yet.
+        let plan = superfluous(&segments(0..2), &[150, 499, 600, 700], 500, 900, bounds(1000, u64::MAX));
+        assert_eq!(plan, Superfluous { segments: 0, snapshots: vec![0] });
     }
 }

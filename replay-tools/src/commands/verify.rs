@@ -10,6 +10,7 @@ use crate::progress::Progress;
 use crate::replay::{self, Replay};
 use crate::source::{Entry, Source, SourceError};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Until here the invariants are checked after every record unless told otherwise, then after every
 /// [`SELDOM`]: each check looks at the whole state.
@@ -27,6 +28,8 @@ struct Seen {
     checks: u64,
     /// The snapshot that what follows was folded onto, where the beginning is gone.
     from_snapshot: Option<u64>,
+    /// Snapshots whose digest is that of the fold.
+    snapshots: u64,
     /// Entries behind the last that is known to be committed.
     uncommitted: u64,
 }
@@ -43,11 +46,13 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let mut seen = Seen::default();
     // A running log goes on growing: what is verified ends where it ended now. Damage is for the walk to find.
     let end = source.last_index().map_or(to, |last| last.min(to));
+    // What a master said of the states in its snapshots; whoever folds to the same index must find the same.
+    let snapshots = source.digests();
     let gone = state::oldest(&source, |content| replay.resume(content));
     let mut fault = gone.and_then(|gone| {
         seen.from_snapshot = (gone > 0).then_some(gone);
         source.walk(seen.from_snapshot.map_or(0, |index| index + 1), |entries| {
-            walk(entries, end, every, &mut *replay, &mut seen)
+            walk(entries, end, every, &mut *replay, &mut seen, snapshots?)
         })
     });
     if fault.is_ok() && end < u64::MAX {
@@ -76,7 +81,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             let mut summary = json!({
                 "ok": fault.is_none(), "kind": source.kind().name(), "last_index": seen.last_index, "digest": digest,
                 "records": seen.records, "events": seen.events, "skipped": seen.skipped, "uncommitted": seen.uncommitted,
-                "checks": seen.checks,
+                "checks": seen.checks, "snapshots": seen.snapshots,
             });
             if let Some(compared) = replay.compared() {
                 summary["digests"] = compared.equal.into();
@@ -100,6 +105,7 @@ fn walk(
     every: Option<u64>,
     replay: &mut dyn Replay,
     seen: &mut Seen,
+    mut snapshots: BTreeMap<u64, String>,
 ) -> Result<(), Failure> {
     let mut at_ms = 0;
     let mut unchecked = None;
@@ -110,6 +116,7 @@ fn walk(
             break;
         }
         progress.reached(entry.index);
+        compare(&*replay, &mut snapshots, entry.index - 1, seen)?;
         let damaged = |why: String| Failure::Damaged(format!("the record at index {}: {why}", entry.index));
         let events = entry.names().map_err(damaged)?;
         if let Some(raw) = entry.record.events.iter().find(|raw| raw.cause as usize >= entry.record.causes.len()) {
@@ -141,6 +148,7 @@ fn walk(
     if let Some(index) = unchecked {
         check_at(replay, index, seen)?;
     }
+    compare(&*replay, &mut snapshots, to, seen)?;
     match replay.compared().and_then(|compared| compared.different.as_ref()) {
         None => Ok(()),
         Some(logged) => Err(Failure::Damaged(format!(
@@ -150,6 +158,30 @@ fn walk(
             logged.digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         ))),
     }
+}
+
+/// Compares the state with the snapshots that were taken of it, at an index up to `to` behind which no record was folded.
+fn compare(
+    replay: &dyn Replay,
+    snapshots: &mut BTreeMap<u64, String>,
+    to: u64,
+    seen: &mut Seen,
+) -> Result<(), Failure> {
+    while let Some(first) = snapshots.first_entry().filter(|first| *first.key() <= to) {
+        let (index, digest) = first.remove_entry();
+        // Before what is there, and the one that was folded onto, nothing is compared.
+        if seen.from_snapshot.is_some_and(|from| index <= from) {
+            continue;
+        }
+        if replay.digest() != digest {
+            return Err(Failure::Damaged(format!(
+                "at index {index} this log folds to the digest {}, but the snapshot of that index says {digest}",
+                replay.digest()
+            )));
+        }
+        seen.snapshots += 1;
+    }
+    Ok(())
 }
 
 fn check(replay: &dyn Replay, entry: &Entry, seen: &mut Seen) -> Result<(), Failure> {
