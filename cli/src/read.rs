@@ -46,9 +46,19 @@ pub(crate) async fn run(name: &str, flags: Values) -> Result<ExitCode, Error> {
         "frameworks" => frameworks(&answer),
         "tasks" => tasks(&answer),
         "roles" => roles(&answer),
-        _ => state(&answer),
+        _ => state(&answer) + &feature_level(&masters).await,
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Mesos's state has no place for it. Nothing if no master tells.
+async fn feature_level(masters: &[String]) -> String {
+    let body = Some(r#"{"action":"list"}"#.to_owned());
+    let request = http::Request { path: "/meseta/masters".into(), body, stream_id: None };
+    let Ok(answer) = http::send(masters, &request).await else { return String::new() };
+    let listed: Option<Value> = answer.text().await.ok().and_then(|text| serde_json::from_str(&text).ok());
+    let level = listed.and_then(|listed| listed["feature_level"].as_u64());
+    level.map_or_else(String::new, |level| format!("{:<11}{level}\n", "level"))
 }
 
 fn state(state: &Value) -> String {

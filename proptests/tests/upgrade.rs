@@ -56,12 +56,13 @@ fn verify(cluster: &Cluster, name: &str, to: Option<u64>) -> Value {
 fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
     let mut cluster = Plan::new()
         .masters(3)
+        .joining(1)
         .agents(2)
         .resources("cpus:2;mem:4096;disk:1024")
         .master_environment(READS, "1")
         .master_environment("MESETA_REHEARSE_DIGEST_EVERY", "50")
         .start();
-    let masters = cluster.masters();
+    let masters = cluster.masters()[..3].to_vec();
     let addresses: Vec<String> = masters.iter().map(|name| cluster.address(name).to_string()).collect();
     let ran = cluster.dir().join("ran");
     let mut run = Client::MesosGo.start(
@@ -126,6 +127,18 @@ fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
     cluster.set_environment("m1", READS, None);
     cluster.restart("m1");
     cluster.wait_ready();
+
+    // Nor can it be added.
+    cluster.start_one("m3");
+    let add = format!(r#"{{"action":"add","address":"{}"}}"#, cluster.address("m3"));
+    let said = wait::until("a refusal", READY, || {
+        let answer = http::send(cluster.address("m0"), &Request::post_json("/meseta/masters", &add)).ok()?;
+        assert_eq!(answer.status(), 409, "{}", answer.text());
+        // A master that has just started may not answer yet.
+        Some(answer.text().to_string()).filter(|said| !said.contains("does not answer"))
+    });
+    assert!(said.contains("reads feature levels up to 1, and this cluster writes level 2"), "{said}");
+    cluster.kill("m3");
 
     let summary = run.finish(LIMIT);
     assert_eq!(summary["finished"], TASKS, "{summary}");

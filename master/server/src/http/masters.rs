@@ -161,10 +161,14 @@ async fn here(context: &Context, action: &Action) -> Done {
     }
 }
 
-/// Why the master at `address` cannot read this cluster's log. One that does not answer is told by whoever adds it.
+/// Why the master at `address` cannot be added: it does not read this cluster's log, or does not say whether it does.
 async fn unfit(context: &Context, address: &str) -> Option<String> {
     let level = context.reader.state().0.feature_level;
-    let (_, willing) = level::ask(context.reader.submitter.peers(), address).await?;
+    let Some((_, willing)) = level::ask(context.reader.submitter.peers(), address).await else {
+        return Some(format!(
+            "{address} cannot be added: it does not answer (which feature levels it reads is not known)"
+        ));
+    };
     (willing.reads < level).then(|| {
         format!(
             "{address} reads feature levels up to {}, and this cluster writes level {level}: it needs a newer release",
