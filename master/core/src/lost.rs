@@ -70,8 +70,12 @@ pub(crate) fn connection_ended(draft: &mut Draft, agent_id: &str, connection: Co
     Reply::Empty
 }
 
-/// The agent is away: its offers are taken back, its tasks go on.
+/// The agent is away: its offers are taken back, its tasks go on. Unless another registered at its address since, while
+/// it still seemed to be there: then it will not return.
 pub(crate) fn disconnect(draft: &mut Draft, key: AgentKey) {
+    if is_replaced(draft, key) {
+        return remove(draft, key, Why::Replaced);
+    }
     if !event_log::planted(event_log::Bug::OffersKeptOnAgentLost) {
         return_offers(draft, key, Return::AgentLost);
     }
@@ -80,6 +84,12 @@ pub(crate) fn disconnect(draft: &mut Draft, key: AgentKey) {
         let deadline_ms = draft.at_ms.saturating_add(draft.options.agent_away_ms_max);
         draft.push(AgentDisconnected { agent: key, connection: connection.id, deadline_ms });
     }
+}
+
+/// Two processes cannot listen on one address: whoever came later is the one that does.
+fn is_replaced(draft: &Draft, key: AgentKey) -> bool {
+    let agents = &draft.state.agents;
+    agents.get(key).is_some_and(|agent| agents.at(&agent.address).any(|other| other > key))
 }
 
 /// All offers of an agent go back, one event for each framework.
@@ -221,6 +231,20 @@ mod tests {
         assert_eq!(cluster.state.next_deadline(), None);
         cluster.at_ms += 5_000;
         assert_eq!(cluster.offer().len(), 1);
+    }
+
+    #[test]
+    fn an_agent_whose_place_was_taken_while_it_seemed_to_be_there_does_not_wait_for_its_return() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent_at("10.0.0.1:5051", "cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        // Its disk is lost and it is back at once; the master with the old connection has not noticed yet.
+        let new = cluster.agent_at("10.0.0.1:5051", "cpus:4;mem:100");
+        assert!(cluster.state.agents.get(agent).is_some() && cluster.state.tasks.get(&task).is_some());
+        assert_eq!(cluster.agent_disconnected(agent), ["task-declared", "agent-removed"]);
+        assert_eq!(cluster.statuses().pop().unwrap().state(), TaskLost);
+        assert!(cluster.state.agents.get(agent).is_none() && cluster.state.agents.get(new).is_some());
     }
 
     #[test]
