@@ -42,5 +42,7 @@ step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-d
 step "binaries" cargo build --workspace --bins
 step "clients" tools/clients.sh
 step "tests" cargo test --workspace --no-fail-fast
+step "simulator" env SEEDS=30 tools/sim.sh
+step "simulator, the same twice" env TWICE=1 SEEDS=2 tools/sim.sh
 
 echo "${bold}==> all $steps steps passed in $(((SECONDS - begin) / 60)) min $(((SECONDS - begin) % 60)) s${plain}"

@@ -75,7 +75,7 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
     (
         TruncationForgotten,
         "truncation-forgotten",
-        "entries of a lost leadership are cut off in memory only (Raft systems)",
+        "entries of a lost leadership are not cut off before others are appended (Raft systems)",
     ),
     (TermLedTwice, "term-led-twice", "one term is led twice after a short loss of contact (ours)"),
     (ForeseenMistaken, "foreseen-mistaken", "the state foreseen for a lost record is taken for that of another (ours)"),

@@ -47,9 +47,7 @@ impl Identity {
         if *life != lost {
             return false;
         }
-        if !event_log::planted(event_log::Bug::LifeKept) {
-            *life = IncarnationId(random());
-        }
+        *life = IncarnationId(random());
         true
     }
 }

@@ -213,7 +213,8 @@ impl Plan {
         match self.random.below(3) {
             0 => self.random.range(1, 60),
             1 => self.random.range(60, 1_500),
-            _ if self.random.permille(100) => self.random.range(10_000, 18_000),
+            // Long enough for a master to be given up.
+            _ if self.random.permille(200) => self.random.range(12_000, 20_000),
             _ => self.random.range(1_500, 9_000),
         }
     }

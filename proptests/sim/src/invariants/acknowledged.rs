@@ -30,6 +30,8 @@ impl Acknowledged {
             Outcome::Done { index, .. } => {
                 self.done.insert(request_id, *index);
             }
+            // This refusal says what was committed: the agent is over.
+            Outcome::Refused(refused) if refused.name == "LogLost" => {}
             Outcome::Refused(_) => {
                 self.refused.insert(request_id);
             }

@@ -18,9 +18,13 @@ pub fn unfinished(cluster: &Cluster) -> Option<String> {
         if !context.is_ready() {
             return Some(format!("{} does not serve", master.name()));
         }
-        let (_, index) = context.reader.state();
+        let (state, index) = context.reader.state();
         if index < last {
             return Some(format!("{} is at index {index} of {last}", master.name()));
+        }
+        let me = context.identity.incarnation();
+        if !state.masters.get(&me.node).is_some_and(|known| known.alive && known.incarnation == me) {
+            return Some(format!("{} is given up, and does not begin anew", master.name()));
         }
     }
     if leaders != 1 {
