@@ -260,6 +260,39 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
+/// A large file that is synced in pieces while it is written: the log's own syncs on the same disk would wait for one
+/// large sync at the end.
+#[derive(Debug)]
+pub(crate) struct Paced {
+    pub(crate) file: File,
+    unsynced_bytes: usize,
+}
+
+#[cfg_attr(not(feature = "raft"), expect(dead_code, reason = "only a member of a quorum writes large files"))]
+impl Paced {
+    const PIECE_BYTES: usize = 4 << 20;
+
+    pub(crate) fn create(path: &Path) -> io::Result<Paced> {
+        Ok(Paced { file: File::create(path)?, unsynced_bytes: 0 })
+    }
+}
+
+impl Write for Paced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced_bytes += written;
+        if self.unsynced_bytes >= Paced::PIECE_BYTES {
+            self.file.sync_data()?;
+            self.unsynced_bytes = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Makes creations, renames and deletions in a folder durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

@@ -158,7 +158,7 @@ mod local {
         });
         let (runs, refused) = (runs.into_inner(), refused.into_inner());
         eprintln!("{runs} faults, {refused} refusals");
-        assert!(runs > 120 && refused > 8, "{runs} faults, {refused} refusals");
+        assert!(runs > 120 && refused > 2, "{runs} faults, {refused} refusals");
     }
 
     /// Whether it was refused.

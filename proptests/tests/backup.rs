@@ -78,6 +78,10 @@ fn a_cluster_goes_on_from_a_file() {
 
     // Whose it is, and that it is whole.
     let info = log(&["info"], &file);
+    // The log folds to what the snapshot says of itself.
+    wait::until("a snapshot to be compared", READY, || {
+        (log(&["verify"], &cluster.work_dir(&follower))["snapshots"] == 1).then_some(())
+    });
     let live = cluster.get(&follower, "/meseta/digest");
     assert!(live["index"].as_u64() >= info["last_index"].as_u64());
     let inspected = meseta(&["snapshot", "inspect", file.to_str().unwrap(), "--json"]);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::types::{REBUILD, verify_entry};
-use crate::disk::{self, OpenError};
+use crate::disk::{self, OpenError, Paced};
 use crate::frames::{self, Frames, Next};
 
 const MAGIC: &[u8; 8] = b"evlogar1";
@@ -243,7 +243,7 @@ pub(crate) struct Writer<'a> {
 
 /// A segment that is being written, aside.
 struct Open {
-    file: BufWriter<File>,
+    file: BufWriter<Paced>,
     path: PathBuf,
     head: Head,
     bytes: u64,
@@ -278,7 +278,7 @@ impl Writer<'_> {
     fn begin(&self, index: u64) -> io::Result<Open> {
         let path = self.archive.dir.join(format!("{index:020}.{TEMPORARY}"));
         let head = Head { first: index, last: index, first_at_ms: 0, last_at_ms: 0, cluster: *self.cluster };
-        let mut file = BufWriter::with_capacity(1 << 18, File::create(&path)?);
+        let mut file = BufWriter::with_capacity(1 << 18, Paced::create(&path)?);
         // Written again when all of it is known.
         file.write_all(&head.encode())?;
         Ok(Open { file, path, head, bytes: HEAD_BYTES as u64, frame: Vec::new() })
@@ -287,7 +287,7 @@ impl Writer<'_> {
     /// Makes what was added durable, under its name.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
         let Some(open) = self.current.take() else { return Ok(()) };
-        let file = open.file.into_inner()?;
+        let file = open.file.into_inner()?.file;
         file.write_all_at(&open.head.encode(), 0)?;
         file.sync_all()?;
         let Head { first, last, .. } = open.head;

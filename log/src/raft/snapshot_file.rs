@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::types::{LogId, Place, Roll, StoredMembers, from_place, to_place};
 use crate::codec;
+use crate::disk::Paced;
 
 const MAGIC: &[u8; 8] = b"evlogsn2";
 const MAGIC_1: &[u8; 8] = b"evlogsn1";
@@ -86,7 +87,7 @@ pub(crate) fn write(
     cluster_id: Option<&str>,
     content: impl FnOnce(&mut dyn Write) -> io::Result<Vec<u8>>,
 ) -> io::Result<()> {
-    let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?);
+    let mut file = BufWriter::with_capacity(BUFFER_BYTES, Paced::create(path)?);
     let bytes = codec::encode_payload(&(head, cluster_id));
     file.write_all(MAGIC)?;
     file.write_all(&(bytes.len() as u32).to_le_bytes())?;
@@ -100,7 +101,7 @@ pub(crate) fn write(
     let crc = summing.hasher.finalize();
     let mut file = summing.inner;
     file.write_all(&crc.to_le_bytes())?;
-    file.into_inner()?.sync_all()
+    file.into_inner()?.file.sync_all()
 }
 
 /// The content of a snapshot.
