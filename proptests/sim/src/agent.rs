@@ -159,7 +159,7 @@ impl Agent {
         }
         self.life = None;
         self.world.trace(format_args!("{} starts", self.name));
-        let host = Host::new(self.random.next(), EPOCH_MS + self.world.now_ms() + self.random.below(3_000), 0);
+        let host = Host::new(self.random.number(), EPOCH_MS + self.world.now_ms() + self.random.below(3_000), 0);
         let (inbox, requests) = mpsc::unbounded_channel();
         let state = {
             let mut machine = self.machine.lock();
@@ -185,7 +185,7 @@ impl Agent {
                 launcher_dir: "/bin".into(),
             },
             inbox,
-            random: Mutex::new(Random::new(self.random.next(), "process")),
+            random: Mutex::new(Random::new(self.random.number(), "process")),
         });
         let process = host.clone();
         host.spawn(async move {
@@ -257,15 +257,13 @@ async fn keep(agent: Arc<Running>, mut requests: mpsc::UnboundedReceiver<Request
 fn perform(agent: &Arc<Running>, effect: Effect) {
     match effect {
         Effect::Launch { container_id } => {
-            let task = {
-                let state = agent.state.lock();
-                let found = state.executor_of(&container_id).and_then(|(framework_id, executor)| {
-                    let (task_id, task) = executor.tasks.iter().next()?;
-                    let info: v1::TaskInfo = task.info.get();
-                    Some((framework_id.to_owned(), task_id.clone(), info))
-                });
-                found
-            };
+            let state = agent.state.lock();
+            let task = state.executor_of(&container_id).and_then(|(framework_id, executor)| {
+                let (task_id, task) = executor.tasks.iter().next()?;
+                let info: v1::TaskInfo = task.info.get();
+                Some((framework_id.to_owned(), task_id.clone(), info))
+            });
+            drop(state);
             let Some((framework_id, task_id, info)) = task else { return };
             let command = info.command.and_then(|command| command.value).unwrap_or_default();
             let mut words = command.split(' ').skip(1).map(|word| word.parse::<u64>().unwrap_or(0));

@@ -124,7 +124,7 @@ impl Cluster {
             .iter()
             .map(|address| Master::new(&world, &net, &terms, address, dir.path().join(address), list.clone()))
             .collect();
-        let clerk = Host::new(random.next(), EPOCH_MS, 0);
+        let clerk = Host::new(random.number(), EPOCH_MS, 0);
         let mut cluster = Cluster {
             world: world.clone(),
             net: net.clone(),
@@ -407,7 +407,7 @@ impl Cluster {
             }
             Step::DiskWorks(_) => self.masters.iter().for_each(|master| master.disk().set_fault(None)),
             Step::Flip(who) => {
-                let random = self.random.next();
+                let random = self.random.number();
                 if let Some(master) = self.master(who) {
                     master.crash();
                     master.disk().flip_bit(random);

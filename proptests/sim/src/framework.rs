@@ -77,7 +77,7 @@ impl Framework {
     /// Starts a framework.
     pub fn start(world: &Arc<World>, net: &Net, name: &str, masters: Arc<Mutex<Vec<String>>>) -> Arc<Framework> {
         let mut random = world.random(name);
-        let host = Host::new(random.next(), EPOCH_MS, 0);
+        let host = Host::new(random.number(), EPOCH_MS, 0);
         let framework = Arc::new(Framework {
             world: world.clone(),
             net: net.clone(),
@@ -271,7 +271,7 @@ impl Framework {
         let wait_ms = if !quiet && choice % 5 == 0 { wait_ms } else { 0 };
         let refuse_seconds = if quiet { 1.0 } else { (choice % 8) as f64 };
         let framework = self.clone();
-        let filters = Some(v1::Filters { refuse_seconds: Some(refuse_seconds), ..Default::default() });
+        let filters = Some(v1::Filters { refuse_seconds: Some(refuse_seconds) });
         host::spawn(async move {
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
             let offer_ids = vec![offer.id.clone()];

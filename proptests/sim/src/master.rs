@@ -140,9 +140,8 @@ impl Master {
 
     /// What its handlers share, once its disk is open.
     pub fn context(&self) -> Option<Arc<Context>> {
-        let life = self.life.as_ref().filter(|life| !life.host.is_dead())?;
-        let context = life.context.lock().clone();
-        context
+        let life = self.life.as_ref().filter(|life| !life.host.is_dead());
+        life.and_then(|life| life.context.lock().clone())
     }
 
     /// The disk, to break it.
@@ -167,7 +166,7 @@ impl Master {
         let life = self.world.next_life();
         let skew_ms = self.random.below(4_000);
         let drift_ppm = self.random.below(400) as i64 - 200;
-        let host = Host::new(self.random.next(), EPOCH_MS + self.world.now_ms() + skew_ms, drift_ppm);
+        let host = Host::new(self.random.number(), EPOCH_MS + self.world.now_ms() + skew_ms, drift_ppm);
         let server = Arc::new(Server::new());
         let context = Arc::new(Mutex::new(None));
         self.world.trace(format_args!("{} starts", self.name()));
@@ -248,7 +247,7 @@ impl Master {
         life.host.kill();
         self.net.close(&self.address);
         let mut random = self.random.clone();
-        self.random.next();
+        self.random.number();
         let name = self.name().to_owned();
         let world = self.world.clone();
         self.disk.crash(|unflushed| {

@@ -33,7 +33,7 @@ impl Operator {
     /// Starts an operator.
     pub fn start(world: &Arc<World>, net: &Net, name: &str, masters: Arc<Mutex<Vec<String>>>, writes: bool) {
         let mut random = world.random(name);
-        let host = Host::new(random.next(), EPOCH_MS, 0);
+        let host = Host::new(random.number(), EPOCH_MS, 0);
         let (world, net, name) = (world.clone(), net.clone(), name.to_owned());
         let operator = Operator { world, net, name, masters, random, writes, agents: Vec::new() };
         host.spawn(operator.run());

@@ -37,6 +37,10 @@ pub fn unfinished(cluster: &Cluster) -> Option<String> {
     if let Some(task) = state.tasks.live.values().find(|task| !task.is_terminal() && task.unreachable_ms.is_none()) {
         return Some(format!("{} has not ended", task.task_id));
     }
+    // Asking about a task tells its state, but does not take the place of its updates.
+    if let Some(task) = state.tasks.live.values().find(|task| !task.updates.is_empty()) {
+        return Some(format!("an update of {} waits for its framework", task.task_id));
+    }
     let connected = state.agents.live.values().filter(|agent| agent.connection().is_some()).count();
     let expected = cluster.agents.iter().filter(|agent| !agent.is_stopped()).count();
     if connected != expected {
