@@ -52,7 +52,9 @@ impl World {
         let list = masters.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
         let mut daemons = Vec::new();
         for (number, address) in masters.into_iter().enumerate() {
-            daemons.push(Daemon::new(dir.path(), format!("m{number}"), address, &[format!("--masters={list}")]));
+            // Snapshots, archives and digests often enough to be there when something happens.
+            let flags = [format!("--masters={list}"), "--snapshot_bytes=1MB".into()];
+            daemons.push(Daemon::new(dir.path(), format!("m{number}"), address, &flags));
         }
         for (number, address) in agents.into_iter().enumerate() {
             let flags =
@@ -132,7 +134,7 @@ impl Daemon {
 
     pub(crate) fn start(&mut self) {
         let mut command = Command::new(&self.command[0]);
-        command.args(&self.command[1..]);
+        command.args(&self.command[1..]).env("MESETA_REHEARSE_DIGEST_EVERY", "256");
         self.process = Some(Process::start(&mut command, &self.log).expect("it starts"));
     }
 
