@@ -32,6 +32,8 @@ pub struct Truth {
     pub state: State,
     /// What its events were caused by.
     pub request_ids: Vec<[u8; 16]>,
+    /// Its events, if they took effect.
+    pub events: Vec<Event>,
 }
 
 /// Judges one run.
@@ -89,14 +91,16 @@ impl Oracle {
     fn learn(&mut self, world: &World, entry: &Committed, hash: u64, takes_effect: bool, state: &State) {
         let before = self.truth.iter().rev().find(|truth| truth.takes_effect).map(|truth| truth.state.clone());
         let request_ids = entry.record.causes.iter().map(|cause| cause.request_id).collect();
-        self.truth.push(Truth { index: entry.index, hash, takes_effect, state: state.clone(), request_ids });
-        if !takes_effect {
-            return;
-        }
-        let events: Vec<Event> = match decode_record(&entry.record) {
+        let events = match decode_record(&entry.record) {
             Ok(events) => events,
             Err(error) => return self.report(world, "replicas", format!("index {}: {error}", entry.index)),
         };
+        let index = entry.index;
+        let kept = if takes_effect { events.clone() } else { Vec::new() };
+        self.truth.push(Truth { index, hash, takes_effect, state: state.clone(), request_ids, events: kept });
+        if !takes_effect {
+            return;
+        }
         if let Err(what) = capacity::check(entry.index, before.as_ref(), state) {
             self.report(world, "capacity", what);
         }

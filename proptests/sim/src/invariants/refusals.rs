@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use master_core::command::{Caller, Command};
-use master_core::{Options, decide_with};
+use master_core::{Options, Reply, State, decide_with, fold};
 use master_server::outcome::Outcome;
 
 use super::Truth;
@@ -39,27 +39,41 @@ impl Refusals {
             Outcome::Refused(refused) => Some(refused.name.to_string()),
             _ => return Ok(()),
         };
-        let states = truth[open.since.saturating_sub(1)..].iter().filter(|truth| truth.takes_effect);
         let mut others = Vec::new();
-        for truth in states {
-            let state = &truth.state;
-            let again = decide_with(state, &open.command, &open.caller, state.at_ms, Options::default());
-            let again = match again {
-                Err(refusal) => Some(refusal.name.to_owned()),
-                Ok(decision) => match decision.reply {
-                    master_core::Reply::Refused(refusal) => Some(refusal.name.to_owned()),
-                    _ => None,
-                },
-            };
-            if again == name {
-                return Ok(());
+        let mut before: Option<&State> = None;
+        for truth in truth[open.since.saturating_sub(1)..].iter().filter(|truth| truth.takes_effect) {
+            // A call may have been decided in the middle of a record, after the calls before it.
+            let mut within = before.cloned();
+            let steps = truth.events.iter().filter_map(|event| {
+                let state = within.as_mut()?;
+                fold(state, event, truth.state.at_ms);
+                Some(open.again(state))
+            });
+            for again in steps.chain([open.again(&truth.state)]) {
+                if again == name {
+                    return Ok(());
+                }
+                others.push(again);
             }
-            others.push(again);
+            before = Some(&truth.state);
         }
         if others.is_empty() {
             return Ok(());
         }
         others.dedup();
         Err(format!("a call was refused as {name:?}, but was never to be: {others:?}: {:?}", open.command))
+    }
+}
+
+impl Open {
+    /// The name of the refusal if it were decided on this state.
+    fn again(&self, state: &State) -> Option<String> {
+        match decide_with(state, &self.command, &self.caller, state.at_ms, Options::default()) {
+            Err(refusal) => Some(refusal.name.to_owned()),
+            Ok(decision) => match decision.reply {
+                Reply::Refused(refusal) => Some(refusal.name.to_owned()),
+                _ => None,
+            },
+        }
     }
 }
