@@ -20,7 +20,7 @@ impl Renamed {
     }
 
     /// # Panics
-    /// As [`fold`].
+    /// As [`fold()`].
     pub(super) fn fold(&mut self, event: &Event, at_ms: u64) {
         let mut event = event.clone();
         self.rewrite(&mut event);
