@@ -463,7 +463,7 @@ fn the_random_world_gets_around() {
     // Otherwise the property above would prove little.
     let mut world = World::new(1);
     let (mut tasks, mut completed, mut offers) = (0, 0, 0);
-    for _ in 0..3_000 {
+    for _ in 0..4_000 {
         world.step();
         tasks = tasks.max(world.state.tasks.live.len());
         completed = completed.max(world.state.tasks.completed.len());
