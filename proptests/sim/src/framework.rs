@@ -277,8 +277,7 @@ impl Framework {
             let offer_ids = vec![offer.id.clone()];
             let tasks: Vec<v1::TaskInfo> = (0..count).map(|_| framework.task(&offer, quiet)).collect();
             if tasks.is_empty() {
-                let decline = call::Decline { offer_ids, filters };
-                framework.call(Type::Decline, |call| call.decline = Some(decline)).await;
+                framework.give_back(offer_ids, filters).await;
                 return;
             }
             let names: Vec<String> = tasks.iter().map(|task| task.task_id.value.clone()).collect();
@@ -287,7 +286,7 @@ impl Framework {
                 launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
                 ..Default::default()
             };
-            let accept = call::Accept { offer_ids, operations: vec![operation], filters };
+            let accept = call::Accept { offer_ids: offer_ids.clone(), operations: vec![operation], filters };
             framework.world.trace(format_args!("{} launches {names:?} with {}", framework.name, offer.id.value));
             let lives = framework.book.lock().lives;
             let status = framework.call(Type::Accept, |call| call.accept = Some(accept)).await;
@@ -295,14 +294,32 @@ impl Framework {
                 // Whoever holds it may yet have it decided.
                 tokio::time::sleep(PATIENCE).await;
             }
-            let mut book = framework.book.lock();
-            if book.lives == lives {
-                for name in &names {
-                    let known = book.tasks.entry(name.clone()).or_default();
-                    (known.sending, known.accepted) = (false, status == Some(202));
+            {
+                let mut book = framework.book.lock();
+                if book.lives == lives {
+                    for name in &names {
+                        let known = book.tasks.entry(name.clone()).or_default();
+                        (known.sending, known.accepted) = (false, status == Some(202));
+                    }
                 }
             }
+            if status != Some(202) {
+                // If it was not taken, nobody else is offered it.
+                framework.give_back(offer_ids, filters).await;
+            }
         });
+    }
+
+    /// Declines until that is answered: an offer without a time limit is kept for whoever has it.
+    async fn give_back(&self, offer_ids: Vec<v1::OfferId>, filters: Option<v1::Filters>) {
+        let lives = self.book.lock().lives;
+        while self.book.lock().lives == lives {
+            let decline = call::Decline { offer_ids: offer_ids.clone(), filters };
+            match self.call(Type::Decline, |call| call.decline = Some(decline)).await {
+                None | Some(503) => tokio::time::sleep(Duration::from_secs(2)).await,
+                Some(_) => return,
+            }
+        }
     }
 
     fn task(&self, offer: &v1::Offer, last: bool) -> v1::TaskInfo {

@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sim::cluster::{self, Verdict};
 use sim::scenario::Scenario;
@@ -153,6 +153,51 @@ fn twice(first: u64, count: u64) -> Result<bool, String> {
     Ok(true)
 }
 
+/// How long one seed may take in real time: hundreds of times what it needs.
+const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// Seeds that run now, and since when. Code that goes round in circles never gives its thread back: all that is left is
+/// to say which seed it was, and to end.
+#[derive(Default)]
+struct Running(Mutex<BTreeMap<u64, Instant>>);
+
+impl Running {
+    fn begin(&self, seed: u64) {
+        self.seeds().insert(seed, Instant::now());
+    }
+
+    fn end(&self, seed: u64) {
+        self.seeds().remove(&seed);
+    }
+
+    fn seeds(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until this value is dropped.
+    fn watch(self: &Arc<Self>) {
+        let running = Arc::downgrade(self);
+        std::thread::spawn(move || {
+            while let Some(running) = running.upgrade() {
+                let stuck =
+                    running.seeds().iter().find(|(_, began)| began.elapsed() > STANDSTILL).map(|(seed, _)| *seed);
+                if let Some(seed) = stuck {
+                    let limit = STANDSTILL.as_secs();
+                    println!("{}", told(seed, "standstill", &format!("no end after {limit} s of real time")));
+                    std::process::exit(1);
+                }
+                drop(running);
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+    }
+}
+
+/// A violation as it is told; [`found_by`] reads it.
+fn told(seed: u64, invariant: &str, what: &str) -> String {
+    format!("seed {seed}: {invariant}: {what}\n  again: make sim SEED={seed}")
+}
+
 /// Many seeds.
 struct Batch {
     verdicts: BTreeMap<u64, Verdict>,
@@ -166,6 +211,8 @@ impl Batch {
         let next = AtomicU64::new(first);
         let stopped = AtomicBool::new(false);
         let verdicts: Mutex<BTreeMap<u64, Verdict>> = Mutex::default();
+        let running = Arc::new(Running::default());
+        running.watch();
         std::thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| {
@@ -174,7 +221,9 @@ impl Batch {
                         if seed >= first + count || stopped.load(Ordering::Relaxed) {
                             return;
                         }
+                        running.begin(seed);
                         let verdict = cluster::run(&Scenario::generate(seed), false);
+                        running.end(seed);
                         if stop && verdict.violation.is_some() {
                             stopped.store(true, Ordering::Relaxed);
                         }
@@ -195,7 +244,7 @@ impl Batch {
     fn report(&self) {
         let failed = self.failed();
         for (seed, (invariant, what)) in &failed {
-            println!("seed {seed}: {invariant}: {what}\n  again: make sim SEED={seed}");
+            println!("{}", told(*seed, invariant, what));
         }
         let sum = |of: fn(&Verdict) -> u64| self.verdicts.values().map(of).sum::<u64>();
         let virtual_s = sum(|verdict| verdict.virtual_ms) as f64 / 1000.0;
@@ -212,29 +261,37 @@ impl Batch {
     }
 }
 
-/// Every planted defect, one at a time, until a seed finds it; prints the table.
+/// Every planted defect, one at a time and each in a process of its own, until a seed finds it; prints the table.
 #[cfg(feature = "run")]
 fn teeth(first: u64, count: u64, jobs: u64) -> Result<bool, String> {
-    use std::io::Write;
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
     println!("| defect | what it does | seeds until found | invariant |\n|---|---|---|---|");
     let (mut found, mut all) = (0, 0);
-    for (bug, name, what) in event_log::BUGS {
-        event_log::plant(Some(*bug));
-        let batch = Batch::run(first, count, jobs, true);
+    for (_, name, what) in event_log::BUGS {
+        let mut command = std::process::Command::new(&program);
+        command.env_remove("TEETH").env("BUG", name);
+        command.env("FIRST", first.to_string()).env("SEEDS", count.to_string()).env("JOBS", jobs.to_string());
+        let output = command.output().map_err(|error| error.to_string())?;
         all += 1;
-        match batch.failed().first() {
-            Some((seed, (invariant, _))) => {
+        match found_by(&String::from_utf8_lossy(&output.stdout)) {
+            Some((seed, invariant)) => {
                 found += 1;
                 println!("| `{name}` | {what} | {} | {invariant} |", seed - first + 1);
             }
             None => println!("| `{name}` | {what} | not within {count} | |"),
         }
-        // Piped into a file, the table is to be read while it grows.
-        let _ = std::io::stdout().flush();
     }
-    event_log::plant(None);
     println!("\n{found} of {all} defects were found within {count} seeds each.");
     Ok(found + 1 >= all)
+}
+
+/// The first violation in what a run printed.
+#[cfg(feature = "run")]
+fn found_by(text: &str) -> Option<(u64, String)> {
+    text.lines().find_map(|line| {
+        let (seed, rest) = line.strip_prefix("seed ")?.split_once(": ")?;
+        Some((seed.parse().ok()?, rest.split_once(": ")?.0.to_owned()))
+    })
 }
 
 #[cfg(not(feature = "run"))]
