@@ -193,7 +193,7 @@ impl Running {
     }
 }
 
-/// A violation as it is told; [`found_by`] reads it.
+/// A violation as it is told, and as `found_by` reads it.
 fn told(seed: u64, invariant: &str, what: &str) -> String {
     format!("seed {seed}: {invariant}: {what}\n  again: make sim SEED={seed}")
 }
