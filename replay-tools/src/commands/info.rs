@@ -27,6 +27,20 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
+/// For people: what is listed is a line each, indented under the first, and nothing is a dash.
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        // A range.
+        Value::Array(items) if items.iter().all(Value::is_u64) => {
+            items.iter().map(plain).collect::<Vec<_>>().join(" to ")
+        }
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(&format!("\n{:17}", "")),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
 }
