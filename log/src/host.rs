@@ -100,13 +100,17 @@ impl Host {
         }
     }
 
-    /// Ends a pause.
+    /// Ends a pause. Tasks go on in any order, as on the threads of a real process.
     pub fn resume(&self) {
         let mut state = self.state();
         if state.mode == Mode::Paused {
             state.mode = Mode::Runs;
         }
-        let waiting = std::mem::take(&mut state.waiting);
+        let mut waiting = std::mem::take(&mut state.waiting);
+        for place in (1..waiting.len()).rev() {
+            let other = splitmix(&mut state.random) % (place as u64 + 1);
+            waiting.swap(place, other as usize);
+        }
         drop(state);
         waiting.into_iter().for_each(Waker::wake);
     }

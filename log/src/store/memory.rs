@@ -89,6 +89,11 @@ impl MemoryDisk {
         platter.fault = None;
     }
 
+    /// How many writes a crash may lose now.
+    pub fn unflushed(&self) -> usize {
+        self.platter().unflushed.len()
+    }
+
     /// Breaks the disk, or repairs it.
     pub fn set_fault(&self, fault: Option<DiskFault>) {
         self.platter().fault = fault;

@@ -132,6 +132,7 @@ impl Flags {
             feature_level_max: self.feature_level_max()?,
             archive: self.archive(),
             snapshot_bytes: self.values.bytes("snapshot_bytes").unwrap_or(256 << 20).max(1),
+            trailing_logs: self.trailing_logs()?,
             rehearsal: self.rehearsal,
         })
     }
@@ -143,6 +144,11 @@ impl Flags {
             bytes_max: self.values.bytes("archive_bytes_max").unwrap_or(default.bytes_max),
             age_ms_max: age_ms_max.map_or(default.age_ms_max, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         }
+    }
+
+    fn trailing_logs(&self) -> Result<u64, String> {
+        let count = self.values.int("raft_trailing_logs").unwrap_or(10_000);
+        u64::try_from(count).map_err(|_| format!("--raft_trailing_logs={count} is a number of entries, from 0"))
     }
 
     fn feature_level_max(&self) -> Result<Option<FeatureLevel>, String> {

@@ -66,6 +66,8 @@ pub struct Settings {
     pub archive: ArchiveBounds,
     /// A snapshot is taken after so many bytes of log.
     pub snapshot_bytes: u64,
+    /// So many entries stay in the log behind a snapshot.
+    pub trailing_logs: u64,
     /// What a test asks for.
     pub rehearsal: Rehearsal,
 }
@@ -125,6 +127,7 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
     let log = event_log::raft::Options {
         archive: settings.archive,
         snapshot_bytes: settings.snapshot_bytes,
+        tail_entries_min: settings.trailing_logs,
         ..event_log::raft::Options::default()
     };
     let mut running = start_in(settings, server, Surroundings { log, ..Surroundings::default() }).await?;

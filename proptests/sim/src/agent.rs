@@ -169,6 +169,9 @@ impl Agent {
             state
         };
         let synced = Synced { orders_up_to: state.orders_up_to, messages_up_to: state.messages.up_to };
+        if let Some(agent_id) = &state.registration.agent_id {
+            self.world.oracle.lock().acknowledged.orders_taken(agent_id, state.orders_up_to);
+        }
         let running = Arc::new(Running {
             world: self.world.clone(),
             net: self.net.clone(),
@@ -245,6 +248,8 @@ async fn keep(agent: Arc<Running>, mut requests: mpsc::UnboundedReceiver<Request
             tokio::time::sleep(Duration::from_micros(flush_us)).await;
             agent.machine.lock().synced = synced.0;
         }
+        let agent_id = agent.state.lock().registration.agent_id.clone().unwrap_or_default();
+        agent.world.oracle.lock().acknowledged.orders_taken(&agent_id, synced.1.orders_up_to);
         agent.synced.send_if_modified(|known| std::mem::replace(known, synced.1) != synced.1);
         effects.into_iter().for_each(|effect| perform(&agent, effect));
         for (reply, answer) in replies {

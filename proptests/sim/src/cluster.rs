@@ -23,6 +23,8 @@ use crate::world::{EPOCH_MS, World};
 
 /// Between two looks at the oracle, in virtual milliseconds.
 const LOOK_EVERY_MS: u64 = 200;
+/// How long a step waits for whom it means, in virtual milliseconds.
+const PATIENCE_MS: u64 = 2_000;
 /// How much of a failed panic's text is kept.
 const PANIC_CHARS: usize = 400;
 
@@ -109,10 +111,16 @@ impl Cluster {
         let world = World::new(scenario.seed, print);
         let mut random = world.random("cluster");
         let net = Net::new(&world);
+        // Some masters have forgotten everything that was a moment ago.
+        let eager = random.permille(300);
         let terms = Terms {
             heartbeat_ms: *random.pick(&[50, 100, 150]).unwrap_or(&50),
-            snapshot_bytes: *random.pick(&[8 << 10, 32 << 10, 256 << 20]).unwrap_or(&(256 << 20)),
-            tail_entries_min: *random.pick(&[4, 40, 10_000]).unwrap_or(&40),
+            snapshot_bytes: if eager {
+                1 << 9
+            } else {
+                *random.pick(&[8 << 10, 32 << 10, 256 << 20]).unwrap_or(&(8 << 10))
+            },
+            tail_entries_min: if eager { 1 } else { *random.pick(&[4, 40, 10_000]).unwrap_or(&40) },
             flush_us_max: *random.pick(&[500, 3_000, 12_000]).unwrap_or(&3_000),
             slow_flush_us_max: *random.pick(&[3_000, 60_000, 400_000]).unwrap_or(&60_000),
         };
@@ -198,6 +206,9 @@ impl Cluster {
             if self.until(*at_ms).await {
                 return;
             }
+            if !self.comes(step).await {
+                continue;
+            }
             self.world.trace(format_args!("--- {step}"));
             self.take(step);
         }
@@ -228,6 +239,10 @@ impl Cluster {
         loop {
             if self.until(self.world.now_ms() + 2 * LOOK_EVERY_MS).await {
                 return;
+            }
+            // Whoever does not start with what its disk has become is replaced.
+            for master in self.masters.iter().filter(|master| master.damaged && !master.is_up()) {
+                *master.refused.lock() = Some(LOST.to_owned());
             }
             self.settle_members();
             // A machine whose agent was sent away for good is set up anew.
@@ -323,17 +338,45 @@ impl Cluster {
         let voters: Vec<String> =
             leader.node.members().into_iter().filter(|it| it.votes).map(|it| it.member.address).collect();
         let whole = |address: &String| {
-            self.masters.iter().any(|master| master.address == *address && master.refused.lock().is_none())
+            self.masters.iter().any(|it| it.address == *address && it.refused.lock().is_none() && !it.damaged)
         };
         voters.len() >= 3 && voters.iter().all(whole)
     }
 
     /// Whoever is meant.
     fn resolve(&self, who: &str) -> Option<String> {
-        if who != "leader" {
-            return Some(who.to_owned());
+        match who {
+            "leader" => self.leader().map(|context| name_of(&context.address.member).to_owned()),
+            "busy" => {
+                let leader = self.leader()?;
+                let status = leader.node.status();
+                let is_busy = status.borrow().last_log > status.borrow().committed;
+                is_busy.then(|| name_of(&leader.address.member).to_owned())
+            }
+            "writing" => {
+                let writing = self.masters.iter().filter(|master| master.is_up() && master.disk().unflushed() > 0);
+                let names: Vec<&str> = writing.map(Master::name).collect();
+                let place = usize::try_from(self.world.now_ms()).unwrap_or(0).checked_rem(names.len())?;
+                Some(names[place].to_owned())
+            }
+            _ => Some(who.to_owned()),
         }
-        self.leader().map(|context| name_of(&context.address.member).to_owned())
+    }
+
+    /// Waits until there is whom a step means; false if nobody comes.
+    async fn comes(&self, step: &Step) -> bool {
+        let (Step::Crash(who) | Step::Pause(who) | Step::Isolate(who) | Step::Deafen(who)) = step else { return true };
+        if !matches!(who.as_str(), "busy" | "writing") {
+            return true;
+        }
+        let until_ms = self.world.now_ms() + PATIENCE_MS;
+        while self.resolve(who).is_none() {
+            if self.world.now_ms() >= until_ms {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        true
     }
 
     fn master(&mut self, who: &str) -> Option<&mut Master> {
@@ -408,9 +451,12 @@ impl Cluster {
             Step::DiskWorks(_) => self.masters.iter().for_each(|master| master.disk().set_fault(None)),
             Step::Flip(who) => {
                 let random = self.random.number();
+                if !self.can_lose_one() {
+                    return;
+                }
                 if let Some(master) = self.master(who) {
                     master.crash();
-                    master.disk().flip_bit(random);
+                    master.damaged = master.disk().flip_bit(random).is_some();
                 }
             }
             Step::Wipe(who) => {

@@ -438,6 +438,11 @@ impl Framework {
         book.tasks.iter().filter(|(_, known)| known.accepted).map(|(id, _)| id.clone()).collect()
     }
 
+    /// Whether it was told of an offer, and not that it was taken back.
+    pub fn knows(&self, offer_id: &str) -> bool {
+        self.book.lock().outstanding.contains_key(offer_id)
+    }
+
     /// Whether nothing is open any more; if not, what.
     pub fn unfinished(&self) -> Option<String> {
         let book = self.book.lock();

@@ -114,9 +114,12 @@ fn again(scenario: &Scenario, print: bool) -> bool {
     verdict.violation.is_none()
 }
 
+/// Where kept scenarios are, from the root of the project: not where it was compiled, compiled things are shared by clones.
+const SCENARIOS: &str = "proptests/sim/scenarios";
+
 /// The scenarios that are kept because they failed once. True if none does now.
 fn kept() -> Result<bool, String> {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+    let dir = SCENARIOS;
     let entries = std::fs::read_dir(dir).map_err(|error| format!("{dir}: {error}"))?;
     let mut paths: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     paths.sort();

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_log::host::Host;
-use event_log::raft::{ArchiveBounds, Committed, Engine, MemoryDisk, Options};
+use event_log::host::{self, Host};
+use event_log::raft::{ArchiveBounds, Committed, Engine, MemoryDisk, Options, Role};
 use master_core::command::{Caller, Command};
 use master_core::{FeatureLevel, State};
 use master_server::context::{Context, Ping};
@@ -56,6 +56,8 @@ pub struct Master {
     life: Option<Life>,
     /// It behaves as a release that knows the feature levels up to this one.
     pub reads: FeatureLevel,
+    /// A bit of its disk is not as it was written: it may refuse to go on.
+    pub damaged: bool,
     /// Its disk or its cluster wants it no more.
     pub refused: Arc<Mutex<Option<String>>>,
 }
@@ -124,6 +126,7 @@ impl Master {
             random: world.random(&format!("{address} {life}")),
             life: None,
             reads: FeatureLevel::NEWEST,
+            damaged: false,
             refused: Arc::default(),
         }
     }
@@ -172,6 +175,7 @@ impl Master {
         self.world.trace(format_args!("{} starts", self.name()));
         self.net.listen(&self.address, host.clone(), server.clone());
         let heartbeat_ms = self.terms.heartbeat_ms;
+        let eyes = Arc::new(Eyes { world: self.world.clone(), name: self.name().to_owned(), life });
         let surroundings = Surroundings {
             log: Options {
                 heartbeat_ms,
@@ -185,7 +189,7 @@ impl Master {
                 ..Options::default()
             },
             network: Some(Arc::new(Link { net: self.net.clone(), name: self.name().to_owned() })),
-            witness: Some(Arc::new(Eyes { world: self.world.clone(), name: self.name().to_owned(), life })),
+            witness: Some(eyes.clone()),
         };
         let settings = Settings {
             work_dir: self.dir.clone(),
@@ -204,6 +208,7 @@ impl Master {
             feature_level_max: None,
             archive: ArchiveBounds::default(),
             snapshot_bytes: self.terms.snapshot_bytes,
+            trailing_logs: self.terms.tail_entries_min,
             rehearsal: Rehearsal { reads: self.reads, digest_every: 64, ..Rehearsal::default() },
         };
         let (slot, refused, name) = (context.clone(), self.refused.clone(), self.name().to_owned());
@@ -213,6 +218,16 @@ impl Master {
                 let mut running =
                     run::start_in(settings, server, surroundings).await.map_err(|error| error.to_string())?;
                 *slot.lock() = Some(running.context.clone());
+                let mut status = running.context.node.status();
+                host::spawn(async move {
+                    while status.changed().await.is_ok() {
+                        let term =
+                            Some(&*status.borrow_and_update()).filter(|it| it.role == Role::Leader).map(|it| it.term);
+                        if let Some(term) = term {
+                            eyes.world.oracle.lock().leads(&eyes.world, (&eyes.name, life), term);
+                        }
+                    }
+                });
                 let (failure, removal) = (running.watch_failure(), running.watch_removal());
                 tokio::pin!(failure, removal);
                 let mut forming = true;

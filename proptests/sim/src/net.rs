@@ -133,8 +133,15 @@ impl Net {
         (Duration::from_micros(us), lost || cut)
     }
 
-    /// One request of `from` to the master at `to`. The answer's body is still with the master.
+    /// One request of `from` to the master at `to`. The answer's body is still with the master. What is sent is on its
+    /// way, whatever becomes of its sender.
     pub async fn call(&self, from: &str, to: &str, request: Request) -> Result<(Response, Host), NoAnswer> {
+        let (net, from, to) = (self.clone(), from.to_owned(), to.to_owned());
+        let carried = tokio::spawn(async move { net.carry(&from, &to, request).await });
+        carried.await.unwrap_or(Err(NoAnswer::Silent))
+    }
+
+    async fn carry(&self, from: &str, to: &str, request: Request) -> Result<(Response, Host), NoAnswer> {
         let target = name_of(to);
         let (delay, lost) = self.fate(from, target);
         let number = {
@@ -186,17 +193,32 @@ impl Net {
     /// cut arrives later, as with TCP.
     pub fn stream(&self, from: &str, to: &str, response: Response, master: Host) -> mpsc::Receiver<Bytes> {
         let (sender, receiver) = mpsc::channel(STREAM_CHUNKS);
-        let (net, from, to) = (self.clone(), name_of(from).to_owned(), to.to_owned());
+        let (sent, mut under_way) = mpsc::channel::<Bytes>(STREAM_CHUNKS);
         let mut body = response.into_body();
         master.spawn(async move {
             loop {
                 let frame = tokio::select! {
                     biased;
-                    () = sender.closed() => return,
+                    () = sent.closed() => return,
                     frame = body.frame() => frame,
                 };
                 let Some(Ok(frame)) = frame else { return };
                 let Ok(data) = frame.into_data() else { continue };
+                if sent.send(data).await.is_err() {
+                    return;
+                }
+            }
+        });
+        // What was sent arrives, though its sender be gone.
+        let (net, from, to) = (self.clone(), name_of(from).to_owned(), to.to_owned());
+        tokio::spawn(async move {
+            loop {
+                let data = tokio::select! {
+                    biased;
+                    () = sender.closed() => return,
+                    data = under_way.recv() => data,
+                };
+                let Some(data) = data else { return };
                 net.pass(&from, &to).await;
                 net.world.trace(format_args!("{from} => {to} {} bytes", data.len()));
                 if sender.send(data).await.is_err() {

@@ -23,7 +23,8 @@ pub struct Scenario {
     pub calm_ms: u64,
 }
 
-/// One fault, or its end. A name is `m1`, `a2`, or `leader`: whoever leads then.
+/// One fault, or its end. A name is `m1` or `a2`; `leader`: whoever leads then; `busy`: the leader, as soon as something is
+/// in its log that is not committed; `writing`: some master, as soon as it has written what is not flushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The process ends, and loses what it had not flushed.
@@ -52,7 +53,7 @@ pub enum Step {
     DiskBroken(String),
     /// The disk works again.
     DiskWorks(String),
-    /// One bit of one entry flips, while the process is down.
+    /// One bit of one entry flips, while the process is down, if the others are whole.
     Flip(String),
     /// A machine with an agent is lost with everything on it; a new one takes its name.
     Wipe(String),
@@ -166,6 +167,9 @@ impl FromStr for Scenario {
     }
 }
 
+/// Milliseconds in which a master is given up.
+const LONG_MS: (u64, u64) = (12_000, 20_000);
+
 impl Scenario {
     /// The run of a seed.
     pub fn generate(seed: u64) -> Scenario {
@@ -180,7 +184,7 @@ impl Scenario {
         }
         let mut at_ms = plan.random.range(1_500, 4_000);
         while at_ms < calm_ms {
-            plan.fault(at_ms, calm_ms);
+            at_ms = plan.fault(at_ms, calm_ms);
             at_ms += if plan.random.permille(200) { plan.random.range(5, 300) } else { plan.random.range(300, 4_000) };
         }
         let mut steps = plan.steps;
@@ -213,16 +217,16 @@ impl Plan {
         match self.random.below(3) {
             0 => self.random.range(1, 60),
             1 => self.random.range(60, 1_500),
-            // Long enough for a master to be given up.
-            _ if self.random.permille(200) => self.random.range(12_000, 20_000),
+            _ if self.random.permille(80) => self.random.range(LONG_MS.0, LONG_MS.1),
             _ => self.random.range(1_500, 9_000),
         }
     }
 
-    fn fault(&mut self, at_ms: u64, calm_ms: u64) {
+    /// One fault; from when others may come between, which mend everything.
+    fn fault(&mut self, at_ms: u64, calm_ms: u64) -> u64 {
         let end_ms = (at_ms + self.length()).min(calm_ms);
         let mut push = |at_ms, step| self.steps.push((at_ms, step));
-        match self.random.below(40) {
+        match self.random.below(48) {
             0..=8 => {
                 let who = self.master();
                 self.steps.push((at_ms, Step::Crash(who)));
@@ -310,16 +314,49 @@ impl Plan {
                 self.steps.push((at_ms, Step::Isolate("leader".into())));
                 self.steps.push((end_ms, Step::Mend));
             }
+            40..=43 => {
+                // Leadership is lost with records under way, whose callers hear nothing or from another.
+                let who = "busy".to_owned();
+                let end_ms = (at_ms + self.random.range(300, 4_000)).min(calm_ms);
+                let (fault, end) = match self.random.below(3) {
+                    0 => (Step::Pause(who), Step::Resume("all".into())),
+                    1 => (Step::Isolate(who), Step::Mend),
+                    _ => (Step::Deafen(who), Step::Mend),
+                };
+                self.steps.push((at_ms, fault));
+                self.steps.push((end_ms, end));
+            }
+            44 if self.random.permille(300) => {
+                let who = self.master();
+                self.steps.push((at_ms, Step::Flip(who)));
+                self.steps.push((end_ms, Step::Start("all".into())));
+            }
+            45..=46 => {
+                // For long enough to be behind, not long enough to let go of the streams that it holds.
+                let who = format!("m{}", 1 + self.random.below(self.masters));
+                let end_ms = (at_ms + self.random.range(1_500, 4_900)).min(calm_ms);
+                self.steps.push((at_ms, Step::Isolate(who)));
+                self.steps.push((end_ms, Step::Mend));
+                return end_ms;
+            }
             _ => {}
         }
+        if end_ms >= at_ms + LONG_MS.0 { end_ms } else { at_ms }
     }
 
     /// The leader is gone, and while another is elected masters crash and are back at once.
     fn election(&mut self, at_ms: u64, calm_ms: u64) {
         self.steps.push((at_ms, Step::Crash("leader".into())));
-        let mut crash_ms = at_ms + self.random.range(200, 900);
+        if self.random.permille(500) {
+            // Votes are on their way for so long that two stand at once.
+            self.steps.push((at_ms, Step::Weather(self.random.range(5_000, 120_000), 0, 0, 0)));
+        }
+        let mut crash_ms = at_ms + self.random.range(100, 900);
         for _ in 0..self.random.range(2, 8) {
-            let who = format!("m{}", 1 + self.random.below(self.masters));
+            let who = match self.random.permille(600) {
+                true => "writing".into(),
+                false => format!("m{}", 1 + self.random.below(self.masters)),
+            };
             let back_ms = crash_ms + self.random.range(1, 15);
             if back_ms >= calm_ms {
                 break;
@@ -328,7 +365,9 @@ impl Plan {
             self.steps.push((back_ms, Step::Start("all".into())));
             crash_ms = back_ms + self.random.range(1, 250);
         }
-        self.steps.push(((crash_ms + 100).min(calm_ms), Step::Start("all".into())));
+        let end_ms = (crash_ms + 100).min(calm_ms);
+        self.steps.push((end_ms, Step::Start("all".into())));
+        self.steps.push((end_ms, Step::Weather(2_000, 0, 0, 0)));
     }
 
     /// The cluster begins as an older release, and every master is brought to the newer one, some there and back.

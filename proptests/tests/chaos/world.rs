@@ -53,7 +53,7 @@ impl World {
         let mut daemons = Vec::new();
         for (number, address) in masters.into_iter().enumerate() {
             // Snapshots, archives and digests often enough to be there when something happens.
-            let flags = [format!("--masters={list}"), "--snapshot_bytes=1MB".into()];
+            let flags = [format!("--masters={list}"), "--snapshot_bytes=1MB".into(), "--raft_trailing_logs=200".into()];
             daemons.push(Daemon::new(dir.path(), format!("m{number}"), address, &flags));
         }
         for (number, address) in agents.into_iter().enumerate() {

@@ -187,6 +187,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         feature_level_max: None,
         archive: Default::default(),
         snapshot_bytes: 256 << 20,
+        trailing_logs: 10_000,
         rehearsal: Default::default(),
     }
 }

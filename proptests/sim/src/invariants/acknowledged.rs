@@ -1,5 +1,6 @@
 //! Acknowledged writes survive: what was answered as done is in the log for good and took effect; what was refused is
-//! not in it. What an agent was told to forget is committed.
+//! not in it. Nothing is done twice. What an agent was told to forget is committed, and what the masters forget of their
+//! orders is on the agent's disk.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,10 @@ use crate::world::World;
 pub struct Acknowledged {
     done: BTreeMap<[u8; 16], u64>,
     refused: BTreeSet<[u8; 16]>,
+    /// Calls that took effect, and where.
+    effective: BTreeMap<[u8; 16], u64>,
+    /// By agent's id on the wire: the last order that is on its disk.
+    orders_taken: BTreeMap<String, u64>,
     /// By agent's id on the wire: messages received up to.
     received: BTreeMap<String, u64>,
     pub(super) forgotten_early: Option<String>,
@@ -39,10 +44,34 @@ impl Acknowledged {
         }
     }
 
-    /// A record took effect.
-    pub fn committed(&mut self, record: &Record, state: &State) -> Result<(), String> {
+    /// An agent has orders up to a number on its disk.
+    pub fn orders_taken(&mut self, agent_id: &str, up_to: u64) {
+        match self.orders_taken.get_mut(agent_id) {
+            Some(known) => *known = up_to.max(*known),
+            None => drop(self.orders_taken.insert(agent_id.to_owned(), up_to)),
+        }
+    }
+
+    /// Whether a call has taken effect.
+    pub fn took_effect(&self, request_id: &[u8; 16]) -> bool {
+        self.effective.contains_key(request_id)
+    }
+
+    /// The record at `index` took effect.
+    pub fn committed(&mut self, index: u64, record: &Record, state: &State) -> Result<(), String> {
         for agent in state.agents.live.values() {
-            self.received.insert(view::agent_id(state, agent.key), agent.messages_received);
+            let agent_id = view::agent_id(state, agent.key);
+            let taken = self.orders_taken.get(&agent_id).copied().unwrap_or(0);
+            if agent.orders_acknowledged > taken {
+                let forgotten = agent.orders_acknowledged;
+                return Err(format!("order {forgotten} for {agent_id} is forgotten, it has {taken} on its disk"));
+            }
+            self.received.insert(agent_id, agent.messages_received);
+        }
+        for cause in record.causes.iter().filter(|cause| cause.request_id != [0; 16]) {
+            if let Some(before) = self.effective.insert(cause.request_id, index) {
+                return Err(format!("{} was done at index {before}, and again at {index}", cause.call));
+            }
         }
         match record.causes.iter().find(|cause| self.refused.contains(&cause.request_id)) {
             Some(cause) => Err(format!("{} was refused, and is committed", cause.call)),

@@ -1,6 +1,8 @@
 //! After the faults stop everything converges within a bound: a leader, equal masters, connected agents, frameworks that
 //! know the end of every task.
 
+use master_core::view;
+
 use crate::cluster::Cluster;
 
 /// Virtual milliseconds that everything may take to converge.
@@ -40,6 +42,14 @@ pub fn unfinished(cluster: &Cluster) -> Option<String> {
     // Asking about a task tells its state, but does not take the place of its updates.
     if let Some(task) = state.tasks.live.values().find(|task| !task.updates.is_empty()) {
         return Some(format!("an update of {} waits for its framework", task.task_id));
+    }
+    // An offer that its framework was not told of is held for ever.
+    for offer in state.offers.live.values() {
+        let (id, to) = (view::offer_id(&state, offer.key), view::framework_id(&state, offer.framework));
+        let framework = cluster.frameworks.iter().find(|framework| framework.book.lock().id.as_ref() == Some(&to));
+        if let Some(framework) = framework.filter(|framework| !framework.knows(&id)) {
+            return Some(format!("{} does not know that {id} is offered to it", framework.name));
+        }
     }
     let connected = state.agents.live.values().filter(|agent| agent.connection().is_some()).count();
     let expected = cluster.agents.iter().filter(|agent| !agent.is_stopped()).count();

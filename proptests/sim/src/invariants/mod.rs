@@ -3,6 +3,7 @@
 
 pub mod acknowledged;
 pub mod capacity;
+pub mod leaders;
 pub mod linear;
 pub mod liveness;
 pub mod once;
@@ -44,6 +45,7 @@ pub struct Oracle {
     /// The log, by what was applied first at each index.
     pub truth: Vec<Truth>,
     replicas: replicas::Replicas,
+    leaders: leaders::Leaders,
     /// Acknowledged writes survive.
     pub acknowledged: acknowledged::Acknowledged,
     /// Tasks are launched at most once and end once.
@@ -105,7 +107,7 @@ impl Oracle {
             self.report(world, "capacity", what);
         }
         let found = [
-            ("acknowledged", self.acknowledged.committed(&entry.record, state)),
+            ("acknowledged", self.acknowledged.committed(entry.index, &entry.record, state)),
             ("once", self.once.committed(entry.index, state, &events)),
             ("updates", self.updates.committed(entry.index, state, &events)),
         ];
@@ -123,6 +125,13 @@ impl Oracle {
         }
     }
 
+    /// A master leads.
+    pub fn leads(&mut self, world: &World, who: Who<'_>, term: u64) {
+        if let Err(what) = self.leaders.leads(who, term) {
+            self.report(world, "leaders", what);
+        }
+    }
+
     /// A command was submitted at a master.
     pub fn asked(&mut self, request_id: [u8; 16], command: &Command, caller: &Caller) {
         let now = self.truth.len();
@@ -132,7 +141,8 @@ impl Oracle {
     /// Its caller hears the outcome.
     pub fn answered(&mut self, world: &World, request_id: [u8; 16], outcome: &Outcome) {
         self.acknowledged.answered(request_id, outcome);
-        if let Err(what) = self.refusals.answered(&self.truth, request_id, outcome) {
+        let took_effect = self.acknowledged.took_effect(&request_id);
+        if let Err(what) = self.refusals.answered(&self.truth, request_id, outcome, took_effect) {
             self.report(world, "refusals", what);
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use master_core::command::{Caller, Command};
-use master_core::{Options, Reply, State, decide_with, fold};
+use master_core::{Options, Refusal, Reply, State, decide_with, fold};
 use master_server::outcome::Outcome;
 
 use super::Truth;
@@ -33,10 +33,17 @@ impl Refusals {
     }
 
     /// Its caller hears the outcome.
-    pub fn answered(&mut self, truth: &[Truth], request_id: [u8; 16], outcome: &Outcome) -> Result<(), String> {
+    pub fn answered(
+        &mut self,
+        truth: &[Truth],
+        request_id: [u8; 16],
+        outcome: &Outcome,
+        took_effect: bool,
+    ) -> Result<(), String> {
         let Some(open) = self.open.remove(&request_id) else { return Ok(()) };
-        let name = match outcome {
-            Outcome::Refused(refused) => Some(refused.name.to_string()),
+        let said = match outcome {
+            Outcome::Refused(refused) => Said::Refused(refused.name.to_string()),
+            Outcome::Done { .. } if !took_effect => Said::Nothing,
             _ => return Ok(()),
         };
         let mut others = Vec::new();
@@ -50,7 +57,7 @@ impl Refusals {
                 Some(open.again(state))
             });
             for again in steps.chain([open.again(&truth.state)]) {
-                if again == name {
+                if again == said {
                     return Ok(());
                 }
                 others.push(again);
@@ -61,18 +68,31 @@ impl Refusals {
             return Ok(());
         }
         others.dedup();
-        Err(format!("a call was refused as {name:?}, but was never to be: {others:?}: {:?}", open.command))
+        Err(format!("a call was answered as {said:?}, which was never true, but {others:?}: {:?}", open.command))
     }
 }
 
+/// What is said of a call.
+#[derive(Debug, PartialEq)]
+enum Said {
+    /// It changes something.
+    Something,
+    /// There is nothing to be changed.
+    Nothing,
+    /// It is refused, with the refusal's name.
+    Refused(String),
+}
+
 impl Open {
-    /// The name of the refusal if it were decided on this state.
-    fn again(&self, state: &State) -> Option<String> {
+    /// What is to be said if it were decided on this state.
+    fn again(&self, state: &State) -> Said {
+        let refused = |refusal: Refusal| Said::Refused(refusal.name.to_owned());
         match decide_with(state, &self.command, &self.caller, state.at_ms, Options::default()) {
-            Err(refusal) => Some(refusal.name.to_owned()),
+            Err(refusal) => refused(refusal),
             Ok(decision) => match decision.reply {
-                Reply::Refused(refusal) => Some(refusal.name.to_owned()),
-                _ => None,
+                Reply::Refused(refusal) => refused(refusal),
+                _ if decision.events.is_empty() => Said::Nothing,
+                _ => Said::Something,
             },
         }
     }
