@@ -8,7 +8,7 @@ CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check fix bench sim teeth chaos bless
+.PHONY: help deps demo test check fix bench sim teeth faults chaos bless
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -29,14 +29,16 @@ fix: ## Rewrite what tools can rewrite: lints, then format
 	@. tools/env.sh; cargo clippy --fix --allow-dirty --allow-staged --workspace --all-targets; cargo fmt --all
 
 bench: ## Measure, print a table, write bench.json (ARGS=--quick, ARGS=--only=NAME)
-	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --release --workspace --bins; \
-	"$$CARGO_TARGET_DIR/release/meseta-bench" $(ARGS)
+	@tools/bench.sh $(ARGS)
 
 sim: ## Whole clusters simulated, faults and all: make sim SEEDS=1000, or one again: SEED=8471 [TRACE=1] [SHRINK=1] [BUG=name]
 	@tools/sim.sh
 
 teeth: ## Defects switched on one at a time: how many seeds the simulator takes to find each (SEEDS=1000)
 	@TEETH=1 SEEDS=$(or $(SEEDS),1000) tools/sim.sh
+
+faults: ## Every single write and sync of the logs fails once, in each way that a disk has
+	@. tools/env.sh; EVENT_LOG_FAULTS_ALL=1 cargo test -p event-log --features raft --test faults -- --nocapture
 
 chaos: ## Real processes killed, frozen, cut off and without disk for ten minutes: SECONDS=600, SEED=n (as root)
 	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --workspace --bins; \

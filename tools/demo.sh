@@ -15,7 +15,9 @@ say "what is needed: a compiler, RocksDB"
 . tools/env.sh
 say "building (the first time takes a few minutes)"
 # On a terminal cargo draws its own progress; without one it prints a line per package.
-cargo build --release -p cli -p master-server -p agent-server -p replay-tools --bins
+cargo build --release -p cli -p master-server -p replay-tools --bins
+# By itself: built together with masters, what stands beside every task would carry their storage engine.
+cargo build --release -p agent-server --bins
 PATH=$CARGO_TARGET_DIR/release:$PATH
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/meseta-demo-XXXXXX")

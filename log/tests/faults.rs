@@ -20,6 +20,14 @@ use futures_util::future::BoxFuture;
 
 const CHILD: &str = "EVENT_LOG_FAULTS_DIR";
 
+/// Set to try every call, not some of them: `make faults`.
+const ALL: &str = "EVENT_LOG_FAULTS_ALL";
+
+/// Every call, if that is asked for.
+fn step(step: usize) -> usize {
+    if std::env::var_os(ALL).is_some() { 1 } else { step }
+}
+
 /// The preloaded library that makes calls fail.
 fn shim() -> &'static Path {
     static SHIM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
@@ -141,7 +149,7 @@ mod local {
                 let (runs, refused) = (&runs, &refused);
                 scope.spawn(move || {
                     // The first calls are each of their own kind; later ones repeat themselves.
-                    for at in (1..14).chain((14..).step_by(4)) {
+                    for at in (1..14).chain((14..).step_by(step(4))) {
                         let dir = tempfile::tempdir().unwrap();
                         let (log, fault) = (dir.path().join("log"), Fault { kind, file: "/log/", at });
                         let (acknowledged, fired) = run_on("local::child", &log, fault);
@@ -313,8 +321,9 @@ mod member {
                 scope.spawn(move || {
                     for (kind, step) in FAULTS {
                         // The first calls are each of their own kind; later ones repeat themselves.
-                        let step = if file == "/log/archive/" { step / 3 } else { step };
-                        for at in (1..4).chain((4..).step_by(step)).take(6) {
+                        let step = self::step(if file == "/log/archive/" { step / 3 } else { step });
+                        let most = if std::env::var_os(ALL).is_some() { usize::MAX } else { 6 };
+                        for at in (1..4).chain((4..).step_by(step)).take(most) {
                             let dir = tempfile::tempdir().unwrap();
                             let (log, fault) = (dir.path().join("log"), Fault { kind, file, at });
                             let (acknowledged, fired) = run_on("member::child", &log, fault);

@@ -114,6 +114,24 @@ fn what_is_no_position_is_refused_with_a_sentence() {
     }
 }
 
+#[test]
+fn history_that_is_gone_is_said_to_be_gone() {
+    let flags = ["--snapshot_bytes=4KB", "--raft_trailing_logs=1", "--archive_bytes_max=1B"];
+    let mut cluster = flags.into_iter().fold(Plan::new().agents(1), Plan::master_flag).start();
+    let begin = position(&Watcher::subscribe(cluster.address("m0"), None).subscribed).expect("a position");
+    for name in ["first", "second", "third"] {
+        work(&cluster, "m0", name);
+    }
+    // It remembers nothing but what is on its disk.
+    cluster.restart("m0");
+    cluster.wait_ready();
+    let answer = Watcher::try_subscribe(cluster.address("m0"), Some(&begin)).expect_err("a refusal");
+    let (status, sentence) = (answer.status(), answer.text());
+    assert!(status == 410 && sentence.contains("Subscribe without a position"), "{status} {sentence}");
+    let watcher = Watcher::subscribe(cluster.address("m0"), None);
+    assert!(watcher.subscribed["subscribed"]["get_state"].is_object());
+}
+
 /// Resident memory of a process, in MiB.
 fn memory_mib(cluster: &Cluster, name: &str) -> u64 {
     let pid = cluster.pid(name).expect("it runs");

@@ -95,6 +95,12 @@ fn unreadable(dir: &Path, index: u64, error: &EventError) -> String {
 }
 
 async fn serve(config: Config) -> Result<(), String> {
+    // First of all: whoever is told to stop while it starts stops cleanly, a little later.
+    let (mut terminate, mut interrupt, mut leave) = (
+        signal(SignalKind::terminate()).map_err(|error| error.to_string())?,
+        signal(SignalKind::interrupt()).map_err(|error| error.to_string())?,
+        signal(SignalKind::user_defined1()).map_err(|error| error.to_string())?,
+    );
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("Cannot listen on {}: {error}", config.listen))?;
@@ -105,11 +111,6 @@ async fn serve(config: Config) -> Result<(), String> {
     let port = config.advertise_port.unwrap_or(bound.port());
     let address = format!("{}:{port}", config.advertise_ip);
     let (agent, requests) = Agent::new(config, address, state, containers);
-    let (mut terminate, mut interrupt, mut leave) = (
-        signal(SignalKind::terminate()).map_err(|error| error.to_string())?,
-        signal(SignalKind::interrupt()).map_err(|error| error.to_string())?,
-        signal(SignalKind::user_defined1()).map_err(|error| error.to_string())?,
-    );
     tokio::spawn(keep(agent.clone(), log, requests));
     tokio::spawn(containers::listen(agent.clone(), pipe));
     recover(&agent).await;

@@ -14,7 +14,7 @@ pub enum Command {
     /// SUBSCRIBE: a new framework, or a known one on a new stream. `connection` is the stream it will have.
     Subscribe { connection: Connection, subscribe: v1::scheduler::call::Subscribe, framework_id: Option<String> },
     /// Any other call of a framework, with the `Mesos-Stream-Id` of its request.
-    FrameworkCall { stream_id: Option<String>, call: v1::scheduler::Call },
+    FrameworkCall { stream_id: Option<String>, call: Box<v1::scheduler::Call> },
     /// The framework's stream ended: its client left, or `by_master` the master that held it let it go.
     FrameworkDisconnected { framework_id: String, connection: Connection, by_master: bool },
 
@@ -28,7 +28,7 @@ pub enum Command {
     AgentDisconnected { agent_id: String, connection: Connection },
 
     /// An operator's call that changes something or may be refused; reads are served from State.
-    OperatorCall { call: v1::master::Call },
+    OperatorCall { call: Box<v1::master::Call> },
 
     /// This node leads since `term`: the first command of a leadership, its record has n = 0.
     /// `cluster_id` counts only if the log has none yet.

@@ -170,7 +170,7 @@ impl Cluster {
     }
 
     pub(crate) fn operator(&mut self, call: v1::master::Call) -> Result<Names, Refusal> {
-        self.run(Command::OperatorCall { call }, &Caller::default())
+        self.run(Command::OperatorCall { call: Box::new(call) }, &Caller::default())
     }
 
     // Frameworks
@@ -255,7 +255,7 @@ impl Cluster {
     }
 
     pub(crate) fn try_call(&mut self, call: &Call, stream: Option<&str>, caller: &Caller) -> Result<Names, Refusal> {
-        self.run(Command::FrameworkCall { stream_id: stream.map(str::to_owned), call: call.clone() }, caller)
+        self.run(Command::FrameworkCall { stream_id: stream.map(str::to_owned), call: Box::new(call.clone()) }, caller)
     }
 
     fn call(&mut self, framework: FrameworkKey, call: Call) -> Names {

@@ -288,7 +288,7 @@ impl World {
                 Call { update_framework: Some(update), ..of(Type::UpdateFramework) }
             }
         };
-        self.run(&Command::FrameworkCall { stream_id, call });
+        self.run(&Command::FrameworkCall { stream_id, call: Box::new(call) });
     }
 
     fn offer_ids(&self, offers: &[OfferKey]) -> Vec<v1::OfferId> {
@@ -399,7 +399,7 @@ impl World {
                     mark_agent_gone: Some(v1::master::call::MarkAgentGone { agent_id }),
                     ..Default::default()
                 };
-                self.run(&Command::OperatorCall { call });
+                self.run(&Command::OperatorCall { call: Box::new(call) });
             }
             97 => {
                 let agents = self.agents();
@@ -419,7 +419,7 @@ impl World {
                         ..Default::default()
                     }
                 };
-                self.run(&Command::OperatorCall { call });
+                self.run(&Command::OperatorCall { call: Box::new(call) });
             }
             _ => {
                 let known = self.frameworks();

@@ -33,7 +33,7 @@ pub(crate) fn submission(
             stream_id: Some(crate::identity::connection_text(connection.id)),
         }),
         Command::FrameworkCall { stream_id, call } => {
-            Wire::FrameworkCall(internal::FrameworkCall { call: call.clone(), stream_id: stream_id.clone() })
+            Wire::FrameworkCall(internal::FrameworkCall { call: (**call).clone(), stream_id: stream_id.clone() })
         }
         Command::FrameworkDisconnected { framework_id, connection, by_master } => {
             Wire::FrameworkDisconnected(internal::FrameworkDisconnected {
@@ -59,7 +59,7 @@ pub(crate) fn submission(
             agent_id: v1::AgentId { value: agent_id.clone() },
             connection: id_bytes(connection.id.0),
         }),
-        Command::OperatorCall { call } => Wire::OperatorCall(call.clone()),
+        Command::OperatorCall { call } => Wire::OperatorCall((**call).clone()),
         Command::StartMaster { address, version, reads, .. } => Wire::MasterStarted(internal::MasterStarted {
             address: address.clone(),
             version: version.clone(),
@@ -103,14 +103,14 @@ pub(crate) fn command(submission: internal::Submission) -> Result<(Command, Call
                 subscribe,
                 framework_id: call.framework_id.map(|id| id.value),
             },
-            _ => Command::FrameworkCall { stream_id, call },
+            _ => Command::FrameworkCall { stream_id, call: Box::new(call) },
         },
         Wire::FrameworkDisconnected(gone) => Command::FrameworkDisconnected {
             framework_id: gone.framework_id.value,
             connection: stream(&gone.stream_id)?,
             by_master: gone.by_master.unwrap_or_default(),
         },
-        Wire::OperatorCall(call) => Command::OperatorCall { call },
+        Wire::OperatorCall(call) => Command::OperatorCall { call: Box::new(call) },
         Wire::AgentHello(hello) => {
             let connection = connection(id_of(&hello.connection))?;
             match hello.hello.ok_or(Malformed("a register or resume"))? {

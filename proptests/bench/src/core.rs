@@ -131,6 +131,14 @@ impl Log {
         Ok(Log { node, term, flying: std::collections::VecDeque::new() })
     }
 
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.term
+    }
+
     /// Many are on their way at once.
     pub(crate) async fn append(&mut self, record: &Record) -> Fallible<()> {
         let mut header = record.header;

@@ -148,7 +148,7 @@ impl History {
         call.framework_id = Some(v1::FrameworkId { value: framework.id.clone() });
         let name = call.r#type().as_str_name();
         let stream_id = Some(framework.connection.id.to_string());
-        Ok(self.run(name, Command::FrameworkCall { stream_id, call })?.1)
+        Ok(self.run(name, Command::FrameworkCall { stream_id, call: Box::new(call) })?.1)
     }
 
     fn message(&mut self, agent: &Party, seq: u64, message: from_agent::Message) -> Fallible<()> {

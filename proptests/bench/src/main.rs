@@ -8,12 +8,14 @@ mod history;
 mod http1;
 mod large;
 mod load;
+mod pause;
 mod processes;
 mod quorum;
 mod readers;
 mod report;
 mod restart;
 mod scheduler;
+mod simulator;
 mod tasks;
 
 use std::path::PathBuf;
@@ -28,6 +30,7 @@ const NAMES: &[&str] = &[
     "fold_events_per_s",
     "replay_events_per_s",
     "restart_ms",
+    "snapshot_pause_ms",
     "log_bytes_per_offer",
     "commands_per_s",
     "commit_p99_ms",
@@ -42,6 +45,7 @@ const NAMES: &[&str] = &[
     "rss_mb_supervisor",
     "read_interference",
     "state_read_ms",
+    "sim_speed",
 ];
 
 /// A measurement, or why there is none. The reasons end on a terminal: text is enough.
@@ -91,10 +95,12 @@ fn main() -> ExitCode {
     let mut report = Report::new(only);
     core::rows(&bench, &mut report);
     restart::rows(&bench, &mut report);
+    pause::rows(&bench, &mut report);
     quorum::rows(&bench, &mut report);
     tasks::rows(&bench, &mut report);
     readers::rows(&bench, &mut report);
     large::rows(&bench, &mut report);
+    simulator::rows(&bench, &mut report);
     if let Err(error) = report.finish(&output) {
         return usage(&format!("cannot write {}: {error}", output.display()));
     }

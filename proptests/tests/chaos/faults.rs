@@ -112,9 +112,7 @@ fn mend(world: &mut World, shared: &Shared, active: &Active) {
     match active.fault {
         Fault::Kill => daemon.start(),
         Fault::Stop => {
-            if let Some(status) = daemon.stop()
-                && !status.success()
-            {
+            if let Some(status) = daemon.stop() {
                 shared.wrong(format!("{} ended with {status} after SIGTERM", daemon.name));
             }
             daemon.start();

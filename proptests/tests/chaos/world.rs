@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(crate) struct Daemon {
     work_dir: PathBuf,
     log: PathBuf,
     process: Option<Process>,
+    /// How often it had begun to serve before it was started last.
+    began: usize,
 }
 
 impl World {
@@ -125,7 +128,7 @@ impl Daemon {
         command.push(format!("--port={}", v4.port()));
         command.extend(flags.iter().cloned());
         let log = dir.join(format!("{name}.log"));
-        Daemon { name, is_master, host, address, was_full: false, command, work_dir, log, process: None }
+        Daemon { name, is_master, host, address, was_full: false, command, work_dir, log, process: None, began: 0 }
     }
 
     pub(crate) fn work_dir(&self) -> PathBuf {
@@ -135,6 +138,7 @@ impl Daemon {
     pub(crate) fn start(&mut self) {
         let mut command = Command::new(&self.command[0]);
         command.args(&self.command[1..]).env("MESETA_REHEARSE_DIGEST_EVERY", "256");
+        self.began = self.beginnings();
         self.process = Some(Process::start(&mut command, &self.log).expect("it starts"));
     }
 
@@ -149,11 +153,18 @@ impl Daemon {
         }
     }
 
-    /// SIGTERM, and its end.
+    fn beginnings(&self) -> usize {
+        fs::read_to_string(&self.log).unwrap_or_default().lines().filter(|line| line.contains(" listening on ")).count()
+    }
+
+    /// SIGTERM, and how it ended if that was no clean end: one that serves must make one.
     pub(crate) fn stop(&mut self) -> Option<ExitStatus> {
         let mut process = self.process.take()?;
+        let serves = self.beginnings() > self.began;
         process.signal(Signal::SIGTERM);
-        Some(wait::until("an end after SIGTERM", READY, || process.ended()))
+        let status = wait::until("an end after SIGTERM", READY, || process.ended());
+        let too_early = !serves && status.signal() == Some(Signal::SIGTERM as i32);
+        (!status.success() && !too_early).then_some(status)
     }
 
     /// How it ended, if it did by itself.

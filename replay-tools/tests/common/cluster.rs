@@ -97,7 +97,7 @@ impl Cluster {
         call.framework_id = Some(v1::FrameworkId { value: view::framework_id(&self.log.state, framework) });
         let stream_id = Some(self.frameworks[framework.0 as usize].id.to_string());
         let name = call.r#type().as_str_name();
-        self.log.run(name, Command::FrameworkCall { stream_id, call }).await;
+        self.log.run(name, Command::FrameworkCall { stream_id, call: Box::new(call) }).await;
     }
 
     /// One plan; the offers that it made.

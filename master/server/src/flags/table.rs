@@ -88,8 +88,12 @@ pub const FLAGS: &[Flag] = &[
     flag("publish_per_framework_metrics", Kind::Bool, "Reported only.").default("true"),
     flag("quiet", Kind::Bool, "Logs nothing to stderr.").default("false"),
     flag("quorum", Kind::Int, "Reported only: the majority of --masters is the quorum."),
-    flag("raft_trailing_logs", Kind::Int, "So many entries stay in the log behind a snapshot, for masters that are behind.")
-        .default("10000"),
+    flag(
+        "raft_trailing_logs",
+        Kind::Int,
+        "So many entries stay in the log behind a snapshot, for masters that are behind.",
+    )
+    .default("10000"),
     flag("rate_limits", Kind::Content, "Not built yet."),
     flag("recovery_agent_removal_limit", Kind::Text, "Reported only: nothing needs to recover.")
         .default("100%")

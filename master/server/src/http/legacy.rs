@@ -230,7 +230,7 @@ async fn teardown(operators: &Operators, request: Request, peer: SocketAddr) -> 
     let mut call = v1::master::Call::default();
     call.set_type(v1::master::call::Type::Teardown);
     call.teardown = Some(v1::master::call::Teardown { framework_id });
-    operators.change(Command::OperatorCall { call }, peer).await
+    operators.change(Command::OperatorCall { call: Box::new(call) }, peer).await
 }
 
 fn stats() -> Vec<u8> {

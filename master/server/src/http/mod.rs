@@ -98,7 +98,8 @@ impl Server {
             };
         };
         match target {
-            Target::Scheduler => scheduler::answer(context, request, peer).await,
+            // The large ones are boxed, so that a heartbeat of the quorum does not carry their room about.
+            Target::Scheduler => Box::pin(scheduler::answer(context, request, peer)).await,
             Target::Agent => agent::answer(context, request, peer),
             Target::Raft => internal::raft(context, request).await,
             Target::Submit => internal::submit(context, request).await,
@@ -107,7 +108,7 @@ impl Server {
             Target::Digest => internal::digest(context, &request).await,
             Target::Masters => masters::answer(context, request).await,
             Target::Snapshot => snapshot::answer(context, request).await,
-            Target::Operators | Target::Health => operators.answer(request, peer).await,
+            Target::Operators | Target::Health => Box::pin(operators.answer(request, peer)).await,
         }
     }
 }

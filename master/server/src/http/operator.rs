@@ -137,7 +137,8 @@ impl Operators {
             Err(error) => return error.response(),
         };
         let (call, media) = match check::call(sent, body, &parts.headers) {
-            Ok(checked) => checked,
+            // Large, and held while it is decided.
+            Ok((call, media)) => (Box::new(call), media),
             Err(response) => return *response,
         };
         if call.r#type() == Type::Subscribe {
@@ -154,7 +155,7 @@ impl Operators {
     /// `packed`: the client takes gzip. `stale`: what this master has is good enough for a read.
     async fn call(
         self: &Arc<Self>,
-        call: Call,
+        call: Box<Call>,
         media: Media,
         (packed, stale): (bool, bool),
         peer: SocketAddr,
@@ -281,7 +282,7 @@ impl Operators {
     }
 
     /// LIST_FILES and READ_FILE. Reading blocks, so it is done elsewhere.
-    async fn read_files(&self, call: Call, media: Media) -> Response {
+    async fn read_files(&self, call: Box<Call>, media: Media) -> Response {
         let table = self.files.clone();
         let read = host::blocking(move || -> Result<v1::master::Response, FilesError> {
             let mut answer = v1::master::Response::default();

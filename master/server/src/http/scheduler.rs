@@ -71,11 +71,11 @@ async fn serve(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Re
                 tokio::time::sleep(NEW_LIFE_PACE).await;
             }
         }
-        call => Ok(decide(context, stream_id, call, caller).await),
+        call => Ok(decide(context, stream_id, Box::new(call), caller).await),
     }
 }
 
-async fn decide(context: &Context, stream_id: Option<String>, call: Call, caller: Caller) -> Response {
+async fn decide(context: &Context, stream_id: Option<String>, call: Box<Call>, caller: Caller) -> Response {
     let done = match call.r#type.and_then(|kind| Type::try_from(kind).ok()) {
         Some(Type::UpdateFramework) => StatusCode::OK,
         _ => StatusCode::ACCEPTED,

@@ -146,7 +146,7 @@ impl Cluster {
     }
 
     pub(crate) fn call(&mut self, stream: Connection, call: v1::scheduler::Call) {
-        self.run(Command::FrameworkCall { stream_id: Some(stream.id.to_string()), call });
+        self.run(Command::FrameworkCall { stream_id: Some(stream.id.to_string()), call: Box::new(call) });
     }
 
     /// Accepts the oldest offer of the framework with these tasks.
