@@ -26,6 +26,7 @@ mod planted;
 #[cfg(feature = "raft")]
 pub mod raft;
 mod record;
+mod sentence;
 #[cfg(feature = "raft")]
 mod store;
 
@@ -39,3 +40,4 @@ pub use local::{LocalLog, read_local};
 pub use planted::plant;
 pub use planted::{BUGS, Bug, planted};
 pub use record::{Cause, Gate, Header, RawEvent, Record};
+pub use sentence::sentence;

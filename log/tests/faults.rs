@@ -82,12 +82,6 @@ fn run_on(test: &str, dir: &Path, fault: Fault) -> (BTreeSet<u64>, bool) {
     (numbers.collect(), fs::remove_file(fired).is_ok())
 }
 
-/// The whole sentence, with its reasons.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let reason = error.source().map_or(String::new(), |source| format!(": {}", sentence(source)));
-    format!("{error}{reason}")
-}
-
 fn acknowledge(number: u64) {
     println!("\nacknowledged {number}");
 }
@@ -177,7 +171,7 @@ mod local {
                 false
             }
             Err(error) => {
-                let error = sentence(&error);
+                let error = event_log::sentence(&error);
                 assert!(!fault.leaves_files_whole(), "{fault:?}: {error}");
                 assert!(error.contains("restore the folder from a copy"), "{fault:?}: {error}");
                 true
@@ -301,7 +295,7 @@ mod member {
                 false
             }
             Err(error) => {
-                let error = sentence(&error);
+                let error = event_log::sentence(&error);
                 assert!(may_refuse, "{context:?}: {error}");
                 let remedy =
                     error.contains("meseta masters replace") || error.contains("restore the folder from a copy");
@@ -316,24 +310,23 @@ mod member {
         let (runs, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
         // Most of the time each of them waits.
         std::thread::scope(|scope| {
-            for file in ["/log/entries/", "/log/snapshots/", "/log/archive/", "/log/"] {
+            let files = ["/log/entries/", "/log/snapshots/", "/log/archive/", "/log/"];
+            for (file, (kind, step)) in files.into_iter().flat_map(|file| FAULTS.map(|fault| (file, fault))) {
                 let (runs, refused) = (&runs, &refused);
                 scope.spawn(move || {
-                    for (kind, step) in FAULTS {
-                        // The first calls are each of their own kind; later ones repeat themselves.
-                        let step = self::step(if file == "/log/archive/" { step / 3 } else { step });
-                        let most = if std::env::var_os(ALL).is_some() { usize::MAX } else { 6 };
-                        for at in (1..4).chain((4..).step_by(step)).take(most) {
-                            let dir = tempfile::tempdir().unwrap();
-                            let (log, fault) = (dir.path().join("log"), Fault { kind, file, at });
-                            let (acknowledged, fired) = run_on("member::child", &log, fault);
-                            if !fired {
-                                break;
-                            }
-                            runs.fetch_add(1, Ordering::Relaxed);
-                            let was_refused = check(&fault, &log, &acknowledged, !fault.leaves_files_whole());
-                            refused.fetch_add(usize::from(was_refused), Ordering::Relaxed);
+                    // The first calls are each of their own kind; later ones repeat themselves.
+                    let step = self::step(if file == "/log/archive/" { step / 3 } else { step });
+                    let most = if std::env::var_os(ALL).is_some() { usize::MAX } else { 6 };
+                    for at in (1..4).chain((4..).step_by(step)).take(most) {
+                        let dir = tempfile::tempdir().unwrap();
+                        let (log, fault) = (dir.path().join("log"), Fault { kind, file, at });
+                        let (acknowledged, fired) = run_on("member::child", &log, fault);
+                        if !fired {
+                            break;
                         }
+                        runs.fetch_add(1, Ordering::Relaxed);
+                        let was_refused = check(&fault, &log, &acknowledged, !fault.leaves_files_whole());
+                        refused.fetch_add(usize::from(was_refused), Ordering::Relaxed);
                     }
                 });
             }

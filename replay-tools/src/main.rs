@@ -213,7 +213,7 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
         Err(failure) => {
-            eprintln!("meseta-log: {}", replay::chain(&failure));
+            eprintln!("meseta-log: {}", event_log::sentence(&failure));
             ExitCode::FAILURE
         }
     }

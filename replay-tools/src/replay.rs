@@ -219,7 +219,7 @@ pub(crate) fn read_master_snapshot(from: &mut dyn Read) -> Result<(Gate, master_
         Ok(u64::from_be_bytes(bytes))
     };
     let (term, n) = (number()?, number()?);
-    let state = master_core::State::read_snapshot(from).map_err(|error| chain(&error))?;
+    let state = master_core::State::read_snapshot(from).map_err(|error| event_log::sentence(&error))?;
     Ok((Gate::resume(term, n), state))
 }
 
@@ -254,17 +254,6 @@ fn ids(value: &str) -> Vec<String> {
 /// In lower case.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An error with its reasons.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(reason) = source {
-        text = format!("{text}: {reason}");
-        source = reason.source();
-    }
-    text
 }
 
 fn sentence(panic: &(dyn std::any::Any + Send)) -> &str {

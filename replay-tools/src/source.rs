@@ -2,10 +2,10 @@
 //! process that writes it.
 
 use crate::place::Place;
-use crate::replay::chain;
 use crate::replay::hex;
 use crate::shown::kebab;
 use event_log::raft::{Committed, RaftReader, SnapshotInfo, read_archive, read_raft, read_snapshot};
+use event_log::sentence;
 use event_log::{Record, read_local};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -72,13 +72,13 @@ pub(crate) enum Events {
 
 impl Entry {
     fn of_master(Committed { index, term, record }: Committed) -> Entry {
-        let events = master_core::decode_record(&record).map(Events::Master).map_err(|error| chain(&error));
+        let events = master_core::decode_record(&record).map(Events::Master).map_err(|error| sentence(&error));
         Entry { index, term, record, events }
     }
 
     fn of_agent(index: u64, record: Record) -> Entry {
         let events: Result<_, _> = record.events.iter().map(agent_core::Event::from_raw).collect();
-        let events = events.map(Events::Agent).map_err(|error| chain(&error));
+        let events = events.map(Events::Agent).map_err(|error| sentence(&error));
         Entry { index, term: record.header.term, record: Arc::new(record), events }
     }
 

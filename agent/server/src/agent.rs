@@ -310,15 +310,9 @@ fn run_batch(
             // A state that is large by itself must not be written again with every record.
             limit_bytes.store(bytes_max.max(2 * log.size_bytes()), Ordering::Relaxed);
         }
-        held.failure = done.err().map(|error| format!("Cannot write the agent's log: {}", chain(&error)));
+        held.failure = done.err().map(|error| format!("Cannot write the agent's log: {}", event_log::sentence(&error)));
         held
     })
-}
-
-/// An error with all its causes, as one sentence.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {

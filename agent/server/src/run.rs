@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::agent::{Agent, End, chain, keep};
+use crate::agent::{Agent, End, keep};
 use crate::config::{self, Asked, Config};
 use crate::containers::{self, Containers};
 use crate::{http, masters};
@@ -74,7 +74,9 @@ fn log_to_stderr(config: &Config) {
 /// Opens the log and folds it.
 fn open_log(config: &Config) -> Result<(LocalLog, State), String> {
     let dir = config.work_dir.join(LOG_DIR);
-    let cannot = |error: &dyn std::error::Error| format!("Cannot use {}: {}", config.work_dir.display(), chain(error));
+    let cannot = |error: &dyn std::error::Error| {
+        format!("Cannot use {}: {}", config.work_dir.display(), event_log::sentence(error))
+    };
     let (log, recovered) =
         LocalLog::open(&dir, &Identity::new(LOG_KIND, LOG_VERSION)).map_err(|error| cannot(&error))?;
     let mut state = State::default();
@@ -91,7 +93,7 @@ fn unreadable(dir: &Path, index: u64, error: &EventError) -> String {
         EventError::Unknown { .. } | EventError::Level { .. } => "; start the newer release that wrote it",
         EventError::Payload { .. } => "",
     };
-    format!("Cannot read the log in {} at index {index}: {}{remedy}", dir.display(), chain(error))
+    format!("Cannot read the log in {} at index {index}: {}{remedy}", dir.display(), event_log::sentence(error))
 }
 
 async fn serve(config: Config) -> Result<(), String> {

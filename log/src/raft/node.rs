@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::async_runtime::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::errors::ClientWriteError;
+use openraft::errors::{ClientWriteError, Fatal};
 use openraft::raft::TransferLeaderRequest;
 use openraft::storage::Snapshot;
 use openraft::{Config, Raft, ReadPolicy, SnapshotMeta, SnapshotPolicy};
@@ -31,7 +31,7 @@ use super::retention::ArchiveBounds;
 use super::snapshot_file::Head;
 use super::snapshots::Snapshots;
 use super::status::{self, Role, Status};
-use super::types::{Callback, Data, Member, Tokio, from_ballot, from_place, to_ballot};
+use super::types::{Callback, Data, Member, REBUILD, Tokio, from_ballot, from_place, to_ballot};
 use super::wire::{self, Appended, Envelope, Hello, Refused, Request, Response};
 use crate::disk::{IdentityFile, OpenError};
 use crate::host;
@@ -241,8 +241,13 @@ impl Node {
         });
         let progress = opened.applier.progress();
         let raft = Raft::new(opened.node_id, config, Links(link.clone()), opened.store.clone(), opened.applier).await;
-        let raft: QuorumRaft =
-            raft.map_err(|error| OpenError::Storage { dir: options.dir.clone(), why: error.to_string() })?;
+        let raft: QuorumRaft = raft.map_err(|error| {
+            let why = match &error {
+                Fatal::StorageError(_) => format!("{error}: {REBUILD}"),
+                _ => error.to_string(),
+            };
+            OpenError::Storage { dir: options.dir.clone(), why }
+        })?;
 
         let pending = Arc::new(Pending::default());
         let handing_over = Arc::new(AtomicBool::new(false));

@@ -148,6 +148,11 @@ fn recover(
         remedy: REBUILD,
     };
     let (last, committed) = (store.last(), store.committed());
+    let first = store.purged().map_or(0, |purged| purged.index + 1);
+    if last.is_some_and(|last| last.index >= first) && store.read(first, first + 1, 0).map_err(storage(dir))?.is_empty()
+    {
+        return Err(damaged(first, "the first entry is missing"));
+    }
     if committed > last {
         // Without these entries its vote could elect a leader that lacks them, too.
         return Err(damaged(

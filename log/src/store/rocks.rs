@@ -62,6 +62,8 @@ fn to_io(error: rocksdb::Error) -> io::Error {
     let text = error.to_string();
     let kind = match error.kind() {
         rocksdb::ErrorKind::Corruption => io::ErrorKind::InvalidData,
+        // It looks for what its own notes name.
+        rocksdb::ErrorKind::IOError if text.contains("No such file") => io::ErrorKind::InvalidData,
         rocksdb::ErrorKind::IOError if text.contains("No space left") => io::ErrorKind::StorageFull,
         _ => io::ErrorKind::Other,
     };

@@ -8,7 +8,6 @@ use crate::state::{Deadline, Leader, LoggedDigest, Master, Offer, PendingUpdate,
 use crate::wire::OrderParts;
 use api::resources::Resources;
 use api::v1::TaskState;
-use imbl::Vector;
 use std::sync::Arc;
 
 /// Applies one event of a record made at `at_ms`, in milliseconds since the epoch.
@@ -376,8 +375,8 @@ fn new_task(
         resources: resources.clone(),
         state: TaskState::TaskStaging as i32,
         delivered: None,
-        statuses: Vector::new(),
-        updates: Vector::new(),
+        statuses: Vec::new(),
+        updates: std::collections::VecDeque::new(),
         released: false,
         launch_order: 0,
         kill_requested: false,

@@ -82,7 +82,7 @@ fn run_master(flags: &Flags) -> Result<(), String> {
         let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
             return Err("cannot listen for signals".to_owned());
         };
-        let mut running = run::start(settings, listener).await.map_err(|error| sentence(&error))?;
+        let mut running = run::start(settings, listener).await.map_err(|error| event_log::sentence(&error))?;
         // Whoever started this process waits for the line; if they closed the pipe, they do not.
         let _ = writeln!(std::io::stdout(), "meseta-master listening on {bound}");
         let mut forming = true;
@@ -97,7 +97,7 @@ fn run_master(flags: &Flags) -> Result<(), String> {
                     return Err("this master was removed from its cluster; its work_dir is of no further use".to_owned());
                 }
                 formed = running.formed(), if forming => {
-                    formed.map_err(|error| sentence(&error))?;
+                    formed.map_err(|error| event_log::sentence(&error))?;
                     forming = false;
                 }
                 _ = terminate.recv() => break,
@@ -108,12 +108,4 @@ fn run_master(flags: &Flags) -> Result<(), String> {
         running.stop().await;
         Ok(())
     })
-}
-
-/// An error with its causes, each once.
-fn sentence(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes
-        .map(ToString::to_string)
-        .fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }

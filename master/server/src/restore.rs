@@ -12,7 +12,8 @@ use std::path::Path;
 /// One sentence: what is wrong with the file or the folder. Nothing was changed if it is the file.
 pub fn run(settings: &Settings, file: &Path) -> Result<String, String> {
     check(settings, file)?;
-    let restored = restore(&settings.work_dir, file, &settings.address.member).map_err(|error| chain(&error))?;
+    let restored =
+        restore(&settings.work_dir, file, &settings.address.member).map_err(|error| event_log::sentence(&error))?;
     Ok(format!(
         "{} holds cluster {} as of index {}, with this master alone; start it without --restore, and let others in with \
          `meseta masters add`. Masters of the old cluster must not run any more.",
@@ -24,12 +25,13 @@ pub fn run(settings: &Settings, file: &Path) -> Result<String, String> {
 
 /// Whether it holds a state that this release can read, and the one that was saved.
 fn check(settings: &Settings, file: &Path) -> Result<(), String> {
-    let reader = read_snapshot(file).map_err(|error| chain(&error))?;
-    let snapshots = reader.snapshots().map_err(|error| chain(&error))?;
+    let reader = read_snapshot(file).map_err(|error| event_log::sentence(&error))?;
+    let snapshots = reader.snapshots().map_err(|error| event_log::sentence(&error))?;
     let Some(snapshot) = snapshots.first() else { return Err(format!("{} holds no snapshot", file.display())) };
-    let mut content = reader.open_snapshot(snapshot).map_err(|error| chain(&error))?;
-    let foreign =
-        |why: &dyn std::error::Error| format!("{} does not hold a master's state: {}", file.display(), chain(why));
+    let mut content = reader.open_snapshot(snapshot).map_err(|error| event_log::sentence(&error))?;
+    let foreign = |why: &dyn std::error::Error| {
+        format!("{} does not hold a master's state: {}", file.display(), event_log::sentence(why))
+    };
     // The position of the log's gate stands before the state.
     content.read_exact(&mut [0; 16]).map_err(|error| foreign(&error))?;
     let state = State::read_snapshot_at(&mut content, settings.rehearsal.reads).map_err(|error| foreign(&error))?;
@@ -37,14 +39,4 @@ fn check(settings: &Settings, file: &Path) -> Result<(), String> {
         return Err(format!("{} does not hold the state that was saved: its digest is another", file.display()));
     }
     Ok(())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(reason) = source {
-        text = format!("{text}: {reason}");
-        source = reason.source();
-    }
-    text
 }

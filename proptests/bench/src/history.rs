@@ -193,18 +193,28 @@ impl Business {
     /// Every agent is offered, and on each one task lives its whole life: offer, accept with launch, order
     /// acknowledged, three updates, three acknowledgements. Returns how many.
     pub(crate) fn lives(&mut self) -> Fallible<usize> {
+        use v1::TaskState::{TaskFinished, TaskRunning, TaskStarting};
+        self.tasks(&[TaskStarting, TaskRunning, TaskFinished])
+    }
+
+    /// As [`Business::lives`], but the tasks go on running.
+    pub(crate) fn launches(&mut self) -> Fallible<usize> {
+        self.tasks(&[v1::TaskState::TaskStarting, v1::TaskState::TaskRunning])
+    }
+
+    fn tasks(&mut self, states: &[v1::TaskState]) -> Fallible<usize> {
         let offers = self.history.offer()?;
         if offers.is_empty() {
             return Err("the allocator offers nothing".into());
         }
         for (offer_id, agent_id) in &offers {
             let number = self.agents.iter().position(|agent| agent.id == *agent_id).ok_or("an unknown agent")?;
-            self.life(number, offer_id)?;
+            self.life(number, offer_id, states)?;
         }
         Ok(offers.len())
     }
 
-    fn life(&mut self, number: usize, offer_id: &str) -> Fallible<()> {
+    fn life(&mut self, number: usize, offer_id: &str, states: &[v1::TaskState]) -> Fallible<()> {
         let (framework, agent) = (self.framework.clone(), self.agents[number].clone());
         let task_id = format!("task-{}", self.history.next_name());
         let accept = v1::scheduler::Call {
@@ -217,7 +227,7 @@ impl Business {
         let up_to = self.numbers[number].0;
         let acknowledged = from_agent::Message::OrdersAcknowledged(internal::OrdersAcknowledged { up_to });
         self.history.message(&agent, 0, acknowledged)?;
-        for state in [v1::TaskState::TaskStarting, v1::TaskState::TaskRunning, v1::TaskState::TaskFinished] {
+        for state in states.iter().copied() {
             self.numbers[number].1 += 1;
             let uuid = Bytes::copy_from_slice(&u128::from(self.history.next_name()).to_be_bytes());
             let update = internal::StatusUpdate {

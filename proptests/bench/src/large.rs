@@ -29,7 +29,7 @@ pub(crate) fn rows(bench: &Bench, report: &mut Report) {
 }
 
 fn failover(bench: &Bench) -> Fallible<Vec<Row>> {
-    let agents = if bench.quick { 1_000 } else { 10_000 };
+    let agents = bench.agents;
     let mut cluster = Plan::new().masters(3).start();
     // Agents and their tasks live on this runtime: it must run while anything is measured.
     let (simulated, _launcher) = bench.runtime.block_on(populate(&cluster, agents))?;

@@ -8,6 +8,7 @@ mod history;
 mod http1;
 mod large;
 mod load;
+mod memory;
 mod pause;
 mod processes;
 mod quorum;
@@ -32,6 +33,8 @@ const NAMES: &[&str] = &[
     "restart_ms",
     "snapshot_pause_ms",
     "log_bytes_per_offer",
+    "state_bytes_per_agent",
+    "state_bytes_per_task",
     "commands_per_s",
     "commit_p99_ms",
     "call_p50_ms",
@@ -57,6 +60,8 @@ struct Bench {
     /// Where load is made: one thread, so that the servers keep the rest of the machine.
     runtime: tokio::runtime::Runtime,
     quick: bool,
+    /// How many agents the cluster has that loses its leader.
+    agents: usize,
 }
 
 impl Bench {
@@ -68,14 +73,18 @@ impl Bench {
 }
 
 fn main() -> ExitCode {
-    let (mut only, mut quick, mut output) = (Vec::new(), false, PathBuf::from("bench.json"));
+    let (mut only, mut quick, mut agents, mut output) = (Vec::new(), false, None, PathBuf::from("bench.json"));
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
             Some(("--only", names)) => only.extend(names.split(',').map(str::to_owned)),
             Some(("--output", path)) => output = path.into(),
+            Some(("--agents", count)) => match count.parse() {
+                Ok(count) => agents = Some(count),
+                Err(_) => return usage(&format!("--agents={count}: not a number")),
+            },
             None if argument == "--quick" => quick = true,
             None if argument == "--help" => {
-                println!("meseta-bench [--only=NAME,..] [--quick] [--output=bench.json]\n\nrows: {}", NAMES.join(" "));
+                println!("meseta-bench [--only=NAME,..] [--quick] [--agents=10000] [--output=bench.json]\n\nrows: {}", NAMES.join(" "));
                 return ExitCode::SUCCESS;
             }
             _ => return usage(&format!("unknown argument {argument}; --help lists them")),
@@ -91,9 +100,11 @@ fn main() -> ExitCode {
     };
     // What panics is a row that could not be measured: its sentence is in the report, a backtrace says nothing more.
     std::panic::set_hook(Box::new(|_| {}));
-    let bench = Bench { runtime, quick };
+    let agents = agents.unwrap_or(if quick { 1_000 } else { 10_000 });
+    let bench = Bench { runtime, quick, agents };
     let mut report = Report::new(only);
     core::rows(&bench, &mut report);
+    memory::rows(&bench, &mut report);
     restart::rows(&bench, &mut report);
     pause::rows(&bench, &mut report);
     quorum::rows(&bench, &mut report);

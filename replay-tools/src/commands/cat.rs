@@ -157,7 +157,7 @@ impl Walk {
     fn begin(&mut self) -> Result<(), Failure> {
         let gone = state::oldest(&self.source, |content| self.replay.resume(content));
         self.unknown_to = gone.or_else(|failure| {
-            eprintln!("meseta-log: {}", replay::chain(&failure));
+            eprintln!("meseta-log: {}", event_log::sentence(&failure));
             self.source.last_index()
         })?;
         Ok(())

@@ -92,7 +92,7 @@ pub(crate) fn at(source: &Source, place: Option<Place>) -> Result<StateAt, Failu
 fn begin(source: &Source, index: u64) -> Result<(Box<dyn Replay>, Option<u64>), Failure> {
     for snapshot in source.snapshots(index)? {
         let mut replay = replay::begin(source.kind());
-        let resumed = source.open_snapshot(&snapshot).map_err(|error| replay::chain(&error));
+        let resumed = source.open_snapshot(&snapshot).map_err(|error| event_log::sentence(&error));
         match resumed.and_then(|mut content| replay.resume(&mut *content)) {
             Ok(()) => return Ok((replay, Some(snapshot.index))),
             Err(why) => eprintln!("meseta-log: left the snapshot at index {} aside: {why}", snapshot.index),
@@ -117,7 +117,7 @@ pub(crate) fn oldest(
         return Ok(0);
     }
     for snapshot in source.snapshots(u64::MAX)?.into_iter().rev() {
-        let resumed = source.open_snapshot(&snapshot).map_err(|error| replay::chain(&error));
+        let resumed = source.open_snapshot(&snapshot).map_err(|error| event_log::sentence(&error));
         match resumed.and_then(|mut content| resume(&mut *content)) {
             Ok(()) => return Ok(snapshot.index),
             Err(why) => eprintln!("meseta-log: left the snapshot at index {} aside: {why}", snapshot.index),

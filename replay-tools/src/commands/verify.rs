@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
                 summary["from_snapshot"] = index.into();
             }
             if let Some(fault) = &fault {
-                summary["error"] = replay::chain(fault).into();
+                summary["error"] = event_log::sentence(fault).into();
             }
             summary
         },

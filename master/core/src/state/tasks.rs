@@ -5,8 +5,9 @@ use crate::ids::{AgentKey, ExecutorId, FrameworkKey, TaskId};
 use crate::task_state;
 use api::resources::Resources;
 use bytes::Bytes;
-use imbl::{OrdMap, OrdSet, Vector};
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Tasks by framework and id.
@@ -51,9 +52,9 @@ pub struct Task {
     /// Number of `v1::TaskState` and uuid of the update delivered last, for reconciliation.
     pub delivered: Option<(i32, Bytes)>,
     /// One `v1::TaskStatus` in protobuf for each change of state, without `data`; equal neighbours collapse.
-    pub statuses: Vector<Bytes>,
+    pub statuses: Vec<Bytes>,
     /// Updates that the framework has not acknowledged, oldest first; only the head is sent.
-    pub updates: Vector<Arc<PendingUpdate>>,
+    pub updates: VecDeque<Arc<PendingUpdate>>,
     /// Its resources are given back (terminal or unreachable), even if updates wait.
     pub released: bool,
     /// The number of the order that launched it.
@@ -93,9 +94,9 @@ impl Task {
     fn remember(&mut self, state: i32, status: Bytes) {
         // Equal neighbours collapse to the last one: the newest entry is always that of the current state.
         if self.state == state && !self.statuses.is_empty() {
-            self.statuses.pop_back();
+            self.statuses.pop();
         }
-        self.statuses.push_back(status);
+        self.statuses.push(status);
         self.state = state;
     }
 }
@@ -167,7 +168,7 @@ impl Tasks {
         let mut task = self.live.remove(key).expect("the event's task is live");
         self.by_agent.remove(&(task.agent, task.framework, task.task_id.clone()));
         if !task.updates.is_empty() {
-            Arc::make_mut(&mut task).updates = Vector::new();
+            Arc::make_mut(&mut task).updates = VecDeque::new();
         }
         self.completed.insert((key.0, self.next_completed), task);
         self.next_completed += 1;

@@ -130,7 +130,7 @@ pub fn tasks(state: &State, query: &TaskQuery) -> Vec<u8> {
 }
 
 fn first_status(task: &Task) -> f64 {
-    task.statuses.front().and_then(|status| StatusTime::decode(&status[..]).ok()).map_or(0.0, |time| time.timestamp)
+    task.statuses.first().and_then(|status| StatusTime::decode(&status[..]).ok()).map_or(0.0, |time| time.timestamp)
 }
 
 /// `/roles`
