@@ -185,8 +185,8 @@ mod member {
 
     const ADDRESS: &str = "m:1";
     /// And how far apart the calls are that are tried.
-    const FAULTS: [(&str, usize); 6] =
-        [("eio", 11), ("enospc", 13), ("torn", 9), ("crash", 17), ("lost", 19), ("flip", 15)];
+    const FAULTS: [(&str, usize); 7] =
+        [("eio", 11), ("enospc", 13), ("erofs", 23), ("torn", 9), ("crash", 17), ("lost", 19), ("flip", 15)];
 
     struct Nobody;
 

@@ -29,7 +29,7 @@ pub(crate) fn rows(bench: &Bench, report: &mut Report) {
     report.measure(&["fold_events_per_s", "replay_events_per_s"], "folding decoded records", || {
         let mut business = Business::begin(1, AGENTS)?;
         let start = thread_cpu_time()?;
-        for _ in 0..if bench.quick { 5 } else { 40 } {
+        for _ in 0..if bench.quick { 5 } else { 160 } {
             business.lives()?;
         }
         business.history.close();
@@ -101,7 +101,9 @@ fn replay_rate(bench: &Bench, entries: &[Entry]) -> Fallible<Row> {
     }
     let count: usize = entries.iter().map(|entry| entry.events.len()).sum();
     let rate = f64::from(u32::try_from(count)?) / took;
-    let params = format!("meseta-log, 2 threads, from disk, decode and fold, {AGENTS} agents, lives of tasks: {MIX}");
+    let params = format!(
+        "meseta-log, 2 threads, from disk, decode and fold {count} events, {AGENTS} agents, lives of tasks: {MIX}"
+    );
     Ok(Row::new("replay_events_per_s", params, rate, "1/s"))
 }
 

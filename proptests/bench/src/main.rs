@@ -84,7 +84,10 @@ fn main() -> ExitCode {
             },
             None if argument == "--quick" => quick = true,
             None if argument == "--help" => {
-                println!("meseta-bench [--only=NAME,..] [--quick] [--agents=10000] [--output=bench.json]\n\nrows: {}", NAMES.join(" "));
+                println!(
+                    "meseta-bench [--only=NAME,..] [--quick] [--agents=10000] [--output=bench.json]\n\nrows: {}",
+                    NAMES.join(" ")
+                );
                 return ExitCode::SUCCESS;
             }
             _ => return usage(&format!("unknown argument {argument}; --help lists them")),

@@ -15,6 +15,9 @@ use sim::cluster::{self, Verdict};
 use sim::scenario::Scenario;
 use sim::shrink::shrink;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn text(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
