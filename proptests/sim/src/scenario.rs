@@ -222,7 +222,7 @@ impl Plan {
         }
     }
 
-    /// One fault; from when others may come between, which mend everything.
+    /// One fault. From when on others may come: what ends them would end a long one, too.
     fn fault(&mut self, at_ms: u64, calm_ms: u64) -> u64 {
         let end_ms = (at_ms + self.length()).min(calm_ms);
         let mut push = |at_ms, step| self.steps.push((at_ms, step));
