@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::error::Error;
 
 /// How long an answer's head may take. Masters hold requests for a moment while they elect.
-const ANSWER: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER: Duration = Duration::from_secs(30);
 /// For what takes as long as it takes: a new master learns everything first.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 const CONNECT: Duration = Duration::from_secs(5);

@@ -37,6 +37,9 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let call = match words[..] {
         [] | ["list"] => json!({"action": "list"}),
+        ["add", address] | ["replace", _, address] if !is_address(address) => {
+            return Err(Error::Usage(format!("masters {}: {address} is no HOST:PORT", words.join(" "))));
+        }
         ["add", address] => json!({"action": "add", "address": address}),
         ["remove", who] => json!({"action": "remove", "address": who}),
         ["replace", old, address] => json!({"action": "replace", "old": old, "address": address}),
@@ -44,13 +47,15 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
         ["transfer", to] => json!({"action": "transfer", "address": to}),
         _ => {
             return Err(Error::Usage(format!(
-                "masters {}: say list, add, remove, replace or transfer (meseta masters --help tells how)",
+                "masters {}: say list, add HOST:PORT, remove HOST:PORT, replace OLD HOST:PORT or transfer [HOST:PORT] (meseta \
+                 masters --help tells more)",
                 words.join(" ")
             )));
         }
     };
     let request = Request { path: "/meseta/masters".into(), body: Some(call.to_string()), stream_id: None };
-    let answer = http::send_within(&masters, &request, http::LONG).await?;
+    let patience = if matches!(words[..], [] | ["list"]) { http::ANSWER } else { http::LONG };
+    let answer = http::send_within(&masters, &request, patience).await?;
     let address = answer.address.clone();
     let text = answer.text().await?;
     let answer: Value = serde_json::from_str(&text)
@@ -59,7 +64,15 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
     Ok(ExitCode::SUCCESS)
 }
 
+fn is_address(text: &str) -> bool {
+    let parts = text.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok())
+}
+
 fn shown(answer: &Value) -> String {
+    if answer["masters"].as_array().is_some_and(Vec::is_empty) {
+        return "this master waits to be added to a cluster: ask one that is in it\n".to_owned();
+    }
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let rows: Vec<Vec<String>> = answer["masters"]
         .as_array()
@@ -80,6 +93,9 @@ fn shown(answer: &Value) -> String {
         })
         .collect();
     let mut shown = table::render(&["ADDRESS", "ROLE", "ALIVE", "VERSION", "READS", "INDEX", "ID"], &rows);
+    if answer["leader"].is_null() {
+        shown += "nobody leads\n";
+    }
     if let Some(level) = answer["feature_level"].as_u64() {
         let why = answer["feature_level_waits_for"].as_str().map(|why| format!(", not raised: {why}"));
         shown += &format!("feature level {level}{}\n", why.unwrap_or_default());
@@ -98,7 +114,7 @@ mod tests {
             {"address": "b:1", "id": "0e", "role": "learner", "alive": false, "version": null, "index": null},
         ]);
         let why = "b:1 does not answer";
-        let answer = json!({"masters": masters, "feature_level": 1, "feature_level_waits_for": why});
+        let answer = json!({"masters": masters, "leader": "a:1", "feature_level": 1, "feature_level_waits_for": why});
         assert_eq!(
             shown(&answer),
             "ADDRESS  ROLE     ALIVE  VERSION  READS  INDEX  ID\na:1      leader   yes    0.1.0    2      7      0f\n\

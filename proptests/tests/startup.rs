@@ -81,6 +81,8 @@ fn an_agent_of_another_cluster() {
     let mut agent = flags(&first.work_dir("a0"), 0);
     agent.push(format!("--master={}", other.address("m0")));
     assert_refused(&start("meseta-agent", &agent), &["cluster"]);
+    // One of another cluster among its own is passed over.
+    first.set_flag("a0", "master", Some(&format!("{},{}", other.address("m0"), first.address("m0"))));
     first.restart("a0");
     first.wait_ready();
 }

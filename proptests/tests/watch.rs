@@ -127,7 +127,7 @@ fn history_that_is_gone_is_said_to_be_gone() {
     cluster.wait_ready();
     let answer = Watcher::try_subscribe(cluster.address("m0"), Some(&begin)).expect_err("a refusal");
     let (status, sentence) = (answer.status(), answer.text());
-    assert!(status == 410 && sentence.contains("Subscribe without a position"), "{status} {sentence}");
+    assert!(status == 410 && sentence.contains("subscribe without a position"), "{status} {sentence}");
     let watcher = Watcher::subscribe(cluster.address("m0"), None);
     assert!(watcher.subscribed["subscribed"]["get_state"].is_object());
 }

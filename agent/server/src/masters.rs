@@ -1,5 +1,6 @@
 //! The connection to the masters: one HTTP/2 stream to any of them, both ways, again and again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ enum Ended {
     BeginAnew(String),
     /// The masters do not want the agent.
     Stop(String),
+    /// Another cluster's master.
+    Foreign(String),
 }
 
 /// Stays connected until the agent ends.
@@ -47,6 +50,8 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
     let mut turn = random(configured.len() as u64) as usize;
     let backoff_first = agent.config.values.duration("registration_backoff_factor").unwrap_or(BACKOFF_MAX);
     let mut backoff = BACKOFF_MIN.min(backoff_first);
+    // Those that said that they belong to another cluster, since the last welcome.
+    let mut foreign = BTreeSet::new();
     loop {
         let master = masters[turn % masters.len()].clone();
         turn += 1;
@@ -55,6 +60,7 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
         *agent.master.write() = None;
         if let Some(known) = welcomed {
             backoff = BACKOFF_MIN;
+            foreign.clear();
             // What the operator wrote stays, in case that all others are replaced.
             masters = configured.clone();
             masters.extend(known.into_iter().filter(|one| !configured.contains(one)));
@@ -72,6 +78,13 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
                 }
             }
             Ended::Stop(sentence) => return agent.fail(format!("The masters refuse this agent: {sentence}")),
+            Ended::Foreign(sentence) => {
+                tracing::warn!(master, reason = sentence, "a master of another cluster");
+                foreign.insert(master);
+                if masters.iter().all(|master| foreign.contains(master)) {
+                    return agent.fail(format!("The masters refuse this agent: {sentence}"));
+                }
+            }
         }
         let pause = Duration::from_millis(random(backoff.as_millis() as u64 + 1)) + backoff / 2;
         tokio::time::sleep(pause).await;
@@ -207,6 +220,7 @@ fn remedy(refused: internal::Refused) -> Ended {
     match refused.remedy() {
         refused::Remedy::Stop => Ended::Stop(refused.message),
         refused::Remedy::RegisterNew => Ended::BeginAnew(refused.message),
+        refused::Remedy::AskOthers => Ended::Foreign(refused.message),
         refused::Remedy::Retry | refused::Remedy::Unknown => Ended::Broken(refused.message),
     }
 }

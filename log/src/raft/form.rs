@@ -51,8 +51,9 @@ pub enum FormError {
     },
     /// The others form a cluster already, and this disk is not part of it.
     #[error(
-        "{address} belongs to the running cluster {cluster_id}, and this master's disk is empty: \
-         `meseta masters replace` lets it take the place of a master that is lost"
+        "{address} belongs to the running cluster {cluster_id}, and this master's disk is empty: start it with \
+         --join={address} instead of --masters, then `meseta masters replace LOST ADDRESS` lets it take the place of a master \
+         that is lost"
     )]
     ClusterRunning {
         /// The member that said so.

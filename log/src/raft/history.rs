@@ -119,6 +119,18 @@ impl History {
     }
 
     fn archived(&mut self, end: u64, bytes_max: usize) -> Result<Vec<Entry>, HistoryError> {
+        let was_listed = self.archived.is_some();
+        match self.listed(end, bytes_max) {
+            // What was in the log when segments were listed may have moved to the archive since.
+            Err(HistoryError::Gone { .. }) if was_listed => {
+                self.archived = None;
+                self.listed(end, bytes_max)
+            }
+            read => read,
+        }
+    }
+
+    fn listed(&mut self, end: u64, bytes_max: usize) -> Result<Vec<Entry>, HistoryError> {
         let reader = match &mut self.archived {
             Some(reader) => reader,
             // Everything that the log does not have.

@@ -153,7 +153,7 @@ impl Node {
     /// A [`MembershipError`]; only after `Unknown` it may be a member.
     pub async fn add(&self, address: &str) -> Result<Member, MembershipError> {
         let _one = self.inner.changing.try_lock().map_err(|_| MembershipError::Busy)?;
-        let member = self.teach(address).await?;
+        let member = self.teach(address, None).await?;
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([member.node_id]))).await?;
         tracing::info!(address, node = format!("{:016x}", member.node_id), "a master was added");
         Ok(member)
@@ -186,7 +186,7 @@ impl Node {
         if old == self.node_id() {
             return Err(MembershipError::Leads(gone.member.address));
         }
-        let member = self.teach(address).await?;
+        let member = self.teach(address, Some(old)).await?;
         self.change(ChangeMembers::Batch(vec![
             ChangeMembers::AddVoterIds(BTreeSet::from([member.node_id])),
             ChangeMembers::RemoveVoters(BTreeSet::from([old])),
@@ -235,10 +235,11 @@ impl Node {
         self.confirm().await.map(drop).map_err(|NotLeader { leader }| MembershipError::NotLeader { leader })
     }
 
-    /// Makes whoever waits at `address` a learner, and waits until it has caught up.
-    async fn teach(&self, address: &str) -> Result<Member, MembershipError> {
+    /// Makes whoever waits at `address` a learner, and waits until it has caught up. It may have the address of the member
+    /// in whose place it comes.
+    async fn teach(&self, address: &str, instead_of: Option<u64>) -> Result<Member, MembershipError> {
         self.leads().await?;
-        let member = self.candidate(address).await?;
+        let member = self.candidate(address, instead_of).await?;
         let me = Member { node_id: self.node_id(), address: self.inner.options.address.clone() };
         let cluster_id = self.cluster_id().unwrap_or_default();
         let adopt = Request::Adopt { cluster_id, members: vec![me, member.clone()] };
@@ -257,7 +258,7 @@ impl Node {
     }
 
     /// Who waits at `address` to be added.
-    async fn candidate(&self, address: &str) -> Result<Member, MembershipError> {
+    async fn candidate(&self, address: &str, instead_of: Option<u64>) -> Result<Member, MembershipError> {
         let anyone = Member { node_id: 0, address: address.into() };
         let hello: Hello = match self.inner.link.call(&anyone, Request::Hello, HELLO_TIMEOUT).await {
             Ok(Response::Hello(hello)) => hello,
@@ -275,6 +276,13 @@ impl Node {
             // A learner whose leader was lost before it voted.
             Ok(known) => return Ok(known.member),
             Err(_) => {}
+        }
+        let mut others = self.members().into_iter().filter(|it| it.votes && Some(it.member.node_id) != instead_of);
+        if let Some(former) = others.find(|it| it.member.address == member.address) {
+            let former = former.member.node_id;
+            return refuse(format!(
+                "it is the address of master {former:016x}: if its disk is lost, `meseta masters replace {address} {address}` lets the new one take its place"
+            ));
         }
         if !hello.pristine {
             let cluster_id = hello.cluster_id.unwrap_or_default();
@@ -489,7 +497,7 @@ mod tests {
         until("a leader", || nodes.iter().any(leads)).await;
         let leader = nodes.iter().position(leads).unwrap();
 
-        let fourth = nodes[leader].teach("m3").await.unwrap();
+        let fourth = nodes[leader].teach("m3", None).await.unwrap();
         joining.await.unwrap();
         {
             // The leader is cut short after the first step: nobody waits for its answer, so nobody takes the second.

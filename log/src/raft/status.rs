@@ -176,6 +176,10 @@ impl Watcher {
             tracing::warn!(term = next.term, "no quorum answers: leadership given up");
             self.pending.abandon(next.term);
         }
+        // Whoever still hears it would believe in a leader that can do nothing, and keep its clients. If they have all that it has
+        // they elect another; what they lack is sent to them as before, and their answer ends this leadership below.
+        let is_mute = leads && self.pending.is_abandoned(next.term) && !next.leader_contact;
+        self.raft.runtime_config().heartbeat(!is_mute);
         // While leadership is being handed over it ends by itself; asking for a later term would take it from the heir.
         let handing_over = self.handing_over.load(Ordering::Acquire);
         if leads && next.role == Role::Follower && next.leader_contact && !handing_over {

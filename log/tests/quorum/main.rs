@@ -415,6 +415,24 @@ fn leadership_is_handed_over() {
     });
 }
 
+/// Whoever is left with a leader that can do nothing does not go on believing in it.
+#[test]
+fn a_follower_of_a_leader_without_a_quorum_has_none() {
+    runtime().block_on(async {
+        let mut cluster = Cluster::formed(5).await;
+        let (leader, _) = cluster.leader().await;
+        let others: Vec<usize> = (0..5).filter(|i| *i != leader).collect();
+        for i in &others[1..] {
+            cluster.stop(*i).await;
+        }
+        let left = [cluster.node(leader), cluster.node(others[0])];
+        let is_alone = |node: &Node| !node.status().borrow().leader_contact;
+        eventually("nobody believes in a leader", || left.iter().all(is_alone)).await;
+        cluster.start(others[1]).await;
+        cluster.leader().await;
+    });
+}
+
 /// Whoever cannot count on from its last record begins again, in a term of its own.
 #[test]
 fn a_leadership_given_up_is_not_taken_up_again() {

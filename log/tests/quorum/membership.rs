@@ -84,6 +84,10 @@ fn one_member_grows_to_three_and_a_dead_one_is_replaced_by_an_empty_disk() {
         assert_ne!(cluster.node(first).node_id(), lost, "another disk is another member");
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         let replaced = loop {
+            // It comes in the place of the old one, not beside it.
+            let added = cluster.node(leader).add(&address(first)).await.expect_err("two masters at one address");
+            let says_how = added.to_string().contains("meseta masters replace") || added.to_string().contains("--join");
+            assert!(says_how, "{added}");
             match cluster.node(leader).replace(lost, &address(first)).await {
                 Err(MembershipError::NotWaiting { .. }) if tokio::time::Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(10)).await;

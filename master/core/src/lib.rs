@@ -57,5 +57,6 @@ pub use level::FeatureLevel;
 pub use lost::Options;
 pub use react::react;
 pub use refusal::{Refusal, RefusalKind};
+pub use register::OTHER_CLUSTER;
 pub use state::State;
 pub use state::snapshot::SnapshotError;

@@ -19,6 +19,9 @@ use prost::Message;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// The name of the refusal of an agent whose log belongs to another cluster.
+pub const OTHER_CLUSTER: &str = "OtherCluster";
+
 fn stop(name: &'static str, message: impl Into<String>) -> Refusal {
     Refusal::new(RefusalKind::StopAgent, name, message)
 }
@@ -78,7 +81,7 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
     let state = &draft.state;
     if *resume.cluster_id != *state.cluster_id {
         return Err(stop(
-            "OtherCluster",
+            OTHER_CLUSTER,
             format!("The agent belongs to cluster {}, this is cluster {}", resume.cluster_id, state.cluster_id),
         ));
     }

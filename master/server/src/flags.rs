@@ -108,6 +108,12 @@ impl Flags {
         if join.is_some() && self.values.is_given("masters") {
             return Err("--masters forms a new cluster and --join waits for a running one: give one of them".into());
         }
+        let is_address = |text: &String| {
+            text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        if let Some(join) = join.as_ref().filter(|join| !is_address(join)) {
+            return Err(format!("--join={join} is no HOST:PORT of a running master"));
+        }
         let every = self.values.duration("agent_ping_timeout").unwrap_or(Duration::from_secs(15));
         let misses = self.values.int("max_agent_ping_timeouts").unwrap_or(5);
         let misses_max = u32::try_from(misses).ok().filter(|misses| *misses > 0);

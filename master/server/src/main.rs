@@ -94,6 +94,7 @@ fn run_master(flags: &Flags) -> Result<(), String> {
             tokio::select! {
                 why = &mut status => return Err(why),
                 () = &mut removal => {
+                    running.close("this master was removed from its cluster").await;
                     return Err("this master was removed from its cluster; its work_dir is of no further use".to_owned());
                 }
                 formed = running.formed(), if forming => {

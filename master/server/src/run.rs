@@ -218,7 +218,10 @@ pub async fn start_in(
         host::spawn(async move {
             let Some(join) = settings.join else { return node.form(&masters, &me).await };
             if node.status().borrow().members.is_empty() {
-                tracing::info!("waiting to be added: meseta masters add {me} --master={join}");
+                tracing::info!(
+                    "waiting to be added: meseta masters add {me} --master={join}, or replace LOST {me} in the place of one \
+                     that is lost"
+                );
             }
             node.join().await;
             Ok(())
@@ -293,13 +296,12 @@ impl Running {
     /// A clean stop: hands leadership over, tells the cluster and the agents, closes the streams.
     pub async fn stop(self) {
         let context = &self.context;
-        let step = |what: &'static str| move |_| tracing::warn!(what, "a step of the clean stop took too long");
         let members = context.node.status().borrow().members.clone();
         let others: Vec<String> =
             members.into_iter().map(|member| member.address).filter(|it| *it != context.address.member).collect();
         if !others.is_empty() && context.reader.leader().is_some_and(|leader| leader.is_me) {
             let transfer = tokio::time::timeout(STOP_STEP, context.node.transfer_leadership()).await;
-            if let Err(error) = transfer.map_err(step("transfer of leadership")).unwrap_or(Ok(())) {
+            if let Err(error) = transfer.map_err(too_slow("transfer of leadership")).unwrap_or(Ok(())) {
                 tracing::warn!(%error, "leadership was not handed over");
             }
         }
@@ -317,22 +319,32 @@ impl Running {
                     tokio::time::sleep(MOVE_PACE).await;
                 }
             };
-            let _ = tokio::time::timeout(STOP_STEP, moved).await.map_err(step("agents that move"));
+            let _ = tokio::time::timeout(STOP_STEP, moved).await.map_err(too_slow("agents that move"));
         }
         if context.is_ready() {
             let goodbye = Command::LoseMaster { master: context.identity.incarnation() };
             let said = tokio::time::timeout(STOP_STEP, context.reader.submit(goodbye, Caller::default())).await;
-            if let Ok(outcome) = said.map_err(step("goodbye")) {
+            if let Ok(outcome) = said.map_err(too_slow("goodbye")) {
                 tracing::info!(?outcome, "told the cluster that this master stops");
             }
         }
-        self.delivery.close_all(Reason::Stopping, "this master stops");
+        self.close("this master stops").await;
+    }
+
+    /// Closes the streams with a last event that says why, and the log.
+    pub async fn close(self, why: &'static str) {
+        self.delivery.close_all(Reason::Stopping, why);
         self.stop.send_replace(true);
         if let Some(serving) = self.serving {
-            let _ = tokio::time::timeout(STOP_STEP, serving).await.map_err(step("requests under way"));
+            let _ = tokio::time::timeout(STOP_STEP, serving).await.map_err(too_slow("requests under way"));
         }
         self.forming.abort();
         self.tasks.iter().for_each(JoinHandle::abort);
-        let _ = tokio::time::timeout(STOP_STEP, self.context.node.shutdown()).await.map_err(step("the log"));
+        let _ = tokio::time::timeout(STOP_STEP, self.context.node.shutdown()).await.map_err(too_slow("the log"));
     }
+}
+
+/// Says that a step of a clean stop took longer than it may.
+fn too_slow(what: &'static str) -> impl FnOnce(tokio::time::error::Elapsed) {
+    move |_| tracing::warn!(what, "a step of the clean stop took too long")
 }

@@ -599,7 +599,7 @@ fn remedy(refused: internal::Refused) -> Ended {
     match refused.remedy() {
         Remedy::Stop => Ended::Stop(refused.message),
         Remedy::RegisterNew => Ended::BeginAnew,
-        Remedy::Retry | Remedy::Unknown => Ended::Broken,
+        Remedy::Retry | Remedy::AskOthers | Remedy::Unknown => Ended::Broken,
     }
 }
 

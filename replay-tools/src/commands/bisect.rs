@@ -27,13 +27,25 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let mut replay = replay::begin(source.kind());
     let gone = state::oldest(&source, |content| replay.resume(content))?;
     let mut progress = Progress::new("looking", to);
-    let found = source.walk(if gone > 0 { gone + 1 } else { 0 }, |entries| {
+    // Of the state that the first record which is asked about finds.
+    let mut asked = gone == 0 && from.is_none();
+    let found_at = source.walk(if gone > 0 { gone + 1 } else { 0 }, |entries| {
         for entry in entries {
             let entry = entry?;
             if entry.index > to {
                 break;
             }
             progress.reached(entry.index);
+            if !asked && !is_early(from, &entry) {
+                asked = true;
+                if found(&*replay, path, &question)?.is_some() {
+                    let what = path.map_or("an invariant fails".to_owned(), |path| format!("{path} was so"));
+                    return Err(Failure::Damaged(format!(
+                        "{what} already before index {}, where the search begins",
+                        entry.index
+                    )));
+                }
+            }
             let in_entry = |why: String| Failure::Damaged(format!("the record at index {}: {why}", entry.index));
             if !replay.admit(&entry) {
                 continue;
@@ -49,7 +61,11 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         Ok::<_, Failure>(None)
     })?;
     drop(progress);
-    let Some((events, entry, found)) = found else {
+    if !asked && found(&*replay, path, &question)?.is_some() {
+        let what = path.map_or("an invariant fails".to_owned(), |path| format!("{path} was so"));
+        return Err(Failure::Damaged(format!("{what} already at index {gone}, and nothing follows")));
+    }
+    let Some((events, entry, found)) = found_at else {
         let what = path.map_or("no invariant fails".to_owned(), |path| format!("{path} never was so"));
         return Err(Failure::Damaged(format!("{what} up to index {to}")));
     };

@@ -166,7 +166,8 @@ async fn unfit(context: &Context, address: &str) -> Option<String> {
     let level = context.reader.state().0.feature_level;
     let Some((_, willing)) = level::ask(context.reader.submitter.peers(), address).await else {
         return Some(format!(
-            "{address} cannot be added: it does not answer (which feature levels it reads is not known)"
+            "{address} cannot be added: no master answers there (which feature levels it reads is not known); start one \
+             with an empty work_dir and --join"
         ));
     };
     (willing.reads < level).then(|| {

@@ -17,7 +17,7 @@ const PAGE_BYTES: usize = 1 << 20;
 pub enum PastError {
     /// What follows the position is not kept.
     #[error(
-        "What followed position {after} is not in the log of this master any more: it is kept from index {first} on. Subscribe without a position"
+        "What followed position {after} is not in the log of this master any more: it is kept from index {first} on. Another master may have it; else subscribe without a position"
     )]
     Gone {
         /// What was asked for.
