@@ -16,7 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::types::{REBUILD, verify_entry};
+use super::types::verify_entry;
 use crate::disk::{self, OpenError, Paced};
 use crate::frames::{self, Frames, Next};
 
@@ -24,7 +24,12 @@ const MAGIC: &[u8; 8] = b"evlogar1";
 pub(crate) const HEAD_BYTES: usize = 60;
 const ENDING: &str = "segment";
 const TEMPORARY: &str = "tmp";
-const KIND: frames::Kind = frames::Kind { check: verify_entry, remedy: REBUILD, may_be_torn: false };
+const KIND: frames::Kind = frames::Kind { check: verify_entry, remedy: LOST_SEGMENT, may_be_torn: false };
+
+/// What to do about a damaged segment.
+const LOST_SEGMENT: &str = "this part of history is lost on this master: if the master starts, move the segment away and keep \
+    the rest; if it does not, move the folder away and replace this master by `meseta masters replace`, so that the others \
+    rebuild it";
 
 /// A segment, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +92,7 @@ impl Segment {
                 index: self.first,
                 path: self.path.clone(),
                 why: "the head of the segment is not what it should be".into(),
-                remedy: REBUILD,
+                remedy: LOST_SEGMENT,
             }),
         }
     }

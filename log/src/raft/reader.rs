@@ -96,7 +96,16 @@ pub fn read_raft(dir: &Path) -> Result<RaftReader, OpenError> {
     file.check(dir, &open::identity())?;
     let node_id = open::node_id(&file, dir)?;
     let scratch = Scratch(std::env::temp_dir().join(format!("event-log-{:016x}", rand_u64())));
-    let disk = Rocks::open_secondary(&dir.join(ENTRIES), &scratch.0).map_err(storage(dir))?;
+    let reached = crate::mark::read(dir).map_err(OpenError::io("read", dir))?;
+    let disk = Rocks::open_secondary(&dir.join(ENTRIES), &scratch.0).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => OpenError::Storage {
+            dir: dir.to_owned(),
+            why: format!(
+                "{error} (everything up to index {reached} was committed); what is in {ARCHIVE}/ and {SNAPSHOTS}/ can be read by itself"
+            ),
+        },
+        _ => storage(dir)(error),
+    })?;
     let archive_dir = dir.join(ARCHIVE);
     Ok(RaftReader {
         dir: dir.to_owned(),

@@ -65,15 +65,16 @@ pub(crate) async fn live(context: Arc<Context>, delivery: Delivery, version: Str
 /// Closes what is held here when this master has had no contact to a leader for too long.
 pub(crate) async fn let_go(context: Arc<Context>, delivery: Delivery) {
     let status = context.node.status();
-    let mut contact = Instant::now();
-    let mut let_go = false;
+    // Counted, not timed: a process that stood still has not looked, and finds a leader in a moment.
+    let mut looks = 0;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if status.borrow().leader_contact {
-            contact = Instant::now();
-            let_go = false;
-        } else if contact.elapsed() > ALONE_AFTER && !let_go {
-            let_go = true;
+            looks = 0;
+            continue;
+        }
+        looks += 1;
+        if LOOK_EVERY * looks == ALONE_AFTER {
             delivery.close_all(Reason::CutOff, "no contact to a leader");
         }
     }

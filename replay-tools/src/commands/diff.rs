@@ -22,6 +22,10 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         }
         (_, _, []) => {
             let (a, b) = (Source::open(Path::new(a))?, Source::open(Path::new(b))?);
+            if a.kind() != b.kind() {
+                let (a, b) = (a.kind().name(), b.kind().name());
+                return Err(Usage(format!("the log of a {a} and that of a {b} have nothing to compare")).into());
+            }
             let common = a.last_index()?.min(b.last_index()?);
             let place = args.place("at")?.unwrap_or(Place::Index(common));
             (state::at(&a, Some(place))?.replay, state::at(&b, Some(place))?.replay)
