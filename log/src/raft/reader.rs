@@ -101,7 +101,8 @@ pub fn read_raft(dir: &Path) -> Result<RaftReader, OpenError> {
         io::ErrorKind::InvalidData => OpenError::Storage {
             dir: dir.to_owned(),
             why: format!(
-                "{error} (everything up to index {reached} was committed); what is in {ARCHIVE}/ and {SNAPSHOTS}/ can be read by itself"
+                "{error} (everything up to index {reached} was committed): {}; what is in {ARCHIVE}/ and {SNAPSHOTS}/ can be read by itself",
+                super::types::REBUILD
             ),
         },
         _ => storage(dir)(error),

@@ -21,8 +21,9 @@ use tokio::time::Instant;
 const MISSED_AFTER: Duration = Duration::from_secs(10);
 const HELLO_EVERY: Duration = Duration::from_secs(1);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
-/// Without contact to a leader for this long, clients held here are better off elsewhere: many election timeouts.
-const ALONE_AFTER: Duration = Duration::from_secs(5);
+/// Without contact to a leader for so many looks in a row (five seconds, many election timeouts) clients held here are
+/// better off elsewhere.
+const ALONE_LOOKS: u64 = 20;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_EVERY_AT_START: Duration = Duration::from_millis(5);
 
@@ -74,7 +75,7 @@ pub(crate) async fn let_go(context: Arc<Context>, delivery: Delivery) {
             continue;
         }
         looks += 1;
-        if LOOK_EVERY * looks == ALONE_AFTER {
+        if looks == ALONE_LOOKS {
             delivery.close_all(Reason::CutOff, "no contact to a leader");
         }
     }

@@ -39,11 +39,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             if !asked && !is_early(from, &entry) {
                 asked = true;
                 if found(&*replay, path, &question)?.is_some() {
-                    let what = path.map_or("an invariant fails".to_owned(), |path| format!("{path} was so"));
-                    return Err(Failure::Damaged(format!(
-                        "{what} already before index {}, where the search begins",
-                        entry.index
-                    )));
+                    return Err(already(path, entry.index));
                 }
             }
             let in_entry = |why: String| Failure::Damaged(format!("the record at index {}: {why}", entry.index));
@@ -62,8 +58,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     })?;
     drop(progress);
     if !asked && found(&*replay, path, &question)?.is_some() {
-        let what = path.map_or("an invariant fails".to_owned(), |path| format!("{path} was so"));
-        return Err(Failure::Damaged(format!("{what} already at index {gone}, and nothing follows")));
+        return Err(already(path, gone + 1));
     }
     let Some((events, entry, found)) = found_at else {
         let what = path.map_or("no invariant fails".to_owned(), |path| format!("{path} never was so"));
@@ -75,6 +70,12 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         .map(|(at, shown)| Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect: true })
         .collect();
     tell(&entry, path, &found, &told, output)
+}
+
+/// There is no first index to be found from `begins_at` on.
+fn already(path: Option<&str>, begins_at: u64) -> Failure {
+    let what = path.map_or("an invariant fails".to_owned(), |path| format!("{path} was so"));
+    Failure::Damaged(format!("{what} already before index {begins_at}, where the search begins"))
 }
 
 fn is_early(from: Option<Place>, entry: &Entry) -> bool {
