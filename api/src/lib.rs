@@ -18,6 +18,7 @@ pub mod attributes;
 pub mod duration;
 pub mod flags;
 pub mod json;
+pub mod limits;
 pub mod media;
 pub mod recordio;
 pub mod required;

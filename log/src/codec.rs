@@ -17,13 +17,11 @@ use bincode::error::{DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::limits::{DECODE_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::record::{Cause, Header, RawEvent, Record};
 
 /// The newest record format that this build reads, and the one that it writes.
 pub const RECORD_FORMAT: u8 = 1;
-
-/// Largest record or payload that is read, in bytes: a damaged or hostile length must not allocate more.
-pub const DECODE_BYTES_MAX: usize = 256 << 20;
 
 const PREFIX_BYTES: usize = 5;
 
@@ -66,13 +64,13 @@ impl Record {
     /// The record as bytes, checksum included.
     ///
     /// # Panics
-    /// If it is larger than [`DECODE_BYTES_MAX`]: nobody could read it again.
+    /// If it is larger than [`RECORD_BYTES_MAX`]: nobody could read it again.
     pub fn encode(&self) -> Vec<u8> {
         let payloads: usize = self.events.iter().map(|event| event.payload.len() + 8).sum();
         let mut bytes = Vec::with_capacity(PREFIX_BYTES + 32 + self.causes.len() * 64 + payloads);
         bytes.extend_from_slice(&[RECORD_FORMAT, 0, 0, 0, 0]);
         bincode::encode_into_std_write(self, &mut bytes, config()).expect("a vector takes every byte");
-        assert!(bytes.len() <= DECODE_BYTES_MAX, "a record of {} bytes", bytes.len());
+        assert!(bytes.len() <= RECORD_BYTES_MAX, "a record of {} bytes", bytes.len());
         let crc = checksum(&bytes);
         bytes[1..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
         bytes

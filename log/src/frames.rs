@@ -12,8 +12,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use crate::codec::{self, CodecError};
+use crate::codec::CodecError;
 use crate::disk::OpenError;
+use crate::limits::DECODE_BYTES_MAX;
 
 pub(crate) const FRAME_HEADER_BYTES: usize = 24;
 
@@ -34,7 +35,7 @@ fn frame_header(bytes: &[u8]) -> Option<(usize, u64, u64)> {
     let length = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes")) as usize;
     let index = u64::from_le_bytes(bytes[4..12].try_into().expect("eight bytes"));
     let synced = u64::from_le_bytes(bytes[12..20].try_into().expect("eight bytes"));
-    (crc32fast::hash(&bytes[..20]) == crc && length <= codec::DECODE_BYTES_MAX).then_some((length, index, synced))
+    (crc32fast::hash(&bytes[..20]) == crc && length <= DECODE_BYTES_MAX).then_some((length, index, synced))
 }
 
 /// What a kind of file is like.

@@ -18,6 +18,7 @@ mod exit;
 mod frames;
 #[cfg(feature = "local")]
 pub mod host;
+pub mod limits;
 #[cfg(feature = "local")]
 pub mod local;
 #[cfg(feature = "local")]
@@ -31,7 +32,7 @@ mod sentence;
 mod store;
 
 pub use ahead::ahead;
-pub use codec::{CodecError, DECODE_BYTES_MAX, decode_payload, encode_payload};
+pub use codec::{CodecError, decode_payload, encode_payload};
 #[cfg(feature = "local")]
 pub use disk::Identity;
 #[cfg(feature = "local")]

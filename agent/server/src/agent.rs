@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent_core::{Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Surroundings, decide, fold, react};
+use api::limits::{AGENT_BATCH_COMMANDS_MAX, AGENT_LAUNCH_COPIES_MAX, AGENT_RECORD_BYTES_FULL, TO_AGENT_BYTES_MAX};
 use api_http::FileTable;
 use event_log::{Cause, Header, LocalLog, Record, encode_payload};
 use futures_util::StreamExt;
@@ -26,8 +27,10 @@ use crate::config::Config;
 use crate::containers::{self, Containers};
 use crate::executors::ExecutorStream;
 
-/// Commands decided together at most.
-const BATCH_MAX: usize = 512;
+// Whatever order comes, its record can be written and read again.
+const _: () = assert!(
+    AGENT_RECORD_BYTES_FULL + AGENT_LAUNCH_COPIES_MAX * TO_AGENT_BYTES_MAX <= event_log::limits::RECORD_BYTES_MAX
+);
 /// Records in flight at most.
 const IN_FLIGHT_MAX: usize = 16;
 
@@ -230,7 +233,7 @@ pub(crate) async fn keep(agent: Arc<Agent>, log: LocalLog, mut requests: mpsc::U
                     let _ = reply.send(answer);
                 }
             }
-            count = requests.recv_many(&mut batch, BATCH_MAX), if in_flight.len() < IN_FLIGHT_MAX => {
+            count = requests.recv_many(&mut batch, AGENT_BATCH_COMMANDS_MAX), if in_flight.len() < IN_FLIGHT_MAX => {
                 if count == 0 {
                     return;
                 }

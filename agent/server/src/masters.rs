@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agent_core::{Command, Refusal};
 use api::internal::{self, FromAgent, ToAgent, from_agent, refused, to_agent};
+use api::limits::TO_AGENT_BYTES_MAX;
 use api::v1;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -26,8 +27,6 @@ const WELCOME: Duration = Duration::from_secs(10);
 /// Longest pause between attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
-/// Largest message of a master, in bytes.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// Why a connection ended.
 enum Ended {
@@ -360,7 +359,7 @@ impl Reader {
             return if view.len() < 10 { Ok(None) } else { Err("a length without end".to_owned()) };
         }
         let length = decode_varint(&mut view).map_err(|error| error.to_string())? as usize;
-        if length > MESSAGE_BYTES_MAX {
+        if length > TO_AGENT_BYTES_MAX {
             return Err(format!("a message of {length} bytes"));
         }
         if view.len() < length {

@@ -10,8 +10,7 @@ use hyper::body::Body as HttpBody;
 
 use crate::{Response, text};
 
-/// Largest body of a call, in bytes, before and after decompression.
-pub const BODY_BYTES_MAX: usize = 64 << 20;
+pub use api::limits::BODY_BYTES_MAX;
 
 /// Why a body could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,18 +23,14 @@ use super::types::{
 };
 use crate::codec;
 use crate::host;
+use crate::limits::{REPLICATION_BYTES, TAIL_BYTES_MAX, TAIL_ENTRIES_MAX};
 use crate::planted::{Bug, planted};
 use crate::store::{Batch, Disk, Meta};
 
-/// Entries kept in memory for replication and apply.
-const TAIL_ENTRIES_MAX: usize = 16_384;
-const TAIL_BYTES_MAX: usize = 64 << 20;
 /// Read at once for the archive.
 const ARCHIVE_READ_BYTES: usize = 4 << 20;
 /// Among so many of the newest entries one has a record, but for a log without any.
 const NEWEST_ENTRIES: u64 = 64;
-/// Of one message to a follower.
-const REPLICATION_BYTES_MAX: usize = 4 << 20;
 
 /// Called with the result of a flush.
 pub(crate) type Flushed = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -332,7 +328,7 @@ impl<C: Types> RaftLogReader<C> for LogStore<C> {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end, REPLICATION_BYTES_MAX)
+        self.read(start, end, REPLICATION_BYTES)
     }
 }
 

@@ -11,14 +11,10 @@ use crate::task_state;
 use crate::view;
 use api::internal;
 use api::internal::from_agent::Message;
+use api::limits::{UPDATES_WAITING_BYTES_MAX, UPDATES_WAITING_MAX};
 use api::v1;
 use event_log::{Bug, planted};
 use prost::Message as _;
-
-/// Updates of one task that wait for its framework.
-const UPDATES_WAITING_MAX: usize = 256;
-/// The same in bytes.
-const UPDATES_WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// Messages of an agent, in the order of their numbers. One that the log has is dropped the second time.
 pub(crate) fn messages(
@@ -152,6 +148,7 @@ pub(crate) fn acknowledge(draft: &mut Draft, framework: FrameworkKey, call: &v1:
 mod tests {
     use crate::effect::Effect;
     use crate::testing::{Cluster, operation, task_info};
+    use api::limits::UPDATES_WAITING_MAX;
     use api::v1::TaskState::*;
 
     #[test]
@@ -184,12 +181,12 @@ mod tests {
         let framework = cluster.subscribe();
         cluster.agent("cpus:4;mem:100");
         let task = cluster.launch(framework, "t", "cpus:1;mem:10");
-        for _ in 0..super::UPDATES_WAITING_MAX {
+        for _ in 0..UPDATES_WAITING_MAX {
             assert_eq!(cluster.update(&task, TaskRunning), ["task-updated"]);
         }
         assert_eq!(cluster.update(&task, TaskRunning), ["agent-messages-received"], "the agent may forget it");
         assert_eq!(cluster.update(&task, TaskFinished), ["task-updated"]);
-        for _ in 0..=super::UPDATES_WAITING_MAX {
+        for _ in 0..=UPDATES_WAITING_MAX {
             assert_eq!(cluster.acknowledge(&task), ["update-acknowledged"]);
         }
         assert!(cluster.state.tasks.get(&task).is_none(), "the framework heard of the end");

@@ -4,9 +4,9 @@ use crate::decide::Draft;
 use crate::event::{FrameworkUpdateOrdered, FrameworkUpdated, OfferKeys, OffersReturned, Return};
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::refusal::{Refusal, RefusalKind};
-use crate::state::agents::ORDERS_WAITING_MAX;
 use crate::subscribe;
 use crate::validate;
+use api::limits::ORDERS_WAITING_MAX;
 use api::v1;
 use prost::Message;
 

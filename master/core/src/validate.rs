@@ -4,6 +4,7 @@
 use crate::event::FrameworkTerms;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::frameworks::Capabilities;
+use api::limits::FRAMEWORK_INFO_BYTES_MAX;
 use api::v1;
 use api::v1::framework_info::capability::Type as Capability;
 use api::v1::scheduler::call::Type;
@@ -13,9 +14,6 @@ use std::sync::Arc;
 
 /// How far in seconds a duration of 64 bits of nanoseconds reaches.
 const DURATION_SECONDS_MAX: f64 = 9_223_372_036.0;
-
-/// The largest `FrameworkInfo`, in bytes of protobuf: it goes with every launch order.
-const INFO_BYTES_MAX: usize = 256 << 10;
 
 fn refuse(message: impl AsRef<str>) -> Refusal {
     Refusal::invalid("InvalidCall", format!("Failed to validate scheduler::Call: {}", message.as_ref()))
@@ -99,8 +97,10 @@ pub(crate) fn framework(
     constraints: Option<&v1::scheduler::OfferConstraints>,
 ) -> Result<FrameworkTerms, String> {
     let bytes = info.encoded_len();
-    if bytes > INFO_BYTES_MAX {
-        return Err(format!("'FrameworkInfo' has {bytes} bytes, more than the {INFO_BYTES_MAX} that are allowed"));
+    if bytes > FRAMEWORK_INFO_BYTES_MAX {
+        return Err(format!(
+            "'FrameworkInfo' has {bytes} bytes, more than the {FRAMEWORK_INFO_BYTES_MAX} that are allowed"
+        ));
     }
     let capabilities = capabilities(info);
     let roles = framework_roles(info, capabilities.multi_role)?;

@@ -1,5 +1,6 @@
 //! The other masters, over HTTP on the same port that clients use.
 
+use api::limits::PEER_BYTES_MAX;
 use bytes::Bytes;
 use event_log::raft::{Member, Transport, TransportError};
 use futures_util::future::BoxFuture;
@@ -11,8 +12,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The largest answer of a peer, in bytes: a chunk of a snapshot, a batch of entries.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why a peer did not answer.
@@ -134,7 +133,7 @@ async fn post(
         let response =
             client.request(request).await.map_err(|error| if error.is_connect() { unreachable() } else { silent() })?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|_| silent())?;
+        let body = Limited::new(response.into_body(), PEER_BYTES_MAX).collect().await.map_err(|_| silent())?;
         Ok((status, body.to_bytes()))
     };
     tokio::time::timeout(timeout, exchange).await.map_err(|_| silent())?

@@ -1,6 +1,7 @@
 //! The queue behind an event stream: any number of small records, a bounded number of bytes. A reader that does not
 //! read is dropped rather than waited for; one that reads may get much at once, as an answer to RECONCILE can be.
 
+use api::limits::{STREAM_BYTES_MAX, STREAM_MUCH_BYTES, STREAM_STALLED_BYTES_MAX, STREAMS_BYTES_MAX};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use std::convert::Infallible;
@@ -11,17 +12,9 @@ use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// What one stream holds for a client that reads nothing for `PATIENCE_MS`, in bytes.
-const STALLED_BYTES_MAX: usize = 64 << 20;
-/// How long a client with more than that before it may read nothing, in milliseconds.
+/// How long a client with more than `STREAM_STALLED_BYTES_MAX` before it may read nothing, in milliseconds.
 const PATIENCE_MS: u64 = 10_000;
-/// What one stream holds in any case, in bytes.
-const QUEUE_BYTES_MAX: usize = 512 << 20;
-/// What all streams of this process hold together, in bytes; beyond that, those that hold much are dropped.
-const TOTAL_BYTES_MAX: usize = 1 << 30;
-/// More than this is much.
-const MUCH_BYTES: usize = 4 << 20;
-/// What all of them hold now.
+/// What all streams of this process hold now.
 static TOTAL_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// Beside its bytes, what a queued record costs.
 const RECORD_OVERHEAD_BYTES: usize = 64;
@@ -74,10 +67,10 @@ impl Queue {
             self.moved_ms.store(now_ms, Ordering::Release);
         }
         let stalled = now_ms.saturating_sub(self.moved_ms.load(Ordering::Acquire)) > PATIENCE_MS;
-        let bytes_max = match (total > TOTAL_BYTES_MAX, stalled) {
-            (true, _) => MUCH_BYTES,
-            (false, true) => STALLED_BYTES_MAX,
-            (false, false) => QUEUE_BYTES_MAX,
+        let bytes_max = match (total > STREAMS_BYTES_MAX, stalled) {
+            (true, _) => STREAM_MUCH_BYTES,
+            (false, true) => STREAM_STALLED_BYTES_MAX,
+            (false, false) => STREAM_BYTES_MAX,
         };
         if before + cost > bytes_max { Err(Gone) } else { Ok(()) }
     }
@@ -171,7 +164,7 @@ mod tests {
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (sender, body) = channel();
         let mut now_ms = 100_000;
-        assert_eq!(sender.queue.put(STALLED_BYTES_MAX * 2, now_ms), Ok(()), "the queue was empty until now");
+        assert_eq!(sender.queue.put(STREAM_STALLED_BYTES_MAX * 2, now_ms), Ok(()), "the queue was empty until now");
         for _ in 0..10 {
             now_ms += PATIENCE_MS;
             body.queue.took(1, now_ms);

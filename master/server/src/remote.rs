@@ -3,6 +3,7 @@
 use crate::identity::Identity;
 use crate::peers::Peers;
 use crate::{events, wire};
+use api::limits::{DELIVERIES_BYTES_MAX, DELIVERY_BATCH_MAX};
 use api::{internal, v1};
 use bytes::Bytes;
 use event_log::host::Tasks;
@@ -18,11 +19,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Deliveries that wait for one master, in bytes; more are dropped, as they may be. An answer to RECONCILE is as long
-/// as its framework has tasks: were its end always dropped, asking again would not help.
-const WAITING_BYTES_MAX: usize = 512 << 20;
-/// Deliveries in one request.
-const BATCH_MAX: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One queue to each other master, in order.
@@ -44,7 +40,7 @@ impl Queue {
     /// Whether there was room.
     fn push(&self, delivery: internal::Delivery) -> bool {
         let length = delivery.encoded_len();
-        if self.bytes.fetch_add(length, Ordering::AcqRel) + length > WAITING_BYTES_MAX {
+        if self.bytes.fetch_add(length, Ordering::AcqRel) + length > DELIVERIES_BYTES_MAX {
             self.bytes.fetch_sub(length, Ordering::AcqRel);
             return false;
         }
@@ -77,7 +73,7 @@ impl Remote {
         debug_assert!(to != self.identity.node(), "what is held here is not sent away");
         self.tasks.spawn(async move {
             let mut deliveries = Vec::new();
-            while waiting.recv_many(&mut deliveries, BATCH_MAX).await > 0 {
+            while waiting.recv_many(&mut deliveries, DELIVERY_BATCH_MAX).await > 0 {
                 let address = {
                     let status = node.status();
                     let status = status.borrow();
@@ -125,7 +121,7 @@ mod tests {
             what: Some(internal::delivery::What::Event(events::update(status))),
         };
         assert!((0..400_000).all(|_| queue.push(delivery.clone())));
-        queue.bytes.store(WAITING_BYTES_MAX, Ordering::Release);
+        queue.bytes.store(DELIVERIES_BYTES_MAX, Ordering::Release);
         assert!(!queue.push(delivery), "but there is a bound");
     }
 }

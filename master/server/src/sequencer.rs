@@ -20,6 +20,7 @@ use crate::identity::Identity;
 use crate::outcome::Outcome;
 use crate::published::{self, Published};
 use crate::submit::{Attempt, Request, Verdict};
+use api::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PEER_BYTES_MAX, RECORD_BYTES_FULL, RECORD_BYTES_MAX};
 use event_log::raft::{AppendError, Node, Role, Status};
 use event_log::{Bug, Header, RawEvent, Record, planted};
 use futures_util::StreamExt;
@@ -35,14 +36,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Commands decided together. Larger batches wait longer than they save.
-const BATCH_COMMANDS_MAX: usize = 128;
-/// A record of so many bytes takes no further command: it is to be on its way soon.
-const RECORD_BYTES_FULL: usize = 4 << 20;
-/// What one command may lead to, in bytes of events. A record that nobody could read again, or that is too large to be
-/// sent to the others, would be the last one of the cluster.
-const COMMAND_BYTES_MAX: usize = 128 << 20;
-const _: () = assert!(COMMAND_BYTES_MAX + RECORD_BYTES_FULL + (16 << 20) <= event_log::DECODE_BYTES_MAX);
+// A record that nobody could read again, or that is too large to be sent to the others, would be the last one of the
+// cluster.
+const _: () = assert!(RECORD_BYTES_MAX <= event_log::limits::PROPOSAL_BYTES_MAX);
+const _: () = assert!(event_log::limits::APPEND_BYTES_MAX <= PEER_BYTES_MAX);
 /// Records on their way at once.
 const IN_FLIGHT_MAX: usize = 8;
 /// What a client may find waiting before it.

@@ -26,9 +26,6 @@ pub struct Agents {
     pub by_address: OrdSet<(Arc<str>, AgentKey)>,
 }
 
-/// An agent with so many orders before it that it has not acknowledged is not given what it was ordered before.
-pub const ORDERS_WAITING_MAX: usize = 1000;
-
 /// How many agents that left are remembered; the ids of older ones are merely unknown.
 pub const MAX_GONE_AGENTS: usize = 102_400;
 

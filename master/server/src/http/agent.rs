@@ -10,6 +10,7 @@ use crate::identity::new_connection;
 use crate::outcome::Outcome;
 use crate::records::{self, RecordSender};
 use api::internal::{self, FromAgent, from_agent, refused::Remedy, to_agent};
+use api::limits::{FROM_AGENT_BYTES_MAX, SESSION_BATCH_MAX};
 use api_http::{Body, Incoming, Method, Request, Response, StatusCode};
 use bytes::{Buf, BytesMut};
 use event_log::host;
@@ -27,10 +28,6 @@ use tokio::time::Instant;
 
 /// An agent that opens a connection says who it is within this time.
 const HELLO_PATIENCE: Duration = Duration::from_secs(30);
-/// The largest message of an agent, in bytes.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
-/// Messages in one command, and as many again that wait; then the agent is not read from.
-const BATCH_MESSAGES_MAX: usize = 1024;
 /// Between two attempts to commit messages while nobody leads.
 const PACE: Duration = Duration::from_millis(200);
 
@@ -122,13 +119,13 @@ impl Talk<'_> {
         let mut flying = false;
         loop {
             if !flying && !waiting.is_empty() {
-                let rest = waiting.split_off(waiting.len().min(BATCH_MESSAGES_MAX));
+                let rest = waiting.split_off(waiting.len().min(SESSION_BATCH_MAX));
                 let batch = std::mem::replace(&mut waiting, rest);
                 flight = Some(self.commit(batch)).into();
                 flying = true;
             }
             tokio::select! {
-                message = messages.next(), if waiting.len() < BATCH_MESSAGES_MAX => {
+                message = messages.next(), if waiting.len() < SESSION_BATCH_MAX => {
                     heard = Instant::now();
                     match message {
                         Ok(Some(message)) => take(message, &mut waiting),
@@ -232,7 +229,7 @@ impl Messages {
             Err(_) if self.buffer.len() < 10 => return Ok(None),
             Err(_) => return Err("it does not speak the protocol"),
         };
-        if length > MESSAGE_BYTES_MAX {
+        if length > FROM_AGENT_BYTES_MAX {
             return Err("a message is too large");
         }
         let head = self.buffer.len() - peek.len();

@@ -6,6 +6,7 @@ use crate::equality::hex;
 use crate::submit::{Attempt, Verdict};
 use crate::wire;
 use api::internal::{self, delivery};
+use api::limits::PEER_BYTES_MAX;
 use api_http::{Query, Request, Response, StatusCode};
 use bytes::Bytes;
 use event_log::host;
@@ -14,8 +15,6 @@ use prost::Message;
 use serde_json::json;
 use std::sync::Arc;
 
-/// The largest message of another master, in bytes: a chunk of a snapshot, a batch of entries.
-const MESSAGE_BYTES_MAX: usize = 256 << 20;
 const PROTOBUF: &str = "application/x-protobuf";
 
 pub(super) async fn raft(context: &Context, request: Request) -> Response {
@@ -132,5 +131,5 @@ async fn read<M: Message + Default>(request: Request) -> Result<M, Response> {
 
 async fn body(request: Request) -> Result<Bytes, Response> {
     let (parts, body) = request.into_parts();
-    api_http::read_body(&parts.headers, body, MESSAGE_BYTES_MAX).await.map_err(|error| error.response())
+    api_http::read_body(&parts.headers, body, PEER_BYTES_MAX).await.map_err(|error| error.response())
 }

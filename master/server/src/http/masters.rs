@@ -14,6 +14,7 @@
 use crate::context::Context;
 use crate::level;
 use crate::peers::PeerError;
+use api::limits::MASTERS_BODY_BYTES_MAX;
 use api_http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use event_log::raft::{MemberStatus, MembershipError, Node};
@@ -23,7 +24,6 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
-const BODY_BYTES_MAX: usize = 64 << 10;
 /// How long a request waits for a leader, or for the next one.
 const PATIENCE: Duration = Duration::from_secs(8);
 const PACE: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ pub(super) async fn answer(context: &Context, request: Request) -> Response {
         return api_http::method_not_allowed(&["POST"], request.method());
     }
     let (parts, body) = request.into_parts();
-    let body = match api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await {
+    let body = match api_http::read_body(&parts.headers, body, MASTERS_BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err(error) => return error.response(),
     };

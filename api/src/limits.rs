@@ -1,0 +1,195 @@
+//! One table of sizes: every bound on what enters and on what is kept, in one place, so that each can be seen beside
+//! the others. What one side accepts the other can read; what is written can be read again.
+//!
+//! ```text
+//! a body ≤ BODY            a task, a group ≤ LAUNCH   ─┐
+//! a call's launches ≤ LAUNCHES ≤ COMMAND ≤ RECORD      ├─► an order ≤ LAUNCH + FRAMEWORK_INFO ≤ TO_AGENT
+//! a status ≤ STATUS ≤ FROM_AGENT                      ─┘
+//! ```
+//!
+//! None of them has a flag. What a log of an earlier release holds may be larger than what enters now: what reads is
+//! therefore wider than what writes. The relations are checked when this is compiled, here or where both sides of one
+//! are seen. `event-log` knows no Mesos and has its own table, `event_log::limits`.
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+// Bodies and messages between programs.
+
+/// Largest body of a call of a client, in bytes, before and after it is unpacked. What it leads to is in one record at
+/// most, and that has to be on every disk before a heartbeat is missed.
+pub const BODY_BYTES_MAX: usize = 16 * MIB;
+/// Largest body of a call that changes the quorum, in bytes.
+pub const MASTERS_BODY_BYTES_MAX: usize = 64 * KIB;
+/// Largest message between masters, in bytes: a batch of entries of the log, a chunk of a snapshot, a submission.
+pub const PEER_BYTES_MAX: usize = 256 * MIB;
+/// Largest message of a master that an agent reads, in bytes.
+pub const TO_AGENT_BYTES_MAX: usize = 64 * MIB;
+/// Largest message of an agent that a master reads, in bytes.
+pub const FROM_AGENT_BYTES_MAX: usize = 64 * MIB;
+/// Largest `data` of a message between a framework and its executor, in bytes. It is never logged.
+pub const MESSAGE_DATA_BYTES_MAX: usize = 4 * MIB;
+
+// Names.
+
+/// Longest id of a task, an executor, a framework or an agent, in bytes: each is the name of a folder.
+pub const ID_BYTES_MAX: usize = 255;
+/// Longest name of a role, in bytes. Every resource of an offer carries it.
+pub const ROLE_BYTES_MAX: usize = 256;
+/// Most components of the name of a role. The allocator has a node for each.
+pub const ROLE_COMPONENTS_MAX: usize = 32;
+/// Most roles of one framework. Each is looked at in every allocation.
+pub const ROLES_MAX: usize = 1000;
+/// Longest name of a task, a framework or an executor, in bytes.
+pub const NAME_BYTES_MAX: usize = 4 * KIB;
+/// Longest name of a user, in bytes.
+pub const USER_BYTES_MAX: usize = 255;
+/// Longest name of a host, in bytes.
+pub const HOSTNAME_BYTES_MAX: usize = 255;
+/// Longest principal, in bytes. It is in the cause of every call.
+pub const PRINCIPAL_BYTES_MAX: usize = KIB;
+/// Largest labels of one thing, in bytes of protobuf.
+pub const LABELS_BYTES_MAX: usize = 64 * KIB;
+/// How much of what somebody wrote is repeated in a sentence about it, in bytes.
+pub const QUOTE_BYTES_MAX: usize = 300;
+
+// Frameworks and what they call.
+
+/// Largest `FrameworkInfo`, in bytes of protobuf. It goes with every launch order.
+pub const FRAMEWORK_INFO_BYTES_MAX: usize = 256 * KIB;
+/// Largest launch, in bytes of protobuf: a `TaskInfo`, or all of a group, each with its `ExecutorInfo`.
+pub const LAUNCH_BYTES_MAX: usize = 4 * MIB;
+/// Most tasks of one group.
+pub const GROUP_TASKS_MAX: usize = 1000;
+/// Most tasks that one call launches.
+pub const CALL_TASKS_MAX: usize = 5000;
+/// Most operations of one call.
+pub const CALL_OPERATIONS_MAX: usize = 5000;
+/// What the launches of one call may weigh as orders, in bytes: each has its task, executor and `FrameworkInfo`.
+pub const CALL_LAUNCHES_BYTES_MAX: usize = 16 * MIB;
+/// Most tasks that one RECONCILE names. One that names none asks for all, however many.
+pub const RECONCILE_TASKS_MAX: usize = 100_000;
+/// Most operations that one RECONCILE_OPERATIONS names.
+pub const RECONCILE_OPERATIONS_MAX: usize = 10_000;
+
+// Statuses.
+
+/// Longest `message` of a status, in bytes. The rest is cut off where the status enters, at the agent: a state is
+/// never lost because of its explanation.
+pub const STATUS_MESSAGE_BYTES_MAX: usize = 16 * KIB;
+/// Largest status, in bytes of protobuf. An executor's that is larger is refused, so that it still has it.
+pub const STATUS_BYTES_MAX: usize = 256 * KIB;
+/// Updates of one task that wait for its framework; beyond that, only its end is added.
+pub const UPDATES_WAITING_MAX: usize = 256;
+/// The same in bytes.
+pub const UPDATES_WAITING_BYTES_MAX: usize = 4 * MIB;
+
+// Records of the masters' log.
+
+/// What one command may lead to, in bytes of events. A call that leads to more is refused.
+pub const COMMAND_BYTES_MAX: usize = 24 * MIB;
+/// A record of so many bytes takes no further command: it is to be on its way soon.
+pub const RECORD_BYTES_FULL: usize = MIB;
+/// Commands that are decided together. Larger batches wait longer than they save.
+pub const BATCH_COMMANDS_MAX: usize = 128;
+/// What a cause adds to a record beside its principal, in bytes: the call's name, an address, a number.
+pub const CAUSE_BYTES_MAX: usize = KIB;
+/// Largest record of the masters' log that is written, in bytes.
+pub const RECORD_BYTES_MAX: usize =
+    COMMAND_BYTES_MAX + RECORD_BYTES_FULL + BATCH_COMMANDS_MAX * (PRINCIPAL_BYTES_MAX + CAUSE_BYTES_MAX) + MIB;
+
+// Agents, at the masters.
+
+/// Largest `AgentInfo`, in bytes of protobuf.
+pub const AGENT_INFO_BYTES_MAX: usize = MIB;
+/// An agent with so many orders before it that it has not acknowledged is not given what it was ordered before, and is
+/// not offered.
+pub const ORDERS_WAITING_MAX: usize = 1000;
+/// The same in bytes: nothing more is launched on it.
+pub const OUTBOX_BYTES_MAX: usize = 64 * MIB;
+/// What the `ExecutorInfo`s of the executors on one agent may weigh together, in bytes.
+pub const AGENT_EXECUTORS_BYTES_MAX: usize = 64 * MIB;
+/// An agent with so many bytes of messages waiting for their commit is not read from.
+pub const SESSION_WAITING_BYTES_MAX: usize = 4 * MIB;
+/// Messages of an agent in one command, and as many again that wait.
+pub const SESSION_BATCH_MAX: usize = 1024;
+/// Messages of so many bytes are one command.
+pub const SESSION_BATCH_BYTES: usize = MIB;
+
+// What masters hold for their clients.
+
+/// What one stream of events holds for a client that reads nothing for a while, in bytes.
+pub const STREAM_STALLED_BYTES_MAX: usize = 64 * MIB;
+/// What one stream of events holds in any case, in bytes: an answer to RECONCILE is as long as its framework has tasks.
+pub const STREAM_BYTES_MAX: usize = 512 * MIB;
+/// What all streams of a process hold together, in bytes; beyond that, those that hold much are dropped.
+pub const STREAMS_BYTES_MAX: usize = 1024 * MIB;
+/// More than this is much.
+pub const STREAM_MUCH_BYTES: usize = 4 * MIB;
+/// What waits for streams that another master holds, in bytes; more is dropped, as it may be.
+pub const DELIVERIES_BYTES_MAX: usize = 512 * MIB;
+/// Deliveries in one message to another master.
+pub const DELIVERY_BATCH_MAX: usize = 256;
+/// Deliveries of so many bytes are one message.
+pub const DELIVERY_BATCH_BYTES: usize = 4 * MIB;
+
+// Agents' own logs.
+
+/// Commands that an agent decides together.
+pub const AGENT_BATCH_COMMANDS_MAX: usize = 512;
+/// A record of an agent of so many bytes takes no further command.
+pub const AGENT_RECORD_BYTES_FULL: usize = 4 * MIB;
+/// What a launch adds to its own bytes in an agent's record: the task again with its container, states, names.
+pub const AGENT_LAUNCH_COPIES_MAX: usize = 3;
+
+/// What the messages around a content add to it, in bytes: ids, lengths, numbers of fields.
+pub const ENVELOPE_BYTES_MAX: usize = 64 * KIB;
+
+// A launch, with all that is put around it, is read by its agent; and so is what a framework says to its executor.
+const _: () = assert!(LAUNCH_BYTES_MAX + FRAMEWORK_INFO_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);
+const _: () = assert!(MESSAGE_DATA_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);
+// What an executor says is read by the masters, and so is the agent's description of itself.
+const _: () = assert!(STATUS_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
+const _: () = assert!(MESSAGE_DATA_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
+const _: () = assert!(AGENT_INFO_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
+// One launch fits into a call, all launches of a call into a command, a batch of an agent's messages too.
+const _: () = assert!(LAUNCH_BYTES_MAX + FRAMEWORK_INFO_BYTES_MAX <= CALL_LAUNCHES_BYTES_MAX);
+const _: () = assert!(LAUNCH_BYTES_MAX + ENVELOPE_BYTES_MAX <= BODY_BYTES_MAX);
+const _: () = assert!(CALL_LAUNCHES_BYTES_MAX + CALL_TASKS_MAX * KIB < COMMAND_BYTES_MAX);
+const _: () = assert!(SESSION_BATCH_BYTES + SESSION_BATCH_MAX * KIB + STATUS_BYTES_MAX <= COMMAND_BYTES_MAX);
+// A call on its way to the leader, a batch of an agent's messages and one of deliveries are messages between masters.
+const _: () = assert!(BODY_BYTES_MAX + ENVELOPE_BYTES_MAX <= PEER_BYTES_MAX);
+const _: () = assert!(SESSION_BATCH_BYTES + FROM_AGENT_BYTES_MAX + ENVELOPE_BYTES_MAX <= PEER_BYTES_MAX);
+const _: () = assert!(DELIVERY_BATCH_BYTES + MESSAGE_DATA_BYTES_MAX + DELIVERY_BATCH_MAX * KIB + MIB <= PEER_BYTES_MAX);
+// An update that fits among those that wait is one that an agent may send; a name fits where it is repeated.
+const _: () = assert!(STATUS_MESSAGE_BYTES_MAX + LABELS_BYTES_MAX + ENVELOPE_BYTES_MAX <= STATUS_BYTES_MAX);
+const _: () = assert!(STATUS_BYTES_MAX < UPDATES_WAITING_BYTES_MAX);
+const _: () = assert!(ID_BYTES_MAX < QUOTE_BYTES_MAX && ROLE_BYTES_MAX < QUOTE_BYTES_MAX);
+const _: () = assert!(ROLES_MAX * ROLE_BYTES_MAX <= FRAMEWORK_INFO_BYTES_MAX);
+
+/// A text for a sentence about it: cut where it is longer than anybody reads.
+pub fn quoted(text: &str) -> std::borrow::Cow<'_, str> {
+    if text.len() <= QUOTE_BYTES_MAX {
+        return text.into();
+    }
+    format!("{}... ({} bytes)", cut(text, QUOTE_BYTES_MAX), text.len()).into()
+}
+
+/// The beginning of a text, at most `bytes_max` long, in whole characters.
+pub fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(cut("aé", 2), "a");
+        assert_eq!(cut("aé", 3), "aé");
+        assert_eq!(quoted("short"), "short");
+        let long = "é".repeat(1000);
+        assert_eq!(quoted(&long), format!("{}... (2000 bytes)", "é".repeat(150)));
+    }
+}
