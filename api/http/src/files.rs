@@ -1,12 +1,12 @@
 //! The `/files` endpoints: browse, read and download below a table of virtual paths.
 //!
-//! What is served are sandboxes, which are written by strangers: `..` is refused, and a symbolic link may not lead
-//! out of the directory that was attached.
+//! What is served are sandboxes, which are written by strangers, also while they are read: `..` is refused, a symbolic
+//! link may not lead out of the directory that was attached, and only regular files are ever opened.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use crate::beneath::{self, Found};
 use crate::{Query, Response, empty, json, jsonp, stream, streaming, text};
 
 /// Most bytes that one read answers: 16 pages.
@@ -87,17 +88,19 @@ impl FileTable {
     /// # Errors
     /// A [`FilesError`].
     pub fn list(&self, path: &str) -> Result<Vec<FileEntry>, FilesError> {
-        let real = self.resolve(path)?;
-        if !fs::metadata(&real)?.is_dir() {
+        let found = self.find(path)?;
+        if !found.metadata.is_dir() {
             return Ok(Vec::new());
         }
+        let (mut users, mut groups) = (Names::of("/etc/passwd"), Names::of("/etc/group"));
         let mut entries = Vec::new();
-        for entry in fs::read_dir(&real)? {
+        for entry in found.entries()? {
             let entry = entry?;
-            // A file that was removed meanwhile, or a link to nowhere, is not worth failing the others.
-            let Ok(metadata) = fs::metadata(entry.path()).or_else(|_| entry.metadata()) else { continue };
+            // Of the entry itself: where a link leads is none of the reader's business. What was removed meanwhile is
+            // not worth failing the others.
+            let Ok(metadata) = entry.metadata() else { continue };
             let path = format!("{}/{}", clean(path), entry.file_name().to_string_lossy());
-            entries.push(FileEntry::new(path, &metadata));
+            entries.push(FileEntry::new(path, &metadata, &mut users, &mut groups));
         }
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(entries)
@@ -108,7 +111,7 @@ impl FileTable {
     /// # Errors
     /// A [`FilesError`].
     pub fn read(&self, path: &str, offset: u64, length: Option<usize>) -> Result<(Vec<u8>, u64), FilesError> {
-        let (file, metadata) = open(&self.resolve(path)?)?;
+        let (file, metadata) = open(&self.find(path)?)?;
         let size = metadata.len();
         let length = length.unwrap_or(READ_BYTES_MAX).min(READ_BYTES_MAX).min(size.saturating_sub(offset) as usize);
         let mut data = vec![0; length];
@@ -125,11 +128,14 @@ impl FileTable {
         Ok((data, size))
     }
 
-    /// The real path behind a virtual one.
-    fn resolve(&self, path: &str) -> Result<PathBuf, FilesError> {
+    /// What is behind a virtual path.
+    fn find(&self, path: &str) -> Result<Found, FilesError> {
         let path = clean(path);
         if Path::new(&path).components().any(|part| part == Component::ParentDir) {
             return Err(FilesError::Invalid(format!("'{path}' leads out of its directory.\n")));
+        }
+        if path.contains('\0') {
+            return Err(FilesError::Invalid("No file's name contains a NUL.\n".into()));
         }
         let table = self.0.read().expect("no panic while holding the lock");
         let mut attached = path.as_str();
@@ -141,10 +147,7 @@ impl FileTable {
             attached = parent;
         };
         drop(table);
-        let root = fs::canonicalize(root)?;
-        let real = if rest.is_empty() { root.clone() } else { fs::canonicalize(root.join(rest))? };
-        // After links were followed: what a task put into its sandbox must not show the machine behind it.
-        if real.starts_with(&root) { Ok(real) } else { Err(FilesError::NotFound) }
+        Ok(beneath::find(&root, rest)?)
     }
 
     fn debug(&self) -> Response {
@@ -183,7 +186,7 @@ impl FileTable {
     }
 
     fn download(&self, path: &str) -> Response {
-        let opened = self.resolve(path).and_then(|real| open(&real));
+        let opened = self.find(path).and_then(|found| open(&found));
         let (file, metadata) = match opened {
             Err(FilesError::NotFound) => return crate::not_found(),
             Err(error) => return error.response(),
@@ -240,22 +243,24 @@ impl FilesError {
 impl From<io::Error> for FilesError {
     fn from(error: io::Error) -> FilesError {
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => FilesError::NotFound,
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
+                FilesError::NotFound
+            }
             _ => FilesError::Io(error),
         }
     }
 }
 
 impl FileEntry {
-    fn new(path: String, metadata: &Metadata) -> FileEntry {
+    fn new(path: String, metadata: &Metadata, users: &mut Names, groups: &mut Names) -> FileEntry {
         FileEntry {
             path,
             nlink: metadata.nlink(),
             size: metadata.len(),
             mtime_secs: metadata.mtime(),
             mode: metadata.mode(),
-            user: name_of("/etc/passwd", metadata.uid()),
-            group: name_of("/etc/group", metadata.gid()),
+            user: users.name(metadata.uid()),
+            group: groups.name(metadata.gid()),
         }
     }
 }
@@ -269,15 +274,17 @@ fn clean(path: &str) -> String {
     path.split('/').filter(|part| !part.is_empty() && *part != ".").fold(String::new(), |path, part| path + "/" + part)
 }
 
-fn open(real: &Path) -> Result<(File, Metadata), FilesError> {
-    // Not blocking: a named pipe in a sandbox would hold the thread until somebody writes to it.
-    const O_NONBLOCK: i32 = 0o4000;
-    let file = File::options().read(true).custom_flags(O_NONBLOCK).open(real)?;
-    let metadata = file.metadata()?;
-    match () {
-        () if metadata.is_dir() => Err(FilesError::Invalid("Cannot read a directory.\n".into())),
-        () if !metadata.is_file() => Err(FilesError::Invalid("Cannot read what is not a regular file.\n".into())),
-        () => Ok((file, metadata)),
+fn open(found: &Found) -> Result<(File, Metadata), FilesError> {
+    // Looked at before it is opened: a named pipe in a sandbox would wake its writer, a device could do anything.
+    match &found.metadata {
+        metadata if metadata.is_dir() => Err(FilesError::Invalid("Cannot read a directory.\n".into())),
+        metadata if !metadata.is_file() => Err(FilesError::Invalid("Cannot read what is not a regular file.\n".into())),
+        // As large as it is now.
+        _ => {
+            let file = found.open()?;
+            let metadata = file.metadata()?;
+            Ok((file, metadata))
+        }
     }
 }
 
@@ -296,13 +303,31 @@ fn mode_text(mode: u32) -> String {
     std::iter::once(kind).chain((0..9).rev().map(|shift| bit(shift, ['x', 'w', 'r'][shift as usize % 3]))).collect()
 }
 
-/// The name that a file of colon-separated lines gives to a number, or the number.
-fn name_of(table: &str, id: u32) -> String {
-    let text = fs::read_to_string(table).unwrap_or_default();
-    let mut names = text.lines().filter_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
-    });
-    names.next().unwrap_or_else(|| id.to_string())
+/// Names of users or groups, read once for a whole listing, when the first is asked for.
+struct Names {
+    table: &'static str,
+    names: Option<BTreeMap<u32, String>>,
+}
+
+impl Names {
+    /// Those in a file of colon-separated lines.
+    fn of(table: &'static str) -> Names {
+        Names { table, names: None }
+    }
+
+    /// The name of a number, or the number.
+    fn name(&mut self, id: u32) -> String {
+        let names = self.names.get_or_insert_with(|| {
+            let text = fs::read_to_string(self.table).unwrap_or_default();
+            let mut names = BTreeMap::new();
+            for line in text.lines() {
+                let mut fields = line.split(':');
+                if let (Some(name), Some(Ok(id))) = (fields.next(), fields.nth(1).map(str::parse)) {
+                    names.entry(id).or_insert_with(|| name.to_owned());
+                }
+            }
+            names
+        });
+        names.get(&id).cloned().unwrap_or_else(|| id.to_string())
+    }
 }

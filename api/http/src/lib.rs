@@ -11,6 +11,7 @@
 //! # drop(stop); Ok(()) }
 //! ```
 
+mod beneath;
 mod body;
 mod files;
 mod query;
