@@ -38,37 +38,36 @@ command -v cargo >/dev/null || { say "cargo is missing: install Rust from https:
 
 # RocksDB: one optimised library for every profile, outside the clone, keyed by what it was made from.
 cache=${MESETA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/meseta}
-flags=""
-[ "$(uname -m)" = x86_64 ] && flags="-Ctarget-cpu=x86-64-v2" # SSE 4.2: checksums by one instruction.
-key=$( { cat tools/rocksdb/Cargo.toml tools/rocksdb/Cargo.lock; echo "$flags"; g++ --version | head -n 1; } | sha256sum | cut -c1-16)
+key=$( { cat tools/rocksdb.sh; grep -A1 -E '^name = "(librocksdb|lz4)-sys"' Cargo.lock; g++ --version | head -n 1; uname -m; } | sha256sum | cut -c1-16)
 dir=$cache/rocksdb-$key
 if [ ! -f "$dir/librocksdb.a" ]; then
-  say "compiling RocksDB once for this machine (about 15 minutes on 2 cores) into $dir"
+  say "compiling RocksDB once for this machine, into $dir"
   mkdir -p "$dir"
   (
     flock 9 # A second run waits for the first instead of compiling beside it.
     [ -f "$dir/librocksdb.a" ] && exit 0
-    env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC RUSTFLAGS="$flags" CARGO_TARGET_DIR="$dir/target" \
-      cargo build --release --locked --manifest-path tools/rocksdb/Cargo.toml >"$dir/build.log" 2>&1 &
+    tools/rocksdb.sh "$dir" >"$dir/build.log" 2>&1 & # Holds the lock as well: whoever comes after an interrupted run waits for it.
     build=$!
     start=$SECONDS
-    total=330 # Until cargo has unpacked the list of files.
+    told=0
     while kill -0 "$build" 2>/dev/null; do
-      sleep 5
-      list=$( { find "${CARGO_HOME:-$HOME/.cargo}/registry/src" -path '*librocksdb-sys*/rocksdb_lib_sources.txt' 2>/dev/null || true; } | head -n 1)
-      if [ -n "$list" ]; then total=$(wc -l < "$list"); fi
-      made=$( { find "$dir/target" -path '*librocksdb-sys*' -name '*.o' 2>/dev/null || true; } | wc -l)
+      sleep 1
+      # What is left is estimated from what is done, so that a slow or busy machine is told the truth.
+      made=$( { find "$dir/work" -name 'unit*.done' 2>/dev/null || true; } | wc -l)
+      total=$( { find "$dir/work" -name 'unit??.cc' 2>/dev/null || true; } | wc -l)
+      spent=$((SECONDS - start))
+      line="$made of $total parts, $spent s"
+      if [ "$made" -gt 1 ]; then line="$line, about $((spent * (total - made) / made)) s to go"; fi
       if [ -t 2 ]; then
-        printf '\r    %d of about %d files, %d s ' "$made" "$total" $((SECONDS - start)) >&2
-      elif [ $(( (SECONDS - start) / 5 % 12 )) = 0 ]; then
-        printf '    %d of about %d files, %d s\n' "$made" "$total" $((SECONDS - start)) >&2
+        printf '\r    %s   \033[K' "$line" >&2
+      elif [ $((spent - told)) -ge 15 ]; then
+        told=$spent
+        printf '    %s\n' "$line" >&2
       fi
     done
     if [ -t 2 ]; then echo >&2; fi
     wait "$build" || { tail -n 20 "$dir/build.log" >&2; say "RocksDB did not compile; all of it is in $dir/build.log"; exit 1; }
-    cp "$(find "$dir/target" -path '*librocksdb-sys*' -name librocksdb.a | head -n 1)" "$dir/librocksdb.a.tmp"
-    mv "$dir/librocksdb.a.tmp" "$dir/librocksdb.a"
-    rm -rf "$dir/target"
+    say "RocksDB is compiled ($((SECONDS - start)) s)"
   ) 9>"$dir/lock"
 fi
 echo "$dir"

@@ -1,1 +1,0 @@
-//! Empty: only the build of its dependency matters.
