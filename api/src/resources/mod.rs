@@ -447,14 +447,16 @@ impl Resources {
 
     /// The total of a scalar in thousandths, whoever holds it.
     pub fn scalar_milli(&self, name: &str) -> i64 {
-        self.iter().filter(|resource| resource.name.as_str() == name).map(Resource::milli).sum()
+        let of_name = self.iter().filter(|resource| resource.name.as_str() == name);
+        of_name.map(Resource::milli).fold(0, i64::saturating_add)
     }
 
     /// The totals of all scalars in thousandths, by name.
     pub fn quantities(&self) -> BTreeMap<Name, i64> {
         let mut totals = BTreeMap::new();
         for resource in self.iter().filter(|resource| matches!(resource.value, Value::Scalar(_))) {
-            *totals.entry(resource.name.clone()).or_default() += resource.milli();
+            let total: &mut i64 = totals.entry(resource.name.clone()).or_default();
+            *total = total.saturating_add(resource.milli());
         }
         totals
     }

@@ -37,7 +37,7 @@ pub(crate) fn refused_until(filters: Option<&v1::Filters>, at_ms: u64) -> Option
         Some(seconds) if seconds * 1000.0 >= REFUSE_MS_MAX as f64 => REFUSE_MS_MAX,
         Some(seconds) => (seconds * 1000.0).round() as u64,
     };
-    (refuse_ms > 0).then(|| at_ms + refuse_ms.max(REFUSE_MS_MIN))
+    (refuse_ms > 0).then(|| at_ms.saturating_add(refuse_ms.max(REFUSE_MS_MIN)))
 }
 
 #[cfg(test)]

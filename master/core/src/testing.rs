@@ -71,6 +71,23 @@ pub(crate) fn executor(id: &str) -> v1::ExecutorInfo {
     }
 }
 
+/// A custom executor that has nothing beside its tasks; as legal as any other.
+pub(crate) fn bare_executor(id: &str) -> v1::ExecutorInfo {
+    v1::ExecutorInfo { resources: Vec::new(), ..executor(id) }
+}
+
+/// The same, said in another way.
+pub(crate) fn zero_executor(id: &str) -> v1::ExecutorInfo {
+    let mut resources = task_info("", "cpus:1").resources;
+    resources.iter_mut().for_each(|resource| resource.scalar = Some(v1::value::Scalar { value: 0.0 }));
+    v1::ExecutorInfo { resources, ..executor(id) }
+}
+
+/// A task on a custom executor.
+pub(crate) fn task_on(executor: &v1::ExecutorInfo, id: &str, resources: &str) -> v1::TaskInfo {
+    v1::TaskInfo { command: None, executor: Some(executor.clone()), ..task_info(id, resources) }
+}
+
 /// Two tasks on one executor.
 pub(crate) fn group(executor: v1::ExecutorInfo) -> v1::offer::Operation {
     let tasks = vec![
@@ -446,6 +463,18 @@ impl Cluster {
         let agent = self.state.tasks.get(task).unwrap().agent;
         let message = self.status_update(task, state);
         self.agent_says(agent, vec![message]).unwrap()
+    }
+
+    /// The agent says that a custom executor ended.
+    pub(crate) fn executor_exited(&mut self, agent: AgentKey, framework: FrameworkKey, executor_id: &str) -> Names {
+        let seq = Some(self.state.agents.get(agent).unwrap().messages_received + 1);
+        let exited = internal::ExecutorExited {
+            framework_id: v1::FrameworkId { value: view::framework_id(&self.state, framework) },
+            executor_id: v1::ExecutorId { value: executor_id.into() },
+            status: Some(0),
+        };
+        self.agent_says(agent, vec![internal::FromAgent { seq, message: Some(Message::ExecutorExited(exited)) }])
+            .unwrap()
     }
 
     /// The framework acknowledges what it was sent last; a made-up update, if there is none.

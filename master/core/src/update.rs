@@ -147,7 +147,7 @@ pub(crate) fn acknowledge(draft: &mut Draft, framework: FrameworkKey, call: &v1:
 #[cfg(test)]
 mod tests {
     use crate::effect::Effect;
-    use crate::testing::{Cluster, operation, task_info};
+    use crate::testing::{Cluster, bare_executor, operation, task_info, task_on, zero_executor};
     use api::limits::UPDATES_WAITING_MAX;
     use api::v1::TaskState::*;
 
@@ -261,5 +261,59 @@ mod tests {
         cluster.update(&second, TaskFailed);
         assert_eq!(exited(&mut cluster), ["executor-exited", "agent-messages-received"]);
         assert!(cluster.state.agents.get(agent).unwrap().used.is_empty());
+    }
+
+    /// A framework and an agent on which one task of an executor has ended, and the executor has not.
+    fn behind_the_last_task(
+        executor: &api::v1::ExecutorInfo,
+    ) -> (Cluster, crate::ids::FrameworkKey, crate::ids::AgentKey) {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let names = cluster.accept(framework, &offers, vec![operation(vec![task_on(executor, "t", "cpus:1;mem:10")])]);
+        assert_eq!(names, ["offers-accepted", "task-launched"], "{:?}", cluster.effects);
+        cluster.update(&(framework, "t".into()), TaskFinished);
+        (cluster, framework, agent)
+    }
+
+    #[test]
+    fn an_executor_with_nothing_of_its_own_ends_behind_its_last_task() {
+        for executor in [bare_executor("e"), zero_executor("e")] {
+            let (mut cluster, framework, agent) = behind_the_last_task(&executor);
+            assert_eq!(cluster.executor_exited(agent, framework, "e"), ["executor-exited", "agent-messages-received"]);
+            assert!(cluster.state.agents.get(agent).unwrap().executors.is_empty());
+
+            let (mut cluster, framework, _) = behind_the_last_task(&executor);
+            let end = ["task-declared", "executor-exited", "framework-shutdown-ordered", "framework-removed"];
+            assert_eq!(cluster.teardown(framework), end);
+
+            let (mut cluster, framework, _) = behind_the_last_task(&executor);
+            cluster.disconnect(framework);
+            assert_eq!(cluster.deadline_passed(), end);
+
+            let (mut cluster, _, agent) = behind_the_last_task(&executor);
+            assert_eq!(cluster.mark_gone(agent), ["agent-removed"]);
+
+            let (mut cluster, framework, agent) = behind_the_last_task(&executor);
+            cluster.agent_unreachable(agent);
+            cluster.resume(agent, &[]).unwrap();
+            assert_eq!(cluster.executor_exited(agent, framework, "e"), ["executor-exited", "agent-messages-received"]);
+        }
+    }
+
+    #[test]
+    fn an_executor_with_nothing_of_its_own_serves_several_tasks() {
+        let executor = bare_executor("e");
+        let (mut cluster, framework, agent) = behind_the_last_task(&executor);
+        cluster.at_ms += 10_000;
+        let offers = cluster.offer();
+        let tasks = vec![task_on(&executor, "u", "cpus:1;mem:10"), task_on(&executor, "v", "cpus:1;mem:10")];
+        cluster.accept(framework, &offers, vec![operation(tasks)]);
+        cluster.update(&(framework, "u".into()), TaskFailed);
+        assert_eq!(cluster.executor_exited(agent, framework, "e"), ["agent-messages-received"], "v brings it back");
+        cluster.update(&(framework, "v".into()), TaskFailed);
+        assert_eq!(cluster.executor_exited(agent, framework, "e"), ["executor-exited", "agent-messages-received"]);
+        assert!(cluster.framework(framework).used.is_empty());
     }
 }

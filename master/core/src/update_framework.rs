@@ -4,11 +4,14 @@ use crate::decide::Draft;
 use crate::event::{FrameworkUpdateOrdered, FrameworkUpdated, OfferKeys, OffersReturned, Return};
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::refusal::{Refusal, RefusalKind};
+use crate::state::Agent;
 use crate::subscribe;
 use crate::validate;
 use api::limits::ORDERS_WAITING_MAX;
 use api::v1;
 use prost::Message;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// UPDATE_FRAMEWORK: done, or refused, at once.
 pub(crate) fn update_framework(
@@ -44,7 +47,10 @@ pub(crate) fn update_framework(
         .to(key)
         .filter(|offer| draft.state.offers.get(*offer).is_some_and(|offer| !terms.roles.contains(&offer.role)));
     let left = OfferKeys::new(left.collect());
-    let agents: Vec<AgentKey> = framework.used.keys().copied().collect();
+    // An executor may hold nothing, and hears of it all the same.
+    let has_executor = |agent: &&Arc<Agent>| agent.executors.keys().any(|(of, _)| *of == key);
+    let with_executors = draft.state.agents.live.values().filter(has_executor).map(|agent| agent.key);
+    let agents: BTreeSet<AgentKey> = framework.used.keys().copied().chain(with_executors).collect();
     let is_buried =
         |agent: &AgentKey| draft.state.agents.get(*agent).is_some_and(|agent| agent.outbox.len() >= ORDERS_WAITING_MAX);
     // Each update is an order for each of them, and the last one must not be left out.

@@ -296,11 +296,23 @@ impl World {
     }
 
     fn operation(&mut self, agent: Option<AgentKey>) -> v1::offer::Operation {
+        // Some have nothing beside their tasks, or say so with a nought.
+        let own = ["cpus:0.1;mem:1", "", "cpus:0"][self.dice.roll(3) as usize];
+        let parsed = |text: &str| match text {
+            "" => Vec::new(),
+            "cpus:0" => {
+                let mut resources =
+                    api::resources::parse("cpus:1", "*").unwrap().resources.to_v1(Format::PreRefinement);
+                resources.iter_mut().for_each(|one| one.scalar = Some(v1::value::Scalar { value: 0.0 }));
+                resources
+            }
+            text => api::resources::parse(text, "*").unwrap().resources.to_v1(Format::PreRefinement),
+        };
         let executor = v1::ExecutorInfo {
             r#type: Some(v1::executor_info::Type::Custom as i32),
             executor_id: v1::ExecutorId { value: format!("e{}", self.dice.roll(2)) },
             command: Some(v1::CommandInfo::default()),
-            resources: api::resources::parse("cpus:0.1;mem:1", "*").unwrap().resources.to_v1(Format::PreRefinement),
+            resources: parsed(own),
             ..Default::default()
         };
         let kind = self.dice.roll(4);

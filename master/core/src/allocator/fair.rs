@@ -15,6 +15,10 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// So many components of a role's name are levels of the tree; what is behind them is one more name. Walks along the
+/// tree are as deep as it is, and State may hold a role from before their length was bounded.
+const DEPTH_MAX: usize = 64;
+
 /// The largest part that somebody has of any resource, by weight, as a fraction. No floats: shares must compare alike
 /// everywhere.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +96,8 @@ impl<'a> Roles<'a> {
         let mut sums: BTreeMap<Name, u64> = BTreeMap::new();
         for agent in state.agents.live.values().filter(|agent| !agent.is_unreachable()) {
             for (name, milli) in agent.total.quantities() {
-                *sums.entry(name).or_insert(0) += u64::try_from(milli).unwrap_or(0);
+                let sum = sums.entry(name).or_insert(0_u64);
+                *sum = sum.saturating_add(u64::try_from(milli).unwrap_or(0));
             }
         }
         sums.retain(|_, total| *total > 0);
@@ -148,7 +153,7 @@ impl<'a> Roles<'a> {
         }
         let mut above = 0;
         let mut path = String::new();
-        for component in role.split('/') {
+        for component in role.splitn(DEPTH_MAX, '/') {
             path.push('/');
             path.push_str(component);
             above = match self.paths.get(&path) {

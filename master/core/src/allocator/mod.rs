@@ -209,7 +209,7 @@ pub(crate) fn accept_plan(draft: &mut Draft, plan: &Plan) -> Reply {
     }
     if !groups.is_empty() {
         let first = OfferKey(draft.state.offers.next);
-        let expires_ms = plan.offer_timeout_ms.map(|timeout_ms| draft.at_ms + timeout_ms);
+        let expires_ms = plan.offer_timeout_ms.map(|timeout_ms| draft.at_ms.saturating_add(timeout_ms));
         draft.push(OffersMade { first, groups, expires_ms });
     }
     Reply::Empty

@@ -241,7 +241,12 @@ impl Frameworks {
 
     pub(crate) fn release(&mut self, key: FrameworkKey, agent: AgentKey, used: &Resources) {
         let framework = self.change(key);
-        let held = framework.used.get_mut(&agent).expect("what is released was held");
+        let Some(held) = framework.used.get_mut(&agent) else {
+            // Nothing is held on an agent where everything was given back: an executor without resources of its own
+            // ends behind its last task.
+            assert!(used.is_empty(), "what is released was held: {used}");
+            return;
+        };
         resources::subtract(held, used);
         if held.is_empty() {
             framework.used.remove(&agent);

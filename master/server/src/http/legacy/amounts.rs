@@ -48,7 +48,7 @@ pub fn tally(sum: &mut Quantities, resources: &Resources, wanted: impl Fn(&Resou
     let scalars = resources.iter().filter(|resource| matches!(resource.value, Value::Scalar(_)));
     for resource in scalars.filter(|resource| wanted(resource)) {
         match sum.get_mut(resource.name.as_str()) {
-            Some(milli) => *milli += resource.milli(),
+            Some(milli) => *milli = milli.saturating_add(resource.milli()),
             None => {
                 sum.insert(resource.name.as_str().to_owned(), resource.milli());
             }
@@ -102,7 +102,10 @@ impl Role {
 
 fn sum(a: &Quantities, b: &Quantities) -> Quantities {
     let mut sum = a.clone();
-    b.iter().for_each(|(name, milli)| *sum.entry(name.clone()).or_default() += milli);
+    for (name, milli) in b {
+        let both = sum.entry(name.clone()).or_default();
+        *both = both.saturating_add(*milli);
+    }
     sum
 }
 
