@@ -133,6 +133,29 @@ pub const DELIVERY_BATCH_MAX: usize = 256;
 /// Deliveries of so many bytes are one message.
 pub const DELIVERY_BATCH_BYTES: usize = 4 * MIB;
 
+// Connections.
+
+/// However many files a process may have open, it takes no more connections than this.
+pub const CONNECTIONS_MAX: usize = 32_768;
+/// So many files stay free for everything else: a log, sandboxes, pipes.
+pub const FILES_FREE_MIN: usize = 256;
+/// Of all connections so many at least are for masters and agents alone.
+pub const INNER_CONNECTIONS_MIN: usize = 16;
+/// And so many at most.
+pub const INNER_CONNECTIONS_MAX: usize = 1024;
+/// Requests at once on one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 256;
+/// What a peer may send on one HTTP/2 stream before it is read, in bytes.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = MIB as u32;
+/// The same on all streams of one connection together.
+pub const HTTP2_WINDOW_BYTES: u32 = 4 * MIB as u32;
+/// What waits on one HTTP/2 stream to be sent, in bytes, beside what one record has.
+pub const HTTP2_SEND_BYTES_MAX: usize = 64 * KIB;
+/// The head of a request, in bytes, and what is read of a body at once.
+pub const HEAD_BYTES_MAX: usize = 64 * KIB;
+/// So many bytes of a body come in each ten seconds in which it is waited for.
+pub const BODY_PACE_BYTES: usize = 10 * KIB;
+
 // Agents' own logs.
 
 /// Commands that an agent decides together.

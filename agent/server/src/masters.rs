@@ -108,11 +108,13 @@ async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<Str
         Ok(Err(error)) => return broken("cannot connect", &error),
         Err(error) => return broken("cannot connect", &error),
     };
-    let _ = socket.set_nodelay(true);
+    api_http::look_after(&socket);
     let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
+        .keep_alive_interval(api_http::PING)
+        .keep_alive_timeout(api_http::PONG)
         .handshake(TokioIo::new(socket));
     let (mut client, connection) = match timeout(WELCOME, handshake).await {
         Ok(Ok(pair)) => pair,

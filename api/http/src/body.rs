@@ -6,18 +6,85 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use api::limits::BODY_PACE_BYTES;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+
+/// How long a client is waited for until it is looked at how much came.
+const PACE_EVERY: Duration = Duration::from_secs(10);
+
+/// A look that comes so late says nothing about the client.
+const LATE: Duration = Duration::from_secs(2);
 
 /// Body of a [`crate::Request`].
 #[derive(Debug)]
 pub enum Incoming {
-    /// From a client.
-    Network(hyper::body::Incoming),
+    /// From a client. It has a pace to keep.
+    Network(Paced),
     /// From this process itself: tests and simulations ask handlers without a network between.
     Local(Mutex<Body>),
+}
+
+/// A body from the network.
+#[derive(Debug)]
+pub struct Paced {
+    body: hyper::body::Incoming,
+    /// None if it may take for ever.
+    pace: Option<Pace>,
+}
+
+#[derive(Debug, Default)]
+struct Pace {
+    /// When it is looked at next, once something was waited for.
+    look: Option<Pin<Box<Sleep>>>,
+    /// What came since the last look, in bytes.
+    bytes: usize,
+}
+
+/// A client sends a body too slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooSlow;
+
+impl fmt::Display for TooSlow {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "fewer than {BODY_PACE_BYTES} bytes came in {} seconds", PACE_EVERY.as_secs())
+    }
+}
+
+impl std::error::Error for TooSlow {}
+
+impl Pace {
+    /// Resolves when the client is too slow.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<TooSlow> {
+        loop {
+            let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(PACE_EVERY)));
+            if look.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            // Whoever waits looks in time. Who looks late was busy with something else, and the client had to wait.
+            let late = look.deadline().elapsed() > LATE;
+            if self.bytes < BODY_PACE_BYTES && !late {
+                return Poll::Ready(TooSlow);
+            }
+            self.bytes = 0;
+            look.as_mut().reset(Instant::now() + PACE_EVERY);
+        }
+    }
+}
+
+impl Incoming {
+    /// The same body, which may take for ever.
+    #[must_use]
+    pub fn endless(self) -> Incoming {
+        match self {
+            Incoming::Network(Paced { body, .. }) => Incoming::Network(Paced { body, pace: None }),
+            local @ Incoming::Local(_) => local,
+        }
+    }
 }
 
 /// Why the rest of a request's body does not come.
@@ -25,7 +92,7 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl From<hyper::body::Incoming> for Incoming {
     fn from(body: hyper::body::Incoming) -> Incoming {
-        Incoming::Network(body)
+        Incoming::Network(Paced { body, pace: Some(Pace::default()) })
     }
 }
 
@@ -41,7 +108,14 @@ impl HttpBody for Incoming {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Incoming::Network(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Incoming::Network(Paced { body, pace }) => match (Pin::new(body).poll_frame(cx), pace) {
+                (Poll::Pending, Some(pace)) => pace.poll(cx).map(|slow| Some(Err(slow.into()))),
+                (Poll::Ready(Some(Ok(frame))), Some(pace)) => {
+                    pace.bytes += frame.data_ref().map_or(0, Bytes::len);
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                (polled, _) => polled.map_err(Into::into),
+            },
             Incoming::Local(body) => {
                 let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
                 Pin::new(body).poll_frame(cx).map_err(|never| match never {})
@@ -51,14 +125,14 @@ impl HttpBody for Incoming {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Incoming::Network(body) => body.is_end_stream(),
+            Incoming::Network(paced) => paced.body.is_end_stream(),
             Incoming::Local(body) => body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Incoming::Network(body) => body.size_hint(),
+            Incoming::Network(paced) => paced.body.size_hint(),
             Incoming::Local(body) => body.lock().unwrap_or_else(PoisonError::into_inner).size_hint(),
         }
     }
@@ -99,6 +173,11 @@ impl Body {
     /// A body of the caller's own making. Each frame is one HTTP/1.1 chunk.
     pub fn custom(body: impl HttpBody<Data = Bytes, Error = Infallible> + Send + 'static) -> Body {
         Body(Inner::Custom(Box::pin(body)))
+    }
+
+    /// Whether it is written while it is sent, for as long as the client listens.
+    pub(crate) fn is_endless(&self) -> bool {
+        matches!(self.0, Inner::Stream { left: None, .. } | Inner::Custom(_))
     }
 
     /// Takes the bytes out if they are all here; a stream stays as it is.

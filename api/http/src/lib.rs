@@ -13,14 +13,19 @@
 
 mod beneath;
 mod body;
+mod bounds;
+mod connections;
 mod files;
 mod query;
 mod reply;
 mod request;
 mod router;
 mod serve;
+mod socket;
 
-pub use body::{Body, BodyError, Incoming, SendError, StreamSender, stream};
+pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stream};
+pub use bounds::Bounds;
+pub use connections::{Connections, Turned};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 pub use query::Query;
@@ -29,7 +34,8 @@ pub use reply::{
 };
 pub use request::{BODY_BYTES_MAX, ReadError, read_body};
 pub use router::Router;
-pub use serve::serve;
+pub use serve::{Serving, serve, serve_with};
+pub use socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
 
 /// What a client asks.
 pub type Request = http::Request<Incoming>;

@@ -14,6 +14,8 @@ pub const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// Smaller answers are not worth compressing.
 const GZIP_BYTES_MIN: usize = 1024;
+/// Larger ones take longer than a thread that serves has for one client.
+const GZIP_BYTES_HERE: usize = 32 << 10;
 
 /// An answer with a body of the type given.
 pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
@@ -95,18 +97,24 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Compresses an answer that is worth it. Streams stay as they are: a record must not wait for the next one.
-pub(crate) fn gzip(response: Response) -> Response {
+/// Compresses an answer that is worth it, a large one away from the threads that serve. Streams stay as they are: a
+/// record must not wait for the next one.
+pub(crate) async fn gzip(response: Response) -> Response {
     let has_encoding = response.headers().contains_key(header::CONTENT_ENCODING);
     let (mut parts, body) = response.into_parts();
     let body = match body.into_full() {
         Err(body) => body,
         Ok(plain) if has_encoding || plain.len() < GZIP_BYTES_MIN => Body::full(plain),
         Ok(plain) => {
-            let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
-            match encoder.write_all(&plain).and_then(|()| encoder.finish()) {
-                Err(_) => Body::full(plain),
-                Ok(packed) => {
+            let packed = if plain.len() < GZIP_BYTES_HERE {
+                pack(&plain)
+            } else {
+                let large = plain.clone();
+                tokio::task::spawn_blocking(move || pack(&large)).await.ok().flatten()
+            };
+            match packed {
+                None => Body::full(plain),
+                Some(packed) => {
                     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
                     parts.headers.remove(header::CONTENT_LENGTH);
                     Body::full(packed)
@@ -115,4 +123,9 @@ pub(crate) fn gzip(response: Response) -> Response {
         }
     };
     Response::from_parts(parts, body)
+}
+
+fn pack(plain: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
+    encoder.write_all(plain).and_then(|()| encoder.finish()).ok()
 }

@@ -7,30 +7,72 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::limits::{
+    HEAD_BYTES_MAX, HTTP2_SEND_BYTES_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_MAX, HTTP2_WINDOW_BYTES,
+};
+use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
-use crate::reply::{accepts_gzip, gzip};
-use crate::{Request, Response};
+use crate::connections::{Connections, Place};
+use crate::reply::{accepts_gzip, gzip, text};
+use crate::socket::{PING, PONG, look_after};
+use crate::{Bounds, Request, Response};
 
 /// Time for requests under way to end after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(2);
-/// Room for records under way to a peer that is busy for a moment, in bytes.
-const WINDOW_BYTES: u32 = 4 << 20;
+/// Between two looks whether a silent connection still belongs to a client with a stream.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How the paths begin that masters and agents ask for.
+const INNER: &str = "/meseta/";
+
+/// How a port is served.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Who may be connected.
+    pub connections: Arc<Connections>,
+    /// Where everybody is served who is neither a master nor an agent, if not where [`serve_with`] itself runs.
+    pub elsewhere: Option<Handle>,
+}
+
+impl Serving {
+    /// Bounds as they follow from what this process may open; everybody is served in one place.
+    pub fn new() -> Serving {
+        Serving { connections: Connections::new(Bounds::of_this_process()), elsewhere: None }
+    }
+}
+
+impl Default for Serving {
+    fn default() -> Serving {
+        Serving::new()
+    }
+}
+
+/// As [`serve_with`], with bounds that follow from what this process may open.
+pub async fn serve<H, F>(listener: TcpListener, handler: H, stop: watch::Receiver<bool>)
+where
+    H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    serve_with(listener, handler, stop, Serving::new()).await;
+}
 
 /// Accepts connections and answers requests by `handler(request, peer)` until `stop` is true (or its sender gone);
 /// then requests under way have two seconds to end. HTTP/1.1 and HTTP/2 with prior knowledge share the port. Each
 /// connection is a task; a panic in a handler ends its connection alone.
-pub async fn serve<H, F>(listener: TcpListener, handler: H, mut stop: watch::Receiver<bool>)
+pub async fn serve_with<H, F>(listener: TcpListener, handler: H, mut stop: watch::Receiver<bool>, serving: Serving)
 where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
     let handler = Arc::new(handler);
+    let here = serving.elsewhere.as_ref().map(|_| Handle::current());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -40,9 +82,18 @@ where
         };
         match accepted {
             Ok((socket, peer)) => {
-                // A record that waits for its neighbour is a late record.
-                let _ = socket.set_nodelay(true);
-                connections.spawn(connection(socket, peer, handler.clone(), stop.clone()));
+                look_after(&socket);
+                // Whoever finds no room is hung up on: an answer would need the room.
+                let Ok((place, cut)) = serving.connections.admit(peer) else { continue };
+                let port = Port {
+                    handler: handler.clone(),
+                    peer,
+                    place: Arc::new(place),
+                    stop: stop.clone(),
+                    inside: here.clone(),
+                    outside: serving.elsewhere.clone(),
+                };
+                connections.spawn(port.greet(socket, cut));
             }
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
@@ -56,48 +107,164 @@ where
     let _ = tokio::time::timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-async fn connection<H, F>(
-    socket: tokio::net::TcpStream,
-    peer: SocketAddr,
+/// One connection, and where its work is done.
+struct Port<H> {
     handler: Arc<H>,
-    mut stop: watch::Receiver<bool>,
-) where
+    peer: SocketAddr,
+    place: Arc<Place>,
+    stop: watch::Receiver<bool>,
+    /// Where masters and agents are served, if that is a place of its own.
+    inside: Option<Handle>,
+    outside: Option<Handle>,
+}
+
+impl<H, F> Port<H>
+where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let request: Request = request.map(Into::into);
-        let packed = accepts_gzip(request.headers());
-        let answer = handler(request, peer);
-        async move {
-            let response = answer.await;
-            Ok::<_, Infallible>(if packed { gzip(response) } else { response })
+    /// Waits for the first bytes, which tell where the connection is served.
+    async fn greet(mut self, socket: TcpStream, cut: Arc<Notify>) {
+        let mut first = [0; 24];
+        let silent = self.place.bounds().first_byte;
+        let mut patience = silent;
+        let length = loop {
+            tokio::select! {
+                peeked = timeout(patience, socket.peek(&mut first)) => match peeked {
+                    Ok(Ok(0) | Err(_)) => return,
+                    Ok(Ok(length)) => break length,
+                    Err(_) if self.place.may_stay_silent() => patience = LOOK_EVERY,
+                    Err(_) => return self.place.cut(),
+                },
+                () = cut.notified() => return self.place.cut(),
+                _ = self.stop.wait_for(|stop| *stop) => return,
+            }
+        };
+        let first = &first[..length];
+        // HTTP/2 with prior knowledge is what masters and agents speak to each other; Raft is HTTP/1.1.
+        let is_inner = first.starts_with(b"PRI *") || first.starts_with(b"POST /meseta/");
+        match self.outside.clone().filter(|_| !is_inner) {
+            None => self.serve(socket, cut).await,
+            Some(outside) => {
+                let Ok(socket) = socket.into_std() else { return };
+                let serve = async move {
+                    match TcpStream::from_std(socket) {
+                        Ok(socket) => self.serve(socket, cut).await,
+                        Err(error) => tracing::debug!(%error, "a connection cannot be served"),
+                    }
+                };
+                let served = outside.spawn(serve);
+                let _abort = Abort(served.abort_handle());
+                let _ = served.await;
+            }
         }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).title_case_headers(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(4 * WINDOW_BYTES);
-    let connection = builder.serve_connection(TokioIo::new(socket), service);
-    tokio::pin!(connection);
-    let stopped = async {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    let early = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = stopped => None,
-    };
-    let ended = match early {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    }
+
+    async fn serve(self, socket: TcpStream, cut: Arc<Notify>) {
+        let Port { handler, peer, place, mut stop, inside, outside } = self;
+        let asked = Arc::new(Notify::new());
+        let service = {
+            let (place, asked) = (place.clone(), asked.clone());
+            service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                asked.notify_one();
+                let (handler, place) = (handler.clone(), place.clone());
+                let is_inner = request.uri().path().starts_with(INNER);
+                let elsewhere = if is_inner { inside.clone() } else { outside.clone() };
+                async move {
+                    let answer = answer(request.map(Into::into), peer, handler, place, is_inner);
+                    Ok::<_, Infallible>(run_in(elsewhere, answer).await)
+                }
+            })
+        };
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            // It would run while a connection that has spoken is silent, too.
+            .header_read_timeout(None)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .title_case_headers(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(HTTP2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
+            .max_header_list_size(HEAD_BYTES_MAX as u32)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG);
+        let connection = builder.serve_connection(TokioIo::new(socket), service);
+        tokio::pin!(connection);
+        let first = tokio::time::sleep(place.bounds().first_head);
+        tokio::pin!(first);
+        let (mut new, mut stopping) = (true, false);
+        let ended = loop {
+            tokio::select! {
+                ended = connection.as_mut() => break ended,
+                () = asked.notified(), if new => new = false,
+                () = first.as_mut(), if new => return place.cut(),
+                () = cut.notified(), if new => return place.cut(),
+                _ = stop.wait_for(|stop| *stop), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%peer, %error, "connection ended");
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// Answers one request, if there is room for it.
+async fn answer<H, F>(
+    request: Request,
+    peer: SocketAddr,
+    handler: Arc<H>,
+    place: Arc<Place>,
+    is_inner: bool,
+) -> Response
+where
+    H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let Some(working) = place.request(is_inner) else { return crowded() };
+    let packed = accepts_gzip(request.headers());
+    let response = handler(request, peer).await;
+    drop(working);
+    if is_inner && !place.inner_answered(response.status().is_success()) {
+        return crowded();
+    }
+    if response.body().is_endless() {
+        place.streams();
+    }
+    if packed { gzip(response).await } else { response }
+}
+
+/// 503 to whoever finds no room; the connection ends with it.
+fn crowded() -> Response {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "Too many clients are connected: try again later");
+    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
+}
+
+/// Runs `work` in another place, if there is one; dropped with whoever waits for it.
+async fn run_in(place: Option<Handle>, work: impl Future<Output = Response> + Send + 'static) -> Response {
+    let Some(place) = place.filter(|place| place.id() != Handle::current().id()) else { return work.await };
+    let task = place.spawn(work);
+    let _abort = Abort(task.abort_handle());
+    match task.await {
+        Ok(response) => response,
+        Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
+        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "This process stops"),
+    }
+}
+
+struct Abort(AbortHandle);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

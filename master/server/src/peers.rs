@@ -63,10 +63,15 @@ impl Peers {
             let mut connector = HttpConnector::new();
             connector.set_nodelay(true);
             connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+            connector.set_keepalive(Some(api_http::IDLE));
+            connector.set_keepalive_interval(Some(api_http::PROBE));
+            connector.set_tcp_user_timeout(Some(api_http::VANISHED));
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(Duration::from_secs(60))
                 .http2_only(multiplexed)
+                .http2_keep_alive_interval(api_http::PING)
+                .http2_keep_alive_timeout(api_http::PONG)
                 .http2_initial_stream_window_size(1 << 20)
                 .http2_initial_connection_window_size(16 << 20)
                 .build(connector)

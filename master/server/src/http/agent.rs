@@ -42,7 +42,7 @@ pub(super) fn answer(context: &Arc<Context>, request: Request, peer: SocketAddr)
         return api_http::text(StatusCode::BAD_REQUEST, "Expecting HTTP/2");
     }
     let (records, body) = records::channel();
-    host::spawn(session(context.clone(), request.into_body(), records, peer));
+    host::spawn(session(context.clone(), request.into_body().endless(), records, peer));
     api_http::streaming("application/x-protobuf", Body::custom(body))
 }
 
