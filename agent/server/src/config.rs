@@ -1,6 +1,7 @@
 //! The agent's flags, and what follows from them.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use api::flags::{Flag, Kind, Values};
@@ -151,6 +152,11 @@ pub(crate) struct Config {
     pub(crate) launcher: PathBuf,
     pub(crate) executor_environment: Vec<(String, String)>,
     pub(crate) settings: agent_core::Settings,
+    /// So long command tasks wait for an agent that is away.
+    pub(crate) recovery_timeout_ms: u64,
+    /// What tasks get of what this program changed for itself: the soft limit of open files, and the mask of new files.
+    pub(crate) task_files: Option<u64>,
+    pub(crate) task_umask: Option<u32>,
     /// The log is shortened when it is larger.
     pub(crate) log_bytes_max: u64,
 }
@@ -193,7 +199,11 @@ fn check(values: Values) -> Result<Config, String> {
     }
     let masters = masters(values.text("master").unwrap_or_default())?;
     let work_dir = values.path("work_dir").unwrap_or_default();
-    std::fs::create_dir_all(&work_dir)
+    // Whoever a task runs as must find its sandbox below, and need not see what else there is.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(&work_dir)
         .map_err(|error| format!("Cannot create the work_dir {}: {error}", work_dir.display()))?;
     let work_dir = std::fs::canonicalize(&work_dir)
         .map_err(|error| format!("Cannot read the work_dir {}: {error}", work_dir.display()))?;
@@ -249,6 +259,9 @@ fn check(values: Values) -> Result<Config, String> {
         launcher,
         executor_environment: executor_environment(&values)?,
         settings,
+        recovery_timeout_ms: millis("recovery_timeout"),
+        task_files: None,
+        task_umask: None,
         log_bytes_max: values.bytes("log_bytes_max").unwrap_or(u64::MAX),
         work_dir,
         values,

@@ -1,15 +1,18 @@
 //! Containers: sandboxes, supervisors, and what is heard of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, chown, symlink};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_core::{Command, Executor, Process, Signal};
 use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, TaskInfo};
+use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Gid, Uid, User};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -17,13 +20,21 @@ use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
 
 use crate::agent::Agent;
-use crate::spec::{Claim, Files, Notice, Spec, boot_id, start_ticks};
-use crate::sys::{pidfd_open, pidfd_signal, watch};
+use crate::processes;
+use crate::spec::{Claim, Files, Notice, Spec, boot_id, containers_in, look};
+use crate::sys::{pidfd_open, pidfd_probe, pidfd_signal, watch};
 
 /// Where programs are looked for, when a task does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Launches under way at once: more would only wait for the same processors.
 const LAUNCHES_MAX: usize = 8;
+/// Pauses before something is tried again, the first and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long killing may take before it is said that it does, and tried again.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+/// The same at the start, which then fails.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The containers of this agent.
 #[derive(Debug)]
@@ -31,6 +42,7 @@ pub(crate) struct Containers {
     dir: PathBuf,
     pipe: PathBuf,
     boot_id: String,
+    work_dir: String,
     slots: Semaphore,
 }
 
@@ -39,6 +51,10 @@ impl Containers {
     pub(crate) fn open(work_dir: &Path) -> io::Result<(Containers, pipe::Receiver)> {
         let dir = work_dir.join("meta/containers");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        // Made by an older release, perhaps: commands and their environments are in there.
+        for name in ["meta", agent_core::LOG_DIR] {
+            fs::set_permissions(work_dir.join(name), fs::Permissions::from_mode(0o700))?;
+        }
         let path = work_dir.join("meta/supervisors");
         match nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)) {
             Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
@@ -47,7 +63,13 @@ impl Containers {
         // For writing too, so that it never ends while no supervisor has it open.
         let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(&path)?;
         let slots = Semaphore::new(LAUNCHES_MAX);
-        Ok((Containers { dir, pipe: path, boot_id: boot_id(), slots }, receiver))
+        let work_dir = work_dir.display().to_string();
+        Ok((Containers { dir, pipe: path, boot_id: boot_id(), work_dir, slots }, receiver))
+    }
+
+    /// What processes of a container bear in their environment.
+    fn mark(&self, container_id: &str) -> String {
+        format!("{container_id}@{}", self.work_dir)
     }
 
     fn files(&self, container_id: &str) -> Files {
@@ -59,22 +81,76 @@ impl Containers {
         self.files(container_id).release();
     }
 
-    /// Whether the agent got the claim of a launch, so that nothing runs in the container. An agent that cannot write
-    /// claims any more cannot decide what runs: it ends, and does so when it is started again.
-    fn give_up(&self, agent: &Agent, container_id: &str) -> bool {
-        self.files(container_id).claim(&Claim::Agent).unwrap_or_else(|error| {
-            agent.fail(format!("Cannot claim a launch in {}: {error}", self.dir.display()));
-            false
-        })
-    }
-
-    fn is_alive(&self, claim: &Claim) -> Option<u32> {
+    /// The process behind a claim, if it lives.
+    fn alive(&self, claim: &Claim) -> io::Result<Option<u32>> {
         match claim {
             Claim::Supervisor(pid, ticks, boot_id) if *boot_id == self.boot_id => {
-                (start_ticks(*pid) == Some(*ticks)).then_some(*pid)
+                Ok((look(*pid)? == Some(*ticks)).then_some(*pid))
             }
-            _ => None,
+            _ => Ok(None),
         }
+    }
+
+    /// The same, held by a descriptor, which cannot come to stand for another process.
+    fn hold(&self, claim: &Claim) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = self.alive(claim)? else { return Ok(None) };
+        match pidfd_open(pid) {
+            // The process may have ended since: then the descriptor is of another one.
+            Ok(pidfd) => Ok(self.alive(claim)?.map(|_| pidfd)),
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether this machine can do what containers need. The error is a sentence.
+pub(crate) fn check_machine() -> Result<(), String> {
+    let own = std::process::id();
+    look(own)
+        .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .map_err(|error| format!("Cannot find this process in /proc, which tells whether tasks run: {error}"))?;
+    let linux = "Linux 5.3, and a seccomp filter that allows it, are needed";
+    pidfd_open(own)
+        .and_then(|pidfd| pidfd_probe(&pidfd))
+        .map_err(|error| format!("Cannot hold processes by descriptors (pidfd_open): {error}; {linux}"))?;
+    memfd_create("probe", MFdFlags::MFD_CLOEXEC)
+        .map(drop)
+        .map_err(|error| format!("Cannot make files in memory (memfd_create): {error}"))
+}
+
+/// Does `step` for a container, and if it cannot be done now, again and again: what could not be looked at is neither
+/// alive nor dead, and who is to be killed is killed as soon as that is possible.
+fn insist(
+    agent: &Arc<Agent>,
+    container_id: &str,
+    what: &'static str,
+    step: impl Fn(&Arc<Agent>, &str) -> io::Result<()> + Send + Sync + 'static,
+) {
+    let (agent, container_id, step) = (agent.clone(), container_id.to_owned(), Arc::new(step));
+    tokio::spawn(async move {
+        let mut pause = RETRY_MIN;
+        loop {
+            let (doing, id, again) = (agent.clone(), container_id.clone(), step.clone());
+            match tokio::task::spawn_blocking(move || again(&doing, &id)).await {
+                Ok(Ok(())) | Err(_) => return,
+                Ok(Err(error)) => tracing::warn!(%error, container_id, "cannot {what}; trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(RETRY_MAX);
+        }
+    });
+}
+
+/// The same, at once if it can be: what follows happens after it.
+fn at_once(
+    agent: &Arc<Agent>,
+    container_id: &str,
+    what: &'static str,
+    step: impl Fn(&Arc<Agent>, &str) -> io::Result<()> + Send + Sync + 'static,
+) {
+    if let Err(error) = step(agent, container_id) {
+        tracing::warn!(%error, container_id, "cannot {what}; trying again");
+        insist(agent, container_id, what, step);
     }
 }
 
@@ -109,11 +185,7 @@ pub(crate) async fn launch(agent: Arc<Agent>, container_id: String) {
     let spawned = tokio::task::spawn_blocking(move || spawn(&spawning, &id)).await;
     let failed = |message: String| {
         agent.counters.launch_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        // Claimed first: whatever was started must not run after its end was told.
-        if agent.containers.give_up(&agent, &container_id) {
-            let container_id = container_id.clone();
-            agent.submit(Command::ReportLaunchFailure { container_id, message });
-        }
+        fail(&agent, &container_id, message);
     };
     match spawned {
         Err(error) => failed(error.to_string()),
@@ -130,97 +202,177 @@ pub(crate) async fn launch(agent: Arc<Agent>, container_id: String) {
     }
 }
 
+/// A launch has failed. Claimed first: whatever was started must not run after its end was told.
+fn fail(agent: &Arc<Agent>, container_id: &str, message: String) {
+    insist(agent, container_id, "claim a launch", move |agent, container_id| {
+        let claimed = agent.containers.files(container_id).claim(&Claim::Agent);
+        if matches!(&claimed, Err(error) if !is_shortage(error)) {
+            // Without claims nobody decides what runs: that agent ends, and does so when it is started again.
+            let error = claimed.err().map(|error| error.to_string()).unwrap_or_default();
+            agent.fail(format!("Cannot claim a launch in {}: {error}", agent.containers.dir.display()));
+            return Ok(());
+        }
+        if claimed? {
+            let (container_id, message) = (container_id.to_owned(), message.clone());
+            agent.submit(Command::ReportLaunchFailure { container_id, message });
+        }
+        Ok(())
+    });
+}
+
+/// Whether the machine is short of something that it may have again in a moment.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR)
+}
+
 /// The supervisor of a container is no more: what did it leave?
-fn gone(agent: &Agent, container_id: &str) {
+fn gone(agent: &Arc<Agent>, container_id: &str) {
+    insist(agent, container_id, "find what a container left", settle);
+}
+
+fn settle(agent: &Arc<Agent>, container_id: &str) -> io::Result<()> {
     let files = agent.containers.files(container_id);
-    if let Some(start) = files.start() {
+    if let Some(start) = files.start()? {
         report(agent, container_id, start);
     }
-    if let Some(end) = files.end() {
-        return report(agent, container_id, end);
+    if let Some(end) = files.end()? {
+        report(agent, container_id, end);
+        return Ok(());
     }
-    let container_id = container_id.to_owned();
-    match files.claimed() {
-        // The agent's own, and told already; or of a container that ended and whose files are gone.
-        Some(Claim::Agent) => {}
-        Some(Claim::Supervisor(..)) => agent.submit(Command::ReportExit { container_id, status: None }),
-        None => {
-            let known = agent.state.read().executor_of(&container_id).is_some();
-            if known && agent.containers.give_up(agent, &container_id) {
-                let message = "the supervisor ended before it could launch".to_owned();
-                agent.submit(Command::ReportLaunchFailure { container_id, message });
-            }
+    {
+        let state = agent.state.read();
+        // It was told meanwhile, and its files are gone or going.
+        if state.executor_of(container_id).is_none() && !state.remnants.contains_key(container_id) {
+            return Ok(());
         }
     }
+    match files.claimed()? {
+        // The agent's own, and told already.
+        Some(Claim::Agent) => {}
+        Some(Claim::Supervisor(..)) => {
+            // It was killed, and with it went only its child: the rest must not go on unseen.
+            let work_dir = &agent.config.work_dir;
+            let ended = processes::end(END_PATIENCE, |all| {
+                processes::of_containers(all, work_dir, |_, found, _| found == container_id)
+            })?;
+            tracing::warn!(container_id, ?ended, "a supervisor was killed; ended what it left");
+            agent.submit(Command::ReportExit { container_id: container_id.to_owned(), status: None });
+        }
+        None => fail(agent, container_id, "the supervisor ended before it could launch".to_owned()),
+    }
+    Ok(())
 }
 
 /// Ends what runs in a container. What does not run yet never will: whoever claims the launch first decides.
 pub(crate) fn stop(agent: &Arc<Agent>, container_id: &str, signal: Signal) {
-    let signal = match signal {
-        Signal::Terminate => nix::sys::signal::SIGTERM,
-        Signal::Kill => nix::sys::signal::SIGUSR1,
-    };
+    at_once(agent, container_id, "signal a container", move |agent, container_id| {
+        try_to_stop(agent, container_id, signal)
+    });
+}
+
+fn try_to_stop(agent: &Arc<Agent>, container_id: &str, signal: Signal) -> io::Result<()> {
     {
         let state = agent.state.read();
         if state.executor_of(container_id).is_none() && !state.remnants.contains_key(container_id) {
-            return;
+            return Ok(());
         }
     }
-    let files = agent.containers.files(container_id);
-    let claimed = files.claimed().or_else(|| match files.claim(&Claim::Agent) {
-        Ok(true) => Some(Claim::Agent),
-        Ok(false) => files.claimed(),
-        Err(error) => {
-            tracing::error!(%error, container_id, "cannot claim a launch");
-            None
-        }
-    });
-    match claimed {
-        Some(Claim::Agent) => agent.submit(Command::ReportRevocation { container_id: container_id.to_owned() }),
-        Some(claim) => match agent.containers.is_alive(&claim) {
-            Some(pid) => {
-                // The process may have ended since: then the descriptor is of another one, or of none.
-                let signalled = pidfd_open(pid).and_then(|pidfd| match agent.containers.is_alive(&claim) {
-                    Some(_) => pidfd_signal(&pidfd, signal),
-                    None => Ok(()),
-                });
-                if let Err(error) = signalled {
-                    tracing::debug!(%error, container_id, "the supervisor ended before it was signalled");
-                }
-            }
+    match claim(&agent.containers.files(container_id))? {
+        Claim::Agent => agent.submit(Command::ReportRevocation { container_id: container_id.to_owned() }),
+        claim => match agent.containers.hold(&claim)? {
+            Some(pidfd) => signal_supervisor(&pidfd, signal)?,
             None => gone(agent, container_id),
         },
-        None => {}
+    }
+    Ok(())
+}
+
+fn signal_supervisor(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
+    let sent = match signal {
+        Signal::Terminate => pidfd_signal(pidfd, nix::sys::signal::SIGTERM),
+        // Somebody may have stopped it.
+        Signal::Kill => {
+            pidfd_signal(pidfd, nix::sys::signal::SIGUSR1).and_then(|()| pidfd_signal(pidfd, nix::sys::signal::SIGCONT))
+        }
+    };
+    match sent {
+        // Whoever waits for its end tells of it.
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
+        sent => sent,
+    }
+}
+
+/// Whose the launch is: ours, if it was nobody's.
+fn claim(files: &Files) -> io::Result<Claim> {
+    loop {
+        match files.claimed()? {
+            Some(claim) => return Ok(claim),
+            None if files.claim(&Claim::Agent)? => return Ok(Claim::Agent),
+            None => {}
+        }
     }
 }
 
 /// Finds again what an earlier agent launched: live supervisors, ended ones, and launches that never were.
 pub(crate) fn recover(agent: &Arc<Agent>, container_id: &str) {
+    at_once(agent, container_id, "find a container again", try_to_recover);
+}
+
+fn try_to_recover(agent: &Arc<Agent>, container_id: &str) -> io::Result<()> {
     let files = agent.containers.files(container_id);
-    let claim = match files.claimed() {
-        Some(claim) => claim,
-        None => match files.claim(&Claim::Agent) {
-            Ok(true) => Claim::Agent,
-            _ => files.claimed().unwrap_or(Claim::Agent),
-        },
-    };
+    let claim = claim(&files)?;
     if claim == Claim::Agent {
-        return agent.submit(Command::ReportRevocation { container_id: container_id.to_owned() });
+        agent.submit(Command::ReportRevocation { container_id: container_id.to_owned() });
+        return Ok(());
     }
-    if let Some(start) = files.start() {
+    if let Some(start) = files.start()? {
         report(agent, container_id, start);
     }
-    let watched = agent.containers.is_alive(&claim).and_then(|pid| {
-        let pidfd = pidfd_open(pid).ok()?;
-        agent.containers.is_alive(&claim)?;
-        watch(pidfd).ok()
-    });
-    let Some(pidfd) = watched else { return gone(agent, container_id) };
+    let Some(pidfd) = agent.containers.hold(&claim)? else { return settle(agent, container_id) };
+    let pidfd = watch(pidfd)?;
     let (agent, container_id) = (agent.clone(), container_id.to_owned());
     tokio::spawn(async move {
         let _ = pidfd.readable().await;
         gone(&agent, &container_id);
     });
+    Ok(())
+}
+
+/// Ends what an earlier agent of this work_dir launched and this one's log knows nothing of: its resources are about to
+/// be offered. Blocks. The error is a sentence.
+pub(crate) fn sweep(agent: &Agent) -> Result<(), String> {
+    let containers = &agent.containers;
+    let known: BTreeSet<String> = {
+        let state = agent.state.read();
+        state.containers.keys().chain(state.remnants.keys()).cloned().collect()
+    };
+    let own_world = fs::read_link("/proc/self/ns/mnt").ok();
+    let strays = |all: &[processes::Process]| -> io::Result<BTreeSet<u32>> {
+        let mut supervisors = BTreeSet::new();
+        for container_id in containers_in(&containers.dir)?.difference(&known) {
+            if let Some(claim) = containers.files(container_id).claimed()? {
+                supervisors.extend(containers.alive(&claim)?);
+            }
+        }
+        // A path means something in one mount namespace only: elsewhere another agent may have the same.
+        let is_here = |pid: u32| own_world.is_some() && fs::read_link(format!("/proc/{pid}/ns/mnt")).ok() == own_world;
+        let marked = processes::of_containers(all, &agent.config.work_dir, |process, container_id, _| {
+            !known.contains(container_id) && is_here(process.pid)
+        })?;
+        let below = processes::below(all, &supervisors);
+        Ok(supervisors.into_iter().chain(below).chain(marked).collect())
+    };
+    let ended = processes::end(SWEEP_PATIENCE, strays).map_err(|error| {
+        format!("Cannot end what an earlier agent of {} left running: {error}", agent.config.work_dir.display())
+    })?;
+    if !ended.is_empty() {
+        tracing::warn!(?ended, "ended what an earlier agent of this work_dir left running, unknown to this one's log");
+    }
+    for container_id in containers_in(&containers.dir).unwrap_or_default().difference(&known) {
+        containers.files(container_id).sweep();
+    }
+    Ok(())
 }
 
 /// Starts the supervisor. None if the container is wanted no more; the error is a sentence.
@@ -241,16 +393,24 @@ fn spawn(agent: &Agent, container_id: &str) -> Result<Option<tokio::process::Chi
         (None, true) => framework.user.clone(),
     };
     let sandbox = agent.sandbox(&framework_id, &executor);
-    make_sandbox(&sandbox, &user).map_err(|error| format!("cannot make the sandbox: {error}"))?;
+    make_sandbox(&agent.config.work_dir, &sandbox, &user)
+        .map_err(|error| format!("cannot make the sandbox: {error}"))?;
     agent.attach(&framework_id, &executor);
+    let (program, arguments) = arguments(&command)?;
     let spec = Spec {
         container_id: container_id.to_owned(),
         containers_dir: agent.containers.dir.display().to_string(),
         pipe: agent.containers.pipe.display().to_string(),
         sandbox: sandbox.display().to_string(),
         user,
-        arguments: arguments(&command)?,
+        arguments,
         environment: environment(agent, &framework_id, &executor, &info, task.as_ref(), &command, &sandbox),
+        program,
+        files: agent.config.task_files,
+        umask: agent.config.task_umask,
+        // Executors of frameworks know themselves how long to wait.
+        away_ms_max: executor.is_command.then_some(agent.config.recovery_timeout_ms),
+        grace_ms: Some(agent.config.settings.executor_shutdown_grace_ms),
     };
     let bytes = spec.encode()?;
     let memory =
@@ -264,13 +424,25 @@ fn spawn(agent: &Agent, container_id: &str) -> Result<Option<tokio::process::Chi
         .stderr(Stdio::null())
         .env_clear()
         .env("PATH", PATH)
+        .env(processes::SUPERVISOR, agent.containers.mark(container_id))
         .spawn()
         .map_err(|error| format!("cannot start {}: {error}", agent.config.launcher.display()))?;
     Ok(Some(child))
 }
 
-fn make_sandbox(sandbox: &Path, user: &str) -> io::Result<()> {
-    fs::create_dir_all(sandbox)?;
+/// Makes the sandbox for its user alone. The folders above can be passed through by every user, not listed.
+fn make_sandbox(work_dir: &Path, sandbox: &Path, user: &str) -> io::Result<()> {
+    let mut path = work_dir.to_owned();
+    for part in sandbox.strip_prefix(work_dir).map_err(io::Error::other)? {
+        path.push(part);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // The mask of this process leaves nothing to others.
+        let mode = if path == sandbox { 0o750 } else { 0o711 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+    }
     let latest = sandbox.with_file_name("latest");
     // Replaced at once: somebody may be looking through it.
     let draft = sandbox.with_extension("latest");
@@ -289,17 +461,17 @@ fn make_sandbox(sandbox: &Path, user: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn arguments(command: &CommandInfo) -> Result<Vec<String>, String> {
+/// The program, unless it is the first argument, and the arguments as it sees them.
+fn arguments(command: &CommandInfo) -> Result<(Option<String>, Vec<String>), String> {
     let value = command.value.clone().unwrap_or_default();
     if command.shell() {
-        return Ok(vec!["/bin/sh".to_owned(), "-c".to_owned(), value]);
+        return Ok((None, vec!["/bin/sh".to_owned(), "-c".to_owned(), value]));
     }
-    if value.is_empty() {
-        return Err("the command has no value".to_owned());
+    match (value.is_empty(), command.arguments.is_empty()) {
+        (true, _) => Err("the command has no value".to_owned()),
+        (false, true) => Ok((None, vec![value])),
+        (false, false) => Ok((Some(value), command.arguments.clone())),
     }
-    // The value is the program; the first argument is the name that it sees.
-    let rest = command.arguments.iter().skip(1).cloned();
-    Ok(std::iter::once(value).chain(rest).collect())
 }
 
 /// Nothing of the agent's own environment: what a task sees must not depend on who started the agent.
@@ -349,5 +521,7 @@ fn environment(
     for variable in command.environment.iter().flat_map(|environment| &environment.variables) {
         set(&variable.name, variable.value.clone().unwrap_or_default());
     }
+    // Last: what comes of the container is known by it, should its supervisor be killed.
+    set(processes::CONTAINER, agent.containers.mark(&executor.container_id));
     variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }

@@ -7,6 +7,7 @@ mod executors;
 mod http;
 mod machine;
 mod masters;
+mod processes;
 mod reads;
 mod run;
 pub mod spec;

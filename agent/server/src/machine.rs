@@ -1,10 +1,13 @@
 //! What this machine has: resources that nobody configured, names, load.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use api::resources::{Format, Parsed, Resource, Resources, Value};
 use nix::sys::statvfs::statvfs;
+
+use crate::processes;
 
 const MB: u64 = 1 << 20;
 const GB_MB: u64 = 1024;
@@ -56,25 +59,14 @@ pub(crate) fn load() -> [f64; 3] {
 
 /// User and system time in seconds and resident bytes of a process and everything below it.
 pub(crate) fn usage(root: u32) -> (f64, f64, u64) {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let Some(end) = stat.rfind(')') else { continue };
-        let fields: Vec<u64> = stat[end + 2..].split(' ').map(|field| field.parse().unwrap_or(0)).collect();
-        if fields.len() > 21 {
-            parents.push((pid, fields[1] as u32, fields[11], fields[12], fields[21]));
-        }
-    }
+    let all = processes::all().unwrap_or_default();
+    let below = processes::below(&all, &BTreeSet::from([root]));
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as u64;
     let (mut user, mut system, mut rss) = (0, 0, 0);
-    let mut pending = vec![root];
-    while let Some(pid) = pending.pop() {
-        if let Some((_, _, process_user, process_system, pages)) = parents.iter().find(|process| process.0 == pid) {
-            (user, system, rss) = (user + process_user, system + process_system, rss + pages * page);
-        }
-        pending.extend(parents.iter().filter(|process| process.1 == pid && process.0 != pid).map(|process| process.0));
+    for process in all.iter().filter(|process| process.pid == root || below.contains(&process.pid)) {
+        (user, system, rss) =
+            (user + process.user_ticks, system + process.system_ticks, rss + process.rss_pages * page);
     }
     (user as f64 / ticks, system as f64 / ticks, rss)
 }

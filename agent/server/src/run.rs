@@ -29,6 +29,10 @@ pub fn run(words: Vec<String>) -> ExitCode {
         Ok(Asked::Run(config)) => *config,
         Err(sentence) => return fail(&sentence),
     };
+    let config = match prepare(config) {
+        Ok(config) => config,
+        Err(sentence) => return fail(&sentence),
+    };
     log_to_stderr(&config);
     for warning in &config.values.warnings {
         tracing::warn!("{warning}");
@@ -52,6 +56,16 @@ pub fn run(words: Vec<String>) -> ExitCode {
 fn fail(sentence: &str) -> ExitCode {
     eprintln!("meseta-agent: {sentence}");
     ExitCode::FAILURE
+}
+
+/// What this process needs of the system; tasks get what they would have had without it.
+fn prepare(mut config: Config) -> Result<Config, String> {
+    containers::check_machine()?;
+    let files = api_http::raise_file_limit()?;
+    config.values.warnings.extend(files.warning());
+    config.task_files = Some(files.before);
+    config.task_umask = Some(api_http::keep_files_private());
+    Ok(config)
 }
 
 fn log_to_stderr(config: &Config) {
@@ -115,6 +129,8 @@ async fn serve(config: Config) -> Result<(), String> {
     let (agent, requests) = Agent::new(config, address, state, containers);
     tokio::spawn(keep(agent.clone(), log, requests));
     tokio::spawn(containers::listen(agent.clone(), pipe));
+    let sweeping = agent.clone();
+    tokio::task::spawn_blocking(move || containers::sweep(&sweeping)).await.map_err(|error| error.to_string())??;
     recover(&agent).await;
     let (stop, stopped) = watch::channel(false);
     let handler = {

@@ -8,9 +8,15 @@
 //! Written first, then told through a named pipe: an agent that was away finds all of it in the files.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::processes;
+
+/// How late a supervisor may come to claim its launch, after its agent was killed.
+const LATE_MAX: Duration = Duration::from_secs(3600);
 
 /// What to run, and how. Every string is free of NUL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,10 +31,20 @@ pub struct Spec {
     pub sandbox: String,
     /// User to run as; empty for the agent's own.
     pub user: String,
-    /// Program and arguments.
+    /// Program and arguments, as the process sees them.
     pub arguments: Vec<String>,
     /// `NAME=value`, all of the environment.
     pub environment: Vec<String>,
+    /// What is executed; by default the first of the arguments.
+    pub program: Option<String>,
+    /// Soft limit of open files for the process.
+    pub files: Option<u64>,
+    /// Permissions that new files do not get.
+    pub umask: Option<u32>,
+    /// So long the agent may be away, in milliseconds, before the process is ended; for ever if not given.
+    pub away_ms_max: Option<u64>,
+    /// Time between the request to end and the end, in milliseconds, when the agent is away too long.
+    pub grace_ms: Option<u64>,
 }
 
 impl Spec {
@@ -40,7 +56,17 @@ impl Spec {
         let counts = [self.arguments.len().to_string(), self.environment.len().to_string()];
         let fixed = [&self.container_id, &self.containers_dir, &self.pipe, &self.sandbox, &self.user];
         let mut bytes = Vec::new();
-        for text in fixed.into_iter().chain(&counts).chain(&self.arguments).chain(&self.environment) {
+        // Behind all that an older supervisor reads, by name: what is not known to the reader is passed over.
+        let numbers = [
+            ("files", self.files),
+            ("umask", self.umask.map(u64::from)),
+            ("away_ms_max", self.away_ms_max),
+            ("grace_ms", self.grace_ms),
+        ];
+        let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
+            .chain(numbers.into_iter().filter_map(|(name, number)| Some(format!("{name}={}", number?))))
+            .collect();
+        for text in fixed.into_iter().chain(&counts).chain(&self.arguments).chain(&self.environment).chain(&named) {
             if text.contains('\0') {
                 return Err(format!("{text:?} contains a NUL"));
             }
@@ -58,9 +84,24 @@ impl Spec {
         let [container_id, containers_dir, pipe, sandbox, user] = [next()?, next()?, next()?, next()?, next()?];
         let (arguments, environment): (usize, usize) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let rest: Vec<String> = fields.collect();
-        let (arguments, environment) = (rest.len() == arguments + environment).then(|| rest.split_at(arguments))?;
-        let (arguments, environment) = (arguments.to_vec(), environment.to_vec());
-        Some(Spec { container_id, containers_dir, pipe, sandbox, user, arguments, environment })
+        let (arguments, rest) = rest.split_at_checked(arguments)?;
+        let (environment, named) = rest.split_at_checked(environment)?;
+        let text = |name: &str| named.iter().find_map(|text| text.strip_prefix(name)?.strip_prefix('='));
+        let number = |name: &str| text(name)?.parse::<u64>().ok();
+        Some(Spec {
+            container_id,
+            containers_dir,
+            pipe,
+            sandbox,
+            user,
+            arguments: arguments.to_vec(),
+            environment: environment.to_vec(),
+            program: text("program").map(str::to_owned),
+            files: number("files"),
+            umask: number("umask").and_then(|mask| u32::try_from(mask).ok()),
+            away_ms_max: number("away_ms_max"),
+            grace_ms: number("grace_ms"),
+        })
     }
 }
 
@@ -143,23 +184,29 @@ impl Files {
         };
         // A link that leads nowhere: it appears with its content or not at all, only if nobody was faster, and one
         // sync makes it last.
+        // Opened first: whoever gets no descriptor has claimed nothing.
+        let dir = File::open(&self.dir)?;
         match symlink(text, self.path("launch")) {
-            Ok(()) => sync_dir(&self.dir).map(|()| true),
+            Ok(()) => dir.sync_all().map(|()| true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// Who claimed the launch.
-    pub fn claimed(&self) -> Option<Claim> {
-        let text = fs::read_link(self.path("launch")).ok()?;
-        let mut words = text.to_str()?.split_whitespace();
-        match words.next()? {
+    /// Who claimed the launch, if anybody did.
+    ///
+    /// # Errors
+    /// It cannot be told, now.
+    pub fn claimed(&self) -> io::Result<Option<Claim>> {
+        let Some(text) = unless_missing(fs::read_link(self.path("launch")))? else { return Ok(None) };
+        let mut words = text.to_str().unwrap_or_default().split_whitespace();
+        let mut parse = || match words.next()? {
             "agent" => Some(Claim::Agent),
             _ => {
                 Some(Claim::Supervisor(words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.into()))
             }
-        }
+        };
+        parse().map(Some).ok_or_else(|| io::Error::other(format!("'{}' is no claim of a launch", text.display())))
     }
 
     /// Writes the start; a crash of the machine ends the process too, so it need not be synced.
@@ -188,21 +235,49 @@ impl Files {
     }
 
     /// The start, if it was written.
-    pub fn start(&self) -> Option<Notice> {
-        Notice::decode(&fs::read_to_string(self.path("started")).ok()?)
+    ///
+    /// # Errors
+    /// It cannot be told, now.
+    pub fn start(&self) -> io::Result<Option<Notice>> {
+        self.notice("started")
     }
 
     /// The end, if it was written.
-    pub fn end(&self) -> Option<Notice> {
-        Notice::decode(&fs::read_to_string(self.path("exit")).ok()?)
+    ///
+    /// # Errors
+    /// It cannot be told, now.
+    pub fn end(&self) -> io::Result<Option<Notice>> {
+        self.notice("exit")
+    }
+
+    fn notice(&self, what: &str) -> io::Result<Option<Notice>> {
+        Ok(unless_missing(fs::read_to_string(self.path(what)))?.as_deref().and_then(Notice::decode))
     }
 
     /// Removes the files of a container that ended. A claim of the agent's own stays: it keeps a supervisor that is
     /// late from running what was given up.
     pub fn release(&self) {
-        if self.claimed() == Some(Claim::Agent) {
-            return;
+        match self.claimed() {
+            Ok(Some(Claim::Agent)) | Err(_) => {}
+            Ok(_) => self.remove(),
         }
+    }
+
+    /// Removes the files of a container that no log knows any more. An agent's claim of not long ago stays: a supervisor
+    /// may be late by so much.
+    pub(crate) fn sweep(&self) {
+        let is_fresh = || {
+            let changed = fs::symlink_metadata(self.path("launch")).and_then(|found| found.modified());
+            changed.is_ok_and(|changed| changed.elapsed().map_or(true, |age| age < LATE_MAX))
+        };
+        match self.claimed() {
+            Ok(Some(Claim::Agent)) if is_fresh() => {}
+            Err(_) => {}
+            Ok(_) => self.remove(),
+        }
+    }
+
+    fn remove(&self) {
         // The claim last: without it, the others would be taken for those of a launch to come.
         for what in ["started", "exit", "launch"] {
             let _ = fs::remove_file(self.path(what));
@@ -221,15 +296,38 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+fn unless_missing<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The containers that have files in `dir`.
+pub(crate) fn containers_in(dir: &Path) -> io::Result<std::collections::BTreeSet<String>> {
+    let mut found = std::collections::BTreeSet::new();
+    for entry in fs::read_dir(dir)? {
+        if let Some((container_id, _)) = entry?.file_name().to_str().and_then(|name| name.rsplit_once('.')) {
+            found.insert(container_id.to_owned());
+        }
+    }
+    Ok(found)
+}
+
 /// When a process started, in clock ticks since the machine did; none if there is no such process, or only what is
 /// left of one that ended.
+///
+/// # Errors
+/// It cannot be told, now.
+pub fn look(pid: u32) -> io::Result<Option<u64>> {
+    let found = processes::find(pid)?;
+    Ok(found.filter(|process| !process.is_dead).map(|process| process.start_ticks))
+}
+
+/// The same for those who can do nothing about a machine that does not tell.
 pub fn start_ticks(pid: u32) -> Option<u64> {
-    let mut stat = String::new();
-    File::open(format!("/proc/{pid}/stat")).ok()?.read_to_string(&mut stat).ok()?;
-    // The name in parentheses may contain anything, parentheses too.
-    let mut fields = stat[stat.rfind(')')? + 2..].split(' ');
-    let state = fields.next()?;
-    (!matches!(state, "Z" | "X")).then(|| fields.nth(18)?.parse().ok())?
+    look(pid).ok().flatten()
 }
 
 /// Names this start of the machine.
@@ -249,10 +347,16 @@ mod tests {
             sandbox: "/a b".into(),
             arguments: vec!["sh".into(), "-c".into(), "echo\n'x'".into(), String::new()],
             environment: vec!["A=".into()],
+            program: Some("busy=box".into()),
+            umask: Some(0o22),
+            away_ms_max: Some(900_000),
             ..Spec::default()
         };
         let bytes = spec.encode().unwrap();
         assert_eq!(Spec::decode(&bytes), Some(spec.clone()));
+        let without = Spec { program: None, umask: None, away_ms_max: None, ..spec.clone() };
+        let bytes = without.encode().unwrap();
+        assert_eq!(Spec::decode(&bytes), Some(without));
         assert_eq!(Spec::decode(&bytes[..bytes.len() - 2]), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }
@@ -262,12 +366,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::new(dir.path(), "c1");
         let claim = Claim::Supervisor(7, 8, "boot".into());
-        assert_eq!(files.claimed(), None);
+        assert_eq!(files.claimed().unwrap(), None);
         assert!(files.claim(&claim).unwrap());
         assert!(!files.claim(&Claim::Agent).unwrap());
-        assert_eq!(files.claimed(), Some(claim));
+        assert_eq!(files.claimed().unwrap(), Some(claim));
         files.write_end(&Notice::Exited(256)).unwrap();
-        assert_eq!(files.end(), Some(Notice::Exited(256)));
+        assert_eq!(files.end().unwrap(), Some(Notice::Exited(256)));
         files.release();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(files.claim(&Claim::Agent).unwrap());

@@ -3,29 +3,40 @@
 //! agent, and outlives it.
 //!
 //! The agent ends a container by signals to this process, which cannot be mistaken for another: SIGTERM is passed on
-//! to every process below, SIGUSR1 kills them all.
+//! to every process below that there is at that moment, SIGUSR1 kills them all until there is none. An agent that is
+//! away for too long has given its command up: then it is ended as the agent would have.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, start_ticks};
-use crate::sys;
+use crate::{processes, sys};
 
 /// Pause between attempts to write to a disk that is full.
 const RETRY: Duration = Duration::from_secs(1);
+/// Between two looks for what is still to be killed: the first, and the longest.
+const KILL_PAUSE: Duration = Duration::from_millis(1);
+const KILL_PAUSE_MAX: Duration = Duration::from_millis(100);
+/// Attempts to look at the processes of a machine that is short of something.
+const LOOKS_MAX: usize = 50;
+/// Between two looks for the agent: a twentieth of the time that it may be away, within these.
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(50);
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Runs the container that standard input describes; returns the exit code of this process.
 pub fn run() -> i32 {
@@ -50,6 +61,10 @@ pub fn run() -> i32 {
 fn supervise(spec: &Spec) -> io::Result<()> {
     // A terminal's Ctrl-C to the agent is no message to its containers.
     let _ = setsid();
+    let oom_score_adj = protect();
+    if let Some(mask) = spec.umask {
+        umask(Mode::from_bits_truncate(mask));
+    }
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGCHLD]);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None)?;
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
@@ -68,14 +83,14 @@ fn supervise(spec: &Spec) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(null.as_fd())?;
 
-    let notice = match start(spec, &null) {
+    let notice = match start(spec, &null, oom_score_adj) {
         Err(message) => Notice::Failed(message),
         Ok(child) => {
             let started = Notice::Started(own, ticks, child.as_raw().unsigned_abs());
             // A full disk is no reason to end what runs. An agent that was away then learns of the end alone.
             let _ = files.write_start(&started);
             tell(spec, &started);
-            Notice::Exited(reap(child, &signals)?)
+            Notice::Exited(reap(child, &signals, Absence::of(spec))?)
         }
     };
     let written = files.write_end(&notice);
@@ -87,16 +102,26 @@ fn supervise(spec: &Spec) -> io::Result<()> {
     files.sync_end()
 }
 
+/// A machine without memory must not choose this process to end: its task would go on unseen. What a task inherits
+/// instead, which is never less than what anybody has.
+fn protect() -> i32 {
+    let path = "/proc/self/oom_score_adj";
+    let before = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    // Only for those who may.
+    let _ = fs::write(path, "-1000");
+    i32::max(before, 0)
+}
+
 /// How a process ended is known only here: that stays so until the disk takes it, or an agent has it in its log and
 /// released the container.
 fn keep_end(files: &Files, notice: &Notice) {
-    while files.claimed().is_some() && files.write_end(notice).is_err() {
+    while !matches!(files.claimed(), Ok(None)) && files.write_end(notice).is_err() {
         std::thread::sleep(RETRY);
     }
 }
 
 /// Starts the process. The error is a sentence for the framework.
-fn start(spec: &Spec, null: &File) -> Result<Pid, String> {
+fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
     let user = match spec.user.as_str() {
         "" => None,
         name => {
@@ -121,7 +146,8 @@ fn start(spec: &Spec, null: &File) -> Result<Pid, String> {
         texts.iter().map(|text| CString::new(text.as_str()).map_err(|error| error.to_string())).collect()
     };
     let (arguments, environment) = (c_strings(&spec.arguments)?, c_strings(&spec.environment)?);
-    let program = arguments.first().cloned().ok_or("the command is empty")?;
+    let program = spec.program.as_ref().or(spec.arguments.first()).ok_or("the command is empty")?;
+    let candidates = c_strings(&candidates(program, &spec.environment))?;
     // Closed by a successful exec; otherwise it says what failed.
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
     let parent = std::process::id();
@@ -148,6 +174,11 @@ fn start(spec: &Spec, null: &File) -> Result<Pid, String> {
                 Err(error) => failed(what, error),
             };
             step("start a session", setsid().map(drop));
+            // Before the user is switched to, who may not write there. Raising it is always allowed, and the limit too.
+            let _ = fs::write("/proc/self/oom_score_adj", oom_score_adj.to_string());
+            if let (Some(files), Ok((_, hard))) = (spec.files, getrlimit(Resource::RLIMIT_NOFILE)) {
+                step("limit open files", setrlimit(Resource::RLIMIT_NOFILE, files.min(hard), hard));
+            }
             step("redirect standard input", dup2_stdin(null.as_fd()));
             step("redirect standard output", dup2_stdout(stdout.as_fd()));
             step("redirect standard error", dup2_stderr(stderr.as_fd()));
@@ -168,15 +199,45 @@ fn start(spec: &Spec, null: &File) -> Result<Pid, String> {
                 sys::exit(127);
             }
             step("reset signals", sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None));
-            let Err(error) = nix::unistd::execvpe(&program, &arguments, &environment);
-            failed(&format!("execute '{}'", program.to_string_lossy()), error)
+            let error = execute(&candidates, &arguments, &environment);
+            failed(&format!("execute '{program}'"), error)
         }
     }
 }
 
+/// Where a program may be: a name without a slash is looked for in the PATH that the program itself will see.
+fn candidates(program: &str, environment: &[String]) -> Vec<String> {
+    if program.contains('/') {
+        return vec![program.to_owned()];
+    }
+    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or("/bin:/usr/bin");
+    path.split(':').map(|dir| format!("{}/{program}", if dir.is_empty() { "." } else { dir })).collect()
+}
+
+/// Becomes the first of the candidates that can be executed. Why none could.
+fn execute(candidates: &[CString], arguments: &[CString], environment: &[CString]) -> Errno {
+    let mut why = Errno::ENOENT;
+    for program in candidates {
+        let Err(mut error) = nix::unistd::execve(program, arguments, environment);
+        if error == Errno::ENOEXEC {
+            // A script that does not name its interpreter.
+            let mut script = vec![c"/bin/sh".to_owned(), program.clone()];
+            script.extend(arguments.iter().skip(1).cloned());
+            let Err(of_shell) = nix::unistd::execve(c"/bin/sh", &script, environment);
+            error = of_shell;
+        }
+        match error {
+            Errno::ENOENT | Errno::ENOTDIR => {}
+            Errno::EACCES => why = error,
+            _ => return error,
+        }
+    }
+    why
+}
+
 /// Waits for `child`, passing signals on, and ends what it left behind. Returns its wait status.
-fn reap(child: Pid, signals: &SigSet) -> io::Result<i32> {
-    let mut ended = None;
+fn reap(child: Pid, signals: &SigSet, mut absence: Absence) -> io::Result<i32> {
+    let (mut ended, mut killing, mut pause) = (None, false, KILL_PAUSE);
     loop {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -191,51 +252,102 @@ fn reap(child: Pid, signals: &SigSet) -> io::Result<i32> {
                 Err(error) => return Err(error.into()),
             }
         }
-        if ended.is_some() {
-            signal_tree(Signal::SIGKILL);
-        }
-        match signals.wait()? {
-            Signal::SIGTERM => signal_tree(Signal::SIGTERM),
-            Signal::SIGUSR1 => signal_tree(Signal::SIGKILL),
+        killing |= ended.is_some();
+        let patience = if killing {
+            // Whoever forks between our look and our signal is found by the next look, until there is nobody.
+            signal_all(Signal::SIGKILL);
+            pause = (2 * pause).min(KILL_PAUSE_MAX);
+            pause
+        } else {
+            absence.patience()
+        };
+        match sys::wait_signal(signals, patience)? {
+            Some(Signal::SIGTERM) => signal_all(Signal::SIGTERM),
+            Some(Signal::SIGUSR1) => killing = true,
             _ => {}
         }
-    }
-}
-
-/// Signals every process below this one. They are stopped from being missed by asking again while new ones appear.
-fn signal_tree(signal: Signal) {
-    let mut signalled = BTreeMap::new();
-    // A process may fork between our look and our signal; its child is seen the next time round.
-    for _ in 0..8 {
-        let fresh: Vec<Pid> = descendants().into_iter().filter(|pid| !signalled.contains_key(pid)).collect();
-        if fresh.is_empty() {
-            return;
-        }
-        for pid in fresh {
-            let _ = kill(pid, signal);
-            signalled.insert(pid, ());
+        match absence.look() {
+            Some(Signal::SIGKILL) => killing = true,
+            Some(signal) => signal_all(signal),
+            None => {}
         }
     }
 }
 
-fn descendants() -> Vec<Pid> {
-    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        let parent = stat.rfind(')').and_then(|end| stat[end + 2..].split(' ').nth(1)?.parse::<i32>().ok());
-        if let Some(parent) = parent {
-            children.entry(parent).or_default().push(pid);
+/// Signals every process that there is below this one, each once. What a handler of theirs then starts, to clean up
+/// perhaps, is not meant.
+fn signal_all(signal: Signal) {
+    let below = || {
+        let all = processes::all()?;
+        let below = processes::below(&all, &BTreeSet::from([std::process::id()]));
+        Ok::<_, io::Error>(all.into_iter().filter(move |process| below.contains(&process.pid) && !process.is_dead))
+    };
+    for _ in 0..LOOKS_MAX {
+        match below() {
+            Ok(below) => return below.for_each(|process| drop(processes::signal(&process, signal))),
+            // A machine that is short of something at the moment.
+            Err(_) => std::thread::sleep(KILL_PAUSE_MAX),
         }
     }
-    let mut found = Vec::new();
-    let mut pending = vec![Pid::this().as_raw()];
-    while let Some(pid) = pending.pop() {
-        let below = children.remove(&pid).unwrap_or_default();
-        pending.extend(&below);
-        found.extend(below);
+}
+
+/// How long the agent has been away, as far as that matters.
+struct Absence {
+    pipe: PathBuf,
+    /// So long it may be.
+    away_max: Option<Duration>,
+    grace: Duration,
+    looked: Instant,
+    since: Option<Instant>,
+    /// When its command was told to end.
+    given_up: Option<Instant>,
+}
+
+impl Absence {
+    fn of(spec: &Spec) -> Absence {
+        let duration = |millis: Option<u64>| millis.map(Duration::from_millis);
+        Absence {
+            pipe: PathBuf::from(&spec.pipe),
+            away_max: duration(spec.away_ms_max),
+            grace: duration(spec.grace_ms).unwrap_or_default(),
+            looked: Instant::now(),
+            since: None,
+            given_up: None,
+        }
     }
-    found.into_iter().map(Pid::from_raw).collect()
+
+    /// Between two looks.
+    fn patience(&self) -> Duration {
+        let of = |whole: Duration| (whole / 20).clamp(LOOK_PAUSE_MIN, LOOK_PAUSE_MAX);
+        let pause = self.away_max.map_or(Duration::from_secs(3600), of);
+        if self.given_up.is_some() { pause.min(of(self.grace)) } else { pause }
+    }
+
+    /// Looks for the agent now and then; the signal that its command is to get now.
+    fn look(&mut self) -> Option<Signal> {
+        let away_max = self.away_max?;
+        if self.looked.elapsed() < self.patience() {
+            return None;
+        }
+        self.looked = Instant::now();
+        // An agent has its pipe open for as long as it lives.
+        match File::options().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&self.pipe) {
+            Ok(_) => self.since = None,
+            Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+                Errno::ENXIO | Errno::ENOENT | Errno::ENOTDIR => drop(self.since.get_or_insert(self.looked)),
+                // That is no answer.
+                _ => {}
+            },
+        }
+        match self.given_up {
+            Some(at) => (at.elapsed() >= self.grace).then_some(Signal::SIGKILL),
+            None if self.since.is_some_and(|since| since.elapsed() >= away_max) => {
+                self.given_up = Some(self.looked);
+                Some(Signal::SIGTERM)
+            }
+            None => None,
+        }
+    }
 }
 
 /// Tells the agent, if there is one: the file has it already.

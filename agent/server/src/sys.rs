@@ -1,11 +1,12 @@
-//! The only unsafe code of this crate: what a supervisor does around `fork`, in its only thread, and pidfds, which
-//! the libraries used here do not wrap.
+//! The only unsafe code of this crate: what a supervisor does around `fork` and with signals, in its only
+//! thread, and pidfds, which the libraries used here do not wrap.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::libc;
-use nix::sys::signal::{SigAction, Signal, sigaction};
+use nix::sys::signal::{SigAction, SigSet, Signal, sigaction};
 use nix::unistd::ForkResult;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,6 +29,22 @@ pub(crate) fn set_action(signal: Signal, action: &SigAction) -> nix::Result<()> 
     unsafe { sigaction(signal, action) }.map(drop)
 }
 
+/// Waits for one of these signals, which are blocked; none if none came in time.
+pub(crate) fn wait_signal(signals: &SigSet, patience: Duration) -> io::Result<Option<Signal>> {
+    let seconds = libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX);
+    let timeout = libc::timespec { tv_sec: seconds, tv_nsec: patience.subsec_nanos().into() };
+    let set: *const libc::sigset_t = signals.as_ref();
+    // SAFETY: the set and the time live for as long as the call; no information on the signal is asked for.
+    let signal = unsafe { libc::sigtimedwait(set, std::ptr::null_mut(), &timeout) };
+    match signal {
+        -1 => match io::Error::last_os_error() {
+            error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) => Ok(None),
+            error => Err(error),
+        },
+        signal => Signal::try_from(signal).map(Some).map_err(io::Error::from),
+    }
+}
+
 /// A descriptor that stands for a process, and for no other one that gets its number later.
 pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
@@ -43,9 +60,18 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 
 /// Signals the process that a pidfd stands for.
 pub(crate) fn pidfd_signal(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
+    send(pidfd, signal as i32)
+}
+
+/// Whether processes can be signalled in this way at all.
+pub(crate) fn pidfd_probe(pidfd: &OwnedFd) -> io::Result<()> {
+    send(pidfd, 0)
+}
+
+fn send(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
     let information = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null pointer instead of signal information is allowed and means "as kill(2) would".
-    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, information, 0) };
+    let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, information, 0) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

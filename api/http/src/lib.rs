@@ -16,6 +16,7 @@ mod body;
 mod bounds;
 mod connections;
 mod files;
+mod process;
 mod query;
 mod reply;
 mod request;
@@ -28,6 +29,7 @@ pub use bounds::Bounds;
 pub use connections::{Connections, Turned};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+pub use process::{FileLimit, keep_files_private, raise_file_limit};
 pub use query::Query;
 pub use reply::{
     TEXT_PLAIN, accepts_gzip, bytes, empty, json, json_bytes, jsonp, method_not_allowed, not_found, streaming, text,

@@ -1,0 +1,43 @@
+//! What a daemon asks of the system for itself, first of all.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+
+/// Below so many open files a busy daemon cannot keep up its connections.
+const FILES_MIN: u64 = 4096;
+
+/// How many files may be open at once: the soft limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileLimit {
+    /// As it was found.
+    pub before: u64,
+    /// As it is now: the most that the system allows.
+    pub now: u64,
+}
+
+/// Raises the soft limit of open files to the hard one. Every connection, task and follower takes a descriptor, and the
+/// usual 1,024 are a limit for programs that `select`.
+///
+/// # Errors
+/// One sentence.
+pub fn raise_file_limit() -> Result<FileLimit, String> {
+    let cannot = |error: nix::errno::Errno| format!("cannot raise the limit of open files: {}", error.desc());
+    let (before, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(cannot)?;
+    if before < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(cannot)?;
+    }
+    Ok(FileLimit { before, now: hard })
+}
+
+impl FileLimit {
+    /// A sentence, if so few files will not do for long.
+    pub fn warning(self) -> Option<String> {
+        let few = self.now < FILES_MIN;
+        few.then(|| format!("only {} files may be open at once (ulimit -n); raise it to {FILES_MIN} or more", self.now))
+    }
+}
+
+/// New files and folders are for this user alone, if they do not say otherwise. Returns the mask that was.
+pub fn keep_files_private() -> u32 {
+    umask(Mode::S_IRWXG | Mode::S_IRWXO).bits()
+}
