@@ -50,6 +50,8 @@ pub const HOSTNAME_BYTES_MAX: usize = 255;
 pub const PRINCIPAL_BYTES_MAX: usize = KIB;
 /// Largest labels of one thing, in bytes of protobuf.
 pub const LABELS_BYTES_MAX: usize = 64 * KIB;
+/// Longest sentence that is logged, in bytes.
+pub const SENTENCE_BYTES_MAX: usize = 4 * KIB;
 /// How much of what somebody wrote is repeated in a sentence about it, in bytes.
 pub const QUOTE_BYTES_MAX: usize = 300;
 
@@ -189,6 +191,19 @@ const _: () = assert!(STATUS_MESSAGE_BYTES_MAX + LABELS_BYTES_MAX + ENVELOPE_BYT
 const _: () = assert!(STATUS_BYTES_MAX < UPDATES_WAITING_BYTES_MAX);
 const _: () = assert!(ID_BYTES_MAX < QUOTE_BYTES_MAX && ROLE_BYTES_MAX < QUOTE_BYTES_MAX);
 const _: () = assert!(ROLES_MAX * ROLE_BYTES_MAX <= FRAMEWORK_INFO_BYTES_MAX);
+
+/// What is too large about the name of a role, as a sentence.
+pub fn role(name: &str) -> Option<String> {
+    let role = quoted(name);
+    if name.len() > ROLE_BYTES_MAX {
+        let length = name.len();
+        return Some(format!("Role '{role}' has {length} bytes, more than the {ROLE_BYTES_MAX} that are allowed"));
+    }
+    let components = name.split('/').count();
+    (components > ROLE_COMPONENTS_MAX).then(|| {
+        format!("Role '{role}' has {components} components, more than the {ROLE_COMPONENTS_MAX} that are allowed")
+    })
+}
 
 /// A text for a sentence about it: cut where it is longer than anybody reads.
 pub fn quoted(text: &str) -> std::borrow::Cow<'_, str> {

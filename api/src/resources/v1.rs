@@ -51,6 +51,9 @@ pub fn role_problem(role: &str) -> Option<String> {
     if role.contains("//") {
         return Some(format!("Role '{role}' cannot contain two adjacent slashes"));
     }
+    if let Some(problem) = crate::limits::role(role) {
+        return Some(problem);
+    }
     for part in role.split('/') {
         match part {
             "." | ".." => return Some(format!("Role '{role}' cannot include '{part}' as a component")),

@@ -9,10 +9,12 @@ use crate::launch::{self, Launch};
 use crate::resources;
 use crate::task_state;
 use crate::view;
+use api::limits::quoted;
 use api::resources::Resources;
 use api::v1;
 use api::v1::offer::operation::Type;
 use api::v1::task_status::Reason;
+use std::collections::BTreeSet;
 
 /// ACCEPT.
 pub(crate) fn accept(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::call::Accept) {
@@ -29,7 +31,7 @@ fn accept_valid(draft: &mut Draft, framework: FrameworkKey, offers: Vec<OfferKey
     for offer in &offers {
         resources::add(&mut remaining, &draft.state.offers.get(*offer).expect("a checked offer").resources);
     }
-    let mut launch = Launch::new(framework, agent, role.clone(), remaining);
+    let mut launch = Launch::new(draft, framework, agent, role.clone(), remaining);
     for operation in &call.operations {
         perform(draft, &mut launch, operation);
     }
@@ -87,12 +89,12 @@ fn check_offers(draft: &Draft, framework: FrameworkKey, ids: &[v1::OfferId]) -> 
         return Err("No offers specified".to_owned());
     }
     let state = &draft.state;
-    let mut keys: Vec<OfferKey> = Vec::with_capacity(ids.len());
+    let (mut keys, mut seen): (Vec<OfferKey>, BTreeSet<OfferKey>) = (Vec::with_capacity(ids.len()), BTreeSet::new());
     for id in ids {
         let key = view::parse_offer_id(state, &id.value);
         let offer = key.and_then(|key| state.offers.get(key));
-        let Some(offer) = offer else { return Err(format!("Offer {} is no longer valid", id.value)) };
-        if keys.contains(&offer.key) {
+        let Some(offer) = offer else { return Err(format!("Offer {} is no longer valid", quoted(&id.value))) };
+        if !seen.insert(offer.key) {
             return Err(format!("Duplicate offer {} in offer list", id.value));
         }
         if offer.framework != framework {

@@ -6,7 +6,6 @@ use crate::ids::FrameworkKey;
 use crate::reconcile;
 use crate::view;
 use crate::wire::OrderParts;
-use api::limits::ORDERS_WAITING_MAX;
 use api::v1;
 use bytes::Bytes;
 use prost::Message;
@@ -35,7 +34,7 @@ pub(crate) fn kill(draft: &mut Draft, framework: FrameworkKey, call: &v1::schedu
         let framework_id = &draft.state.frameworks.get(framework).expect("the speaker is live").id;
         let order = OrderParts::Kill { framework_id, task_id: &call.task_id.value, policy: policy.as_ref() };
         let is_away = agent_state.connection().is_none() && policy.is_none();
-        if is_away || agent_state.outbox.len() >= ORDERS_WAITING_MAX || agent_state.awaits(&order) {
+        if is_away || agent_state.is_behind() || agent_state.awaits(&order) {
             return;
         }
     }

@@ -1,22 +1,28 @@
-//! Launching on what an ACCEPT has left: what makes a task or a group valid, and what it holds.
+//! Launching on what an ACCEPT has left: what makes a task or a group valid, what it holds, and what it weighs.
 
 use crate::decide::Draft;
 use crate::event::{Event, ExecutorUse, GroupTask, LaunchRefused, NewExecutor, TaskGroupLaunched, TaskLaunched};
 use crate::ids::{AgentKey, ExecutorId, FrameworkKey, TaskId};
+use crate::lengths;
 use crate::resources;
+use crate::same_executor;
+use crate::task_state;
+use crate::unbuilt;
 use crate::validate;
 use crate::view;
+use api::limits::{
+    AGENT_EXECUTORS_BYTES_MAX, CALL_LAUNCHES_BYTES_MAX, GROUP_TASKS_MAX, ID_BYTES_MAX, LAUNCH_BYTES_MAX,
+    OUTBOX_BYTES_MAX, SENTENCE_BYTES_MAX, quoted,
+};
 use api::resources::Resources;
 use api::v1;
 use api::v1::executor_info::Type as ExecutorType;
 use api::v1::task_status::Reason;
 use bytes::Bytes;
 use prost::Message;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Each task of a group carries its executor: a large one in a large group would be more than anybody can hold.
-const EXECUTOR_COPIES_BYTES_MAX: usize = 16 << 20;
 
 /// The launches of one ACCEPT.
 pub(crate) struct Launch {
@@ -28,7 +34,43 @@ pub(crate) struct Launch {
     /// What happens.
     pub(crate) events: Vec<Event>,
     tasks: BTreeSet<TaskId>,
-    executors: BTreeMap<ExecutorId, Bytes>,
+    /// Those that its tasks name, as they are on the agent or come with it.
+    executors: BTreeMap<ExecutorId, Known>,
+    weight: Weight,
+}
+
+/// An executor that is there, or that the same ACCEPT brings.
+struct Known {
+    info: Bytes,
+    /// Of the info: made once, however many tasks name it.
+    meaning: OnceCell<same_executor::Executor>,
+}
+
+/// What the launches of one ACCEPT add up to, in bytes.
+#[derive(Default)]
+struct Weight {
+    /// As orders, of this call.
+    call: usize,
+    /// Of all orders that wait for the agent, those of this call with them.
+    outbox: usize,
+    /// Of all executors on the agent, new ones with them.
+    executors: usize,
+    /// What the `FrameworkInfo` adds to each order.
+    framework_info: usize,
+}
+
+/// Why something is not launched.
+enum No {
+    /// It never could be.
+    Invalid(String),
+    /// Its agent has too much before it.
+    Later(String),
+}
+
+impl From<String> for No {
+    fn from(why: String) -> No {
+        No::Invalid(why)
+    }
 }
 
 /// A task's executor: which, and what it adds if it is new.
@@ -38,19 +80,33 @@ struct Chosen {
 }
 
 impl Launch {
-    pub(crate) fn new(framework: FrameworkKey, agent: AgentKey, role: Arc<str>, remaining: Resources) -> Launch {
+    pub(crate) fn new(
+        draft: &Draft,
+        framework: FrameworkKey,
+        agent: AgentKey,
+        role: Arc<str>,
+        remaining: Resources,
+    ) -> Launch {
         let (events, tasks, executors) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
-        Launch { framework, agent, role, remaining, events, tasks, executors }
+        let known = draft.state.agents.get(agent).expect("the agent of an offer is registered");
+        let speaker = draft.state.frameworks.get(framework).expect("the speaker is live");
+        let weight = Weight {
+            call: 0,
+            outbox: known.outbox_bytes(),
+            executors: known.executors.values().map(|executor| executor.info.len()).sum(),
+            framework_info: speaker.info.len(),
+        };
+        Launch { framework, agent, role, remaining, events, tasks, executors, weight }
     }
 
     /// LAUNCH of one task.
     pub(crate) fn task(&mut self, draft: &Draft, task: &v1::TaskInfo) {
-        if let Err(why) = self.try_task(draft, task) {
-            self.refuse(task, Reason::TaskInvalid, &why);
+        if let Err(no) = self.try_task(draft, task) {
+            self.refuse_no(draft, task, Reason::TaskInvalid, &no);
         }
     }
 
-    fn try_task(&mut self, draft: &Draft, task: &v1::TaskInfo) -> Result<(), String> {
+    fn try_task(&mut self, draft: &Draft, task: &v1::TaskInfo) -> Result<(), No> {
         let needed = self.check_task(draft, task)?;
         let chosen = match (&task.command, &task.executor) {
             (Some(_), None) => None,
@@ -58,31 +114,32 @@ impl Launch {
                 match info.r#type.and_then(|number| ExecutorType::try_from(number).ok()) {
                     None | Some(ExecutorType::Custom) => {}
                     Some(ExecutorType::Default | ExecutorType::Unknown) => {
-                        return Err("'ExecutorInfo.type' must be 'CUSTOM'".to_owned());
+                        return Err("'ExecutorInfo.type' must be 'CUSTOM'".to_owned().into());
                     }
                 }
                 Some(self.check_executor(draft, info)?)
             }
             _ => {
-                return Err(
-                    "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present".to_owned()
-                );
+                let why = "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present";
+                return Err(why.to_owned().into());
             }
         };
+        let info: Bytes = self.stamped(draft, task, &needed).encode_to_vec().into();
+        let weight = self.weighed("TaskInfo", &[&info], chosen.as_ref())?;
         let own = chosen.as_ref().map(|chosen| &chosen.resources);
         self.remaining = self.without(own.into_iter().chain([&needed])).map_err(|total| {
             let remaining = &self.remaining;
             format!("Total resources {total} required by task and its executor is more than available {remaining}")
         })?;
+        self.weight = weight;
         let task_id: TaskId = task.task_id.value.as_str().into();
-        let info = self.stamped(draft, task, &needed);
         self.tasks.insert(task_id.clone());
         let executor = chosen.map(|chosen| self.keep(chosen));
         self.events.push(Event::from(TaskLaunched {
             task: (self.framework, task_id),
             agent: self.agent,
             role: self.role.clone(),
-            info: info.encode_to_vec().into(),
+            info,
             resources: needed,
             executor,
         }));
@@ -91,47 +148,58 @@ impl Launch {
 
     /// LAUNCH_GROUP: all of its tasks, or none.
     pub(crate) fn group(&mut self, draft: &Draft, body: &v1::offer::operation::LaunchGroup) {
-        if let Err(why) = self.try_group(draft, body) {
+        if let Err(no) = self.try_group(draft, body) {
             for task in &body.task_group.tasks {
-                self.refuse(task, Reason::TaskGroupInvalid, &why);
+                self.refuse_no(draft, task, Reason::TaskGroupInvalid, &no);
             }
         }
     }
 
-    fn try_group(&mut self, draft: &Draft, body: &v1::offer::operation::LaunchGroup) -> Result<(), String> {
+    fn try_group(&mut self, draft: &Draft, body: &v1::offer::operation::LaunchGroup) -> Result<(), No> {
         let executor = &body.executor;
         match executor.r#type.and_then(|number| ExecutorType::try_from(number).ok()) {
             Some(ExecutorType::Custom) => {}
             Some(ExecutorType::Default) => {
-                return Err("The DEFAULT executor is not supported by this version".to_owned());
+                return Err("The DEFAULT executor is not supported by this version".to_owned().into());
             }
-            None | Some(ExecutorType::Unknown) => return Err("'ExecutorInfo.type' must be set".to_owned()),
+            None | Some(ExecutorType::Unknown) => return Err("'ExecutorInfo.type' must be set".to_owned().into()),
         }
-        if body.task_group.tasks.is_empty() {
+        let number = body.task_group.tasks.len();
+        if number == 0 {
             return Ok(());
         }
-        let copies = executor.encoded_len().saturating_mul(body.task_group.tasks.len());
-        if copies > EXECUTOR_COPIES_BYTES_MAX {
-            return Err(format!(
+        lengths::count("tasks in one group", number, GROUP_TASKS_MAX)?;
+        // Each task carries the executor: told before all of them are made.
+        let copies = executor.encoded_len().saturating_mul(number);
+        if copies > LAUNCH_BYTES_MAX {
+            let why = format!(
                 "'ExecutorInfo' in each task of the group has {copies} bytes in all, more than the \
-                 {EXECUTOR_COPIES_BYTES_MAX} that are allowed"
-            ));
+                 {LAUNCH_BYTES_MAX} that are allowed"
+            );
+            return Err(why.into());
         }
         let chosen = self.check_executor(draft, executor)?;
-        let mut tasks: Vec<GroupTask> = Vec::with_capacity(body.task_group.tasks.len());
+        let meaning = same_executor::Executor::new(executor, &self.role);
+        let (mut tasks, mut ids): (Vec<GroupTask>, BTreeSet<&str>) = (Vec::with_capacity(number), BTreeSet::new());
         for task in &body.task_group.tasks {
-            let invalid = |why: String| format!("Task '{}' is invalid: {why}", task.task_id.value);
+            let invalid = |why: String| format!("Task '{}' is invalid: {why}", quoted(&task.task_id.value));
             let needed = self.check_task(draft, task).map_err(invalid)?;
-            if tasks.iter().any(|other| *other.task_id == *task.task_id.value) {
-                return Err(invalid(format!("Task has duplicate ID: {}", task.task_id.value)));
+            if !ids.insert(&task.task_id.value) {
+                return Err(invalid(format!("Task has duplicate ID: {}", task.task_id.value)).into());
             }
-            if task.executor.as_ref().is_some_and(|own| own.executor_id != executor.executor_id) {
-                return Err(invalid("The 'ExecutorInfo' of task differs from that of the group".to_owned()));
+            if let Some(own) = &task.executor {
+                let own = v1::ExecutorInfo { framework_id: executor.framework_id.clone(), ..own.clone() };
+                if let Some(field) = same_executor::Executor::new(&own, &self.role).differs(&meaning) {
+                    let why = format!("The 'ExecutorInfo' of task differs from that of the group: '{field}' differs");
+                    return Err(invalid(why).into());
+                }
             }
             let task = v1::TaskInfo { executor: Some(executor.clone()), ..task.clone() };
             let info = self.stamped(draft, &task, &needed).encode_to_vec().into();
             tasks.push(GroupTask { task_id: task.task_id.value.as_str().into(), info, resources: needed });
         }
+        let infos: Vec<&Bytes> = tasks.iter().map(|task| &task.info).collect();
+        let weight = self.weighed("TaskGroupInfo", &infos, Some(&chosen))?;
         let needed = tasks.iter().map(|task| &task.resources);
         self.remaining = self.without([&chosen.resources].into_iter().chain(needed)).map_err(|total| {
             let remaining = &self.remaining;
@@ -139,6 +207,7 @@ impl Launch {
                 "Total resources {total} required by task group and its executor are more than available {remaining}"
             )
         })?;
+        self.weight = weight;
         self.tasks.extend(tasks.iter().map(|task| task.task_id.clone()));
         let executor = self.keep(chosen);
         self.events.push(Event::from(TaskGroupLaunched {
@@ -151,6 +220,48 @@ impl Launch {
         Ok(())
     }
 
+    /// What all launches weigh with this one, which has these tasks, or why it is too much.
+    fn weighed(&self, what: &str, tasks: &[&Bytes], chosen: Option<&Chosen>) -> Result<Weight, No> {
+        let new = chosen.and_then(|chosen| chosen.executor.new.as_ref()).map_or(0, |new| new.info.len());
+        let bytes: usize = tasks.iter().map(|task| task.len()).sum();
+        if bytes > LAUNCH_BYTES_MAX {
+            let why = format!(
+                "'{what}' has {bytes} bytes with its 'ExecutorInfo', more than the {LAUNCH_BYTES_MAX} that are allowed"
+            );
+            return Err(why.into());
+        }
+        let order = bytes + new + self.weight.framework_info;
+        let weight = Weight {
+            call: self.weight.call + order,
+            outbox: self.weight.outbox + order,
+            executors: self.weight.executors + new,
+            framework_info: self.weight.framework_info,
+        };
+        if weight.call > CALL_LAUNCHES_BYTES_MAX {
+            let why = format!(
+                "The launches of this call have more than the {CALL_LAUNCHES_BYTES_MAX} bytes that are allowed: launch \
+                 fewer tasks with one call"
+            );
+            return Err(No::Later(why));
+        }
+        if weight.outbox > OUTBOX_BYTES_MAX {
+            let why = format!(
+                "The agent has not taken its earlier orders yet, and there is no room for more than {OUTBOX_BYTES_MAX} \
+                 bytes of them: try again later"
+            );
+            return Err(No::Later(why));
+        }
+        if weight.executors > AGENT_EXECUTORS_BYTES_MAX {
+            let why = format!(
+                "'ExecutorInfo' of all executors on the agent would have {} bytes, more than the \
+                 {AGENT_EXECUTORS_BYTES_MAX} that are allowed",
+                weight.executors
+            );
+            return Err(No::Later(why));
+        }
+        Ok(weight)
+    }
+
     /// What remains without these, or their sum if they are too much. One after the other: the sum of two that want the
     /// same port is one port.
     fn without<'a>(&self, parts: impl Iterator<Item = &'a Resources>) -> Result<Resources, Resources> {
@@ -160,6 +271,17 @@ impl Launch {
             resources::add(&mut total, part);
         }
         left.ok_or(total)
+    }
+
+    fn refuse_no(&mut self, draft: &Draft, task: &v1::TaskInfo, reason: Reason, no: &No) {
+        match no {
+            No::Invalid(why) => self.refuse(task, reason, why),
+            No::Later(why) => {
+                let speaker = draft.state.frameworks.get(self.framework).expect("the speaker is live");
+                let state = task_state::lost_or(v1::TaskState::TaskDropped, speaker);
+                self.events.push(refused(self.framework, task, state, Reason::AgentDisconnected, why));
+            }
+        }
     }
 
     /// A launch that is not to be: TASK_ERROR, which nobody acknowledges.
@@ -174,9 +296,10 @@ impl Launch {
         if self.tasks.contains(id.as_str()) || draft.state.tasks.get(&(self.framework, id.as_str().into())).is_some() {
             return Err(format!("Task has duplicate ID: {id}"));
         }
+        lengths::task(task)?;
         let agent_id = view::agent_id(&draft.state, self.agent);
         if task.agent_id.value != agent_id {
-            let named = &task.agent_id.value;
+            let named = quoted(&task.agent_id.value);
             return Err(format!("Task uses invalid agent {named} while agent {agent_id} is expected"));
         }
         let negative = |duration: &Option<v1::DurationInfo>| duration.as_ref().is_some_and(|d| d.nanoseconds < 0);
@@ -190,8 +313,10 @@ impl Launch {
             health_check(check).map_err(|why| format!("Task uses invalid health check: {why}"))?;
         }
         if let Some(limited) = task.limits.keys().find(|name| !matches!(name.as_str(), "cpus" | "mem")) {
+            let limited = quoted(limited);
             return Err(format!("Resource limits are only supported for cpus and mem, not for '{limited}'"));
         }
+        unbuilt::task(task)?;
         if task.resources.is_empty() {
             return Err("Task uses no resources".to_owned());
         }
@@ -203,9 +328,10 @@ impl Launch {
         Ok(needed)
     }
 
-    fn check_executor(&self, draft: &Draft, info: &v1::ExecutorInfo) -> Result<Chosen, String> {
+    fn check_executor(&mut self, draft: &Draft, info: &v1::ExecutorInfo) -> Result<Chosen, String> {
         let id = &info.executor_id.value;
         validate::id(id)?;
+        lengths::executor(info)?;
         if info.command.is_none() {
             return Err("'ExecutorInfo.command' must be set for 'CUSTOM' executor".to_owned());
         }
@@ -216,33 +342,41 @@ impl Launch {
         if let Some(named) = info.framework_id.as_ref().filter(|named| named.value != framework_id) {
             return Err(format!(
                 "ExecutorInfo has an invalid FrameworkID (Actual: {} vs Expected: {framework_id})",
-                named.value
+                quoted(&named.value)
             ));
         }
-        let stamped: Bytes = self.stamped_executor(draft, info).encode_to_vec().into();
+        unbuilt::executor(info)?;
+        let stamped = self.stamped_executor(draft, info);
+        let bytes: Bytes = stamped.encode_to_vec().into();
         let executor_id: ExecutorId = id.as_str().into();
-        let agent = draft.state.agents.get(self.agent).expect("the agent of an offer is registered");
-        let running = agent.executors.get(&(self.framework, executor_id.clone())).map(|executor| &executor.info);
-        match running.or_else(|| self.executors.get(&executor_id)) {
-            Some(known) if *known == stamped => {
-                Ok(Chosen { executor: ExecutorUse { executor_id, new: None }, resources: Resources::default() })
-            }
-            Some(_) => {
-                Err(format!("ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID '{id}'"))
-            }
-            None => {
-                let needed = resources::of_message(&info.resources, &self.role)
-                    .map_err(|why| format!("Executor uses invalid resources: {why}"))?;
-                let new = Some(NewExecutor { info: stamped, resources: needed.clone() });
-                Ok(Chosen { executor: ExecutorUse { executor_id, new }, resources: needed })
+        if !self.executors.contains_key(&executor_id) {
+            let agent = draft.state.agents.get(self.agent).expect("the agent of an offer is registered");
+            if let Some(running) = agent.executors.get(&(self.framework, executor_id.clone())) {
+                self.executors.insert(executor_id.clone(), Known::new(running.info.clone()));
             }
         }
+        let Some(known) = self.executors.get(&executor_id) else {
+            let needed = resources::of_message(&info.resources, &self.role)
+                .map_err(|why| format!("Executor uses invalid resources: {why}"))?;
+            let new = Some(NewExecutor { info: bytes, resources: needed.clone() });
+            return Ok(Chosen { executor: ExecutorUse { executor_id, new }, resources: needed });
+        };
+        if known.info != bytes {
+            let meaning = known.meaning.get_or_init(|| same_executor::Executor::decode(&known.info, &self.role));
+            if let Some(field) = same_executor::Executor::new(&stamped, &self.role).differs(meaning) {
+                return Err(format!(
+                    "ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID '{id}': '{field}' \
+                     differs"
+                ));
+            }
+        }
+        Ok(Chosen { executor: ExecutorUse { executor_id, new: None }, resources: Resources::default() })
     }
 
     /// Remembers the executor for later tasks of this ACCEPT.
     fn keep(&mut self, chosen: Chosen) -> ExecutorUse {
         if let Some(new) = &chosen.executor.new {
-            self.executors.insert(chosen.executor.executor_id.clone(), new.info.clone());
+            self.executors.insert(chosen.executor.executor_id.clone(), Known::new(new.info.clone()));
         }
         chosen.executor
     }
@@ -262,6 +396,12 @@ impl Launch {
     }
 }
 
+impl Known {
+    fn new(info: Bytes) -> Known {
+        Known { info, meaning: OnceCell::new() }
+    }
+}
+
 /// The event of a launch that is not to be.
 pub(crate) fn refused(
     framework: FrameworkKey,
@@ -270,9 +410,10 @@ pub(crate) fn refused(
     reason: Reason,
     why: &str,
 ) -> Event {
+    let why = api::limits::cut(why, SENTENCE_BYTES_MAX);
     Event::from(LaunchRefused {
         task: (framework, task.task_id.value.as_str().into()),
-        agent_id: task.agent_id.value.as_str().into(),
+        agent_id: api::limits::cut(&task.agent_id.value, ID_BYTES_MAX).into(),
         state: state as i32,
         reason: reason as i32,
         why: why.into(),

@@ -3,6 +3,7 @@
 use crate::decide::{Draft, Reply, check_holder};
 use crate::event::{AgentProfile, AgentRegistered, AgentResumed, Fate, Return};
 use crate::ids::{AgentKey, Connection};
+use crate::lengths;
 use crate::lost::{self, Why, declare};
 use crate::refusal::{Refusal, RefusalKind};
 use crate::resources;
@@ -196,6 +197,8 @@ fn profile(
     capabilities: &[String],
     address: &str,
 ) -> Result<AgentProfile, Refusal> {
+    let long = lengths::agent(info, version, capabilities, address);
+    long.map_err(|why| stop("TooLarge", format!("The agent's description is too large: {why}")))?;
     let total = Resources::from_v1(&info.resources)
         .map_err(|why| stop("InvalidResources", format!("The agent's resources are invalid: {why}")))?;
     let id = Some(v1::AgentId { value: view::agent_id(&draft.state, key) });

@@ -241,6 +241,19 @@ impl Cluster {
         Ok(self.events.iter().map(Event::name).collect())
     }
 
+    /// The framework's only role is `role`, whatever that is: as a log of an earlier release may have it.
+    pub(crate) fn fold_role(&mut self, framework: FrameworkKey, role: &str) {
+        let known = self.framework(framework);
+        let terms = crate::event::FrameworkTerms {
+            capabilities: known.capabilities,
+            failover_timeout_ms: known.failover_timeout_ms,
+            roles: vec![role.into()],
+            suppressed: Vec::new(),
+        };
+        let event = crate::event::FrameworkUpdated { framework, info: known.info.clone(), terms };
+        fold(&mut self.state, &event.into(), self.at_ms);
+    }
+
     pub(crate) fn framework(&self, key: FrameworkKey) -> &Framework {
         self.state.frameworks.get(key).unwrap()
     }

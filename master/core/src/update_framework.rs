@@ -7,7 +7,6 @@ use crate::refusal::{Refusal, RefusalKind};
 use crate::state::Agent;
 use crate::subscribe;
 use crate::validate;
-use api::limits::ORDERS_WAITING_MAX;
 use api::v1;
 use prost::Message;
 use std::collections::BTreeSet;
@@ -51,8 +50,7 @@ pub(crate) fn update_framework(
     let has_executor = |agent: &&Arc<Agent>| agent.executors.keys().any(|(of, _)| *of == key);
     let with_executors = draft.state.agents.live.values().filter(has_executor).map(|agent| agent.key);
     let agents: BTreeSet<AgentKey> = framework.used.keys().copied().chain(with_executors).collect();
-    let is_buried =
-        |agent: &AgentKey| draft.state.agents.get(*agent).is_some_and(|agent| agent.outbox.len() >= ORDERS_WAITING_MAX);
+    let is_buried = |agent: &AgentKey| draft.state.agents.get(*agent).is_some_and(|agent| agent.is_behind());
     // Each update is an order for each of them, and the last one must not be left out.
     if !is_same_info && agents.iter().any(is_buried) {
         let message = "An agent of the framework has not taken earlier updates yet: try again later";

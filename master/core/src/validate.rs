@@ -2,13 +2,14 @@
 //! that they match on.
 
 use crate::event::FrameworkTerms;
+use crate::lengths;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::frameworks::Capabilities;
-use api::limits::FRAMEWORK_INFO_BYTES_MAX;
+use crate::unbuilt;
+use api::limits::{ID_BYTES_MAX, ROLES_MAX, quoted};
 use api::v1;
 use api::v1::framework_info::capability::Type as Capability;
 use api::v1::scheduler::call::Type;
-use prost::Message;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -67,7 +68,10 @@ pub fn call(call: &v1::scheduler::Call, principal: Option<&str>) -> Result<Type,
             }
         }
     }
-    Ok(kind)
+    lengths::call(call).map_err(|why| Refusal::invalid("TooLarge", why))?;
+    let operations = call.accept.iter().flat_map(|accept| &accept.operations);
+    let unbuilt = operations.map(unbuilt::operation).find_map(Result::err);
+    unbuilt.map_or(Ok(kind), |why| Err(Refusal::new(RefusalKind::NotImplemented, "NotBuilt", why)))
 }
 
 fn uuid(length: Option<usize>) -> Result<(), Refusal> {
@@ -96,12 +100,7 @@ pub(crate) fn framework(
     suppressed: &[String],
     constraints: Option<&v1::scheduler::OfferConstraints>,
 ) -> Result<FrameworkTerms, String> {
-    let bytes = info.encoded_len();
-    if bytes > FRAMEWORK_INFO_BYTES_MAX {
-        return Err(format!(
-            "'FrameworkInfo' has {bytes} bytes, more than the {FRAMEWORK_INFO_BYTES_MAX} that are allowed"
-        ));
-    }
+    lengths::framework(info)?;
     let capabilities = capabilities(info);
     let roles = framework_roles(info, capabilities.multi_role)?;
     if let Some(id) = info.id.as_ref().filter(|id| !id.value.is_empty()) {
@@ -115,12 +114,14 @@ pub(crate) fn framework(
     }
     for role in suppressed {
         if !roles.iter().any(|known| **known == **role) {
+            let role = quoted(role);
             return Err(format!("Suppressed role '{role}' is not contained in the list of roles"));
         }
     }
     if constraints.is_some_and(|constraints| !constraints.role_constraints.is_empty()) {
         return Err("Offer constraints are not supported by this version".to_owned());
     }
+    unbuilt::framework(info)?;
     let suppressed: BTreeSet<&String> = suppressed.iter().collect();
     Ok(FrameworkTerms {
         capabilities,
@@ -162,6 +163,8 @@ fn framework_roles(info: &v1::FrameworkInfo, multi_role: bool) -> Result<Vec<Arc
     if !multi_role && !info.roles.is_empty() {
         return Err("'FrameworkInfo.roles' must not be set when the framework is not MULTI_ROLE capable".to_owned());
     }
+    lengths::count("roles", info.roles.len(), ROLES_MAX)?;
+    info.roles.iter().chain(&info.role).try_for_each(|name| lengths::role(name))?;
     let mut seen = BTreeSet::new();
     let twice: BTreeSet<&str> =
         info.roles.iter().filter(|role| !seen.insert(role.as_str())).map(String::as_str).collect();
@@ -217,8 +220,8 @@ pub(crate) fn id(id: &str) -> Result<(), String> {
     if id.is_empty() {
         return Err("ID must not be empty".to_owned());
     }
-    if id.len() > 255 {
-        return Err("ID must not be greater than 255 characters".to_owned());
+    if id.len() > ID_BYTES_MAX {
+        return Err(format!("ID must not be greater than {ID_BYTES_MAX} characters"));
     }
     if id == "." || id == ".." {
         return Err(format!("'{id}' is disallowed"));

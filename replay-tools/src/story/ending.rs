@@ -244,6 +244,7 @@ fn why(story: &Master, why: &WhyNot) -> String {
         WhyNot::NoAgents => "there are no agents".to_owned(),
         WhyNot::AgentAway => "the agent is not connected".to_owned(),
         WhyNot::AgentDeactivated => "an operator wants no offers of the agent".to_owned(),
+        WhyNot::AgentBehind => "the agent has not taken its earlier orders yet".to_owned(),
         WhyNot::HasGpus => "the agent has GPUs, which it did not ask for".to_owned(),
         WhyNot::NothingFree => "what may go to the role is in use or offered already".to_owned(),
         WhyNot::TooSmall => "what is left is less than the least that is offered".to_owned(),

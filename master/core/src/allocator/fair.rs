@@ -18,6 +18,7 @@ use std::sync::Arc;
 /// So many components of a role's name are levels of the tree; what is behind them is one more name. Walks along the
 /// tree are as deep as it is, and State may hold a role from before their length was bounded.
 const DEPTH_MAX: usize = 64;
+const _: () = assert!(api::limits::ROLE_COMPONENTS_MAX <= DEPTH_MAX);
 
 /// The largest part that somebody has of any resource, by weight, as a fraction. No floats: shares must compare alike
 /// everywhere.
@@ -339,6 +340,22 @@ mod tests {
         let cluster = cluster(&["a/x", "a/y", "b"], 12);
         let options = weights(&[("a", 3000), ("a/x", 2000)]);
         assert_eq!(offers(&cluster, &options), [("a/x".into(), 6), ("a/y".into(), 3), ("b".into(), 3)]);
+    }
+
+    /// Roles as an earlier release took them: as deep as they were written, the tree is not.
+    #[test]
+    fn a_role_of_any_depth_is_offered_to() {
+        let deep = vec!["a"; 100_000].join("/");
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:1;mem:100");
+        cluster.fold_role(framework, &deep);
+        for policy in [Policy::DominantShare, Policy::Random] {
+            let drawn = offers(&cluster, &Options { policy, ..Options::default() });
+            assert_eq!(drawn, [(deep.clone(), 1)]);
+        }
+        let standings = standings(&cluster.state, &Options::default(), &crate::allocator::Plan::default());
+        assert_eq!(*standings.last().unwrap().role, *deep);
     }
 
     #[test]

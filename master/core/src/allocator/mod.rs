@@ -104,7 +104,7 @@ pub fn plan(state: &State, at_ms: u64, options: &Options) -> Plan {
         .agents
         .live
         .values()
-        .filter(|agent| agent.is_offerable())
+        .filter(|agent| agent.is_offerable() && !agent.is_behind())
         .map(|agent| (agent.as_ref(), agent.free()))
         .filter(|(_, free)| is_allocatable(free, options))
         .collect();
@@ -187,7 +187,7 @@ pub(crate) fn accept_plan(draft: &mut Draft, plan: &Plan) -> Reply {
         }
         let mut items = Vec::with_capacity(group.offers.len());
         for (key, offered) in &group.offers {
-            let agent = state.agents.get(*key).filter(|agent| agent.is_offerable());
+            let agent = state.agents.get(*key).filter(|agent| agent.is_offerable() && !agent.is_behind());
             let Some(agent) = agent else { continue };
             let free = free.entry(*key).or_insert_with(|| agent.free());
             let bare = resources::unallocated(offered);

@@ -33,6 +33,8 @@ pub enum WhyNot {
     AgentAway,
     /// An operator wants no offers of the agent.
     AgentDeactivated,
+    /// The agent has not taken its earlier orders yet.
+    AgentBehind,
     /// It did not ask for GPUs, which the agent has.
     HasGpus,
     /// What may go to the role is in use or offered already.
@@ -109,6 +111,9 @@ fn of_agent(
     }
     if agent.deactivated {
         return Some(WhyNot::AgentDeactivated);
+    }
+    if agent.is_behind() {
+        return Some(WhyNot::AgentBehind);
     }
     let offered = resources::offerable(&agent.free(), role);
     if offered.is_empty() {

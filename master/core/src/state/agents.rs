@@ -4,6 +4,7 @@ use crate::event::{AgentProfile, AgentRegistered, AgentResumed, NewExecutor};
 use crate::ids::{AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey};
 use crate::resources;
 use crate::wire;
+use api::limits::{ORDERS_WAITING_MAX, OUTBOX_BYTES_MAX};
 use api::resources::Resources;
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet, Vector};
@@ -128,7 +129,17 @@ impl Agent {
 
     /// Whether this order waits for its acknowledgement already: given twice it would say nothing new.
     pub(crate) fn awaits(&self, order: &wire::OrderParts<'_>) -> bool {
-        self.outbox.values().rev().any(|waiting| order.is(&waiting.bytes))
+        order.is_among(self.outbox.values().rev().map(|waiting| &waiting.bytes))
+    }
+
+    /// What its orders that it has not acknowledged weigh, in bytes.
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox.values().map(|order| order.bytes.len()).sum()
+    }
+
+    /// Whether so many orders wait for it that it is not given what could as well come later.
+    pub fn is_behind(&self) -> bool {
+        self.outbox.len() >= ORDERS_WAITING_MAX || self.outbox_bytes() >= OUTBOX_BYTES_MAX
     }
 
     /// Whether offers of it may be made.

@@ -1,0 +1,233 @@
+//! What the schema has and this release does not do: refused by its name before anything is logged, so that nobody
+//! believes in what does not happen, and no secret is written down.
+
+use api::v1;
+use api::v1::container_info::Type as ContainerType;
+use api::v1::environment::variable::Type as VariableType;
+use api::v1::offer::operation::Type as OperationType;
+
+const BY_THIS_VERSION: &str = "not supported by this version";
+
+/// The first of these that is there, as a sentence.
+fn first<'a>(fields: impl IntoIterator<Item = (&'a str, bool)>) -> Result<(), String> {
+    match fields.into_iter().find(|(_, is)| *is) {
+        Some((field, _)) => Err(format!("'{field}' is {BY_THIS_VERSION}")),
+        None => Ok(()),
+    }
+}
+
+/// A framework's wishes for its offers.
+pub(crate) fn framework(info: &v1::FrameworkInfo) -> Result<(), String> {
+    let filters = info.offer_filters.values().any(|filters| filters.min_allocatable_resources.is_some());
+    first([("FrameworkInfo.offer_filters", filters)])
+}
+
+/// An operation of an ACCEPT that has no id, so that nothing could tell its framework what became of it.
+pub(crate) fn operation(operation: &v1::offer::Operation) -> Result<(), String> {
+    let kind = operation.r#type.and_then(|number| OperationType::try_from(number).ok());
+    match kind.unwrap_or(OperationType::Unknown) {
+        OperationType::Launch | OperationType::LaunchGroup => Ok(()),
+        _ if operation.id.is_some() => Ok(()),
+        kind => Err(format!("{} is {BY_THIS_VERSION}", kind.as_str_name())),
+    }
+}
+
+/// A task, whatever runs it.
+pub(crate) fn task(task: &v1::TaskInfo) -> Result<(), String> {
+    first([
+        ("TaskInfo.limits", !task.limits.is_empty()),
+        ("TaskInfo.check", task.check.is_some()),
+        ("TaskInfo.health_check", task.health_check.is_some()),
+    ])?;
+    command(task.command.as_ref())?;
+    container(task.container.as_ref())
+}
+
+/// An executor.
+pub(crate) fn executor(info: &v1::ExecutorInfo) -> Result<(), String> {
+    command(info.command.as_ref())?;
+    container(info.container.as_ref())
+}
+
+fn command(command: Option<&v1::CommandInfo>) -> Result<(), String> {
+    let Some(command) = command else { return Ok(()) };
+    first([("CommandInfo.uris", !command.uris.is_empty())])?;
+    let variables = command.environment.iter().flat_map(|environment| &environment.variables);
+    for variable in variables {
+        let name = api::limits::quoted(&variable.name);
+        let is_secret = variable.r#type == Some(VariableType::Secret as i32) || variable.secret.is_some();
+        if is_secret {
+            return Err(format!("Environment variable '{name}' of type 'SECRET' is {BY_THIS_VERSION}"));
+        }
+        if variable.value.is_none() {
+            return Err(format!("Environment variable '{name}' of type 'VALUE' must have a value set"));
+        }
+    }
+    Ok(())
+}
+
+fn container(container: Option<&v1::ContainerInfo>) -> Result<(), String> {
+    let Some(container) = container else { return Ok(()) };
+    if container.r#type == ContainerType::Docker as i32 {
+        return Err(format!("'ContainerInfo.type' DOCKER is {BY_THIS_VERSION}"));
+    }
+    first([
+        ("ContainerInfo.mesos.image", container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())),
+        ("ContainerInfo.docker", container.docker.is_some()),
+        ("ContainerInfo.volumes", !container.volumes.is_empty()),
+        ("ContainerInfo.hostname", container.hostname.is_some()),
+        ("ContainerInfo.network_infos", !container.network_infos.is_empty()),
+        ("ContainerInfo.rlimit_info", container.rlimit_info.is_some()),
+        ("ContainerInfo.tty_info", container.tty_info.is_some()),
+    ])?;
+    container.linux_info.as_ref().map_or(Ok(()), linux)
+}
+
+#[allow(deprecated)] // Clients may still ask for capabilities by their old name.
+fn linux(info: &v1::LinuxInfo) -> Result<(), String> {
+    first([
+        ("LinuxInfo.capability_info", info.capability_info.is_some()),
+        ("LinuxInfo.bounding_capabilities", info.bounding_capabilities.is_some()),
+        ("LinuxInfo.effective_capabilities", info.effective_capabilities.is_some()),
+        ("LinuxInfo.share_pid_namespace", info.share_pid_namespace.is_some()),
+        ("LinuxInfo.seccomp", info.seccomp.is_some()),
+        ("LinuxInfo.ipc_mode", info.ipc_mode.is_some()),
+        ("LinuxInfo.shm_size", info.shm_size.is_some()),
+        ("LinuxInfo.share_cgroups", info.share_cgroups.is_some()),
+        ("ContainerInfo.linux_info", true),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Cluster, executor, group, operation, task_info};
+    use api::v1;
+    use std::default::Default;
+
+    /// What a framework hears that launches this, after which nothing of it is in the log.
+    fn refused(task: v1::TaskInfo) -> String {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let names = cluster.accept(framework, &offers, vec![operation(vec![task])]);
+        assert_eq!(names, ["offers-accepted", "launch-refused"]);
+        let status = cluster.statuses().pop().unwrap();
+        assert_eq!(status.state(), v1::TaskState::TaskError);
+        let log: Vec<u8> = cluster.log.iter().flat_map(event_log::Record::encode).collect();
+        assert!(!log.windows(7).any(|bytes| bytes == b"hunter2"), "a secret is not written down");
+        status.message().to_owned()
+    }
+
+    fn in_container(change: impl FnOnce(&mut v1::ContainerInfo)) -> String {
+        let mut container = v1::ContainerInfo { r#type: v1::container_info::Type::Mesos as i32, ..Default::default() };
+        change(&mut container);
+        refused(v1::TaskInfo { container: Some(container), ..task_info("t", "cpus:1;mem:10") })
+    }
+
+    #[test]
+    fn each_field_of_a_container_is_refused_by_its_own_name() {
+        let not = |field: &str| format!("'{field}' is not supported by this version");
+        assert_eq!(in_container(|it| it.hostname = Some("h".into())), not("ContainerInfo.hostname"));
+        assert_eq!(in_container(|it| it.tty_info = Some(Default::default())), not("ContainerInfo.tty_info"));
+        assert_eq!(in_container(|it| it.rlimit_info = Some(Default::default())), not("ContainerInfo.rlimit_info"));
+        assert_eq!(in_container(|it| it.volumes = vec![Default::default()]), not("ContainerInfo.volumes"));
+        assert_eq!(in_container(|it| it.network_infos = vec![Default::default()]), not("ContainerInfo.network_infos"));
+        assert_eq!(in_container(|it| it.linux_info = Some(Default::default())), not("ContainerInfo.linux_info"));
+        let seccomp = v1::LinuxInfo { seccomp: Some(Default::default()), ..Default::default() };
+        assert_eq!(in_container(|it| it.linux_info = Some(seccomp)), not("LinuxInfo.seccomp"));
+        let pid = v1::LinuxInfo { share_pid_namespace: Some(true), ..Default::default() };
+        assert_eq!(in_container(|it| it.linux_info = Some(pid)), not("LinuxInfo.share_pid_namespace"));
+        let docker = v1::container_info::Type::Docker as i32;
+        assert_eq!(
+            in_container(|it| it.r#type = docker),
+            "'ContainerInfo.type' DOCKER is not supported by this version"
+        );
+    }
+
+    #[test]
+    fn a_secret_never_reaches_the_log() {
+        let secret = v1::Secret {
+            r#type: Some(v1::secret::Type::Value as i32),
+            value: Some(v1::secret::Value { data: b"hunter2"[..].into() }),
+            ..Default::default()
+        };
+        let variable = v1::environment::Variable {
+            name: "S".into(),
+            r#type: Some(v1::environment::variable::Type::Secret as i32),
+            secret: Some(secret.clone()),
+            ..Default::default()
+        };
+        let mut task = task_info("t", "cpus:1;mem:10");
+        let environment = v1::Environment { variables: vec![variable.clone()] };
+        task.command.as_mut().unwrap().environment = Some(environment.clone());
+        let sentence = "Environment variable 'S' of type 'SECRET' is not supported by this version";
+        assert_eq!(refused(task), sentence);
+        let mut own = executor("e");
+        own.command.as_mut().unwrap().environment = Some(environment);
+        let task = v1::TaskInfo { command: None, executor: Some(own), ..task_info("t", "cpus:1;mem:10") };
+        assert_eq!(refused(task), sentence);
+        let source = v1::volume::Source { secret: Some(secret), ..Default::default() };
+        let volume = v1::Volume { source: Some(source), ..Default::default() };
+        assert_eq!(
+            in_container(|it| it.volumes = vec![volume]),
+            "'ContainerInfo.volumes' is not supported by this version"
+        );
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        let task = || task_info("t", "cpus:1;mem:10");
+        let limits = [("cpus".to_owned(), v1::value::Scalar { value: 2.0 })].into();
+        assert_eq!(refused(v1::TaskInfo { limits, ..task() }), "'TaskInfo.limits' is not supported by this version");
+        let check = Some(v1::CheckInfo::default());
+        assert_eq!(refused(v1::TaskInfo { check, ..task() }), "'TaskInfo.check' is not supported by this version");
+        let mut fetched = task();
+        fetched.command.as_mut().unwrap().uris =
+            vec![v1::command_info::Uri { value: "http://x/y".into(), ..Default::default() }];
+        assert_eq!(refused(fetched), "'CommandInfo.uris' is not supported by this version");
+
+        let mut cluster = Cluster::new();
+        let filters = v1::OfferFilters { min_allocatable_resources: Some(Default::default()) };
+        let refusal = cluster
+            .try_subscribe(|info| info.offer_filters = [("web".to_owned(), filters.clone())].into(), &[])
+            .unwrap_err();
+        assert_eq!(refusal.message, "'FrameworkInfo.offer_filters' is not supported by this version");
+    }
+
+    /// Without an id nothing could say that it did not happen: then nothing of the call does.
+    #[test]
+    fn an_operation_without_an_id_is_refused_with_its_call() {
+        use crate::refusal::RefusalKind;
+        use v1::scheduler::call;
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let names = [
+            "RESERVE",
+            "UNRESERVE",
+            "CREATE",
+            "DESTROY",
+            "GROW_VOLUME",
+            "SHRINK_VOLUME",
+            "CREATE_DISK",
+            "DESTROY_DISK",
+        ];
+        for name in names {
+            let kind = v1::offer::operation::Type::from_str_name(name).unwrap();
+            let operations = vec![
+                v1::offer::Operation { r#type: Some(kind as i32), ..Default::default() },
+                operation(vec![task_info("t", "cpus:1;mem:10")]),
+            ];
+            let accept = call::Accept { operations, ..Default::default() };
+            let call = v1::scheduler::Call { accept: Some(accept), ..cluster.call_of(framework, call::Type::Accept) };
+            let stream = cluster.stream_id(framework);
+            let refusal = cluster.try_call(&call, Some(&stream), &Default::default()).unwrap_err();
+            assert_eq!(refusal.kind, RefusalKind::NotImplemented);
+            assert_eq!(refusal.message, format!("{name} is not supported by this version"));
+        }
+        let names = cluster.accept(framework, &offers, vec![group(executor("e"))]);
+        assert_eq!(names, ["offers-accepted", "task-group-launched"], "its offers are still there");
+    }
+}
