@@ -57,8 +57,13 @@ async fn feature_level(masters: &[String]) -> String {
     let request = http::Request { path: "/meseta/masters".into(), body, stream_id: None };
     let Ok(answer) = http::send(masters, &request).await else { return String::new() };
     let listed: Option<Value> = answer.text().await.ok().and_then(|text| serde_json::from_str(&text).ok());
-    let level = listed.and_then(|listed| listed["feature_level"].as_u64());
-    level.map_or_else(String::new, |level| format!("{:<11}{level}\n", "level"))
+    let Some(listed) = listed else { return String::new() };
+    let level = listed["feature_level"].as_u64();
+    let level = level.map_or_else(String::new, |level| format!("{:<11}{level}\n", "level"));
+    let crashed = &listed["crashed_decisions"];
+    let Some(count) = crashed["count"].as_u64() else { return level };
+    let (command, panic) = (text(&crashed["command"]), text(&crashed["panic"]));
+    format!("{level}{:<11}{count} decisions by a defect of Meseta, the last of {command}: {panic}\n", "crashed")
 }
 
 fn state(state: &Value) -> String {

@@ -40,6 +40,8 @@ pub enum Bug {
     MessagesForgottenUnsent,
     OrdersAcknowledgedUnsynced,
     TimeGoesBack,
+    ReleaseOfNothing,
+    DeadlinesAllOrNothing,
 }
 
 use Bug::*;
@@ -141,6 +143,16 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
     ),
     (OrdersAcknowledgedUnsynced, "orders-taken-unlogged", "an agent does not write down which orders it took (Mesos)"),
     (TimeGoesBack, "time-goes-back", "a leader decides at the time of its own clock (many)"),
+    (
+        ReleaseOfNothing,
+        "release-of-nothing",
+        "an executor with nothing of its own that ends behind its last task ends every decision about it (ours)",
+    ),
+    (
+        DeadlinesAllOrNothing,
+        "deadlines-all-or-nothing",
+        "something due that cannot be decided keeps everything due behind it waiting (ours)",
+    ),
 ];
 
 #[cfg(feature = "planted-bugs")]

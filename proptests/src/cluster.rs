@@ -19,6 +19,9 @@ use crate::http::{self, Request};
 use crate::process::{self, Process};
 use crate::wait;
 
+/// What a master's log says when a decision failed by a defect.
+const CRASHED: &str = "a decision crashed by a defect";
+
 /// How long a cluster may take to start, or to find a new leader, on a busy machine.
 pub const READY: Duration = Duration::from_secs(60);
 
@@ -154,7 +157,7 @@ impl Plan {
                 process: None,
             });
         }
-        let mut cluster = Cluster { dir: Some(dir), daemons };
+        let mut cluster = Cluster { dir: Some(dir), daemons, may_crash: false };
         let later = self.masters..self.masters + self.joining;
         for number in (0..cluster.daemons.len()).filter(|number| !later.contains(number)) {
             cluster.spawn(number);
@@ -175,6 +178,7 @@ impl Default for Plan {
 pub struct Cluster {
     dir: Option<TempDir>,
     daemons: Vec<Daemon>,
+    may_crash: bool,
 }
 
 #[derive(Debug)]
@@ -377,6 +381,11 @@ impl Cluster {
         answer.json()
     }
 
+    /// This test makes masters crash when they decide; any other fails if one did.
+    pub fn expect_crashes(&mut self) {
+        self.may_crash = true;
+    }
+
     /// What a process wrote to stdout and stderr, all its lives together.
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.dir().join(format!("{name}.log"))).unwrap_or_default()
@@ -386,6 +395,13 @@ impl Cluster {
     pub fn other_processes(&self) -> usize {
         let daemons: Vec<_> = self.daemons.iter().filter_map(|daemon| Some(daemon.process.as_ref()?.pid())).collect();
         process::left_behind(self.dir()).iter().filter(|pid| !daemons.contains(pid)).count()
+    }
+
+    /// What a master said of a decision that crashed by a defect.
+    fn crashed(&self) -> Option<String> {
+        let logs = self.masters().into_iter().map(|name| self.log(&name));
+        let mut lines = logs.filter_map(|log| Some(log.lines().find(|line| line.contains(CRASHED))?.to_owned()));
+        lines.next().filter(|_| !self.may_crash)
     }
 
     fn spawn(&mut self, number: usize) {
@@ -422,7 +438,8 @@ impl Drop for Cluster {
             daemon.process = None;
         }
         process::kill_left_behind(self.dir());
-        if std::thread::panicking() {
+        let crashed = self.crashed();
+        if std::thread::panicking() || crashed.is_some() {
             for daemon in &self.daemons {
                 let log = self.log(&daemon.name);
                 let lines: Vec<&str> = log.lines().collect();
@@ -433,6 +450,9 @@ impl Drop for Cluster {
         if env::var_os("MESETA_KEEP").is_some() {
             let dir = self.dir.take().expect("dropped once").keep();
             eprintln!("---- kept {}", dir.display());
+        }
+        if let Some(line) = crashed.filter(|_| !std::thread::panicking()) {
+            panic!("a master crashed when it decided: {line}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What someone wants. Commands come from HTTP, from agents, from timers; none is stored.
 
 use crate::allocator::Plan;
+use crate::deadlines::Due;
 use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation, NodeId};
 use crate::level::FeatureLevel;
 use api::internal;
@@ -41,11 +42,11 @@ pub enum Command {
     RaiseFeatureLevel { level: FeatureLevel, digest_every: u64, masters: Vec<(NodeId, FeatureLevel)> },
     /// What the State of master `by` was at an earlier index.
     LogDigest { index: u64, digest: [u8; 32], by: NodeId },
-    /// `State::next_deadline` has passed.
-    DeadlinePassed,
+    /// The time of this has come.
+    PassDeadline { due: Due },
     /// What the allocator proposes, computed from an older State.
     MakeOffers { plan: Plan },
-    /// Ends a framework whatever its state (operator, failover timeout uses DeadlinePassed).
+    /// Ends a framework whatever its state (operator, failover timeout uses PassDeadline).
     RemoveFramework { framework: FrameworkKey },
     /// Ends an agent, for tests and operators.
     RemoveAgent { agent: AgentKey },

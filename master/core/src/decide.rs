@@ -21,8 +21,15 @@ pub struct Decision {
     pub effects: Vec<Effect>,
     /// What the caller gets after the commit.
     pub reply: Reply,
+    /// What State is then. A defect that stops the fold of an event stops its decision.
+    pub state: State,
+}
+
+impl Decision {
     /// The feature level whose shapes the events are to be stored in.
-    pub level: FeatureLevel,
+    pub fn level(&self) -> FeatureLevel {
+        self.state.feature_level
+    }
 }
 
 /// The answer to a command that was not refused.
@@ -97,13 +104,13 @@ pub fn decide_with(
             level::raise(draft, *level, *digest_every, masters)?
         }
         Command::LogDigest { index, digest, by } => equality::log_digest(draft, *index, *digest, *by),
-        Command::DeadlinePassed => lost::deadlines_passed(draft),
+        Command::PassDeadline { due } => deadlines::pass(draft, due),
         Command::MakeOffers { plan } => allocator::accept_plan(draft, plan),
         Command::RemoveFramework { framework } => teardown::by_key(draft, *framework)?,
         Command::RemoveAgent { agent } => lost::remove_by_key(draft, *agent)?,
     };
     let Draft { state, events, effects, .. } = std::mem::take(draft);
-    Ok(Decision { events, effects, reply, level: state.feature_level })
+    Ok(Decision { events, effects, reply, state })
 }
 
 /// A decision in the making. Each event is folded into a copy of State at once, so that the next step of the story sees

@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod command;
+pub mod deadlines;
 pub mod decide;
 pub mod effect;
 pub mod equality;

@@ -1,17 +1,16 @@
 //! The story of losing touch: an agent's connection ends, it does not return in time, it returns after all, or it is
-//! over. And of all other things that end by time.
+//! over.
 
 use crate::decide::{Draft, Reply};
 use crate::event::{
-    AgentDisconnected, AgentRemoved, AgentUnreachable, Fate, OfferKeys, OffersReturned, Removal, Return, TaskDeclared,
+    AgentDisconnected, AgentRemoved, AgentUnreachable, Fate, OfferKeys, OffersReturned, Return, TaskDeclared,
 };
 use crate::ids::{AgentKey, Connection, FrameworkKey, OfferKey};
 use crate::reconcile::time_info;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::state::{AgentLiveness, Deadline, Task};
+use crate::state::Task;
 use crate::status;
 use crate::task_state::lost_or;
-use crate::teardown;
 use crate::view;
 use api::v1;
 use api::v1::TaskState;
@@ -105,51 +104,8 @@ pub(crate) fn return_offers(draft: &mut Draft, agent: AgentKey, why: Return) {
     }
 }
 
-/// Whatever is due by now.
-pub(crate) fn deadlines_passed(draft: &mut Draft) -> Reply {
-    let at_ms = draft.at_ms;
-    let due: Vec<Deadline> =
-        draft.state.deadlines.iter().take_while(|(due_ms, _)| *due_ms <= at_ms).map(|(_, what)| *what).collect();
-    let due: Vec<Deadline> = due.into_iter().filter(|what| !has_grace(draft, *what)).collect();
-    let mut expired: BTreeMap<FrameworkKey, Vec<OfferKey>> = BTreeMap::new();
-    for what in &due {
-        if let Deadline::Offer(key) = what
-            && let Some(offer) = draft.state.offers.get(*key)
-        {
-            expired.entry(offer.framework).or_default().push(*key);
-        }
-    }
-    for (framework, offers) in expired {
-        draft.push(OffersReturned { framework, offers: OfferKeys::new(offers), why: Return::Expired });
-    }
-    for what in due {
-        match what {
-            Deadline::Offer(_) => {}
-            Deadline::Framework(key) => teardown::remove(draft, key, Removal::FailoverTimeout),
-            Deadline::Agent(key) => unreachable(draft, key),
-        }
-    }
-    Reply::Empty
-}
-
-/// Whether its time ran while nobody led, so that it could not have returned.
-fn has_grace(draft: &Draft, what: Deadline) -> bool {
-    let state = &draft.state;
-    let away_since_ms = match what {
-        Deadline::Offer(_) => None,
-        Deadline::Framework(key) => state.frameworks.get(key).and_then(|framework| framework.disconnected_ms),
-        Deadline::Agent(key) => match state.agents.get(key).map(|agent| &agent.liveness) {
-            Some(AgentLiveness::Disconnected { since_ms, .. }) => Some(*since_ms),
-            _ => None,
-        },
-    };
-    let led_since_ms = state.leader.as_ref().map_or(0, |leader| leader.since_ms);
-    away_since_ms.is_some_and(|since_ms| since_ms < led_since_ms)
-        && draft.at_ms < led_since_ms.saturating_add(draft.options.agent_away_ms_max)
-}
-
 /// The agent did not return in time. It may still, with its tasks.
-fn unreachable(draft: &mut Draft, key: AgentKey) {
+pub(crate) fn unreachable(draft: &mut Draft, key: AgentKey) {
     let agent = draft.state.agents.get(key).expect("a deadline's agent is registered");
     let message = format!("Agent {} is unreachable", agent.hostname);
     for task in running(draft, key) {
@@ -308,36 +264,5 @@ mod tests {
         assert_eq!(known.outbox.len(), 1, "the launch still waits for it");
         assert_eq!(known.used.scalar_milli("cpus"), 1000, "and so it holds what it is about to use");
         assert_eq!(cluster.state.tasks.get(&task).unwrap().unreachable_ms, None);
-    }
-
-    #[test]
-    fn time_without_a_leader_does_not_count() {
-        let mut cluster = Cluster::new();
-        let framework = cluster.subscribe_with(|info| info.failover_timeout = Some(60.0));
-        let agent = cluster.agent("cpus:4;mem:100");
-        cluster.agent_disconnected(agent);
-        cluster.disconnect(framework);
-        cluster.at_ms += 3_600_000;
-        cluster.lead(2, 2, "C");
-        assert_eq!(cluster.deadline_passed(), [""; 0], "nobody could have returned in this hour");
-        cluster.at_ms += 74_999;
-        assert_eq!(cluster.deadline_passed(), [""; 0]);
-        assert_eq!(cluster.resume(agent, &[]).unwrap(), ["agent-resumed"]);
-        cluster.at_ms += 1;
-        assert_eq!(cluster.deadline_passed(), ["framework-removed"]);
-    }
-
-    #[test]
-    fn offers_have_their_time() {
-        let mut cluster = Cluster::new();
-        cluster.subscribe();
-        cluster.agent("cpus:4;mem:100");
-        cluster.options.offer_timeout_ms = Some(30_000);
-        assert_eq!(cluster.offer().len(), 1);
-        assert_eq!(cluster.state.next_deadline(), Some(cluster.at_ms + 30_000));
-        cluster.at_ms += 30_000;
-        assert_eq!(cluster.deadline_passed(), ["offers-returned"]);
-        assert!(cluster.effects_text().contains("SendRescind"));
-        assert_eq!(cluster.state.next_deadline(), None);
     }
 }

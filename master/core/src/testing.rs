@@ -3,13 +3,15 @@
 
 use crate::allocator::{self, Options, Plan};
 use crate::command::{Caller, Command};
-use crate::decide::{Reply, decide};
+use crate::deadlines;
+use crate::decide::{Reply, decide_with};
 use crate::effect::Effect;
 use crate::event::Event;
 use crate::fold::fold;
 use crate::ids::*;
 use crate::invariants;
 use crate::level::FeatureLevel;
+use crate::lost;
 use crate::react::react;
 use crate::refusal::Refusal;
 use crate::state::{Framework, State};
@@ -24,6 +26,7 @@ pub(crate) struct Cluster {
     pub(crate) state: State,
     pub(crate) at_ms: u64,
     pub(crate) options: Options,
+    pub(crate) chosen: lost::Options,
     /// Of the last command.
     pub(crate) events: Vec<Event>,
     pub(crate) effects: Vec<Effect>,
@@ -107,6 +110,7 @@ impl Cluster {
             state: State::default(),
             at_ms: 1_000_000,
             options: Options::default(),
+            chosen: lost::Options::default(),
             events: Vec::new(),
             effects: Vec::new(),
             reply: Reply::Empty,
@@ -126,18 +130,19 @@ impl Cluster {
     pub(crate) fn run(&mut self, command: Command, caller: &Caller) -> Result<Names, Refusal> {
         (self.events, self.effects) = (Vec::new(), Vec::new());
         let before = self.state.clone();
-        let decision = decide(&self.state, &command, caller, self.at_ms);
+        let decision = decide_with(&self.state, &command, caller, self.at_ms, self.chosen);
         assert_eq!(self.state, before, "a decision changes nothing");
         let decision = decision?;
         let mut stored = Vec::new();
         for event in &decision.events {
-            let (number, version, payload) = event.encode_at(decision.level).expect("a shape of the cluster's level");
+            let (number, version, payload) = event.encode_at(decision.level()).expect("a shape of the cluster's level");
             assert_eq!(Event::decode(number, version, &payload).as_ref(), Ok(event));
             assert!(event.to_string().starts_with(event.name()));
             fold(&mut self.state, event, self.at_ms);
             stored.push(event_log::RawEvent { number, version, cause: 0, payload });
         }
-        self.store(stored, decision.level);
+        self.store(stored, decision.level());
+        assert_eq!(self.state, decision.state, "a decision knows what it leads to");
         self.effects = decision.events.iter().flat_map(|event| react(&self.state, event)).collect();
         self.effects.extend(decision.effects);
         let violations: Vec<String> = invariants::check(&self.state).iter().map(ToString::to_string).collect();
@@ -182,8 +187,24 @@ impl Cluster {
         self.done(Command::LoseMaster { master: master(node, 1) })
     }
 
+    /// Everything that is due, item by item, as a leader does it.
     pub(crate) fn deadline_passed(&mut self) -> Names {
-        self.done(Command::DeadlinePassed)
+        let (mut names, mut events, mut effects) = (Vec::new(), Vec::new(), Vec::new());
+        loop {
+            let due = deadlines::due(&self.state, self.at_ms, &self.chosen, |_| deadlines::Turn::Together);
+            if due.is_empty() {
+                break;
+            }
+            for due in due {
+                let done = self.done(Command::PassDeadline { due });
+                assert!(!done.is_empty(), "something due that is decided is not due any more");
+                names.extend(done);
+                events.append(&mut self.events);
+                effects.append(&mut self.effects);
+            }
+        }
+        (self.events, self.effects) = (events, effects);
+        names
     }
 
     pub(crate) fn operator(&mut self, call: v1::master::Call) -> Result<Names, Refusal> {

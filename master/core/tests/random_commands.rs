@@ -7,6 +7,7 @@ use api::v1::scheduler::call::Type;
 use api::v1::scheduler::{Call, call};
 use api::{internal, v1};
 use master_core::allocator::{self, Options};
+use master_core::deadlines::{self, Turn};
 use master_core::ids::*;
 use master_core::state::AgentLiveness;
 use master_core::{Caller, Command, Event, FeatureLevel, State, decide, fold, invariants, react, view};
@@ -90,7 +91,7 @@ impl World {
         for event in &decision.events {
             fold(&mut self.state, event, self.at_ms);
             react(&self.state, event);
-            let stored = event.encode_at(decision.level).expect("a shape of the cluster's level");
+            let stored = event.encode_at(decision.level()).expect("a shape of the cluster's level");
             let (number, version, payload) = stored;
             let decoded = Event::decode(number, version, &payload).expect("what was written can be read");
             fold(&mut self.replayed, &decoded, self.at_ms);
@@ -101,6 +102,7 @@ impl World {
         let violations: Vec<String> = invariants::check(&self.state).iter().map(ToString::to_string).collect();
         assert!(violations.is_empty(), "{violations:?} after {command:?}: {:?}", decision.events);
         assert_eq!(self.state, self.replayed);
+        assert!(decision.events.is_empty() || self.state == decision.state, "a decision knows what it leads to");
     }
 
     fn frameworks(&self) -> Vec<FrameworkKey> {
@@ -393,7 +395,10 @@ impl World {
             92..=94 => {
                 // Long after.
                 self.at_ms += self.dice.roll(700_000);
-                self.run(&Command::DeadlinePassed);
+                for due in deadlines::due(&self.state, self.at_ms, &master_core::Options::default(), |_| Turn::Together)
+                {
+                    self.run(&Command::PassDeadline { due });
+                }
             }
             95 => {
                 let node = self.dice.roll(3) as usize;

@@ -10,7 +10,7 @@ pub(crate) fn of(command: &Command, caller: &Caller, request_id: [u8; 16]) -> Ca
 }
 
 /// The call's name as its protocol has it, or the command's own.
-fn name(command: &Command) -> &'static str {
+pub(crate) fn name(command: &Command) -> &'static str {
     match command {
         Command::Subscribe { .. } => "SUBSCRIBE",
         Command::FrameworkCall { call, .. } => call
@@ -31,7 +31,7 @@ fn name(command: &Command) -> &'static str {
         Command::LoseMaster { .. } => "lose-master",
         Command::RaiseFeatureLevel { .. } => "raise-feature-level",
         Command::LogDigest { .. } => "log-digest",
-        Command::DeadlinePassed => "deadline-passed",
+        Command::PassDeadline { .. } => "deadline-passed",
         Command::MakeOffers { .. } => "make-offers",
         Command::RemoveFramework { .. } => "remove-framework",
         Command::RemoveAgent { .. } => "remove-agent",

@@ -1,6 +1,7 @@
 //! What the HTTP handlers of this master share: a handle for readers, the way to submit, and what is reported about
 //! the process itself.
 
+use crate::crashes::Crashes;
 use crate::equality::Equality;
 use crate::http::watch::recent::Recent;
 use crate::identity::{Address, Identity};
@@ -43,6 +44,8 @@ pub struct Context {
     pub ping: Ping,
     /// Feature levels, of this master and of the others.
     pub levels: Levels,
+    /// Decisions that failed by a defect, on this master.
+    pub crashes: Arc<Crashes>,
     /// The digests of this master's fold.
     pub(crate) equality: Arc<Equality>,
     /// Why this master cannot go on, once it cannot.

@@ -66,6 +66,7 @@ fn run_master(flags: &Flags) -> Result<(), String> {
     for warning in flags.warnings() {
         tracing::warn!("{warning}");
     }
+    master_server::crashes::watch_panics();
     hurry();
     // Before the runtime starts: an inherited descriptor must be taken before anything else opens one.
     let listener = listen(flags.listen)?;

@@ -1,6 +1,8 @@
 //! What tests may ask of a master beyond its flags: to stand in for an older release, or to go wrong. A release build
 //! asks nobody.
 
+use crate::cause;
+use master_core::command::Command;
 use master_core::{FeatureLevel, State, equality};
 use std::sync::Arc;
 
@@ -13,16 +15,23 @@ pub struct Rehearsal {
     pub digest_every: u64,
     /// From this index on its fold is wrong.
     pub differs_from: Option<u64>,
+    /// It crashes when it decides this: a call or command by name, or `executor-exited` for that message of an agent.
+    pub crashes_on: Option<&'static str>,
 }
 
 impl Default for Rehearsal {
     fn default() -> Rehearsal {
-        Rehearsal { reads: FeatureLevel::NEWEST, digest_every: equality::DIGEST_EVERY, differs_from: None }
+        Rehearsal {
+            reads: FeatureLevel::NEWEST,
+            digest_every: equality::DIGEST_EVERY,
+            differs_from: None,
+            crashes_on: None,
+        }
     }
 }
 
 impl Rehearsal {
-    /// From `MESETA_REHEARSE_READS`, `_DIGEST_EVERY` and `_DIFFERS_FROM`, in a debug build.
+    /// From `MESETA_REHEARSE_READS`, `_DIGEST_EVERY`, `_DIFFERS_FROM` and `_CRASHES_ON`, in a debug build.
     ///
     /// # Errors
     /// One sentence: a value is no number.
@@ -41,7 +50,21 @@ impl Rehearsal {
         }
         rehearsal.digest_every = number("MESETA_REHEARSE_DIGEST_EVERY")?.unwrap_or(rehearsal.digest_every);
         rehearsal.differs_from = number("MESETA_REHEARSE_DIFFERS_FROM")?;
+        // Once in the life of a process.
+        rehearsal.crashes_on = environment("MESETA_REHEARSE_CRASHES_ON").map(|name| &*name.leak());
         Ok(rehearsal)
+    }
+
+    /// Before a decision.
+    pub(crate) fn crash(&self, command: &Command) {
+        let Some(name) = self.crashes_on else { return };
+        let has_exit = match command {
+            Command::AgentMessages { messages, .. } => messages
+                .iter()
+                .any(|message| matches!(message.message, Some(api::internal::from_agent::Message::ExecutorExited(_)))),
+            _ => false,
+        };
+        assert!(cause::name(command) != name && (name != "executor-exited" || !has_exit), "a defect was rehearsed");
     }
 
     /// After the record at `index`: a fold that went wrong stays wrong.

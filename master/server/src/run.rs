@@ -5,6 +5,7 @@ use crate::ahead::Ahead;
 use crate::applier::Applier;
 use crate::clock::Clock;
 use crate::context::{Context, Ping, Reader};
+use crate::crashes::Crashes;
 use crate::delivery::{Carriers, Delivery};
 use crate::equality::Equality;
 use crate::http::Server;
@@ -177,6 +178,7 @@ pub async fn start_in(
     let _ = late_delivery.set(delivery.clone());
 
     let version = env!("CARGO_PKG_VERSION").to_owned();
+    let crashes = Arc::new(Crashes::new(recent.counters.clone()));
     let (requests, inbox) = mpsc::channel(INBOX_COMMANDS_MAX);
     let clock = Arc::new(Clock::new());
     let sequencer = Sequencer {
@@ -189,6 +191,8 @@ pub async fn start_in(
         delivery: delivery.clone(),
         version: version.clone(),
         clock: clock.clone(),
+        crashes: crashes.clone(),
+        rehearsal,
         options: master_core::Options {
             agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
         },
@@ -208,6 +212,7 @@ pub async fn start_in(
         ready: watch::Sender::new(false),
         ping: settings.ping,
         levels: Levels::new(rehearsal.reads, settings.feature_level_max, rehearsal.digest_every),
+        crashes,
         equality,
         failure: watch::Sender::new(None),
     });

@@ -13,13 +13,17 @@
 //! leadership given after the decision: until then `head` is only a belief.
 
 use crate::ahead::{Ahead, Foreseen};
+use crate::aside::Aside;
 use crate::cause;
 use crate::clock::Clock;
+use crate::crashes::{self, Crashes};
 use crate::delivery::Delivery;
 use crate::identity::Identity;
 use crate::outcome::Outcome;
 use crate::published::{self, Published};
+use crate::rehearsal::Rehearsal;
 use crate::submit::{Attempt, Request, Verdict};
+use api::internal::FromAgent;
 use api::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PEER_BYTES_MAX, RECORD_BYTES_FULL, RECORD_BYTES_MAX};
 use event_log::raft::{AppendError, Node, Role, Status};
 use event_log::{Bug, Header, RawEvent, Record, planted};
@@ -29,12 +33,13 @@ use futures_util::stream::FuturesOrdered;
 use master_core::command::{Caller, Command};
 use master_core::effect::Effect;
 use master_core::event::Stored;
-use master_core::{Decision, Event, Options, Refusal, Reply, State, decide_with, fold_record};
+use master_core::ids::Connection;
+use master_core::{Decision, Event, Options, Refusal, Reply, State, deadlines, decide_with, fold_record};
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 // A record that nobody could read again, or that is too large to be sent to the others, would be the last one of the
 // cluster.
@@ -61,6 +66,8 @@ pub(crate) struct Sequencer {
     pub(crate) delivery: Delivery,
     pub(crate) version: String,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) crashes: Arc<Crashes>,
+    pub(crate) rehearsal: Rehearsal,
     /// What the operator chose, while this master leads.
     pub(crate) options: Options,
 }
@@ -70,6 +77,10 @@ struct Leadership {
     term: u64,
     options: Options,
     clock: Arc<Clock>,
+    crashes: Arc<Crashes>,
+    rehearsal: Rehearsal,
+    /// What is due and could not be decided.
+    aside: Aside,
     /// Number of the next record.
     n: u64,
     head: State,
@@ -84,6 +95,26 @@ struct Batch {
     /// What may be lost, with the state it is told from.
     effects: Vec<Effect>,
     state: Option<Arc<State>>,
+}
+
+/// A decision as it is to be logged.
+struct Attempted {
+    decision: Decision,
+    encoded: Vec<Stored>,
+    /// In bytes of events.
+    weight: usize,
+}
+
+impl Attempted {
+    /// What was decided on the state that this one led to.
+    fn append(&mut self, next: Attempted) {
+        let Attempted { decision: Decision { events, effects, reply, state }, encoded, weight } = next;
+        self.decision.events.extend(events);
+        self.decision.effects.extend(effects);
+        (self.decision.reply, self.decision.state) = (reply, state);
+        self.encoded.extend(encoded);
+        self.weight += weight;
+    }
 }
 
 /// A decision that appended nothing.
@@ -108,11 +139,14 @@ impl Sequencer {
                 continue;
             };
             tracing::info!(term, "this master leads");
-            let (options, clock) = (self.options, self.clock.clone());
+            let (options, clock, crashes) = (self.options, self.clock.clone(), self.crashes.clone());
             let leadership = Leadership {
                 term,
                 options,
                 clock,
+                crashes,
+                rehearsal: self.rehearsal,
+                aside: Aside::default(),
                 n: 1,
                 head,
                 flights: FuturesOrdered::new(),
@@ -169,10 +203,11 @@ impl Sequencer {
                     return None;
                 }
             };
-            let header = Header { term, n: 0, at_ms, feature_level: decision.level.0 };
+            let header = Header { term, n: 0, at_ms, feature_level: decision.level().0 };
             let mut record = Record { header, ..Record::default() };
             let cause = cause::of(&command, &Caller::default(), crate::identity::random().to_be_bytes());
-            push_encoded(&mut record, cause, encode(&decision)?);
+            let encoded = encode(&decision).inspect_err(|why| tracing::error!(term, why, "cannot take office")).ok()?;
+            push_encoded(&mut record, cause, encoded);
             let index = node.append(term, record).await.ok()?;
             if planted(Bug::HeadFromTheLastTerm) {
                 let mut stale = State::clone(&state);
@@ -193,7 +228,8 @@ impl Sequencer {
     async fn lead(&mut self, mut leadership: Leadership) {
         let mut requests = Vec::with_capacity(BATCH_COMMANDS_MAX);
         let mut lost = Box::pin(lost(self.status.clone(), leadership.term));
-        let mut asked = tokio::time::Instant::now() - DEADLINE_PACE;
+        // When what is due is looked at again.
+        let mut look = Instant::now();
         loop {
             let room = leadership.flights.len() < IN_FLIGHT_MAX;
             let deadline = leadership.head.next_deadline();
@@ -210,9 +246,9 @@ impl Sequencer {
                     }
                     leadership.run_batch(std::mem::take(&mut requests), &self.node, &self.ahead);
                 }
-                () = passed(&self.clock, deadline, asked + DEADLINE_PACE), if room && deadline.is_some() => {
-                    asked = tokio::time::Instant::now();
-                    leadership.run_batch(vec![unasked(Command::DeadlinePassed)], &self.node, &self.ahead);
+                () = passed(&self.clock, deadline, look), if room && deadline.is_some() => {
+                    let is_moving = leadership.run_due(&self.node, &self.ahead);
+                    look = Instant::now() + if is_moving { Duration::ZERO } else { DEADLINE_PACE };
                 }
                 () = &mut lost => break,
             }
@@ -237,44 +273,26 @@ impl Leadership {
         let mut record = Record { header, ..Record::default() };
         let mut events: Vec<Event> = Vec::new();
         let mut batch = Batch { answers: Vec::new(), effects: Vec::new(), state: None };
-        let before = self.head.clone();
         let mut bytes = 0;
         while bytes < RECORD_BYTES_FULL
             && let Some(request) = requests.next()
         {
             let Attempt { command, caller, request_id } = &request.attempt;
-            let decided =
-                catch_unwind(AssertUnwindSafe(|| decide_with(&self.head, command, caller, at_ms, self.options)));
-            let answer = match decided {
-                Err(_) => Err(Verdictless::Crashed),
-                Ok(Err(refusal)) => Err(Verdictless::Refused(refusal)),
-                Ok(Ok(decision)) => 'decided: {
-                    let Some(encoded) = encode(&decision) else { break 'decided Err(Verdictless::Crashed) };
-                    let Decision { events: decided, effects, reply, .. } = decision;
-                    let weight: usize = encoded.iter().map(|(.., payload)| payload.len()).sum();
-                    if let Err(refusal) = check_weight(weight) {
-                        break 'decided Err(Verdictless::Refused(refusal));
-                    }
-                    let folded = catch_unwind(AssertUnwindSafe(|| fold_record(&mut self.head, &header, &decided)));
-                    if folded.is_err() {
-                        // Half of a command must not stay in head: back to what it was before this one.
-                        self.head = before.clone();
-                        fold_record(&mut self.head, &header, &events);
-                        Err(Verdictless::Crashed)
-                    } else {
-                        if !decided.is_empty() {
-                            bytes += weight;
-                            push_encoded(&mut record, cause::of(command, caller, *request_id), encoded);
-                            events.extend(decided);
-                        }
-                        batch.effects.extend(effects);
-                        Ok(reply)
-                    }
+            let attempt = self.attempt(&self.head, command, caller, at_ms);
+            self.note_due(command, &attempt);
+            let answer = attempt.map(|Attempted { decision, encoded, weight }| {
+                let Decision { events: decided, effects, reply, state } = decision;
+                if !decided.is_empty() {
+                    self.head = state;
+                    bytes += weight;
+                    push_encoded(&mut record, cause::of(command, caller, *request_id), encoded);
+                    events.extend(decided);
                 }
-            };
+                batch.effects.extend(effects);
+                reply
+            });
             batch.answers.push((request, answer));
         }
-        drop(before);
         if !batch.effects.is_empty() {
             batch.state = Some(Arc::new(self.head.clone()));
         }
@@ -303,6 +321,99 @@ impl Leadership {
         };
         self.flights.push_back(flight);
         self.batches.push_back(batch);
+    }
+
+    /// A decision on `state` as it is to be logged, or why there is none. Nothing has happened yet.
+    fn attempt(&self, state: &State, command: &Command, caller: &Caller, at_ms: u64) -> Result<Attempted, Verdictless> {
+        match self.decide(state, command, caller, at_ms) {
+            Err(Verdictless::Crashed) => match command {
+                Command::AgentMessages { agent_id, connection, messages } => {
+                    let one_by_one = messages.iter().map(|message| (agent_id.as_str(), *connection, message));
+                    self.salvage(state, one_by_one, caller, at_ms)
+                }
+                _ => Err(Verdictless::Crashed),
+            },
+            attempt => attempt,
+        }
+    }
+
+    fn decide(&self, state: &State, command: &Command, caller: &Caller, at_ms: u64) -> Result<Attempted, Verdictless> {
+        let decided = crashes::catch(|| {
+            self.rehearsal.crash(command);
+            let decision = decide_with(state, command, caller, at_ms, self.options)?;
+            let encoded = encode(&decision);
+            Ok((decision, encoded))
+        });
+        let crashed = |why: &str| {
+            self.crashes.note(&named(command), caller, why);
+            Verdictless::Crashed
+        };
+        let (decision, encoded) =
+            decided.map_err(|why| crashed(&why))?.map_err(|refusal: Refusal| Verdictless::Refused(refusal))?;
+        let encoded = encoded.map_err(|why| crashed(&why))?;
+        let weight: usize = encoded.iter().map(|(.., payload)| payload.len()).sum();
+        check_weight(weight).map_err(Verdictless::Refused)?;
+        Ok(Attempted { decision, encoded, weight })
+    }
+
+    /// What an agent says is sent again until it is taken. So that one message that cannot be decided does not silence its
+    /// agent for ever, each is decided by itself, and that one counts as said and means nothing.
+    fn salvage<'a>(
+        &self,
+        state: &State,
+        messages: impl Iterator<Item = (&'a str, Connection, &'a FromAgent)>,
+        caller: &Caller,
+        at_ms: u64,
+    ) -> Result<Attempted, Verdictless> {
+        let mut whole: Option<Attempted> = None;
+        for (agent_id, connection, message) in messages {
+            let state = whole.as_ref().map_or(state, |whole| &whole.decision.state);
+            let one = |message| {
+                let command =
+                    Command::AgentMessages { agent_id: agent_id.to_owned(), connection, messages: vec![message] };
+                self.decide(state, &command, caller, at_ms)
+            };
+            let mute = || FromAgent { seq: message.seq, message: None };
+            let next = match one(message.clone()) {
+                Err(Verdictless::Crashed) => one(mute()),
+                attempt => attempt,
+            };
+            match (next, &mut whole) {
+                (Ok(next), Some(whole)) => whole.append(next),
+                (Ok(next), None) => whole = Some(next),
+                // What came before the refusal happened: the agent is told the rest again.
+                (Err(_), Some(_)) => break,
+                (Err(why), None) => return Err(why),
+            }
+        }
+        whole.ok_or(Verdictless::Crashed)
+    }
+
+    /// Decides what is due, as much as one record takes. False if nothing came of it: then there is no hurry.
+    fn run_due(&mut self, node: &Node, ahead: &Ahead) -> bool {
+        let (now, at_ms) = (Instant::now(), self.clock.now_ms().max(self.head.at_ms));
+        let due = deadlines::due(&self.head, at_ms, &self.options, |what| self.aside.turn(what, now));
+        if due.is_empty() {
+            return false;
+        }
+        let n = self.n;
+        let mut requests = due.into_iter().map(|due| unasked(Command::PassDeadline { due }));
+        self.run_record(&mut requests, node, ahead);
+        self.n > n
+    }
+
+    /// Something due that comes to nothing is set aside, so that it is not asked about all the time.
+    fn note_due(&mut self, command: &Command, attempt: &Result<Attempted, Verdictless>) {
+        let Command::PassDeadline { due } = command else { return };
+        let why = match attempt {
+            Ok(attempted) if !attempted.decision.events.is_empty() => return self.aside.take_back(due),
+            Ok(_) => "nothing came of it".to_owned(),
+            Err(Verdictless::Refused(refusal)) => refusal.message.clone(),
+            Err(Verdictless::Crashed) => "its decision crashed".to_owned(),
+        };
+        let again_s = self.aside.put(due, Instant::now()).as_secs();
+        self.crashes.note_set_aside();
+        tracing::error!(what = ?due.items(), why, again_s, "something due is set aside; everything else goes on");
     }
 
     /// Answers the oldest batch, whose flight ended.
@@ -341,7 +452,7 @@ impl Leadership {
 
     /// Leadership is lost: what was committed all the same is answered, the rest is unknown.
     async fn bid_farewell(mut self, delivery: &Delivery) {
-        let deadline = tokio::time::Instant::now() + FAREWELL;
+        let deadline = Instant::now() + FAREWELL;
         loop {
             match tokio::time::timeout_at(deadline, self.flights.next()).await {
                 Ok(None) => return,
@@ -356,16 +467,22 @@ impl Leadership {
     }
 }
 
-/// The events of a decision in the shapes of its feature level. None is a defect of ours: nothing of it may be appended.
-fn encode(decision: &Decision) -> Option<Vec<Stored>> {
-    let shapes = decision.events.iter().map(|event| {
-        let stored = event.encode_at(decision.level);
-        if stored.is_none() {
-            tracing::error!(event = event.name(), level = %decision.level, "the feature level has no shape for an event");
-        }
-        stored
-    });
-    shapes.collect()
+/// The events of a decision in the shapes of its feature level. An error is a defect of ours: nothing of it may be
+/// appended.
+fn encode(decision: &Decision) -> Result<Vec<Stored>, String> {
+    let level = decision.level();
+    let missing = |event: &Event| format!("feature level {level} has no shape for {}", event.name());
+    decision.events.iter().map(|event| event.encode_at(level).ok_or_else(|| missing(event))).collect()
+}
+
+/// A command as operators are told of it.
+fn named(command: &Command) -> String {
+    let name = cause::name(command);
+    match command {
+        Command::PassDeadline { due } => format!("{name} of {:?}", due.items().first()),
+        Command::AgentMessages { agent_id, .. } => format!("{name} of {agent_id}"),
+        _ => name.to_owned(),
+    }
 }
 
 /// Whether events of so many bytes can be one command's.
@@ -405,9 +522,9 @@ async fn lost(mut status: watch::Receiver<Status>, term: u64) {
 }
 
 /// Resolves when `deadline_ms` has passed, but not before `earliest`.
-async fn passed(clock: &Clock, deadline_ms: Option<u64>, earliest: tokio::time::Instant) {
+async fn passed(clock: &Clock, deadline_ms: Option<u64>, earliest: Instant) {
     let wait = Duration::from_millis(deadline_ms.unwrap_or(u64::MAX).saturating_sub(clock.now_ms()).min(3_600_000));
-    tokio::time::sleep_until(earliest.max(tokio::time::Instant::now() + wait)).await;
+    tokio::time::sleep_until(earliest.max(Instant::now() + wait)).await;
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub(crate) fn submission(
         | Command::BecomeLeader { .. }
         | Command::RaiseFeatureLevel { .. }
         | Command::LogDigest { .. }
-        | Command::DeadlinePassed
+        | Command::PassDeadline { .. }
         | Command::MakeOffers { .. }
         | Command::RemoveFramework { .. }
         | Command::RemoveAgent { .. } => return None,

@@ -64,7 +64,7 @@ pub enum Deadline {
 }
 
 impl State {
-    /// When `DeadlinePassed` is due, in milliseconds since the epoch.
+    /// When something is due, in milliseconds since the epoch.
     pub fn next_deadline(&self) -> Option<u64> {
         self.deadlines.get_min().map(|(at_ms, _)| *at_ms)
     }

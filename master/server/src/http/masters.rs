@@ -265,7 +265,20 @@ fn list(context: &Context) -> Value {
         "feature_level": state.feature_level.0,
         "feature_level_waits_for": context.levels.waits_for(),
         "masters": masters,
+        "crashed_decisions": crashed(context),
     })
+}
+
+/// Decisions that failed by a defect on this master, if there were any: how many, and the last one.
+fn crashed(context: &Context) -> Option<Value> {
+    let last = context.crashes.last()?;
+    Some(json!({
+        "count": context.crashes.count(),
+        "command": last.command,
+        "caller": last.caller,
+        "panic": last.message,
+        "at_ms": last.at_ms,
+    }))
 }
 
 /// The highest feature level that a master reads, as far as it is known.

@@ -292,6 +292,8 @@ const ACTIVE: [(v1::TaskState, &str); 5] = [
 
 /// Counters that are there before anything was counted.
 const COUNTERS: &[&str] = &[
+    crate::crashes::CRASHED,
+    crate::crashes::SET_ASIDE,
     "master/slave_registrations",
     "master/slave_removals",
     "master/tasks_dropped",
