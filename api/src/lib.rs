@@ -20,10 +20,13 @@ pub mod flags;
 pub mod json;
 pub mod limits;
 pub mod media;
+pub mod nearest;
 pub mod recordio;
 pub mod required;
 pub mod resources;
 pub mod size;
+pub mod terminal;
+pub mod time;
 pub mod wire;
 
 pub use media::Media;

@@ -6,9 +6,9 @@ pub(crate) enum Error {
     /// The command line is wrong: exit code 2.
     #[error("{0}")]
     Usage(String),
-    /// No master gave an answer.
+    /// No master gave an answer. `refused`: nobody listens at any of the addresses.
     #[error("no answer from {masters}: {reason}")]
-    Unreachable { masters: String, reason: String },
+    Unreachable { masters: String, reason: String, refused: bool },
     /// A master answered, but not with what was asked for.
     #[error("{address} answered {status}: {message}")]
     Refused { address: String, status: u16, message: String },
@@ -20,5 +20,10 @@ pub(crate) enum Error {
 impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         if matches!(self, Self::Usage(_)) { 2 } else { 1 }
+    }
+
+    /// Whether nobody listens at any of the addresses.
+    pub(crate) fn is_refused_by_all(&self) -> bool {
+        matches!(self, Self::Unreachable { refused: true, .. })
     }
 }

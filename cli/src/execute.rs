@@ -3,24 +3,43 @@
 //! It outlives the master it talks to: when its stream ends it subscribes again, at any master of the list, and asks
 //! for the task's state.
 
+mod output;
+mod waiting;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use api::flags::{Flag, Kind, Values};
+use api::terminal::plain;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+
+use output::Output;
 
 use crate::error::Error;
 use crate::http::{self, Request};
+use crate::ids::{self, text};
 use crate::launch;
+use crate::sandbox::{self, Task};
 use crate::say;
 
-pub(crate) const ABOUT: &str = "Run one task, follow its states, exit with its result: 0 when it finished, else 1.";
+pub(crate) const ABOUT: &str = "\
+Run one task, follow its states, exit with its result.
+
+Each state is a line `NAME: TASK_...` on standard output; the last one names the sandbox, the folder that the task ran
+in. What the task writes to its standard output and error comes out of ours, as it is. While nothing runs, a line on
+standard error says why. Ctrl-C, SIGTERM and a closed terminal end the task.
+
+Exit codes: the command's own (0 when it finished); 1 if it ended in another way, never ran, or is not known to have
+ended; 2 the command line is wrong; 129, 130, 143 ended by SIGHUP, Ctrl-C, SIGTERM.";
 
 pub(crate) const FLAGS: &[Flag] = &[
-    Flag::new("master", Kind::Text, "HOST:PORT of a master, or of several with commas; any will do.").required(),
+    Flag::new("master", Kind::Text, "HOST:PORT of a master, or of several with commas; any will do.")
+        .default("127.0.0.1:5050"),
     Flag::new("name", Kind::Text, "The task's name, which is its id too. Required unless --task is given."),
     Flag::new("command", Kind::Text, "What to run. Required unless --task is given."),
     Flag::new("shell", Kind::Bool, "Whether a shell runs the command; if not, its words are its arguments.")
@@ -30,7 +49,11 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("role", Kind::Text, "The role to run in (default: *)."),
     Flag::new("user", Kind::Text, "Who runs it (default: who you are)."),
     Flag::new("task", Kind::Content, "A TaskInfo as JSON, or a file of it, instead of the flags above."),
+    Flag::new("timeout", Kind::Duration, "Give up if the task does not run after this long, as 30secs."),
     Flag::new("kill_after", Kind::Duration, "Kill the task after it ran this long, as 30secs."),
+    Flag::new("output", Kind::Bool, "Show what the task writes; never with --json.").default("true"),
+    Flag::new("statuses", Kind::Bool, "Show its states; without them only its output is on standard output.")
+        .default("true"),
     Flag::new("framework_name", Kind::Text, "How the framework is called.").default("meseta execute"),
     Flag::new("checkpoint", Kind::Bool, "As in mesos-execute; tasks survive an agent's restart either way.")
         .default("false"),
@@ -41,21 +64,62 @@ pub(crate) const FLAGS: &[Flag] = &[
 const EVENT_BYTES_MAX: usize = 256 << 20;
 /// Subscribing again may take as long as an election on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Masters that form a quorum, or elect, are waited for this long at first.
+const FIRST_PATIENCE: Duration = Duration::from_secs(30);
+/// Who waits longer is told why.
+const SILENT: Duration = Duration::from_secs(1);
+/// How often it is looked why nothing runs.
+const LOOK: Duration = Duration::from_secs(4);
 
 pub(crate) async fn run(flags: Values) -> Result<ExitCode, Error> {
     let mut execution = Execution::new(&flags)?;
+    let mut signals = Signals::new()?;
     let outcome = tokio::select! {
         outcome = execution.follow() => outcome,
-        _ = tokio::signal::ctrl_c() => {
-            eprintln!("meseta: interrupted: ending the task");
+        (name, code) = signals.next() => {
+            eprintln!("meseta: {name}: {}", execution.farewell());
             execution.teardown().await;
-            return Ok(ExitCode::from(130));
+            return Ok(ExitCode::from(code));
         }
     };
     // The task is at its end, or will never start: nothing of this framework should stay.
     execution.teardown().await;
-    let status = outcome?;
-    Ok(if status["state"] == "TASK_FINISHED" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(ExitCode::from(exit_code(&outcome?)))
+}
+
+/// Whoever wants us to end wants the task to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, Error> {
+        let watch = |kind| signal(kind).map_err(|error| Error::Failed(format!("cannot watch signals: {error}")));
+        Ok(Signals {
+            interrupt: watch(SignalKind::interrupt())?,
+            terminate: watch(SignalKind::terminate())?,
+            hang_up: watch(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> (&'static str, u8) {
+        tokio::select! {
+            _ = self.interrupt.recv() => ("interrupted", 130),
+            _ = self.terminate.recv() => ("SIGTERM", 143),
+            _ = self.hang_up.recv() => ("the terminal is gone", 129),
+        }
+    }
+}
+
+/// The command's own, as far as its last status tells it.
+fn exit_code(status: &Value) -> u8 {
+    if status["state"] == "TASK_FINISHED" {
+        return 0;
+    }
+    let said = text(&status["message"]).strip_prefix("Command exited with status ");
+    said.and_then(|code| code.trim().parse().ok()).filter(|code| *code != 0).unwrap_or(1)
 }
 
 struct Execution {
@@ -72,6 +136,18 @@ struct Execution {
     last_state: String,
     kill_at: Option<Instant>,
     kill_after: Option<Duration>,
+    timeout: Option<Duration>,
+    output: Option<Output>,
+    show: Show,
+    /// What was said last about why nothing runs.
+    said: String,
+}
+
+/// What of it is printed.
+#[derive(Clone, Copy, Debug)]
+struct Show {
+    output: bool,
+    statuses: bool,
     as_json: bool,
 }
 
@@ -108,16 +184,34 @@ impl Execution {
             last_state: String::new(),
             kill_at: None,
             kill_after: flags.duration("kill_after"),
-            as_json: flags.bool("json"),
+            timeout: flags.duration("timeout"),
+            output: None,
+            show: Show {
+                output: flags.bool("output") && !flags.bool("json"),
+                statuses: flags.bool("statuses"),
+                as_json: flags.bool("json"),
+            },
+            said: String::new(),
         })
     }
 
     /// Until the task's terminal status.
     async fn follow(&mut self) -> Result<Value, Error> {
-        let mut events = self.subscribe().await?;
+        let give_up_at = self.timeout.map(|timeout| Instant::now() + timeout);
+        let subscribed = async {
+            tokio::select! {
+                events = self.subscribe() => Some(events),
+                () = sleep_until(give_up_at.unwrap_or_else(Instant::now)), if give_up_at.is_some() => None,
+            }
+        };
+        let Some(events) = subscribed.await else { return Err(self.gave_up()) };
+        let mut events = events?;
         let mut silence = Duration::from_secs(60);
+        let mut look_at = Instant::now() + SILENT;
+        let mut looks: JoinSet<String> = JoinSet::new();
         loop {
             let kill_at = self.kill_at;
+            let runs = self.has_begun();
             let event = tokio::select! {
                 event = timeout(silence, events.recv()) => event.ok().flatten(),
                 () = sleep_until(kill_at.unwrap_or_else(Instant::now)), if kill_at.is_some() => {
@@ -125,10 +219,24 @@ impl Execution {
                     self.call(json!({"type": "KILL", "kill": {"task_id": self.task["task_id"]}})).await?;
                     continue;
                 }
+                () = sleep_until(give_up_at.unwrap_or_else(Instant::now)), if give_up_at.is_some() && !runs => {
+                    return Err(self.gave_up());
+                }
+                () = sleep_until(look_at), if !self.launched && looks.is_empty() => {
+                    look_at = Instant::now() + LOOK;
+                    looks.spawn(waiting::why(self.at.clone(), self.task["resources"].clone()));
+                    continue;
+                }
+                Some(why) = looks.join_next() => {
+                    if let (false, Ok(why)) = (self.launched, why) {
+                        self.waits(&why);
+                    }
+                    continue;
+                }
             };
             let Some(event) = event else {
                 eprintln!("meseta: lost the master at {}: subscribing again", self.at.join(", "));
-                events = self.subscribe().await?;
+                events = self.subscribe().await.map_err(|error| self.unknown(&error))?;
                 continue;
             };
             match event["type"].as_str().unwrap_or_default() {
@@ -168,17 +276,26 @@ impl Execution {
         call["subscribe"] = json!({"framework_info": info});
         let request = Request { path: "/api/v1/scheduler".into(), body: Some(call.to_string()), stream_id: None };
         let start = Instant::now();
-        // The first time a wrong address should be told at once; later, masters may be electing.
-        let patience = if self.framework_id.is_some() { PATIENCE } else { Duration::from_secs(10) };
+        let is_first = self.framework_id.is_none();
+        let patience = if is_first { FIRST_PATIENCE } else { PATIENCE };
         let answer = loop {
+            if !is_first {
+                self.is_same_cluster().await?;
+            }
             let problem = match http::send(&self.masters, &request).await {
                 Ok(answer) if answer.status() == 200 => break answer,
                 Ok(answer) if answer.status() == 503 => answer.text().await.err(),
                 Ok(answer) => return Err(answer.text().await.err().unwrap_or_else(|| unexpected("SUBSCRIBE"))),
+                // A wrong address should be told at once; later, masters may be electing.
+                Err(error) if is_first && error.is_refused_by_all() => return Err(error),
                 Err(error) => Some(error),
             };
+            let problem = problem.unwrap_or_else(|| unexpected("SUBSCRIBE"));
             if start.elapsed() > patience {
-                return Err(problem.unwrap_or_else(|| unexpected("SUBSCRIBE")));
+                return Err(problem);
+            }
+            if start.elapsed() > SILENT {
+                self.waits(&problem.to_string());
             }
             // The first of the list may be the one that is gone.
             self.masters.rotate_left(1);
@@ -206,6 +323,68 @@ impl Execution {
             }
         });
         Ok(all)
+    }
+
+    /// At the old addresses somebody else may have begun a cluster since: its word about our task would be wrong. Who
+    /// cannot be asked is not in doubt.
+    async fn is_same_cluster(&self) -> Result<(), Error> {
+        let Some(own) = self.framework_id.as_deref().and_then(ids::cluster_of) else { return Ok(()) };
+        for master in &self.masters {
+            let request = Request::post("/meseta/masters", &json!({"action": "list", "here": true}));
+            let Ok(answer) = http::ask(master, &request, Duration::from_secs(2)).await else { continue };
+            let Ok(answer) = http::json(answer).await else { continue };
+            if let Some(other) = answer["cluster_id"].as_str().filter(|other| *other != own) {
+                return Err(Error::Failed(format!("{master} is a master of cluster {other} now, not of {own}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Says once why nothing runs.
+    fn waits(&mut self, why: &str) {
+        if self.said != why {
+            eprintln!("meseta: waiting: {}", plain(why));
+            self.said = why.to_owned();
+        }
+    }
+
+    fn gave_up(&self) -> Error {
+        let after = self.timeout.map_or_else(String::new, api::duration::format);
+        let why = match self.said.as_str() {
+            "" if self.launched => "it was launched, and its agent has said nothing".to_owned(),
+            "" => "no offer came".to_owned(),
+            said => said.to_owned(),
+        };
+        Error::Failed(format!("gave up after {after}: the task does not run: {why}"))
+    }
+
+    /// It runs, or has.
+    fn has_begun(&self) -> bool {
+        !matches!(self.last_state.as_str(), "" | "TASK_STAGING" | "TASK_STARTING")
+    }
+
+    /// What is said when we are to end before it.
+    fn farewell(&self) -> String {
+        match (self.launched, self.last_state.as_str()) {
+            (false, _) => "nothing was launched".to_owned(),
+            (true, "") => "ending the task, which was launched and has not been heard of".to_owned(),
+            (true, state) => format!("ending the task, which was {state}"),
+        }
+    }
+
+    /// No master can be asked any more: what is known of the task.
+    fn unknown(&self, error: &Error) -> Error {
+        if !self.launched {
+            return Error::Failed(format!("{error}; nothing was launched"));
+        }
+        let state = if self.last_state.is_empty() { "launched" } else { &self.last_state };
+        let agent = text(&self.task["agent_id"]["value"]);
+        let until = api::duration::format(PATIENCE);
+        Error::Failed(format!(
+            "{error}; the task was {state} on {agent} when last heard of and may still run: masters end it {until} after \
+             they lost this framework ({})",
+            self.framework_id.as_deref().unwrap_or_default()
+        ))
     }
 
     async fn offers(&mut self, offers: &Value) -> Result<(), Error> {
@@ -250,39 +429,59 @@ impl Execution {
             return Ok(None);
         }
         self.seen_update |= !reconciled;
+        let is_over = sandbox::is_terminal(&state);
+        let mut ended = output::Ended::default();
+        if self.launched && !self.show.as_json {
+            self.watch_output(status);
+            if is_over && let Some(output) = &mut self.output {
+                ended = output.finish().await;
+            }
+        }
         if state != self.last_state {
-            self.tell(status, &state);
+            self.tell(status, &state, &ended);
             self.last_state.clone_from(&state);
         }
         if state == "TASK_RUNNING" && self.kill_at.is_none() {
             self.kill_at = self.kill_after.take().map(|after| Instant::now() + after);
         }
-        let terminal = [
-            "TASK_FINISHED",
-            "TASK_FAILED",
-            "TASK_KILLED",
-            "TASK_ERROR",
-            "TASK_LOST",
-            "TASK_DROPPED",
-            "TASK_GONE",
-            "TASK_GONE_BY_OPERATOR",
-        ];
-        Ok(terminal.contains(&state.as_str()).then(|| status.clone()))
+        Ok(is_over.then(|| status.clone()))
     }
 
-    fn tell(&self, status: &Value, state: &str) {
-        if self.as_json {
-            return say(&format!("{status}\n"));
+    /// From the first word of its executor on there is a sandbox.
+    fn watch_output(&mut self, status: &Value) {
+        let of_agent = status["source"] != "SOURCE_MASTER";
+        if self.output.is_some() || !of_agent || status["state"] == "TASK_STAGING" {
+            return;
         }
-        let task = status["task_id"]["value"].as_str().unwrap_or_default();
-        let mut line = format!("{task}: {state}");
+        let task = Task {
+            id: text(&status["task_id"]["value"]).to_owned(),
+            framework_id: self.framework_id.clone().unwrap_or_default(),
+            agent_id: text(&self.task["agent_id"]["value"]).to_owned(),
+            state: text(&status["state"]).to_owned(),
+        };
+        self.output = Some(Output::start(self.masters.clone(), task, self.show.output));
+    }
+
+    fn tell(&self, status: &Value, state: &str, ended: &output::Ended) {
+        if !self.show.statuses {
+            return;
+        }
+        if self.show.as_json {
+            return say(&format!("{}\n", api::terminal::json(&status.to_string())));
+        }
+        let mut line = format!("{}: {state}", text(&status["task_id"]["value"]));
         if let Some(agent) = status["agent_id"]["value"].as_str() {
             line.push_str(&format!(" on {agent}"));
         }
         if let Some(message) = status["message"].as_str().filter(|message| !message.is_empty()) {
             line.push_str(&format!(" ({message})"));
         }
-        say(&format!("{line}\n"));
+        if let Some(sandbox) = &ended.sandbox {
+            line.push_str(&format!(", sandbox {}", sandbox.shown()));
+        }
+        // A state begins its own line, whatever the task wrote.
+        let end = if ended.in_a_line { "\n" } else { "" };
+        say(&format!("{end}{}\n", plain(&line)));
     }
 
     /// A call whose failure is repaired by subscribing again; only a refusal is an error.

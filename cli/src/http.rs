@@ -1,5 +1,6 @@
 //! HTTP to masters: any of a list will do, and a 307 is followed.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +14,20 @@ use tokio::time::timeout;
 use crate::error::Error;
 
 /// How long an answer's head may take. Masters hold requests for a moment while they elect.
-pub(crate) const ANSWER: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER: Duration = Duration::from_secs(20);
 /// For what takes as long as it takes: a new master learns everything first.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
+/// A read that has no answer by then is asked of the next address too.
+const HEDGE: Duration = Duration::from_secs(2);
+/// How long a read is tried again; what was asked by then may still be answered.
+const READ: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a follower may name a leader that is gone: an election takes less than a second.
 const ELECTION: Duration = Duration::from_secs(10);
 const PACE: Duration = Duration::from_millis(100);
+
+/// The address that led to the last answer.
+static LAST: Mutex<Option<String>> = Mutex::new(None);
 
 /// A request, ready to be sent to any master.
 #[derive(Clone, Debug)]
@@ -37,10 +45,24 @@ pub(crate) struct Answer {
     pub(crate) inner: http::Response<Incoming>,
 }
 
+impl Request {
+    pub(crate) fn get(path: impl Into<String>) -> Request {
+        Request { path: path.into(), body: None, stream_id: None }
+    }
+
+    pub(crate) fn post(path: impl Into<String>, body: &Value) -> Request {
+        Request { path: path.into(), body: Some(body.to_string()), stream_id: None }
+    }
+}
+
 /// Splits `--master=H:P,H:P`.
 pub(crate) fn addresses(text: &str) -> Result<Vec<String>, Error> {
     let list: Vec<String> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(with_port).collect();
-    if list.is_empty() || list.iter().any(|word| word.contains("//") || word.contains('/')) {
+    if let Some(url) = list.iter().find(|word| word.contains('/')) {
+        let bare = url.split_once("//").map_or(url.as_str(), |(_, after)| after).split('/').next().unwrap_or_default();
+        return Err(Error::Usage(format!("--master={text}: give HOST:PORT without http:// and path, as {bare}")));
+    }
+    if list.is_empty() {
         return Err(Error::Usage(format!("--master={text}: give HOST:PORT, or several with commas")));
     }
     Ok(list)
@@ -63,41 +85,134 @@ pub(crate) async fn send(masters: &[String], request: &Request) -> Result<Answer
 pub(crate) async fn send_within(masters: &[String], request: &Request, limit: Duration) -> Result<Answer, Error> {
     let start = tokio::time::Instant::now();
     loop {
-        let mut reason = String::new();
+        let mut reasons = Reasons::default();
         let mut electing = false;
         for master in masters {
             match follow(master, request, limit).await {
                 Ok(answer) => return Ok(answer),
-                Err(Trouble::LeaderGone(error)) => {
-                    electing = true;
-                    reason = format!("the leader that it named does not answer: {error}");
+                Err(trouble) => {
+                    electing |= matches!(trouble, Trouble::LeaderGone { .. });
+                    reasons.add(master, &trouble);
                 }
-                Err(Trouble::Other(error)) => reason = error,
             }
         }
         if !electing || start.elapsed() > ELECTION {
-            return Err(Error::Unreachable { masters: masters.join(", "), reason });
+            return Err(reasons.error(masters));
         }
         tokio::time::sleep(PACE).await;
     }
 }
 
+/// A read, which may be asked twice: while nobody answers, the next address is asked too, and the first answer counts.
+/// A master that stands still, or whose leader does, costs two seconds and not the whole patience.
+pub(crate) async fn read(masters: &[String], request: &Request) -> Result<Answer, Error> {
+    let end = tokio::time::Instant::now() + READ;
+    let left = || end.saturating_duration_since(tokio::time::Instant::now());
+    let mut asked = tokio::task::JoinSet::new();
+    let mut reasons = Reasons::default();
+    // Who answered the last time is asked first: one that stands still costs its two seconds once.
+    let mut order = masters.to_vec();
+    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    order.sort_by_key(|master| Some(master) != last.as_ref());
+    let mut next = order.iter().cycle();
+    // Every address hears it once; after that only what may heal is tried again, as a lost leadership does.
+    let (mut tries, mut may_heal) = (0, false);
+    loop {
+        if (tries < masters.len() || may_heal && !left().is_zero())
+            && let Some(master) = next.next().cloned()
+        {
+            let request = request.clone();
+            tries += 1;
+            asked.spawn(async move {
+                let outcome = follow(&master, &request, ANSWER).await;
+                (master, outcome)
+            });
+        }
+        let ended = tokio::select! {
+            ended = asked.join_next() => ended,
+            () = tokio::time::sleep(HEDGE) => {
+                may_heal = true;
+                continue;
+            }
+        };
+        match ended {
+            None => return Err(reasons.error(masters)),
+            Some(Ok((master, Ok(answer)))) => {
+                *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(master);
+                return Ok(answer);
+            }
+            Some(Ok((master, Err(trouble)))) => {
+                may_heal |= matches!(trouble, Trouble::LeaderGone { .. });
+                reasons.add(&master, &trouble);
+            }
+            Some(Err(_)) => {}
+        }
+        if tries >= masters.len() {
+            tokio::time::sleep(PACE).await;
+        }
+    }
+}
+
+/// A read of one address alone, whose head must come within `limit`. No redirect is followed.
+pub(crate) async fn ask(address: &str, request: &Request, limit: Duration) -> Result<Answer, String> {
+    let answer = async { send_to(connect(address).await?, address, request).await };
+    timeout(limit, answer).await.map_err(|_| format!("no answer within {} s", limit.as_secs()))?
+}
+
 /// Why there is no answer.
 enum Trouble {
     /// A master answered, but the leader that it named could not be reached: nothing was sent to it.
-    LeaderGone(String),
+    LeaderGone {
+        leader: String,
+        why: String,
+    },
+    /// Whoever it is, the one asked or the leader that it named, took the request and is silent.
+    Silent {
+        leader: Option<String>,
+    },
     Other(String),
+}
+
+/// What was heard of each address last.
+#[derive(Default)]
+struct Reasons(Vec<(String, String)>);
+
+impl Reasons {
+    fn add(&mut self, master: &str, trouble: &Trouble) {
+        let why = match trouble {
+            Trouble::LeaderGone { leader, why } => {
+                format!("the leader that it named, {leader}, does not answer: {why}")
+            }
+            Trouble::Silent { leader: Some(leader) } => format!("the leader that it named, {leader}, takes too long"),
+            Trouble::Silent { leader: None } => "it takes too long".to_owned(),
+            Trouble::Other(why) => why.clone(),
+        };
+        self.0.retain(|(known, _)| known != master);
+        self.0.push((master.to_owned(), why));
+    }
+
+    fn error(self, masters: &[String]) -> Error {
+        let same = self.0.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        let reason = match self.0.as_slice() {
+            [] => "it takes too long".to_owned(),
+            [(_, why), ..] if same && self.0.len() == masters.len() => why.clone(),
+            each => each.iter().map(|(master, why)| format!("{master}: {why}")).collect::<Vec<_>>().join("; "),
+        };
+        let refused = !self.0.is_empty() && self.0.iter().all(|(_, why)| why.starts_with("Connection refused"));
+        Error::Unreachable { masters: masters.join(", "), reason, refused }
+    }
 }
 
 async fn follow(master: &str, request: &Request, limit: Duration) -> Result<Answer, Trouble> {
     let mut address = master.to_owned();
     for hop in 0..5 {
-        let socket = connect(&address).await.map_err(|error| match hop {
-            0 => Trouble::Other(error),
-            _ => Trouble::LeaderGone(error),
+        let socket = connect(&address).await.map_err(|why| match hop {
+            0 => Trouble::Other(why),
+            _ => Trouble::LeaderGone { leader: address.clone(), why },
         })?;
         let answer = timeout(limit, send_to(socket, &address, request)).await;
-        let answer = answer.map_err(|_| Trouble::Other("it takes too long".to_owned()))?.map_err(Trouble::Other)?;
+        let named = || (hop > 0).then(|| address.clone());
+        let answer = answer.map_err(|_| Trouble::Silent { leader: named() })?.map_err(Trouble::Other)?;
         if answer.inner.status() != http::StatusCode::TEMPORARY_REDIRECT {
             return Ok(answer);
         }
@@ -158,11 +273,44 @@ impl Answer {
     }
 }
 
+/// The JSON that a master answers a read with.
+pub(crate) async fn read_json(masters: &[String], request: &Request) -> Result<Value, Error> {
+    json(read(masters, request).await?).await
+}
+
 /// A GET of JSON.
 pub(crate) async fn get_json(masters: &[String], path: &str) -> Result<Value, Error> {
-    let request = Request { path: path.to_owned(), body: None, stream_id: None };
-    let answer = send(masters, &request).await?;
+    read_json(masters, &Request::get(path)).await
+}
+
+/// The body as JSON; an error unless the status is one of success.
+pub(crate) async fn json(answer: Answer) -> Result<Value, Error> {
     let address = answer.address.clone();
     let text = answer.text().await?;
     serde_json::from_str(&text).map_err(|error| Error::Failed(format!("{address} did not answer with JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_or_explained() {
+        assert_eq!(addresses("a:1, b").expect("two"), ["a:1", "b:5050"]);
+        let said = |text| addresses(text).expect_err("none").to_string();
+        assert!(said("http://h:5050/").ends_with("without http:// and path, as h:5050"), "{}", said("http://h:5050/"));
+        assert!(said("").contains("give HOST:PORT"));
+    }
+
+    #[test]
+    fn each_address_has_its_reason() {
+        let mut reasons = Reasons::default();
+        reasons.add("a:1", &Trouble::Other("Connection refused".into()));
+        reasons.add("b:1", &Trouble::Silent { leader: Some("c:1".into()) });
+        let masters = ["a:1".to_owned(), "b:1".to_owned()];
+        assert_eq!(
+            reasons.error(&masters).to_string(),
+            "no answer from a:1, b:1: a:1: Connection refused; b:1: the leader that it named, c:1, takes too long"
+        );
+    }
 }

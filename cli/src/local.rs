@@ -16,7 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::Error;
-use crate::http::{self, Request};
+use crate::http;
+use crate::ids::text;
 use crate::port::Port;
 use crate::process;
 use crate::say;
@@ -63,7 +64,10 @@ pub(crate) async fn run(flags: Values) -> Result<ExitCode, Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("cannot watch signals", &error))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("cannot watch signals", &error))?;
     let folder = Folder::of(flags.text("work_dir"))?;
-    let mut cluster = Cluster { members: members(&flags, masters, agents, &folder.path)?, folder };
+    let members = members(&flags, masters, agents, &folder.path)?;
+    same_as_before(&folder.path, &members, number(&flags, "port", u16::MAX)? == 0)?;
+    members.iter().try_for_each(Member::may_listen)?;
+    let mut cluster = Cluster { members, folder };
     let outcome = tokio::select! {
         outcome = cluster.run(&flags) => outcome,
         _ = interrupt.recv() => Ok(()),
@@ -151,12 +155,7 @@ impl Cluster {
         }
         self.write_index()?;
         self.wait_ready().await?;
-        say(&format!(
-            "masters   {list}\nagents    {}\nlogs      {}\n\nmeseta state --master={}\nCtrl-C stops everything.\n",
-            self.addresses("meseta-agent").join(","),
-            self.folder.path.join("*.log").display(),
-            self.members[0].address,
-        ));
+        say(&self.banner(&list));
         loop {
             if let Some(report) = self.dead() {
                 eprintln!("meseta: {report}");
@@ -166,6 +165,18 @@ impl Cluster {
             }
             sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Where everything is, and what to try first.
+    fn banner(&self, masters: &str) -> String {
+        let (folder, first) = (self.folder.path.display(), self.members[0].address);
+        let kept = if self.folder.ours { " (removed at the end; --work_dir keeps it)" } else { "" };
+        format!(
+            "masters   {masters}\nagents    {}\nwork_dir  {folder}{kept}\noutput    {folder}/*.log\nhistory   meseta-log cat \
+             {folder}/master-0\n\nmeseta state --master={first}\nmeseta execute --master={first} --name=hello \
+             --command='echo hello' --resources='cpus:0.1;mem:32'\nCtrl-C stops everything.\n",
+            self.addresses("meseta-agent").join(","),
+        )
     }
 
     /// `cluster.json`: the members with their addresses and pids, for scripts.
@@ -185,29 +196,29 @@ impl Cluster {
     /// Until a leader is known and counts every agent as active; an early death ends the wait.
     async fn wait_ready(&mut self) -> Result<(), Error> {
         let masters = self.addresses("meseta-master");
-        let agents = self.addresses("meseta-agent").len();
+        let agents = self.addresses("meseta-agent");
         let start = Instant::now();
         loop {
             if let Some(report) = self.dead() {
                 return Err(Error::Failed(report));
             }
-            let request = Request { path: "/master/slaves".into(), body: None, stream_id: None };
-            if let Ok(Ok(answer)) = timeout(Duration::from_secs(2), http::send(&masters, &request)).await
-                && answer.status() == 200
-                && let Ok(text) = answer.text().await
-            {
-                let list: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            if let Ok(Ok(list)) = timeout(Duration::from_secs(2), http::get_json(&masters, "/master/slaves")).await {
                 let slaves = list["slaves"].as_array().map_or(&[][..], Vec::as_slice);
-                if slaves.iter().filter(|slave| slave["active"] == true).count() >= agents {
+                let is_active = |address: &String| {
+                    let at = |slave: &&serde_json::Value| text(&slave["pid"]).rsplit('@').next() == Some(address);
+                    slaves.iter().filter(at).any(|slave| slave["active"] == true)
+                };
+                // Ours by their addresses: whoever else listens somewhere has others.
+                if agents.iter().all(is_active) && self.dead().is_none() {
                     return Ok(());
                 }
             }
             if start.elapsed() > START {
-                let logs = self.folder.path.display();
-                return Err(Error::Failed(format!(
-                    "the cluster is not ready after {} s (logs: {logs})",
-                    START.as_secs()
-                )));
+                let (folder, seconds) = (self.folder.path.display(), START.as_secs());
+                let last =
+                    self.members.iter().filter_map(|member| Some(format!("{}: {}", member.name, member.last_line()?)));
+                let last = last.collect::<Vec<_>>().join("; ");
+                return Err(Error::Failed(format!("the cluster is not ready after {seconds} s ({folder}): {last}")));
             }
             sleep(Duration::from_millis(50)).await;
         }
@@ -218,8 +229,7 @@ impl Cluster {
         self.members.iter_mut().find_map(|member| {
             let status = member.child.as_mut()?.try_wait().ok()??;
             member.child = None;
-            let log = fs::read_to_string(&member.log).unwrap_or_default();
-            let last = log.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+            let last = member.last_line().map(|line| format!(": {line}")).unwrap_or_default();
             Some(format!("{} ({}) ended by {status}{last}", member.name, member.address))
         })
     }
@@ -258,7 +268,53 @@ impl Cluster {
     }
 }
 
+/// A folder that holds another cluster than the one that is asked for cannot become this one: its disks know their
+/// addresses and each other.
+fn same_as_before(folder: &Path, members: &[Member], any_port: bool) -> Result<(), Error> {
+    let Ok(index) = fs::read_to_string(folder.join("cluster.json")) else { return Ok(()) };
+    let index: serde_json::Value = serde_json::from_str(&index).unwrap_or_default();
+    let before: Vec<&serde_json::Value> = index["members"].as_array().into_iter().flatten().collect();
+    let count = |program: &str| before.iter().filter(|member| member["program"] == program).count();
+    let now = |program: &str| members.iter().filter(|member| member.program == program).count();
+    let masters_before = before.iter().filter(|member| member["program"] == "meseta-master");
+    let addresses: Vec<&str> = masters_before.map(|member| text(&member["address"])).collect();
+    let masters_now = members.iter().filter(|member| member.program == "meseta-master");
+    let same_place = masters_now.map(|member| member.address.to_string()).eq(addresses.iter().copied());
+    let (masters, agents) = (count("meseta-master"), count("meseta-agent"));
+    // One master alone takes another address; a quorum's members know each other by theirs.
+    let moved = !same_place && (masters > 1 || now("meseta-master") != masters);
+    if masters == 0 || !moved && agents <= now("meseta-agent") {
+        return Ok(());
+    }
+    let port = addresses[0].rsplit_once(':').map_or("", |(_, port)| port);
+    let how = if any_port { "it cannot be found again on any free ports" } else { "it is another cluster" };
+    Err(Error::Usage(format!(
+        "{} holds a cluster with --masters={masters} --agents={agents} --port={port}, and {how}: start it so, or name another \
+         --work_dir",
+        folder.display()
+    )))
+}
+
 impl Member {
+    /// Before anything is started: whoever listens there would be taken for ours.
+    fn may_listen(&self) -> Result<(), Error> {
+        match std::net::TcpListener::bind(self.address) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                let Member { name, address, .. } = self;
+                let hint = "is another cluster running? --port=0 takes any free ports";
+                Err(Error::Failed(format!("{name} cannot listen on {address}: the port is in use ({hint})")))
+            }
+            Err(error) => Err(failed(&format!("{} cannot listen on {}", self.name, self.address), &error)),
+        }
+    }
+
+    /// The last that it said.
+    fn last_line(&self) -> Option<String> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().rfind(|line| !line.trim().is_empty()).map(str::to_owned)
+    }
+
     fn start(&mut self, words: &[String]) -> Result<(), Error> {
         let log = fs::File::options().create(true).append(true).open(&self.log);
         let mut log = log.map_err(|error| failed(&self.log.display().to_string(), &error))?;

@@ -1,21 +1,26 @@
 //! `meseta`: the operator's and the user's command line. Talks to masters over HTTP as any client would.
 //!
-//! Exit codes: 0 done; 1 it failed, with one sentence on stderr; 2 the command line is wrong; 130 interrupted.
+//! Exit codes: 0 done; 1 it failed, with one sentence on stderr; 2 the command line is wrong; 130 interrupted. Those of
+//! `execute` are the command's own.
 
 mod error;
 mod execute;
 mod http;
+mod ids;
 mod launch;
 mod local;
+mod logs;
 mod masters;
 mod port;
 mod process;
 mod read;
+mod sandbox;
 mod snapshot;
 mod table;
 
 use std::process::ExitCode;
 
+use api::flags::{Flag, Kind, Values};
 use error::Error;
 
 const HELP: &str = "\
@@ -25,63 +30,129 @@ Usage: meseta COMMAND [--flag=value ...]
 
 Commands:
   local        start a whole cluster on this machine; Ctrl-C stops it
-  execute      run one task, follow its states, exit with its result
+  execute      run one task, show what it writes, exit with its result
+  logs         what a task wrote
+  files        what lies in a task's sandbox
   state        the cluster at a glance
   agents       the agents and what they have
   frameworks   the frameworks and what they use
-  tasks        the tasks and their states
+  tasks        the tasks, their states, and why they ended
   roles        the roles and what they use
-  snapshot     save the state of a cluster, inspect it, restore it on a new machine
-  masters      list, add, remove, replace masters; transfer leadership
+  snapshot     save the state of a cluster, inspect it, restore it
+  masters      list, add, remove, replace masters
 
-meseta COMMAND --help tells a command's flags.
+meseta help COMMAND tells a command's flags. The story of a task, an
+agent or a framework is told by meseta-log explain.
+
+Exit codes: 0 done; 1 it failed; 2 the command line is wrong;
+those of execute are the command's own.
 ";
 
+/// What a command is and what it takes.
+struct Command {
+    name: &'static str,
+    about: &'static str,
+    flags: &'static [Flag],
+    /// Whether it takes words that are no flags.
+    has_words: bool,
+}
+
+const fn command(name: &'static str, about: &'static str, flags: &'static [Flag], has_words: bool) -> Command {
+    Command { name, about, flags, has_words }
+}
+
+const COMMANDS: &[Command] = &[
+    command("local", local::ABOUT, local::FLAGS, false),
+    command("execute", execute::ABOUT, execute::FLAGS, false),
+    command("logs", logs::LOGS_ABOUT, logs::LOGS_FLAGS, true),
+    command("files", logs::FILES_ABOUT, logs::FILES_FLAGS, true),
+    command("state", read::STATE_ABOUT, read::FLAGS, false),
+    command("agents", read::AGENTS_ABOUT, read::TABLE_FLAGS, false),
+    command("frameworks", read::FRAMEWORKS_ABOUT, read::TABLE_FLAGS, false),
+    command("tasks", read::TASKS_ABOUT, read::TASKS_FLAGS, true),
+    command("roles", read::ROLES_ABOUT, read::FLAGS, false),
+    command("snapshot", snapshot::ABOUT, snapshot::FLAGS, true),
+    command("masters", masters::ABOUT, masters::FLAGS, true),
+];
+
 fn main() -> ExitCode {
-    let mut words = std::env::args().skip(1);
+    let mut words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let command = words.next();
     let words: Vec<String> = words.collect();
     match run(command.as_deref(), words) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("meseta: {error}");
+            eprintln!("meseta: {}", api::terminal::plain(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn run(command: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
-    let (flags, about) = match command {
-        None | Some("help" | "--help" | "-h") => return print_help(HELP),
-        Some("--version" | "version") => return print_help(concat!("meseta ", env!("CARGO_PKG_VERSION"), "\n")),
-        Some("local") => (local::FLAGS, local::ABOUT),
-        Some("execute") => (execute::FLAGS, execute::ABOUT),
-        Some("masters") => (masters::FLAGS, masters::ABOUT),
-        Some("snapshot") => (snapshot::FLAGS, snapshot::ABOUT),
-        Some("state" | "agents" | "frameworks" | "tasks" | "roles") => (read::FLAGS, ""),
-        Some(name) => return Err(Error::Usage(format!("there is no command '{name}' (meseta help lists them)"))),
+fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
+    let name = match (name, words.as_slice()) {
+        (None, _) | (Some("help" | "--help" | "-h"), []) => return print_help(HELP),
+        (Some("--version" | "version"), _) => {
+            return print_help(concat!("meseta ", env!("CARGO_PKG_VERSION"), "\n"));
+        }
+        (Some("help" | "--help" | "-h"), [of, ..]) => return print_help(&help_of(find(of)?)),
+        (Some(name), _) => name,
     };
-    let name = command.unwrap_or_default();
-    let has_words = matches!(name, "masters" | "snapshot");
-    let (arguments, words) = if has_words { masters::split(words) } else { (Vec::new(), words) };
+    let command = find(name)?;
+    let (arguments, words) = if command.has_words { split(words, command.flags) } else { (Vec::new(), words) };
     let environment = |name: &str| std::env::var(name).ok();
-    let values = api::flags::parse(flags, words, environment, |path| std::fs::read_to_string(path));
-    let values = values.map_err(|problem| Error::Usage(format!("{problem} (meseta {name} --help tells all flags)")))?;
+    let values = api::flags::parse(command.flags, words, environment, |path| std::fs::read_to_string(path));
+    let values = values.map_err(|problem| Error::Usage(format!("{problem} (meseta help {name} tells all flags)")))?;
     if values.help {
-        let about = if about.is_empty() { read::about(name) } else { about };
-        let help = api::flags::help(&format!("meseta {name} [--flag=value ...]"), flags);
-        return print_help(&format!("{about}\n\n{help}"));
+        return print_help(&help_of(command));
     }
     for warning in &values.warnings {
         eprintln!("meseta: {warning}");
     }
+    in_runtime(dispatch(command.name, arguments, values))
+}
+
+async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Result<ExitCode, Error> {
     match name {
-        "local" => in_runtime(local::run(values)),
-        "execute" => in_runtime(execute::run(values)),
-        "masters" => in_runtime(masters::run(&arguments, values)),
-        "snapshot" => in_runtime(snapshot::run(&arguments, values)),
-        _ => in_runtime(read::run(name, values)),
+        "local" => local::run(values).await,
+        "execute" => execute::run(values).await,
+        "logs" => logs::logs(&words, values).await,
+        "files" => logs::files(&words, values).await,
+        "masters" => masters::run(&words, values).await,
+        "snapshot" => snapshot::run(&words, values).await,
+        _ => read::run(name, &words, values).await,
     }
+}
+
+fn find(name: &str) -> Result<&'static Command, Error> {
+    COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| {
+        let hint = api::nearest::did_you_mean(COMMANDS.iter().map(|command| command.name), name).replace('"', "'");
+        Error::Usage(format!("there is no command '{name}'{hint} (meseta help lists them)"))
+    })
+}
+
+fn help_of(command: &Command) -> String {
+    let Command { name, about, flags, .. } = command;
+    format!("{about}\n\n{}", api::flags::help(&format!("meseta {name} [--flag=value ...]"), flags))
+}
+
+/// The words that are no flags, and the flags with their values. `-f` is --follow where there is one.
+fn split(words: Vec<String>, flags: &[Flag]) -> (Vec<String>, Vec<String>) {
+    let (mut others, mut flagged) = (Vec::new(), Vec::new());
+    let mut words = words.into_iter().peekable();
+    while let Some(word) = words.next() {
+        if word == "-f" && flags.iter().any(|flag| flag.name == "follow") {
+            flagged.push("--follow".to_owned());
+        } else if let Some(name) = word.strip_prefix("--") {
+            let takes_next = flags.iter().any(|flag| flag.name == name && flag.kind != Kind::Bool);
+            flagged.push(word);
+            flagged.extend(takes_next.then(|| words.next_if(|next| !next.starts_with("--"))).flatten());
+        } else if word.starts_with('-') && word.len() > 1 {
+            flagged.push(word);
+        } else {
+            others.push(word);
+        }
+    }
+    (others, flagged)
 }
 
 fn print_help(text: &str) -> Result<ExitCode, Error> {
@@ -100,4 +171,33 @@ pub(crate) fn say(text: &str) {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// What a task wrote, as it is.
+pub(crate) fn write_out(data: &[u8]) {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(data).and_then(|()| stdout.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_flags_are_told_apart() {
+        let split = |line: &str| super::split(line.split_whitespace().map(str::to_owned).collect(), logs::LOGS_FLAGS);
+        let (words, flags) = split("-f t1 --master h:1 --stderr --framework=0010");
+        assert_eq!(words, ["t1"]);
+        assert_eq!(flags, ["--follow", "--master", "h:1", "--stderr", "--framework=0010"]);
+    }
+
+    #[test]
+    fn every_command_is_in_the_help() {
+        for Command { name, about, .. } in COMMANDS {
+            assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
+            assert!(about.lines().all(|line| line.len() <= 120), "{name}");
+        }
+        assert!(find("taks").is_err_and(|error| error.to_string().contains("did you mean 'tasks'?")));
+    }
 }

@@ -1,151 +1,163 @@
 //! `meseta state`, `agents`, `frameworks`, `tasks`, `roles`: what a master knows, for people and for programs.
 
-use std::collections::BTreeMap;
+mod state;
+mod tasks;
+
 use std::process::ExitCode;
 
 use api::flags::{Flag, Kind, Values};
+use api::time::to_the_second;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::http;
+use crate::http::{self, Request};
+use crate::ids::{Short, text};
 use crate::say;
 use crate::table;
 
-pub(crate) const FLAGS: &[Flag] = &[
-    Flag::new("master", Kind::Text, "HOST:PORT of a master, or of several with commas; any will do.")
-        .default("127.0.0.1:5050"),
-    Flag::new("json", Kind::Bool, "Print what the master answered, as one JSON object.").default("false"),
+const MASTER: Flag = Flag::new("master", Kind::Text, "HOST:PORT of a master, or of several with commas; any will do.")
+    .default("127.0.0.1:5050");
+const JSON: Flag =
+    Flag::new("json", Kind::Bool, "Print what the master answered, as one JSON object.").default("false");
+const FULL: Flag =
+    Flag::new("full", Kind::Bool, "Ids in full, instead of the cluster's once and the rest of each.").default("false");
+
+pub(crate) const FLAGS: &[Flag] = &[MASTER, JSON];
+pub(crate) const TABLE_FLAGS: &[Flag] = &[MASTER, JSON, FULL];
+pub(crate) const TASKS_FLAGS: &[Flag] = &[
+    MASTER,
+    JSON,
+    FULL,
+    Flag::new("state", Kind::Text, "Only those in this state, or in one of these: RUNNING,FAILED."),
+    Flag::new("framework", Kind::Text, "Only those of this framework: 0010, or all of its id."),
 ];
 
-pub(crate) fn about(name: &str) -> &'static str {
-    match name {
-        "agents" => "The agents, and what they have and use.",
-        "frameworks" => "The frameworks, and what they use.",
-        "tasks" => "The tasks that a master remembers, newest last.",
-        "roles" => "The roles, their frameworks, and what they use.",
-        _ => "The cluster at a glance.",
-    }
-}
+pub(crate) const STATE_ABOUT: &str = "The cluster at a glance.";
+pub(crate) const AGENTS_ABOUT: &str = "\
+The agents, what they have and use, and how they are: active, deactivated by an operator, disconnected (with the time
+at which the masters will give up waiting), or unreachable.";
+pub(crate) const FRAMEWORKS_ABOUT: &str = "The frameworks, and what they use.";
+pub(crate) const TASKS_ABOUT: &str = "\
+The tasks that the masters remember, newest last: since when each is in its state, where, and what was said of it.
 
-pub(crate) async fn run(name: &str, flags: Values) -> Result<ExitCode, Error> {
+  meseta tasks [TASK ...] [--state=FAILED] [--framework=0010]";
+pub(crate) const ROLES_ABOUT: &str = "The roles, their frameworks, and what they use.";
+
+pub(crate) async fn run(name: &str, words: &[String], flags: Values) -> Result<ExitCode, Error> {
     let masters = http::addresses(flags.text("master").unwrap_or_default())?;
-    let path = match name {
-        "agents" => "/master/slaves",
-        "frameworks" => "/master/frameworks",
-        "tasks" => "/master/tasks?limit=1000000&order=asc",
-        "roles" => "/master/roles",
-        _ => "/master/state",
+    let json = flags.bool("json");
+    let text = match name {
+        "tasks" => tasks::run(&masters, words, &flags).await?,
+        "agents" => {
+            let answer = http::get_json(&masters, "/master/slaves").await?;
+            if json { line(&answer) } else { agents(&answer, &away(&masters).await, flags.bool("full")) }
+        }
+        "frameworks" => {
+            let answer = http::get_json(&masters, "/master/frameworks").await?;
+            if json { line(&answer) } else { frameworks(&answer, flags.bool("full")) }
+        }
+        "roles" => {
+            let answer = http::get_json(&masters, "/master/roles").await?;
+            if json { line(&answer) } else { roles(&answer) }
+        }
+        _ => {
+            let answer = http::get_json(&masters, "/master/state").await?;
+            if json { line(&answer) } else { state::shown(&answer, &cluster(&masters).await) }
+        }
     };
-    let answer = http::get_json(&masters, path).await?;
-    if flags.bool("json") {
-        say(&format!("{answer}\n"));
-        return Ok(ExitCode::SUCCESS);
-    }
-    say(&match name {
-        "agents" => agents(&answer),
-        "frameworks" => frameworks(&answer),
-        "tasks" => tasks(&answer),
-        "roles" => roles(&answer),
-        _ => state(&answer) + &feature_level(&masters).await,
-    });
+    say(&text);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Mesos's state has no place for it. Nothing if no master tells.
-async fn feature_level(masters: &[String]) -> String {
-    let body = Some(r#"{"action":"list"}"#.to_owned());
-    let request = http::Request { path: "/meseta/masters".into(), body, stream_id: None };
-    let Ok(answer) = http::send(masters, &request).await else { return String::new() };
-    let listed: Option<Value> = answer.text().await.ok().and_then(|text| serde_json::from_str(&text).ok());
-    let Some(listed) = listed else { return String::new() };
-    let level = listed["feature_level"].as_u64();
-    let level = level.map_or_else(String::new, |level| format!("{:<11}{level}\n", "level"));
-    let crashed = &listed["crashed_decisions"];
-    let Some(count) = crashed["count"].as_u64() else { return level };
-    let (command, panic) = (text(&crashed["command"]), text(&crashed["panic"]));
-    format!("{level}{:<11}{count} decisions by a defect of Meseta, the last of {command}: {panic}\n", "crashed")
+fn line(answer: &Value) -> String {
+    format!("{}\n", api::terminal::json(&answer.to_string()))
 }
 
-fn state(state: &Value) -> String {
-    let agents = list(&state["slaves"]);
-    let frameworks = list(&state["frameworks"]);
-    let mut by_state: BTreeMap<String, usize> = BTreeMap::new();
-    for framework in frameworks.iter().chain(list(&state["completed_frameworks"])) {
-        for task in list(&framework["tasks"]).iter().chain(list(&framework["completed_tasks"])) {
-            *by_state.entry(text(&task["state"])).or_default() += 1;
-        }
-    }
-    let sum = |kind: &str, name: &str| {
-        let total: f64 = agents.iter().filter_map(|agent| agent[kind][name].as_f64()).sum();
-        number(total)
+/// What Mesos's state has no place for: the cluster's id and its feature level. Nothing if no master tells.
+async fn cluster(masters: &[String]) -> Value {
+    let request = Request::post("/meseta/masters", &serde_json::json!({"action": "list"}));
+    http::read_json(masters, &request).await.unwrap_or_default()
+}
+
+/// Agents without a connection, since when and until when; none if no master tells.
+async fn away(masters: &[String]) -> Value {
+    http::get_json(masters, "/meseta/agents/away").await.unwrap_or_default()
+}
+
+fn agents(answer: &Value, away: &Value, full: bool) -> String {
+    let (slaves, away) = (list(&answer["slaves"]), list(&away["agents"]));
+    let ids = slaves.iter().chain(away).map(|agent| text(&agent["id"]));
+    let short = Short::of(ids, full);
+    let note = |agent: &Value| {
+        let time = |name: &str| agent[name].as_u64().map(to_the_second);
+        let since = time("since_ms").map_or_else(String::new, |since| format!("since {since}"));
+        time("unreachable_at_ms").map_or(since.clone(), |at| format!("{since}, unreachable at {at}"))
     };
-    let used = |name| format!("{} of {}", sum("used_resources", name), sum("resources", name));
-    let tasks: Vec<String> = by_state.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let active = agents.iter().filter(|agent| agent["active"] == true).count();
-    let rows = [
-        ("leader", text(&state["leader"]).trim_start_matches("master@").to_owned()),
-        ("id", text(&state["id"])),
-        ("agents", format!("{} ({active} active)", agents.len())),
-        ("frameworks", frameworks.len().to_string()),
-        ("tasks", if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") }),
-        ("cpus used", used("cpus")),
-        ("mem used", format!("{} MB", used("mem"))),
-        ("disk used", format!("{} MB", used("disk"))),
-    ];
-    rows.iter().map(|(name, value)| format!("{name:<11}{value}\n")).collect()
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for agent in slaves {
+        let gone = away.iter().find(|away| away["id"] == agent["id"]);
+        let state = match (&agent["deactivated"], gone) {
+            (_, Some(_)) => "disconnected",
+            (Value::Bool(true), None) => "deactivated",
+            _ if agent["active"] == true => "active",
+            _ => "disconnected",
+        };
+        let used = |name: &str| {
+            let of = |kind: &str| number(agent[kind][name].as_f64().unwrap_or(0.0));
+            format!("{}/{}", of("used_resources"), of("resources"))
+        };
+        rows.push(vec![
+            short.id(text(&agent["id"])),
+            text(&agent["hostname"]).to_owned(),
+            text(&agent["pid"]).rsplit('@').next().unwrap_or_default().to_owned(),
+            state.to_owned(),
+            used("cpus"),
+            used("mem"),
+            used("disk"),
+            gone.map(note).unwrap_or_default(),
+        ]);
+    }
+    for agent in away.iter().filter(|agent| agent["unreachable"] == true) {
+        let field = |name: &str| text(&agent[name]).to_owned();
+        let mut row = vec![short.id(&field("id")), field("hostname"), field("address"), "unreachable".to_owned()];
+        row.extend(["-", "-", "-"].map(str::to_owned));
+        row.push(note(agent));
+        rows.push(row);
+    }
+    let heading = ["ID", "HOSTNAME", "ADDRESS", "STATE", "CPUS", "MEM", "DISK", "NOTE"];
+    if rows.iter().all(|row| row[7].is_empty()) {
+        rows.iter_mut().for_each(|row| row.truncate(7));
+        return table::render_with(&heading[..7], &rows, &short.heading());
+    }
+    table::render_with(&heading, &rows, &short.heading())
 }
 
-fn agents(answer: &Value) -> String {
-    let rows: Vec<Vec<String>> = list(&answer["slaves"])
-        .iter()
-        .map(|agent| {
-            let state = match (&agent["deactivated"], &agent["active"]) {
-                (Value::Bool(true), _) => "deactivated",
-                (_, Value::Bool(true)) => "active",
-                _ => "inactive",
-            };
-            let used = |name: &str| {
-                let of = |kind: &str| number(agent[kind][name].as_f64().unwrap_or(0.0));
-                format!("{}/{}", of("used_resources"), of("resources"))
-            };
-            let address = text(&agent["pid"]).rsplit('@').next().unwrap_or_default().to_owned();
-            let id = text(&agent["id"]);
-            vec![id, text(&agent["hostname"]), address, state.into(), used("cpus"), used("mem"), used("disk")]
-        })
-        .collect();
-    table::render(&["ID", "HOSTNAME", "ADDRESS", "STATE", "CPUS", "MEM", "DISK"], &rows)
-}
-
-fn frameworks(answer: &Value) -> String {
-    let rows: Vec<Vec<String>> = list(&answer["frameworks"])
+fn frameworks(answer: &Value, full: bool) -> String {
+    let all = list(&answer["frameworks"]);
+    let short = Short::of(all.iter().map(|framework| text(&framework["id"])), full);
+    let rows: Vec<Vec<String>> = all
         .iter()
         .map(|framework| {
-            let roles: Vec<String> = list(&framework["roles"]).iter().map(text).collect();
-            let roles = if roles.is_empty() { text(&framework["role"]) } else { roles.join(",") };
+            let roles: Vec<&str> = list(&framework["roles"]).iter().map(text).collect();
+            let roles = if roles.is_empty() { text(&framework["role"]).to_owned() } else { roles.join(",") };
             let state = if framework["active"] == true { "active" } else { "inactive" };
             let used = |name: &str| number(framework["used_resources"][name].as_f64().unwrap_or(0.0));
             let tasks = list(&framework["tasks"]).len().to_string();
             vec![
-                text(&framework["id"]),
-                text(&framework["name"]),
+                short.id(text(&framework["id"])),
+                text(&framework["name"]).to_owned(),
                 roles,
                 state.into(),
                 tasks,
                 used("cpus"),
                 used("mem"),
-                text(&framework["user"]),
+                text(&framework["user"]).to_owned(),
+                text(&framework["hostname"]).to_owned(),
             ]
         })
         .collect();
-    table::render(&["ID", "NAME", "ROLES", "STATE", "TASKS", "CPUS", "MEM", "USER"], &rows)
-}
-
-fn tasks(answer: &Value) -> String {
-    let rows: Vec<Vec<String>> = list(&answer["tasks"])
-        .iter()
-        .map(|task| ["id", "state", "name", "slave_id", "framework_id"].map(|key| text(&task[key])).to_vec())
-        .collect();
-    table::render(&["ID", "STATE", "NAME", "AGENT", "FRAMEWORK"], &rows)
+    let heading = ["ID", "NAME", "ROLES", "STATE", "TASKS", "CPUS", "MEM", "USER", "HOSTNAME"];
+    table::render_with(&heading, &rows, &short.heading())
 }
 
 fn roles(answer: &Value) -> String {
@@ -155,7 +167,7 @@ fn roles(answer: &Value) -> String {
             let used = |name: &str| number(role["resources"][name].as_f64().unwrap_or(0.0));
             let frameworks = list(&role["frameworks"]).len().to_string();
             let weight = number(role["weight"].as_f64().unwrap_or(1.0));
-            vec![text(&role["name"]), weight, frameworks, used("cpus"), used("mem"), used("disk")]
+            vec![text(&role["name"]).to_owned(), weight, frameworks, used("cpus"), used("mem"), used("disk")]
         })
         .collect();
     table::render(&["NAME", "WEIGHT", "FRAMEWORKS", "CPUS", "MEM", "DISK"], &rows)
@@ -163,10 +175,6 @@ fn roles(answer: &Value) -> String {
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }
 
 /// Three decimals at most, and none that are not needed.
@@ -178,21 +186,33 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn a_cluster_at_a_glance() {
-        let answer: Value = serde_json::from_str(
-            r#"{"leader": "master@10.0.0.1:5050", "id": "c", "slaves": [{"active": true, "resources": {"cpus": 2.0,
-            "mem": 1024.0}, "used_resources": {"cpus": 0.1, "mem": 32.0}}], "frameworks": [{"tasks": [
-            {"state": "TASK_RUNNING"}], "completed_tasks": [{"state": "TASK_FINISHED"}]}]}"#,
-        )
-        .expect("JSON");
+    fn agents_that_are_away_are_there() {
+        const C: &str = "406fbaac-1d9f-4e32-a562-d48f86141d3c";
+        let has = json!({"cpus": 2.0, "mem": 64.0, "disk": 10.0});
+        let slave = |n: u32, active: bool| {
+            json!({"id": format!("{C}-S{n}"), "hostname": "h", "pid": "slave(1)@h:1", "active": active,
+                "resources": has, "used_resources": {"cpus": 0.5}})
+        };
+        let away = json!({"agents": [
+            {"id": format!("{C}-S1"), "hostname": "h", "address": "h:1", "unreachable": false,
+                "since_ms": 1_795_216_408_419_u64, "unreachable_at_ms": 1_795_216_483_419_u64},
+            {"id": format!("{C}-S2"), "hostname": "g", "address": "g:1", "unreachable": true, "since_ms": 0}]});
+        let answer = json!({"slaves": [slave(0, true), slave(1, false)]});
         assert_eq!(
-            state(&answer),
-            "leader     10.0.0.1:5050\nid         c\nagents     1 (1 active)\nframeworks 1\n\
-             tasks      1 TASK_FINISHED, 1 TASK_RUNNING\ncpus used  0.1 of 2\nmem used   32 of 1024 MB\n\
-             disk used  0 of 0 MB\n"
+            agents(&answer, &away, false),
+            format!(
+                "ID  HOSTNAME  ADDRESS  STATE         CPUS   MEM   DISK  NOTE  [ids: {C}-ID]\n\
+                 S0  h         h:1      active        0.5/2  0/64  0/10\n\
+                 S1  h         h:1      disconnected  0.5/2  0/64  0/10  since 2026-11-20T23:13:28Z, unreachable at \
+                 2026-11-20T23:14:43Z\n\
+                 S2  g         g:1      unreachable   -      -     -     since 1970-01-01T00:00:00Z\n"
+            )
         );
+        assert!(agents(&answer, &away, true).contains(&format!("\n{C}-S0 ")));
     }
 }

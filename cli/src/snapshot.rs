@@ -8,12 +8,15 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use api::flags::{Flag, Kind, Values};
 use http_body_util::BodyExt;
+use serde_json::json;
 
 use crate::error::Error;
 use crate::http::{self, Answer, Request};
+use crate::ids::text;
 use crate::local::beside;
 use crate::say;
 
@@ -21,6 +24,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("master", Kind::Text, "save: HOST:PORT of a master, or of several with commas; any will do.")
         .default("127.0.0.1:5050"),
     Flag::new("stale", Kind::Bool, "save: whatever that master has, for a cluster without a quorum.").default("false"),
+    Flag::new("force", Kind::Bool, "save: over a file that is there; restore: although the old cluster answers.")
+        .default("false"),
     Flag::new("work_dir", Kind::Path, "restore: the new master's folder, empty or not there yet."),
     Flag::new("ip", Kind::Text, "restore: address that the new master will listen on.").default("127.0.0.1"),
     Flag::new("port", Kind::Int, "restore: port that the new master will listen on.").default("5050"),
@@ -42,6 +47,9 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
     match words[..] {
         ["save", file] => save(Path::new(file), &flags).await,
         ["inspect", file] => {
+            if let Err(error) = fs::metadata(file) {
+                return Err(Error::Failed(format!("cannot read the snapshot {file}: {error}")));
+            }
             let json = flags.bool("json").then_some("--json");
             become_program("meseta-log", ["info"].into_iter().chain(json).chain([file]).map(str::to_owned))
         }
@@ -49,6 +57,7 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
             let Some(work_dir) = flags.path("work_dir") else {
                 return Err(Error::Usage("snapshot restore FILE: say where, with --work_dir=DIR".into()));
             };
+            nobody_answers(Path::new(file), flags.bool("force")).await?;
             let (ip, port) = (flags.text("ip").unwrap_or("127.0.0.1"), flags.int("port").unwrap_or(5050));
             let words = [
                 format!("--restore={file}"),
@@ -58,10 +67,16 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
             ];
             become_program("meseta-master", words.into_iter())
         }
-        _ => Err(Error::Usage(format!(
-            "snapshot {}: say save FILE, inspect FILE or restore FILE (meseta snapshot --help tells how)",
-            words.join(" ")
-        ))),
+        [action @ ("save" | "inspect" | "restore"), ..] => {
+            Err(Error::Usage(format!("snapshot {action}: name one file (meseta help snapshot tells how)")))
+        }
+        _ => {
+            let word = words.first().copied().unwrap_or_default();
+            let hint = api::nearest::did_you_mean(["save", "inspect", "restore"], word).replace('"', "'");
+            let what = "say save FILE, inspect FILE or restore FILE (meseta help snapshot tells how)";
+            let problem = if word.is_empty() { String::new() } else { format!("there is no '{word}'{hint}: ") };
+            Err(Error::Usage(format!("snapshot: {problem}{what}")))
+        }
     }
 }
 
@@ -71,10 +86,39 @@ fn become_program(program: &str, words: impl Iterator<Item = String>) -> Result<
     Err(Error::Failed(format!("{program} does not start: {error}")))
 }
 
+/// A cluster that is restored beside the one that was saved has its id and its agents: both would answer for it. The
+/// file knows the masters of then.
+async fn nobody_answers(file: &Path, force: bool) -> Result<(), Error> {
+    let output = Command::new(beside("meseta-log")?).args(["info", "--json"]).arg(file).output();
+    let output = output.map_err(|error| Error::Failed(format!("meseta-log does not start: {error}")))?;
+    // What is wrong with a file the one that restores it says best.
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    for master in facts["masters"].as_array().into_iter().flatten() {
+        let address = text(&master["address"]);
+        let request = Request::post("/meseta/masters", &json!({"action": "list", "here": true}));
+        let Ok(answer) = http::ask(address, &request, Duration::from_secs(2)).await else { continue };
+        let Ok(answer) = http::json(answer).await else { continue };
+        if answer["cluster_id"] != facts["cluster_id"] {
+            continue;
+        }
+        let why =
+            format!("{address} still answers for cluster {}, which this snapshot is of", text(&facts["cluster_id"]));
+        if !force {
+            return Err(Error::Failed(format!("{why}: stop its masters first (--force restores all the same)")));
+        }
+        eprintln!("meseta: {why}: its masters must not run beside a restored one");
+        break;
+    }
+    Ok(())
+}
+
 async fn save(file: &Path, flags: &Values) -> Result<ExitCode, Error> {
+    if file.exists() && !flags.bool("force") {
+        return Err(Error::Failed(format!("{} is there already (--force writes over it)", file.display())));
+    }
     let masters = http::addresses(flags.text("master").unwrap_or_default())?;
     let path = if flags.bool("stale") { "/meseta/snapshot?stale=true" } else { "/meseta/snapshot" };
-    let request = Request { path: path.into(), body: None, stream_id: None };
+    let request = Request::get(path);
     let answer = http::send_within(&masters, &request, http::LONG).await?;
     if answer.status() != 200 {
         // The answer's sentence says why.

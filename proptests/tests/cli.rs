@@ -77,7 +77,7 @@ fn a_cluster_a_task_and_what_is_told_about_them() {
         assert!(told.contains(state), "{told}");
     }
     let failed = local.meseta("execute", &["--name=bad", "--command=exit 7", "--resources=cpus:0.5;mem:32"]);
-    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(failed.status.code(), Some(7), "the command's own");
     assert!(out(&failed).contains("bad: TASK_FAILED"), "{}", out(&failed));
     let arguments = ["--name=long", "--command=sleep 1000", "--kill_after=100ms", "--resources=cpus:0.5;mem:32"];
     let killed = local.meseta("execute", &arguments);
@@ -115,6 +115,89 @@ fn a_cluster_a_task_and_what_is_told_about_them() {
 }
 
 #[test]
+fn what_a_task_writes_is_shown_and_found_again() {
+    let local = Local::start(1, 1);
+    let words = ["--name=ct:17 a", "--resources=cpus:0.5;mem:32"];
+    let command = r#"--command=printf 'one\ntwo'; echo wrong >&2; echo kept > f"#;
+    let done = local.meseta("execute", &[words[0], words[1], command]);
+    let (told, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    assert!(told.contains("TASK_RUNNING") && told.contains("\none\ntwo\nct:17 a: TASK_FINISHED"), "{told}");
+    assert_eq!(errors, "wrong\n");
+    let sandbox = told.lines().last().and_then(|line| line.split_once(", sandbox ")).expect("a sandbox").1;
+    let (_, folder) = sandbox.split_once(':').expect("a host");
+    assert_eq!(fs::read_to_string(format!("{folder}/stdout")).expect("it is there"), "one\ntwo");
+
+    let logs = |words: &[&str]| String::from_utf8_lossy(&local.meseta("logs", words).stdout).into_owned();
+    assert_eq!([logs(&["ct:17 a"]), logs(&["ct:17 a", "--stderr"])], ["one\ntwo", "wrong\n"]);
+    let files = out(&local.meseta("files", &["ct:17 a"]));
+    assert!(files.starts_with(sandbox) && files.contains("stdout"), "{files}");
+    assert_eq!(out(&local.meseta("files", &["ct:17 a", "f"])), "kept\n");
+    let missing = local.meseta("files", &["ct:17 a", "../../x"]);
+    assert_eq!(missing.status.code(), Some(1), "{}", out(&missing));
+    assert!(out(&local.meseta("logs", &["ct:17 b"])).contains("did you mean \"ct:17 a\"?"));
+
+    // The output alone, for a pipe; and none at all.
+    let only = local.meseta("execute", &["--name=o", words[1], "--command=echo x", "--no-statuses"]);
+    assert_eq!(out(&only), "x\n");
+    let none = local.meseta("execute", &["--name=n", words[1], "--command=echo x", "--no-output"]);
+    assert!(!out(&none).contains("\nx\n") && out(&none).contains("TASK_FINISHED"), "{}", out(&none));
+
+    // A task that goes on is followed to its end.
+    let mut task = Command::new(binary("meseta"))
+        .args(["execute", "--name=long", words[1], "--command=echo first; sleep 2; echo last"])
+        .arg(format!("--master={}", local.masters))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("meseta starts");
+    let lines = BufReader::new(task.stdout.take().expect("piped")).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("first")));
+    assert_eq!(logs(&["-f", "long"]), "first\nlast\n");
+    let _ = task.wait();
+}
+
+#[test]
+fn who_waits_is_told_why() {
+    let local = Local::start(1, 1);
+    let wait = |resources: &str| {
+        let resources = format!("--resources={resources}");
+        let gave_up = local.meseta("execute", &["--name=w", "--command=true", "--timeout=3secs", &resources]);
+        assert_eq!(gave_up.status.code(), Some(1), "{}", out(&gave_up));
+        out(&gave_up)
+    };
+    let large = wait("cpus:64;mem:32");
+    assert!(large.contains("waiting: no offer fits cpus:64 (1 agent, the largest has cpus:4)"), "{large}");
+    assert!(large.contains("gave up after 3secs"), "{large}");
+    let typo = wait("cpu:0.1;mem:32");
+    assert!(typo.contains("no agent has a resource named 'cpu'; did you mean 'cpus'?"), "{typo}");
+    let nobody = Local::start(1, 0);
+    let waits = nobody.meseta("execute", &["--name=w", "--command=true", "--timeout=3secs"]);
+    assert!(out(&waits).contains("waiting: no agent is registered"), "{}", out(&waits));
+}
+
+#[test]
+fn names_of_strangers_stay_in_their_cells() {
+    let local = Local::start(1, 1);
+    let task = r#"{"name":"a\u001b[2Jb\nt9  TASK_RUNNING","task_id":{"value":"a\u009b31mb\u202ec"},
+        "command":{"value":"exit 1"},"resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":0.1}},
+        {"name":"mem","type":"SCALAR","scalar":{"value":32}}]}"#;
+    let framework = "--framework_name=\u{1b}]0;owned\u{7}fw\nline2";
+    let ran = local.meseta("execute", &[&format!("--task={task}"), framework, "--no-output"]);
+    let shown = [
+        ran,
+        local.meseta("tasks", &[]),
+        local.meseta("tasks", &["--full", "--json"]),
+        local.meseta("frameworks", &[]),
+        local.meseta("state", &["--json"]),
+    ];
+    for output in shown {
+        let text = out(&output);
+        let bad = |letter: char| letter != '\n' && letter.is_control() || letter == '\u{202e}';
+        assert!(!text.contains(bad), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("t9") || line.starts_with("line2")), "{text}");
+    }
+}
+
+#[test]
 fn tasks_end_with_the_cluster() {
     let mut local = Local::start(1, 1);
     let mut task = Command::new(binary("meseta"))
@@ -138,20 +221,67 @@ fn tasks_end_with_the_cluster() {
 #[test]
 fn an_interrupted_execute_leaves_no_task() {
     let local = Local::start(1, 1);
-    let mut task = Command::new(binary("meseta"))
-        .args(["execute", "--name=t", "--command=sleep 1000", "--resources=cpus:0.5;mem:32"])
-        .arg(format!("--master={}", local.masters))
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("meseta starts");
-    let lines = BufReader::new(task.stdout.take().expect("piped")).lines();
-    assert!(lines.map_while(Result::ok).any(|line| line.contains("TASK_RUNNING")));
-    kill(Pid::from_raw(task.id().cast_signed()), Signal::SIGINT).expect("it lives");
-    assert_eq!(task.wait().expect("our child").code(), Some(130));
-    wait::until("no running task", READY, || {
-        let state: Value = serde_json::from_slice(&local.meseta("state", &["--json"]).stdout).ok()?;
-        state["frameworks"].as_array()?.is_empty().then_some(())
+    for (signal, code) in [(Signal::SIGINT, 130), (Signal::SIGTERM, 143), (Signal::SIGHUP, 129)] {
+        let mut task = Command::new(binary("meseta"))
+            .args(["execute", "--name=t", "--command=sleep 1000", "--resources=cpus:0.5;mem:32"])
+            .arg(format!("--master={}", local.masters))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("meseta starts");
+        let lines = BufReader::new(task.stdout.take().expect("piped")).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line.contains("TASK_RUNNING")));
+        kill(Pid::from_raw(task.id().cast_signed()), signal).expect("it lives");
+        assert_eq!(task.wait().expect("our child").code(), Some(code));
+        wait::until("no running task", READY, || {
+            let state: Value = serde_json::from_slice(&local.meseta("state", &["--json"]).stdout).ok()?;
+            state["frameworks"].as_array()?.is_empty().then_some(())
+        });
+    }
+}
+
+#[test]
+fn what_is_away_is_shown() {
+    let local = Local::start(3, 1);
+    let members = local.members();
+    let end = |name: &str| {
+        let member = members.iter().find(|member| member["name"] == name).expect("a member");
+        let pid = i32::try_from(member["pid"].as_i64().expect("a pid")).expect("small");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it lives");
+        member["address"].as_str().expect("an address").to_owned()
+    };
+    end("agent-0");
+    wait::until("the agent is missed", READY, || {
+        let agents = out(&local.meseta("agents", &[]));
+        (agents.contains("disconnected") && agents.contains("unreachable at ")).then_some(())
     });
+    let listed = local.meseta("masters", &[]);
+    assert_eq!(listed.status.code(), Some(0), "{}", out(&listed));
+
+    // One of three is left, whoever led before: it is asked alone.
+    let gone = [end("master-0"), end("master-1")];
+    let left = local.masters.split(',').find(|master| !gone.contains(&(*master).to_owned())).expect("one is left");
+    let listed = Command::new(binary("meseta")).args(["masters", "list"]).arg(format!("--master={left}")).output();
+    let listed = listed.expect("meseta starts");
+    let told = out(&listed);
+    assert_eq!(listed.status.code(), Some(1), "{told}");
+    assert!(told.contains("no quorum: ") && told.contains("do not answer (1 of 3, 2 needed)"), "{told}");
+    assert!(!told.contains(" leader ") && gone.iter().all(|gone| told.matches(gone.as_str()).count() == 2), "{told}");
+}
+
+#[test]
+fn a_local_cluster_is_not_mistaken_for_another() {
+    let local = Local::start(1, 1);
+    let port = local.masters.rsplit_once(':').expect("a port").1.to_owned();
+    let start = |words: &[&str]| {
+        let output = Command::new(binary("meseta")).arg("local").args(words).output().expect("meseta starts");
+        assert!(!out(&output).contains("masters  "), "no banner: {}", out(&output));
+        out(&output)
+    };
+    let taken = start(&[&format!("--port={port}"), "--agents=0"]);
+    assert!(taken.contains("the port is in use"), "{taken}");
+    let kept = format!("--work_dir={}", local.dir.path().display());
+    let other = start(&[&kept, "--masters=3", "--port=0"]);
+    assert!(other.contains("holds a cluster with --masters=1 --agents=1"), "{other}");
 }
 
 #[test]
@@ -165,6 +295,12 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
         assert!(errors.contains(said), "{arguments:?}: {errors}");
     };
     check(&["nonsense"], 2, "there is no command 'nonsense'");
+    check(&["taks"], 2, "did you mean 'tasks'?");
+    check(&["masters", "lst"], 2, "did you mean 'list'?");
+    check(&["tasks", "--state=RUNING"], 2, "did you mean 'TASK_RUNNING'?");
+    check(&["state", "--master=http://h:5050/"], 2, "without http:// and path, as h:5050");
+    check(&["snapshot", "inspect", "/nope"], 1, "/nope");
+    check(&["execute", "--master=127.0.0.1:1", "--name=x", "--command=true"], 1, "Connection refused");
     check(&["state", "--mastre=x"], 2, "did you mean '--master'");
     check(&["state", "--master=127.0.0.1:1"], 1, "no answer from 127.0.0.1:1");
     check(&["execute", "--master=127.0.0.1:1", "--name=x"], 2, "--command is required");

@@ -33,7 +33,7 @@ pub fn help(usage: &str, flags: &[Flag]) -> String {
 
 fn entry(text: &mut String, form: &str, about: &str) {
     let mut line = format!("  {form:<width$}", width = INDENT - 2);
-    if line.len() > INDENT {
+    if !line.ends_with("  ") {
         text.push_str(line.trim_end());
         text.push('\n');
         line = " ".repeat(INDENT);

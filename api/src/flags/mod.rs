@@ -19,7 +19,6 @@
 //! ```
 
 mod help;
-mod nearest;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -229,7 +228,7 @@ fn one<'a>(
         };
         return Ok((flag, name.to_owned(), value));
     }
-    let unknown = || Error::Unknown { name: name.to_owned(), nearest: nearest::nearest(flags, name) };
+    let unknown = || Error::Unknown { name: name.to_owned(), nearest: nearest(flags, name) };
     let positive = name.strip_prefix("no-").ok_or_else(unknown)?;
     let flag = flags.iter().find(|flag| flag.is_called(positive)).ok_or_else(unknown)?;
     match (flag.kind, value) {
@@ -239,6 +238,14 @@ fn one<'a>(
         }
         _ => Err(Error::NotBoolean(flag.name)),
     }
+}
+
+fn nearest(flags: &[Flag], name: &str) -> Option<&'static str> {
+    let wanted = name.strip_prefix("no-").unwrap_or(name);
+    let names = flags.iter().flat_map(|flag| flag.aliases.iter().chain([&flag.name]).copied());
+    let found = crate::nearest::nearest(names, wanted)?;
+    // An older name leads to the one of today.
+    flags.iter().find(|flag| flag.is_called(found)).map(|flag| flag.name)
 }
 
 fn from_environment(

@@ -55,6 +55,7 @@ pub enum Read {
     State,
     StateSummary,
     Slaves,
+    AgentsAway,
     Frameworks,
     Tasks,
     Roles,
@@ -76,6 +77,7 @@ pub const PATHS: &[(&str, Endpoint)] = &[
     ("/state", Endpoint::Read(Read::State)),
     ("/state-summary", Endpoint::Read(Read::StateSummary)),
     ("/slaves", Endpoint::Read(Read::Slaves)),
+    ("/meseta/agents/away", Endpoint::Read(Read::AgentsAway)),
     ("/frameworks", Endpoint::Read(Read::Frameworks)),
     ("/tasks", Endpoint::Read(Read::Tasks)),
     ("/roles", Endpoint::Read(Read::Roles)),
@@ -207,6 +209,7 @@ fn small(state: &State, read: Read, query: &Query) -> Response {
     api_http::json_bytes(match read {
         Read::State | Read::StateSummary => return api_http::not_found(),
         Read::Slaves => lists::agents(state, query.get("slave_id")),
+        Read::AgentsAway => lists::agents_away(state),
         Read::Frameworks => lists::frameworks(state, query.get("framework_id")),
         Read::Tasks => lists::tasks(state, &lists::TaskQuery::new(|name| query.get(name).map(str::to_owned))),
         Read::Roles => lists::roles(state),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! {"action": "list"}
+//! {"action": "list", "here": true}                     at once, as the one that is asked knows them, and how it is itself
 //! {"action": "add", "address": "H:P"}                  H:P runs on an empty disk with --join
 //! {"action": "remove", "address": "H:P" | id}
 //! {"action": "replace", "old": "H:P" | id, "address": "H:P"}
@@ -17,7 +18,7 @@ use crate::peers::PeerError;
 use api::limits::MASTERS_BODY_BYTES_MAX;
 use api_http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
-use event_log::raft::{MemberStatus, MembershipError, Node};
+use event_log::raft::{MemberStatus, MembershipError, Node, Role};
 use master_core::State;
 use master_core::ids::NodeId;
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ const FORWARD_TIMEOUT: Duration = Duration::from_secs(600);
 
 enum Action {
     List,
+    ListHere,
     Add { address: String },
     Remove { who: String },
     Replace { old: String, address: String },
@@ -57,6 +59,11 @@ pub(super) async fn answer(context: &Context, request: Request) -> Response {
         Ok(parsed) => parsed,
         Err(sentence) => return api_http::text(StatusCode::BAD_REQUEST, &sentence),
     };
+    if matches!(action, Action::ListHere) {
+        let mut answer = list(context);
+        answer["me"] = me(context);
+        return api_http::json(&answer);
+    }
     let deadline = Instant::now() + PATIENCE;
     loop {
         let done = match context.reader.leader() {
@@ -87,6 +94,7 @@ fn parse(body: &[u8]) -> Result<(Action, bool), String> {
     let text = |name: &str| call[name].as_str().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     let needed = |name: &str| text(name).ok_or_else(|| format!("'{name}' is missing"));
     let action = match call["action"].as_str() {
+        Some("list") if call["here"] == true => Action::ListHere,
         Some("list") => Action::List,
         Some("add") => Action::Add { address: needed("address")? },
         Some("remove") => Action::Remove { who: needed("address")? },
@@ -99,7 +107,7 @@ fn parse(body: &[u8]) -> Result<(Action, bool), String> {
 
 fn forwarded(action: &Action) -> Value {
     match action {
-        Action::List => json!({"action": "list", "forwarded": true}),
+        Action::List | Action::ListHere => json!({"action": "list", "forwarded": true}),
         Action::Add { address } => json!({"action": "add", "address": address, "forwarded": true}),
         Action::Remove { who } => json!({"action": "remove", "address": who, "forwarded": true}),
         Action::Replace { old, address } => {
@@ -126,7 +134,7 @@ async fn forward(context: &Context, leader: &str, action: &Action) -> Done {
 async fn here(context: &Context, action: &Action) -> Done {
     let node = &context.node;
     let changed = match action {
-        Action::List => Ok(()),
+        Action::List | Action::ListHere => Ok(()),
         Action::Add { address } => match unfit(context, address).await {
             Some(sentence) => return Done::Answer(api_http::text(StatusCode::CONFLICT, &sentence)),
             None => node.add(address).await.map(drop),
@@ -232,6 +240,30 @@ fn find(node: &Node, who: &str) -> Result<MemberStatus, String> {
 
 fn id_text(node_id: u64) -> String {
     format!("{node_id:016x}")
+}
+
+/// How this master is, by itself: nobody else is asked.
+fn me(context: &Context) -> Value {
+    let status = context.node.status().borrow().clone();
+    let role = match status.role {
+        Role::Leader if status.leader_contact => "leader",
+        Role::Leader | Role::Candidate => "candidate",
+        Role::Follower => "follower",
+        Role::Learner => "learner",
+        Role::Stopped => "stopped",
+    };
+    let flag = |name: &str| context.flags.get(name).filter(|text| !text.is_empty());
+    json!({
+        "id": id_text(context.identity.node().0),
+        "address": context.address.member,
+        "role": role,
+        "term": status.term,
+        "index": status.committed,
+        "leader_contact": status.leader_contact,
+        "leader_contact_ms": context.node.last_contact().map(|ago| ago.as_millis() as u64),
+        // Before there is a quorum: with whom it is to be formed; a master without waits to be added to one.
+        "forms_with": flag("masters").filter(|_| status.members.is_empty()),
+    })
 }
 
 fn list(context: &Context) -> Value {

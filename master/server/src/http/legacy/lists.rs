@@ -5,7 +5,7 @@ use super::json::Json;
 use super::parts::{self, Groups};
 use super::views::StatusTime;
 use super::{amounts, state as whole};
-use master_core::state::{Framework, State, Task};
+use master_core::state::{AgentLiveness, Framework, State, Task};
 use master_core::view;
 use prost::Message;
 use std::sync::Arc;
@@ -47,6 +47,34 @@ pub fn agents(state: &State, slave_id: Option<&str>) -> Vec<u8> {
             }
         });
         json.array_at("recovered_slaves", |_| ());
+    });
+    json.into_bytes()
+}
+
+/// `/meseta/agents/away`: the agents without a connection, since when, and until when they count as registered. Mesos's
+/// lists have no place for it, and none at all for the unreachable ones.
+pub fn agents_away(state: &State) -> Vec<u8> {
+    let mut json = Json::default();
+    json.object(|json| {
+        json.array_at("agents", |json| {
+            for agent in state.agents.live.values() {
+                let (since_ms, unreachable_at_ms) = match agent.liveness {
+                    AgentLiveness::Connected { .. } => continue,
+                    AgentLiveness::Disconnected { since_ms, deadline_ms } => (since_ms, Some(deadline_ms)),
+                    AgentLiveness::Unreachable { since_ms } => (since_ms, None),
+                };
+                json.object(|json| {
+                    json.string_at("id", &view::agent_id(state, agent.key));
+                    json.string_at("hostname", &agent.hostname);
+                    json.string_at("address", &agent.address);
+                    json.bool_at("unreachable", unreachable_at_ms.is_none());
+                    json.integer_at("since_ms", since_ms as i64);
+                    if let Some(at_ms) = unreachable_at_ms {
+                        json.integer_at("unreachable_at_ms", at_ms as i64);
+                    }
+                });
+            }
+        });
     });
     json.into_bytes()
 }
