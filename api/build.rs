@@ -23,6 +23,24 @@ const FILES: &[&str] = &[
     "proto/meseta/internal.proto",
 ];
 
+/// Large, and mostly not there: a struct holds a pointer to them, so that a list of such structs stays small.
+const BOXED: &[&str] = &[
+    ".mesos.v1.Resource.disk",
+    ".mesos.v1.TaskInfo.container",
+    ".mesos.v1.TaskInfo.health_check",
+    ".mesos.v1.TaskInfo.check",
+    ".mesos.v1.TaskInfo.discovery",
+    ".mesos.v1.Task.container",
+    ".mesos.v1.Task.health_check",
+    ".mesos.v1.Task.discovery",
+    ".mesos.v1.ExecutorInfo.container",
+    ".mesos.v1.Offer.Operation.launch_group",
+    ".mesos.v1.Offer.Operation.grow_volume",
+    ".mesos.v1.Offer.Operation.shrink_volume",
+    ".mesos.v1.Offer.Operation.create_disk",
+    ".mesos.v1.Offer.Operation.destroy_disk",
+];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=build.rs");
@@ -33,6 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     // Maps in key order: what we write must not depend on a hash.
     config.btree_map(["."]).bytes(["."]);
+    for field in BOXED {
+        config.boxed(field);
+    }
     config.include_file("schema.rs");
     config.compile_fds(descriptors)?;
     Ok(())

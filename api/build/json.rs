@@ -102,7 +102,7 @@ impl Generator<'_> {
             .filter(|(_, field)| field.label == Presence::Required)
             .map(|(index, _)| 1 << index)
             .sum();
-        self.line(format!("required: {required}, fields: &["));
+        self.line(format!("required: {required}, size_bytes: size_of::<{rust}>(), fields: &["));
         for field in fields {
             let kind = self.table_kind(&field.kind);
             let repeated = field.label == Presence::Repeated;

@@ -15,6 +15,7 @@
 //! recordings of Mesos 1.11 in `testdata/`.
 
 pub mod attributes;
+pub mod budget;
 pub mod duration;
 pub mod flags;
 pub mod json;
@@ -30,7 +31,7 @@ pub mod time;
 pub mod wire;
 
 pub use media::Media;
-pub use required::decode_protobuf;
+pub use required::{decode_protobuf, decode_protobuf_within};
 
 /// The schema of Mesos's v1 API and of our own processes, generated from `proto/`.
 #[allow(missing_docs, rust_2018_idioms, unreachable_pub, clippy::all)]

@@ -30,6 +30,32 @@ pub const FROM_AGENT_BYTES_MAX: usize = 64 * MIB;
 /// Largest `data` of a message between a framework and its executor, in bytes. It is never logged.
 pub const MESSAGE_DATA_BYTES_MAX: usize = 4 * MIB;
 
+// What bodies become in memory. A struct can be hundreds of times as large as the bytes that it is read from.
+
+/// What the body of a call may take once it is decoded, in bytes of memory.
+pub const DECODED_BYTES_MAX: usize = 64 * MIB;
+/// The same as so many times its own size. Honest calls stay below half of that.
+pub const DECODED_RATIO_MAX: usize = 64;
+/// What any body may take once it is decoded, however short it is, in bytes of memory.
+pub const DECODED_BYTES_ALWAYS: usize = 64 * KIB;
+/// What a message between our own processes may take, in bytes of memory: what clients send is passed on in it.
+pub const DECODED_MESSAGE_BYTES_MAX: usize = 512 * MIB;
+/// Largest body that is small, in bytes. Small bodies have room of their own and never wait behind large ones.
+pub const SMALL_BODY_BYTES_MAX: usize = 64 * KIB;
+/// What all small bodies in flight take in a process, read and decoded, in bytes of memory.
+pub const SMALL_BODIES_BYTES_MAX: usize = 128 * MIB;
+/// What all other bodies in flight take, in bytes of memory.
+pub const LARGE_BODIES_BYTES_MAX: usize = 256 * MIB;
+
+/// What the body of a call may take once it is decoded, by its length, in bytes of memory.
+pub const fn decoded_bytes_max(body_bytes: usize) -> usize {
+    match body_bytes.saturating_mul(DECODED_RATIO_MAX) {
+        few if few < DECODED_BYTES_ALWAYS => DECODED_BYTES_ALWAYS,
+        many if many > DECODED_BYTES_MAX => DECODED_BYTES_MAX,
+        between => between,
+    }
+}
+
 // Names.
 
 /// Longest id of a task, an executor, a framework or an agent, in bytes: each is the name of a folder.
@@ -170,6 +196,12 @@ pub const AGENT_LAUNCH_COPIES_MAX: usize = 3;
 /// What the messages around a content add to it, in bytes: ids, lengths, numbers of fields.
 pub const ENVELOPE_BYTES_MAX: usize = 64 * KIB;
 
+// The largest body has room when nothing else is in flight: as it came, unpacked, and decoded. So has the largest of the
+// small ones, and many of them at once.
+const _: () = assert!(2 * BODY_BYTES_MAX + DECODED_BYTES_MAX <= LARGE_BODIES_BYTES_MAX);
+const _: () = assert!(16 * decoded_bytes_max(SMALL_BODY_BYTES_MAX) <= SMALL_BODIES_BYTES_MAX);
+// A call that was read is read again by the leader, in whatever it is put.
+const _: () = assert!(DECODED_BYTES_MAX + PEER_BYTES_MAX <= DECODED_MESSAGE_BYTES_MAX);
 // A launch, with all that is put around it, is read by its agent; and so is what a framework says to its executor.
 const _: () = assert!(LAUNCH_BYTES_MAX + FRAMEWORK_INFO_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);
 const _: () = assert!(MESSAGE_DATA_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);

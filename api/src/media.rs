@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
+use crate::budget::Budget;
 use crate::json;
-use crate::required::decode_protobuf;
+use crate::required::decode_protobuf_within;
 use crate::wire::Wire;
 
 /// An encoding of messages.
@@ -77,12 +78,26 @@ impl Media {
         crate::recordio::encode(&self.encode(message))
     }
 
-    /// Reads a message; what is none is refused with 400.
+    /// Reads a message of a client, within [`Budget::of_body`].
+    ///
+    /// # Errors
+    /// 400 for what is no such message, 413 for what takes too much.
     pub fn decode<T: Wire>(self, body: Bytes) -> Result<T, Rejection> {
-        match self {
-            Media::Json => json::from_slice(&body).map_err(|error| Rejection::new(400, error.to_string())),
-            Media::Protobuf => decode_protobuf(body).map_err(|error| Rejection::new(400, error.to_string())),
-        }
+        let mut budget = Budget::of_body(body.len());
+        self.decode_within(body, &mut budget)
+    }
+
+    /// Reads a message, within `budget`.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_within<T: Wire>(self, body: Bytes, budget: &mut Budget) -> Result<T, Rejection> {
+        let decoded = match self {
+            Media::Json => json::from_slice_within(&body, budget).map_err(|error| error.to_string()),
+            Media::Protobuf => decode_protobuf_within(body, budget).map_err(|error| error.to_string()),
+        };
+        let status = if budget.is_over() { 413 } else { 400 };
+        decoded.map_err(|message| Rejection::new(status, message))
     }
 
     fn from_exact(value: &str) -> Option<Media> {

@@ -1,23 +1,25 @@
-//! The check that protobuf messages hold what the schema requires: the decoder fills what is missing with zeros.
+//! What is asked of protobuf messages before and beside decoding: that they are not more than may be built, and that
+//! they hold what the schema requires, where the decoder fills in zeros.
 //!
-//! It walks the encoded bytes beside the schema's tables, and looks only into messages that require something.
+//! Both are answered by one walk of the encoded bytes beside the schema's tables, which builds nothing.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
 
+use crate::budget::{Budget, ITEM_BYTES, OverBudget};
 use crate::json::DEPTH_MAX;
-use crate::wire::{Field, Kind, Table, Wire};
+use crate::wire::{Field, Kind, Plain, Table, Wire};
 
 /// The full paths of required fields that `bytes`, an encoded `T`, lacks. Of bytes that are no message at all, the
 /// decoder says so, not this check.
 pub fn missing<T: Wire>(bytes: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
-    if !is_complete(T::TABLE, bytes, DEPTH_MAX) {
-        walk(T::TABLE, bytes, "", DEPTH_MAX, &mut found);
+    let mut budget = Budget::endless();
+    match survey(T::TABLE, bytes, DEPTH_MAX, &mut budget) {
+        Ok(false) => missing_paths(T::TABLE, bytes, &mut budget).unwrap_or_default(),
+        _ => vec![],
     }
-    found
 }
 
 /// Why bytes are not the protobuf message they should be. Its `Display` is the sentence that clients know from Mesos.
@@ -27,38 +29,54 @@ pub struct DecodeError {
     pub message: &'static str,
     /// Required fields that are missing, by their full paths; empty if the bytes are no such message.
     pub missing: Vec<String>,
+    /// Set if it is more than may be built.
+    pub over_budget: Option<OverBudget>,
 }
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Failed to parse body into {} protobuf", self.message)
+        write!(f, "Failed to parse body into {} protobuf", self.message)?;
+        self.over_budget.map_or(Ok(()), |why| write!(f, ": {why}"))
     }
 }
 
 impl std::error::Error for DecodeError {}
 
-/// Reads a message from its protobuf form, with all that is required in it. Strings must be UTF-8, and messages not
-/// nested deeper than [`DEPTH_MAX`].
+/// Reads a message of our own processes from its protobuf form, within [`Budget::of_message`].
 pub fn decode_protobuf<T: Wire>(bytes: impl Into<Bytes>) -> Result<T, DecodeError> {
+    decode_protobuf_within(bytes, &mut Budget::of_message())
+}
+
+/// Reads a message from its protobuf form, with all that is required in it, within `budget`. Strings must be UTF-8, and
+/// messages not nested deeper than [`DEPTH_MAX`].
+pub fn decode_protobuf_within<T: Wire>(bytes: impl Into<Bytes>, budget: &mut Budget) -> Result<T, DecodeError> {
     let bytes = bytes.into();
-    let fail = |missing| DecodeError { message: T::TABLE.name, missing };
+    let fail = |missing, over_budget| DecodeError { message: T::TABLE.name, missing, over_budget };
+    let complete = survey(T::TABLE, &bytes, DEPTH_MAX, budget).map_err(|why| fail(vec![], Some(why)))?;
     // The clone shares the bytes; so do the message's own `bytes` fields.
-    let message = T::decode(bytes.clone()).map_err(|_| fail(vec![]))?;
-    match missing::<T>(&bytes) {
-        missing if missing.is_empty() => Ok(message),
-        missing => Err(fail(missing)),
+    let message = T::decode(bytes.clone()).map_err(|_| fail(vec![], None))?;
+    if complete {
+        return Ok(message);
+    }
+    match missing_paths(T::TABLE, &bytes, budget) {
+        Ok(missing) if missing.is_empty() => Ok(message),
+        Ok(missing) => Err(fail(missing, None)),
+        Err(why) => Err(fail(vec![], Some(why))),
     }
 }
 
 /// So many missing fields are told, not more: the list must not grow with the request.
 const MISSING_MAX: usize = 100;
 
-/// Whether nothing is missing, without saying what. A message in several pieces counts as incomplete: `walk` joins
-/// the pieces and has the last word.
-fn is_complete(table: &'static Table, bytes: &[u8], depth: usize) -> bool {
-    if !table.demanding || depth == 0 {
-        return true;
+/// Counts what `bytes` will be in memory, and says whether nothing is missing, though not what. A message in several
+/// pieces counts as incomplete: `walk` joins the pieces and has the last word.
+fn survey(table: &'static Table, bytes: &[u8], depth: usize, budget: &mut Budget) -> Result<bool, OverBudget> {
+    budget.take(table.size_bytes)?;
+    // The decoder refuses what is nested deeper.
+    if depth == 0 {
+        return Ok(true);
     }
+    let mut complete = true;
     let mut seen = 0u128;
     let mut rest = bytes;
     let mut expected = 0;
@@ -66,28 +84,39 @@ fn is_complete(table: &'static Table, bytes: &[u8], depth: usize) -> bool {
         let Some(index) = position(table, number, expected) else { continue };
         expected = index;
         let (field, bit) = (&table.fields[index], 1 << index);
+        if field.repeated {
+            budget.take(ITEM_BYTES)?;
+        }
         match (&field.kind, value) {
             (Kind::Enum(name), Value::Number(value)) if name(value as i32).is_none() => continue,
-            (Kind::Message(inside), Value::Bytes(value)) if inside.demanding => {
-                let piece = seen & bit != 0 && !field.repeated;
-                if piece || !is_complete(inside, value, depth - 1) {
-                    return false;
-                }
+            (Kind::Message(inside), Value::Bytes(value)) => {
+                let piece = inside.demanding && seen & bit != 0 && !field.repeated;
+                complete &= survey(inside, value, depth - 1, budget)? && !piece;
             }
-            (Kind::Map(Some(inside)), Value::Bytes(mut entry)) if inside.demanding => {
+            (Kind::Map(inside), Value::Bytes(mut entry)) => {
+                budget.take(ITEM_BYTES)?;
                 while let Some((number, value)) = next(&mut entry) {
-                    if let (2, Value::Bytes(value)) = (number, value)
-                        && !is_complete(inside, value, depth - 1)
-                    {
-                        return false;
+                    match (number, inside, value) {
+                        (2, Some(inside), Value::Bytes(value)) => complete &= survey(inside, value, depth - 1, budget)?,
+                        (_, _, Value::Bytes(value)) => budget.take(value.len())?,
+                        _ => {}
                     }
                 }
             }
+            (Kind::Plain(Plain::String | Plain::Bytes), Value::Bytes(value)) => budget.take(value.len())?,
+            // A list of numbers in one piece: a byte of it can be a number of eight.
+            (_, Value::Bytes(value)) => budget.take(value.len().saturating_mul(8))?,
             _ => {}
         }
         seen |= bit;
     }
-    table.required & !seen == 0
+    Ok(complete && table.required & !seen == 0)
+}
+
+fn missing_paths(table: &'static Table, bytes: &[u8], budget: &mut Budget) -> Result<Vec<String>, OverBudget> {
+    let mut found = Vec::new();
+    walk(table, bytes, "", DEPTH_MAX, (&mut found, budget))?;
+    Ok(found)
 }
 
 /// The place of a field. Encoders write fields in order, so the search starts at `from`.
@@ -96,9 +125,15 @@ fn position(table: &Table, number: u32, from: usize) -> Option<usize> {
     search(&table.fields[from..]).map(|at| at + from).or_else(|| search(&table.fields[..from]))
 }
 
-fn walk(table: &'static Table, bytes: &[u8], path: &str, depth: usize, found: &mut Vec<String>) {
+fn walk(
+    table: &'static Table,
+    bytes: &[u8],
+    path: &str,
+    depth: usize,
+    (found, budget): (&mut Vec<String>, &mut Budget),
+) -> Result<(), OverBudget> {
     if !table.demanding || depth == 0 || found.len() >= MISSING_MAX {
-        return;
+        return Ok(());
     }
     let mut seen = 0u128;
     // Where the piece of a message that is not repeated is in `inner`.
@@ -112,9 +147,14 @@ fn walk(table: &'static Table, bytes: &[u8], path: &str, depth: usize, found: &m
             // A number that the enum does not have counts as unknown, that is, as not there.
             (Kind::Enum(name), Value::Number(value)) if name(value as i32).is_none() => continue,
             (Kind::Message(inside) | Kind::Map(Some(inside)), Value::Bytes(value)) if inside.demanding => {
-                // What comes twice is merged, and joined bytes are how protobuf merges.
+                // What comes twice is merged, and joined bytes are how protobuf merges. Each depth has its own copy.
                 match pieces[index] {
-                    Some(at) if !field.repeated => inner[at].1.to_mut().extend_from_slice(value),
+                    Some(at) if !field.repeated => {
+                        budget.take(
+                            value.len() + if matches!(inner[at].1, Cow::Owned(_)) { 0 } else { inner[at].1.len() },
+                        )?;
+                        inner[at].1.to_mut().extend_from_slice(value);
+                    }
                     _ => {
                         pieces[index] = Some(inner.len());
                         inner.push((index, Cow::Borrowed(value)));
@@ -135,7 +175,9 @@ fn walk(table: &'static Table, bytes: &[u8], path: &str, depth: usize, found: &m
         place = if at > 0 && inner[at - 1].0 == *index { place + 1 } else { 0 };
         let field = &table.fields[*index];
         match &field.kind {
-            Kind::Message(inside) => walk(inside, value, &inner_path(path, field, place), depth - 1, found),
+            Kind::Message(inside) => {
+                walk(inside, value, &inner_path(path, field, place), depth - 1, (found, budget))?;
+            }
             Kind::Map(Some(inside)) => {
                 let mut entry: &[u8] = value;
                 let path = format!("{}value.", inner_path(path, field, place));
@@ -147,12 +189,13 @@ fn walk(table: &'static Table, bytes: &[u8], path: &str, depth: usize, found: &m
                 }
                 // An entry without a value is how our encoder writes one that is all zeros.
                 if let Some(held) = held {
-                    walk(inside, held, &path, depth - 1, found);
+                    walk(inside, held, &path, depth - 1, (found, budget))?;
                 }
             }
             _ => {}
         }
     }
+    Ok(())
 }
 
 fn inner_path(path: &str, field: &Field, place: usize) -> String {

@@ -36,6 +36,8 @@ pub struct Table {
     pub demanding: bool,
     /// A bit for each required field, by its place in `fields`.
     pub required: u128,
+    /// Of the struct that it is decoded to, in bytes.
+    pub size_bytes: usize,
     /// All fields.
     pub fields: &'static [Field],
 }
@@ -96,6 +98,7 @@ pub(crate) static DURATION: Table = Table {
     name: "Duration",
     demanding: false,
     required: 0,
+    size_bytes: size_of::<prost_types::Duration>(),
     fields: &[
         Field { name: "seconds", number: 1, repeated: false, shows_default: false, kind: Kind::Plain(Plain::Int64) },
         Field { name: "nanos", number: 2, repeated: false, shows_default: false, kind: Kind::Plain(Plain::Int32) },

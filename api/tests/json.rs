@@ -178,7 +178,7 @@ fn durations_of_protobuf_have_no_text_form() {
 /// Requests made to cost much: the time must grow with their length, not with its square.
 #[test]
 fn hostile_requests_are_cheap() {
-    let tasks = "{},".repeat(200_000);
+    let tasks = "{},".repeat(20_000);
     let kinds = "\"type\":\"KILL\",".repeat(100_000);
     let text = format!(
         "{{\"accept\":{{\"operations\":[{{\"launch\":{{\"task_infos\":[{tasks}{{}}]}}}}]}},{kinds}\"type\":null}}"

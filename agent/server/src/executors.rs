@@ -10,8 +10,7 @@ use api::internal::{self, from_agent};
 use api::media::{Media, Rejection, accept, request_media};
 use api::v1::executor::{Call, Event, call, event};
 use api::v1::{self, TaskInfo, TaskState, task_status};
-use api_http::{HeaderMap, Response, StatusCode, StreamSender, header, text};
-use bytes::Bytes;
+use api_http::{HeaderMap, Received, Response, StatusCode, StreamSender, header, text};
 
 use crate::agent::Agent;
 use crate::masters::agent_info;
@@ -39,13 +38,13 @@ fn bad(sentence: &str) -> Response {
 }
 
 /// Answers one call.
-pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: Bytes) -> Response {
+pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut Received) -> Response {
     let header = |name| headers.get(name).and_then(|value: &api_http::HeaderValue| value.to_str().ok());
     let media = match request_media(header(header::CONTENT_TYPE)) {
         Ok(media) => media,
         Err(rejection) => return rejected(&rejection),
     };
-    let call: Call = match media.decode(body) {
+    let call: Call = match body.decode(media).await {
         Ok(call) => call,
         Err(rejection) => return rejected(&rejection),
     };

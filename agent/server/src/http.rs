@@ -53,13 +53,13 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request) -> Response {
     }
     let (parts, body) = request.into_parts();
     if is_call {
-        let body = match read_body(&parts.headers, body, api_http::BODY_BYTES_MAX).await {
+        let mut body = match read_body(&parts.headers, body, api_http::BODY_BYTES_MAX).await {
             Ok(body) => body,
             Err(error) => return error.response(),
         };
         return match endpoint {
-            Endpoint::Executor => executors::answer(&agent, &parts.headers, body).await,
-            Endpoint::Api => v1_calls::answer(&agent, &parts.headers, body).await,
+            Endpoint::Executor => executors::answer(&agent, &parts.headers, &mut body).await,
+            Endpoint::Api => v1_calls::answer(&agent, &parts.headers, &mut body).await,
             _ => api_http::text(StatusCode::NOT_IMPLEMENTED, "Resource providers are not supported by this agent"),
         };
     }

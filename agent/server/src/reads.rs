@@ -80,7 +80,7 @@ fn legacy_task(state: &State, framework_id: &str, executor: &Executor, task: &Ta
         "state": TaskState::try_from(task.state).unwrap_or(TaskState::TaskStaging).as_str_name(),
         "resources": flat(&info.resources), "role": role(&info.resources), "statuses": statuses,
         "labels": info.labels.as_ref().map(|labels| to_value(labels)["labels"].clone()),
-        "discovery": info.discovery.as_ref().map(to_value), "container": info.container.as_ref().map(to_value),
+        "discovery": info.discovery.as_deref().map(to_value), "container": info.container.as_deref().map(to_value),
     }))
 }
 

@@ -7,14 +7,13 @@ use api::media::{Body, Media, accept, request_body};
 use api::v1::agent::response::{self, get_containers, get_executors, get_frameworks};
 use api::v1::agent::{Call, Response as Answer, call};
 use api::v1::{self, ExecutorInfo, TaskInfo};
-use api_http::{FilesError, HeaderMap, Response, StatusCode, header, text};
-use bytes::Bytes;
+use api_http::{FilesError, HeaderMap, Received, Response, StatusCode, header, text};
 
 use crate::agent::Agent;
 use crate::{masters, reads};
 
 /// Answers one call.
-pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: Bytes) -> Response {
+pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut Received) -> Response {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let rejected = |rejection: api::media::Rejection| {
         text(StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST), &rejection.message)
@@ -26,7 +25,7 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: Bytes)
         }
         Err(rejection) => return rejected(rejection),
     };
-    let call: Call = match media.decode(body) {
+    let call: Call = match body.decode(media).await {
         Ok(call) => call,
         Err(rejection) => return rejected(rejection),
     };

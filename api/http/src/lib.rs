@@ -20,6 +20,7 @@ mod process;
 mod query;
 mod reply;
 mod request;
+mod room;
 mod router;
 mod serve;
 mod socket;
@@ -34,7 +35,8 @@ pub use query::Query;
 pub use reply::{
     TEXT_PLAIN, accepts_gzip, bytes, empty, json, json_bytes, jsonp, method_not_allowed, not_found, streaming, text,
 };
-pub use request::{BODY_BYTES_MAX, ReadError, read_body};
+pub use request::{BODY_BYTES_MAX, ReadError, Received, read_body, read_message};
+pub use room::Crowded;
 pub use router::Router;
 pub use serve::{Serving, serve, serve_with};
 pub use socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};

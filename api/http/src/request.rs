@@ -1,13 +1,20 @@
 //! Reading what a client sends.
 
 use std::io::Read;
+use std::pin::pin;
 
+use api::Media;
+use api::budget::Budget;
+use api::limits::decoded_bytes_max;
+use api::media::Rejection;
+use api::wire::Wire;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Body as HttpBody;
 
+use crate::room::{Crowded, House, Room};
 use crate::{Response, text};
 
 pub use api::limits::BODY_BYTES_MAX;
@@ -26,6 +33,14 @@ pub enum ReadError {
     UnknownEncoding(String),
     /// The client went away.
     Broken(String),
+    /// Others leave no room for it.
+    Crowded(Crowded),
+}
+
+impl From<Crowded> for ReadError {
+    fn from(error: Crowded) -> ReadError {
+        ReadError::Crowded(error)
+    }
 }
 
 impl ReadError {
@@ -43,37 +58,128 @@ impl ReadError {
                 text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &sentence)
             }
             ReadError::Broken(error) => text(StatusCode::BAD_REQUEST, &format!("Failed to read the body: {error}")),
+            ReadError::Crowded(error) => text(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
         }
     }
 }
 
-/// Reads a body of at most `limit` bytes ([`BODY_BYTES_MAX`] for calls), decompressing it if `headers` say so.
+/// A body that was read whole. Until it is dropped it has its room among all bodies of this process, and so has what was
+/// decoded from it: keep it until the request is answered.
+#[derive(Debug)]
+pub struct Received {
+    bytes: Bytes,
+    room: Room,
+}
+
+impl Received {
+    /// The message that it is, which may take so much memory as [`api::budget::Budget::of_body`] says.
+    ///
+    /// # Errors
+    /// 400 for what is no such message, 413 for what takes too much, 503 if others leave no room for it.
+    pub async fn decode<T: Wire>(&mut self, media: Media) -> Result<T, Rejection> {
+        let bytes = std::mem::take(&mut self.bytes);
+        let most = decoded_bytes_max(bytes.len());
+        let crowded = |error: Crowded| Rejection { status: 503, message: error.to_string() };
+        self.room.decode(most).await.map_err(crowded)?;
+        let mut budget = Budget::of_body(bytes.len());
+        let message = media.decode_within(bytes, &mut budget);
+        self.room.give_back(most.saturating_sub(budget.spent_bytes()));
+        message
+    }
+}
+
+impl std::ops::Deref for Received {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Reads a client's body of at most `limit` bytes ([`BODY_BYTES_MAX`] for calls), decompressing it if `headers` say so.
+/// It waits a moment for room among all bodies of this process.
 ///
 /// # Errors
 /// A [`ReadError`], which knows what to answer.
-pub async fn read_body<B>(headers: &HeaderMap, body: B, limit: usize) -> Result<Bytes, ReadError>
+pub async fn read_body<B>(headers: &HeaderMap, body: B, limit: usize) -> Result<Received, ReadError>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let bytes = match Limited::new(body, limit).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(ReadError::TooLarge { limit }),
-        Err(error) => return Err(ReadError::Broken(error.to_string())),
-    };
-    match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes()) {
-        None | Some(b"identity") => Ok(bytes),
-        Some(b"gzip") => gunzip(&bytes, limit),
-        Some(other) => Err(ReadError::UnknownEncoding(String::from_utf8_lossy(other).into_owned())),
-    }
+    let mut room = Room::new(House::of_this_process());
+    let bytes = read(headers, body, limit, Some(&mut room)).await?;
+    Ok(Received { bytes, room })
 }
 
-fn gunzip(packed: &[u8], limit: usize) -> Result<Bytes, ReadError> {
+/// As [`read_body`], of another process of the cluster, which waits for nobody.
+///
+/// # Errors
+/// A [`ReadError`], which knows what to answer.
+pub async fn read_message<B>(headers: &HeaderMap, body: B, limit: usize) -> Result<Bytes, ReadError>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    read(headers, body, limit, None).await
+}
+
+async fn read<B>(headers: &HeaderMap, body: B, limit: usize, mut room: Option<&mut Room>) -> Result<Bytes, ReadError>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let packed = match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes()) {
+        None | Some(b"identity") => false,
+        Some(b"gzip") => true,
+        Some(other) => return Err(ReadError::UnknownEncoding(String::from_utf8_lossy(other).into_owned())),
+    };
+    if body.size_hint().lower() > limit as u64 {
+        return Err(ReadError::TooLarge { limit });
+    }
+    let mut body = pin!(body);
+    let (mut pieces, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ReadError::Broken(error.into().to_string()))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        length += piece.len();
+        if length > limit {
+            return Err(ReadError::TooLarge { limit });
+        }
+        if let Some(room) = &mut room {
+            room.read(piece.len()).await?;
+        }
+        pieces.push(piece);
+    }
+    let bytes = match pieces.len() {
+        0 | 1 => pieces.pop().unwrap_or_default(),
+        _ => pieces.concat().into(),
+    };
+    if packed { gunzip(&bytes, limit, room).await } else { Ok(bytes) }
+}
+
+/// So much is unpacked at a time.
+const UNPACKED_BYTES: usize = 64 << 10;
+
+async fn gunzip(packed: &[u8], limit: usize, mut room: Option<&mut Room>) -> Result<Bytes, ReadError> {
     let mut plain = Vec::new();
-    // One byte more than allowed, to tell "exactly" from "too many" without unpacking a bomb.
-    let mut reader = MultiGzDecoder::new(packed).take(limit as u64 + 1);
-    reader.read_to_end(&mut plain).map_err(|error| ReadError::NotGzip(error.to_string()))?;
-    if plain.len() > limit { Err(ReadError::TooLarge { limit }) } else { Ok(plain.into()) }
+    let mut reader = MultiGzDecoder::new(packed);
+    loop {
+        let before = plain.len();
+        // One byte more than allowed, to tell "exactly" from "too many" without unpacking a bomb.
+        let most = UNPACKED_BYTES.min(limit + 1 - before);
+        let mut reader = Read::by_ref(&mut reader).take(most as u64);
+        reader.read_to_end(&mut plain).map_err(|error| ReadError::NotGzip(error.to_string()))?;
+        let came = plain.len() - before;
+        if plain.len() > limit {
+            return Err(ReadError::TooLarge { limit });
+        }
+        if came == 0 {
+            return Ok(plain.into());
+        }
+        if let Some(room) = &mut room {
+            room.read(came).await?;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +194,8 @@ mod tests {
         if let Some(encoding) = encoding {
             headers.insert(header::CONTENT_ENCODING, encoding.parse().unwrap());
         }
-        read_body(&headers, Full::new(Bytes::from(body)), 1000).await
+        let body = read_body(&headers, Full::new(Bytes::from(body)), 1000).await?;
+        Ok(Bytes::copy_from_slice(&body))
     }
 
     fn packed(plain: &[u8]) -> Vec<u8> {

@@ -24,7 +24,7 @@ async fn answer(request: Request) -> Response {
         "/echo" => {
             let (parts, body) = request.into_parts();
             match api_http::read_body(&parts.headers, body, 50_000).await {
-                Ok(body) => api_http::json_bytes(body),
+                Ok(body) => api_http::json_bytes(body.to_vec()),
                 Err(error) => error.response(),
             }
         }

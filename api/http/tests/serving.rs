@@ -46,7 +46,7 @@ async fn handle(files: &FileTable, request: api_http::Request) -> Response {
         Some(_) => {
             let (parts, body) = request.into_parts();
             match api_http::read_body(&parts.headers, body, 5000).await {
-                Ok(body) => api_http::json_bytes(body),
+                Ok(body) => api_http::json_bytes(body.to_vec()),
                 Err(error) => error.response(),
             }
         }

@@ -15,6 +15,7 @@ use std::fmt;
 pub use read::Reader;
 pub use write::Writer;
 
+use crate::budget::{Budget, OverBudget};
 use crate::wire::Wire;
 
 /// Objects and lists may be nested this deep.
@@ -38,6 +39,8 @@ pub enum Fault {
     Conversion(String),
     /// These required fields are missing, by their full paths.
     Missing(Vec<String>),
+    /// What it says is more than may be built of it.
+    OverBudget(OverBudget),
 }
 
 impl fmt::Display for Error {
@@ -45,6 +48,7 @@ impl fmt::Display for Error {
         match &self.fault {
             Fault::Syntax(what) => write!(f, "Failed to parse body into JSON: {what}"),
             Fault::Conversion(what) => write!(f, "Failed to convert JSON into {} protobuf: {what}", self.message),
+            Fault::OverBudget(why) => write!(f, "Failed to convert JSON into {} protobuf: {why}", self.message),
             Fault::Missing(paths) => write!(
                 f,
                 "Failed to convert JSON into {} protobuf: Missing required fields: {}",
@@ -57,12 +61,21 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Reads a message from a JSON text.
+/// Reads a message from a JSON text of a client, within [`Budget::of_body`].
 pub fn from_slice<T: Wire>(text: &[u8]) -> Result<T, Error> {
+    from_slice_within(text, &mut Budget::of_body(text.len()))
+}
+
+/// Reads a message from a JSON text, within `budget`.
+pub fn from_slice_within<T: Wire>(text: &[u8], budget: &mut Budget) -> Result<T, Error> {
     let fail = |fault| Error { message: T::TABLE.name, fault };
     let text = scan::check(text).map_err(|what| fail(Fault::Syntax(what)))?;
-    let mut reader = Reader::new(text);
-    let message = reader.root::<T>().map_err(|what| fail(Fault::Conversion(what)))?;
+    let mut reader = Reader::new(text, budget);
+    let message = reader.root::<T>();
+    if let Some(why) = reader.over_budget() {
+        return Err(fail(Fault::OverBudget(why)));
+    }
+    let message = message.map_err(|what| fail(Fault::Conversion(what)))?;
     match reader.missing() {
         missing if missing.is_empty() => Ok(message),
         missing => Err(fail(Fault::Missing(missing))),

@@ -9,6 +9,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 
+use crate::budget::{Budget, ITEM_BYTES, OverBudget};
 use crate::wire::{Fields, Table, Wire};
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -21,6 +22,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct Reader<'a> {
     text: &'a str,
     at: usize,
+    budget: &'a mut Budget,
     /// Whose value is being read.
     field: &'static str,
     missing: Vec<Missing>,
@@ -49,8 +51,8 @@ impl Missing {
 
 impl<'a> Reader<'a> {
     /// `text` must be one JSON value.
-    pub(super) fn new(text: &'a str) -> Self {
-        Reader { text, at: 0, field: "", missing: Vec::new(), more_missing: false }
+    pub(super) fn new(text: &'a str, budget: &'a mut Budget) -> Self {
+        Reader { text, at: 0, budget, field: "", missing: Vec::new(), more_missing: false }
     }
 
     pub(super) fn root<T: Wire>(&mut self) -> Result<T, String> {
@@ -58,9 +60,21 @@ impl<'a> Reader<'a> {
         if self.peek() != b'{' {
             return Err("Expecting a JSON object".to_owned());
         }
-        let mut message = T::default();
-        self.object(&mut message, T::TABLE)?;
-        Ok(message)
+        self.message()
+    }
+
+    /// Set if more was wanted than the budget has: then nothing else counts, not even that a later key of the same name
+    /// would have put something smaller in its place.
+    pub(super) fn over_budget(&self) -> Option<OverBudget> {
+        self.budget.is_over().then(|| self.budget.refusal())
+    }
+
+    /// Counts what is about to be built. Once that is too much, the text ends here.
+    fn take(&mut self, bytes: usize) -> Result<(), String> {
+        self.budget.take(bytes).map_err(|why| {
+            self.at = self.text.len();
+            why.to_string()
+        })
     }
 
     pub(super) fn missing(mut self) -> Vec<String> {
@@ -317,7 +331,9 @@ impl<'a> Reader<'a> {
         if self.peek() != b'"' {
             return self.unexpected();
         }
-        Ok(self.raw_string().into_owned())
+        let text = self.raw_string();
+        self.take(text.len())?;
+        Ok(text.into_owned())
     }
 
     /// Bytes, as base64.
@@ -326,6 +342,7 @@ impl<'a> Reader<'a> {
             return self.unexpected();
         }
         let text = self.raw_string();
+        self.take(text.len())?;
         match BASE64.decode(text.as_bytes()) {
             Ok(bytes) => Ok(Bytes::from(bytes)),
             Err(error) => Err(format!("Field '{}' is not base64: {error}", self.field)),
@@ -345,6 +362,7 @@ impl<'a> Reader<'a> {
         if self.peek() != b'{' {
             return self.unexpected();
         }
+        self.take(T::TABLE.size_bytes)?;
         let mut message = T::default();
         self.object(&mut message, T::TABLE)?;
         Ok(message)
@@ -378,6 +396,7 @@ impl<'a> Reader<'a> {
         each: &impl Fn(&mut Self) -> Result<Option<T>, String>,
     ) -> Result<Option<T>, String> {
         let from = self.missing.len();
+        self.take(ITEM_BYTES)?;
         let item = each(self)?;
         for missing in &mut self.missing[from..] {
             missing.inside(&format!("[{index}]"), index);
@@ -402,7 +421,7 @@ impl<'a> Reader<'a> {
             items.remove(&key);
             if !self.null() {
                 let from = self.missing.len();
-                match each(self) {
+                match self.take(2 * ITEM_BYTES + key.len()).and_then(|()| each(self)) {
                     Ok(item) => items.extend(item.map(|item| (key, item))),
                     Err(what) => failed = failed.or(Some(what)),
                 }

@@ -102,7 +102,7 @@ impl Resource {
             return Err(invalid("gpus must be whole".into()));
         }
         let reservations = read_reservations(message).map_err(invalid)?;
-        let disk = message.disk.as_ref().map(read_disk).transpose().map_err(invalid)?;
+        let disk = message.disk.as_deref().map(read_disk).transpose().map_err(invalid)?;
         if disk.is_some() && message.name != "disk" {
             return Err(invalid("only disks have disk info".into()));
         }
@@ -161,7 +161,7 @@ impl Resource {
         message.allocation_info =
             self.allocation_role.as_ref().map(|role| AllocationInfo { role: Some(role.to_string()) });
         message.provider_id = self.provider_id.as_ref().map(|id| v1::ResourceProviderId { value: id.to_string() });
-        message.disk = self.disk.as_ref().and_then(|disk| DiskInfo::decode(disk.info.clone()).ok());
+        message.disk = self.disk.as_ref().and_then(|disk| DiskInfo::decode(disk.info.clone()).ok()).map(Box::new);
         message.revocable = self.revocable.then(RevocableInfo::default);
         message.shared = self.shared.then(SharedInfo::default);
         message

@@ -99,7 +99,10 @@ pub(crate) fn group(executor: v1::ExecutorInfo) -> v1::offer::Operation {
     ];
     v1::offer::Operation {
         r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
-        launch_group: Some(v1::offer::operation::LaunchGroup { executor, task_group: v1::TaskGroupInfo { tasks } }),
+        launch_group: Some(Box::new(v1::offer::operation::LaunchGroup {
+            executor,
+            task_group: v1::TaskGroupInfo { tasks },
+        })),
         ..Default::default()
     }
 }

@@ -40,13 +40,13 @@ pub(crate) fn task(task: &v1::TaskInfo) -> Result<(), String> {
         ("TaskInfo.health_check", task.health_check.is_some()),
     ])?;
     command(task.command.as_ref())?;
-    container(task.container.as_ref())
+    container(task.container.as_deref())
 }
 
 /// An executor.
 pub(crate) fn executor(info: &v1::ExecutorInfo) -> Result<(), String> {
     command(info.command.as_ref())?;
-    container(info.container.as_ref())
+    container(info.container.as_deref())
 }
 
 fn command(command: Option<&v1::CommandInfo>) -> Result<(), String> {

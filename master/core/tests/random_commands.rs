@@ -342,7 +342,7 @@ impl World {
         let task_group = v1::TaskGroupInfo { tasks };
         v1::offer::Operation {
             r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
-            launch_group: Some(v1::offer::operation::LaunchGroup { executor, task_group }),
+            launch_group: Some(v1::offer::operation::LaunchGroup { executor, task_group }.into()),
             ..Default::default()
         }
     }

@@ -19,7 +19,6 @@ use http_body_util::BodyExt;
 use master_core::command::{Caller, Command};
 use master_core::ids::{Connection, ConnectionId};
 use master_core::{OTHER_CLUSTER, RefusalKind, Reply, view};
-use prost::Message;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -238,7 +237,7 @@ impl Messages {
         }
         self.buffer.advance(head);
         let message = self.buffer.split_to(length).freeze();
-        FromAgent::decode(message).map(Some).map_err(|_| "it does not speak the protocol")
+        api::decode_protobuf(message).map(Some).map_err(|_| "it does not speak the protocol")
     }
 }
 

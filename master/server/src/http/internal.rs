@@ -7,6 +7,7 @@ use crate::submit::{Attempt, Verdict};
 use crate::wire;
 use api::internal::{self, delivery};
 use api::limits::PEER_BYTES_MAX;
+use api::wire::Wire;
 use api_http::{Query, Request, Response, StatusCode};
 use bytes::Bytes;
 use event_log::host;
@@ -124,12 +125,13 @@ fn foreign(context: &Context, cluster_id: &str) -> Option<Response> {
     })
 }
 
-async fn read<M: Message + Default>(request: Request) -> Result<M, Response> {
+async fn read<M: Wire>(request: Request) -> Result<M, Response> {
     let body = body(request).await?;
-    M::decode(body).map_err(|error| api_http::text(StatusCode::BAD_REQUEST, &format!("Not a message: {error}")))
+    api::decode_protobuf(body)
+        .map_err(|error| api_http::text(StatusCode::BAD_REQUEST, &format!("Not a message: {error}")))
 }
 
 async fn body(request: Request) -> Result<Bytes, Response> {
     let (parts, body) = request.into_parts();
-    api_http::read_body(&parts.headers, body, PEER_BYTES_MAX).await.map_err(|error| error.response())
+    api_http::read_message(&parts.headers, body, PEER_BYTES_MAX).await.map_err(|error| error.response())
 }

@@ -132,11 +132,11 @@ impl Operators {
             Ok(media) => media,
             Err(response) => return *response,
         };
-        let body = match api_http::read_body(&parts.headers, body, api_http::BODY_BYTES_MAX).await {
+        let mut body = match api_http::read_body(&parts.headers, body, api_http::BODY_BYTES_MAX).await {
             Ok(body) => body,
             Err(error) => return error.response(),
         };
-        let (call, media) = match check::call(sent, body, &parts.headers) {
+        let (call, media) = match check::call(body.decode(sent).await, &parts.headers) {
             // Large, and held while it is decided.
             Ok((call, media)) => (Box::new(call), media),
             Err(response) => return *response,

@@ -45,8 +45,8 @@ async fn serve(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Re
     let (parts, body) = request.into_parts();
     let text_of = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let media = media::request_media(text_of(header::CONTENT_TYPE.as_str())).map_err(|no| rejected(&no))?;
-    let body = api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await.map_err(|no| no.response())?;
-    let call: Call = media.decode(body).map_err(|no| rejected(&no))?;
+    let mut body = api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await.map_err(|no| no.response())?;
+    let call: Call = body.decode(media).await.map_err(|no| rejected(&no))?;
     let caller = Caller { principal: None, peer: Some(peer.to_string()) };
     validate::call(&call, caller.principal.as_deref()).map_err(|no| refused(&no.into()))?;
     let stream_id = parts.headers.get(STREAM_ID).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());

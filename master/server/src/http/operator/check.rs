@@ -6,7 +6,6 @@ use api::media::{self, Media, Rejection};
 use api::v1::master::Call;
 use api::v1::master::call::Type;
 use api_http::{HeaderMap, Query, Response, StatusCode, header};
-use bytes::Bytes;
 use http::request::Parts;
 
 /// How the body is encoded.
@@ -17,12 +16,12 @@ pub fn request_media(headers: &HeaderMap) -> Result<Media, Box<Response>> {
     media::request_media(text(headers, header::CONTENT_TYPE)).map_err(rejected)
 }
 
-/// The call, and how its answer is to be encoded.
+/// The call that was decoded, and how its answer is to be encoded.
 ///
 /// # Errors
 /// The answer for the client.
-pub fn call(sent: Media, body: Bytes, headers: &HeaderMap) -> Result<(Call, Media), Box<Response>> {
-    let call: Call = sent.decode(body).map_err(rejected)?;
+pub fn call(decoded: Result<Call, Rejection>, headers: &HeaderMap) -> Result<(Call, Media), Box<Response>> {
+    let call = decoded.map_err(rejected)?;
     validate(&call).map_err(|sentence| bad(&format!("Failed to validate master::Call: {sentence}")))?;
     let media = media::accept(text(headers, header::ACCEPT)).map_err(rejected)?;
     if call.r#type() == Type::Unknown {
@@ -122,7 +121,7 @@ mod tests {
     fn checked(body: &'static str, pairs: &[(&'static str, &'static str)]) -> Result<(Type, Media), u16> {
         let headers = headers(pairs);
         let sent = request_media(&headers).map_err(|answer| answer.status().as_u16())?;
-        let (call, media) = call(sent, body.into(), &headers).map_err(|answer| answer.status().as_u16())?;
+        let (call, media) = call(sent.decode(body.into()), &headers).map_err(|answer| answer.status().as_u16())?;
         Ok((call.r#type(), media))
     }
 

@@ -2,6 +2,7 @@
 
 use super::position::Position;
 use crate::http::operator::messages;
+use api::budget::Budget;
 use api::media::Media;
 use api::v1;
 use api::v1::master::{Event, event};
@@ -53,7 +54,7 @@ impl Told {
     pub fn event(&self) -> Event {
         let payload = self.protobuf.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         // It was encoded above.
-        api::decode_protobuf(self.protobuf.slice(payload..)).unwrap_or_default()
+        api::decode_protobuf_within(self.protobuf.slice(payload..), &mut Budget::endless()).unwrap_or_default()
     }
 }
 
