@@ -122,7 +122,7 @@ mod tests {
     fn in_container(change: impl FnOnce(&mut v1::ContainerInfo)) -> String {
         let mut container = v1::ContainerInfo { r#type: v1::container_info::Type::Mesos as i32, ..Default::default() };
         change(&mut container);
-        refused(v1::TaskInfo { container: Some(container), ..task_info("t", "cpus:1;mem:10") })
+        refused(v1::TaskInfo { container: Some(Box::new(container)), ..task_info("t", "cpus:1;mem:10") })
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         let task = || task_info("t", "cpus:1;mem:10");
         let limits = [("cpus".to_owned(), v1::value::Scalar { value: 2.0 })].into();
         assert_eq!(refused(v1::TaskInfo { limits, ..task() }), "'TaskInfo.limits' is not supported by this version");
-        let check = Some(v1::CheckInfo::default());
+        let check = Some(Box::default());
         assert_eq!(refused(v1::TaskInfo { check, ..task() }), "'TaskInfo.check' is not supported by this version");
         let mut fetched = task();
         fetched.command.as_mut().unwrap().uris =
