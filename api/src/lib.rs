@@ -30,6 +30,9 @@ pub mod terminal;
 pub mod time;
 pub mod wire;
 
+/// The version of Mesos whose interfaces are spoken: clients parse it and choose their behaviour by it.
+pub const MESOS_VERSION: &str = "1.11.0";
+
 pub use media::Media;
 pub use required::{decode_protobuf, decode_protobuf_within};
 

@@ -7,19 +7,17 @@ use agent_core::{Executor, Framework, State, Task};
 use api::json::to_value;
 use api::resources::Resources;
 use api::v1::{ContainerStatus, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus};
-use api_http::Query;
+use api_http::{Build, Query};
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, now_ms};
 use crate::{machine, masters};
 
-/// The version whose interfaces this agent speaks; clients choose their behaviour by it.
-pub(crate) const MESOS_VERSION: &str = "1.11.0";
-
 pub(crate) fn version() -> Value {
+    let build = Build::of_this_program();
     json!({
-        "version": MESOS_VERSION, "meseta_version": env!("CARGO_PKG_VERSION"),
-        "build_date": "1970-01-01 00:00:00", "build_time": 0.0, "build_user": "meseta",
+        "version": api::MESOS_VERSION, "meseta_version": env!("CARGO_PKG_VERSION"),
+        "build_date": build.date, "build_time": build.time_s, "build_user": build.user,
     })
 }
 

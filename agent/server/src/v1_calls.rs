@@ -66,11 +66,7 @@ fn handle(agent: &Agent, call: &Call, media: Media) -> Response {
             answer.get_flags = Some(response::GetFlags { flags });
         }
         call::Type::GetVersion => {
-            let version_info = v1::VersionInfo {
-                version: reads::MESOS_VERSION.to_owned(),
-                build_user: Some("meseta".to_owned()),
-                ..v1::VersionInfo::default()
-            };
+            let version_info = api_http::Build::of_this_program().version_info();
             answer.get_version = Some(response::GetVersion { version_info });
         }
         call::Type::GetMetrics => {

@@ -14,6 +14,7 @@
 mod beneath;
 mod body;
 mod bounds;
+mod build;
 mod connections;
 mod files;
 mod process;
@@ -27,6 +28,7 @@ mod socket;
 
 pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stream};
 pub use bounds::Bounds;
+pub use build::Build;
 pub use connections::{Connections, Turned};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};

@@ -142,15 +142,12 @@ impl Draft {
     }
 }
 
-/// The name of the refusal of a connection whose master's life is over.
-pub const MASTER_OVER: &str = "MasterOver";
-
 /// The holder of a new connection must be alive as State knows it: what a dead one holds would never be let go.
 pub(crate) fn check_holder(state: &State, connection: ids::Connection) -> Result<(), Refusal> {
     if state.is_over(connection.at) {
         return Err(Refusal::new(
-            RefusalKind::Conflict,
-            MASTER_OVER,
+            RefusalKind::HolderOver,
+            "MasterOver",
             "This master's connections were given up; try again",
         ));
     }

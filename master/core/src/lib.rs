@@ -52,7 +52,7 @@ mod golden_logs;
 mod testing;
 
 pub use command::{Caller, Command};
-pub use decide::{Decision, MASTER_OVER, Reply, decide, decide_with};
+pub use decide::{Decision, Reply, decide, decide_with};
 pub use effect::{Announcement, Effect};
 pub use event::{Event, EventError, Touches, decode_record, decode_record_at};
 pub use fold::{fold, fold_record};
@@ -61,6 +61,5 @@ pub use level::FeatureLevel;
 pub use lost::Options;
 pub use react::react;
 pub use refusal::{Refusal, RefusalKind};
-pub use register::OTHER_CLUSTER;
 pub use state::State;
 pub use state::snapshot::SnapshotError;

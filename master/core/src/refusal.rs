@@ -28,8 +28,13 @@ pub enum RefusalKind {
     NotImplemented,
     /// A SUBSCRIBE that is answered on its stream by an ERROR event, after which the stream ends.
     OnStream,
+    /// The new connection's holder is a master whose life is over as the cluster knows it: nothing happened, and it may be
+    /// tried again at any master.
+    HolderOver,
     /// An agent must stop: the sentence is for its operator.
     StopAgent,
+    /// An agent belongs to another cluster: it may try the other masters that it was given.
+    OtherCluster,
     /// An agent must forget its id and register anew.
     RegisterAnew,
     /// The caller's connection is not the current one: what it says no longer counts.

@@ -20,9 +20,6 @@ use prost::Message;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The name of the refusal of an agent whose log belongs to another cluster.
-pub const OTHER_CLUSTER: &str = "OtherCluster";
-
 fn stop(name: &'static str, message: impl Into<String>) -> Refusal {
     Refusal::new(RefusalKind::StopAgent, name, message)
 }
@@ -81,10 +78,9 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
     check_holder(&draft.state, connection)?;
     let state = &draft.state;
     if *resume.cluster_id != *state.cluster_id {
-        return Err(stop(
-            OTHER_CLUSTER,
-            format!("The agent belongs to cluster {}, this is cluster {}", resume.cluster_id, state.cluster_id),
-        ));
+        let message =
+            format!("The agent belongs to cluster {}, this is cluster {}", resume.cluster_id, state.cluster_id);
+        return Err(Refusal::new(RefusalKind::OtherCluster, "OtherCluster", message));
     }
     let id = &resume.agent_id.value;
     let key = view::parse_agent_id(state, id);
@@ -249,7 +245,7 @@ mod tests {
         let mut cluster = Cluster::new();
         let agent = cluster.agent("cpus:4;mem:100");
         let other = cluster.resume_with(agent, |resume| resume.cluster_id = "D".into()).unwrap_err();
-        assert_eq!(other.kind, RefusalKind::StopAgent);
+        assert_eq!(other.kind, RefusalKind::OtherCluster);
         assert_eq!(other.message, "The agent belongs to cluster D, this is cluster C");
         let unknown = cluster.resume_with(agent, |resume| resume.agent_id.value = "C-S99".into()).unwrap_err();
         assert_eq!(unknown.kind, RefusalKind::RegisterAnew);

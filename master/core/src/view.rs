@@ -7,9 +7,6 @@ use api::v1;
 use bytes::Bytes;
 use prost::Message;
 
-/// The version of Mesos whose behaviour clients may expect.
-pub const MESOS_VERSION: &str = "1.11.0";
-
 /// A framework's id; an empty text if there never was such a framework.
 pub fn framework_id(state: &State, key: FrameworkKey) -> String {
     if let Some(framework) = state.frameworks.get(key) {
@@ -71,7 +68,7 @@ pub fn master_info(state: &State, node: NodeId) -> Option<v1::MasterInfo> {
         port,
         pid: Some(format!("master@{}", master.address)),
         hostname: Some(host.to_owned()),
-        version: Some(MESOS_VERSION.to_owned()),
+        version: Some(api::MESOS_VERSION.to_owned()),
         address: Some(v1::Address {
             hostname: Some(host.to_owned()),
             ip: ip.map(|ip| ip.to_string()),

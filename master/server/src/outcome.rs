@@ -39,33 +39,46 @@ impl From<Refusal> for Refused {
 }
 
 impl Refused {
-    /// The HTTP status of this kind of no. Kinds that never reach an HTTP client have a status too, since the same
-    /// number names the kind between masters: each kind has one of its own.
+    /// The HTTP status of this kind of no. The kinds that only an agent's connection hears have the nearest.
     pub fn status(&self) -> u16 {
-        status_of(self.kind)
+        match self.kind {
+            RefusalKind::OnStream => 200,
+            RefusalKind::Invalid => 400,
+            RefusalKind::Forbidden => 403,
+            RefusalKind::NotFound => 404,
+            RefusalKind::Conflict | RefusalKind::HolderOver | RefusalKind::StaleConnection => 409,
+            RefusalKind::StopAgent | RefusalKind::OtherCluster | RefusalKind::RegisterAnew => 410,
+            RefusalKind::NotImplemented => 501,
+        }
+    }
+
+    /// The number of this kind between masters, and the name that tells kinds of one number apart: there were fewer once.
+    pub(crate) fn number(&self) -> u32 {
+        KINDS.iter().find(|(kind, ..)| *kind == self.kind).map_or(INVALID, |(_, number, _)| *number)
     }
 }
 
-/// Every kind with its number between masters.
-const KINDS: [(RefusalKind, u16); 9] = [
-    (RefusalKind::Invalid, 400),
-    (RefusalKind::Forbidden, 403),
-    (RefusalKind::NotFound, 404),
-    (RefusalKind::Conflict, 409),
-    (RefusalKind::NotImplemented, 501),
-    (RefusalKind::OnStream, 200),
-    (RefusalKind::StopAgent, 410),
-    (RefusalKind::RegisterAnew, 412),
-    (RefusalKind::StaleConnection, 423),
+const INVALID: u32 = 400;
+
+/// Every kind, with its number between masters. Where one number has two kinds, the one with a name is known by it.
+const KINDS: [(RefusalKind, u32, Option<&str>); 11] = [
+    (RefusalKind::Invalid, INVALID, None),
+    (RefusalKind::Forbidden, 403, None),
+    (RefusalKind::NotFound, 404, None),
+    (RefusalKind::HolderOver, 409, Some("MasterOver")),
+    (RefusalKind::Conflict, 409, None),
+    (RefusalKind::NotImplemented, 501, None),
+    (RefusalKind::OnStream, 200, None),
+    (RefusalKind::OtherCluster, 410, Some("OtherCluster")),
+    (RefusalKind::StopAgent, 410, None),
+    (RefusalKind::RegisterAnew, 412, None),
+    (RefusalKind::StaleConnection, 423, None),
 ];
 
-fn status_of(kind: RefusalKind) -> u16 {
-    KINDS.iter().find(|(known, _)| *known == kind).map_or(400, |(_, status)| *status)
-}
-
-/// The kind that `status` names between masters; an unknown one is a plain refusal.
-pub(crate) fn kind_of(status: u32) -> RefusalKind {
-    KINDS.iter().find(|(_, known)| u32::from(*known) == status).map_or(RefusalKind::Invalid, |(kind, _)| *kind)
+/// The kind that `number` and the refusal's `name` mean between masters; an unknown one is a plain refusal.
+pub(crate) fn kind_of(number: u32, name: &str) -> RefusalKind {
+    let known = KINDS.iter().find(|(_, of, named)| *of == number && named.is_none_or(|named| named == name));
+    known.map_or(RefusalKind::Invalid, |(kind, ..)| *kind)
 }
 
 #[cfg(test)]
@@ -74,8 +87,12 @@ mod tests {
 
     #[test]
     fn a_kind_survives_the_way_between_masters() {
-        for (kind, status) in KINDS {
-            assert_eq!(kind_of(u32::from(status)), kind);
+        for (kind, number, name) in KINDS {
+            let name = name.unwrap_or("Reason");
+            let refused = Refused { kind, name: name.into(), message: String::new() };
+            assert_eq!(refused.number(), number);
+            assert_eq!(kind_of(number, name), kind);
         }
+        assert_eq!(kind_of(999, "Reason"), RefusalKind::Invalid);
     }
 }

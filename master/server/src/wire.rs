@@ -148,7 +148,7 @@ pub(crate) fn answer(outcome: Outcome) -> internal::Answer {
     let wire = match outcome {
         Outcome::Done { index, reply } => Wire::Done(internal::Done { index, payload: reply_bytes(&reply) }),
         Outcome::Refused(refused) => Wire::Refusal(internal::Refusal {
-            status: u32::from(refused.status()),
+            status: refused.number(),
             message: refused.message,
             name: Some(refused.name.into_owned()),
         }),
@@ -168,7 +168,7 @@ pub(crate) fn outcome(answer: internal::Answer) -> Outcome {
         },
         Some(Wire::Refusal(refusal)) if refusal.status == 500 => Outcome::Crashed,
         Some(Wire::Refusal(refusal)) => Outcome::Refused(Refused {
-            kind: kind_of(refusal.status),
+            kind: kind_of(refusal.status, refusal.name.as_deref().unwrap_or_default()),
             name: refusal.name.unwrap_or_default().into(),
             message: refusal.message,
         }),

@@ -18,7 +18,7 @@ use futures_util::future::{BoxFuture, OptionFuture};
 use http_body_util::BodyExt;
 use master_core::command::{Caller, Command};
 use master_core::ids::{Connection, ConnectionId};
-use master_core::{OTHER_CLUSTER, RefusalKind, Reply, view};
+use master_core::{RefusalKind, Reply, view};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,7 @@ async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, p
         Outcome::Refused(refusal) => {
             tracing::warn!(%peer, refusal.message, "an agent was refused");
             let remedy = match refusal.kind {
-                RefusalKind::StopAgent if refusal.name == OTHER_CLUSTER => Remedy::AskOthers,
+                RefusalKind::OtherCluster => Remedy::AskOthers,
                 RefusalKind::StopAgent => Remedy::Stop,
                 RefusalKind::RegisterAnew => Remedy::RegisterNew,
                 _ => Remedy::Retry,

@@ -5,7 +5,7 @@ pub mod check;
 pub mod get;
 pub mod messages;
 
-use super::legacy::about::{About, Build};
+use super::legacy::about::About;
 use super::legacy::{self, Endpoint};
 use super::metrics::{self, Counters, Metrics, Moment};
 use super::render::{Kind, Rendering, Renderings};
@@ -64,7 +64,7 @@ impl Operators {
             address: std::net::SocketAddr::new(context.address.ip, context.address.port).to_string(),
             flags: context.flags.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             start_ms: u64::try_from(start.as_millis()).unwrap_or(u64::MAX),
-            build: Build::of_this_program(),
+            build: api_http::Build::of_this_program(),
         };
         let mut router = Router::new("master").at("/api/v1", Target::V1);
         for (path, endpoint) in legacy::PATHS {
@@ -248,16 +248,7 @@ impl Operators {
     }
 
     fn version(&self) -> v1::VersionInfo {
-        let build = &self.about.build;
-        v1::VersionInfo {
-            version: super::legacy::about::MESOS_VERSION.into(),
-            build_date: Some(build.date.clone()),
-            build_time: Some(build.time_s),
-            build_user: Some(build.user.clone()),
-            git_sha: Some(build.git_sha.clone()),
-            git_tag: Some(build.git_tag.clone()),
-            ..Default::default()
-        }
+        self.about.build.version_info()
     }
 
     async fn answer_from_state(&self, call_type: Type, media: Media, stale: bool) -> Response {

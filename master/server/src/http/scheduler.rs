@@ -14,7 +14,7 @@ use api_http::{BODY_BYTES_MAX, Body, HeaderValue, Method, Request, Response, Sta
 use event_log::host;
 use master_core::command::{Caller, Command};
 use master_core::ids::{Connection, ConnectionId};
-use master_core::{MASTER_OVER, RefusalKind, validate};
+use master_core::{RefusalKind, validate};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,7 +101,7 @@ async fn open_stream(
     let mut unwanted = Unwanted { streams: context.streams.clone(), connection: connection.id, armed: true };
     let command = Command::Subscribe { connection, subscribe, framework_id };
     let response = match context.reader.submit(command, caller).await {
-        Outcome::Refused(refusal) if refusal.name == MASTER_OVER => return None,
+        Outcome::Refused(refusal) if refusal.kind == RefusalKind::HolderOver => return None,
         Outcome::Done { .. } => {
             unwanted.armed = false;
             host::spawn(tend(context.streams.clone(), connection.id, records, ended));

@@ -1,6 +1,6 @@
 //! A small cluster's history, decided and folded as a master does it, for tests of what is shown of it.
 
-use super::legacy::about::{About, Build};
+use super::legacy::about::About;
 use api::{internal, v1};
 use bytes::Bytes;
 use master_core::allocator;
@@ -30,7 +30,7 @@ pub(crate) fn about() -> About {
         address: "127.0.0.1:5050".into(),
         flags: flags.map(|name| (name.to_owned(), "x".to_owned())).into(),
         start_ms: START_MS,
-        build: Build::of_this_program(),
+        build: api_http::Build::of_this_program(),
     }
 }
 

@@ -1,10 +1,11 @@
 //! `/slaves`, `/frameworks`, `/tasks`, `/roles` and the small answers: `/version`, `/flags`.
 
-use super::about::{About, MESOS_VERSION};
+use super::about::About;
 use super::json::Json;
 use super::parts::{self, Groups};
 use super::views::StatusTime;
 use super::{amounts, state as whole};
+use api::MESOS_VERSION;
 use master_core::state::{AgentLiveness, Framework, State, Task};
 use master_core::view;
 use prost::Message;

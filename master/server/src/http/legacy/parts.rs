@@ -1,10 +1,10 @@
 //! Agents, frameworks, tasks, offers and executors as the version 0 endpoints show them. Keys and types are those of
 //! Mesos; which key appears when follows what it was recorded to answer.
 
-use super::about::MESOS_VERSION;
 use super::amounts;
 use super::json::Json;
 use super::views::{StatusView, TaskView};
+use api::MESOS_VERSION;
 use api::resources::Resources;
 use api::v1;
 use master_core::ids::{AgentKey, FrameworkKey};

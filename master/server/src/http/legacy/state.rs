@@ -1,8 +1,9 @@
 //! `/state` and `/state-summary`: the whole cluster in one answer.
 
-use super::about::{About, MESOS_VERSION};
+use super::about::About;
 use super::json::Json;
 use super::parts::{self, Groups};
+use api::MESOS_VERSION;
 use api::v1;
 use master_core::ids::{AgentKey, FrameworkKey};
 use master_core::state::State;

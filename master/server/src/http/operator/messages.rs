@@ -1,8 +1,8 @@
 //! Agents, frameworks, executors and roles as v1 messages, made from State.
 
-use crate::http::legacy::about::MESOS_VERSION;
 use crate::http::legacy::amounts;
 use crate::http::legacy::parts::{self, Groups};
+use api::MESOS_VERSION;
 use api::resources::Format;
 use api::v1;
 use api::v1::master::response::{get_agents, get_executors, get_frameworks};
