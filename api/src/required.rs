@@ -202,6 +202,19 @@ fn inner_path(path: &str, field: &Field, place: usize) -> String {
     if field.repeated { format!("{path}{}[{place}].", field.name) } else { format!("{path}{}.", field.name) }
 }
 
+/// An encoded message from the first of its fields with this number or a higher one on, keys and all; to be asked of
+/// bytes whose fields are in the order of their numbers.
+pub(crate) fn from_field(bytes: &[u8], first: u32) -> &[u8] {
+    let mut rest = bytes;
+    loop {
+        let before = rest;
+        match next(&mut rest) {
+            Some((number, _)) if number < first => {}
+            _ => return before,
+        }
+    }
+}
+
 enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),

@@ -26,6 +26,8 @@ fn text_of_flags() {
     expect!["cpus:2.5; ports:[1-6]; ids:{a, b}; mem(reservations: [(STATIC,web)]):1024.5"]
         .assert_eq(&parsed.resources.to_string());
     assert_eq!(parsed.names, ["cpus", "mem", "ports", "ids", "gpus"]);
+    let none = parse("ports:[];ids:{};disks:{a,{b}}", "*").expect("nothing is an amount");
+    assert_eq!((none.names.len(), none.resources.to_string().as_str()), (3, "disks:{a, b}"), "and is not detected");
     expect!["cpus(reservations: [(STATIC,a/b)]):1"]
         .assert_eq(&parse("cpus:1", "a/b").expect("valid").resources.to_string());
     for wrong in [
@@ -39,6 +41,8 @@ fn text_of_flags() {
         "cpus:0.0001",
         "ports:[2-1]",
         "ports:[1-2",
+        "ports:[1-2]]",
+        "ids:{a,b}}",
         "cpus(web:1",
         "cpus(a//b):1",
         "cpus:1;cpus:[1-2]",
@@ -83,6 +87,74 @@ fn text_in_errors() {
     let volume: Resources = [volume("vol1")].into_iter().collect();
     expect!["disk(allocated: ops)(reservations: [(DYNAMIC,ops)])[vol1:data]:64"]
         .assert_eq(&volume.allocate("ops").to_string());
+}
+
+/// Disks as they are told in sentences: source, persistence, where a task sees them.
+#[test]
+fn text_of_disks() {
+    let shown = |disk: &str, shared: bool| {
+        let shared = if shared { r#","shared":{}"# } else { "" };
+        let text = format!(r#"{{"name":"disk","type":"SCALAR","scalar":{{"value":1}},"disk":{disk}{shared}}}"#);
+        let message: v1::Resource = json::from_slice(text.as_bytes()).expect(disk);
+        Resources::from_v1(&[message.clone(), message]).expect(disk).to_string()
+    };
+    let mount = r#"{"source":{"type":"MOUNT","mount":{"root":"/mnt1"}},"persistence":{"id":"hadoop"},
+        "volume":{"host_path":"/hdfs","container_path":"/data","mode":"RW"}}"#;
+    expect!["disk[MOUNT:/mnt1,hadoop:/hdfs:/data:rw]:1; disk[MOUNT:/mnt1,hadoop:/hdfs:/data:rw]:1"]
+        .assert_eq(&shown(mount, false));
+    expect!["disk[MOUNT:/mnt1,hadoop:/hdfs:/data:rw]<SHARED>:1<2>"].assert_eq(&shown(mount, true));
+    let plugin = r#"{"source":{"type":"BLOCK","vendor":"v","id":"i","profile":"p"}}"#;
+    expect!["disk[BLOCK(v,i,p)]:1; disk[BLOCK(v,i,p)]:1"].assert_eq(&shown(plugin, false));
+    let place = r#"{"volume":{"container_path":"x","mode":"RO"}}"#;
+    expect!["disk[:x]:2"].assert_eq(&shown(place, false));
+}
+
+/// Where a task sees a volume and who made it do not make it another; of equal ones the first is shown.
+#[test]
+fn a_disk_is_its_source_and_its_id() {
+    let disk = |principal: &str, path: &str| {
+        let text = format!(
+            r#"{{"name":"disk","type":"SCALAR","scalar":{{"value":5}},"reservations":[{{"type":"DYNAMIC","role":"a"}}],
+                "disk":{{"persistence":{{"id":"1","principal":"{principal}"}},"volume":{{"mode":"RW","container_path":"{path}"}}}}}}"#
+        );
+        Resource::from_v1(&json::from_slice(text.as_bytes()).expect("a volume")).expect("a volume")
+    };
+    let held: Resources = [disk("p", "x"), disk("q", "y")].into_iter().collect();
+    assert_eq!(held.count(&disk("r", "z")), 2);
+    assert_eq!(held.checked_sub(&[disk("r", "z")].into_iter().collect()), Some([disk("", "")].into_iter().collect()));
+    expect!["disk(reservations: [(DYNAMIC,a)])[1:x]:5; disk(reservations: [(DYNAMIC,a)])[1:x]:5"]
+        .assert_eq(&held.to_string());
+}
+
+#[test]
+fn operations_lose_nothing() {
+    let disk = resources("disk(a):100;cpus(a):1");
+    let volume = |milli| Resource {
+        reservations: vec![Reservation { dynamic: false, role: "a".into(), principal: None, labels: vec![] }],
+        value: Value::Scalar(milli),
+        ..volume("v")
+    };
+    let one = |resource: Resource| -> Resources { [resource].into_iter().collect() };
+    let created = disk.create(&one(volume(60_000))).expect("room for it");
+    assert_eq!(created.scalar_milli("disk"), 100_000);
+    assert!(disk.create(&one(volume(101_000))).is_err() && disk.create(&resources("disk(a):1")).is_err());
+    let grown = created.grow(&volume(60_000), resources("disk(a):10").iter().next().expect("one")).expect("room");
+    assert_eq!((grown.count(&volume(70_000)), grown.scalar_milli("disk")), (1, 100_000));
+    assert!(created.grow(&volume(60_000), resources("cpus(a):1").iter().next().expect("one")).is_err());
+    let shrunk = grown.shrink_volume(&volume(70_000), 20_000).expect("large enough");
+    assert_eq!((shrunk.count(&volume(50_000)), shrunk.scalar_milli("disk")), (1, 100_000));
+    for wrong in [0, -1, 70_000, 80_000] {
+        assert!(grown.shrink_volume(&volume(70_000), wrong).is_err(), "{wrong}");
+    }
+    assert_eq!(shrunk.destroy(&one(volume(50_000))), Ok(disk.clone()));
+    let shared = Resource { shared: true, ..volume(60_000) };
+    let twice = disk.create(&one(shared.clone())).expect("room").plus(&one(shared.clone()));
+    assert_eq!((twice.count(&shared), twice.scalar_milli("disk")), (2, 100_000), "it counts once");
+    assert!(twice.destroy(&one(shared.clone())).is_err(), "somebody uses it");
+    let once = twice.checked_sub(&one(shared.clone())).expect("there");
+    assert_eq!(once.destroy(&one(shared)), Ok(disk.clone()));
+    assert_eq!(disk.unreserve(&resources("cpus(a):1")), Ok(resources("disk(a):100;cpus:1")));
+    assert!(resources("cpus:1").reserve(&resources("cpus:1")).is_err(), "for nobody");
 }
 
 #[test]

@@ -3,6 +3,11 @@
 //! [`Resources`] is always in one normal form: sorted, joined where it may be joined, nothing empty in it. So equal
 //! amounts are equal values with equal bytes, on every replica.
 
+mod convert;
+mod disk;
+mod find;
+mod quantities;
+mod role;
 mod text;
 mod v1;
 mod value;
@@ -11,12 +16,15 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use convert::Unfit;
+pub use disk::Disk;
+pub use quantities::{Limits, Quantities};
+pub use role::{is_at_or_below, parse_roles, role_ancestors, role_problem};
 pub(crate) use text::parse_value;
 pub use text::{Parsed, parse};
-pub use v1::{Format, Invalid, role_problem};
+pub use v1::{Format, Invalid};
 pub(crate) use value::ranges_text;
 pub use value::{Milli, SCALAR_MILLI_MAX, Value, scalar_milli};
 
@@ -77,17 +85,6 @@ pub struct Reservation {
     pub labels: Vec<(Arc<str>, Option<Arc<str>>)>,
 }
 
-/// A disk that is more than space.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Disk {
-    /// Of a persistent volume.
-    pub persistence_id: Option<Arc<str>>,
-    /// Whether it can only be had as a whole.
-    pub exclusive: bool,
-    /// The whole `DiskInfo` in protobuf.
-    pub info: Bytes,
-}
-
 impl Name {
     /// As on the wire.
     pub fn as_str(&self) -> &str {
@@ -146,9 +143,10 @@ impl Resource {
         self.disk.as_ref().is_some_and(|disk| disk.persistence_id.is_some())
     }
 
-    /// Scalars in thousandths; 0 for what is no scalar.
+    /// Scalars in thousandths; 0 for what is no scalar. What is shared counts once, however often it is used.
     pub fn milli(&self) -> i64 {
         match self.value {
+            Value::Scalar(milli) if self.shared => milli,
             Value::Scalar(milli) => milli.saturating_mul(self.copies.into()),
             _ => 0,
         }
@@ -156,7 +154,7 @@ impl Resource {
 
     /// Volumes and exclusive disks are things, not amounts: two of them are two.
     fn is_thing(&self) -> bool {
-        self.shared || self.disk.as_ref().is_some_and(|disk| disk.exclusive || disk.persistence_id.is_some())
+        self.shared || self.disk.as_ref().is_some_and(|disk| disk.is_whole())
     }
 
     /// Compares everything but how much; of things, that too. Agrees with the order of resources.
@@ -179,7 +177,8 @@ impl Resource {
 /// The normal form of resources in any order.
 fn normal(mut resources: Vec<Resource>) -> Vec<Resource> {
     resources.retain(|resource| !resource.value.is_empty() && resource.copies > 0);
-    resources.sort_unstable();
+    // Stable: of equal disks that are seen at different places, the first stands for all.
+    resources.sort();
     let mut items: Vec<Resource> = Vec::with_capacity(resources.len());
     let mut values = vec![];
     let mut rest = resources.into_iter().peekable();
@@ -199,11 +198,6 @@ fn normal(mut resources: Vec<Resource>) -> Vec<Resource> {
         items.push(first);
     }
     items
-}
-
-/// Whether `role` is `above` or one of the roles below it: `a/b` is below `a`.
-pub fn is_at_or_below(role: &str, above: &str) -> bool {
-    role.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl FromIterator<Resource> for Resources {
@@ -246,7 +240,7 @@ impl Resources {
     }
 
     /// Where a resource of the same kind is, or would be.
-    fn find(&self, resource: &Resource) -> Option<&Resource> {
+    fn find_kind(&self, resource: &Resource) -> Option<&Resource> {
         let items = self.as_slice();
         items.binary_search_by(|item| item.cmp_kind(resource)).ok().map(|at| &items[at])
     }
@@ -298,7 +292,7 @@ impl Resources {
     /// Whether all of `other` is in it.
     pub fn contains(&self, other: &Resources) -> bool {
         other.iter().all(|wanted| {
-            self.find(wanted).is_some_and(|item| {
+            self.find_kind(wanted).is_some_and(|item| {
                 if item.is_thing() { item.copies >= wanted.copies } else { item.value.contains(&wanted.value) }
             })
         })
@@ -338,7 +332,7 @@ impl Resources {
     pub fn intersection(&self, other: &Resources) -> Resources {
         self.iter()
             .filter_map(|item| {
-                let twin = other.find(item)?;
+                let twin = other.find_kind(item)?;
                 let mut both = item.clone();
                 if item.is_thing() {
                     both.copies = item.copies.min(twin.copies);

@@ -4,13 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use prost::Message;
-
-use super::{Name, Reservation, Resource, Resources, Value, role_problem, scalar_milli};
+use super::{Name, Reservation, Resource, Resources, Value, disk, role_problem, scalar_milli};
 use crate::json::{self, Writer};
 use crate::v1;
-use crate::v1::resource::DiskInfo;
-use crate::v1::resource::disk_info::source::Type as SourceType;
 
 /// What was read from `--resources`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,8 +72,12 @@ fn json_resource(value: &serde_json::Value, default_role: &str) -> Result<Resour
 }
 
 fn parse_plain(text: &str, default_role: &str) -> Result<Vec<Resource>, String> {
-    let items = text.split(';').map(str::trim).filter(|item| !item.is_empty());
-    items.map(|item| plain_resource(item, default_role)).collect()
+    items(text).map(|item| plain_resource(item, default_role)).collect()
+}
+
+/// What is between semicolons.
+pub(super) fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(';').map(str::trim).filter(|item| !item.is_empty())
 }
 
 fn plain_resource(item: &str, default_role: &str) -> Result<Resource, String> {
@@ -107,23 +107,28 @@ fn plain_resource(item: &str, default_role: &str) -> Result<Resource, String> {
     Ok(resource)
 }
 
-/// A number, `[1-2, 5-6]`, or `{a, b}`.
+/// A number, `[1-2, 5-6]`, or `{a, b}`; `[]` and `{}` are nothing. Brackets inside must match, and count for nothing.
 pub(crate) fn parse_value(text: &str) -> Option<Value> {
-    let text: String = text.chars().filter(|each| !each.is_whitespace()).collect();
-    if let Some(ranges) = text.strip_prefix('[') {
+    let text = text.trim();
+    for (open, close) in [('[', ']'), ('{', '}'), ('(', ')')] {
+        if text.matches(open).count() != text.matches(close).count() {
+            return None;
+        }
+    }
+    let inner = |open, close| text.strip_prefix(open).and_then(|rest| rest.strip_suffix(close));
+    if text.starts_with('[') {
+        let ranges = inner('[', ']')?.split([',', '\n', '[', ']']).map(str::trim).filter(|range| !range.is_empty());
         let ranges: Option<Vec<(u64, u64)>> = ranges
-            .strip_suffix(']')?
-            .split(',')
             .map(|range| {
                 let (begin, end) = range.split_once('-')?;
-                let (begin, end) = (begin.parse().ok()?, end.parse().ok()?);
+                let (begin, end) = (begin.trim().parse().ok()?, end.trim().parse().ok()?);
                 (begin <= end).then_some((begin, end))
             })
             .collect();
         return ranges.map(Value::ranges);
     }
-    if let Some(items) = text.strip_prefix('{') {
-        let items = items.strip_suffix('}')?.split(',').filter(|item| !item.is_empty());
+    if text.starts_with('{') {
+        let items = inner('{', '}')?.split([',', '\n', '{', '}']).map(str::trim).filter(|item| !item.is_empty());
         return Some(Value::set(items.map(Arc::from)));
     }
     let digits = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
@@ -142,13 +147,23 @@ impl fmt::Display for Resources {
         if self.is_empty() {
             return f.write_str("{}");
         }
-        for (index, resource) in self.iter().enumerate() {
-            write!(f, "{}{resource}", if index > 0 { "; " } else { "" })?;
+        let mut between = "";
+        for resource in self {
+            // A shared one says how often it is used; others are as often there as they are.
+            let times = if resource.shared { 1 } else { resource.copies };
+            for _ in 0..times {
+                write!(f, "{between}{resource}")?;
+                between = "; ";
+            }
+            if resource.shared {
+                write!(f, "<{}>", resource.copies)?;
+            }
         }
         Ok(())
     }
 }
 
+/// One of it, however many copies there are.
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.name)?;
@@ -162,8 +177,8 @@ impl fmt::Display for Resource {
             }
             f.write_str("])")?;
         }
-        if let Some(info) = self.disk.as_ref().and_then(|disk| DiskInfo::decode(disk.info.clone()).ok()) {
-            write!(f, "[{}]", disk_text(&info))?;
+        if let Some(disk) = &self.disk {
+            write!(f, "[{}]", disk::text(&disk.to_v1()))?;
         }
         if self.revocable {
             f.write_str("{REV}")?;
@@ -171,8 +186,7 @@ impl fmt::Display for Resource {
         if self.shared {
             write!(f, "<SHARED>")?;
         }
-        write!(f, ":{}", self.value)?;
-        if self.copies > 1 { write!(f, "<{}>", self.copies) } else { Ok(()) }
+        write!(f, ":{}", self.value)
     }
 }
 
@@ -194,27 +208,6 @@ impl fmt::Display for Reservation {
         }
         f.write_str(")")
     }
-}
-
-fn disk_text(info: &DiskInfo) -> String {
-    let mut parts = vec![];
-    if let Some(source) = &info.source {
-        let kind = SourceType::try_from(source.r#type).map_or("UNKNOWN", |kind| kind.as_str_name());
-        let root = source.path.as_ref().and_then(|path| path.root.as_ref());
-        let root = root.or(source.mount.as_ref().and_then(|mount| mount.root.as_ref()));
-        parts.push(
-            [Some(kind), source.id.as_deref(), root.map(String::as_str)]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(":"),
-        );
-    }
-    if let Some(persistence) = &info.persistence {
-        let path = info.volume.as_ref().map(|volume| volume.container_path.as_str());
-        parts.push([Some(persistence.id.as_str()), path].into_iter().flatten().collect::<Vec<_>>().join(":"));
-    }
-    parts.join(",")
 }
 
 impl Resources {

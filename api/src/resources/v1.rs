@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use prost::Message;
-
-use super::{Disk, Name, Reservation, Resource, Resources, Value, is_at_or_below, scalar_milli};
-use crate::v1::resource::disk_info::source::Type as SourceType;
+use super::{Disk, Name, Reservation, Resource, Resources, Value, is_at_or_below, role_problem, scalar_milli};
 use crate::v1::resource::reservation_info::Type as ReservationType;
-use crate::v1::resource::{AllocationInfo, DiskInfo, ReservationInfo, RevocableInfo, SharedInfo};
+use crate::v1::resource::{AllocationInfo, ReservationInfo, RevocableInfo, SharedInfo};
 use crate::v1::value::{self as v1_value, Type as ValueType};
 use crate::v1::{self, Label, Labels};
 
@@ -32,46 +28,6 @@ pub struct Invalid {
     pub name: String,
     /// A sentence without a full stop.
     pub why: String,
-}
-
-/// What is wrong with a role's name, if anything.
-pub fn role_problem(role: &str) -> Option<String> {
-    if role == "*" {
-        return None;
-    }
-    if role.is_empty() {
-        return Some("Empty role name is invalid".into());
-    }
-    if role.starts_with('/') {
-        return Some(format!("Role '{role}' cannot start with a slash"));
-    }
-    if role.ends_with('/') {
-        return Some(format!("Role '{role}' cannot end with a slash"));
-    }
-    if role.contains("//") {
-        return Some(format!("Role '{role}' cannot contain two adjacent slashes"));
-    }
-    if let Some(problem) = crate::limits::role(role) {
-        return Some(problem);
-    }
-    for part in role.split('/') {
-        match part {
-            "." | ".." => return Some(format!("Role '{role}' cannot include '{part}' as a component")),
-            "*" => return Some(format!("Role '{role}' cannot include '*' as a component")),
-            _ if part.starts_with('-') => {
-                return Some(format!("Role component '{part}' is invalid because it begins with a dash"));
-            }
-            _ => {}
-        }
-        if let Some(bad) = part.chars().find(|each| each.is_ascii_whitespace() || *each == '\x0b' || *each == '\x7f') {
-            return Some(format!(
-                "Role component '{}' contains the invalid character '{}'",
-                part,
-                bad.escape_default()
-            ));
-        }
-    }
-    None
 }
 
 impl Resources {
@@ -102,9 +58,9 @@ impl Resource {
             return Err(invalid("gpus must be whole".into()));
         }
         let reservations = read_reservations(message).map_err(invalid)?;
-        let disk = message.disk.as_deref().map(read_disk).transpose().map_err(invalid)?;
+        let disk = message.disk.as_deref().map(Disk::from_v1).transpose().map_err(invalid)?;
         if disk.is_some() && message.name != "disk" {
-            return Err(invalid("only disks have disk info".into()));
+            return Err(invalid(format!("DiskInfo should not be set for {} resource", message.name)));
         }
         if message.shared.is_some() && disk.as_ref().is_none_or(|disk| disk.persistence_id.is_none()) {
             return Err(invalid("only persistent volumes can be shared".into()));
@@ -161,7 +117,7 @@ impl Resource {
         message.allocation_info =
             self.allocation_role.as_ref().map(|role| AllocationInfo { role: Some(role.to_string()) });
         message.provider_id = self.provider_id.as_ref().map(|id| v1::ResourceProviderId { value: id.to_string() });
-        message.disk = self.disk.as_ref().and_then(|disk| DiskInfo::decode(disk.info.clone()).ok()).map(Box::new);
+        message.disk = self.disk.as_ref().map(|disk| Box::new(disk.to_v1()));
         message.revocable = self.revocable.then(RevocableInfo::default);
         message.shared = self.shared.then(SharedInfo::default);
         message
@@ -286,31 +242,4 @@ fn write_reservation(reservation: &Reservation) -> ReservationInfo {
         principal: reservation.principal.as_ref().map(|principal| principal.to_string()),
         labels: (!labels.is_empty()).then_some(Labels { labels }),
     }
-}
-
-fn read_disk(info: &DiskInfo) -> Result<Disk, String> {
-    let kind = match &info.source {
-        None => None,
-        Some(source) => match SourceType::try_from(source.r#type) {
-            Ok(SourceType::Unknown) | Err(_) => return Err("the type of its disk source is unknown".into()),
-            Ok(kind) => Some(kind),
-        },
-    };
-    let source = info.source.as_ref();
-    if matches!(kind, Some(SourceType::Block | SourceType::Raw))
-        && source.is_some_and(|source| source.path.is_some() || source.mount.is_some())
-    {
-        return Err("a BLOCK or RAW disk has neither path nor mount".into());
-    }
-    let exclusive = match kind {
-        Some(SourceType::Mount | SourceType::Block) => true,
-        // A RAW disk without an id is space from which disks are made.
-        Some(SourceType::Raw) => source.is_some_and(|source| source.id.is_some()),
-        _ => false,
-    };
-    Ok(Disk {
-        persistence_id: info.persistence.as_ref().map(|persistence| persistence.id.as_str().into()),
-        exclusive,
-        info: Bytes::from(info.encode_to_vec()),
-    })
 }
