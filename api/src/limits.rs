@@ -190,6 +190,30 @@ pub const BODY_PACE_BYTES: usize = 10 * KIB;
 pub const AGENT_BATCH_COMMANDS_MAX: usize = 512;
 /// A record of an agent of so many bytes takes no further command.
 pub const AGENT_RECORD_BYTES_FULL: usize = 4 * MIB;
+/// A shortened log of an agent begins with records of so many bytes, and of one part of its state at least.
+pub const AGENT_RESTORE_BYTES: usize = MIB;
+/// Messages of an agent that wait for the masters; beyond that, executors keep what is not the end of a task.
+pub const AGENT_WAITING_MAX: usize = 16_384;
+/// The same in bytes.
+pub const AGENT_WAITING_BYTES_MAX: u64 = 64 << 20;
+/// Messages that an agent has under way and that are not committed: more are sent when some are.
+pub const AGENT_WINDOW_MAX: usize = 1024;
+/// The same in bytes; at least one message.
+pub const AGENT_WINDOW_BYTES: u64 = 4 << 20;
+/// Ended tasks that an agent remembers of a live executor.
+pub const AGENT_ENDED_TASKS_MAX: usize = 200;
+/// The same in bytes.
+pub const AGENT_ENDED_TASKS_BYTES_MAX: usize = 8 * MIB;
+/// What the ended executors of one framework that an agent remembers may weigh, in bytes; the last one is kept.
+pub const AGENT_COMPLETED_BYTES_MAX: usize = 32 * MIB;
+/// Frameworks without live executors that an agent remembers.
+pub const AGENT_COMPLETED_FRAMEWORKS_MAX: usize = 50;
+/// Statuses that an agent remembers of a task.
+pub const AGENT_STATUSES_MAX: u32 = 32;
+/// What the stream of an executor holds for one that does not read, in bytes; beyond that it must subscribe again.
+pub const EXECUTOR_STREAM_BYTES_MAX: usize = 64 * MIB;
+/// The same in events.
+pub const EXECUTOR_STREAM_EVENTS_MAX: usize = 4096;
 /// What a launch adds to its own bytes in an agent's record: the task again with its container, states, names.
 pub const AGENT_LAUNCH_COPIES_MAX: usize = 3;
 
@@ -214,6 +238,9 @@ const _: () = assert!(LAUNCH_BYTES_MAX + FRAMEWORK_INFO_BYTES_MAX <= CALL_LAUNCH
 const _: () = assert!(LAUNCH_BYTES_MAX + ENVELOPE_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(CALL_LAUNCHES_BYTES_MAX + CALL_TASKS_MAX * KIB < COMMAND_BYTES_MAX);
 const _: () = assert!(SESSION_BATCH_BYTES + SESSION_BATCH_MAX * KIB + STATUS_BYTES_MAX <= COMMAND_BYTES_MAX);
+// An agent has room for what one of its executors is handed, and for what it has under way.
+const _: () = assert!(LAUNCH_BYTES_MAX + ENVELOPE_BYTES_MAX <= EXECUTOR_STREAM_BYTES_MAX);
+const _: () = assert!(AGENT_WINDOW_BYTES + STATUS_BYTES_MAX as u64 <= AGENT_WAITING_BYTES_MAX);
 // A call on its way to the leader, a batch of an agent's messages and one of deliveries are messages between masters.
 const _: () = assert!(BODY_BYTES_MAX + ENVELOPE_BYTES_MAX <= PEER_BYTES_MAX);
 const _: () = assert!(SESSION_BATCH_BYTES + FROM_AGENT_BYTES_MAX + ENVELOPE_BYTES_MAX <= PEER_BYTES_MAX);

@@ -49,6 +49,9 @@ pub enum CodecError {
     /// The checksum is right but the content is not what this release can read.
     #[error("malformed content: {0}")]
     Malformed(String),
+    /// Larger than what is read again: it is not written.
+    #[error("a record of {0} bytes, more than can be read again")]
+    TooLarge(usize),
     /// More bytes than the content needs.
     #[error("{0} bytes are left over")]
     TrailingBytes(usize),
@@ -66,14 +69,27 @@ impl Record {
     /// # Panics
     /// If it is larger than [`RECORD_BYTES_MAX`]: nobody could read it again.
     pub fn encode(&self) -> Vec<u8> {
+        self.try_encode().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`Record::encode`].
+    ///
+    /// # Errors
+    /// [`CodecError::TooLarge`] if nobody could read it again.
+    pub fn try_encode(&self) -> Result<Vec<u8>, CodecError> {
         let payloads: usize = self.events.iter().map(|event| event.payload.len() + 8).sum();
+        if payloads > RECORD_BYTES_MAX {
+            return Err(CodecError::TooLarge(payloads));
+        }
         let mut bytes = Vec::with_capacity(PREFIX_BYTES + 32 + self.causes.len() * 64 + payloads);
         bytes.extend_from_slice(&[RECORD_FORMAT, 0, 0, 0, 0]);
         bincode::encode_into_std_write(self, &mut bytes, config()).expect("a vector takes every byte");
-        assert!(bytes.len() <= RECORD_BYTES_MAX, "a record of {} bytes", bytes.len());
+        if bytes.len() > RECORD_BYTES_MAX {
+            return Err(CodecError::TooLarge(bytes.len()));
+        }
         let crc = checksum(&bytes);
         bytes[1..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
-        bytes
+        Ok(bytes)
     }
 
     /// The record that `bytes` hold.

@@ -4,6 +4,7 @@
 //! - [`Gate`]: which records of a replicated log take effect.
 //! - `host` (feature `local`): what a process runs on, so that a simulation can take its place.
 //! - `local` (feature `local`): a log of one process: checksummed segments, one writer, batched fsync.
+//! - `vital` (feature `local`): work whose failure ends the process.
 //! - `raft` (feature `raft`): a log that a quorum of processes shares.
 //!
 //! This crate knows neither events nor commands of anybody: an event is a number, a version and bytes.
@@ -30,6 +31,8 @@ mod record;
 mod sentence;
 #[cfg(feature = "raft")]
 mod store;
+#[cfg(feature = "local")]
+pub mod vital;
 
 pub use ahead::ahead;
 pub use codec::{CodecError, decode_payload, encode_payload};

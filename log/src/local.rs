@@ -21,6 +21,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
+use crate::codec::CodecError;
 pub use crate::disk::OpenError;
 use crate::disk::{self, Identity, IdentityFile};
 use crate::mark::{self, Mark};
@@ -38,6 +39,9 @@ pub enum AppendError {
     /// The disk failed. Nothing more can be appended until the log is opened again.
     #[error("the disk of the log failed")]
     Io(#[source] Arc<io::Error>),
+    /// The record is larger than what can be read again. Nothing of it was written.
+    #[error("the record is too large")]
+    TooLarge(#[source] CodecError),
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
@@ -59,6 +63,12 @@ impl From<io::Error> for AppendError {
 pub struct Ticket(oneshot::Receiver<Result<u64, AppendError>>);
 
 impl Ticket {
+    fn refused(error: AppendError) -> Ticket {
+        let (sender, receiver) = oneshot::channel();
+        let _ = sender.send(Err(error));
+        Ticket(receiver)
+    }
+
     /// Waits on the calling thread.
     ///
     /// # Errors
@@ -186,9 +196,12 @@ impl LocalLog {
     }
 
     /// Queues a record and returns at once. Records are written in the order of these calls; those queued while
-    /// another is being written share one sync. After one failure every later append fails.
+    /// another is being written share one sync. After one failure of the disk every later append fails.
     pub fn append(&self, record: Record) -> Ticket {
-        self.submit(Job::Append(record.encode()))
+        match record.try_encode() {
+            Ok(bytes) => self.submit(Job::Append(bytes)),
+            Err(error) => Ticket::refused(AppendError::TooLarge(error)),
+        }
     }
 
     /// As [`LocalLog::append`] for several records; the ticket resolves to the index of the last.
@@ -206,7 +219,10 @@ impl LocalLog {
     /// records are there or all of the new ones. Appends after this call follow. Indexes go on counting; the
     /// ticket resolves to the index of the snapshot's last record.
     pub fn rotate(&self, snapshot: Vec<Record>) -> Ticket {
-        self.submit(Job::Rotate(snapshot.iter().map(Record::encode).collect()))
+        match snapshot.iter().map(Record::try_encode).collect() {
+            Ok(records) => self.submit(Job::Rotate(records)),
+            Err(error) => Ticket::refused(AppendError::TooLarge(error)),
+        }
     }
 
     /// Index of the last record queued; 0 if there never was one.

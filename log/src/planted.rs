@@ -42,6 +42,10 @@ pub enum Bug {
     TimeGoesBack,
     ReleaseOfNothing,
     DeadlinesAllOrNothing,
+    StreamBeforeSubscription,
+    ResumeFromUnsynced,
+    EndedTasksKept,
+    DeadlineBeforeListener,
 }
 
 use Bug::*;
@@ -152,6 +156,22 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
         DeadlinesAllOrNothing,
         "deadlines-all-or-nothing",
         "something due that cannot be decided keeps everything due behind it waiting (ours)",
+    ),
+    (
+        StreamBeforeSubscription,
+        "stream-before-subscription",
+        "a stream counts before its subscription was decided: a task handed over on it is declared lost, and runs (ours)",
+    ),
+    (
+        ResumeFromUnsynced,
+        "resume-from-unsynced",
+        "an agent returns without a task whose end is not on its disk yet: it is declared lost (ours)",
+    ),
+    (EndedTasksKept, "ended-tasks-kept", "an agent remembers every task of an executor that lives on (ours)"),
+    (
+        DeadlineBeforeListener,
+        "deadline-before-listener",
+        "executors' time to return ends before the agent can be reached (ours)",
     ),
 ];
 

@@ -17,6 +17,7 @@ fn history() -> Vec<Event> {
         task_id: task_id.clone(),
         task_state,
         status: Blob::default(),
+        statuses_max: 32,
     };
     vec![
         Event::TokenChosen { token: [7; 16] },

@@ -26,6 +26,8 @@ pub enum Command {
     },
     /// An order of the masters; one that is known already is passed over.
     TakeOrder(Box<Order>),
+    /// An order that cannot be taken: what can be said of it is said, and the later ones keep coming.
+    GiveUpOrder(Box<Unreadable>),
     /// The masters committed messages.
     CoverMessages {
         /// Up to here.
@@ -63,8 +65,19 @@ pub enum Command {
         framework_id: String,
         /// The executor.
         executor_id: String,
+        /// Number of the stream, counted since the agent was started, from 1.
+        stream: u64,
         /// Tasks that it has and that it got no acknowledgement for.
         unacknowledged_tasks: BTreeSet<String>,
+    },
+    /// An executor's stream ended.
+    LoseExecutor {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+        /// Number of the stream.
+        stream: u64,
     },
     /// An executor's task has a new state.
     UpdateTask {
@@ -77,8 +90,13 @@ pub enum Command {
     },
     /// It is `State::next_deadline_ms`, or later.
     PassDeadlines,
-    /// The agent was started and has read its log.
-    Restart,
+    /// Nothing: the answer comes when all that was wanted before is in the log.
+    Settle,
+    /// The agent was started, and can be reached from now on.
+    Restart {
+        /// The start of the machine, and milliseconds since then.
+        boot: (String, u64),
+    },
     /// End everything, for good.
     Leave,
     /// Begin anew: the masters do not want this agent's past.
@@ -91,20 +109,37 @@ impl Command {
         match self {
             Command::ChooseToken { .. } => "choose-token",
             Command::AcceptWelcome { .. } => "welcome",
-            Command::TakeOrder(_) => "order",
+            Command::TakeOrder(_) | Command::GiveUpOrder(_) => "order",
             Command::CoverMessages { .. } => "received",
             Command::ReportStart { .. } => "started",
             Command::ReportLaunchFailure { .. } => "launch-failed",
             Command::ReportRevocation { .. } => "revoked",
             Command::ReportExit { .. } => "exited",
             Command::SubscribeExecutor { .. } => "executor-subscribe",
+            Command::LoseExecutor { .. } => "executor-lost",
             Command::UpdateTask { .. } => "executor-update",
             Command::PassDeadlines => "deadline",
-            Command::Restart => "restart",
+            Command::Settle => "settle",
+            Command::Restart { .. } => "restart",
             Command::Leave => "leave",
             Command::Forget => "forget",
         }
     }
+}
+
+/// What is known of an order that cannot be taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Number of the order.
+    pub seq: u64,
+    /// The framework that it is for, if that could be read.
+    pub framework_id: Option<String>,
+    /// The custom executor that it would have started.
+    pub executor_id: Option<String>,
+    /// Tasks that it would have launched.
+    pub task_ids: Vec<String>,
+    /// Why, in a sentence.
+    pub sentence: String,
 }
 
 /// Why they may not have it.
@@ -116,6 +151,14 @@ pub enum Refusal {
     /// The framework has no such executor here.
     #[error("Executor cannot be found")]
     UnknownExecutor,
+    /// So much waits for the masters that only ends of tasks are still written down.
+    #[error("{messages} updates of {bytes} bytes wait for a master to take them: try again later")]
+    TooManyWaiting {
+        /// So many.
+        messages: usize,
+        /// What they weigh.
+        bytes: u64,
+    },
     /// The masters no longer know what they said they had: they were restored from an older snapshot.
     #[error("the masters have messages up to {found} only, after they had acknowledged {acknowledged}")]
     MastersForgot {
@@ -147,6 +190,8 @@ pub struct Settings {
     pub executor_shutdown_grace_ms: u64,
     /// Where the supervisor of command tasks is, as shown to users.
     pub launcher_dir: String,
+    /// Ended executors that are remembered of each framework.
+    pub completed_executors_max: u32,
 }
 
 /// What a decision may look at besides State: everything here comes from the world.
@@ -155,8 +200,6 @@ pub struct Surroundings<'a> {
     pub at_ms: u64,
     /// What was configured.
     pub settings: &'a Settings,
-    /// Custom executors that have a stream now: (framework, executor).
-    pub connected: &'a BTreeSet<(String, String)>,
     /// Random bytes, new ones at each call.
     pub random: &'a mut dyn FnMut() -> [u8; 16],
 }

@@ -2,10 +2,13 @@
 
 use api::internal::order::Order as Wanted;
 
-use crate::command::{Command, Refusal, Surroundings};
+use crate::command::{Command, Refusal, Surroundings, Unreadable};
 use crate::event::{Blob, Event};
-use crate::state::{State, Why};
+use crate::state::{Clock, State, Why};
 use crate::{executors, kill, launch, status};
+
+/// A clock that is less ahead was set right, and nothing more.
+const AHEAD_MS_MIN: u64 = 1_000;
 
 /// What happens because of `command`. Pure: looks at nothing but its arguments.
 ///
@@ -18,6 +21,7 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
             accept_welcome(state, agent_id, cluster_id, received_up_to)
         }
         Command::TakeOrder(order) => Ok(take_order(state, *order, around)),
+        Command::GiveUpOrder(order) => Ok(give_up_order(state, *order, around)),
         Command::CoverMessages { up_to } => Ok(cover(state, up_to)),
         Command::ReportStart { container_id, process } => Ok(launch::started(state, &container_id, process, around)),
         Command::ReportLaunchFailure { container_id, message } => {
@@ -25,19 +29,33 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         }
         Command::ReportRevocation { container_id } => Ok(launch::revoked(state, &container_id, around)),
         Command::ReportExit { container_id, status } => Ok(status::exited(state, &container_id, status, around)),
-        Command::SubscribeExecutor { framework_id, executor_id, unacknowledged_tasks } => {
-            executors::subscribe(state, &framework_id, &executor_id, &unacknowledged_tasks, around)
+        Command::SubscribeExecutor { framework_id, executor_id, stream, unacknowledged_tasks } => {
+            executors::subscribe(state, &framework_id, &executor_id, stream, &unacknowledged_tasks, around)
+        }
+        Command::LoseExecutor { framework_id, executor_id, stream } => {
+            Ok(executors::lose(state, &framework_id, &executor_id, stream))
         }
         Command::UpdateTask { framework_id, executor_id, status } => {
             executors::update(state, &framework_id, &executor_id, *status, around)
         }
         Command::PassDeadlines => Ok(kill::pass_deadlines(state, around)),
-        Command::Restart => {
-            let reregister_by_ms = around.at_ms + around.settings.executor_reregistration_timeout_ms;
-            Ok(vec![Event::Restarted { reregister_by_ms }])
-        }
+        Command::Settle => Ok(Vec::new()),
+        Command::Restart { boot } => Ok(vec![restart(state, boot, around)]),
         Command::Leave => Ok(leave(state, around)),
         Command::Forget => Ok(vec![Event::Forgotten {}]),
+    }
+}
+
+/// Executors get their time from here on, not from the end of the agent before; and if the machine's clock was set
+/// meanwhile, what is due is moved with it.
+fn restart(state: &State, (boot_id, since_boot_ms): (String, u64), around: &Surroundings<'_>) -> Event {
+    let clock = Clock { at_ms: around.at_ms, boot_id, since_boot_ms };
+    let ahead_ms = state.clock.as_ref().and_then(|earlier| clock.ahead_of(earlier)).unwrap_or(0);
+    Event::Restarted {
+        reregister_by_ms: around.at_ms + around.settings.executor_reregistration_timeout_ms,
+        register_by_ms: around.at_ms + around.settings.executor_registration_timeout_ms,
+        clock,
+        ahead_ms: if ahead_ms.unsigned_abs() < AHEAD_MS_MIN { 0 } else { ahead_ms },
     }
 }
 
@@ -97,8 +115,25 @@ fn take_order(state: &State, order: api::internal::Order, around: &mut Surroundi
         Some(Wanted::ShutdownAgent(_)) => leave(state, around),
         // A kind of order that a newer master gives. It would not be given to an agent that does not name the
         // capability for it; passing it over keeps the later ones coming.
-        None => Vec::new(),
+        None => {
+            let sentence = "It is of a kind that this release does not know".to_owned();
+            vec![Event::OrderNotUnderstood { seq: order.seq, sentence }]
+        }
     });
+    events
+}
+
+/// Without an answer the masters would give it again for ever, and none of those behind it.
+fn give_up_order(state: &State, order: Unreadable, around: &mut Surroundings<'_>) -> Vec<Event> {
+    let Unreadable { seq, framework_id, executor_id, task_ids, sentence } = order;
+    if seq <= state.orders_up_to {
+        return Vec::new();
+    }
+    let mut events = vec![Event::OrdersTaken { up_to: seq }];
+    if let Some(framework_id) = framework_id {
+        events.extend(launch::invalid(state, &framework_id, executor_id, &task_ids, &sentence, around));
+    }
+    events.push(Event::OrderNotUnderstood { seq, sentence });
     events
 }
 

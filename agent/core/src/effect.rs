@@ -24,14 +24,32 @@ pub enum Effect {
         /// The container.
         container_id: String,
     },
-    /// Say something to a custom executor, if it has a stream.
+    /// Say something to a custom executor, on this stream and no other.
     Deliver {
         /// Its framework.
         framework_id: String,
         /// The executor.
         executor_id: String,
+        /// Number of the stream.
+        stream: u64,
         /// What.
         delivery: Delivery,
+    },
+    /// Another stream took the place of an executor's, or it ended: nothing more is said there.
+    HangUp {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+        /// Number of the stream.
+        stream: u64,
+    },
+    /// Nobody finds the files of an executor any more, or of a whole framework.
+    ForgetFiles {
+        /// The framework.
+        framework_id: String,
+        /// The executor and its container, if it is not all of them.
+        executor: Option<(String, String)>,
     },
     /// There are messages for the masters.
     SendMessages,
@@ -92,17 +110,22 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         },
         Event::TasksDelivered { framework_id, executor_id, task_ids } => {
             state.executor(framework_id, executor_id).map_or(Vec::new(), |executor| {
-                launches(executor, task_ids).map(|delivery| deliver(framework_id, executor_id, delivery)).collect()
+                launches(executor, task_ids).filter_map(|delivery| deliver(framework_id, executor, delivery)).collect()
             })
         }
+        Event::ExecutorDisconnected { framework_id, executor_id, stream } => vec![Effect::HangUp {
+            framework_id: framework_id.clone(),
+            executor_id: executor_id.clone(),
+            stream: *stream,
+        }],
         Event::StatusWritten { framework_id, executor_id, task_id, status, .. } => {
             let mut effects = vec![Effect::SendMessages];
             let status: api::v1::TaskStatus = status.get();
             let by_executor = status.source == Some(api::v1::task_status::Source::Executor as i32);
             if let (Some(executor_id), Some(uuid), true) = (executor_id, status.uuid, by_executor) {
-                let custom = state.executor(framework_id, executor_id).is_some_and(|executor| !executor.is_command);
                 let delivery = Delivery::Acknowledge { task_id: task_id.clone(), uuid: uuid.to_vec() };
-                effects.extend(custom.then(|| deliver(framework_id, executor_id, delivery)));
+                let executor = state.executor(framework_id, executor_id);
+                effects.extend(executor.and_then(|executor| deliver(framework_id, executor, delivery)));
             }
             effects
         }
@@ -110,7 +133,9 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             state.executor(framework_id, executor_id).map_or(Vec::new(), |executor| stops(framework_id, executor))
         }
         Event::TaskKillRequested { framework_id, executor_id, task_id, .. } => {
-            vec![deliver(framework_id, executor_id, Delivery::Kill { task_id: task_id.clone() })]
+            let kill = Delivery::Kill { task_id: task_id.clone() };
+            let executor = state.executor(framework_id, executor_id);
+            executor.and_then(|executor| deliver(framework_id, executor, kill)).into_iter().collect()
         }
         Event::ExecutorEnded { framework_id, .. } => {
             let completed = state.frameworks.get(framework_id).and_then(|framework| framework.completed.back());
@@ -120,6 +145,13 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         }
         Event::LeavingBegun {} if state.containers.is_empty() => vec![Effect::ReportLeft],
         Event::Forgotten {} => state.remnants.keys().map(|container_id| kill(container_id)).collect(),
+        Event::ExecutorForgotten { framework_id, executor_id, container_id } => vec![Effect::ForgetFiles {
+            framework_id: framework_id.clone(),
+            executor: Some((executor_id.clone(), container_id.clone())),
+        }],
+        Event::FrameworkForgotten { framework_id } => {
+            vec![Effect::ForgetFiles { framework_id: framework_id.clone(), executor: None }]
+        }
         Event::RemnantEnded { container_id } => vec![Effect::Release { container_id: container_id.clone() }],
         Event::ExecutorAnnounced { .. } | Event::Left {} => vec![Effect::SendMessages],
         Event::Restored { .. }
@@ -131,7 +163,14 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::ExecutorSubscribed { .. }
         | Event::MessagesReceived { .. }
         | Event::Restarted { .. }
-        | Event::LeavingBegun {} => Vec::new(),
+        | Event::LeavingBegun {}
+        | Event::TasksForgotten { .. }
+        | Event::OrderNotUnderstood { .. }
+        | Event::RestoreBegun { .. }
+        | Event::MessageRestored { .. }
+        | Event::FrameworkRestored { .. }
+        | Event::ExecutorRestored { .. }
+        | Event::TaskRestored { .. } => Vec::new(),
     }
 }
 
@@ -159,8 +198,12 @@ fn stops(framework_id: &str, executor: &Executor) -> Vec<Effect> {
         && executor.stop.is_some_and(|stop| {
             matches!(stop.why, Why::Shutdown | Why::FrameworkRemoved | Why::Leaving | Why::Kill | Why::MaxCompletion)
         });
-    // A custom executor is asked; only when its time is up it is ended.
-    if gently { vec![deliver(framework_id, &executor.executor_id, Delivery::Shutdown)] } else { vec![stop(executor)] }
+    // A custom executor is asked; only when its time is up it is ended. One without a stream is asked when it returns.
+    if gently {
+        deliver(framework_id, executor, Delivery::Shutdown).into_iter().collect()
+    } else {
+        vec![stop(executor)]
+    }
 }
 
 fn stop(executor: &Executor) -> Effect {
@@ -173,6 +216,8 @@ fn kill(container_id: &str) -> Effect {
     Effect::Stop { container_id: container_id.to_owned(), signal: Signal::Kill }
 }
 
-fn deliver(framework_id: &str, executor_id: &str, delivery: Delivery) -> Effect {
-    Effect::Deliver { framework_id: framework_id.to_owned(), executor_id: executor_id.to_owned(), delivery }
+fn deliver(framework_id: &str, executor: &Executor, delivery: Delivery) -> Option<Effect> {
+    let stream = executor.stream?;
+    let (framework_id, executor_id) = (framework_id.to_owned(), executor.executor_id.clone());
+    Some(Effect::Deliver { framework_id, executor_id, stream, delivery })
 }

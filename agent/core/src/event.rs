@@ -4,7 +4,10 @@
 use event_log::{CodecError, RawEvent, Record, decode_payload, encode_payload};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::state::{Process, Why};
+use crate::state::{Clock, Message, Process, Stop, Why};
+
+pub mod first;
+mod upcast;
 
 /// A message of the wire in its protobuf encoding, kept and passed on unharmed.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -55,7 +58,10 @@ impl<'de> Deserialize<'de> for Blob {
 
 /// The feature level of the records that this release writes, and the highest that it reads. An agent's log is its own: an
 /// agent writes what it can as soon as it is upgraded. Records of the first releases have none, which is 0.
-pub const FEATURE_LEVEL: u32 = 1;
+///
+/// Level 2: ended tasks, executors and frameworks are forgotten by events, a shortened log begins with the parts of State,
+/// and streams of executors are in State.
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// The events of a stored record.
 ///
@@ -97,8 +103,20 @@ pub enum EventError {
     },
 }
 
+/// A kind's version, which is 1 unless it says otherwise.
+macro_rules! version {
+    () => {
+        1
+    };
+    ($version:literal) => {
+        $version
+    };
+}
+
 macro_rules! events {
-    ($($(#[$doc:meta])* $number:literal $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)? })*) => {
+    ($($(#[$doc:meta])* $number:literal $(@ $version:literal)? $name:ident {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)?
+    })*) => {
         /// What has happened, for good.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Event {
@@ -106,8 +124,9 @@ macro_rules! events {
         }
 
         impl Event {
-            /// Every kind of event: number, version and name.
-            pub const KINDS: &'static [(u16, u16, &'static str)] = &[$(($number, 1, stringify!($name))),*];
+            /// Every kind of event that is written: number, version and name.
+            pub const KINDS: &'static [(u16, u16, &'static str)] =
+                &[$(($number, version!($($version)?), stringify!($name))),*];
 
             /// The name of its kind.
             pub fn name(&self) -> &'static str {
@@ -116,35 +135,50 @@ macro_rules! events {
 
             /// As it is stored. `cause` is an index into the causes of its record.
             pub fn to_raw(&self, cause: u32) -> RawEvent {
-                let (number, payload) = match self {
-                    $(Event::$name { $($field),* } => ($number, encode_payload(&($($field,)*))),)*
+                let (number, version, payload) = match self {
+                    $(Event::$name { $($field),* } => {
+                        ($number, version!($($version)?), encode_payload(&($($field,)*)))
+                    })*
                 };
-                RawEvent { number, version: 1, cause, payload }
+                RawEvent { number, version, cause, payload }
             }
 
-            /// The event that was stored.
-            ///
-            /// # Errors
-            /// An [`EventError`] if a newer release wrote it, or its bytes are damaged.
-            pub fn from_raw(raw: &RawEvent) -> Result<Event, EventError> {
+            fn decode(raw: &RawEvent) -> Result<Event, EventError> {
                 match (raw.number, raw.version) {
-                    $(($number, 1) => {
-                        let name = stringify!($name);
-                        let decoded = decode_payload::<($($type,)*)>(&raw.payload);
-                        let ($($field,)*) = decoded.map_err(|source| EventError::Payload { name, source })?;
+                    $(($number, version!($($version)?)) => {
+                        let ($($field,)*) = payload::<($($type,)*)>(raw, stringify!($name))?;
                         Ok(Event::$name { $($field),* })
                     })*
-                    (number, version) => Err(EventError::Unknown { number, version }),
+                    _ => upcast::lift(raw),
                 }
             }
         }
     };
 }
 
+impl Event {
+    /// The event that was stored.
+    ///
+    /// # Errors
+    /// An [`EventError`] if a newer release wrote it, or its bytes are damaged.
+    pub fn from_raw(raw: &RawEvent) -> Result<Event, EventError> {
+        let event = Event::decode(raw)?;
+        if let Event::Restored { state } = &event {
+            // Here, where it can be refused: folding cannot fail.
+            first::decode(state).map_err(|source| EventError::Payload { name: event.name(), source })?;
+        }
+        Ok(event)
+    }
+}
+
+fn payload<T: serde::de::DeserializeOwned>(raw: &RawEvent, name: &'static str) -> Result<T, EventError> {
+    decode_payload(&raw.payload).map_err(|source| EventError::Payload { name, source })
+}
+
 events! {
-    /// The log was shortened: this is the state that all earlier events led to.
+    /// The log was shortened, by the first releases: this is the state that all earlier events led to.
     1 Restored {
-        /// A `State`, encoded.
+        /// As those releases encoded it: see [`first`].
         state: Blob,
     }
     /// The agent will register under this token.
@@ -232,7 +266,7 @@ events! {
         replacement_id: String,
     }
     /// A task has a new state, which the masters must hear of. Takes the next message number.
-    12 StatusWritten {
+    12 @ 2 StatusWritten {
         /// Its framework.
         framework_id: String,
         /// Its executor; none if the launch was refused at once.
@@ -243,6 +277,8 @@ events! {
         task_state: i32,
         /// `TaskStatus`
         status: Blob,
+        /// So many statuses of the task are kept.
+        statuses_max: u32,
     }
     /// The masters must hear of a custom executor. Takes the next message number.
     13 ExecutorAnnounced {
@@ -251,12 +287,14 @@ events! {
         /// The executor.
         executor_id: String,
     }
-    /// An executor subscribed for the first time since the agent or the executor started.
-    14 ExecutorSubscribed {
+    /// An executor subscribed: from here on it has a stream, and what is said to it is said there.
+    14 @ 2 ExecutorSubscribed {
         /// Its framework.
         framework_id: String,
         /// The executor.
         executor_id: String,
+        /// Number of the stream, counted since the agent was started.
+        stream: u64,
     }
     /// An executor is to end.
     15 StopRequested {
@@ -288,7 +326,7 @@ events! {
         policy: Option<Blob>,
     }
     /// An executor is over, and so is its container.
-    18 ExecutorEnded {
+    18 @ 2 ExecutorEnded {
         /// Its framework.
         framework_id: String,
         /// The executor.
@@ -297,16 +335,24 @@ events! {
         status: Option<i32>,
         /// Whether the masters must hear of it; takes the next message number then.
         announced: bool,
+        /// So many ended executors of the framework are kept.
+        completed_max: u32,
     }
     /// The masters have committed what the agent sent.
     19 MessagesReceived {
         /// Number of the last message.
         up_to: u64,
     }
-    /// The agent was started again.
-    20 Restarted {
-        /// When executors must be back, in milliseconds since 1970.
+    /// The agent was started, and can be reached: no executor has a stream yet.
+    20 @ 2 Restarted {
+        /// When executors must be back that had subscribed, in milliseconds since 1970.
         reregister_by_ms: u64,
+        /// When executors may be expected that had not, in milliseconds since 1970.
+        register_by_ms: u64,
+        /// The agent's time from now on.
+        clock: Clock,
+        /// Milliseconds by which this time is ahead of that of the life before: what is due is due so much later.
+        ahead_ms: i64,
     }
     /// The agent will end, for good.
     21 LeavingBegun {}
@@ -318,5 +364,141 @@ events! {
     24 RemnantEnded {
         /// The container.
         container_id: String,
+    }
+    /// Ended tasks of a live executor are remembered no longer.
+    25 TasksForgotten {
+        /// Their framework.
+        framework_id: String,
+        /// Their executor.
+        executor_id: String,
+        /// The tasks.
+        task_ids: Vec<String>,
+    }
+    /// An ended executor is remembered no longer, nor where its files are.
+    26 ExecutorForgotten {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+        /// Its container.
+        container_id: String,
+    }
+    /// A framework without live executors is remembered no longer, nor where its files are.
+    27 FrameworkForgotten {
+        /// The framework.
+        framework_id: String,
+    }
+    /// A stream of an executor ended.
+    28 ExecutorDisconnected {
+        /// Its framework.
+        framework_id: String,
+        /// The executor.
+        executor_id: String,
+        /// Number of the stream.
+        stream: u64,
+    }
+    /// An order could not be carried out, because it could not be read or is of a kind that this release does not know.
+    29 OrderNotUnderstood {
+        /// Number of the order.
+        seq: u64,
+        /// Why, in a sentence.
+        sentence: String,
+    }
+    /// The log was shortened. What all earlier events led to follows, part by part, until an event of another kind.
+    30 RestoreBegun {
+        /// Chosen before the agent registered for the first time.
+        token: Option<[u8; 16]>,
+        /// Given by the masters.
+        agent_id: Option<String>,
+        /// The cluster that gave the id.
+        cluster_id: Option<String>,
+        /// The last order taken.
+        orders_up_to: u64,
+        /// Number of the last message.
+        messages_up_to: u64,
+        /// Messages committed by the masters.
+        received_up_to: u64,
+        /// Whether the agent ends for good.
+        leaving: bool,
+        /// Counts frameworks as they come.
+        frameworks_seen: u64,
+        /// The agent's time.
+        clock: Option<Clock>,
+        /// Containers of a past that was forgotten.
+        remnants: Vec<(String, Option<Process>)>,
+    }
+    /// A message that is not known to be committed.
+    31 MessageRestored {
+        /// Its number.
+        seq: u64,
+        /// The message.
+        message: Message,
+    }
+    /// A framework.
+    32 FrameworkRestored {
+        /// Its id.
+        framework_id: String,
+        /// `FrameworkInfo`
+        info: Blob,
+        /// In which order frameworks came.
+        order: u64,
+        /// The masters removed it.
+        removed: bool,
+    }
+    /// An executor of the last framework, without its tasks.
+    33 ExecutorRestored {
+        /// Its framework.
+        framework_id: String,
+        /// Its id.
+        executor_id: String,
+        /// Whether it is over; those are told oldest first.
+        completed: bool,
+        /// Whether it only stands for one command task.
+        is_command: bool,
+        /// `ExecutorInfo`
+        info: Blob,
+        /// Its container.
+        container_id: String,
+        /// When it was added, in milliseconds since 1970.
+        added_ms: u64,
+        /// Known once it ran.
+        process: Option<Process>,
+        /// When it must have subscribed, in milliseconds since 1970.
+        register_by_ms: Option<u64>,
+        /// Whether it ever subscribed.
+        subscribed: bool,
+        /// Number of its stream.
+        stream: Option<u64>,
+        /// When its task must be complete, in milliseconds since 1970.
+        complete_by_ms: Option<u64>,
+        /// It is to end.
+        stop: Option<Stop>,
+        /// Wait status, of a completed one.
+        status: Option<i32>,
+    }
+    /// A task of an executor.
+    34 TaskRestored {
+        /// Its framework.
+        framework_id: String,
+        /// Its executor's container.
+        container_id: String,
+        /// The task.
+        task_id: String,
+        /// `TaskInfo`
+        info: Blob,
+        /// Number of its `TaskState`.
+        task_state: i32,
+        /// First task of the group that it was launched with.
+        group: Option<String>,
+        /// It was handed to its executor.
+        delivered: bool,
+        /// It is to end; with the `KillPolicy` if one was given.
+        kill: Option<Option<Blob>>,
+        /// `TaskStatus`es, oldest first.
+        statuses: Vec<Blob>,
+        /// Of its latest updates.
+        uuids: Vec<Vec<u8>>,
+        /// Number of the message that told its end.
+        ended: u64,
     }
 }

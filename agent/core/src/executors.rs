@@ -2,35 +2,40 @@
 
 use std::collections::BTreeSet;
 
+use api::limits::{
+    AGENT_ENDED_TASKS_BYTES_MAX, AGENT_ENDED_TASKS_MAX, AGENT_STATUSES_MAX, AGENT_WAITING_BYTES_MAX, AGENT_WAITING_MAX,
+};
 use api::v1::task_status::{Reason, Source};
 use api::v1::{FrameworkInfo, TaskState, TaskStatus};
 
 use crate::command::{Refusal, Surroundings};
 use crate::event::{Blob, Event};
 use crate::kill;
-use crate::state::{Executor, State, Stop, Why};
+use crate::state::{Executor, State, Stop, Why, is_terminal};
 use crate::status::{Update, agent_id, container_status, lost, seconds};
 
 fn find<'a>(state: &'a State, framework_id: &str, executor_id: &str) -> Result<&'a Executor, Refusal> {
-    let framework = state.frameworks.get(framework_id).ok_or(Refusal::UnknownFramework)?;
-    framework.executors.get(executor_id).filter(|executor| !executor.is_command).ok_or(Refusal::UnknownExecutor)
+    state.frameworks.get(framework_id).ok_or(Refusal::UnknownFramework)?;
+    let executor = state.executor(framework_id, executor_id).filter(|executor| !executor.is_command);
+    executor.ok_or(Refusal::UnknownExecutor)
 }
 
-/// An executor is here, or here again.
+/// An executor is here, or here again. From this decision on its stream counts: what was handed over before went to
+/// another one, or to none.
 pub(crate) fn subscribe(
     state: &State,
     framework_id: &str,
     executor_id: &str,
+    stream: u64,
     unacknowledged_tasks: &BTreeSet<String>,
     around: &mut Surroundings<'_>,
 ) -> Result<Vec<Event>, Refusal> {
     let executor = find(state, framework_id, executor_id)?;
     let mut events = Vec::new();
     let ids = || (framework_id.to_owned(), executor_id.to_owned());
-    if !executor.subscribed || executor.register_by_ms.is_some() {
-        let (framework_id, executor_id) = ids();
-        events.push(Event::ExecutorSubscribed { framework_id, executor_id });
-    }
+    events.extend(executor.stream.into_iter().flat_map(|earlier| lose(state, framework_id, executor_id, earlier)));
+    let (framework_id_, executor_id_) = ids();
+    events.push(Event::ExecutorSubscribed { framework_id: framework_id_, executor_id: executor_id_, stream });
     // Time was up before it came: it hears that it is to end.
     if let Some(stop) = executor.stop {
         let (framework_id, executor_id) = ids();
@@ -39,7 +44,7 @@ pub(crate) fn subscribe(
         return Ok(events);
     }
     let info: FrameworkInfo = state.frameworks[framework_id].info.get();
-    let mut waiting = Vec::new();
+    let (mut waiting, mut lost_tasks) = (Vec::new(), Vec::new());
     for (task_id, task) in executor.live_tasks() {
         let staging = task.state == TaskState::TaskStaging as i32;
         if !task.delivered {
@@ -50,13 +55,15 @@ pub(crate) fn subscribe(
                 .because(Reason::AgentRestarted)
                 .saying("The task was lost on its way to the executor while the agent was restarted");
             events.push(update.event(state, framework_id, Some(executor), task_id, around));
+            lost_tasks.push(task_id.as_str());
         } else if let Some(policy) = &task.kill {
             let (framework_id, executor_id) = ids();
             let (task_id, policy) = (task_id.clone(), policy.clone());
             events.push(Event::TaskKillRequested { framework_id, executor_id, task_id, policy });
         }
     }
-    let idle = waiting.is_empty() && executor.tasks.values().all(|task| !task.delivered);
+    events.extend(forgotten(framework_id, executor, &lost_tasks));
+    let idle = waiting.is_empty() && !executor.subscribed && executor.tasks.values().all(|task| !task.delivered);
     if idle {
         events.push(kill::stop(framework_id, executor, Why::Shutdown, around));
     } else if !waiting.is_empty() {
@@ -66,6 +73,39 @@ pub(crate) fn subscribe(
         events.push(Event::TasksDelivered { framework_id, executor_id, task_ids: waiting });
     }
     Ok(events)
+}
+
+/// A stream ended. It may be that of another life, or one that another took the place of.
+pub(crate) fn lose(state: &State, framework_id: &str, executor_id: &str, stream: u64) -> Vec<Event> {
+    let executor = state.executor(framework_id, executor_id);
+    let current = executor.is_some_and(|executor| executor.stream == Some(stream));
+    let (framework_id, executor_id) = (framework_id.to_owned(), executor_id.to_owned());
+    current.then_some(Event::ExecutorDisconnected { framework_id, executor_id, stream }).into_iter().collect()
+}
+
+/// Which ended tasks of a live executor there is no room for beside those that end now: the oldest.
+pub(crate) fn forgotten(framework_id: &str, executor: &Executor, ending: &[&str]) -> Option<Event> {
+    let mut ended: Vec<_> = executor.tasks.iter().filter(|(_, task)| task.is_terminal()).collect();
+    ended.sort_by_key(|(task_id, task)| (std::cmp::Reverse(task.ended), *task_id));
+    let ending = ending.iter().filter_map(|task_id| executor.tasks.get_key_value(*task_id));
+    let (mut count, mut bytes) = (0, 0);
+    let over = ending.chain(ended).filter(|(_, task)| {
+        count += 1;
+        bytes += task.bytes();
+        // Those that end now are not over yet: there is room for them.
+        task.is_terminal() && (count > AGENT_ENDED_TASKS_MAX || bytes > AGENT_ENDED_TASKS_BYTES_MAX)
+    });
+    let task_ids: Vec<String> = over.map(|(task_id, _)| task_id.clone()).collect();
+    (!task_ids.is_empty() && !event_log::planted(event_log::Bug::EndedTasksKept)).then(|| Event::TasksForgotten {
+        framework_id: framework_id.to_owned(),
+        executor_id: executor.executor_id.clone(),
+        task_ids,
+    })
+}
+
+/// Whether so much waits for the masters that only the ends of tasks are added.
+fn is_full(state: &State) -> bool {
+    state.messages.waiting.len() >= AGENT_WAITING_MAX || state.messages.waiting_bytes >= AGENT_WAITING_BYTES_MAX
 }
 
 /// A task's new state. No events if it is known already, or comes after the end: then it is only acknowledged.
@@ -87,6 +127,12 @@ pub(crate) fn update(
     if state.frameworks[framework_id].removed {
         return Ok(Vec::new());
     }
+    // The executor keeps what was not acknowledged. There are not more ends than tasks.
+    let ends = is_terminal(status.state) && executor.tasks.contains_key(&task_id);
+    if is_full(state) && !ends {
+        let (messages, bytes) = (state.messages.waiting.len(), state.messages.waiting_bytes);
+        return Err(Refusal::TooManyWaiting { messages, bytes });
+    }
     // Client demand 28: an executor may leave out what the agent knows.
     status.agent_id = agent_id(state);
     status.executor_id = Some(api::v1::ExecutorId { value: executor_id.to_owned() });
@@ -99,11 +145,14 @@ pub(crate) fn update(
     if container.network_infos.is_empty() {
         container.network_infos = known.network_infos;
     }
-    Ok(vec![Event::StatusWritten {
+    let forgotten = if ends { forgotten(framework_id, executor, &[&task_id]) } else { None };
+    let written = Event::StatusWritten {
         framework_id: framework_id.to_owned(),
         executor_id: Some(executor_id.to_owned()),
         task_id,
         task_state: status.state,
         status: Blob::of(&status),
-    }])
+        statuses_max: AGENT_STATUSES_MAX,
+    };
+    Ok(std::iter::once(written).chain(forgotten).collect())
 }

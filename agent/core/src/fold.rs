@@ -1,19 +1,20 @@
 //! What follows from each event. Cannot fail, knows no clock: every event was decided, so it fits.
 
-use event_log::decode_payload;
+use std::sync::Arc;
 
-use crate::event::{Blob, Event};
-use crate::state::{
-    COMPLETED_EXECUTORS_MAX, COMPLETED_FRAMEWORKS_MAX, Executor, Message, State, Stop, Task, UUIDS_MAX,
-};
+use crate::event::{Blob, Event, first};
+use crate::restore;
+use crate::state::{Executor, Message, State, Stop, Task, UUIDS_MAX};
 use api::v1::{TaskState, TaskStatus};
+
+/// Frameworks without live executors that folding keeps, whatever was decided. It is part of what events mean.
+const IDLE_FRAMEWORKS_MAX: usize = 50;
 
 /// Applies one event.
 pub fn fold(state: &mut State, event: &Event) {
     match event {
-        Event::Restored { state: encoded } => {
-            *state = decode_payload(&encoded.0).expect("the state that this log was shortened to");
-        }
+        // Reading the event has looked at it.
+        Event::Restored { state: encoded } => *state = first::decode(encoded).unwrap_or_default(),
         Event::TokenChosen { token } => state.registration.token = Some(*token),
         Event::Registered { agent_id, cluster_id } => {
             state.registration.agent_id = Some(agent_id.clone());
@@ -66,10 +67,12 @@ pub fn fold(state: &mut State, event: &Event) {
                 state.containers.insert(replacement_id, (framework_id, executor_id));
             }
         }
-        Event::StatusWritten { framework_id, executor_id, task_id, task_state, status } => {
-            state.number(Message::Status { framework_id: framework_id.clone(), status: status.clone() });
+        Event::StatusWritten { framework_id, executor_id, task_id, task_state, status, statuses_max } => {
+            let number = state.number(Message::Status { framework_id: framework_id.clone(), status: status.clone() });
             if let Some(executor_id) = executor_id {
-                state.change(framework_id, executor_id, |executor| executor.write(task_id, *task_state, status));
+                state.change(framework_id, executor_id, |executor| {
+                    executor.write(task_id, *task_state, status, *statuses_max as usize, number);
+                });
             }
         }
         Event::ExecutorAnnounced { framework_id, executor_id } => {
@@ -78,10 +81,17 @@ pub fn fold(state: &mut State, event: &Event) {
                 state.number(Message::ExecutorLaunched { framework_id: framework_id.clone(), info });
             }
         }
-        Event::ExecutorSubscribed { framework_id, executor_id } => {
+        Event::ExecutorSubscribed { framework_id, executor_id, stream } => {
             state.change(framework_id, executor_id, |executor| {
                 executor.subscribed = true;
                 executor.register_by_ms = None;
+                // The first releases did not write down which stream it was.
+                executor.stream = (*stream > 0).then_some(*stream);
+            });
+        }
+        Event::ExecutorDisconnected { framework_id, executor_id, stream } => {
+            state.change(framework_id, executor_id, |executor| {
+                executor.stream = executor.stream.filter(|current| current != stream);
             });
         }
         Event::StopRequested { framework_id, executor_id, why, kill_at_ms } => {
@@ -100,48 +110,70 @@ pub fn fold(state: &mut State, event: &Event) {
                 executor.tasks.entry(task_id.clone()).and_modify(|task| task.kill = Some(policy.clone()));
             });
         }
-        Event::ExecutorEnded { framework_id, executor_id, status, announced } => {
-            state.end_executor(framework_id, executor_id, *status);
+        Event::ExecutorEnded { framework_id, executor_id, status, announced, completed_max } => {
+            state.end_executor(framework_id, executor_id, *status, *completed_max as usize);
             if *announced {
                 let (framework_id, executor_id) = (framework_id.clone(), executor_id.clone());
                 state.number(Message::ExecutorExited { framework_id, executor_id, status: *status });
             }
         }
-        Event::MessagesReceived { up_to } => {
-            state.messages.waiting = state.messages.waiting.split_off(&(up_to + 1));
-            state.messages.received_up_to = *up_to;
-        }
-        Event::Restarted { reregister_by_ms } => {
-            for framework in state.frameworks.values_mut() {
-                for executor in framework.executors.values_mut().filter(|executor| executor.subscribed) {
-                    executor.register_by_ms = Some(*reregister_by_ms);
-                }
+        Event::MessagesReceived { up_to } => state.messages.cover(*up_to),
+        Event::Restarted { reregister_by_ms, register_by_ms, clock, ahead_ms } => {
+            state.clock = (!clock.boot_id.is_empty()).then(|| clock.clone());
+            let executors = state.frameworks.values_mut().flat_map(|framework| framework.executors.values_mut());
+            for executor in executors.map(Arc::make_mut) {
+                executor.restart(*reregister_by_ms, *register_by_ms, *ahead_ms);
             }
         }
         Event::LeavingBegun {} => state.leaving = true,
-        Event::Left {} => state.number(Message::Leaving),
+        Event::Left {} => {
+            state.number(Message::Leaving);
+        }
         Event::Forgotten {} => {
             let mut remnants = std::mem::take(&mut state.remnants);
             remnants.extend(
                 state.executors().map(|(_, executor)| (executor.container_id.clone(), executor.process.clone())),
             );
-            *state = State { remnants, ..State::default() };
+            *state = State { remnants, clock: state.clock.take(), ..State::default() };
         }
         Event::RemnantEnded { container_id } => {
             state.remnants.remove(container_id);
         }
+        Event::TasksForgotten { framework_id, executor_id, task_ids } => {
+            state.change(framework_id, executor_id, |executor| {
+                executor.tasks.retain(|task_id, task| !task.is_terminal() || !task_ids.contains(task_id));
+            });
+        }
+        Event::ExecutorForgotten { framework_id, container_id, .. } => {
+            if let Some(framework) = state.frameworks.get_mut(framework_id) {
+                framework.completed.retain(|executor| executor.container_id != *container_id);
+            }
+        }
+        Event::FrameworkForgotten { framework_id } => {
+            if state.frameworks.get(framework_id).is_some_and(|framework| framework.executors.is_empty()) {
+                state.frameworks.remove(framework_id);
+            }
+        }
+        // For those who read the log.
+        Event::OrderNotUnderstood { .. } => {}
+        Event::RestoreBegun { .. }
+        | Event::MessageRestored { .. }
+        | Event::FrameworkRestored { .. }
+        | Event::ExecutorRestored { .. }
+        | Event::TaskRestored { .. } => restore::fold(state, event),
     }
 }
 
 impl State {
     fn change<T>(&mut self, framework_id: &str, executor_id: &str, change: impl FnOnce(&mut Executor) -> T) {
         let framework = self.frameworks.get_mut(framework_id);
-        framework.and_then(|framework| framework.executors.get_mut(executor_id)).map(change);
+        framework.and_then(|framework| framework.executors.get_mut(executor_id)).map(Arc::make_mut).map(change);
     }
 
-    fn number(&mut self, message: Message) {
+    fn number(&mut self, message: Message) -> u64 {
         self.messages.up_to += 1;
-        self.messages.waiting.insert(self.messages.up_to, message);
+        self.messages.wait(self.messages.up_to, message);
+        self.messages.up_to
     }
 
     fn see_framework(&mut self, framework_id: &str, info: &Blob) {
@@ -158,33 +190,34 @@ impl State {
         };
         // The one just seen is the youngest, so it stays.
         let idle = idle(self);
-        for (_, id) in idle.iter().take(idle.len().saturating_sub(COMPLETED_FRAMEWORKS_MAX + 1)) {
+        for (_, id) in idle.iter().take(idle.len().saturating_sub(IDLE_FRAMEWORKS_MAX + 1)) {
             self.frameworks.remove(id);
         }
     }
 
-    fn add_executor(&mut self, framework_id: &str, executor: Executor) {
+    pub(crate) fn add_executor(&mut self, framework_id: &str, executor: Executor) {
         let names = (framework_id.to_owned(), executor.executor_id.clone());
         self.containers.insert(executor.container_id.clone(), names);
         let framework = self.frameworks.entry(framework_id.to_owned()).or_default();
-        framework.executors.insert(executor.executor_id.clone(), executor);
+        framework.executors.insert(executor.executor_id.clone(), Arc::new(executor));
     }
 
-    fn end_executor(&mut self, framework_id: &str, executor_id: &str, status: Option<i32>) {
+    fn end_executor(&mut self, framework_id: &str, executor_id: &str, status: Option<i32>, completed_max: usize) {
         let Some(framework) = self.frameworks.get_mut(framework_id) else { return };
         let Some(mut executor) = framework.executors.remove(executor_id) else { return };
         self.containers.remove(&executor.container_id);
-        executor.status = status;
-        executor.stop = None;
+        let ended = Arc::make_mut(&mut executor);
+        (ended.status, ended.stop, ended.stream) = (status, None, None);
         framework.completed.push_back(executor);
-        while framework.completed.len() > COMPLETED_EXECUTORS_MAX {
+        while framework.completed.len() > completed_max {
             framework.completed.pop_front();
         }
     }
 }
 
 impl Executor {
-    fn write(&mut self, task_id: &str, task_state: i32, status: &Blob) {
+    /// `number` is that of the message.
+    fn write(&mut self, task_id: &str, task_state: i32, status: &Blob, statuses_max: usize, number: u64) {
         let Some(task) = self.tasks.get_mut(task_id) else { return };
         let mut decoded: TaskStatus = status.get();
         if let Some(uuid) = &decoded.uuid {
@@ -198,10 +231,26 @@ impl Executor {
         }
         decoded.data = None;
         task.statuses.push(Blob::of(&decoded));
+        let over = task.statuses.len().saturating_sub(statuses_max);
+        task.statuses.drain(..over);
         task.state = task_state;
+        if task.is_terminal() {
+            task.ended = number;
+        }
         // Its deadline was its task's.
         if self.is_command && task.is_terminal() {
             self.complete_by_ms = None;
         }
+    }
+
+    fn restart(&mut self, reregister_by_ms: u64, register_by_ms: u64, ahead_ms: i64) {
+        self.stream = None;
+        let moved = |due_ms: u64| due_ms.saturating_add_signed(ahead_ms);
+        self.complete_by_ms = self.complete_by_ms.map(moved);
+        self.stop = self.stop.map(|stop| Stop { kill_at_ms: moved(stop.kill_at_ms), ..stop });
+        self.register_by_ms = match self.register_by_ms.map(moved) {
+            _ if self.subscribed => Some(reregister_by_ms),
+            due_ms => due_ms.map(|due_ms| due_ms.max(register_by_ms)),
+        };
     }
 }

@@ -6,8 +6,12 @@ use api::v1::{ExecutorInfo, KillPolicy, TaskInfo, TaskState};
 
 use crate::command::Surroundings;
 use crate::event::{Blob, Event};
+use crate::executors;
 use crate::state::{Executor, State, Why};
 use crate::status::Update;
+
+/// Executors whose time has come are dealt with in steps of so many: each is one record.
+const DUE_MAX: usize = 256;
 
 /// Time for a command to end after SIGTERM when nobody says otherwise.
 const GRACE_MS: u64 = 3_000;
@@ -79,8 +83,12 @@ fn custom(
     let update = Update::new(TaskState::TaskKilled, Source::Agent)
         .because(Reason::TaskKilledDuringLaunch)
         .saying("Killed before delivery to the executor");
-    let killed = executor.live_tasks().filter(together);
-    killed.map(|(id, _)| update.event(state, framework_id, Some(executor), id, around)).collect()
+    let killed: Vec<&String> = executor.live_tasks().filter(together).map(|(id, _)| id).collect();
+    let mut events: Vec<Event> =
+        killed.iter().map(|id| update.event(state, framework_id, Some(executor), id, around)).collect();
+    let ids: Vec<&str> = killed.iter().map(|id| id.as_str()).collect();
+    events.extend(executors::forgotten(framework_id, executor, &ids));
+    events
 }
 
 /// A framework is gone, and with it all that it has here.
@@ -113,7 +121,7 @@ pub(crate) fn pass_deadlines(state: &State, around: &mut Surroundings<'_>) -> Ve
     let at_ms = around.at_ms;
     let due = state.executors().filter(|(_, executor)| executor.next_deadline_ms().is_some_and(|due| due <= at_ms));
     let mut events = Vec::new();
-    for (framework_id, executor) in due {
+    for (framework_id, executor) in due.take(DUE_MAX) {
         let (framework_id, executor_id) = (framework_id.to_owned(), executor.executor_id.clone());
         let request = |why, kill_at_ms| Event::StopRequested {
             framework_id: framework_id.clone(),

@@ -1,12 +1,13 @@
 //! From an order to a running container.
 
+use api::limits::AGENT_COMPLETED_FRAMEWORKS_MAX;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, container_info, executor_info};
 
 use crate::command::Surroundings;
 use crate::event::{Blob, Event};
 use crate::state::{Process, State, Why};
-use crate::status::{Update, lost};
+use crate::status::{self, Update, lost};
 
 /// A task for an executor of its own (a command) or of its framework's.
 pub(crate) fn task(state: &State, info: &FrameworkInfo, task: TaskInfo, around: &mut Surroundings<'_>) -> Vec<Event> {
@@ -50,9 +51,11 @@ fn tasks(
     let info_blob = Blob::of(info);
     // Of a new framework, or of one without live executors, its age begins again.
     if framework.is_none_or(|framework| framework.info != info_blob || framework.executors.is_empty()) {
+        events.extend(forgotten(state, &framework_id));
         events.push(Event::FrameworkSeen { framework_id: framework_id.clone(), info: info_blob });
     }
     let live = state.executor(&framework_id, &executor_id);
+    let has_stream = live.is_some_and(|executor| executor.stream.is_some());
     let refusal = tasks.iter().find_map(|task| unsupported(executor, task));
     let dropped = lost(info);
     let refused = match (refusal, live) {
@@ -73,7 +76,7 @@ fn tasks(
         }
         // The masters count an executor from its first task on, and wait to hear of its end.
         if !is_command && live.is_none() {
-            events.push(Event::ExecutorEnded { framework_id, executor_id, status: None, announced: true });
+            events.push(status::never_ran(framework_id, executor_id, around));
         }
         return events;
     }
@@ -98,10 +101,39 @@ fn tasks(
         events.push(Event::TaskAdded { framework_id, executor_id, task_id, info, group });
     }
     // Its executor takes it at once if it has a stream; otherwise when it subscribes.
-    if around.connected.contains(&(framework_id.clone(), executor_id.clone())) {
+    if has_stream {
         events.push(Event::TasksDelivered { framework_id, executor_id, task_ids });
     }
     events
+}
+
+/// Tasks whose launch cannot be read, or not be carried out at all.
+pub(crate) fn invalid(
+    state: &State,
+    framework_id: &str,
+    executor_id: Option<String>,
+    task_ids: &[String],
+    sentence: &str,
+    around: &mut Surroundings<'_>,
+) -> Vec<Event> {
+    let update = Update::new(TaskState::TaskError, Source::Agent).because(Reason::TaskInvalid).saying(sentence);
+    let mut events = Vec::new();
+    for task_id in task_ids {
+        events.push(update.event(state, framework_id, None, task_id, around));
+    }
+    // As above: they counted it.
+    let unknown = executor_id.filter(|executor_id| state.executor(framework_id, executor_id).is_none());
+    events.extend(unknown.map(|executor_id| status::never_ran(framework_id.to_owned(), executor_id, around)));
+    events
+}
+
+/// Frameworks without live executors that one more would be too many beside: the oldest.
+fn forgotten(state: &State, framework_id: &str) -> Vec<Event> {
+    let idle = state.frameworks.iter().filter(|(id, one)| one.executors.is_empty() && *id != framework_id);
+    let mut idle: Vec<(u64, &String)> = idle.map(|(id, framework)| (framework.order, id)).collect();
+    idle.sort();
+    let over = idle.len().saturating_sub(AGENT_COMPLETED_FRAMEWORKS_MAX);
+    idle[..over].iter().map(|(_, id)| Event::FrameworkForgotten { framework_id: (*id).clone() }).collect()
 }
 
 /// Why this agent cannot run a task: better said at once than ignored.

@@ -14,15 +14,19 @@ mod executors;
 mod fold;
 mod kill;
 mod launch;
+mod restore;
 mod state;
 mod status;
 
-pub use command::{Command, Refusal, Settings, Surroundings};
+pub use command::{Command, Refusal, Settings, Surroundings, Unreadable};
 pub use decide::decide;
 pub use effect::{Delivery, Effect, Signal, react, resume};
-pub use event::{Blob, Event, EventError, FEATURE_LEVEL, decode_record};
+pub use event::{Blob, Event, EventError, FEATURE_LEVEL, decode_record, first};
 pub use fold::fold;
-pub use state::{Executor, Framework, Message, Messages, Process, Registration, State, Stop, Task, Why, is_terminal};
+pub use restore::restoring;
+pub use state::{
+    Clock, Executor, Framework, Message, Messages, Process, Registration, State, Stop, Task, Why, is_terminal,
+};
 
 /// The kind that identifies an agent's log on disk.
 pub const LOG_KIND: &str = "agent";

@@ -1,6 +1,7 @@
 //! The fold of all events so far.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use api::internal::{self, FromAgent, from_agent};
 use api::v1::{self, TaskState};
@@ -8,15 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Blob;
 
-/// Completed executors that are remembered per framework.
-pub(crate) const COMPLETED_EXECUTORS_MAX: usize = 150;
-/// Frameworks without live executors that are remembered.
-pub(crate) const COMPLETED_FRAMEWORKS_MAX: usize = 50;
 /// Updates of one task that are remembered, to know one that is sent again.
 pub(crate) const UUIDS_MAX: usize = 64;
 
 /// Everything an agent knows for good.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct State {
     /// Who the agent is.
     pub registration: Registration,
@@ -34,10 +31,32 @@ pub struct State {
     pub leaving: bool,
     /// Counts frameworks as they come, so that the oldest can be dropped.
     pub frameworks_seen: u64,
+    /// The time of the agent that was started last.
+    pub clock: Option<Clock>,
+}
+
+/// An agent's time, as of its start: from there on it goes as fast as time does, whatever becomes of the machine's clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Milliseconds since 1970, as the machine's clock had it.
+    pub at_ms: u64,
+    /// The start of the machine.
+    pub boot_id: String,
+    /// Milliseconds since then.
+    pub since_boot_ms: u64,
+}
+
+impl Clock {
+    /// By how many milliseconds this time is ahead of an earlier one's; none if the machine was started in between.
+    pub(crate) fn ahead_of(&self, earlier: &Clock) -> Option<i64> {
+        let passed_ms = self.since_boot_ms.checked_sub(earlier.since_boot_ms)?;
+        let expected_ms = i64::try_from(earlier.at_ms.saturating_add(passed_ms)).ok()?;
+        (self.boot_id == earlier.boot_id).then(|| i64::try_from(self.at_ms).map(|at_ms| at_ms - expected_ms).ok())?
+    }
 }
 
 /// Who the agent is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Registration {
     /// Chosen before the agent registers for the first time.
     pub token: Option<[u8; 16]>,
@@ -48,7 +67,7 @@ pub struct Registration {
 }
 
 /// Numbered messages to the masters.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Messages {
     /// Number of the last one.
     pub up_to: u64,
@@ -56,9 +75,11 @@ pub struct Messages {
     pub received_up_to: u64,
     /// Not known to be committed.
     pub waiting: BTreeMap<u64, Message>,
+    /// What those weigh.
+    pub waiting_bytes: u64,
 }
 
-/// What the masters must hear.
+/// What the masters must hear. Its bytes are part of events: a change is another variant, behind the last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
     /// A task has a new state.
@@ -89,7 +110,7 @@ pub enum Message {
 }
 
 /// A framework with work on this agent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Framework {
     /// `FrameworkInfo`
     pub info: Blob,
@@ -98,13 +119,13 @@ pub struct Framework {
     /// The masters removed it.
     pub removed: bool,
     /// Live executors by id.
-    pub executors: BTreeMap<String, Executor>,
+    pub executors: BTreeMap<String, Arc<Executor>>,
     /// Ended ones, oldest first.
-    pub completed: VecDeque<Executor>,
+    pub completed: VecDeque<Arc<Executor>>,
 }
 
 /// An executor and its container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Executor {
     /// Its id.
     pub executor_id: String,
@@ -122,6 +143,8 @@ pub struct Executor {
     pub register_by_ms: Option<u64>,
     /// Whether it ever subscribed.
     pub subscribed: bool,
+    /// Number of its stream, while it has one: what is said to it is said there.
+    pub stream: Option<u64>,
     /// When its task must be complete.
     pub complete_by_ms: Option<u64>,
     /// It is to end.
@@ -176,7 +199,7 @@ pub struct Process {
 }
 
 /// A task of an executor.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Task {
     /// `TaskInfo`
     pub info: Blob,
@@ -192,6 +215,8 @@ pub struct Task {
     pub statuses: Vec<Blob>,
     /// Of its latest updates, to know one that is sent again.
     pub uuids: VecDeque<Vec<u8>>,
+    /// Number of the message that told its end, by which the oldest is found; 0 if it is not over.
+    pub ended: u64,
 }
 
 /// Whether a task in the `TaskState` of this number is over.
@@ -207,6 +232,11 @@ impl Task {
     /// Whether it is over.
     pub fn is_terminal(&self) -> bool {
         is_terminal(self.state)
+    }
+
+    /// What it weighs in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.info.0.len() + self.statuses.iter().map(|status| status.0.len()).sum::<usize>() + 256
     }
 }
 
@@ -228,7 +258,7 @@ impl Framework {
 impl State {
     /// A live executor.
     pub fn executor(&self, framework_id: &str, executor_id: &str) -> Option<&Executor> {
-        self.frameworks.get(framework_id)?.executors.get(executor_id)
+        self.frameworks.get(framework_id)?.executors.get(executor_id).map(Arc::as_ref)
     }
 
     /// The live executor of a container, with the id of its framework.
@@ -241,7 +271,7 @@ impl State {
     pub fn executors(&self) -> impl Iterator<Item = (&str, &Executor)> {
         self.frameworks
             .iter()
-            .flat_map(|(id, framework)| framework.executors.values().map(move |executor| (id.as_str(), executor)))
+            .flat_map(|(id, framework)| framework.executors.values().map(move |one| (id.as_str(), one.as_ref())))
     }
 
     /// The executor that has a task which is not over.
@@ -250,7 +280,7 @@ impl State {
         // A command task's executor has its name; only custom executors must be searched.
         let named = executors.get(task_id).into_iter();
         let has = |executor: &&Executor| executor.tasks.get(task_id).is_some_and(|task| !task.is_terminal());
-        named.chain(executors.values()).find(has)
+        named.chain(executors.values()).map(Arc::as_ref).find(has)
     }
 
     /// When `DeadlinePassed` is due, in milliseconds since 1970.
@@ -265,6 +295,11 @@ impl State {
 }
 
 impl Executor {
+    /// What it weighs in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.info.0.len() + self.tasks.values().map(Task::bytes).sum::<usize>() + 256
+    }
+
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
         match self.stop {
             Some(stop) if stop.forced => None,
@@ -274,7 +309,34 @@ impl Executor {
     }
 }
 
+impl Messages {
+    /// One more that the masters must hear.
+    pub(crate) fn wait(&mut self, seq: u64, message: Message) {
+        self.waiting_bytes += message.bytes();
+        self.waiting.insert(seq, message);
+    }
+
+    /// The masters have those up to a number.
+    pub(crate) fn cover(&mut self, up_to: u64) {
+        let left = self.waiting.split_off(&(up_to + 1));
+        let gone = std::mem::replace(&mut self.waiting, left);
+        self.waiting_bytes -= gone.values().map(Message::bytes).sum::<u64>();
+        self.received_up_to = up_to;
+    }
+}
+
 impl Message {
+    /// What it weighs in memory and on the wire, about.
+    pub fn bytes(&self) -> u64 {
+        let (framework_id, rest) = match self {
+            Message::Status { framework_id, status } => (framework_id.len(), status.0.len()),
+            Message::ExecutorLaunched { framework_id, info } => (framework_id.len(), info.0.len()),
+            Message::ExecutorExited { framework_id, executor_id, .. } => (framework_id.len(), executor_id.len()),
+            Message::Leaving => (0, 0),
+        };
+        (framework_id + rest + 32) as u64
+    }
+
     /// As it is sent.
     pub fn to_wire(&self, seq: u64) -> FromAgent {
         let framework = |id: &String| v1::FrameworkId { value: id.clone() };

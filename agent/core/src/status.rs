@@ -1,5 +1,6 @@
 //! The updates that the agent itself writes, and what the end of a container means for its tasks.
 
+use api::limits::{AGENT_COMPLETED_BYTES_MAX, AGENT_STATUSES_MAX};
 use api::v1::framework_info::capability::Type as Capability;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{ContainerId, ContainerStatus, FrameworkInfo, NetworkInfo, TaskState, TaskStatus, network_info};
@@ -58,6 +59,7 @@ impl Update {
             task_id: task_id.to_owned(),
             task_state: self.task_state as i32,
             status: Blob::of(&status),
+            statuses_max: AGENT_STATUSES_MAX,
         }
     }
 
@@ -75,7 +77,7 @@ impl Update {
                 events.push(self.event(state, framework_id, Some(executor), task_id, around));
             }
         }
-        ended(state, framework_id, executor, None, events)
+        ended(state, framework_id, executor, None, events, around)
     }
 }
 
@@ -86,15 +88,45 @@ fn ended(
     executor: &Executor,
     status: Option<i32>,
     mut events: Vec<Event>,
+    around: &Surroundings<'_>,
 ) -> Vec<Event> {
     // Also if it never ran: the masters count it, with its resources, from its first task on.
     let announced = !executor.is_command && !is_removed(state, framework_id);
+    // There is always room for the one that has just ended, until the others are forgotten.
+    let completed_max = around.settings.completed_executors_max.saturating_add(1);
+    let forgotten = forgotten(state, framework_id, executor, around.settings.completed_executors_max as usize);
     let (framework_id, executor_id) = (framework_id.to_owned(), executor.executor_id.clone());
-    events.push(Event::ExecutorEnded { framework_id, executor_id, status, announced });
+    events.push(Event::ExecutorEnded { framework_id, executor_id, status, announced, completed_max });
+    events.extend(forgotten);
     if state.leaving && state.containers.len() == 1 {
         events.push(Event::Left {});
     }
     events
+}
+
+/// Ended executors of a framework for which there is no room beside this one: the oldest.
+fn forgotten(state: &State, framework_id: &str, ended: &Executor, count_max: usize) -> Vec<Event> {
+    let completed = state.frameworks.get(framework_id).into_iter().flat_map(|framework| &framework.completed);
+    let (mut count, mut bytes) = (0, 0);
+    // The youngest first.
+    let all = std::iter::once(ended).chain(completed.map(AsRef::as_ref).rev());
+    let over = all.filter(|executor| {
+        count += 1;
+        bytes += executor.bytes();
+        count > count_max || (bytes > AGENT_COMPLETED_BYTES_MAX && count > 1)
+    });
+    over.map(|executor| Event::ExecutorForgotten {
+        framework_id: framework_id.to_owned(),
+        executor_id: executor.executor_id.clone(),
+        container_id: executor.container_id.clone(),
+    })
+    .collect()
+}
+
+/// The end of an executor that the masters counted and that never was.
+pub(crate) fn never_ran(framework_id: String, executor_id: String, around: &Surroundings<'_>) -> Event {
+    let completed_max = around.settings.completed_executors_max.saturating_add(1);
+    Event::ExecutorEnded { framework_id, executor_id, status: None, announced: true, completed_max }
 }
 
 fn is_removed(state: &State, framework_id: &str) -> bool {
@@ -152,7 +184,7 @@ pub(crate) fn exited(
             events.push(update.event(state, framework_id, Some(executor), task_id, around));
         }
     }
-    ended(state, framework_id, executor, status, events)
+    ended(state, framework_id, executor, status, events, around)
 }
 
 fn command_ended(executor: &Executor, status: Option<i32>) -> Update {

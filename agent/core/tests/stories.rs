@@ -1,13 +1,11 @@
 //! What happens on an agent, told from outside: commands in, events and effects out.
 
-use std::collections::BTreeSet;
-
 use agent_core::{
-    Command, Effect, Event, Process, Refusal, Settings, Signal, State, Surroundings, decide, fold, react, resume,
+    Command, Delivery, Effect, Event, Process, Refusal, Settings, Signal, State, Surroundings, Unreadable, Why, decide,
+    fold, react, restoring, resume,
 };
 use api::internal::{self, Order, order};
 use api::v1::{self, TaskState, TaskStatus, task_status};
-use event_log::{decode_payload, encode_payload};
 
 /// An agent on a clock of its own.
 struct Story {
@@ -15,12 +13,11 @@ struct Story {
     at_ms: u64,
     seq: u64,
     random: u8,
-    connected: BTreeSet<(String, String)>,
 }
 
 impl Story {
     fn new() -> Story {
-        let mut story = Story { state: State::default(), at_ms: 1_000, seq: 0, random: 0, connected: BTreeSet::new() };
+        let mut story = Story { state: State::default(), at_ms: 1_000, seq: 0, random: 0 };
         story.tell(Command::ChooseToken { token: [7; 16] });
         story.tell(welcome("S0"));
         story
@@ -33,14 +30,14 @@ impl Story {
             executor_reregistration_timeout_ms: 2_000,
             executor_shutdown_grace_ms: 5_000,
             launcher_dir: "/bin".into(),
+            completed_executors_max: 3,
         };
         let mut count = self.random;
         let mut random = || {
-            count += 1;
+            count = count.wrapping_add(1);
             [count; 16]
         };
-        let mut around =
-            Surroundings { at_ms: self.at_ms, settings: &settings, connected: &self.connected, random: &mut random };
+        let mut around = Surroundings { at_ms: self.at_ms, settings: &settings, random: &mut random };
         let events = decide(&self.state, command, &mut around)?;
         self.random = count;
         let mut effects = Vec::new();
@@ -50,9 +47,12 @@ impl Story {
             fold(&mut self.state, event);
             effects.extend(react(&self.state, event));
         }
-        // The state itself can be stored too.
-        let stored: State = decode_payload(&encode_payload(&self.state)).unwrap();
-        assert_eq!(stored, self.state);
+        // A shortened log leads to the same state, whatever was before.
+        let mut restored = State { orders_up_to: 99, leaving: true, ..State::default() };
+        for event in restoring(&self.state) {
+            fold(&mut restored, &Event::from_raw(&event.to_raw(0)).unwrap());
+        }
+        assert_eq!(restored, self.state);
         Ok((events, effects))
     }
 
@@ -157,7 +157,7 @@ fn a_kill_before_the_start_is_decided_by_the_claim() {
     let stop = Effect::Stop { container_id: container.clone(), signal: Signal::Terminate };
     assert!(story.kill("t").contains(&stop));
     // The supervisor was faster: it is told when it says so.
-    let mut faster = Story { state: story.state.clone(), connected: BTreeSet::new(), ..story };
+    let mut faster = Story { state: story.state.clone(), ..story };
     assert!(faster.start(&container).contains(&stop));
     faster.exit(&container, Some(15));
     assert_eq!(faster.states().last(), Some(&TaskState::TaskKilled));
@@ -247,4 +247,217 @@ fn an_executor_that_never_ran_is_said_to_have_ended() {
     let message = "cannot execute".to_owned();
     story.tell(Command::ReportLaunchFailure { container_id: container_id.expect("a launch"), message });
     assert_eq!((story.states(), exits(&story)), (vec![TaskState::TaskFailed], 1));
+}
+
+/// A custom executor `e` whose container runs, with these tasks in its hands or on their way.
+fn with_executor(tasks: &[&str]) -> Story {
+    let mut story = Story::new();
+    for task_id in tasks {
+        story.launch_on_executor(task_id);
+    }
+    let container_id = story.state.executor("f", "e").unwrap().container_id.clone();
+    story.start(&container_id);
+    story
+}
+
+impl Story {
+    fn launch_on_executor(&mut self, task_id: &str) -> (Vec<Event>, Vec<Effect>) {
+        let executor = v1::ExecutorInfo {
+            executor_id: v1::ExecutorId { value: "e".into() },
+            command: Some(v1::CommandInfo { value: Some("true".into()), ..Default::default() }),
+            ..Default::default()
+        };
+        let task_id = v1::TaskId { value: task_id.into() };
+        let task = v1::TaskInfo { task_id, executor: Some(executor), ..Default::default() };
+        self.order(order::Order::Launch(internal::Launch { framework_info: framework(), task }))
+    }
+
+    fn subscribe(&mut self, stream: u64, has: &[&str]) -> (Vec<Event>, Vec<Effect>) {
+        let unacknowledged_tasks = has.iter().map(|id| (*id).to_owned()).collect();
+        let (framework_id, executor_id) = ("f".into(), "e".into());
+        self.tell(Command::SubscribeExecutor { framework_id, executor_id, stream, unacknowledged_tasks })
+    }
+
+    fn try_to_update(&mut self, task_id: &str, state: TaskState) -> Result<(Vec<Event>, Vec<Effect>), Refusal> {
+        self.random = self.random.wrapping_add(1);
+        let status = TaskStatus {
+            task_id: v1::TaskId { value: task_id.into() },
+            state: state as i32,
+            uuid: Some([vec![self.random; 8], (self.state.messages.up_to).to_le_bytes().to_vec()].concat().into()),
+            ..Default::default()
+        };
+        let (framework_id, executor_id) = ("f".into(), "e".into());
+        self.try_tell(Command::UpdateTask { framework_id, executor_id, status: Box::new(status) })
+    }
+
+    fn restart(&mut self, at_ms: u64, since_boot_ms: u64) -> Vec<Event> {
+        self.at_ms = at_ms;
+        self.tell(Command::Restart { boot: ("boot".into(), since_boot_ms) }).0
+    }
+}
+
+fn launches(effects: &[Effect]) -> Vec<(u64, &str)> {
+    effects.iter().filter_map(launch_of).collect()
+}
+
+fn launch_of(effect: &Effect) -> Option<(u64, &str)> {
+    match effect {
+        Effect::Deliver { stream, delivery: Delivery::Launch { task_ids, .. }, .. } => Some((*stream, &task_ids[0])),
+        _ => None,
+    }
+}
+
+/// A task that is launched while its executor is just subscribing is handed over by the subscription, and not lost.
+#[test]
+fn a_stream_counts_from_its_subscription() {
+    let mut story = with_executor(&["t1"]);
+    // The executor's call is on its way; the launch is decided first.
+    let (_, effects) = story.launch_on_executor("t2");
+    assert_eq!(launches(&effects), []);
+    let (_, effects) = story.subscribe(1, &[]);
+    assert_eq!(launches(&effects), [(1, "t1"), (1, "t2")]);
+    assert_eq!(story.states(), [] as [TaskState; 0]);
+    let (_, effects) = story.launch_on_executor("t3");
+    assert_eq!(launches(&effects), [(1, "t3")]);
+
+    // It subscribes again: what was said on the first stream and did not arrive is lost, what it has goes on.
+    let (events, effects) = story.subscribe(2, &["t1", "t3"]);
+    assert_eq!(launches(&effects), []);
+    let (framework_id, executor_id) = ("f".to_owned(), "e".to_owned());
+    assert!(effects.contains(&Effect::HangUp { framework_id, executor_id, stream: 1 }), "{effects:?}");
+    assert_eq!(events.iter().filter(|event| event.name() == "StatusWritten").count(), 1);
+    assert_eq!(story.told().pop().unwrap().task_id.value, "t2");
+    // The first stream's end comes late and changes nothing.
+    let lose = |stream| Command::LoseExecutor { framework_id: "f".into(), executor_id: "e".into(), stream };
+    assert_eq!(story.tell(lose(1)), (vec![], vec![]));
+    assert_eq!(launches(&story.launch_on_executor("t4").1), [(2, "t4")]);
+    // Without a stream a task waits for the next one.
+    story.tell(lose(2));
+    assert_eq!(launches(&story.launch_on_executor("t5").1), []);
+    assert_eq!(launches(&story.subscribe(3, &["t1", "t3", "t4"]).1), [(3, "t5")]);
+    assert_eq!(story.told().len(), 1);
+}
+
+#[test]
+fn executors_have_their_time_from_when_they_can_return() {
+    let mut story = with_executor(&["t1"]);
+    let due = |story: &Story| story.state.executor("f", "e").unwrap().register_by_ms;
+    assert_eq!(due(&story), Some(61_000));
+    // It could not have come while the agent was away.
+    story.restart(100_000, 100_000);
+    assert_eq!(due(&story), Some(160_000));
+    story.subscribe(1, &[]);
+    assert_eq!(due(&story), None);
+    story.restart(200_000, 200_000);
+    assert_eq!(due(&story), Some(202_000));
+    assert_eq!(story.state.executor("f", "e").unwrap().stream, None);
+    story.restart(300_000, 300_000);
+    assert_eq!(due(&story), Some(302_000), "a time that passed while it looked around is given again");
+    story.at_ms = 302_000;
+    story.tell(Command::PassDeadlines);
+    assert_eq!(story.state.executor("f", "e").unwrap().stop.unwrap().why, Why::ReregistrationTimeout);
+}
+
+/// A clock that is set while the agent is away ends nothing early and nothing late.
+#[test]
+fn what_is_due_moves_with_the_clock() {
+    const HOUR: u64 = 3_600_000;
+    for (now_ms, due_ms) in [(12_000 + HOUR, 13_000 + HOUR), (12_000 - 11_000, 2_000), (12_000, 13_000)] {
+        let mut story = Story::new();
+        story.restart(10_000, 50_000);
+        let container = story.launch("t");
+        story.start(&container);
+        story.kill("t");
+        assert_eq!(story.state.next_deadline_ms(), Some(13_000));
+        story.restart(now_ms, 52_000);
+        assert_eq!(story.state.next_deadline_ms(), Some(due_ms), "the machine has gone on for two seconds");
+    }
+    // A machine that was started again has a clock of its own.
+    let mut story = Story::new();
+    story.restart(10_000, 50_000);
+    let container = story.launch("t");
+    story.start(&container);
+    story.kill("t");
+    story.restart(HOUR, 1_000);
+    assert_eq!(story.state.next_deadline_ms(), Some(13_000));
+}
+
+#[test]
+fn what_has_ended_is_forgotten_by_bounds() {
+    let mut story = with_executor(&["first"]);
+    story.subscribe(1, &[]);
+    for n in 0..300 {
+        let task_id = format!("t{n}");
+        story.launch_on_executor(&task_id);
+        story.try_to_update(&task_id, TaskState::TaskFinished).unwrap();
+        story.tell(Command::CoverMessages { up_to: u64::MAX });
+    }
+    let tasks = &story.state.executor("f", "e").unwrap().tasks;
+    assert_eq!(tasks.len(), 201, "what lives stays");
+    assert!(tasks.contains_key("first") && tasks.contains_key("t100") && !tasks.contains_key("t99"));
+    // States come and go; the latest are kept.
+    for n in 0..100 {
+        let state = if n % 2 == 0 { TaskState::TaskRunning } else { TaskState::TaskStarting };
+        story.try_to_update("first", state).unwrap();
+    }
+    assert_eq!(story.state.executor("f", "e").unwrap().tasks["first"].statuses.len(), 32);
+
+    let mut story = Story::new();
+    let mut forgotten = Vec::new();
+    for n in 0..5 {
+        let container = story.launch(&format!("t{n}"));
+        story.start(&container);
+        let (_, effects) = story.tell(Command::ReportExit { container_id: container, status: Some(0) });
+        forgotten.extend(effects.into_iter().filter_map(|effect| match effect {
+            Effect::ForgetFiles { executor: Some((executor_id, _)), .. } => Some(executor_id),
+            _ => None,
+        }));
+    }
+    assert_eq!(forgotten, ["t0", "t1"], "their files too");
+    assert_eq!(story.state.frameworks["f"].completed.len(), 3);
+}
+
+#[test]
+fn so_much_waits_for_the_masters_and_then_only_ends() {
+    let mut story = with_executor(&["t1"]);
+    story.subscribe(1, &[]);
+    let message = agent_core::Message::Leaving;
+    for _ in 0..api::limits::AGENT_WAITING_MAX {
+        story.state.messages.up_to += 1;
+        story.state.messages.waiting.insert(story.state.messages.up_to, message.clone());
+        story.state.messages.waiting_bytes += message.bytes();
+    }
+    let refused = story.try_to_update("t1", TaskState::TaskRunning);
+    assert!(matches!(refused, Err(Refusal::TooManyWaiting { .. })), "{refused:?}");
+    let unknown = story.try_to_update("nobody", TaskState::TaskFinished);
+    assert!(matches!(unknown, Err(Refusal::TooManyWaiting { .. })), "{unknown:?}");
+    story.try_to_update("t1", TaskState::TaskFinished).unwrap();
+    assert_eq!(story.states(), [TaskState::TaskFinished]);
+    let up_to = story.state.messages.up_to;
+    story.tell(Command::CoverMessages { up_to });
+    assert_eq!(story.state.messages.waiting_bytes, 0);
+    story.try_to_update("nobody", TaskState::TaskFinished).unwrap();
+}
+
+#[test]
+fn an_order_that_cannot_be_read_is_taken_and_its_tasks_are_in_error() {
+    let mut story = Story::new();
+    let order = Unreadable {
+        seq: 1,
+        framework_id: Some("f".into()),
+        executor_id: Some("e".into()),
+        task_ids: vec!["a".into(), "b".into()],
+        sentence: "It has many bytes".into(),
+    };
+    let (events, effects) = story.tell(Command::GiveUpOrder(Box::new(order.clone())));
+    assert!(effects.contains(&Effect::AcknowledgeOrders));
+    assert_eq!(events.last().unwrap().name(), "OrderNotUnderstood");
+    assert_eq!(story.states(), [TaskState::TaskError; 2]);
+    assert_eq!(story.told()[0].message(), "It has many bytes");
+    assert_eq!(story.state.messages.waiting.len(), 3, "and the executor that they would have started is over");
+    assert_eq!(story.tell(Command::GiveUpOrder(Box::new(order))), (vec![], vec![]), "once");
+    // A kind that a newer master gives is written down, too.
+    let (events, _) = story.tell(Command::TakeOrder(Box::new(Order { seq: 2, order: None })));
+    let names: Vec<&str> = events.iter().map(Event::name).collect();
+    assert_eq!(names, ["OrdersTaken", "OrderNotUnderstood"]);
 }

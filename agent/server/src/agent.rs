@@ -7,30 +7,40 @@
 //! The keeper does not wait for the disk: it decides against the state with all records in flight, and holds effects
 //! and answers back until their record is synced.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use agent_core::{Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Surroundings, decide, fold, react};
-use api::limits::{AGENT_BATCH_COMMANDS_MAX, AGENT_LAUNCH_COPIES_MAX, AGENT_RECORD_BYTES_FULL, TO_AGENT_BYTES_MAX};
+use agent_core::{
+    Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Surroundings, Unreadable, decide, fold, react,
+    restoring,
+};
+use api::limits::{
+    AGENT_BATCH_COMMANDS_MAX, AGENT_LAUNCH_COPIES_MAX, AGENT_RECORD_BYTES_FULL, AGENT_RESTORE_BYTES,
+    AGENT_WAITING_BYTES_MAX, AGENT_WAITING_MAX, TO_AGENT_BYTES_MAX,
+};
 use api_http::FileTable;
-use event_log::{Cause, Header, LocalLog, Record, encode_payload};
+use event_log::limits::RECORD_BYTES_MAX;
+use event_log::{Cause, Header, LocalLog, RawEvent, Record, host};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::containers::{self, Containers};
+use crate::dial::{self, Dial};
 use crate::executors::ExecutorStream;
+use crate::orders;
 
-// Whatever order comes, its record can be written and read again.
-const _: () = assert!(
-    AGENT_RECORD_BYTES_FULL + AGENT_LAUNCH_COPIES_MAX * TO_AGENT_BYTES_MAX <= event_log::limits::RECORD_BYTES_MAX
-);
+/// What one command may lead to, in bytes: more is not decided.
+const DECISION_BYTES_MAX: usize = AGENT_LAUNCH_COPIES_MAX * TO_AGENT_BYTES_MAX;
+// Whatever is decided, its record can be written and read again.
+const _: () = assert!(AGENT_RECORD_BYTES_FULL + DECISION_BYTES_MAX <= RECORD_BYTES_MAX);
 /// Records in flight at most.
 const IN_FLIGHT_MAX: usize = 16;
 
@@ -49,6 +59,38 @@ pub(crate) struct Synced {
     pub(crate) orders_up_to: u64,
     /// Messages numbered.
     pub(crate) messages_up_to: u64,
+    /// Messages that the masters have.
+    pub(crate) received_up_to: u64,
+}
+
+impl Synced {
+    /// If all of this state is.
+    fn of(state: &State) -> Synced {
+        Synced {
+            orders_up_to: state.orders_up_to,
+            messages_up_to: state.messages.up_to,
+            received_up_to: state.messages.received_up_to,
+        }
+    }
+}
+
+/// The agent's time: that of the machine's clock when the agent was started, and from then on as fast as time goes. A clock
+/// that is set meanwhile makes nothing late and nothing early.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    at_ms: u64,
+    began: Instant,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { at_ms: host::wall_ms(), began: Instant::now() }
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.at_ms.saturating_add(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 /// The running agent.
@@ -56,6 +98,7 @@ pub(crate) struct Agent {
     pub(crate) config: Config,
     /// host:port of the HTTP endpoints, as told to others.
     pub(crate) address: String,
+    pub(crate) clock: Clock,
     pub(crate) started_ms: u64,
     pub(crate) started: Instant,
     /// How long it took to find everything again.
@@ -63,7 +106,12 @@ pub(crate) struct Agent {
     /// With all records in flight.
     pub(crate) state: RwLock<State>,
     pub(crate) containers: Containers,
+    pub(crate) dial: Box<dyn Dial>,
+    /// Those that are open: which of them counts is in State.
     pub(crate) streams: Mutex<BTreeMap<(String, String), ExecutorStream>>,
+    pub(crate) streams_opened: AtomicU64,
+    /// Executors that must keep their updates, until the masters have taken some: then they are asked to subscribe again.
+    pub(crate) held_up: Mutex<BTreeSet<(String, String)>>,
     pub(crate) files: FileTable,
     pub(crate) counters: Counters,
     /// host:port of the master that welcomed the agent, while the connection lasts.
@@ -98,6 +146,7 @@ pub(crate) struct Counters {
     pub(crate) framework_messages: AtomicU64,
     pub(crate) invalid_framework_messages: AtomicU64,
     pub(crate) launch_errors: AtomicU64,
+    pub(crate) orders_given_up: AtomicU64,
     pub(crate) executors_terminated: AtomicU64,
 }
 
@@ -117,14 +166,14 @@ impl Counters {
                 }
             }
             Event::ExecutorEnded { .. } => &self.executors_terminated,
+            Event::OrderNotUnderstood { seq, sentence } => {
+                tracing::error!(seq, why = sentence, "an order of the masters cannot be carried out");
+                &self.orders_given_up
+            }
             _ => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 impl Agent {
@@ -135,16 +184,21 @@ impl Agent {
         containers: Containers,
     ) -> (Arc<Agent>, mpsc::UnboundedReceiver<Request>) {
         let (inbox, requests) = mpsc::unbounded_channel();
-        let synced = Synced { orders_up_to: state.orders_up_to, messages_up_to: state.messages.up_to };
+        let synced = Synced::of(&state);
+        let clock = Clock::start();
         let agent = Agent {
             config,
             address,
-            started_ms: now_ms(),
+            started_ms: clock.now_ms(),
             started: Instant::now(),
+            clock,
             recovered_ms: AtomicU64::new(0),
             state: RwLock::new(state),
             containers,
+            dial: Box::new(dial::Tcp),
             streams: Mutex::default(),
+            streams_opened: AtomicU64::new(0),
+            held_up: Mutex::default(),
             files: FileTable::default(),
             counters: Counters::default(),
             master: RwLock::default(),
@@ -199,8 +253,36 @@ impl Agent {
         }
     }
 
-    fn connected(&self) -> BTreeSet<(String, String)> {
-        self.streams.lock().keys().cloned().collect()
+    /// Lets nobody find the files of an executor any more, or those of all executors of a framework.
+    fn detach(&self, framework_id: &str, executor: Option<(String, String)>) {
+        let agent_id = self.state.read_recursive().registration.agent_id.clone().unwrap_or_default();
+        let real = self.config.work_dir.join(format!("slaves/{agent_id}/frameworks/{framework_id}"));
+        let short = format!("/frameworks/{framework_id}");
+        let Some((executor_id, container_id)) = executor else {
+            self.files.detach_below(&short);
+            return self.files.detach_below(&real.display().to_string());
+        };
+        let runs = real.join(format!("executors/{executor_id}/runs"));
+        let sandbox = runs.join(container_id);
+        self.files.detach(&sandbox.display().to_string());
+        // These lead to the latest of the executor's runs, which may be another one.
+        for path in [format!("{short}/executors/{executor_id}/runs/latest"), runs.join("latest").display().to_string()]
+        {
+            self.files.detach_from(&path, &sandbox);
+        }
+    }
+
+    /// Executors that had to keep updates try again when there is room.
+    fn wake_held_up(&self) {
+        let room = {
+            let messages = &self.state.read().messages;
+            messages.waiting.len() < AGENT_WAITING_MAX / 2 && messages.waiting_bytes < AGENT_WAITING_BYTES_MAX / 2
+        };
+        if room {
+            for key in std::mem::take(&mut *self.held_up.lock()) {
+                self.streams.lock().remove(&key);
+            }
+        }
     }
 }
 
@@ -212,17 +294,21 @@ struct Held {
     failure: Option<String>,
 }
 
-/// The only writer of the log.
+/// The only writer of the log. Ends when nobody can want anything any more, or the log cannot be written.
 pub(crate) async fn keep(agent: Arc<Agent>, log: LocalLog, mut requests: mpsc::UnboundedReceiver<Request>) {
     let mut in_flight: FuturesOrdered<BoxFuture<'static, Held>> = FuturesOrdered::new();
-    let limit_bytes = Arc::new(AtomicU64::new(agent.config.log_bytes_max));
-    let mut last_ms = 0;
+    let mut keeper = Keeper { log, limit_bytes: Arc::new(AtomicU64::new(agent.config.log_bytes_max)), began: false };
+    let mut inbox = VecDeque::new();
     let mut batch = Vec::new();
     loop {
-        let deadline = agent.state.read().next_deadline_ms();
-        let pause =
-            deadline.map_or(Duration::from_secs(3600), |due| Duration::from_millis(due.saturating_sub(now_ms())));
+        let has_room = in_flight.len() < IN_FLIGHT_MAX;
+        if has_room && !inbox.is_empty() {
+            in_flight.push_back(keeper.run_batch(&agent, &mut inbox));
+        }
+        let deadline = keeper.began.then(|| agent.state.read().next_deadline_ms()).flatten();
+        let pause = deadline.map_or(3_600_000, |due| due.saturating_sub(agent.clock.now_ms()));
         tokio::select! {
+            biased;
             Some(held) = in_flight.next(), if !in_flight.is_empty() => {
                 if let Some(sentence) = held.failure {
                     return agent.fail(sentence);
@@ -232,108 +318,167 @@ pub(crate) async fn keep(agent: Arc<Agent>, log: LocalLog, mut requests: mpsc::U
                 for (reply, answer) in held.replies {
                     let _ = reply.send(answer);
                 }
+                if !agent.held_up.lock().is_empty() {
+                    agent.wake_held_up();
+                }
             }
-            count = requests.recv_many(&mut batch, AGENT_BATCH_COMMANDS_MAX), if in_flight.len() < IN_FLIGHT_MAX => {
+            // Some are left over when a record was full.
+            () = std::future::ready(()), if has_room && !inbox.is_empty() => {}
+            count = requests.recv_many(&mut batch, AGENT_BATCH_COMMANDS_MAX), if has_room => {
                 if count == 0 {
                     return;
                 }
-                last_ms = now_ms().max(last_ms);
-                in_flight.push_back(run_batch(&agent, &log, &limit_bytes, std::mem::take(&mut batch), last_ms));
+                inbox.extend(batch.drain(..));
             }
-            () = tokio::time::sleep(pause), if in_flight.len() < IN_FLIGHT_MAX => {
-                agent.submit(Command::PassDeadlines);
-                tokio::task::yield_now().await;
-                // Let it be decided before the deadline is looked at again.
-                if let Some(request) = requests.recv().await {
-                    last_ms = now_ms().max(last_ms);
-                    in_flight.push_back(run_batch(&agent, &log, &limit_bytes, vec![request], last_ms));
-                }
+            () = tokio::time::sleep(Duration::from_millis(pause)), if has_room => {
+                inbox.push_back(Request { command: Command::PassDeadlines, reply: None });
             }
         }
     }
 }
 
-/// `limit_bytes`: the log is shortened when it is larger.
-fn run_batch(
-    agent: &Agent,
-    log: &LocalLog,
-    limit_bytes: &Arc<AtomicU64>,
-    requests: Vec<Request>,
-    at_ms: u64,
-) -> BoxFuture<'static, Held> {
-    let mut record =
-        Record { header: Header { at_ms, feature_level: FEATURE_LEVEL, ..Header::default() }, ..Record::default() };
-    let mut held = Held { effects: Vec::new(), replies: Vec::new(), synced: Synced::default(), failure: None };
-    let connected = agent.connected();
-    let mut random = || *uuid::Uuid::new_v4().as_bytes();
-    let mut around =
-        Surroundings { at_ms, settings: &agent.config.settings, connected: &connected, random: &mut random };
-    let mut state = agent.state.write();
-    for Request { command, reply } in requests {
-        let name = command.name();
-        tracing::debug!(command = name, "deciding");
-        let answer = decide(&state, command, &mut around).map(|events| {
+struct Keeper {
+    log: LocalLog,
+    /// The log is shortened when it is larger.
+    limit_bytes: Arc<AtomicU64>,
+    /// Executors can reach the agent: from here on their time runs, not while it is still looking around.
+    began: bool,
+}
+
+impl Keeper {
+    /// Decides what is wanted, as much as fits into one record.
+    fn run_batch(&mut self, agent: &Agent, inbox: &mut VecDeque<Request>) -> BoxFuture<'static, Held> {
+        let at_ms = agent.clock.now_ms();
+        let mut record = empty_record(at_ms);
+        let mut held = Held { effects: Vec::new(), replies: Vec::new(), synced: Synced::default(), failure: None };
+        let mut random = || host::random().to_le_bytes();
+        let mut around = Surroundings { at_ms, settings: &agent.config.settings, random: &mut random };
+        let mut state = agent.state.write();
+        let mut bytes = 0;
+        while bytes < AGENT_RECORD_BYTES_FULL
+            && let Some(Request { command, reply }) = inbox.pop_front()
+        {
+            self.began |= matches!(command, Command::Restart { .. });
+            let name = command.name();
+            tracing::debug!(command = name, "deciding");
             let cause = record.causes.len() as u32;
-            if !events.is_empty() {
-                record.causes.push(Cause { call: name.to_owned(), ..Cause::default() });
+            let answer = decide_bounded(&state, command, &mut around, cause).map(|decided| {
+                if !decided.is_empty() {
+                    record.causes.push(Cause { call: name.to_owned(), ..Cause::default() });
+                }
+                let count = decided.len();
+                for (event, raw) in decided {
+                    fold(&mut state, &event);
+                    bytes += raw.payload.len();
+                    record.events.push(raw);
+                    held.effects.extend(react(&state, &event));
+                    agent.counters.count(&event);
+                }
+                count
+            });
+            if let Err(refusal) = &answer {
+                tracing::info!(command = name, %refusal, "refused");
             }
-            for event in &events {
-                fold(&mut state, event);
-                record.events.push(event.to_raw(cause));
-                held.effects.extend(react(&state, event));
-                agent.counters.count(event);
+            held.replies.extend(reply.map(|reply| (reply, answer)));
+        }
+        held.synced = Synced::of(&state);
+        if record.events.is_empty() {
+            return Box::pin(std::future::ready(held));
+        }
+        let ticket = self.log.append(record);
+        let shortened = self.shorten_if_large(&state, at_ms);
+        let (log, limit_bytes, bytes_max) = (self.log.clone(), self.limit_bytes.clone(), agent.config.log_bytes_max);
+        Box::pin(async move {
+            let mut done = ticket.await.map(drop);
+            if let Some(shortened) = shortened {
+                done = done.and(shortened.await.map(drop));
+                // A state that is large by itself must not be written again with every record.
+                limit_bytes.store(bytes_max.max(2 * log.size_bytes()), Ordering::Relaxed);
             }
-            events.len()
-        });
-        if let Err(refusal) = &answer {
-            tracing::info!(command = name, %refusal, "refused");
-        }
-        if let Some(reply) = reply {
-            held.replies.push((reply, answer));
-        }
+            let sentence = |error| format!("Cannot write the agent's log: {}", event_log::sentence(&error));
+            held.failure = done.err().map(sentence);
+            held
+        })
     }
-    held.synced = Synced { orders_up_to: state.orders_up_to, messages_up_to: state.messages.up_to };
-    if record.events.is_empty() {
-        return Box::pin(std::future::ready(held));
-    }
-    let ticket = log.append(record);
-    let shortened = (log.size_bytes() > limit_bytes.load(Ordering::Relaxed)).then(|| {
+
+    /// Lets the log begin anew with the parts of `state`, which it has led to.
+    fn shorten_if_large(&self, state: &State, at_ms: u64) -> Option<event_log::local::Ticket> {
+        if self.log.size_bytes() <= self.limit_bytes.load(Ordering::Relaxed) {
+            return None;
+        }
         // Not again before this one is done.
-        limit_bytes.store(u64::MAX, Ordering::Relaxed);
-        let restored = Event::Restored { state: agent_core::Blob(encode_payload(&*state)) };
+        self.limit_bytes.store(u64::MAX, Ordering::Relaxed);
         let cause = Cause { call: "shorten".to_owned(), ..Cause::default() };
-        let header = Header { at_ms, feature_level: FEATURE_LEVEL, ..Header::default() };
-        let rotated = log.rotate(vec![Record { header, causes: vec![cause], events: vec![restored.to_raw(0)] }]);
-        (rotated, log.clone(), limit_bytes.clone(), agent.config.log_bytes_max)
-    });
-    Box::pin(async move {
-        let mut done = ticket.await.map(drop);
-        if let Some((rotated, log, limit_bytes, bytes_max)) = shortened {
-            done = done.and(rotated.await.map(drop));
-            // A state that is large by itself must not be written again with every record.
-            limit_bytes.store(bytes_max.max(2 * log.size_bytes()), Ordering::Relaxed);
+        let empty = || Record { causes: vec![cause.clone()], ..empty_record(at_ms) };
+        let mut records = vec![empty()];
+        let mut bytes = 0;
+        for event in restoring(state) {
+            let raw = event.to_raw(0);
+            if bytes > 0 && bytes + raw.payload.len() > AGENT_RESTORE_BYTES {
+                records.push(empty());
+                bytes = 0;
+            }
+            bytes += raw.payload.len();
+            records.last_mut().expect("there is one at least").events.push(raw);
         }
-        held.failure = done.err().map(|error| format!("Cannot write the agent's log: {}", event_log::sentence(&error)));
-        held
-    })
+        Some(self.log.rotate(records))
+    }
+}
+
+fn empty_record(at_ms: u64) -> Record {
+    Record { header: Header { at_ms, feature_level: FEATURE_LEVEL, ..Header::default() }, ..Record::default() }
+}
+
+/// What `command` leads to, and how that is stored. An order that leads to more than a record can hold is given up: it would
+/// come again for ever.
+fn decide_bounded(
+    state: &State,
+    command: Command,
+    around: &mut Surroundings<'_>,
+    cause: u32,
+) -> Result<Vec<(Event, RawEvent)>, Refusal> {
+    let given_up = match &command {
+        Command::TakeOrder(order) => Some(orders::given_up(order, "It is too large for this agent".to_owned())),
+        _ => None,
+    };
+    let decided = stored(decide(state, command, around)?, cause);
+    let Some(order) = given_up.filter(|_| weight(&decided) > DECISION_BYTES_MAX) else { return Ok(decided) };
+    let decided = stored(decide(state, Command::GiveUpOrder(Box::new(order.clone())), around)?, cause);
+    if weight(&decided) <= DECISION_BYTES_MAX {
+        return Ok(decided);
+    }
+    let nameless = Unreadable { framework_id: None, ..order };
+    Ok(stored(decide(state, Command::GiveUpOrder(Box::new(nameless)), around)?, cause))
+}
+
+fn stored(events: Vec<Event>, cause: u32) -> Vec<(Event, RawEvent)> {
+    events.into_iter().map(|event| (event.to_raw(cause), event)).map(|(raw, event)| (event, raw)).collect()
+}
+
+fn weight(decided: &[(Event, RawEvent)]) -> usize {
+    decided.iter().map(|(_, raw)| raw.payload.len() + 8).sum()
 }
 
 pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
     match effect {
         Effect::Launch { container_id } => {
-            tokio::spawn(containers::launch(agent.clone(), container_id));
+            host::spawn(containers::launch(agent.clone(), container_id));
         }
         Effect::Stop { container_id, signal } => {
             let agent = agent.clone();
-            tokio::task::spawn_blocking(move || containers::stop(&agent, &container_id, signal));
+            host::spawn(host::blocking(move || containers::stop(&agent, &container_id, signal)));
         }
         Effect::Release { container_id } => {
             let agent = agent.clone();
-            tokio::task::spawn_blocking(move || agent.containers.release(&container_id));
+            host::spawn(host::blocking(move || agent.containers.release(&container_id)));
         }
-        Effect::Deliver { framework_id, executor_id, delivery } => {
-            crate::executors::deliver(agent, &framework_id, &executor_id, &delivery);
+        Effect::Deliver { framework_id, executor_id, stream, delivery } => {
+            crate::executors::deliver(agent, &(framework_id, executor_id), stream, &delivery);
         }
+        Effect::HangUp { framework_id, executor_id, stream } => {
+            crate::executors::hang_up(agent, &(framework_id, executor_id), stream);
+        }
+        Effect::ForgetFiles { framework_id, executor } => agent.detach(&framework_id, executor),
         Effect::ReportLeft => {
             agent.end.send_if_modified(|end| {
                 let first = end.is_none();

@@ -54,7 +54,8 @@ const FLAGS: &[Flag] = &[
     Flag::new("systemd_enable_support", Kind::Bool, "Without effect.").default("false"),
     Flag::new("strict", Kind::Bool, "Without effect: a damaged log is never passed over.").default("true"),
     Flag::new("recover", Kind::Text, "What to do with executors found at start: reconnect.").default("reconnect"),
-    Flag::new("max_completed_executors_per_framework", Kind::Int, "Not used yet: 150 are kept.").default("150"),
+    Flag::new("max_completed_executors_per_framework", Kind::Int, "Ended executors remembered of each framework.")
+        .default("150"),
     Flag::new("authenticate_http_readonly", Kind::Bool, "Must be false.").default("false"),
     Flag::new("authenticate_http_readwrite", Kind::Bool, "Must be false.").default("false"),
     Flag::new("authenticate_http_executors", Kind::Bool, "Must be false.").default("false"),
@@ -247,6 +248,7 @@ fn check(values: Values) -> Result<Config, String> {
         executor_reregistration_timeout_ms: millis("executor_reregistration_timeout"),
         executor_shutdown_grace_ms: millis("executor_shutdown_grace_period"),
         launcher_dir: launcher.parent().map_or(String::new(), |dir| dir.display().to_string()),
+        completed_executors_max: completed_executors_max(&values)?,
     };
     Ok(Config {
         masters,
@@ -265,6 +267,13 @@ fn check(values: Values) -> Result<Config, String> {
         log_bytes_max: values.bytes("log_bytes_max").unwrap_or(u64::MAX),
         work_dir,
         values,
+    })
+}
+
+fn completed_executors_max(values: &Values) -> Result<u32, String> {
+    let count = values.int("max_completed_executors_per_framework").unwrap_or(150);
+    u32::try_from(count).ok().filter(|count| *count <= 100_000).ok_or_else(|| {
+        format!("Flag '--max_completed_executors_per_framework' must be between 0 and 100000, not {count}")
     })
 }
 

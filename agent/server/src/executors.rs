@@ -2,31 +2,39 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use agent_core::{Command, Delivery, Refusal};
 use api::internal::{self, from_agent};
+use api::limits::{
+    EXECUTOR_STREAM_EVENTS_MAX, MESSAGE_DATA_BYTES_MAX, STATUS_BYTES_MAX, STATUS_MESSAGE_BYTES_MAX, cut,
+};
 use api::media::{Media, Rejection, accept, request_media};
 use api::v1::executor::{Call, Event, call, event};
 use api::v1::{self, TaskInfo, TaskState, task_status};
 use api_http::{HeaderMap, Received, Response, StatusCode, StreamSender, header, text};
+use event_log::host;
+use prost::Message as _;
+use tokio::sync::oneshot;
 
 use crate::agent::Agent;
 use crate::masters::agent_info;
 
 /// Rare, because there are executors that end when they see one.
 const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
-/// Events that an executor may be behind.
-const EVENTS_MAX: usize = 4096;
 
-static STREAMS: AtomicU64 = AtomicU64::new(0);
+/// Framework and executor.
+pub(crate) type Key = (String, String);
 
-/// The stream of one executor.
+/// The stream of one executor. Whoever drops it hangs up.
 pub(crate) struct ExecutorStream {
-    id: u64,
+    /// Counted since the agent was started.
+    number: u64,
     media: Media,
     sender: StreamSender,
+    /// Its other end waits for it, and holds the stream open meanwhile.
+    _end: oneshot::Sender<()>,
 }
 
 fn rejected(rejection: &Rejection) -> Response {
@@ -75,8 +83,12 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
         },
         call::Type::Update => {
             let Some(update) = call.update else { return bad("Expecting 'update' to be present") };
-            match self::update(agent, framework_id, executor_id, update.status).await {
+            let key = (framework_id, executor_id);
+            match self::update(agent, &key, update.status).await {
                 Some(Ok(_)) => api_http::empty(StatusCode::ACCEPTED),
+                Some(Err(refusal @ Refusal::TooManyWaiting { .. })) => {
+                    text(StatusCode::SERVICE_UNAVAILABLE, &refusal.to_string())
+                }
                 Some(Err(refusal)) => {
                     agent.counters.invalid_updates.fetch_add(1, Ordering::Relaxed);
                     bad(&refusal.to_string())
@@ -105,8 +117,20 @@ fn validate(call: &Call) -> Result<(), String> {
         return Err("Expecting 'type' to be present".to_owned());
     }
     match call.r#type() {
-        call::Type::Subscribe if call.subscribe.is_none() => Err("Expecting 'subscribe' to be present".to_owned()),
-        call::Type::Message if call.message.is_none() => Err("Expecting 'message' to be present".to_owned()),
+        call::Type::Subscribe => match &call.subscribe {
+            None => Err("Expecting 'subscribe' to be present".to_owned()),
+            Some(subscribe) => {
+                subscribe.unacknowledged_updates.iter().try_for_each(|update| check_size(&update.status))
+            }
+        },
+        call::Type::Message => match &call.message {
+            None => Err("Expecting 'message' to be present".to_owned()),
+            Some(message) if message.data.len() > MESSAGE_DATA_BYTES_MAX => Err(format!(
+                "The data of the message has {} bytes, more than {MESSAGE_DATA_BYTES_MAX}",
+                message.data.len()
+            )),
+            Some(_) => Ok(()),
+        },
         call::Type::Update => {
             let Some(update) = &call.update else { return Err("Expecting 'update' to be present".to_owned()) };
             let status = &update.status;
@@ -126,31 +150,53 @@ fn validate(call: &Call) -> Result<(), String> {
             if status.state() == TaskState::TaskStaging {
                 return Err("Received TASK_STAGING from executor, which is not allowed".to_owned());
             }
-            Ok(())
+            check_size(status)
         }
         _ => Ok(()),
     }
 }
 
-/// Writes an update; one that is known already is acknowledged again.
-async fn update(
-    agent: &Arc<Agent>,
-    framework_id: String,
-    executor_id: String,
-    status: v1::TaskStatus,
-) -> Option<crate::agent::Answer> {
-    let delivery = Delivery::Acknowledge {
-        task_id: status.task_id.value.clone(),
-        uuid: status.uuid.clone().unwrap_or_default().to_vec(),
-    };
-    let (framework, executor) = (framework_id.clone(), executor_id.clone());
-    let answer = agent.ask(Command::UpdateTask { framework_id, executor_id, status: Box::new(status) }).await?;
+/// The message of a status is cut where it enters; the rest must fit.
+fn check_size(status: &v1::TaskStatus) -> Result<(), String> {
+    let cut_off = status.message().len().saturating_sub(STATUS_MESSAGE_BYTES_MAX);
+    let bytes = status.encoded_len() - cut_off;
+    if bytes > STATUS_BYTES_MAX {
+        let beside = "beside its message";
+        return Err(format!("The TaskStatus has {bytes} bytes {beside}, and a status has {STATUS_BYTES_MAX} at most"));
+    }
+    Ok(())
+}
+
+fn acknowledgement(status: &v1::TaskStatus) -> Delivery {
+    let uuid = status.uuid.clone().unwrap_or_default().to_vec();
+    Delivery::Acknowledge { task_id: status.task_id.value.clone(), uuid }
+}
+
+/// Writes an update. One that is known already is acknowledged again, on the stream that counts.
+async fn update(agent: &Arc<Agent>, key: &Key, status: v1::TaskStatus) -> Option<crate::agent::Answer> {
+    let delivery = acknowledgement(&status);
+    let answer = write(agent, key, status).await?;
     if answer == Ok(0) {
-        deliver(agent, &framework, &executor, &delivery);
+        let stream = agent.state.read().executor(&key.0, &key.1).and_then(|executor| executor.stream);
+        stream.into_iter().for_each(|stream| deliver(agent, key, stream, &delivery));
     }
     Some(answer)
 }
 
+async fn write(agent: &Arc<Agent>, key: &Key, mut status: v1::TaskStatus) -> Option<crate::agent::Answer> {
+    if let Some(message) = &mut status.message {
+        message.truncate(cut(message, STATUS_MESSAGE_BYTES_MAX).len());
+    }
+    let (framework_id, executor_id) = key.clone();
+    let answer = agent.ask(Command::UpdateTask { framework_id, executor_id, status: Box::new(status) }).await?;
+    if matches!(answer, Err(Refusal::TooManyWaiting { .. })) {
+        agent.held_up.lock().insert(key.clone());
+    }
+    Some(answer)
+}
+
+/// Opens the stream of an executor. It counts from the moment in which the subscription is decided: until then nothing is
+/// said on it but what it is.
 async fn subscribe(
     agent: &Arc<Agent>,
     media: Media,
@@ -158,8 +204,8 @@ async fn subscribe(
     executor_id: String,
     subscribe: call::Subscribe,
 ) -> Response {
-    let (sender, body) = api_http::stream(EVENTS_MAX);
-    let id = STREAMS.fetch_add(1, Ordering::Relaxed);
+    let (sender, body) = api_http::stream(EXECUTOR_STREAM_EVENTS_MAX);
+    let number = agent.streams_opened.fetch_add(1, Ordering::Relaxed) + 1;
     let subscribed = {
         let state = agent.state.read();
         let Some(executor) = state.executor(&framework_id, &executor_id) else {
@@ -176,53 +222,74 @@ async fn subscribe(
         Event { r#type: Some(event::Type::Subscribed as i32), subscribed: Some(subscribed), ..Event::default() };
     let _ = sender.try_send(media.encode_record(&event));
     let key = (framework_id.clone(), executor_id.clone());
-    // The stream before this one ends here: an executor has one.
-    agent.streams.lock().insert(key.clone(), ExecutorStream { id, media, sender: sender.clone() });
+    let (end, ended) = oneshot::channel();
+    // The stream before this one ends here: an executor has one, and what was said there and did not arrive is lost.
+    let stream = ExecutorStream { number, media, sender: sender.clone(), _end: end };
+    agent.streams.lock().insert(key.clone(), stream);
+    let mut written = Vec::new();
     for unacknowledged in subscribe.unacknowledged_updates {
-        let _ = update(agent, framework_id.clone(), executor_id.clone(), unacknowledged.status).await;
+        let delivery = acknowledgement(&unacknowledged.status);
+        if let Some(Ok(_)) = write(agent, &key, unacknowledged.status).await {
+            written.push(delivery);
+        }
     }
     let unacknowledged_tasks: BTreeSet<String> =
         subscribe.unacknowledged_tasks.into_iter().map(|task| task.task_id.value).collect();
-    let answer = agent.ask(Command::SubscribeExecutor { framework_id, executor_id, unacknowledged_tasks }).await;
-    match answer {
+    let command = Command::SubscribeExecutor { framework_id, executor_id, stream: number, unacknowledged_tasks };
+    match agent.ask(command).await {
         Some(Ok(_)) => {}
         Some(Err(refusal)) => {
-            forget(agent, &key, id);
+            hang_up(agent, &key, number);
             return bad(&refusal.to_string());
         }
         None => return text(StatusCode::SERVICE_UNAVAILABLE, "Agent is stopping"),
     }
-    let agent = agent.clone();
-    tokio::spawn(async move {
-        let heartbeat = Event { r#type: Some(event::Type::Heartbeat as i32), ..Event::default() };
-        let mut clock = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
-        loop {
-            tokio::select! {
-                () = sender.closed() => break,
-                _ = clock.tick() => {}
-            }
-            if agent.streams.lock().get(&key).is_none_or(|stream| stream.id != id) {
-                return;
-            }
-            let _ = sender.try_send(media.encode_record(&heartbeat));
-        }
-        forget(&agent, &key, id);
-    });
+    written.iter().for_each(|delivery| deliver(agent, &key, number, delivery));
+    host::spawn(watch(agent.clone(), key, number, sender, media, ended));
     api_http::streaming(media.content_type(), body)
 }
 
-fn forget(agent: &Agent, key: &(String, String), id: u64) {
+/// Holds a stream open until one of its ends is let go, and says so.
+async fn watch(
+    agent: Arc<Agent>,
+    key: Key,
+    stream: u64,
+    sender: StreamSender,
+    media: Media,
+    mut ended: oneshot::Receiver<()>,
+) {
+    let heartbeat = Event { r#type: Some(event::Type::Heartbeat as i32), ..Event::default() };
+    let mut clock = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut ended => break,
+            () = sender.closed() => break,
+            _ = clock.tick() => {
+                if sender.try_send(media.encode_record(&heartbeat)).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    hang_up(&agent, &key, stream);
+    let (framework_id, executor_id) = key;
+    agent.submit(Command::LoseExecutor { framework_id, executor_id, stream });
+}
+
+/// Ends a stream, if it is still the executor's.
+pub(crate) fn hang_up(agent: &Agent, key: &Key, stream: u64) {
     let mut streams = agent.streams.lock();
-    if streams.get(key).is_some_and(|stream| stream.id == id) {
+    if streams.get(key).is_some_and(|open| open.number == stream) {
         streams.remove(key);
     }
 }
 
-/// Says something to an executor, if it has a stream: what it must know, it is told again when it subscribes.
-pub(crate) fn deliver(agent: &Agent, framework_id: &str, executor_id: &str, delivery: &Delivery) {
+/// Says something to an executor on this stream and no other: what it must know, it is told again when it subscribes.
+pub(crate) fn deliver(agent: &Agent, key: &Key, stream: u64, delivery: &Delivery) {
     let event = {
         let state = agent.state.read();
-        let Some(executor) = state.executor(framework_id, executor_id) else { return };
+        let Some(executor) = state.executor(&key.0, &key.1) else { return };
         let task = |id: &String| executor.tasks.get(id).map(|task| task.info.get::<TaskInfo>());
         match delivery {
             Delivery::Launch { task_ids, together: true } => Event {
@@ -259,7 +326,7 @@ pub(crate) fn deliver(agent: &Agent, framework_id: &str, executor_id: &str, deli
             Delivery::Shutdown => Event { r#type: Some(event::Type::Shutdown as i32), ..Event::default() },
         }
     };
-    send(agent, framework_id, executor_id, &event);
+    send(agent, key, stream, &event);
 }
 
 /// Passes a framework's message on.
@@ -269,20 +336,21 @@ pub(crate) fn forward(agent: &Agent, message: &internal::FrameworkMessage) {
         message: Some(event::Message { data: message.data.clone() }),
         ..Event::default()
     };
-    let sent = send(agent, &message.framework_id.value, &message.executor_id.value, &event);
+    let key = (message.framework_id.value.clone(), message.executor_id.value.clone());
+    let stream = agent.state.read().executor(&key.0, &key.1).and_then(|executor| executor.stream);
+    let sent = stream.is_some_and(|stream| send(agent, &key, stream, &event));
     let counters = &agent.counters;
     let counter = if sent { &counters.framework_messages } else { &counters.invalid_framework_messages };
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-fn send(agent: &Agent, framework_id: &str, executor_id: &str, event: &Event) -> bool {
-    let key = (framework_id.to_owned(), executor_id.to_owned());
+fn send(agent: &Agent, key: &Key, stream: u64, event: &Event) -> bool {
     let mut streams = agent.streams.lock();
-    let Some(stream) = streams.get(&key) else { return false };
-    let sent = stream.sender.try_send(stream.media.encode_record(event)).is_ok();
+    let Some(open) = streams.get(key).filter(|open| open.number == stream) else { return false };
+    let sent = open.sender.try_send(open.media.encode_record(event)).is_ok();
     if !sent {
         // It is gone, or does not read. Either way it has to subscribe again to hear what it missed.
-        streams.remove(&key);
+        streams.remove(key);
     }
     sent
 }

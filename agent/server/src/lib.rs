@@ -3,10 +3,13 @@
 mod agent;
 mod config;
 mod containers;
+mod dial;
 mod executors;
 mod http;
+mod incoming;
 mod machine;
 mod masters;
+mod orders;
 mod processes;
 mod reads;
 mod run;

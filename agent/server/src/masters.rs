@@ -1,24 +1,22 @@
 //! The connection to the masters: one HTTP/2 stream to any of them, both ways, again and again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::{Command, Refusal};
-use api::internal::{self, FromAgent, ToAgent, from_agent, refused, to_agent};
-use api::limits::TO_AGENT_BYTES_MAX;
+use api::internal::{self, FromAgent, from_agent, refused, to_agent};
+use api::limits::{AGENT_WINDOW_BYTES, AGENT_WINDOW_MAX};
 use api::v1;
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use event_log::{Bug, host, planted};
 use prost::Message;
-use prost::encoding::decode_varint;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::agent::{Agent, End};
+use crate::agent::Agent;
+use crate::dial::Task;
+use crate::incoming::{Reader, Said};
 
 /// As a registered agent says what it can do.
 pub(crate) const CAPABILITIES: [&str; 3] = ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT"];
@@ -92,8 +90,7 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
 }
 
 fn random(below: u64) -> u64 {
-    let bytes = uuid::Uuid::new_v4();
-    u64::from_le_bytes(bytes.as_bytes()[..8].try_into().expect("eight bytes")) % below.max(1)
+    host::random() as u64 % below.max(1)
 }
 
 fn framed(message: from_agent::Message) -> Bytes {
@@ -101,49 +98,24 @@ fn framed(message: from_agent::Message) -> Bytes {
 }
 
 async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<String>>) -> Ended {
-    let broken = |what: &str, error: &dyn std::fmt::Display| Ended::Broken(format!("{what}: {error}"));
     let Some(hello) = hello(agent).await else { return Ended::Broken("the agent is ending".to_owned()) };
-    let socket = match timeout(WELCOME, TcpStream::connect(master)).await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return broken("cannot connect", &error),
-        Err(error) => return broken("cannot connect", &error),
-    };
-    api_http::look_after(&socket);
-    let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20)
-        .keep_alive_interval(api_http::PING)
-        .keep_alive_timeout(api_http::PONG)
-        .handshake(TokioIo::new(socket));
-    let (mut client, connection) = match timeout(WELCOME, handshake).await {
-        Ok(Ok(pair)) => pair,
-        Ok(Err(error)) => return broken("no HTTP/2", &error),
-        Err(error) => return broken("no HTTP/2", &error),
-    };
-    let connection = Task(tokio::spawn(async move { connection.await.map_err(|error| error.to_string()) }));
     let (sender, body) = api_http::stream(64);
-    let request = http::Request::post(format!("http://{master}/meseta/agent"))
-        .header(http::header::CONTENT_TYPE, api::media::PROTOBUF)
-        .body(body)
-        .expect("a request without surprises");
     let _ = sender.send(framed(hello)).await;
-    let response = match timeout(WELCOME, client.send_request(request)).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => return broken("no answer", &error),
-        Err(error) => return broken("no answer", &error),
+    let chunks = match agent.dial.dial(master, body).await {
+        Ok(chunks) => chunks,
+        Err(sentence) => return Ended::Broken(sentence),
     };
-    if !response.status().is_success() {
-        return Ended::Broken(format!("the master answered {}", response.status()));
-    }
     let (outbox, queue) = mpsc::channel(64);
-    let mut reader = Reader { body: response.into_body(), buffer: BytesMut::new() };
+    let mut reader = Reader::new(chunks);
     let welcome = match timeout(WELCOME, reader.next()).await {
-        Ok(Ok(to_agent::Message::Welcome(welcome))) => welcome,
-        Ok(Ok(to_agent::Message::Refused(refused))) => return remedy(refused),
-        Ok(Ok(_)) => return Ended::Broken("the master's first message was no welcome".to_owned()),
+        Ok(Ok(Said::Message(first))) => match *first {
+            to_agent::Message::Welcome(welcome) => welcome,
+            to_agent::Message::Refused(refused) => return remedy(refused),
+            _ => return Ended::Broken("the master's first message was no welcome".to_owned()),
+        },
+        Ok(Ok(Said::Unreadable(_))) => return Ended::Broken("the master's first message was no welcome".to_owned()),
         Ok(Err(error)) => return Ended::Broken(error),
-        Err(error) => return broken("no welcome", &error),
+        Err(error) => return Ended::Broken(format!("no welcome: {error}")),
     };
     if let Some(ended) = accept(agent, &welcome).await {
         return ended;
@@ -151,29 +123,21 @@ async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<Str
     tracing::info!(master, agent_id = welcome.agent_id.value, "welcome");
     *agent.master.write() = Some(master.to_owned());
     let masters = welcomed.insert(welcome.masters.clone());
-    let writer = Task(tokio::spawn(write(agent.clone(), sender, queue, welcome.messages_up_to)));
+    let writer = Task(host::spawn(write(agent.clone(), sender, queue, welcome.messages_up_to)));
     let ping_timeout = Duration::from_millis(welcome.ping_timeout_ms);
     let ended = read(agent, &mut reader, &outbox, ping_timeout, masters).await;
-    drop((writer, connection));
+    drop(writer);
     ended
-}
-
-/// A task that does not outlive its connection.
-struct Task<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// The first message: an agent without an id registers, under a token that is synced before it is sent.
 async fn hello(agent: &Agent) -> Option<from_agent::Message> {
     if agent.state.read().registration == agent_core::Registration::default() {
-        agent.ask(Command::ChooseToken { token: *uuid::Uuid::new_v4().as_bytes() }).await?.ok()?;
+        agent.ask(Command::ChooseToken { token: host::random().to_le_bytes() }).await?.ok()?;
     }
     // Nothing is said to a master that a crash could still undo.
-    agent.ask(Command::PassDeadlines).await?.ok()?;
+    agent.ask(Command::Settle).await?.ok()?;
+    let synced = *agent.synced.borrow();
     let state = agent.state.read();
     let (agent_info, address) = (agent_info(agent, None), agent.address.clone());
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -184,13 +148,14 @@ async fn hello(agent: &Agent) -> Option<from_agent::Message> {
         let register = internal::Register { token, agent_info, version, capabilities, address };
         return Some(from_agent::Message::Register(register));
     };
-    let synced = *agent.synced.borrow();
-    let tasks = state.executors().flat_map(|(framework_id, executor)| {
-        executor.live_tasks().map(move |(task_id, _)| internal::LiveTask {
-            framework_id: v1::FrameworkId { value: framework_id.to_owned() },
-            task_id: v1::TaskId { value: task_id.clone() },
-        })
+    let live = state.executors().flat_map(|(framework_id, executor)| {
+        executor.live_tasks().map(move |(task_id, _)| (framework_id.to_owned(), task_id.clone()))
     });
+    let live_task = |(framework_id, task_id)| internal::LiveTask {
+        framework_id: v1::FrameworkId { value: framework_id },
+        task_id: v1::TaskId { value: task_id },
+    };
+    let tasks = live.chain(ending(&state, synced.messages_up_to)).map(live_task);
     Some(from_agent::Message::Resume(internal::Resume {
         agent_id: v1::AgentId { value: agent_id.clone() },
         cluster_id: cluster_id.clone(),
@@ -202,6 +167,18 @@ async fn hello(agent: &Agent) -> Option<from_agent::Message> {
         address,
         tasks: tasks.collect(),
     }))
+}
+
+/// Tasks of which something was written that is not on the disk yet, their end perhaps: a crash could undo it, so they are
+/// not over for the masters. They hear of it as soon as it is.
+fn ending(state: &agent_core::State, synced_up_to: u64) -> impl Iterator<Item = (String, String)> + '_ {
+    let synced_up_to = if planted(Bug::ResumeFromUnsynced) { state.messages.up_to } else { synced_up_to };
+    state.messages.waiting.range(synced_up_to + 1..).filter_map(|(_, message)| match message {
+        agent_core::Message::Status { framework_id, status } => {
+            Some((framework_id.clone(), status.get::<v1::TaskStatus>().task_id.value))
+        }
+        _ => None,
+    })
 }
 
 /// The agent as it describes itself.
@@ -255,20 +232,15 @@ async fn write(
     received_up_to: u64,
 ) {
     let mut synced = agent.synced.subscribe();
-    let (mut messages_sent, mut orders_sent) = (received_up_to, 0);
+    let mut window = Window { sent_up_to: received_up_to, under_way: VecDeque::new(), bytes: 0 };
+    let mut orders_sent = 0;
     let (forward, mut forwarded) = mpsc::channel(256);
     *agent.to_master.lock() = Some(forward);
     loop {
         let now = *synced.borrow_and_update();
+        window.cover(now.received_up_to);
         let mut bytes = BytesMut::new();
-        if now.messages_up_to > messages_sent {
-            let state = agent.state.read();
-            let waiting = state.messages_after(messages_sent);
-            for message in waiting.take_while(|message| message.seq() <= now.messages_up_to) {
-                message.encode_length_delimited(&mut bytes).expect("a buffer grows");
-            }
-            messages_sent = now.messages_up_to;
-        }
+        window.fill(&agent.state.read(), now.messages_up_to, &mut bytes);
         if now.orders_up_to > orders_sent {
             let acknowledged = internal::OrdersAcknowledged { up_to: now.orders_up_to };
             bytes.extend_from_slice(&framed(from_agent::Message::OrdersAcknowledged(acknowledged)));
@@ -278,6 +250,7 @@ async fn write(
             return;
         }
         let message = tokio::select! {
+            biased;
             changed = synced.changed() => if changed.is_err() { return } else { continue },
             message = queue.recv() => message,
             message = forwarded.recv() => message,
@@ -285,6 +258,37 @@ async fn write(
         let Some(message) = message else { return };
         if sender.send(framed(message)).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Messages that were sent and that the masters have not committed: so many and no more, whatever waits.
+struct Window {
+    sent_up_to: u64,
+    /// Number and weight, oldest first.
+    under_way: VecDeque<(u64, u64)>,
+    bytes: u64,
+}
+
+impl Window {
+    fn cover(&mut self, received_up_to: u64) {
+        while let Some((_, bytes)) = self.under_way.front().filter(|(seq, _)| *seq <= received_up_to) {
+            self.bytes -= bytes;
+            self.under_way.pop_front();
+        }
+    }
+
+    /// Adds what there is room for, of what is synced.
+    fn fill(&mut self, state: &agent_core::State, synced_up_to: u64, buffer: &mut BytesMut) {
+        for (seq, message) in state.messages.waiting.range(self.sent_up_to + 1..) {
+            let is_full = self.under_way.len() >= AGENT_WINDOW_MAX || self.bytes >= AGENT_WINDOW_BYTES;
+            if *seq > synced_up_to || is_full {
+                return;
+            }
+            message.to_wire(*seq).encode_length_delimited(buffer).expect("a buffer grows");
+            self.sent_up_to = *seq;
+            self.under_way.push_back((*seq, message.bytes()));
+            self.bytes += message.bytes();
         }
     }
 }
@@ -303,7 +307,14 @@ async fn read(
             Ok(Err(error)) => return Ended::Broken(error),
             Err(_) => return Ended::Broken("the master does not ping any more".to_owned()),
         };
-        match message {
+        let message = match message {
+            Said::Message(message) => message,
+            Said::Unreadable(order) => {
+                agent.submit(Command::GiveUpOrder(order));
+                continue;
+            }
+        };
+        match *message {
             to_agent::Message::Order(order) => {
                 if let Some(internal::order::Order::ShutdownAgent(shutdown)) = &order.order {
                     tracing::warn!(reason = shutdown.message, "the masters shut this agent down");
@@ -326,68 +337,9 @@ async fn read(
     }
 }
 
-/// Length-delimited messages out of a body.
-struct Reader {
-    body: Incoming,
-    buffer: BytesMut,
-}
-
-impl Reader {
-    async fn next(&mut self) -> Result<to_agent::Message, String> {
-        loop {
-            if let Some(message) = self.take()? {
-                // A kind that a newer master knows has no content here.
-                if let Some(message) = message.message {
-                    return Ok(message);
-                }
-                continue;
-            }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.buffer.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(error)) => return Err(error.to_string()),
-                None => return Err("the master ended the connection".to_owned()),
-            }
-        }
-    }
-
-    fn take(&mut self) -> Result<Option<ToAgent>, String> {
-        let mut view = &self.buffer[..];
-        let prefix = view.iter().take(10).position(|byte| byte & 0x80 == 0);
-        if prefix.is_none() {
-            return if view.len() < 10 { Ok(None) } else { Err("a length without end".to_owned()) };
-        }
-        let length = decode_varint(&mut view).map_err(|error| error.to_string())? as usize;
-        if length > TO_AGENT_BYTES_MAX {
-            return Err(format!("a message of {length} bytes"));
-        }
-        if view.len() < length {
-            return Ok(None);
-        }
-        let start = self.buffer.len() - view.len();
-        let message = self.buffer.split_to(start + length).freeze().slice(start..);
-        api::decode_protobuf(message).map(Some).map_err(|error| error.to_string())
-    }
-}
-
 /// Waits until the masters have heard that the agent left, but not for ever.
 pub(crate) async fn wait_for_farewell(agent: &Agent) {
-    let heard = async {
-        let mut synced = agent.synced.subscribe();
-        loop {
-            if agent.state.read().messages.waiting.is_empty() {
-                return;
-            }
-            tokio::select! {
-                changed = synced.changed() => if changed.is_err() { return },
-                // What the masters commit changes no counter that is watched.
-                () = tokio::time::sleep(Duration::from_millis(10)) => {}
-            }
-        }
-    };
+    let mut synced = agent.synced.subscribe();
+    let heard = synced.wait_for(|_| agent.state.read().messages.waiting.is_empty());
     let _ = timeout(Duration::from_secs(5), heard).await;
-    debug_assert!(matches!(*agent.end.borrow(), Some(End::Left | End::Failed(_))));
 }

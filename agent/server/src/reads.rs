@@ -10,7 +10,7 @@ use api::v1::{ContainerStatus, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, 
 use api_http::{Build, Query};
 use serde_json::{Value, json};
 
-use crate::agent::{Agent, now_ms};
+use crate::agent::Agent;
 use crate::{machine, masters};
 
 pub(crate) fn version() -> Value {
@@ -157,7 +157,8 @@ pub(crate) fn allocated(state: &State) -> Vec<Resource> {
 
 /// `/state`
 pub(crate) fn state(agent: &Agent) -> String {
-    let state = agent.state.read();
+    // It shares what is in it; the agent goes on meanwhile.
+    let state = agent.state.read().clone();
     let total = Resources::from_v1(&agent.config.resources).unwrap_or_default();
     let full = |resources: &Resources| -> Vec<Value> {
         resources.to_v1(api::resources::Format::Endpoint).iter().map(to_value).collect()
@@ -208,7 +209,7 @@ pub(crate) fn usage(executor: &Executor) -> api::v1::ResourceStatistics {
     let (user, system, rss) = executor.process.as_ref().map_or((0.0, 0.0, 0), |one| machine::usage(one.supervisor_pid));
     let mem_bytes = u64::try_from(mem_milli).unwrap_or(0) * 1024 * 1024 / 1000;
     api::v1::ResourceStatistics {
-        timestamp: now_ms() as f64 / 1000.0,
+        timestamp: event_log::host::wall_ms() as f64 / 1000.0,
         cpus_user_time_secs: Some(user),
         cpus_system_time_secs: Some(system),
         cpus_soft_limit: Some(cpus_milli as f64 / 1000.0),
@@ -278,7 +279,7 @@ const NEVER: [&str; 15] = [
 
 /// `/metrics/snapshot`: the documented names that this agent has a number for.
 pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
-    let state = agent.state.read();
+    let state = agent.state.read().clone();
     let mut metrics = BTreeMap::new();
     let mut set = |name: &str, value: f64| metrics.insert(name.to_owned(), json!(value));
     let total = Resources::from_v1(&agent.config.resources).unwrap_or_default();
@@ -316,6 +317,7 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
         ("slave/invalid_status_updates", &counters.invalid_updates),
         ("slave/valid_framework_messages", &counters.framework_messages),
         ("slave/invalid_framework_messages", &counters.invalid_framework_messages),
+        ("slave/orders_given_up", &counters.orders_given_up),
         ("slave/container_launch_errors", &counters.launch_errors),
         ("slave/executors_terminated", &counters.executors_terminated),
     ] {

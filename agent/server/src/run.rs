@@ -127,18 +127,21 @@ async fn serve(config: Config) -> Result<(), String> {
     let port = config.advertise_port.unwrap_or(bound.port());
     let address = format!("{}:{port}", config.advertise_ip);
     let (agent, requests) = Agent::new(config, address, state, containers);
-    tokio::spawn(keep(agent.clone(), log, requests));
-    tokio::spawn(containers::listen(agent.clone(), pipe));
+    vital(&agent, "log", keep(agent.clone(), log, requests));
     let sweeping = agent.clone();
     tokio::task::spawn_blocking(move || containers::sweep(&sweeping)).await.map_err(|error| error.to_string())??;
     recover(&agent).await;
+    // What the agent before had heard and not written down was found in files: what comes now comes after it.
+    vital(&agent, "hearing of containers", containers::listen(agent.clone(), pipe));
     let (stop, stopped) = watch::channel(false);
     let handler = {
         let agent = agent.clone();
         move |request, _peer| http::answer(agent.clone(), request)
     };
+    // Whoever comes back is heard from here on, and has its time from here on.
+    agent.submit(Command::Restart { boot: boot() });
     let server = tokio::spawn(api_http::serve(listener, handler, stopped));
-    let connection = tokio::spawn(masters::stay_connected(agent.clone()));
+    let connection = vital(&agent, "connection to the masters", masters::stay_connected(agent.clone()));
     println!("meseta-agent listening on {}:{}", agent.config.listen.ip(), bound.port());
 
     let mut end = agent.end.subscribe();
@@ -172,6 +175,27 @@ async fn serve(config: Config) -> Result<(), String> {
     ended
 }
 
+/// Work without which the agent would only look alive. If it panics the process ends at once; if it ends by itself, and did
+/// not say why, the agent does.
+fn vital(
+    agent: &Arc<Agent>,
+    what: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    let agent = agent.clone();
+    event_log::vital::spawn("meseta-agent", what, async move {
+        work.await;
+        agent.fail(format!("The agent cannot go on: its {what} has ended"));
+    })
+}
+
+/// The start of this machine, and milliseconds since then.
+fn boot() -> (String, u64) {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(0.0);
+    (crate::spec::boot_id(), (seconds * 1000.0) as u64)
+}
+
 /// Finds everything again that an earlier agent had.
 async fn recover(agent: &Arc<Agent>) {
     let (live, remnants, effects) = {
@@ -187,14 +211,13 @@ async fn recover(agent: &Arc<Agent>) {
     };
     if !live.is_empty() || !remnants.is_empty() {
         tracing::info!(containers = live.len(), remnants = remnants.len(), "looking for what ran before");
-        let _ = agent.ask(Command::Restart).await;
     }
     live.iter().chain(&remnants).for_each(|container_id| containers::recover(agent, container_id));
     for effect in effects {
         crate::agent::perform(agent, effect);
     }
     // Everything found is in the log before anybody asks.
-    let _ = agent.ask(Command::PassDeadlines).await;
+    let _ = agent.ask(Command::Settle).await;
     let millis = u64::try_from(agent.started.elapsed().as_millis()).unwrap_or(u64::MAX);
     agent.recovered_ms.store(millis, std::sync::atomic::Ordering::Relaxed);
 }

@@ -57,7 +57,8 @@ fn handle(agent: &Agent, call: &Call, media: Media) -> Response {
     // The same names, but not the same numbers.
     let kind = response::Type::from_str_name(call.r#type().as_str_name());
     let mut answer = Answer { r#type: kind.map(|kind| kind as i32), ..Answer::default() };
-    let state = || agent.state.read();
+    // It shares what is in it; the agent goes on meanwhile.
+    let state = || agent.state.read().clone();
     match call.r#type() {
         call::Type::GetHealth => answer.get_health = Some(response::GetHealth { healthy: true }),
         call::Type::GetFlags => {
@@ -147,7 +148,7 @@ fn executors(state: &State) -> response::GetExecutors {
     let completed = state.frameworks.values().flat_map(|framework| &framework.completed);
     response::GetExecutors {
         executors: state.executors().map(|(_, executor)| show(executor)).collect(),
-        completed_executors: completed.map(show).collect(),
+        completed_executors: completed.map(|executor| show(executor)).collect(),
     }
 }
 

@@ -58,8 +58,9 @@ async fn a_log_is_shortened_and_nothing_that_matters_is_lost() {
 fn log_events(work_dir: &Path) -> (usize, usize) {
     let records = event_log::read_local(&work_dir.join(agent_core::LOG_DIR)).unwrap();
     let events: Vec<_> = records.flat_map(|record| record.unwrap().1.events).collect();
-    let restored =
-        events.iter().filter(|raw| matches!(agent_core::Event::from_raw(raw), Ok(agent_core::Event::Restored { .. })));
+    let restored = events
+        .iter()
+        .filter(|raw| matches!(agent_core::Event::from_raw(raw), Ok(agent_core::Event::RestoreBegun { .. })));
     (events.len(), restored.count())
 }
 

@@ -66,6 +66,21 @@ impl FileTable {
         self.0.write().expect("no panic while holding the lock").remove(&clean(path));
     }
 
+    /// Serves `path` no longer, if it is `real` that is served there.
+    pub fn detach_from(&self, path: &str, real: &Path) {
+        let path = clean(path);
+        let mut table = self.0.write().expect("no panic while holding the lock");
+        if table.get(&path).is_some_and(|served| served == real) {
+            table.remove(&path);
+        }
+    }
+
+    /// Serves no longer what is below `path`.
+    pub fn detach_below(&self, path: &str) {
+        let below = clean(path) + "/";
+        self.0.write().expect("no panic while holding the lock").retain(|path, _| !path.starts_with(&below));
+    }
+
     /// Answers `/files/<endpoint>`; `None` if there is no such endpoint. Blocks on the disk: call it where that is
     /// allowed, inside of a runtime (a download is sent by a task of its own).
     pub fn answer(&self, endpoint: &str, query: &Query) -> Option<Response> {

@@ -1,18 +1,12 @@
-//! Work without which a master would only look alive: it would go on to lead, accept calls and hold connections, and
-//! nothing would come of it. If such work panics the process ends, and others take over.
+//! Work without which a master would only look alive: see [`event_log::vital`].
 
-use event_log::host;
-use futures_util::FutureExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::task::JoinHandle;
+
+const PROGRAM: &str = "meseta-master";
 
 /// A task that `what` depends on.
 pub(crate) fn spawn(what: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-    host::spawn(async move {
-        if AssertUnwindSafe(work).catch_unwind().await.is_err() {
-            halt(what);
-        }
-    })
+    event_log::vital::spawn(PROGRAM, what, work)
 }
 
 /// A thread that `what` depends on.
@@ -20,54 +14,5 @@ pub(crate) fn spawn(what: &'static str, work: impl Future<Output = ()> + Send + 
 /// # Errors
 /// The operating system's, if it has no thread to give.
 pub(crate) fn thread(what: &'static str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    let guarded = move || {
-        if catch_unwind(AssertUnwindSafe(work)).is_err() {
-            halt(what);
-        }
-    };
-    std::thread::Builder::new().name(what.into()).spawn(guarded).map(|_| ())
-}
-
-fn halt(what: &str) -> ! {
-    tracing::error!(what, "stopping: work that this master depends on has failed");
-    eprintln!("meseta-master: its {what} failed by a defect. This master stops.");
-    host::exit(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    /// Runs itself in a process of its own, where it may end the process.
-    fn ends_its_process(test: &str, fails: impl FnOnce()) {
-        const INSIDE: &str = "MESETA_TEST_INSIDE";
-        if std::env::var_os(INSIDE).is_some() {
-            fails();
-            // Much later than the failure, and still much earlier than never.
-            std::thread::sleep(std::time::Duration::from_secs(60));
-            return;
-        }
-        let program = std::env::current_exe().unwrap();
-        let output = Command::new(program).args(["--exact", test, "--nocapture"]).env(INSIDE, "1").output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{told}");
-        assert!(told.contains("meseta-master: its delivery failed by a defect."), "{told}");
-    }
-
-    #[test]
-    fn a_thread_that_fails_ends_the_process() {
-        ends_its_process("vital::tests::a_thread_that_fails_ends_the_process", || {
-            super::thread("delivery", || panic!("a defect")).unwrap();
-        });
-    }
-
-    #[test]
-    fn a_task_that_fails_ends_the_process() {
-        ends_its_process("vital::tests::a_task_that_fails_ends_the_process", || {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(async {
-                let _ = super::spawn("delivery", async { panic!("a defect") }).await;
-            });
-        });
-    }
+    event_log::vital::thread(PROGRAM, what, work)
 }

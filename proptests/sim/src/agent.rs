@@ -1,7 +1,7 @@
 //! Agents: the real core over a simulated log, containers and connection. The log and the containers outlive the
 //! process, as they do on a machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,6 +186,7 @@ impl Agent {
                 executor_reregistration_timeout_ms: 2_000,
                 executor_shutdown_grace_ms: 5_000,
                 launcher_dir: "/bin".into(),
+                completed_executors_max: 150,
             },
             inbox,
             random: Mutex::new(Random::new(self.random.number(), "process")),
@@ -222,9 +223,7 @@ async fn keep(agent: Arc<Running>, mut requests: mpsc::UnboundedReceiver<Request
             let mut machine = agent.machine.lock();
             let mut draw = agent.random.lock();
             let mut random = || draw.bytes16();
-            let connected = BTreeSet::new();
-            let mut around =
-                Surroundings { at_ms: last_ms, settings: &agent.settings, connected: &connected, random: &mut random };
+            let mut around = Surroundings { at_ms: last_ms, settings: &agent.settings, random: &mut random };
             let mut record = Vec::new();
             for Request { command, reply } in batch.drain(..) {
                 let answer = decide(&state, command, &mut around).map(|events| {
@@ -318,7 +317,11 @@ fn perform(agent: &Arc<Running>, effect: Effect) {
             agent.machine.lock().containers.remove(&container_id);
         }
         Effect::ReportLeft => agent.machine.lock().stopped = true,
-        Effect::Deliver { .. } | Effect::SendMessages | Effect::AcknowledgeOrders => {}
+        Effect::Deliver { .. }
+        | Effect::HangUp { .. }
+        | Effect::ForgetFiles { .. }
+        | Effect::SendMessages
+        | Effect::AcknowledgeOrders => {}
     }
 }
 
@@ -369,7 +372,7 @@ async fn recover(agent: &Arc<Running>) {
         (live, agent_core::resume(&state))
     };
     if !live.is_empty() {
-        agent.ask(Command::Restart).await;
+        agent.ask(Command::Restart { boot: ("boot".into(), agent.world.now_ms()) }).await;
     }
     for container_id in live {
         let (claim, exit) = {

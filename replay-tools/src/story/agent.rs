@@ -85,7 +85,8 @@ impl Agent {
             Event::ContainerStarted { container_id, .. } | Event::ContainerReplaced { container_id, .. } => {
                 is_in(container_id)
             }
-            Event::ExecutorSubscribed { framework_id, executor_id }
+            Event::ExecutorSubscribed { framework_id, executor_id, .. }
+            | Event::ExecutorDisconnected { framework_id, executor_id, .. }
             | Event::StopRequested { framework_id, executor_id, .. }
             | Event::StopForced { framework_id, executor_id }
             | Event::ExecutorEnded { framework_id, executor_id, .. } => is(framework_id, executor_id),
@@ -99,7 +100,9 @@ impl Agent {
 
 fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
     let text = match event {
-        Event::Restored { .. } => "The log was shortened: what came before is known by its outcome only.".to_owned(),
+        Event::Restored { .. } | Event::RestoreBegun { .. } => {
+            "The log was shortened: what came before is known by its outcome only.".to_owned()
+        }
         Event::TokenChosen { .. } => "The agent is new and will register.".to_owned(),
         Event::Registered { agent_id, cluster_id } => format!("Cluster {cluster_id} registered it as {agent_id}."),
         Event::OrdersTaken { up_to } => {
@@ -144,13 +147,36 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
         Event::MessagesReceived { up_to } => {
             return Sentence::routine(format!("The masters committed messages up to {up_to}."), "commits of messages");
         }
-        Event::Restarted { reregister_by_ms } => {
-            let live = state.containers.len();
-            format!(
-                "The agent was started again, with {}, back by {}.",
-                super::phrase::count(live, "live executor"),
-                time(*reregister_by_ms)
-            )
+        Event::Restarted { reregister_by_ms, ahead_ms, .. } => {
+            let live = super::phrase::count(state.containers.len(), "live executor");
+            let back = time(*reregister_by_ms);
+            let clock = match ahead_ms {
+                0 => String::new(),
+                ahead_ms => {
+                    let way = if *ahead_ms > 0 { "forward" } else { "back" };
+                    format!(" The clock was set {way} by {} meanwhile.", span(ahead_ms.unsigned_abs()))
+                }
+            };
+            format!("The agent was started, with {live}, back by {back}.{clock}")
+        }
+        Event::TasksForgotten { executor_id, task_ids, .. } => {
+            let tasks = super::phrase::count(task_ids.len(), "ended task");
+            return Sentence::routine(format!("{tasks} of executor {executor_id} are forgotten."), "forgotten tasks");
+        }
+        Event::ExecutorForgotten { executor_id, .. } => {
+            let text = format!("The ended executor {executor_id} is forgotten.");
+            return Sentence::routine(text, "forgotten executors");
+        }
+        Event::FrameworkForgotten { framework_id } => {
+            return Sentence::routine(format!("Framework {framework_id} is forgotten."), "forgotten frameworks");
+        }
+        Event::ExecutorDisconnected { executor_id, .. } => format!("The stream of executor {executor_id} ended."),
+        Event::OrderNotUnderstood { seq, sentence } => format!("Order {seq} could not be carried out. {sentence}."),
+        Event::MessageRestored { .. }
+        | Event::FrameworkRestored { .. }
+        | Event::ExecutorRestored { .. }
+        | Event::TaskRestored { .. } => {
+            return Sentence::routine("A part of what came before.".to_owned(), "parts of what came before");
         }
         Event::LeavingBegun {} => "The agent will end, for good.".to_owned(),
         Event::Left {} => "Nothing runs any more; the masters must hear that the agent is gone.".to_owned(),

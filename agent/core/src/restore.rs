@@ -1,0 +1,173 @@
+//! State as the events that a shortened log begins with: part by part, each in a version of its own, so that neither a
+//! large state makes a large record nor a new field an old log unreadable.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::event::Event;
+use crate::state::{Executor, Framework, Messages, Registration, State, Task};
+
+/// The events from which this state follows, whatever was before.
+pub fn restoring(state: &State) -> impl Iterator<Item = Event> + '_ {
+    let Registration { token, agent_id, cluster_id } = state.registration.clone();
+    let begun = Event::RestoreBegun {
+        token,
+        agent_id,
+        cluster_id,
+        orders_up_to: state.orders_up_to,
+        messages_up_to: state.messages.up_to,
+        received_up_to: state.messages.received_up_to,
+        leaving: state.leaving,
+        frameworks_seen: state.frameworks_seen,
+        clock: state.clock.clone(),
+        remnants: state.remnants.iter().map(|(id, process)| (id.clone(), process.clone())).collect(),
+    };
+    let messages = state.messages.waiting.iter();
+    let messages = messages.map(|(seq, message)| Event::MessageRestored { seq: *seq, message: message.clone() });
+    let frameworks = state.frameworks.iter().flat_map(|(id, framework)| of_framework(id, framework));
+    std::iter::once(begun).chain(messages).chain(frameworks)
+}
+
+fn of_framework<'a>(framework_id: &'a str, framework: &'a Framework) -> impl Iterator<Item = Event> + 'a {
+    let itself = Event::FrameworkRestored {
+        framework_id: framework_id.to_owned(),
+        info: framework.info.clone(),
+        order: framework.order,
+        removed: framework.removed,
+    };
+    let completed = framework.completed.iter().map(|executor| (executor, true));
+    let live = framework.executors.values().map(|executor| (executor, false));
+    let executors = completed.chain(live).flat_map(|(executor, over)| of_executor(framework_id, executor, over));
+    std::iter::once(itself).chain(executors)
+}
+
+fn of_executor<'a>(framework_id: &'a str, executor: &'a Executor, completed: bool) -> impl Iterator<Item = Event> + 'a {
+    let itself = Event::ExecutorRestored {
+        framework_id: framework_id.to_owned(),
+        executor_id: executor.executor_id.clone(),
+        completed,
+        is_command: executor.is_command,
+        info: executor.info.clone(),
+        container_id: executor.container_id.clone(),
+        added_ms: executor.added_ms,
+        process: executor.process.clone(),
+        register_by_ms: executor.register_by_ms,
+        subscribed: executor.subscribed,
+        stream: executor.stream,
+        complete_by_ms: executor.complete_by_ms,
+        stop: executor.stop,
+        status: executor.status,
+    };
+    let tasks = executor.tasks.iter().map(|(task_id, task)| Event::TaskRestored {
+        framework_id: framework_id.to_owned(),
+        container_id: executor.container_id.clone(),
+        task_id: task_id.clone(),
+        info: task.info.clone(),
+        task_state: task.state,
+        group: task.group.clone(),
+        delivered: task.delivered,
+        kill: task.kill.clone(),
+        statuses: task.statuses.clone(),
+        uuids: task.uuids.iter().cloned().collect(),
+        ended: task.ended,
+    });
+    std::iter::once(itself).chain(tasks)
+}
+
+/// Applies one of these events; others are none of its business.
+pub(crate) fn fold(state: &mut State, event: &Event) {
+    match event.clone() {
+        Event::RestoreBegun {
+            token,
+            agent_id,
+            cluster_id,
+            orders_up_to,
+            messages_up_to,
+            received_up_to,
+            leaving,
+            frameworks_seen,
+            clock,
+            remnants,
+        } => {
+            *state = State {
+                registration: Registration { token, agent_id, cluster_id },
+                orders_up_to,
+                messages: Messages { up_to: messages_up_to, received_up_to, ..Messages::default() },
+                leaving,
+                frameworks_seen,
+                clock,
+                remnants: remnants.into_iter().collect(),
+                ..State::default()
+            };
+        }
+        Event::MessageRestored { seq, message } => state.messages.wait(seq, message),
+        Event::FrameworkRestored { framework_id, info, order, removed } => {
+            state.frameworks.insert(framework_id, Framework { info, order, removed, ..Framework::default() });
+        }
+        Event::ExecutorRestored {
+            framework_id,
+            executor_id,
+            completed,
+            is_command,
+            info,
+            container_id,
+            added_ms,
+            process,
+            register_by_ms,
+            subscribed,
+            stream,
+            complete_by_ms,
+            stop,
+            status,
+        } => {
+            let executor = Executor {
+                executor_id,
+                is_command,
+                info,
+                container_id,
+                added_ms,
+                process,
+                register_by_ms,
+                subscribed,
+                stream,
+                complete_by_ms,
+                stop,
+                status,
+                ..Executor::default()
+            };
+            if completed {
+                let framework = state.frameworks.entry(framework_id).or_default();
+                framework.completed.push_back(Arc::new(executor));
+            } else {
+                state.add_executor(&framework_id, executor);
+            }
+        }
+        Event::TaskRestored {
+            framework_id,
+            container_id,
+            task_id,
+            info,
+            task_state,
+            group,
+            delivered,
+            kill,
+            statuses,
+            uuids,
+            ended,
+        } => {
+            let uuids = VecDeque::from(uuids);
+            let task = Task { info, state: task_state, group, delivered, kill, statuses, uuids, ended };
+            let live = state.containers.get(&container_id).map(|(_, executor_id)| executor_id.clone());
+            let Some(framework) = state.frameworks.get_mut(&framework_id) else { return };
+            let executor = match live {
+                Some(executor_id) => framework.executors.get_mut(&executor_id),
+                // The one that was told last.
+                None => framework.completed.back_mut().filter(|executor| executor.container_id == container_id),
+            };
+            if let Some(executor) = executor {
+                Arc::make_mut(executor).tasks.insert(task_id, task);
+            }
+        }
+        _ => {}
+    }
+}
