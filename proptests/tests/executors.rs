@@ -232,19 +232,22 @@ fn a_group_arrives_together_and_an_executor_has_no_say_over_others() {
 #[test]
 fn an_executor_that_cannot_be_launched_leaves_nothing_behind() {
     let (cluster, mut framework) = start();
-    for (id, command) in [
-        ("missing", json!({"shell": false, "value": "/nosuch/program"})),
-        ("fetched", json!({"value": "sleep 1000", "uris": [{"value": "http://nosuch.invalid/archive"}]})),
-    ] {
-        let offer = whole_offer(&mut framework);
-        let executor = custom(&framework, command);
-        framework.launch(&offer, &[task(id, &offer, &executor)]);
-        let failed = framework.update(id);
-        assert_eq!(failed["state"], "TASK_FAILED", "{failed}");
-        assert_eq!(failed["reason"], "REASON_CONTAINER_LAUNCH_FAILED");
-        let ended = failure(&mut framework);
-        assert_eq!(ended["status"], -1);
-    }
+    let offer = whole_offer(&mut framework);
+    let executor = custom(&framework, json!({"shell": false, "value": "/nosuch/program"}));
+    framework.launch(&offer, &[task("missing", &offer, &executor)]);
+    let failed = framework.update("missing");
+    assert_eq!(failed["state"], "TASK_FAILED", "{failed}");
+    assert_eq!(failed["reason"], "REASON_CONTAINER_LAUNCH_FAILED");
+    let ended = failure(&mut framework);
+    assert_eq!(ended["status"], -1);
+    // What no agent can do is refused before one is asked.
+    let offer = whole_offer(&mut framework);
+    let uris = json!([{"value": "http://nosuch.invalid/archive"}]);
+    let executor = custom(&framework, json!({"value": "sleep 1000", "uris": uris}));
+    framework.launch(&offer, &[task("fetched", &offer, &executor)]);
+    let refused = framework.update("fetched");
+    assert_eq!(refused["state"], "TASK_ERROR", "{refused}");
+    assert_eq!(refused["message"], "'CommandInfo.uris' is not supported by this version");
     whole_offer(&mut framework);
     assert!(executors(&cluster, "m0").is_empty());
     framework.teardown();

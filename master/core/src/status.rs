@@ -3,8 +3,10 @@
 use crate::decide::Draft;
 use crate::effect::Effect;
 use crate::ids::FrameworkKey;
+use api::limits::{STATUS_BYTES_MAX, STATUS_MESSAGE_BYTES_MAX, cut};
 use api::v1;
 use api::v1::task_status::{Reason, Source};
+use prost::Message;
 
 /// A status from the masters.
 pub(crate) fn of_master(
@@ -25,6 +27,25 @@ pub(crate) fn of_master(
         timestamp: Some(seconds(at_ms)),
         ..Default::default()
     }
+}
+
+/// A status as it is kept: agents cut and refuse what is too large, but older ones have it in their logs. What it says
+/// of the task stays; of what explains it, as much as there is room for.
+pub(crate) fn bounded(mut status: v1::TaskStatus) -> v1::TaskStatus {
+    if let Some(message) = &mut status.message {
+        message.truncate(cut(message, STATUS_MESSAGE_BYTES_MAX).len());
+    }
+    let is_large = |status: &v1::TaskStatus| status.encoded_len() > STATUS_BYTES_MAX;
+    if is_large(&status) {
+        status.data = None;
+    }
+    if is_large(&status) {
+        status.labels = None;
+    }
+    if is_large(&status) {
+        (status.container_status, status.check_status, status.limitation) = (None, None, None);
+    }
+    status
 }
 
 /// Milliseconds as the wire's seconds.

@@ -7,6 +7,7 @@ use crate::ids::{AgentKey, Connection, ExecutorId, FrameworkKey};
 use crate::lost;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::Task;
+use crate::status;
 use crate::task_state;
 use crate::view;
 use api::internal;
@@ -124,7 +125,7 @@ fn status_update(draft: &mut Draft, agent: AgentKey, seq: u64, update: &internal
     if is_full(task) && !task_state::is_terminal(status.state) {
         return;
     }
-    let mut told = status.clone();
+    let mut told = status::bounded(status.clone());
     told.agent_id.get_or_insert_with(|| v1::AgentId { value: view::agent_id(&draft.state, agent) });
     let brief = told.data.is_some().then(|| v1::TaskStatus { data: None, ..told.clone() }.encode_to_vec().into());
     let event =
@@ -173,6 +174,26 @@ mod tests {
         let ended = cluster.state.tasks.completed_of(framework).next().unwrap();
         assert_eq!((ended.state, ended.statuses.len()), (TaskFinished as i32, 3));
         assert_eq!(cluster.acknowledge(&task), [""; 0]);
+    }
+
+    /// As an agent of an earlier release may have it in its log.
+    #[test]
+    fn a_status_without_end_is_kept_in_part() {
+        use api::internal::from_agent::Message;
+        use api::limits::{STATUS_BYTES_MAX, STATUS_MESSAGE_BYTES_MAX};
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        let mut message = cluster.status_update(&task, TaskFailed);
+        let Some(Message::StatusUpdate(update)) = &mut message.message else { panic!("{message:?}") };
+        update.status.message = Some("é".repeat(10 << 20));
+        update.status.data = Some(vec![0; 30 << 20].into());
+        assert_eq!(cluster.agent_says(agent, vec![message]).unwrap(), ["task-updated"]);
+        let kept = cluster.state.tasks.get(&task).unwrap();
+        let told: api::v1::TaskStatus = prost::Message::decode(kept.updates[0].status.clone()).unwrap();
+        assert!(kept.updates[0].status.len() <= STATUS_BYTES_MAX);
+        assert_eq!((told.state(), told.message().len()), (TaskFailed, STATUS_MESSAGE_BYTES_MAX));
     }
 
     #[test]

@@ -6,10 +6,12 @@ use crate::identity::Identity;
 use crate::records::{Gone, RecordSender};
 use crate::wire;
 use api::internal::{self, ToAgent, to_agent};
+use api::limits::{ENVELOPE_BYTES_MAX, TO_AGENT_BYTES_MAX};
 use api::v1;
 use bytes::{BufMut, Bytes, BytesMut};
 use master_core::effect::Effect;
 use master_core::ids::{AgentKey, Connection, ConnectionId};
+use master_core::state::agents::Order;
 use master_core::{State, view};
 use parking_lot::Mutex;
 use prost::Message;
@@ -55,6 +57,9 @@ struct Held {
     _end: oneshot::Sender<()>,
 }
 
+/// The largest order that an agent reads.
+const ORDER_BYTES_MAX: usize = TO_AGENT_BYTES_MAX - ENVELOPE_BYTES_MAX;
+
 /// A message to an agent, with its length before it.
 pub(crate) fn frame(message: to_agent::Message) -> Bytes {
     ToAgent { message: Some(message) }.encode_length_delimited_to_vec().into()
@@ -70,6 +75,26 @@ fn frame_order(order: &[u8]) -> Bytes {
     encode_varint(order.len() as u64, &mut framed);
     framed.put_slice(order);
     framed.freeze()
+}
+
+/// What an agent is told in the place of an order that it could not read, which only an older log has: its number must
+/// come, or nothing behind it would ever be heard. A kill of what it would have launched makes the agent say that there
+/// is no such task.
+fn in_its_place(order: &Order) -> Bytes {
+    let decoded = internal::Order::decode(order.bytes.clone()).unwrap_or_default();
+    let task = match decoded.order {
+        Some(internal::order::Order::Launch(launch)) => Some((launch.framework_info, launch.task.task_id)),
+        Some(internal::order::Order::LaunchGroup(launch)) => {
+            launch.task_group.tasks.into_iter().next().map(|task| (launch.framework_info, task.task_id))
+        }
+        _ => None,
+    };
+    tracing::error!(order = decoded.seq, bytes = order.bytes.len(), "an order is too large for its agent");
+    let (framework_info, task_id) = task.unwrap_or_default();
+    let framework_id = framework_info.id.unwrap_or_default();
+    let kill = internal::Kill { framework_id, task_id, kill_policy: None };
+    let kill = internal::Order { seq: decoded.seq, order: Some(internal::order::Order::Kill(kill)) };
+    frame(to_agent::Message::Order(kill))
 }
 
 impl Agents {
@@ -206,7 +231,9 @@ impl Agents {
         let Some(held) = inner.open.get_mut(&agent) else { return };
         let mut gone = false;
         for (seq, order) in known.outbox.range(held.sent_up_to + 1..) {
-            gone |= held.records.send(frame_order(&order.bytes)).is_err();
+            let record =
+                if order.bytes.len() <= ORDER_BYTES_MAX { frame_order(&order.bytes) } else { in_its_place(order) };
+            gone |= held.records.send(record).is_err();
             held.sent_up_to = *seq;
         }
         if gone {
@@ -244,6 +271,23 @@ pub(crate) fn connection_id(bytes: &[u8]) -> Option<ConnectionId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_agent_could_not_read_is_told_in_short() {
+        let task = v1::TaskInfo {
+            task_id: v1::TaskId { value: "t".into() },
+            data: Some(vec![0; TO_AGENT_BYTES_MAX].into()),
+            ..Default::default()
+        };
+        let info = v1::FrameworkInfo { id: Some(v1::FrameworkId { value: "f".into() }), ..Default::default() };
+        let launch = internal::order::Order::Launch(internal::Launch { framework_info: info, task });
+        let order = internal::Order { seq: 7, order: Some(launch) };
+        let told = in_its_place(&Order { bytes: order.encode_to_vec().into() });
+        let told = ToAgent::decode_length_delimited(told).unwrap().message;
+        let Some(to_agent::Message::Order(internal::Order { seq: 7, order })) = told else { panic!("{told:?}") };
+        let Some(internal::order::Order::Kill(kill)) = order else { panic!("{order:?}") };
+        assert_eq!((kill.framework_id.value.as_str(), kill.task_id.value.as_str()), ("f", "t"));
+    }
 
     #[test]
     fn an_order_in_its_envelope_is_what_the_schema_says() {

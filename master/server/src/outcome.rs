@@ -3,6 +3,9 @@
 use master_core::{Refusal, RefusalKind, Reply};
 use std::borrow::Cow;
 
+/// The name of the refusal of a command that leads to more than a record holds.
+pub(crate) const TOO_LARGE: &str = "TooLarge";
+
 /// What became of a command.
 #[derive(Debug)]
 pub enum Outcome {
@@ -39,6 +42,11 @@ impl From<Refusal> for Refused {
 }
 
 impl Refused {
+    /// Of a command that is, or leads to, more than goes into one message or record.
+    pub(crate) fn too_large(message: impl Into<String>) -> Refused {
+        Refused { kind: RefusalKind::Invalid, name: Cow::Borrowed(TOO_LARGE), message: message.into() }
+    }
+
     /// The HTTP status of this kind of no. The kinds that only an agent's connection hears have the nearest.
     pub fn status(&self) -> u16 {
         match self.kind {

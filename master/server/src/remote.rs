@@ -3,7 +3,7 @@
 use crate::identity::Identity;
 use crate::peers::Peers;
 use crate::{events, wire};
-use api::limits::{DELIVERIES_BYTES_MAX, DELIVERY_BATCH_MAX};
+use api::limits::{DELIVERIES_BYTES_MAX, DELIVERY_BATCH_BYTES, DELIVERY_BATCH_MAX};
 use api::{internal, v1};
 use bytes::Bytes;
 use event_log::host::Tasks;
@@ -73,7 +73,16 @@ impl Remote {
         debug_assert!(to != self.identity.node(), "what is held here is not sent away");
         self.tasks.spawn(async move {
             let mut deliveries = Vec::new();
-            while waiting.recv_many(&mut deliveries, DELIVERY_BATCH_MAX).await > 0 {
+            while let Some(first) = waiting.recv().await {
+                let mut batch_bytes = first.0;
+                deliveries.push(first);
+                while deliveries.len() < DELIVERY_BATCH_MAX
+                    && batch_bytes < DELIVERY_BATCH_BYTES
+                    && let Ok(next) = waiting.try_recv()
+                {
+                    batch_bytes += next.0;
+                    deliveries.push(next);
+                }
                 let address = {
                     let status = node.status();
                     let status = status.borrow();

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::crashes::{self, Crashes};
 use crate::delivery::Delivery;
 use crate::identity::Identity;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, TOO_LARGE};
 use crate::published::{self, Published};
 use crate::rehearsal::Rehearsal;
 use crate::submit::{Attempt, Request, Verdict};
@@ -492,7 +492,7 @@ fn check_weight(bytes: usize) -> Result<(), Refusal> {
     }
     let message =
         format!("What follows from this call has {bytes} bytes, more than the {COMMAND_BYTES_MAX} of a record");
-    Err(Refusal::invalid("TooLarge", message))
+    Err(Refusal::invalid(TOO_LARGE, message))
 }
 
 fn push_encoded(record: &mut Record, cause: event_log::Cause, events: Vec<Stored>) {

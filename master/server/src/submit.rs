@@ -2,7 +2,7 @@
 
 use crate::context::Leader;
 use crate::identity::{Identity, random};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Refused};
 use crate::peers::{PeerError, Peers};
 use crate::wire;
 use crate::witness::Witness;
@@ -158,6 +158,10 @@ impl Submitter {
             },
             Ok((http::StatusCode::MISDIRECTED_REQUEST, _)) | Err(PeerError::Unreachable(_)) => {
                 Verdict::NotTried(Box::new(attempt))
+            }
+            // Sent again it would be as large.
+            Ok((http::StatusCode::PAYLOAD_TOO_LARGE, body)) => {
+                Verdict::Ended(Outcome::Refused(Refused::too_large(String::from_utf8_lossy(&body))))
             }
             Ok((status, _)) => {
                 tracing::warn!(leader = leader.address, %status, "the leader did not take a submission");

@@ -4,21 +4,21 @@
 //! hello (register, resume) ──committed──► welcome ──► messages up, orders down ──► silence, a newer connection, or stop
 //! ```
 
+mod messages;
+
 use crate::agents::{Agents, frame};
 use crate::context::Context;
 use crate::identity::new_connection;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, TOO_LARGE};
 use crate::records::{self, RecordSender};
 use api::internal::{self, FromAgent, from_agent, refused::Remedy, to_agent};
-use api::limits::{FROM_AGENT_BYTES_MAX, SESSION_BATCH_MAX};
 use api_http::{Body, Incoming, Method, Request, Response, StatusCode};
-use bytes::{Buf, BytesMut};
 use event_log::host;
 use futures_util::future::{BoxFuture, OptionFuture};
-use http_body_util::BodyExt;
 use master_core::command::{Caller, Command};
 use master_core::ids::{Connection, ConnectionId};
 use master_core::{RefusalKind, Reply, view};
+use messages::{Messages, Waiting};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Drop for Registered {
 async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, peer: SocketAddr) {
     let mut messages = Messages::new(body);
     let caller = Caller { principal: None, peer: Some(peer.to_string()) };
-    let Ok(Ok(Some(first))) = tokio::time::timeout(HELLO_PATIENCE, messages.next()).await else {
+    let Ok(Ok(Some((first, _)))) = tokio::time::timeout(HELLO_PATIENCE, messages.next()).await else {
         tracing::debug!(%peer, "an agent did not say who it is");
         return;
     };
@@ -113,26 +113,24 @@ impl Talk<'_> {
         let ping = self.context.ping;
         let mut pings = tokio::time::interval_at(Instant::now() + ping.every, ping.every);
         let mut heard = Instant::now();
-        let mut waiting: Vec<FromAgent> = Vec::new();
+        let mut waiting = Waiting::default();
         let mut flight: OptionFuture<BoxFuture<'_, Outcome>> = None.into();
         let mut flying = false;
         loop {
             if !flying && !waiting.is_empty() {
-                let rest = waiting.split_off(waiting.len().min(SESSION_BATCH_MAX));
-                let batch = std::mem::replace(&mut waiting, rest);
-                flight = Some(self.commit(batch)).into();
+                flight = Some(self.commit(waiting.batch())).into();
                 flying = true;
             }
             tokio::select! {
-                message = messages.next(), if waiting.len() < SESSION_BATCH_MAX => {
+                message = messages.next(), if !waiting.is_full() => {
                     heard = Instant::now();
                     match message {
-                        Ok(Some(message)) => take(message, &mut waiting),
+                        Ok(Some((message, length))) => waiting.take(message, length),
                         Ok(None) => return "the agent closed it",
                         Err(why) => return why,
                     }
-                    while let Ok(Some(message)) = messages.buffered() {
-                        take(message, &mut waiting);
+                    while !waiting.is_full() && let Ok(Some((message, length))) = messages.buffered() {
+                        waiting.take(message, length);
                     }
                 }
                 Some(outcome) = &mut flight, if flying => {
@@ -149,6 +147,10 @@ impl Talk<'_> {
                     }
                 }
                 _ = pings.tick() => {
+                    // What it answers is behind what it is not read for.
+                    if waiting.is_full() {
+                        heard = Instant::now();
+                    }
                     if heard.elapsed() > ping.patience() {
                         return "it did not answer pings";
                     }
@@ -165,79 +167,66 @@ impl Talk<'_> {
     /// Commits messages, in order; safe to repeat, since numbered messages are taken once and acknowledgements of
     /// orders are cumulative.
     fn commit(&self, messages: Vec<FromAgent>) -> BoxFuture<'_, Outcome> {
-        let command =
-            Command::AgentMessages { agent_id: self.agent_id.to_owned(), connection: self.connection, messages };
         Box::pin(async move {
-            loop {
-                match self.context.reader.submit(command.clone(), self.caller.clone()).await {
-                    Outcome::Unknown => tokio::time::sleep(PACE).await,
-                    outcome => return outcome,
+            // What is left of the batch, its beginning last.
+            let mut left = vec![messages];
+            let mut outcome = Outcome::Unknown;
+            while let Some(batch) = left.pop() {
+                outcome = self.submit(&batch).await;
+                match &outcome {
+                    Outcome::Done { .. } => {}
+                    Outcome::Crashed => left.extend(self.without_poison(batch, "cannot be decided")),
+                    Outcome::Refused(refused) if refused.name == TOO_LARGE => {
+                        left.extend(self.without_poison(batch, "leads to more than a record holds"));
+                    }
+                    Outcome::Refused(_) | Outcome::Unknown => return outcome,
                 }
             }
+            outcome
         })
     }
-}
 
-fn take(message: FromAgent, waiting: &mut Vec<FromAgent>) {
-    match &message.message {
-        // A sign of life and no more.
-        Some(from_agent::Message::Pong(_)) => {}
-        // What is unknown may come from a newer agent. It counts if it has a number: without it the next one would
-        // not follow, for ever.
-        None if message.seq() == 0 => {}
-        None => waiting.push(message),
-        Some(_) => waiting.push(message),
-    }
-}
-
-/// Length-delimited messages out of a request's body.
-struct Messages {
-    body: Incoming,
-    buffer: BytesMut,
-}
-
-impl Messages {
-    fn new(body: Incoming) -> Messages {
-        Messages { body, buffer: BytesMut::new() }
-    }
-
-    /// The next message; None at the end. Nothing is lost when the future is dropped.
-    async fn next(&mut self) -> Result<Option<FromAgent>, &'static str> {
+    async fn submit(&self, messages: &[FromAgent]) -> Outcome {
+        let (agent_id, connection) = (self.agent_id.to_owned(), self.connection);
+        let command = Command::AgentMessages { agent_id, connection, messages: messages.to_vec() };
         loop {
-            if let Some(message) = self.buffered()? {
-                return Ok(Some(message));
-            }
-            match self.body.frame().await {
-                None => return Ok(None),
-                Some(Err(_)) => return Err("the connection broke"),
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        self.buffer.extend_from_slice(data);
-                    }
-                }
+            match self.context.reader.submit(command.clone(), self.caller.clone()).await {
+                Outcome::Unknown => tokio::time::sleep(PACE).await,
+                outcome => return outcome,
             }
         }
     }
 
-    /// The next message if all of it is here.
-    fn buffered(&mut self) -> Result<Option<FromAgent>, &'static str> {
-        let mut peek = &self.buffer[..];
-        let length = match prost::encoding::decode_varint(&mut peek) {
-            Ok(length) => usize::try_from(length).unwrap_or(usize::MAX),
-            // A varint has at most ten bytes: with fewer, more may come.
-            Err(_) if self.buffer.len() < 10 => return Ok(None),
-            Err(_) => return Err("it does not speak the protocol"),
-        };
-        if length > FROM_AGENT_BYTES_MAX {
-            return Err("a message is too large");
+    fn without_poison(&self, batch: Vec<FromAgent>, why: &str) -> Vec<Vec<FromAgent>> {
+        if let [FromAgent { seq, message: Some(message) }] = &batch[..] {
+            tracing::error!(agent_id = self.agent_id, seq, kind = kind(message), why, "a message of an agent is lost");
         }
-        let head = self.buffer.len() - peek.len();
-        if self.buffer.len() < head + length {
-            return Ok(None);
-        }
-        self.buffer.advance(head);
-        let message = self.buffer.split_to(length).freeze();
-        api::decode_protobuf(message).map(Some).map_err(|_| "it does not speak the protocol")
+        without_poison(batch)
+    }
+}
+
+/// What is to be tried instead of messages that cannot be taken together, the first of them last: their halves; of one
+/// alone its number, so that it does not come again for ever and hold up all that is behind it.
+fn without_poison(mut batch: Vec<FromAgent>) -> Vec<Vec<FromAgent>> {
+    if batch.len() > 1 {
+        let rest = batch.split_off(batch.len() / 2);
+        return vec![rest, batch];
+    }
+    let number = batch.pop().filter(|message| message.message.is_some()).and_then(|message| message.seq);
+    number.map(|seq| vec![FromAgent { seq: Some(seq), message: None }]).into_iter().collect()
+}
+
+fn kind(message: &from_agent::Message) -> &'static str {
+    match message {
+        from_agent::Message::Register(_) => "register",
+        from_agent::Message::Resume(_) => "resume",
+        from_agent::Message::OrdersAcknowledged(_) => "orders acknowledged",
+        from_agent::Message::StatusUpdate(_) => "status update",
+        from_agent::Message::ExecutorMessage(_) => "executor message",
+        from_agent::Message::ExecutorExited(_) => "executor exited",
+        from_agent::Message::ExecutorLaunched(_) => "executor launched",
+        from_agent::Message::Leaving(_) => "leaving",
+        from_agent::Message::Pong(_) => "pong",
     }
 }
 
@@ -246,12 +235,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_newer_agent_says_counts_even_if_it_is_not_understood() {
-        let mut waiting = Vec::new();
-        let pong = from_agent::Message::Pong(internal::Pong {});
-        for (seq, message) in [(None, Some(pong)), (None, None), (Some(5), None)] {
-            take(FromAgent { seq, message }, &mut waiting);
+    fn one_message_that_cannot_be_taken_holds_nobody_up() {
+        let leaving = || Some(from_agent::Message::Leaving(internal::Leaving::default()));
+        let mut left = vec![(1..=9).map(|seq| FromAgent { seq: Some(seq), message: leaving() }).collect::<Vec<_>>()];
+        let mut taken = Vec::new();
+        while let Some(batch) = left.pop() {
+            let is_poison = batch.iter().any(|message| message.seq() == 5 && message.message.is_some());
+            if is_poison {
+                left.extend(without_poison(batch));
+            } else {
+                taken.extend(batch);
+            }
         }
-        assert_eq!(waiting.iter().map(FromAgent::seq).collect::<Vec<_>>(), [5]);
+        assert_eq!(taken.iter().map(FromAgent::seq).collect::<Vec<_>>(), (1..=9).collect::<Vec<_>>());
+        let empty: Vec<u64> = taken.iter().filter(|it| it.message.is_none()).map(FromAgent::seq).collect();
+        assert_eq!(empty, [5]);
+        let nothing = FromAgent { seq: Some(5), message: None };
+        assert!(without_poison(vec![nothing]).is_empty(), "it ends");
     }
 }
