@@ -109,8 +109,9 @@ show meseta-log state "$dir/master-0" | sed -n 1,20p
 say "done in $((SECONDS - begin)) s. Where to look next:"
 cat <<NEXT
     README.md, ARCHITECTURE.md                how it is made
-    meseta local --masters=3 --agents=2       a cluster to play with; then meseta execute --help
-    meseta-log cat DIR | less                 every event of it, with who caused it
+    PATH=$CARGO_TARGET_DIR/release:\$PATH
+    meseta local --masters=3 --agents=2       a cluster to play with; its banner says how
+    docs/frameworks.md                        a framework by hand, call by call
     make test                                 everything that CI runs
 NEXT
 if [ -n "${KEEP:-}" ]; then

@@ -90,7 +90,11 @@ fn main() -> ExitCode {
 
 fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
     let name = match (name, words.as_slice()) {
-        (None, _) | (Some("help" | "--help" | "-h"), []) => return print_help(HELP),
+        (None, _) => {
+            eprint!("{HELP}");
+            return Ok(ExitCode::from(2));
+        }
+        (Some("help" | "--help" | "-h"), []) => return print_help(HELP),
         (Some("--version" | "version"), _) => {
             return print_help(concat!("meseta ", env!("CARGO_PKG_VERSION"), "\n"));
         }

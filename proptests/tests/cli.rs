@@ -182,12 +182,22 @@ fn names_of_strangers_stay_in_their_cells() {
         {"name":"mem","type":"SCALAR","scalar":{"value":32}}]}"#;
     let framework = "--framework_name=\u{1b}]0;owned\u{7}fw\nline2";
     let ran = local.meseta("execute", &[&format!("--task={task}"), framework, "--no-output"]);
+    let state = local.dir.path().join("master-0");
+    let log = |words: &[&str]| Command::new(binary("meseta-log")).args(words).arg(&state).output().expect("it starts");
     let shown = [
         ran,
         local.meseta("tasks", &[]),
         local.meseta("tasks", &["--full", "--json"]),
         local.meseta("frameworks", &[]),
         local.meseta("state", &["--json"]),
+        log(&["explain", "task", "a\u{9b}31mb\u{202e}c"]),
+        log(&["explain", "role", "*"]),
+        log(&["cat"]),
+        log(&["cat", "--json"]),
+        log(&["state"]),
+        log(&["diff", "1", "20"]),
+        log(&["stats"]),
+        log(&["info"]),
     ];
     for output in shown {
         let text = out(&output);

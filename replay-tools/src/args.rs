@@ -45,6 +45,8 @@ impl Args {
             let Some(flag) = known.iter().find(|flag| flag.name == name) else { return Err(unknown(name, known)) };
             let value = match (flag.value, value) {
                 (None, None) => String::new(),
+                (None, Some("true")) => String::new(),
+                (None, Some("false")) => continue,
                 (None, Some(_)) => return Err(Usage(format!("--{name} takes no value"))),
                 (Some(_), Some(value)) => value.to_owned(),
                 (Some(what), None) => {
@@ -84,6 +86,24 @@ impl Args {
         self.get(name).map(|text| Place::of_flag(name, text)).transpose()
     }
 
+    /// Where to begin and to end, as the flags say; an end before the beginning would find nothing.
+    ///
+    /// # Errors
+    /// A [`Usage`] if either is no place, or they are in the wrong order.
+    pub(crate) fn span(&self) -> Result<(Option<Place>, Option<Place>), Usage> {
+        let (from, to) = (self.place("from")?, self.place("to")?);
+        let is_wrong = match (from, to) {
+            (Some(Place::Index(from)), Some(Place::Index(to))) => from > to,
+            (Some(Place::Time(from)), Some(Place::Time(to))) => from > to,
+            _ => false,
+        };
+        if is_wrong {
+            let text = |name: &str| self.get(name).unwrap_or_default().to_owned();
+            return Err(Usage(format!("--from={} is after --to={}", text("from"), text("to"))));
+        }
+        Ok((from, to))
+    }
+
     /// The folder: the only word left, or the current one.
     ///
     /// # Errors
@@ -98,26 +118,11 @@ impl Args {
 }
 
 fn unknown(name: &str, known: &[Flag]) -> Usage {
-    let nearest = known.iter().map(|flag| flag.name).min_by_key(|flag| distance(name, flag));
-    match nearest {
-        Some(nearest) => Usage(format!("there is no flag --{name} here; did you mean --{nearest}?")),
-        None => Usage(format!("there is no flag --{name} here")),
-    }
-}
-
-/// How many letters must change to make one of the other.
-pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+    let nearest = api::nearest::nearest(known.iter().map(|flag| flag.name), name);
+    Usage(match nearest {
+        Some(nearest) => format!("there is no flag --{name} here; did you mean --{nearest}?"),
+        None => format!("there is no flag --{name} here"),
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod messages;
 mod names;
 mod output;
 mod place;
@@ -37,6 +38,9 @@ enum Failure {
     /// It can be read, but it is not what it should be.
     #[error("{0}")]
     Damaged(String),
+    /// A file for the output could not be made.
+    #[error("cannot write {0}")]
+    File(String, #[source] io::Error),
     /// The output could not be written.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -61,7 +65,8 @@ const SELECT: Flag = Flag {
     value: Some("PATH"),
     help: "this part of the state: names joined by dots, \"count\" for a number of entries",
 };
-const TYPE: Flag = Flag { name: "type", value: Some("NAME"), help: "only events of this name" };
+const TYPE: Flag = Flag { name: "type", value: Some("NAME,..."), help: "only events of these names" };
+const FULL: Flag = Flag { name: "full", value: None, help: "ids in full, not the cluster's once and the rest of each" };
 const TASK: Flag = Flag { name: "task", value: Some("ID"), help: "only what concerns this task" };
 const AGENT: Flag = Flag { name: "agent", value: Some("ID"), help: "only what concerns this agent" };
 const FRAMEWORK: Flag = Flag { name: "framework", value: Some("ID"), help: "only what concerns this framework" };
@@ -123,7 +128,7 @@ const COMMANDS: &[Command] = &[
         name: "explain",
         words: "task|agent|framework|offer|role ID [DIR]",
         help: "its story: what touched it, who caused that, why it was refused, how it stands",
-        flags: &[FROM, TO, EVENTS, JSON, HELP],
+        flags: &[FROM, TO, EVENTS, FULL, JSON, HELP],
         run: commands::explain::run,
     },
     Command {
@@ -137,7 +142,7 @@ const COMMANDS: &[Command] = &[
         name: "stats",
         words: "[DIR]",
         help: "events and bytes by kind and cause, records, batches, time",
-        flags: &[JSON, HELP],
+        flags: &[FROM, TO, JSON, HELP],
         run: commands::stats::run,
     },
     Command {
@@ -172,26 +177,35 @@ const COMMANDS: &[Command] = &[
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
-    let Some(name) = words.next() else {
-        eprint!("{}", help());
-        return ExitCode::from(2);
-    };
-    match name.as_str() {
-        "help" | "--help" | "-h" => {
-            print!("{}", help());
-            return ExitCode::SUCCESS;
+    let name = words.next();
+    match name.as_deref() {
+        None => {
+            eprint!("{}", help());
+            return ExitCode::from(2);
         }
-        "--version" => {
+        Some("help" | "--help" | "-h") => {
+            let of = words.next();
+            let Some(command) = of.as_deref().map(find) else {
+                print!("{}", help());
+                return ExitCode::SUCCESS;
+            };
+            return match command {
+                Ok(command) => {
+                    print!("{}", help_of(command));
+                    ExitCode::SUCCESS
+                }
+                Err(problem) => wrong(&problem),
+            };
+        }
+        Some("--version" | "version") => {
             println!("meseta-log {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
         _ => {}
     }
-    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
-        let nearest = COMMANDS.iter().min_by_key(|command| args::distance(&name, command.name));
-        let nearest = nearest.map_or("help", |command| command.name);
-        eprintln!("meseta-log: there is no command {name:?}; did you mean {nearest:?}? meseta-log --help lists all");
-        return ExitCode::from(2);
+    let command = match find(name.as_deref().unwrap_or_default()) {
+        Ok(command) => command,
+        Err(problem) => return wrong(&problem),
     };
     // What a fold panics about is told in our own words.
     std::panic::set_hook(Box::new(|_| {}));
@@ -208,28 +222,41 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads has seen enough.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(Failure::Usage(usage)) => {
-            eprintln!("meseta-log: {usage}\n\n{}", help_of(command).trim_end());
-            ExitCode::from(2)
-        }
+        Err(Failure::Usage(usage)) => wrong(&format!("{usage} (meseta-log help {} tells more)", command.name)),
         Err(failure) => {
-            eprintln!("meseta-log: {}", event_log::sentence(&failure));
+            eprintln!("meseta-log: {}", api::terminal::plain(&event_log::sentence(&failure)));
             ExitCode::FAILURE
         }
     }
+}
+
+fn find(name: &str) -> Result<&'static Command, String> {
+    COMMANDS.iter().find(|command| command.name == name).ok_or_else(|| {
+        let hint = api::nearest::did_you_mean(COMMANDS.iter().map(|command| command.name), name);
+        format!("there is no command {name:?}{hint} (meseta-log help lists all)")
+    })
+}
+
+/// The command line is wrong: one sentence.
+fn wrong(problem: &str) -> ExitCode {
+    eprintln!("meseta-log: {}", api::terminal::plain(problem));
+    ExitCode::from(2)
 }
 
 fn help() -> String {
     let mut text = String::from(
         "meseta-log: what happened, from the log of a master or an agent, running or not\n\n\
          Usage: meseta-log COMMAND [--flag=value ...] [DIR]\n\n\
-         DIR is a work_dir; without one it is the current folder. A PLACE is an index, a time (2026-11-20T23:13:28Z)\n\
-         or @ and seconds since 1970.\n\nCommands:\n",
+         DIR is a work_dir; without one it is the current folder.\n\
+         A PLACE is an index, a time (2026-11-20T23:13:28Z, or 23:13 of the\n\
+         last 24 hours), a date, -5m for five minutes ago, or @ and seconds\n\
+         since 1970. Times are UTC.\n\nCommands:\n",
     );
     for Command { name, words, help, .. } in COMMANDS {
-        text += &format!("  {:<48} {help}\n", format!("{name} {words}"));
+        text += &format!("  {name} {words}\n      {help}\n");
     }
-    text + "\nmeseta-log COMMAND --help tells a command's flags.\n"
+    text + "\nmeseta-log help COMMAND tells a command's flags. Exit codes: 0 done;\n\
+            1 it failed or the log is damaged; 2 the command line is wrong.\n"
 }
 
 fn help_of(command: &Command) -> String {

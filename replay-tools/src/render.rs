@@ -1,7 +1,8 @@
 //! Any state as JSON that is the same for the same state: fields in the order of their declaration, maps in the order
 //! of their keys. A key of several parts is written as one string, its parts joined by a slash; bytes are written in
-//! hexadecimal, numbers of 128 bits too.
+//! hexadecimal, numbers of 128 bits too. Messages of the wire are written as they are on it, without what may be secret.
 
+use crate::messages;
 use serde::ser::{self, Serialize};
 use std::fmt;
 use std::io::{self, Write};
@@ -11,7 +12,7 @@ use std::io::{self, Write};
 /// # Errors
 /// What writing answers, or that a value has no such form (a map with a map as its key).
 pub(crate) fn write<T: Serialize + ?Sized>(out: &mut dyn Write, value: &T, indent: bool) -> io::Result<()> {
-    value.serialize(&mut Renderer { out, indent, depth: 0 }).map_err(|Error(error)| error)
+    value.serialize(&mut Renderer { out, indent, depth: 0, message: None }).map_err(|Error(error)| error)
 }
 
 /// The text of `value` on one line.
@@ -28,6 +29,8 @@ struct Renderer<'w> {
     out: &'w mut dyn Write,
     indent: bool,
     depth: usize,
+    /// What the bytes of the field under way are, if they are a message of the wire.
+    message: Option<messages::Kind>,
 }
 
 /// Why a value was not written.
@@ -56,7 +59,8 @@ impl ser::Error for Error {
 
 impl Renderer<'_> {
     fn string(&mut self, text: &str) -> Result<(), Error> {
-        self.out.write_all(serde_json::to_string(text).map_err(io::Error::from)?.as_bytes())?;
+        let text = serde_json::to_string(text).map_err(io::Error::from)?;
+        self.out.write_all(api::terminal::json(&text).as_bytes())?;
         Ok(())
     }
 
@@ -99,12 +103,14 @@ struct Items<'a, 'w> {
     end: char,
     /// A variant's own object around this one.
     wrapped: bool,
+    /// The struct whose fields these are.
+    owner: &'static str,
 }
 
 impl<'a, 'w> Items<'a, 'w> {
     fn new(renderer: &'a mut Renderer<'w>, start: char, end: char) -> Result<Self, Error> {
         renderer.open(start)?;
-        Ok(Items { renderer, empty: true, end, wrapped: false })
+        Ok(Items { renderer, empty: true, end, wrapped: false, owner: "" })
     }
 
     fn of_variant(renderer: &'a mut Renderer<'w>, variant: &str, start: char, end: char) -> Result<Self, Error> {
@@ -132,7 +138,10 @@ impl<'a, 'w> Items<'a, 'w> {
         self.next()?;
         self.renderer.string(name)?;
         write!(self.renderer.out, ":")?;
-        value.serialize(&mut *self.renderer)
+        let before = std::mem::replace(&mut self.renderer.message, messages::Kind::of_field(self.owner, name));
+        let written = value.serialize(&mut *self.renderer);
+        self.renderer.message = before;
+        written
     }
 
     fn finish(self) -> Result<(), Error> {
@@ -193,7 +202,10 @@ impl<'a, 'w> ser::Serializer for &'a mut Renderer<'w> {
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<(), Error> {
-        self.hex(value)
+        match self.message.and_then(|kind| messages::json(kind, value)) {
+            Some(message) => Ok(self.out.write_all(api::terminal::json(&message.to_string()).as_bytes())?),
+            None => self.hex(value),
+        }
     }
 
     fn serialize_none(self) -> Result<(), Error> {
@@ -259,8 +271,8 @@ impl<'a, 'w> ser::Serializer for &'a mut Renderer<'w> {
         Items::new(self, '{', '}')
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Items<'a, 'w>, Error> {
-        Items::new(self, '{', '}')
+    fn serialize_struct(self, name: &'static str, _: usize) -> Result<Items<'a, 'w>, Error> {
+        Ok(Items { owner: name, ..Items::new(self, '{', '}')? })
     }
 
     fn serialize_struct_variant(

@@ -1,12 +1,15 @@
 //! Folding a log again, whoever wrote it: the same few questions to a master's and to an agent's state.
 
+use crate::messages::{self, Kind as Message};
 use crate::names::Names;
 use crate::render;
 use crate::shown::Shown;
 use crate::source::{Entry, Events, Kind};
+use crate::story::phrase::{reason, task_state};
 use event_log::Gate;
 use master_core::Event;
 use master_core::equality::{Compared, Comparison};
+use master_core::event::GroupTask;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -104,10 +107,10 @@ impl Replay for Master {
     fn show(&mut self, entry: &Entry) -> Result<Vec<Shown>, String> {
         let events = of_master(entry)?;
         self.names.begin_record();
-        let shown = events.iter().zip(&entry.record.events).map(|(event, raw)| Shown {
-            touches: self.names.touches(event, raw.cause),
-            ..Shown::from_display(&event.to_string())
-        });
+        let shown = events
+            .iter()
+            .zip(&entry.record.events)
+            .map(|(event, raw)| Shown { touches: self.names.touches(event, raw.cause), ..show_of_master(event) });
         Ok(shown.collect())
     }
 
@@ -231,9 +234,50 @@ pub(crate) fn folded(fold: impl FnOnce()) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(fold)).map_err(|panic| format!("it contradicts the state: {}", sentence(&*panic)))
 }
 
+/// An event of a master's log, for people: with what its messages say in the place of their sizes.
+pub(crate) fn show_of_master(event: &Event) -> Shown {
+    let mut shown = Shown::from_display(&event.to_string());
+    match event {
+        Event::FrameworkSubscribed(event) => shown.say("info", messages::fields(Message::Framework, &event.info)),
+        Event::FrameworkResubscribed(event) => shown.say("info", messages::fields(Message::Framework, &event.info)),
+        Event::FrameworkUpdated(event) => shown.say("info", messages::fields(Message::Framework, &event.info)),
+        Event::TaskLaunched(event) => shown.say("info", messages::fields(Message::Task, &event.info)),
+        Event::TaskGroupLaunched(event) => {
+            let of = |task: &GroupTask| Some(format!("{}: {}", task.task_id, messages::command_of_task(&task.info)?));
+            let ran: Vec<String> = event.tasks.iter().filter_map(of).collect();
+            shown.fields.push(("ran".to_owned(), format!("{ran:?}")));
+        }
+        Event::TaskUpdated(event) => shown.say("status", messages::fields(Message::Status, &event.status)),
+        Event::TaskDeclared(event) => shown.say("status", messages::fields(Message::Status, &event.status)),
+        _ => {}
+    }
+    for (name, value) in &mut shown.fields {
+        // Numbers of the wire.
+        match (name.as_str(), value.parse()) {
+            ("state", Ok(number)) => *value = task_state(number),
+            ("reason", Ok(number)) => *value = reason(number),
+            _ => {}
+        }
+    }
+    shown
+}
+
 /// An event of an agent's log, for people.
 pub(crate) fn show_of_agent(event: &agent_core::Event) -> Shown {
+    use agent_core::Event;
     let mut shown = Shown::from_debug(&format!("{event:?}"));
+    match event {
+        Event::FrameworkSeen { info, .. } => shown.say("info", messages::fields(Message::Framework, &info.0)),
+        Event::ExecutorAdded { info, .. } => shown.say("info", messages::fields(Message::Executor, &info.0)),
+        Event::TaskAdded { info, .. } => shown.say("info", messages::fields(Message::Task, &info.0)),
+        Event::StatusWritten { status, .. } => shown.say("status", messages::fields(Message::Status, &status.0)),
+        _ => {}
+    }
+    if let Some((_, value)) = shown.fields.iter_mut().find(|(name, _)| name == "task_state")
+        && let Ok(number) = value.parse()
+    {
+        *value = task_state(number);
+    }
     let framework = shown.get("framework_id").map(str::to_owned);
     let tasks = shown.fields.iter().filter(|(name, _)| name == "task_id" || name == "task_ids");
     let ids: Vec<String> = tasks.flat_map(|(_, value)| ids(value)).collect();

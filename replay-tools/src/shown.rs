@@ -60,6 +60,17 @@ impl Shown {
         Shown { name: kebab(name), fields: fields.collect(), touches: Touches::default() }
     }
 
+    /// Puts what a message says in the place of its size. One that cannot be read stays a size; what the event says itself
+    /// is not said twice.
+    pub(crate) fn say(&mut self, field: &str, says: Vec<(String, String)>) {
+        let Some(at) = self.fields.iter().position(|(name, _)| name == field).filter(|_| !says.is_empty()) else {
+            return;
+        };
+        self.fields.remove(at);
+        let new = says.into_iter().filter(|(name, _)| self.get(name).is_none()).collect::<Vec<_>>();
+        self.fields.splice(at..at, new);
+    }
+
     /// The value of a field.
     pub(crate) fn get(&self, field: &str) -> Option<&str> {
         self.fields.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str())

@@ -23,6 +23,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// `a master`, `an agent`.
+    pub(crate) fn with_article(self) -> &'static str {
+        match self {
+            Kind::Master => "a master",
+            Kind::Agent => "an agent",
+        }
+    }
+
     /// One word.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -45,6 +53,22 @@ pub(crate) enum SourceError {
         dir: PathBuf,
         /// What its identity says.
         kind: String,
+    },
+    /// A file, but not one that a log lies in.
+    #[error("{} is a file, but no whole snapshot: {why}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// There is none, but there are some in its folders.
+    #[error("there is no log in {}; did you mean {}?", dir.display(), found.display())]
+    Deeper {
+        /// The folder.
+        dir: PathBuf,
+        /// A folder in it with a log.
+        found: PathBuf,
     },
 }
 
@@ -125,7 +149,9 @@ impl Source {
     /// There is none, it cannot be read, or it is somebody else's.
     pub(crate) fn open(dir: &Path) -> Result<Source, SourceError> {
         if dir.is_file() {
-            let log = Log::Master(Box::new(read_snapshot(dir)?));
+            let read =
+                read_snapshot(dir).map_err(|error| SourceError::File { path: dir.to_owned(), why: sentence(&error) });
+            let log = Log::Master(Box::new(read?));
             return Ok(Source { dir: dir.to_owned(), log });
         }
         let inner = dir.join(agent_core::LOG_DIR);
@@ -135,7 +161,10 @@ impl Source {
             if let Ok(reader) = read_archive(dir) {
                 return Ok(Source { dir: dir.to_owned(), log: Log::Master(Box::new(reader)) });
             }
-            return Err(read_local(dir).err().map_or_else(|| missing(dir), Into::into));
+            return Err(match read_local(dir) {
+                Err(event_log::local::OpenError::Missing { .. }) | Ok(_) => missing(dir),
+                Err(error) => error.into(),
+            });
         };
         let log = match kind.as_str() {
             QUORUM_KIND => Log::Master(Box::new(read_raft(&dir)?)),
@@ -178,6 +207,16 @@ impl Source {
         ])
     }
 
+    /// The indexes that are missing between others.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(crate) fn holes(&self) -> Result<Vec<std::ops::RangeInclusive<u64>>, SourceError> {
+        let Log::Master(reader) = &self.log else { return Ok(Vec::new()) };
+        let ranges = reader.ranges()?;
+        Ok(ranges.windows(2).map(|pair| pair[0].end() + 1..=pair[1].start() - 1).collect())
+    }
+
     /// The records from `index` on that are known to be committed.
     ///
     /// # Errors
@@ -215,7 +254,8 @@ impl Source {
     pub(crate) fn last_index(&self) -> Result<u64, SourceError> {
         match &self.log {
             Log::Master(reader) => Ok(reader.committed_index()?.unwrap_or(0)),
-            Log::Agent => Ok(read_local(&self.dir)?.try_fold(0, |_, record| record.map(|(index, _)| index))?),
+            // What comes after damage is no part of it: who reads on hears of that.
+            Log::Agent => Ok(read_local(&self.dir)?.map_while(Result::ok).last().map_or(0, |(index, _)| index)),
         }
     }
 
@@ -361,7 +401,16 @@ pub(crate) fn ahead_of<R>(
 }
 
 fn missing(dir: &Path) -> SourceError {
-    event_log::local::OpenError::Missing { dir: dir.to_owned() }.into()
+    deeper(dir).unwrap_or_else(|| event_log::local::OpenError::Missing { dir: dir.to_owned() }.into())
+}
+
+/// Who names the folder of a whole cluster means one of its members.
+fn deeper(dir: &Path) -> Option<SourceError> {
+    let mut inside: Vec<PathBuf> = std::fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    inside.retain(|path| kind_of(path).or_else(|| kind_of(&path.join(agent_core::LOG_DIR))).is_some());
+    // Masters know more than agents do.
+    inside.sort_by_key(|path| (kind_of(path).is_none_or(|kind| kind != QUORUM_KIND), path.clone()));
+    Some(SourceError::Deeper { dir: dir.to_owned(), found: inside.into_iter().next()? })
 }
 
 /// The kind that the identity of a folder names. Whether the identity is whole is for the log's reader to say.

@@ -12,6 +12,7 @@ use crate::commands::cat::{Told, cause_of};
 use crate::output::time;
 use crate::shown::{Shown, Touches};
 use crate::source::{Entry, Kind};
+use api::terminal::plain;
 use phrase::span;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -42,18 +43,13 @@ impl Subject {
     /// # Errors
     /// A [`Usage`] if the first is no topic.
     pub(crate) fn new(topic: &str, id: &str) -> Result<Subject, Usage> {
-        let topic = match topic {
-            "task" => Topic::Task,
-            "agent" => Topic::Agent,
-            "framework" => Topic::Framework,
-            "offer" => Topic::Offer,
-            "role" => Topic::Role,
-            other => {
-                let what = "a task, an agent, a framework, an offer or a role can be explained";
-                return Err(Usage(format!("{what}, not {other:?}")));
-            }
+        let topics = [Topic::Task, Topic::Agent, Topic::Framework, Topic::Offer, Topic::Role];
+        let Some(found) = topics.into_iter().find(|known| known.word() == topic) else {
+            let what = "a task, an agent, a framework, an offer or a role can be explained";
+            let hint = api::nearest::did_you_mean(topics.map(Topic::word), topic);
+            return Err(Usage(format!("{what}, not {topic:?}{hint}")));
         };
-        Ok(Subject { topic, id: id.to_owned() })
+        Ok(Subject { topic: found, id: id.to_owned() })
     }
 
     /// Whether something that concerns these concerns it.
@@ -68,21 +64,53 @@ impl Subject {
         names.iter().any(|name| self.is(name))
     }
 
-    /// Whether it has this name. `CLUSTER-S3` on the wire is S3 in the log, `CLUSTER-O7` is O7.
+    /// Whether it has this name.
     pub(crate) fn is(&self, name: &str) -> bool {
-        let is_on_wire = || self.id.strip_suffix(name).is_some_and(|cluster| cluster.ends_with('-'));
-        self.id == name || matches!(self.topic, Topic::Agent | Topic::Offer) && is_on_wire()
+        self.topic.is(&self.id, name)
     }
 
     /// `task`, ...
     pub(crate) fn word(&self) -> &'static str {
-        match self.topic {
+        self.topic.word()
+    }
+}
+
+impl Topic {
+    /// `task`, ...
+    pub(crate) fn word(self) -> &'static str {
+        match self {
             Topic::Task => "task",
             Topic::Agent => "agent",
             Topic::Framework => "framework",
             Topic::Offer => "offer",
             Topic::Role => "role",
         }
+    }
+
+    /// Whether people who wrote `wanted` mean what is called `name` in the log. Agents, frameworks and offers may be named
+    /// as on the wire (`CLUSTER-S3`), as in the log (`S3`), or by what is left of either without the cluster and the letter.
+    pub(crate) fn is(self, wanted: &str, name: &str) -> bool {
+        let letter = match self {
+            Topic::Agent => "S",
+            Topic::Offer => "O",
+            Topic::Framework => "F",
+            // Of a task the framework may be named as short: FRAMEWORK/ID.
+            Topic::Task => {
+                let parts = wanted.split_once('/').zip(name.split_once('/'));
+                let is_same = |((wanted, id), (name, of)): ((&str, &str), (&str, &str))| {
+                    id == of && Topic::Framework.is(wanted, name)
+                };
+                return wanted == name || parts.is_some_and(is_same);
+            }
+            Topic::Role => return wanted == name,
+        };
+        let tail = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|cluster| cluster.ends_with('-'));
+        let is_number = !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_digit());
+        // The wire's number of a framework has four digits or more: 0010 is not F10 of the log.
+        let is_lettered = is_number
+            && self != Topic::Framework
+            && (name.strip_prefix(letter) == Some(wanted) || tail(name, &format!("{letter}{wanted}")));
+        wanted == name || tail(wanted, name) || !wanted.is_empty() && tail(name, wanted) || is_lettered
     }
 }
 
@@ -99,7 +127,9 @@ pub(crate) struct Sentence {
 
 impl Sentence {
     fn new(text: impl Into<String>) -> Sentence {
+        // One line, whatever names are in it.
         let text = text.into();
+        let text = plain(&text);
         let mut letters = text.chars();
         let first = letters.next().map(|first| first.to_ascii_uppercase());
         Sentence { text: first.into_iter().chain(letters).collect(), ..Sentence::default() }
@@ -126,6 +156,12 @@ pub(crate) trait Teller {
 
     /// Who led when the last entry was made: term and address.
     fn leader(&self) -> Option<(u64, String)>;
+
+    /// The id of the cluster, as far as it is known: what every id on the wire begins with.
+    fn cluster(&self) -> String;
+
+    /// Whether the subject is known, even if nothing that touched it is in the log.
+    fn knows(&self) -> bool;
 
     /// The first line: what it is.
     fn title(&self) -> String;

@@ -72,7 +72,10 @@ fn a_log_is_told_while_its_agent_runs() {
 
     let updates = json(&["cat", work_dir, "--type", "status-written", "--from=7"]);
     assert_eq!(updates.len(), 1);
-    assert_eq!((updates[0]["index"].as_u64(), updates[0]["fields"]["task_state"].as_str()), (Some(7), Some("1")));
+    assert_eq!(
+        (updates[0]["index"].as_u64(), updates[0]["fields"]["task_state"].as_str()),
+        (Some(7), Some("TASK_RUNNING"))
+    );
     assert_eq!(updates[0]["cause"]["call"], "TEST");
     assert_eq!(json(&["cat", work_dir, "--task=t1"]).len(), 3);
     assert_eq!(json(&["cat", work_dir, "--framework=C-0000", "--to=3"]).len(), 1);

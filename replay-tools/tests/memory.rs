@@ -73,7 +73,7 @@ fn a_long_log_of_an_agent_takes_little_memory() {
     }
     written.unwrap().wait().unwrap();
     drop(log);
-    check(dir.path(), &[&["explain", "framework", "C-0000"], &["cat", "--type=none"]]);
+    check(dir.path(), &[&["explain", "framework", "C-0000"], &["cat", "--type=left"]]);
 }
 
 #[tokio::test]

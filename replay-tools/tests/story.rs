@@ -38,7 +38,7 @@ async fn a_task_is_told_from_its_launch_to_its_end() {
     assert!(story.contains("-- decided by master 127.0.0.1:5050, leader of term 1\n"), "{story}");
     let expected = [
         "Framework C-0000 (nightly) launched it on agent C-S0 (host0) for role batch with offer C-O0: \
-         cpus:1; mem:100. [ACCEPT from 127.0.0.1:40000]",
+         cpus:1; mem:100; command \"true\". [ACCEPT from 127.0.0.1:40000]",
         "Agent C-S0 (host0) has the order to launch it in its log. [agent-messages from 127.0.0.1:40000]",
         "Agent C-S0 (host0) reported TASK_RUNNING: as it is. [agent-messages from 127.0.0.1:40000]",
         "Framework C-0000 (nightly) acknowledged TASK_RUNNING of it. [ACKNOWLEDGE from 127.0.0.1:40000]",

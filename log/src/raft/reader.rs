@@ -36,6 +36,17 @@ pub struct RaftReader {
     /// Of the archive; they can be removed meanwhile, the oldest first.
     segments: Mutex<Vec<Segment>>,
     snapshots: Place,
+    /// What is wrong with the end of the log, if it can be read up to there only.
+    damage: Option<Damage>,
+}
+
+/// Where the log cannot be read any further.
+struct Damage {
+    /// The file, or the folder if it may be any of several.
+    path: PathBuf,
+    why: String,
+    /// Entries up to here were known to be committed.
+    reached: u64,
 }
 
 struct Log {
@@ -97,16 +108,17 @@ pub fn read_raft(dir: &Path) -> Result<RaftReader, OpenError> {
     let node_id = open::node_id(&file, dir)?;
     let scratch = Scratch(std::env::temp_dir().join(format!("event-log-{:016x}", rand_u64())));
     let reached = crate::mark::read(dir).map_err(OpenError::io("read", dir))?;
-    let disk = Rocks::open_secondary(&dir.join(ENTRIES), &scratch.0).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => OpenError::Storage {
-            dir: dir.to_owned(),
-            why: format!(
-                "{error} (everything up to index {reached} was committed): {}; what is in {ARCHIVE}/ and {SNAPSHOTS}/ can be read by itself",
-                super::types::REBUILD
-            ),
-        },
-        _ => storage(dir)(error),
-    })?;
+    let entries = dir.join(ENTRIES);
+    let (disk, damage) = match Rocks::open_secondary(&entries, &scratch.0) {
+        Ok(disk) => (disk, None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let damage = Damage { path: newest_writes(&entries), why: error.to_string(), reached };
+            // What was written before can be told.
+            let disk = Rocks::open_until_damage(&entries, &scratch.0);
+            (disk.map_err(|_| damage.error(dir, None))?, Some(damage))
+        }
+        Err(error) => return Err(storage(dir)(error)),
+    };
     let archive_dir = dir.join(ARCHIVE);
     Ok(RaftReader {
         dir: dir.to_owned(),
@@ -117,7 +129,35 @@ pub fn read_raft(dir: &Path) -> Result<RaftReader, OpenError> {
         segments: Mutex::new(list_archive(&archive_dir)?),
         archive_dir,
         snapshots: Place::Folder(dir.join(SNAPSHOTS)),
+        damage,
     })
+}
+
+/// The file of the newest writes, if there is one only.
+fn newest_writes(entries: &Path) -> PathBuf {
+    let files = std::fs::read_dir(entries).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut logs = files.filter(|path| path.extension().is_some_and(|end| end == "log"));
+    match (logs.next(), logs.next()) {
+        (Some(only), None) => only,
+        _ => entries.to_owned(),
+    }
+}
+
+impl Damage {
+    /// `last` is the last entry that can be read.
+    fn error(&self, dir: &Path, last: Option<u64>) -> OpenError {
+        let Damage { path, why, reached } = self;
+        let from = last.map_or_else(String::new, |last| format!("the log is damaged after index {last}, in "));
+        let remedy = super::types::REBUILD;
+        OpenError::Storage {
+            dir: dir.to_owned(),
+            why: format!(
+                "{from}{} ({why}; everything up to index {reached} was committed): {remedy}; what is in {ARCHIVE}/ and \
+                 {SNAPSHOTS}/ can be read by itself",
+                path.display()
+            ),
+        }
+    }
 }
 
 /// Opens an archive alone: the folder `archive` of a member, or a copy of it. Snapshots may lie beside its segments.
@@ -137,6 +177,7 @@ pub fn read_archive(dir: &Path) -> Result<RaftReader, OpenError> {
         archive_dir: dir.to_owned(),
         segments: Mutex::new(segments),
         snapshots: Place::Folder(dir.to_owned()),
+        damage: None,
     })
 }
 
@@ -157,6 +198,7 @@ pub fn read_snapshot(path: &Path) -> Result<RaftReader, OpenError> {
         archive_dir: path.to_owned(),
         segments: Mutex::default(),
         snapshots: Place::File(SnapshotInfo { index, term, digest: file.digest, bytes, path: path.to_owned() }),
+        damage: None,
     })
 }
 
@@ -183,6 +225,9 @@ impl RaftReader {
     /// An [`OpenError`] if it cannot be read.
     pub fn refresh(&self) -> Result<(), OpenError> {
         let Some(Log { disk, .. }) = &self.log else { return Ok(()) };
+        if self.damage.is_some() {
+            return Ok(());
+        }
         disk.catch_up().map_err(storage(&self.dir))?;
         self.log_begins_at.store(log_begins_at(disk, &self.dir)?, Ordering::Relaxed);
         // Afterwards: what has left the log by now is in the archive by now.
@@ -211,7 +256,10 @@ impl RaftReader {
         let place = self.log.as_ref().map(|log| read_place(&log.disk, Meta::Committed));
         let place = place.transpose().map_err(storage(&self.dir))?.flatten();
         // Where a snapshot took the place of entries, everything in it was committed.
-        Ok(place.map(|place| place.index).max(self.log_begins_at().checked_sub(1)))
+        let known = place.map(|place| place.index).max(self.log_begins_at().checked_sub(1));
+        let Some(damage) = &self.damage else { return Ok(known) };
+        // The newest that the log said of it is behind the damage.
+        Ok(known.max(self.last_index()?.map(|last| last.min(damage.reached))))
     }
 
     /// Index of the first entry in the log itself, behind the archive.
@@ -281,7 +329,9 @@ impl RaftReader {
 
     fn read(&self, next: u64, end: u64) -> Result<AllEntries<'_>, OpenError> {
         let committed = self.committed_index()?;
-        Ok(AllEntries { reader: self, next, end, committed, archived: None, read: Vec::new().into_iter() })
+        let untold = self.damage.as_ref().filter(|_| self.last_index().is_ok_and(|last| last < Some(end)));
+        let read = Vec::new().into_iter();
+        Ok(AllEntries { reader: self, next, end, committed, archived: None, read, untold })
     }
 
     /// The snapshots in the folder, oldest first.
@@ -326,12 +376,15 @@ fn open_snapshot(path: &Path) -> Result<snapshot_file::Content, OpenError> {
 }
 
 fn committed_records(entries: AllEntries<'_>) -> impl Iterator<Item = Result<Committed, OpenError>> + use<'_> {
-    entries.take_while(|entry| entry.as_ref().map_or(true, |entry| entry.committed)).filter_map(|entry| {
-        let RaftEntry { index, term, record, .. } = match entry {
+    // Behind the last that is known to be committed there may be damage still to be told of.
+    let is_damaged = entries.untold.is_some();
+    let wanted = move |entry: &RaftEntry| entry.committed || is_damaged;
+    entries.take_while(move |entry| entry.as_ref().map_or(true, wanted)).filter_map(|entry| {
+        let RaftEntry { index, term, record, committed } = match entry {
             Ok(entry) => entry,
             Err(error) => return Some(Err(error)),
         };
-        record.map(|record| Ok(Committed { index, term, record }))
+        record.filter(|_| committed).map(|record| Ok(Committed { index, term, record }))
     })
 }
 
@@ -343,6 +396,8 @@ pub struct AllEntries<'a> {
     committed: Option<u64>,
     archived: Option<archive::Reader>,
     read: std::vec::IntoIter<(u64, Vec<u8>)>,
+    /// What stands behind the last entry.
+    untold: Option<&'a Damage>,
 }
 
 impl fmt::Debug for AllEntries<'_> {
@@ -403,11 +458,12 @@ impl Iterator for AllEntries<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next >= self.end {
-            return None;
+            let last = self.reader.last_index().ok().flatten();
+            return self.untold.take().map(|damage| Err(damage.error(&self.reader.dir, last)));
         }
         let next = self.try_next();
         if next.is_err() {
-            self.end = 0;
+            (self.end, self.untold) = (0, None);
         }
         Some(next)
     }

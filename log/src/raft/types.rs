@@ -252,5 +252,6 @@ pub(crate) fn verify_entry(index: u64, bytes: &[u8]) -> Result<(), CodecError> {
 }
 
 /// What to do about a damaged disk of one member.
-pub(crate) const REBUILD: &str =
-    "move the folder away and replace this master by `meseta masters replace`, so that the others rebuild it";
+pub(crate) const REBUILD: &str = "move the folder away; of a quorum, start this master anew with --join and let it take its own \
+    place by `meseta masters replace`, so that the others rebuild it; a master alone goes on from its last saved snapshot \
+    (`meseta snapshot restore`) or a copy of the folder";

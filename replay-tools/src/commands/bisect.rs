@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     if path.is_none() && question != Question::Exists {
         return Err(Usage("a question needs its part of the state: --select=PATH".into()).into());
     }
-    let (from, to) = (args.place("from")?, args.place("to")?);
+    let (from, to) = args.span()?;
     let source = Source::open(&args.dir()?)?;
     let last_index = source.last_index()?;
     let to = to.map_or(Ok(last_index), |to| source.index_of(to))?.min(last_index);

@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::args::{Args, Usage};
 use crate::commands::state;
 use crate::output::{Output, time};
-use crate::place::Place;
+use crate::place::{Edge, Place};
 use crate::source::Source;
 use crate::story::phrase::task_state;
 use api::resources::Resources;
@@ -15,7 +15,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let [a, b, rest @ ..] = args.words.as_slice() else {
         return Err(Usage("diff what? Name two indexes or times and a folder, or two folders".into()).into());
     };
-    let (before, after) = match (Place::parse(a), Place::parse(b), rest) {
+    let (before, after) = match (Place::parse(a, Edge::End), Place::parse(b, Edge::End), rest) {
         (Some(a), Some(b), [] | [_]) => {
             let source = Source::open(&rest.first().map_or(PathBuf::from("."), PathBuf::from))?;
             (state::at(&source, Some(a))?.replay, state::at(&source, Some(b))?.replay)
@@ -23,8 +23,11 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         (_, _, []) => {
             let (a, b) = (Source::open(Path::new(a))?, Source::open(Path::new(b))?);
             if a.kind() != b.kind() {
-                let (a, b) = (a.kind().name(), b.kind().name());
-                return Err(Usage(format!("the log of a {a} and that of a {b} have nothing to compare")).into());
+                let (a, b) = (a.kind().with_article(), b.kind().with_article());
+                return Err(Usage(format!(
+                    "one is the log of {a}, the other that of {b}: they have nothing to compare"
+                ))
+                .into());
             }
             let common = a.last_index()?.min(b.last_index()?);
             let place = args.place("at")?.unwrap_or(Place::Index(common));

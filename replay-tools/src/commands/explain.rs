@@ -7,7 +7,8 @@ use crate::output::Output;
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::source::{Entry, Source};
-use crate::story::{Line, Narrator, Subject, teller};
+use crate::story::{Line, Narrator, Subject, Topic, teller};
+use api::terminal::plain;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -29,16 +30,24 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         tell(args, &source, &subject, output)?
     };
     if !told {
-        let (word, id) = (subject.word(), &subject.id);
-        return Err(Failure::Damaged(format!("nothing in this log concerns the {word} {id}")));
+        let Subject { id, topic } = &subject;
+        let word = topic.word();
+        // Silence has a reason, too.
+        let hint = match topic {
+            Topic::Task => {
+                ": nobody tried to launch it; ask explain framework or explain role why it was offered nothing that fits"
+            }
+            _ => "",
+        };
+        return Err(Failure::Damaged(format!("nothing in this log concerns the {word} {id}{hint}")));
     }
     Ok(())
 }
 
 /// Whether there was anything to tell.
 fn tell(args: &Args, source: &Source, subject: &Subject, output: &mut Output) -> Result<bool, Failure> {
-    let (from, to) = (args.place("from")?, args.place("to")?);
-    let to = to.map(|to| source.index_of(to)).transpose()?.unwrap_or(u64::MAX).min(source.last_index()?);
+    let (from, _) = args.span()?;
+    let (_, to) = state::span(args, source)?;
     let mut story = teller(source.kind(), subject.clone());
     let gone = state::oldest(source, |content| story.resume(content))?;
     if gone > 0 {
@@ -47,12 +56,14 @@ fn tell(args: &Args, source: &Source, subject: &Subject, output: &mut Output) ->
     // The title says what the end knows, so lines wait for it; a terminal sees how far it is.
     let mut lines = Vec::new();
     let mut progress = Progress::new("reading", to);
-    source.walk(if gone > 0 { gone + 1 } else { 0 }, |entries| {
+    let damage = source.walk(if gone > 0 { gone + 1 } else { 0 }, |entries| {
         for entry in entries {
-            let entry = entry?;
-            if entry.index > to {
-                break;
-            }
+            let entry = match entry {
+                Ok(entry) if entry.index > to => break,
+                Ok(entry) => entry,
+                // What came before can be told.
+                Err(damage) => return Ok(Some(damage)),
+            };
             progress.reached(entry.index);
             let sentences = story.tell(&entry);
             let sentences =
@@ -64,11 +75,13 @@ fn tell(args: &Args, source: &Source, subject: &Subject, output: &mut Output) ->
                 lines.push(Line::new(&entry, at, &shown, sentence, story.leader()));
             }
         }
-        Ok::<_, Failure>(())
+        Ok::<_, Failure>(None)
     })?;
     drop(progress);
-    if lines.is_empty() {
-        return Ok(false);
+    let damage = damage.map_or(Ok(()), |damage| Err(damage.into()));
+    // With a snapshot alone there may be an outcome to tell, and no lines.
+    if lines.is_empty() && !story.knows() {
+        return damage.map(|()| false);
     }
     let ending = story.ending();
     if output.is_json() {
@@ -76,10 +89,11 @@ fn tell(args: &Args, source: &Source, subject: &Subject, output: &mut Output) ->
             output.line(String::new, || line.json())?;
         }
         output.line(String::new, || json!({ "index": to, "title": story.title(), "ending": ending }))?;
-        return Ok(true);
+        return damage.map(|()| true);
     }
     let mut narrator = Narrator::default();
-    let mut text = vec![story.title(), String::new()];
+    let short = Short::new(story.cluster(), args.has("full"));
+    let mut text = vec![short.title(&story.title()), String::new()];
     for line in lines {
         text.append(&mut narrator.line(line));
     }
@@ -87,9 +101,29 @@ fn tell(args: &Args, source: &Source, subject: &Subject, output: &mut Output) ->
     text.push(String::new());
     text.extend(ending);
     for line in text {
-        output.line(|| line, || serde_json::Value::Null)?;
+        output.line(|| plain(&short.line(&line)).into_owned(), || serde_json::Value::Null)?;
     }
-    Ok(true)
+    damage.map(|()| true)
+}
+
+/// There is one cluster in a log: its id is told once, and every other id without it.
+struct Short {
+    prefix: Option<String>,
+}
+
+impl Short {
+    fn new(cluster: String, full: bool) -> Short {
+        Short { prefix: Some(cluster).filter(|cluster| !full && cluster.len() > 8).map(|cluster| cluster + "-") }
+    }
+
+    fn title(&self, title: &str) -> String {
+        let cluster = self.prefix.as_ref().map(|prefix| prefix.trim_end_matches('-'));
+        cluster.map_or_else(|| title.to_owned(), |cluster| format!("{}, in cluster {cluster}", self.line(title)))
+    }
+
+    fn line(&self, line: &str) -> String {
+        self.prefix.as_ref().map_or_else(|| line.to_owned(), |prefix| line.replace(prefix, ""))
+    }
 }
 
 fn is_early(from: Option<Place>, entry: &Entry) -> bool {

@@ -38,12 +38,11 @@ pub(crate) fn run(args: &Args, _: &mut Output) -> Result<(), Failure> {
     if format == "parquet" && out.is_none() && io::stdout().is_terminal() {
         return Err(Usage("Parquet is nothing for a terminal: name a file with --out=FILE".into()).into());
     }
-    let (from, to) = (args.place("from")?, args.place("to")?);
     let source = Source::open(&args.dir()?)?;
-    let from = from.map_or(Ok(0), |from| source.first_at(from))?;
-    let to = to.map(|to| source.index_of(to)).transpose()?.unwrap_or(u64::MAX).min(source.last_index()?);
+    let (from, to) = state::span(args, &source)?;
+    state::tell_holes(&source, from, to)?;
     let writer: Box<dyn Write + Send> = match out {
-        Some(path) => Box::new(File::create(Path::new(path))?),
+        Some(path) => Box::new(File::create(Path::new(path)).map_err(|error| Failure::File(path.to_owned(), error))?),
         None => Box::new(io::stdout()),
     };
     let writer = BufWriter::with_capacity(1 << 16, writer);
@@ -53,16 +52,17 @@ pub(crate) fn run(args: &Args, _: &mut Output) -> Result<(), Failure> {
         _ => Box::new(JsonLines { writer }),
     };
     let mut replay = replay::begin(source.kind());
-    // Where the beginning is gone, which records took effect is known from a snapshot on.
-    let unknown_to = state::oldest(&source, |content| replay.resume(content))?;
+    // Where the beginning is gone, or not asked for, which records took effect is known from a snapshot on.
+    let (first, unknown_to) = state::begin_before(&source, from, |content| replay.resume(content))?;
     let what = "exporting";
     let mut progress = if out.is_some() { Progress::new(what, to) } else { Progress::beside_output(what, to) };
-    source.walk(0, |entries| {
+    let damage = source.walk(first, |entries| {
         for entry in entries {
-            let entry = entry?;
-            if entry.index > to {
-                break;
-            }
+            let entry = match entry {
+                Ok(entry) if entry.index > to => break,
+                Ok(entry) => entry,
+                Err(damage) => return Ok(Some(damage)),
+            };
             progress.reached(entry.index);
             let takes_effect = entry.index <= unknown_to || replay.admit(&entry);
             if entry.index < from {
@@ -75,9 +75,10 @@ pub(crate) fn run(args: &Args, _: &mut Output) -> Result<(), Failure> {
                 sink.event(&Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect }.json())?;
             }
         }
-        Ok::<_, Failure>(())
+        Ok::<_, Failure>(None)
     })?;
-    Ok(sink.finish()?)
+    sink.finish()?;
+    damage.map_or(Ok(()), |damage| Err(damage.into()))
 }
 
 struct JsonLines<W> {

@@ -37,25 +37,34 @@ struct Stats {
 /// `stats [DIR]`
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let source = Source::open(&args.dir()?)?;
+    let (from, to) = state::span(args, &source)?;
+    state::tell_holes(&source, from, to)?;
     let mut stats = Stats::default();
     let mut replay = replay::begin(source.kind());
-    // Where the beginning is gone, which records took effect is known from a snapshot on.
-    let unknown_to = state::oldest(&source, |content| replay.resume(content))?;
-    let mut progress = Progress::new("counting", source.last_index()?);
-    source.walk(0, |entries| {
+    // Where the beginning is gone, or not asked for, which records took effect is known from a snapshot on.
+    let (first, unknown_to) = state::begin_before(&source, from, |content| replay.resume(content))?;
+    let mut progress = Progress::new("counting", to);
+    let damage = source.walk(first, |entries| {
         for entry in entries {
-            let entry = entry?;
+            let entry = match entry {
+                Ok(entry) if entry.index > to => break,
+                Ok(entry) => entry,
+                Err(damage) => return Ok(Some(damage)),
+            };
             progress.reached(entry.index);
             let effective = entry.index <= unknown_to || replay.admit(&entry);
+            if entry.index < from {
+                continue;
+            }
             let names = entry.names();
             let names = names.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
             stats.count(&entry, names.into_iter(), effective);
         }
-        Ok::<_, Failure>(())
+        Ok::<_, Failure>(None)
     })?;
     drop(progress);
     output.line(|| stats.text(), || stats.json())?;
-    Ok(())
+    damage.map_or(Ok(()), |damage| Err(damage.into()))
 }
 
 impl Stats {

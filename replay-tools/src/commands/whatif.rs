@@ -24,18 +24,19 @@ use master_core::{State, fold};
 use options::Other;
 use roles::Renamed;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tally::{Tally, of_plan};
 
 /// `whatif [DIR]`
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let other = Other::new(args)?;
-    let (from, to) = (args.place("from")?, args.place("to")?);
+    let (from, _) = args.span()?;
     let source = Source::open(&args.dir()?)?;
     if source.kind() != Kind::Master {
         return Err(Failure::Damaged("an agent's log has no offers to plan again: name a master's".into()));
     }
-    let to = to.map(|to| source.index_of(to)).transpose()?.unwrap_or(u64::MAX).min(source.last_index()?);
+    let (_, to) = state::span(args, &source)?;
     let mut walk = Walk::new(other);
     let first = walk.begin(&source)?;
     let mut progress = Progress::new("planning", to);
@@ -58,6 +59,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         Ok::<_, Failure>(())
     })?;
     drop(progress);
+    walk.check_roles()?;
     walk.tell(output)
 }
 
@@ -78,6 +80,8 @@ struct Walk {
     renamed: Option<Renamed>,
     tally: Tally,
     /// Plans in the log, and how many of them the same settings make again from the state just before.
+    /// Every role that a framework was in.
+    roles: BTreeSet<Arc<str>>,
     plans: u64,
     again: u64,
     different: u64,
@@ -93,6 +97,7 @@ impl Walk {
             state: State::default(),
             renamed,
             tally: Tally::default(),
+            roles: BTreeSet::new(),
             plans: 0,
             again: 0,
             different: 0,
@@ -106,6 +111,7 @@ impl Walk {
             (self.gate, self.state) = replay::read_master_snapshot(content)?;
             Ok(())
         })?;
+        self.learn_roles();
         if gone > 0 && self.renamed.is_some() {
             let why =
                 "the log was shortened: what other roles would have led to can only be told from the beginning on";
@@ -129,6 +135,10 @@ impl Walk {
             };
             let renamed_before = before.as_ref().and(self.renamed.as_ref()).map(|renamed| renamed.state.clone());
             replay::folded(|| fold(&mut self.state, event, at_ms))?;
+            if let Event::FrameworkSubscribed(_) | Event::FrameworkResubscribed(_) | Event::FrameworkUpdated(_) = event
+            {
+                self.learn_roles();
+            }
             if let Some(renamed) = &mut self.renamed {
                 replay::folded(|| renamed.fold(event, at_ms))?;
             }
@@ -137,6 +147,24 @@ impl Walk {
             }
         }
         Ok(different)
+    }
+
+    fn learn_roles(&mut self) {
+        let frameworks = self.state.frameworks.live.values();
+        self.roles.extend(frameworks.flat_map(|framework| framework.roles.keys().cloned()));
+    }
+
+    /// Another weight of a role that never was would change nothing, and say so as if it were an answer.
+    fn check_roles(&self) -> Result<(), Failure> {
+        let asked = self.other.options.weights_milli.keys().chain(self.other.roles.keys());
+        let is_known = |role: &Arc<str>| {
+            let below = format!("{role}/");
+            self.roles.iter().any(|known| known == role || known.starts_with(&below))
+                || self.other.roles.values().any(|named| named == role || named.starts_with(&below))
+        };
+        let Some(unknown) = asked.into_iter().find(|role| !is_known(role)) else { return Ok(()) };
+        let hint = api::nearest::did_you_mean(self.roles.iter().map(|role| &**role), unknown);
+        Err(Failure::Damaged(format!("no framework of this log was ever in the role {unknown:?}{hint}")))
     }
 
     fn compare(

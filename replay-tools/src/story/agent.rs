@@ -53,6 +53,15 @@ impl Teller for Agent {
         None
     }
 
+    fn knows(&self) -> bool {
+        false
+    }
+
+    fn cluster(&self) -> String {
+        let agent_id = self.state.registration.agent_id.as_deref().unwrap_or_default();
+        agent_id.rsplit_once('-').map_or_else(String::new, |(cluster, _)| cluster.to_owned())
+    }
+
     fn title(&self) -> String {
         let id = self.state.registration.agent_id.as_deref().unwrap_or("an agent without an id");
         format!("The story of {} {}, as {id} wrote it down", self.subject.word(), self.subject.id)
@@ -182,9 +191,6 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
         Event::Left {} => "Nothing runs any more; the masters must hear that the agent is gone.".to_owned(),
         Event::Forgotten {} => "The masters do not want this agent's past: it begins anew.".to_owned(),
         Event::RemnantEnded { container_id } => format!("Container {container_id} of the forgotten past ended."),
-        // Whatever has no story yet is told as it is stored.
-        #[allow(unreachable_patterns, reason = "events may be added")]
-        other => format!("{other:?}."),
     };
     Sentence::new(text)
 }

@@ -2,6 +2,7 @@
 
 use super::phrase::{count, reason, span, status, task_state};
 use super::{Sentence, Subject, Teller, Topic, ending, offers};
+use crate::messages;
 use crate::names::Names;
 use crate::output::time;
 use crate::replay;
@@ -41,6 +42,11 @@ impl Teller for Master {
     fn resume(&mut self, from: &mut dyn Read) -> Result<(), String> {
         (self.gate, self.state) = replay::read_master_snapshot(from)?;
         self.names = Names::of(&self.state);
+        if self.subject.topic == Topic::Task {
+            let live = self.state.tasks.live.keys().cloned();
+            let all = live.chain(self.state.tasks.completed.values().map(|task| task.key()));
+            self.tasks = all.filter(|key| self.is_task_key(key)).collect();
+        }
         Ok(())
     }
 
@@ -78,6 +84,22 @@ impl Teller for Master {
         Some((leader.term, self.master(leader.master)))
     }
 
+    fn knows(&self) -> bool {
+        let is = |name: String| self.subject.is(&name);
+        let (agents, frameworks) = (&self.state.agents, &self.state.frameworks);
+        match self.subject.topic {
+            Topic::Task => !self.tasks.is_empty(),
+            Topic::Agent => agents.live.keys().any(|key| is(view::agent_id(&self.state, *key))),
+            Topic::Framework => frameworks.live.keys().any(|key| is(view::framework_id(&self.state, *key))),
+            Topic::Offer => self.state.offers.live.keys().any(|key| is(view::offer_id(&self.state, *key))),
+            Topic::Role => frameworks.live.values().any(|it| it.roles.keys().any(|role| is(role.to_string()))),
+        }
+    }
+
+    fn cluster(&self) -> String {
+        self.state.cluster_id.to_string()
+    }
+
     fn title(&self) -> String {
         ending::title(self)
     }
@@ -91,7 +113,8 @@ impl Master {
     /// Whether the subject is this task: by its id alone, or with its framework.
     fn is_task_key(&self, (framework, id): &TaskKey) -> bool {
         let wire = view::framework_id(&self.state, *framework);
-        [id.to_string(), format!("F{}/{id}", framework.0), format!("{wire}/{id}")].contains(&self.subject.id)
+        let names = [id.to_string(), format!("F{}/{id}", framework.0), format!("{wire}/{id}")];
+        names.iter().any(|name| self.subject.is(name))
     }
 
     /// The tasks that the story is about, while they are live.
@@ -134,6 +157,13 @@ impl Master {
             }
             Event::MasterStarted(event) => Sentence::new(format!("Master {} started.", event.address)),
             Event::MasterLost(event) => Sentence::new(format!("Master {} was lost.", self.master(event.master))),
+            Event::FeatureLevelRaised(event) => {
+                Sentence::new(format!("From now on the masters write what level {} knows.", event.level.0))
+            }
+            Event::StateDigested(event) => Sentence::routine(
+                format!("The state at index {} was digested, for the masters to compare.", event.index),
+                "digests of the state",
+            ),
 
             Event::FrameworkSubscribed(event) => Sentence::new(format!(
                 "{} subscribed for the first time, {}; its tasks outlive its stream by {}.",
@@ -235,7 +265,7 @@ impl Master {
             | Event::RolesSuppressed(_) => return offers::sentence(self, before, event, at_ms),
 
             Event::TaskLaunched(event) => Sentence::new(format!(
-                "{} launched {} on {} for role {} with {}: {}{}.",
+                "{} launched {} on {} for role {} with {}: {}{}{}.",
                 self.framework(event.task.0),
                 self.task(&event.task),
                 self.agent(event.agent),
@@ -245,7 +275,8 @@ impl Master {
                 event
                     .executor
                     .as_ref()
-                    .map_or(String::new(), |executor| format!(", executor {}", executor.executor_id))
+                    .map_or(String::new(), |executor| format!(", executor {}", executor.executor_id)),
+                messages::command_of_task(&event.info).map_or(String::new(), |command| format!("; {command}"))
             )),
             Event::TaskGroupLaunched(event) => {
                 let tasks: Vec<_> = event.tasks.iter().map(|task| task.task_id.to_string()).collect();
@@ -327,9 +358,6 @@ impl Master {
                 ),
                 "tellings of changed frameworks",
             ),
-            // Whatever has no story yet is told as it is stored.
-            #[allow(unreachable_patterns, reason = "events may be added")]
-            other => Sentence::new(format!("{other}.")),
         };
         Some(sentence)
     }

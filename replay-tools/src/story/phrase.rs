@@ -4,24 +4,7 @@ use api::v1;
 use event_log::Cause;
 use prost::Message;
 
-/// A length of time in milliseconds: `12ms`, `7.1s`, `9m 2s`, `3h 4m`, `2d 5h`.
-pub(crate) fn span(ms: u64) -> String {
-    let seconds = ms / 1000;
-    match seconds {
-        0 => format!("{ms}ms"),
-        1..60 => match ms % 1000 / 100 {
-            0 => format!("{seconds}s"),
-            tenths => format!("{seconds}.{tenths}s"),
-        },
-        60..3600 => two(seconds / 60, "m", seconds % 60, "s"),
-        3600..86_400 => two(seconds / 3600, "h", seconds % 3600 / 60, "m"),
-        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
-    }
-}
-
-fn two(large: u64, large_unit: &str, small: u64, small_unit: &str) -> String {
-    if small == 0 { format!("{large}{large_unit}") } else { format!("{large}{large_unit} {small}{small_unit}") }
-}
+pub(crate) use api::time::span;
 
 /// `1 offer`, `2 offers`.
 pub(crate) fn count(number: usize, one: &str) -> String {
@@ -91,8 +74,6 @@ mod tests {
 
     #[test]
     fn numbers_as_people_say_them() {
-        let spans = [0, 999, 1000, 7140, 60_000, 542_000, 11_040_000, 190_800_000].map(span);
-        assert_eq!(spans, ["0ms", "999ms", "1s", "7.1s", "1m", "9m 2s", "3h 4m", "2d 5h"]);
         assert_eq!([0, 500, 1250, 3000].map(milli), ["0", "0.5", "1.25", "3"]);
         assert_eq!((percent(3, 8), percent(1, 3), percent(1, 2)), ("37.5 %".into(), "33.3 %".into(), "50 %".into()));
         assert_eq!((count(1, "offer"), count(0, "offer")), ("1 offer".into(), "0 offers".into()));
