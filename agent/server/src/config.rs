@@ -3,19 +3,21 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use api::flags::{Flag, Kind, Values};
 use api::v1::{Attribute, Resource};
 
+use crate::gc::Sandboxes;
 use crate::machine;
 
 const FLAGS: &[Flag] = &[
     Flag::new("master", Kind::Text, "Masters to connect to: HOST:PORT[,HOST:PORT...]; any of them will do.").required(),
     Flag::new("work_dir", Kind::Path, "Folder of the agent's log and of the sandboxes.").required(),
-    Flag::new("ip", Kind::Text, "Address to listen on."),
-    Flag::new("port", Kind::Int, "Port to listen on.").default("5051"),
-    Flag::new("advertise_ip", Kind::Text, "Address told to others."),
-    Flag::new("advertise_port", Kind::Int, "Port told to others."),
+    Flag::new("ip", Kind::Text, "Address to listen on.").variable("LIBPROCESS_IP"),
+    Flag::new("port", Kind::Int, "Port to listen on.").default("5051").variable("LIBPROCESS_PORT"),
+    Flag::new("advertise_ip", Kind::Text, "Address told to others.").variable("LIBPROCESS_ADVERTISE_IP"),
+    Flag::new("advertise_port", Kind::Int, "Port told to others.").variable("LIBPROCESS_ADVERTISE_PORT"),
     Flag::new("hostname", Kind::Text, "Name reported to the masters."),
     Flag::new("hostname_lookup", Kind::Bool, "Whether to report the machine's name when none is given.")
         .default("true"),
@@ -35,101 +37,173 @@ const FLAGS: &[Flag] = &[
     Flag::new("executor_environment_variables", Kind::Content, "Environment given to executors, a JSON object."),
     Flag::new("log_bytes_max", Kind::Bytes, "Size of the agent's log at which it is shortened to what still matters.")
         .default("64MB"),
-    Flag::new("recovery_timeout", Kind::Duration, "Time that executors wait for a restarted agent.").default("15mins"),
+    Flag::new("recovery_timeout", Kind::Duration, "Time that commands and executors wait for an agent that is away.")
+        .default("15mins"),
     Flag::new("registration_backoff_factor", Kind::Duration, "Longest first pause between attempts to connect.")
         .default("1secs"),
     Flag::new("logging_level", Kind::Text, "Lowest level logged: INFO, WARNING, ERROR.").default("INFO"),
-    Flag::new("quiet", Kind::Bool, "No logging to stderr.").default("false"),
+    Flag::new("quiet", Kind::Bool, "No logging to stderr; to --log_dir it goes.").default("false"),
+    Flag::new("log_dir", Kind::Path, "The log goes to meseta-agent.log in this folder too, served as /slave/log."),
+    Flag::new("external_log_file", Kind::Path, "A log that something else writes, served as /slave/log."),
     Flag::new("version", Kind::Bool, "Prints the version.").default("false"),
     // Accepted for drop-in use: leaving out what they do harms nobody.
-    Flag::new("runtime_dir", Kind::Path, "Not used: everything is below work_dir."),
-    Flag::new("gc_delay", Kind::Duration, "Age at which sandboxes may be deleted; none is, yet.").default("1weeks"),
-    Flag::new("gc_disk_headroom", Kind::Double, "Not used yet.").default("0.1"),
-    Flag::new("disk_watch_interval", Kind::Duration, "Not used yet.").default("1mins"),
-    Flag::new("fetcher_cache_size", Kind::Bytes, "Not used yet.").default("2GB"),
-    Flag::new("fetcher_cache_dir", Kind::Path, "Not used yet."),
-    Flag::new("http_heartbeat_interval", Kind::Duration, "Not used yet.").default("30secs"),
-    Flag::new("http_command_executor", Kind::Bool, "Without effect: there is one kind of command executor.")
-        .default("false"),
-    Flag::new("systemd_enable_support", Kind::Bool, "Without effect.").default("false"),
-    Flag::new("strict", Kind::Bool, "Without effect: a damaged log is never passed over.").default("true"),
+    Flag::new("runtime_dir", Kind::Path, "everything is below work_dir.").idle(),
+    Flag::new("gc_delay", Kind::Duration, "Age at which the sandbox of an executor that ended is deleted.")
+        .default("1weeks"),
+    Flag::new(
+        "gc_disk_headroom",
+        Kind::Double,
+        "Part of the disk to keep free: the fuller it is, the younger sandboxes go.",
+    )
+    .default("0.1"),
+    Flag::new("disk_watch_interval", Kind::Duration, "Between two looks for sandboxes to delete.").default("1mins"),
+    Flag::new("fetcher_cache_size", Kind::Bytes, "nothing is fetched yet.").default("2GB").idle(),
+    Flag::new("fetcher_cache_dir", Kind::Path, "nothing is fetched yet.").idle(),
+    Flag::new("http_heartbeat_interval", Kind::Duration, "the pace of heartbeats is fixed.").default("30secs").idle(),
+    Flag::new("http_command_executor", Kind::Bool, "there is one kind of command executor.").default("false").idle(),
+    Flag::new(
+        "systemd_enable_support",
+        Kind::Bool,
+        "Looks at the start whether systemd lets tasks outlive this program.",
+    )
+    .default("true"),
+    Flag::new("strict", Kind::Bool, "a damaged log is never passed over.").default("true").idle(),
     Flag::new("recover", Kind::Text, "What to do with executors found at start: reconnect.").default("reconnect"),
     Flag::new("max_completed_executors_per_framework", Kind::Int, "Ended executors remembered of each framework.")
         .default("150"),
+    Flag::new("initialize_driver_logging", Kind::Bool, "there are no drivers.").default("true").idle(),
+    Flag::new("logbufsecs", Kind::Int, "the log is not buffered.").default("0").idle(),
     Flag::new("authenticate_http_readonly", Kind::Bool, "Must be false.").default("false"),
     Flag::new("authenticate_http_readwrite", Kind::Bool, "Must be false.").default("false"),
     Flag::new("authenticate_http_executors", Kind::Bool, "Must be false.").default("false"),
 ];
 
-/// Known to Mesos, and of consequence: running without them would be a surprise.
+/// Known to Mesos, and not built: running without them would be a surprise. As variables of the environment too.
 const REFUSED: &[&str] = &[
     "acls",
     "agent_features",
     "agent_subsystems",
+    "allowed_capabilities",
     "allowed_devices",
+    "appc_simple_discovery_uri_prefix",
     "appc_store_dir",
     "authenticatee",
+    "authentication_backoff_factor",
+    "authentication_timeout_max",
+    "authentication_timeout_min",
     "authorizer",
     "bounding_capabilities",
+    "cgroups_cpu_enable_pids_and_tids_count",
+    "cgroups_destroy_timeout",
     "cgroups_enable_cfs",
+    "cgroups_hierarchy",
     "cgroups_limit_swap",
+    "cgroups_net_cls_primary_handle",
+    "cgroups_net_cls_secondary_handles",
     "cgroups_root",
+    "check_agent_port_range_only",
+    "container_disk_watch_interval",
     "container_logger",
+    "container_ports_isolated_range",
+    "container_ports_watch_interval",
     "credential",
     "csi_plugin_config_dir",
     "default_container_dns",
     "default_container_info",
     "default_container_shm_size",
+    "disallow_sharing_agent_ipc_namespace",
+    "disallow_sharing_agent_pid_namespace",
     "disk_profile_adaptor",
     "docker",
     "docker_config",
+    "docker_ignore_runtime",
+    "docker_kill_orphans",
     "docker_mesos_image",
     "docker_registry",
+    "docker_remove_delay",
     "docker_socket",
+    "docker_stop_timeout",
     "docker_store_dir",
+    "docker_volume_checkpoint_dir",
+    "docker_volume_chown",
     "domain",
     "domain_socket_location",
     "effective_capabilities",
-    "allowed_capabilities",
+    "egress_burst",
+    "egress_ceil_limit",
+    "egress_flow_classifier_parent",
+    "egress_rate_limit_per_container",
+    "egress_rate_per_cpu",
+    "egress_unique_flow_per_container",
     "enforce_container_disk_quota",
     "enforce_container_ports",
+    "ephemeral_ports_per_container",
+    "eth0_name",
+    "executor_reregistration_retry_interval",
+    "executor_secret_key",
+    "fetcher_stall_timeout",
     "firewall_rules",
     "frameworks_home",
+    "gc_non_executor_container_sandboxes",
     "hadoop_home",
     "hooks",
     "host_path_volume_force_creation",
     "http_authenticators",
     "http_credentials",
     "http_executor_domain_sockets",
+    "image_gc_config",
     "image_providers",
     "image_provisioner_backend",
-    "image_gc_config",
+    "ingress_burst",
+    "ingress_ceil_limit",
+    "ingress_isolate_existing_containers",
+    "ingress_rate_limit_per_container",
+    "ingress_rate_per_cpu",
     "ip6",
-    "ip_discovery_command",
     "ip6_discovery_command",
+    "ip_discovery_command",
     "jwt_secret_key",
-    "executor_secret_key",
-    "log_dir",
-    "external_log_file",
+    "lo_name",
     "master_detector",
+    "maximum_egress_rate_limit",
+    "maximum_ingress_rate_limit",
     "memory_profiling",
+    "minimum_egress_rate_limit",
+    "minimum_ingress_rate_limit",
     "modules",
     "modules_dir",
     "network_cni_config_dir",
+    "network_cni_metrics",
     "network_cni_plugins_dir",
+    "network_cni_root_dir_persist",
+    "network_enable_rate_statistics",
+    "network_enable_snmp_statistics",
+    "network_enable_socket_statistics_details",
+    "network_enable_socket_statistics_summary",
+    "network_link_speed",
+    "network_rate_statistics_interval",
+    "network_rate_statistics_window",
     "nvidia_gpu_devices",
+    "oversubscribed_resources_interval",
+    "perf_duration",
     "perf_events",
+    "perf_interval",
     "qos_controller",
+    "qos_correction_interval_min",
     "reconfiguration_policy",
     "resource_estimator",
     "resource_provider_config_dir",
+    "revocable_cpu_low_priority",
     "sandbox_directory",
     "seccomp_config_dir",
     "seccomp_profile_name",
     "secret_resolver",
     "slave_subsystems",
+    "systemd_runtime_directory",
     "volume_gid_range",
+    "xfs_kill_containers",
     "xfs_project_range",
+    "xfs_quota_headroom",
     "zk_session_timeout",
 ];
 
@@ -153,6 +227,10 @@ pub(crate) struct Config {
     pub(crate) launcher: PathBuf,
     pub(crate) executor_environment: Vec<(String, String)>,
     pub(crate) settings: agent_core::Settings,
+    /// Where the log goes, beside stderr.
+    pub(crate) log_file: Option<PathBuf>,
+    /// How long sandboxes stay.
+    pub(crate) sandboxes: Sandboxes,
     /// So long command tasks wait for an agent that is away.
     pub(crate) recovery_timeout_ms: u64,
     /// What tasks get of what this program changed for itself: the soft limit of open files, and the mask of new files.
@@ -182,11 +260,13 @@ pub(crate) fn read(words: Vec<String>) -> Result<Asked, String> {
         }
     }
     let environment = |name: &str| std::env::var(name).ok();
-    let values = api::flags::parse(FLAGS, words, environment, |path| std::fs::read_to_string(path))
+    let idle = api::flags::surroundings(REFUSED, environment)?;
+    let mut values = api::flags::parse(FLAGS, words, environment, |path| std::fs::read_to_string(path))
         .map_err(|error| error.to_string())?;
     if values.help {
         return Ok(Asked::Help);
     }
+    values.warnings.extend(idle);
     check(values).map(|config| Asked::Run(Box::new(config)))
 }
 
@@ -195,6 +275,7 @@ fn check(values: Values) -> Result<Config, String> {
     only(&values, "launcher", &["posix"])?;
     only(&values, "containerizers", &["mesos"])?;
     only(&values, "recover", &["reconnect"])?;
+    only(&values, "logging_level", &["INFO", "WARNING", "ERROR"])?;
     for name in ["authenticate_http_readonly", "authenticate_http_readwrite", "authenticate_http_executors"] {
         only(&values, name, &["false"])?;
     }
@@ -218,7 +299,10 @@ fn check(values: Values) -> Result<Config, String> {
         None => IpAddr::from([0, 0, 0, 0]),
     };
     let advertise_ip = match values.text("advertise_ip") {
-        Some(ip) => ip.parse().map_err(|_| format!("Flag '--advertise_ip' must be an IP address, not '{ip}'"))?,
+        Some(ip) => match ip.parse::<IpAddr>() {
+            Ok(ip) if !ip.is_unspecified() => ip,
+            _ => return Err(format!("Flag '--advertise_ip' must be an IP address that others can reach, not '{ip}'")),
+        },
         None if ip.is_unspecified() => towards(&masters).unwrap_or(IpAddr::from([127, 0, 0, 1])),
         None => ip,
     };
@@ -230,6 +314,8 @@ fn check(values: Values) -> Result<Config, String> {
     let given =
         api::resources::parse(values.text("resources").unwrap_or(""), values.text("default_role").unwrap_or("*"))
             .map_err(|error| format!("Failed to parse the resources: {error}"))?;
+    let resources = machine::resources(given, &work_dir);
+    machine::check_disks(&resources, &work_dir)?;
     let attributes = api::attributes::parse(values.text("attributes").unwrap_or(""))
         .map_err(|error| format!("Failed to parse the attributes: {error}"))?;
     let launcher = match values.path("launcher_dir") {
@@ -256,11 +342,23 @@ fn check(values: Values) -> Result<Config, String> {
         advertise_ip,
         advertise_port: port("advertise_port")?,
         hostname,
-        resources: machine::resources(given, &work_dir),
+        resources,
         attributes,
         launcher,
         executor_environment: executor_environment(&values)?,
         settings,
+        log_file: values.path("log_dir").map(|dir| dir.join("meseta-agent.log")),
+        sandboxes: Sandboxes {
+            age_max: values.duration("gc_delay").unwrap_or(Duration::MAX),
+            headroom: values
+                .double("gc_disk_headroom")
+                .filter(|part| (0.0..=1.0).contains(part))
+                .ok_or("Flag '--gc_disk_headroom' must be a part of the disk, between 0 and 1")?,
+            look_every: values
+                .duration("disk_watch_interval")
+                .filter(|pause| !pause.is_zero())
+                .ok_or("Flag '--disk_watch_interval' must be longer than nothing")?,
+        },
         recovery_timeout_ms: millis("recovery_timeout"),
         task_files: None,
         task_umask: None,

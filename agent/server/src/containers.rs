@@ -28,6 +28,8 @@ use crate::sys::{pidfd_open, pidfd_probe, pidfd_signal, watch};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Launches under way at once: more would only wait for the same processors.
 const LAUNCHES_MAX: usize = 8;
+/// Attempts more to make the folders of a sandbox.
+const FOLDER_RETRIES: usize = 3;
 /// Pauses before something is tried again, the first and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -430,19 +432,16 @@ fn spawn(agent: &Agent, container_id: &str) -> Result<Option<tokio::process::Chi
     Ok(Some(child))
 }
 
-/// Makes the sandbox for its user alone. The folders above can be passed through by every user, not listed.
 fn make_sandbox(work_dir: &Path, sandbox: &Path, user: &str) -> io::Result<()> {
-    let mut path = work_dir.to_owned();
-    for part in sandbox.strip_prefix(work_dir).map_err(io::Error::other)? {
-        path.push(part);
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+    // Empty folders above old sandboxes are deleted, perhaps in this moment.
+    let missing = |made: &io::Result<()>| matches!(made, Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let mut made = make_folders(work_dir, sandbox);
+    for _ in 0..FOLDER_RETRIES {
+        if missing(&made) {
+            made = make_folders(work_dir, sandbox);
         }
-        // The mask of this process leaves nothing to others.
-        let mode = if path == sandbox { 0o750 } else { 0o711 };
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
+    made?;
     let latest = sandbox.with_file_name("latest");
     // Replaced at once: somebody may be looking through it.
     let draft = sandbox.with_extension("latest");
@@ -457,6 +456,22 @@ fn make_sandbox(work_dir: &Path, sandbox: &Path, user: &str) -> io::Result<()> {
                 chown(sandbox, Some(uid.as_raw()), Some(gid.as_raw()))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// The sandbox is for its user alone. The folders above can be passed through by every user, not listed.
+fn make_folders(work_dir: &Path, sandbox: &Path) -> io::Result<()> {
+    let mut path = work_dir.to_owned();
+    for part in sandbox.strip_prefix(work_dir).map_err(io::Error::other)? {
+        path.push(part);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // The mask of this process leaves nothing to others.
+        let mode = if path == sandbox { 0o750 } else { 0o711 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
     Ok(())
 }

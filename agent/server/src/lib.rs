@@ -5,6 +5,7 @@ mod config;
 mod containers;
 mod dial;
 mod executors;
+mod gc;
 mod http;
 mod incoming;
 mod machine;
@@ -16,6 +17,7 @@ mod run;
 pub mod spec;
 pub mod supervisor;
 mod sys;
+mod systemd;
 mod v1_calls;
 
 pub use run::run;

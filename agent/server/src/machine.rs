@@ -31,6 +31,22 @@ pub(crate) fn resources(given: Parsed, work_dir: &Path) -> Vec<api::v1::Resource
     in_order(&resources)
 }
 
+/// A disk of its own that is not there would be offered, and tasks would run beside it. The error is a sentence.
+pub(crate) fn check_disks(resources: &[api::v1::Resource], work_dir: &Path) -> Result<(), String> {
+    for resource in resources {
+        let source = resource.disk.as_ref().and_then(|disk| disk.source.as_ref());
+        let Some(mount) = source.and_then(|source| source.mount.as_ref()) else { continue };
+        let root = mount.root.as_deref().unwrap_or_default();
+        // A path that is not absolute is one below the work_dir.
+        match fs::metadata(work_dir.join(root)) {
+            Ok(found) if found.is_dir() && !root.is_empty() => {}
+            Ok(_) => return Err(format!("The root '{root}' of a MOUNT disk in --resources is no folder")),
+            Err(error) => return Err(format!("Cannot use the MOUNT disk '{root}' in --resources: {error}")),
+        }
+    }
+    Ok(())
+}
+
 /// What is left of a total after the system's part; half if that would be too little.
 fn spare(total_mb: u64, system_mb: u64) -> u64 {
     if total_mb >= 2 * system_mb { total_mb - system_mb } else { total_mb / 2 }

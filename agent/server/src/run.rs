@@ -33,7 +33,9 @@ pub fn run(words: Vec<String>) -> ExitCode {
         Ok(config) => config,
         Err(sentence) => return fail(&sentence),
     };
-    log_to_stderr(&config);
+    if let Err(sentence) = begin_log(&config) {
+        return fail(&sentence);
+    }
     for warning in &config.values.warnings {
         tracing::warn!("{warning}");
     }
@@ -63,26 +65,31 @@ fn prepare(mut config: Config) -> Result<Config, String> {
     containers::check_machine()?;
     let files = api_http::raise_file_limit()?;
     config.values.warnings.extend(files.warning());
+    if config.values.bool("systemd_enable_support") {
+        config.values.warnings.extend(crate::systemd::warning());
+    }
     config.task_files = Some(files.before);
     config.task_umask = Some(api_http::keep_files_private());
     Ok(config)
 }
 
-fn log_to_stderr(config: &Config) {
-    let quiet = config.values.bool("quiet");
+fn begin_log(config: &Config) -> Result<(), String> {
+    let log = api_http::Log::open(!config.values.bool("quiet"), config.log_file.as_deref())?;
     let level = match config.values.text("logging_level").unwrap_or("INFO") {
         "ERROR" => "error",
         "WARNING" => "warn",
         _ => "info",
     };
-    let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| if quiet { "off" } else { level }.to_owned());
+    let directives =
+        std::env::var("RUST_LOG").unwrap_or_else(|_| if log.is_nowhere() { "off" } else { level }.to_owned());
     let filter = tracing_subscriber::EnvFilter::new(directives);
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || log.clone())
         .with_target(false)
         .with_ansi(false)
         .try_init();
+    Ok(())
 }
 
 /// Opens the log and folds it.
@@ -128,6 +135,10 @@ async fn serve(config: Config) -> Result<(), String> {
     let address = format!("{}:{port}", config.advertise_ip);
     let (agent, requests) = Agent::new(config, address, state, containers);
     vital(&agent, "log", keep(agent.clone(), log, requests));
+    vital(&agent, "collection of sandboxes", crate::gc::collect(agent.clone()));
+    if let Some(log) = agent.config.values.path("external_log_file").or_else(|| agent.config.log_file.clone()) {
+        agent.files.attach("/slave/log", log);
+    }
     let sweeping = agent.clone();
     tokio::task::spawn_blocking(move || containers::sweep(&sweeping)).await.map_err(|error| error.to_string())??;
     recover(&agent).await;

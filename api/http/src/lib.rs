@@ -17,6 +17,7 @@ mod bounds;
 mod build;
 mod connections;
 mod files;
+mod log;
 mod process;
 mod query;
 mod reply;
@@ -32,6 +33,7 @@ pub use build::Build;
 pub use connections::{Connections, Turned};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+pub use log::Log;
 pub use process::{FileLimit, keep_files_private, raise_file_limit};
 pub use query::Query;
 pub use reply::{

@@ -19,6 +19,9 @@ pub fn help(usage: &str, flags: &[Flag]) -> String {
             _ => format!("--{}=VALUE", flag.name),
         };
         let mut about = flag.help.trim().to_owned();
+        if flag.idle {
+            about.insert_str(0, "No effect: ");
+        }
         if flag.required {
             about.push_str(" (required)");
         }

@@ -19,12 +19,14 @@
 //! ```
 
 mod help;
+mod surroundings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use help::help;
+pub use surroundings::surroundings;
 
 use crate::{duration, size};
 
@@ -43,6 +45,10 @@ pub struct Flag {
     pub help: &'static str,
     /// Names it had before; they still work, with a warning.
     pub aliases: &'static [&'static str],
+    /// A variable of the environment that stands for it behind `MESETA_NAME` and `MESOS_NAME`.
+    pub variable: Option<&'static str>,
+    /// Accepted, and nothing comes of it: whoever gives another value than the default is told.
+    pub idle: bool,
 }
 
 /// What the value of a flag is.
@@ -69,7 +75,7 @@ pub enum Kind {
 impl Flag {
     /// A flag that need not be given and has no default.
     pub const fn new(name: &'static str, kind: Kind, help: &'static str) -> Flag {
-        Flag { name, kind, default: None, required: false, help, aliases: &[] }
+        Flag { name, kind, default: None, required: false, help, aliases: &[], variable: None, idle: false }
     }
 
     /// The same with a default.
@@ -85,6 +91,16 @@ impl Flag {
     /// The same under older names too.
     pub const fn aliases(self, names: &'static [&'static str]) -> Flag {
         Flag { aliases: names, ..self }
+    }
+
+    /// The same, with one more variable of the environment.
+    pub const fn variable(self, name: &'static str) -> Flag {
+        Flag { variable: Some(name), ..self }
+    }
+
+    /// The same without effect.
+    pub const fn idle(self) -> Flag {
+        Flag { idle: true, ..self }
     }
 
     fn is_called(&self, name: &str) -> bool {
@@ -158,7 +174,8 @@ pub struct Values {
 
 /// Reads the words behind a program's name. `environment` looks up a variable, `read` a file.
 ///
-/// The command line wins over `MESETA_NAME`, that over `MESOS_NAME`, and that over the default. Unknown variables of
+/// The command line wins over `MESETA_NAME`, that over `MESOS_NAME`, that over the flag's other variable, and that over
+/// the default. Unknown variables of
 /// the environment are nobody's business; an unknown flag is an error.
 pub fn parse(
     flags: &[Flag],
@@ -199,6 +216,9 @@ pub fn parse(
         match value.or_else(|| flag.default.map(str::to_owned)) {
             Some(value) => {
                 let value = load(flag, value, &read)?;
+                if flag.idle && values.is_given(flag.name) && flag.default != Some(value.as_str()) {
+                    values.warnings.push(format!("Flag '--{}' has no effect: {}", flag.name, flag.help));
+                }
                 values.values.insert(flag.name, value);
             }
             None if flag.required => return Err(Error::Required(flag.name)),
@@ -263,7 +283,7 @@ fn from_environment(
             return Some(value);
         }
     }
-    None
+    environment(flag.variable?)
 }
 
 /// Reads files, checks the value, and brings it into the form in which `/flags` shows it.

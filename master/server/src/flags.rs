@@ -14,6 +14,9 @@ use master_core::{FeatureLevel, allocator};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+/// The log's name in `--log_dir`.
+pub const LOG_FILE: &str = "meseta-master.log";
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Asked {
@@ -31,8 +34,8 @@ pub struct Flags {
     values: Values,
     /// Where to listen, unless a socket was inherited.
     pub listen: SocketAddr,
-    /// The lowest level that is logged; None logs nothing.
-    pub log_level: Option<tracing::Level>,
+    /// The lowest level that is logged.
+    pub log_level: tracing::Level,
     rehearsal: Rehearsal,
 }
 
@@ -45,12 +48,14 @@ pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) ->
         return Ok(Asked::Version);
     }
     let rehearsal = Rehearsal::from_environment(&environment)?;
-    let values =
+    let idle = api::flags::surroundings(&[], &environment)?;
+    let mut values =
         parse(FLAGS, words, environment, |path| std::fs::read_to_string(path)).map_err(|error| error.to_string())?;
     if values.help {
         return Ok(Asked::Help(api::flags::help("meseta-master --work_dir=DIR [flags]", FLAGS)));
     }
     refuse_unbuilt(&values)?;
+    values.warnings.extend(idle);
     let ip = match values.text("ip") {
         Some(text) => text.parse().map_err(|_| format!("--ip is not an address: '{text}'"))?,
         None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -58,10 +63,9 @@ pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) ->
     let port = values.int("port").unwrap_or(5050);
     let port = u16::try_from(port).map_err(|_| format!("--port is not a port: {port}"))?;
     let log_level = match values.text("logging_level") {
-        _ if values.bool("quiet") => None,
-        Some("WARNING") => Some(tracing::Level::WARN),
-        Some("ERROR") => Some(tracing::Level::ERROR),
-        Some("INFO") | None => Some(tracing::Level::INFO),
+        Some("WARNING") => tracing::Level::WARN,
+        Some("ERROR") => tracing::Level::ERROR,
+        Some("INFO") | None => tracing::Level::INFO,
         Some(other) => return Err(format!("--logging_level is INFO, WARNING or ERROR, not '{other}'")),
     };
     Ok(Asked::Run(Box::new(Flags { values, listen: SocketAddr::new(ip, port), log_level, rehearsal })))
@@ -89,6 +93,18 @@ impl Flags {
         &self.values.warnings
     }
 
+    /// Where the log goes.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn log(&self) -> Result<api_http::Log, String> {
+        api_http::Log::open(!self.values.bool("quiet"), self.log_file().as_deref())
+    }
+
+    fn log_file(&self) -> Option<std::path::PathBuf> {
+        self.values.path("log_dir").map(|dir| dir.join(LOG_FILE))
+    }
+
     /// The snapshot that a new work_dir is to be made from, if that is asked for.
     pub fn restore(&self) -> Option<std::path::PathBuf> {
         self.values.path("restore")
@@ -107,6 +123,14 @@ impl Flags {
         let join = self.values.text("join").map(|address| address.trim().to_owned());
         if join.is_some() && self.values.is_given("masters") {
             return Err("--masters forms a new cluster and --join waits for a running one: give one of them".into());
+        }
+        if let (Some(quorum), true) = (self.values.int("quorum"), join.is_none()) {
+            let majority = masters.len() / 2 + 1;
+            if usize::try_from(quorum) != Ok(majority) {
+                return Err(format!(
+                    "--quorum={quorum} is not the majority of --masters, {majority}, which is the quorum"
+                ));
+            }
         }
         let is_address = |text: &String| {
             text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
@@ -166,7 +190,13 @@ impl Flags {
 
     fn address(&self, bound: SocketAddr) -> Result<Address, String> {
         let ip = match self.values.text("advertise_ip") {
-            Some(text) => text.parse().map_err(|_| format!("--advertise_ip is not an address: '{text}'"))?,
+            Some(text) => match text.parse::<IpAddr>() {
+                Ok(ip) if ip.is_unspecified() => {
+                    return Err(format!("--advertise_ip={ip} is every address and none that others could reach"));
+                }
+                Ok(ip) => ip,
+                Err(_) => return Err(format!("--advertise_ip is not an address: '{text}'")),
+            },
             None if bound.ip().is_unspecified() => own_ip(),
             None => bound.ip(),
         };
@@ -272,12 +302,42 @@ mod tests {
             "--zk=zk://h/p",
             "--no-root_submissions",
             "--roles=a,b",
+            "--credentials=/x",
+            "--recovery_agent_removal_limit=10%",
+            "--no-log_auto_initialize",
         ] {
             let refused = flags(&format!("--work_dir=/d {bad}")).unwrap_err();
             assert!(refused.contains("not built yet") || refused.contains("ZooKeeper"), "{refused}");
         }
         assert!(flags("--work_dir=/d --no-authenticate_agents --registry=replicated_log").is_ok());
         assert!(flags("--work_dirr=/d").unwrap_err().contains("work_dir"));
+    }
+
+    #[test]
+    fn variables_count_as_flags_do() {
+        let read = |name: &str, value: &str| {
+            let asked = read(words("--work_dir=/d"), |asked| (asked == name).then(|| value.to_owned()))?;
+            match asked {
+                Asked::Run(flags) => Ok(*flags),
+                other => Err(format!("{other:?}")),
+            }
+        };
+        for (name, value) in [
+            ("MESOS_ACLS", "{}"),
+            ("LIBPROCESS_SSL_ENABLED", "true"),
+            ("MESETA_CREDENTIALS", "/x"),
+            ("SSL_ENABLED", "1"),
+        ] {
+            assert!(read(name, value).unwrap_err().contains("not built yet"), "{name}");
+        }
+        assert_eq!(read("LIBPROCESS_IP", "127.0.0.9").unwrap().listen.ip().to_string(), "127.0.0.9");
+        assert_eq!(read("LIBPROCESS_PORT", "5999").unwrap().listen.port(), 5999);
+        assert!(read("MESOS_WEBUI_DIR", "/x").unwrap().warnings()[0].contains("'--webui_dir' has no effect"));
+        let advertised = read("LIBPROCESS_ADVERTISE_IP", "0.0.0.0").unwrap();
+        let refused = advertised.settings("127.0.0.1:5050".parse().unwrap()).unwrap_err();
+        assert!(refused.contains("--advertise_ip=0.0.0.0"), "{refused}");
+        assert!(settings("--work_dir=/d --quorum=1").is_ok());
+        assert!(settings("--work_dir=/d --quorum=2").unwrap_err().contains("majority"));
     }
 
     /// What Mesos reports without any flag given, we report with the same values.

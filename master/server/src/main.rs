@@ -40,6 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn restore(flags: &Flags) -> Result<(), String> {
+    api_http::keep_files_private();
     let file = flags.restore().ok_or("--restore names no file")?;
     println!("{}", master_server::restore::run(&flags.settings(flags.listen)?, &file)?);
     Ok(())
@@ -58,12 +59,17 @@ fn hurry() {
 }
 
 fn run_master(flags: &Flags) -> Result<(), String> {
-    if let Some(level) = flags.log_level {
+    let files = api_http::raise_file_limit()?;
+    api_http::keep_files_private();
+    let log = flags.log()?;
+    if !log.is_nowhere() {
+        let level = flags.log_level;
         let filter = tracing_subscriber::EnvFilter::try_from_env("MESETA_LOG")
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},openraft=error")));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+        let writer = move || log.clone();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).init();
     }
-    for warning in flags.warnings() {
+    for warning in flags.warnings().iter().chain(&files.warning()) {
         tracing::warn!("{warning}");
     }
     master_server::crashes::watch_panics();

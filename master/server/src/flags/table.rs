@@ -9,20 +9,23 @@ const fn flag(name: &'static str, kind: Kind, help: &'static str) -> Flag {
 /// The flags.
 pub const FLAGS: &[Flag] = &[
     flag("acls", Kind::Content, "Access control lists; not built yet."),
-    flag("advertise_ip", Kind::Text, "Address told to clients, agents and masters."),
-    flag("advertise_port", Kind::Int, "Port told to clients, agents and masters."),
+    flag("advertise_ip", Kind::Text, "Address told to clients, agents and masters.")
+        .variable("LIBPROCESS_ADVERTISE_IP"),
+    flag("advertise_port", Kind::Int, "Port told to clients, agents and masters.")
+        .variable("LIBPROCESS_ADVERTISE_PORT"),
     flag("agent_ping_timeout", Kind::Duration, "Between two pings of an agent.")
         .default("15secs")
         .aliases(&["slave_ping_timeout"]),
     flag("agent_removal_rate_limit", Kind::Text, "Not built yet.").aliases(&["slave_removal_rate_limit"]),
-    flag("agent_reregister_timeout", Kind::Duration, "Reported only: agents have the ping time.")
+    flag("agent_reregister_timeout", Kind::Duration, "agents have the ping time to return.")
         .default("10mins")
-        .aliases(&["slave_reregister_timeout"]),
+        .aliases(&["slave_reregister_timeout"])
+        .idle(),
     flag("allocation_interval", Kind::Duration, "Between two plans of the allocator without another reason.")
         .default("1secs"),
     flag("allocator", Kind::Text, "The allocator; hierarchical is the only one.").default("hierarchical"),
-    flag("allocator_agent_recovery_factor", Kind::Double, "Reported only: nothing needs to recover.").default("0.8"),
-    flag("allocator_recovery_timeout", Kind::Duration, "Reported only: nothing needs to recover.").default("10mins"),
+    flag("allocator_agent_recovery_factor", Kind::Double, "nothing needs to recover.").default("0.8").idle(),
+    flag("allocator_recovery_timeout", Kind::Duration, "nothing needs to recover.").default("10mins").idle(),
     flag("archive_age_max", Kind::Duration, "History goes that is so much older than the newest.").default("4weeks"),
     flag("archive_bytes_max", Kind::Bytes, "History goes, the oldest first, beyond so many bytes of archive.")
         .default("10GB"),
@@ -31,13 +34,13 @@ pub const FLAGS: &[Flag] = &[
     flag("authenticate_http_frameworks", Kind::Bool, "Not built yet.").default("false"),
     flag("authenticate_http_readonly", Kind::Bool, "Not built yet.").default("false"),
     flag("authenticate_http_readwrite", Kind::Bool, "Not built yet.").default("false").aliases(&["authenticate_http"]),
-    flag("authentication_v0_timeout", Kind::Duration, "Reported only.").default("15secs"),
-    flag("authenticators", Kind::Text, "Reported only.").default("crammd5"),
-    flag("authorizers", Kind::Text, "Reported only.").default("local"),
+    flag("authentication_v0_timeout", Kind::Duration, "nothing authenticates yet.").default("15secs").idle(),
+    flag("authenticators", Kind::Text, "Not built yet.").default("crammd5"),
+    flag("authorizers", Kind::Text, "Not built yet.").default("local"),
     flag("cluster", Kind::Text, "The cluster's name, shown to people."),
-    flag("credentials", Kind::Path, "Principals and secrets; without effect while nothing authenticates."),
+    flag("credentials", Kind::Path, "Principals and secrets; not built yet."),
     flag("domain", Kind::Content, "Not built yet."),
-    flag("external_log_file", Kind::Path, "Reported only."),
+    flag("external_log_file", Kind::Path, "A log that something else writes, served as /master/log."),
     flag("fair_sharing_excluded_resource_names", Kind::Text, "Not built yet."),
     flag(
         "feature_level_max",
@@ -52,15 +55,15 @@ pub const FLAGS: &[Flag] = &[
     flag("hostname", Kind::Text, "Name told to clients instead of the one that was found."),
     flag("hostname_lookup", Kind::Bool, "Whether to look for a name at all; otherwise the address is it.")
         .default("true"),
-    flag("http_authenticators", Kind::Text, "Reported only.").default("basic"),
-    flag("http_framework_authenticators", Kind::Text, "Reported only."),
-    flag("initialize_driver_logging", Kind::Bool, "Reported only.").default("true"),
-    flag("ip", Kind::Text, "Address to listen on; every one if not given."),
+    flag("http_authenticators", Kind::Text, "Not built yet.").default("basic"),
+    flag("http_framework_authenticators", Kind::Text, "Not built yet."),
+    flag("initialize_driver_logging", Kind::Bool, "there are no drivers.").default("true").idle(),
+    flag("ip", Kind::Text, "Address to listen on; every one if not given.").variable("LIBPROCESS_IP"),
     flag("ip_discovery_command", Kind::Text, "Not built yet."),
     flag("join", Kind::Text, "HOST:PORT of a master of a running cluster; this one waits to be added to it."),
-    flag("log_auto_initialize", Kind::Bool, "Reported only: an empty log forms as --masters says.").default("true"),
-    flag("log_dir", Kind::Path, "Reported only: the log goes to stderr."),
-    flag("logbufsecs", Kind::Int, "Reported only.").default("0"),
+    flag("log_auto_initialize", Kind::Bool, "An empty log forms as --masters says.").default("true"),
+    flag("log_dir", Kind::Path, "The log goes to meseta-master.log in this folder too, served as /master/log."),
+    flag("logbufsecs", Kind::Int, "the log is not buffered.").default("0").idle(),
     flag("logging_level", Kind::Text, "Lowest level that is logged: INFO, WARNING or ERROR.").default("INFO"),
     flag("master_contender", Kind::Text, "Modules are not supported."),
     flag("master_detector", Kind::Text, "Modules are not supported."),
@@ -74,20 +77,26 @@ pub const FLAGS: &[Flag] = &[
     .aliases(&["max_slave_ping_timeouts"]),
     flag("max_completed_frameworks", Kind::Int, "Reported only: the log's own limits hold.").default("50"),
     flag("max_completed_tasks_per_framework", Kind::Int, "Reported only: the log's own limits hold.").default("1000"),
-    flag("max_executors_per_agent", Kind::Int, "Reported only.").aliases(&["max_executors_per_slave"]),
+    flag("max_executors_per_agent", Kind::Int, "Not built yet.").aliases(&["max_executors_per_slave"]),
     flag("max_operator_event_stream_subscribers", Kind::Int, "Reported only.").default("1000"),
     flag("max_unreachable_tasks_per_framework", Kind::Int, "Reported only: the log's own limits hold.").default("1000"),
-    flag("memory_profiling", Kind::Bool, "Reported only.").default("false"),
+    flag("memory_profiling", Kind::Bool, "Not built yet.").default("false"),
     flag("min_allocatable_resources", Kind::Text, "What an offer has at least.").default("cpus:0.01|mem:32"),
     flag("modules", Kind::Content, "Modules are not supported."),
     flag("modules_dir", Kind::Path, "Modules are not supported."),
-    flag("offer_constraints_re2_max_mem", Kind::Bytes, "Reported only.").default("4KB"),
-    flag("offer_constraints_re2_max_program_size", Kind::Int, "Reported only.").default("100"),
+    flag("offer_constraints_re2_max_mem", Kind::Bytes, "there are no constraints by pattern yet.")
+        .default("4KB")
+        .idle(),
+    flag("offer_constraints_re2_max_program_size", Kind::Int, "there are no constraints by pattern yet.")
+        .default("100")
+        .idle(),
     flag("offer_timeout", Kind::Duration, "Not built yet."),
-    flag("port", Kind::Int, "Port to listen on; 0 lets the system choose.").default("5050"),
-    flag("publish_per_framework_metrics", Kind::Bool, "Reported only.").default("true"),
-    flag("quiet", Kind::Bool, "Logs nothing to stderr.").default("false"),
-    flag("quorum", Kind::Int, "Reported only: the majority of --masters is the quorum."),
+    flag("port", Kind::Int, "Port to listen on; 0 lets the system choose.").default("5050").variable("LIBPROCESS_PORT"),
+    flag("publish_per_framework_metrics", Kind::Bool, "there are no metrics of single frameworks yet.")
+        .default("true")
+        .idle(),
+    flag("quiet", Kind::Bool, "Logs nothing to stderr; to --log_dir it does.").default("false"),
+    flag("quorum", Kind::Int, "The majority of --masters is the quorum: nothing else may be given."),
     flag(
         "raft_trailing_logs",
         Kind::Int,
@@ -95,15 +104,15 @@ pub const FLAGS: &[Flag] = &[
     )
     .default("10000"),
     flag("rate_limits", Kind::Content, "Not built yet."),
-    flag("recovery_agent_removal_limit", Kind::Text, "Reported only: nothing needs to recover.")
+    flag("recovery_agent_removal_limit", Kind::Text, "A limit to what is removed after an election; not built yet.")
         .default("100%")
         .aliases(&["recovery_slave_removal_limit"]),
     flag("registry", Kind::Text, "Where the truth is: the replicated log.").default("replicated_log"),
-    flag("registry_fetch_timeout", Kind::Duration, "Reported only.").default("1mins"),
+    flag("registry_fetch_timeout", Kind::Duration, "the registry is this log.").default("1mins").idle(),
     flag("registry_gc_interval", Kind::Duration, "Reported only.").default("15mins"),
     flag("registry_max_agent_age", Kind::Duration, "Reported only.").default("2weeks"),
     flag("registry_max_agent_count", Kind::Int, "Reported only.").default("102400"),
-    flag("registry_store_timeout", Kind::Duration, "Reported only.").default("20secs"),
+    flag("registry_store_timeout", Kind::Duration, "the registry is this log.").default("20secs").idle(),
     flag("registry_strict", Kind::Bool, "Mesos refuses it too.").default("false"),
     flag("require_agent_domain", Kind::Bool, "Not built yet.").default("false"),
     flag("restore", Kind::Path, "A saved snapshot: makes a new work_dir from it, for this master alone, and exits."),
@@ -112,12 +121,12 @@ pub const FLAGS: &[Flag] = &[
     flag("root_submissions", Kind::Bool, "Whether frameworks may run as root.").default("true"),
     flag("snapshot_bytes", Kind::Bytes, "A snapshot is taken after so many bytes of log.").default("256MB"),
     flag("version", Kind::Bool, "Prints the version and exits.").default("false"),
-    flag("webui_dir", Kind::Path, "Reported only.").default("/usr/share/mesos/webui"),
+    flag("webui_dir", Kind::Path, "there is no web interface yet.").default("/usr/share/mesos/webui").idle(),
     flag("weights", Kind::Text, "Not built yet."),
     flag("whitelist", Kind::Path, "Not built yet."),
     flag("work_dir", Kind::Path, "Where this master's part of the log is kept.").required(),
     flag("zk", Kind::Text, "There is no ZooKeeper: use --masters."),
-    flag("zk_session_timeout", Kind::Duration, "Reported only.").default("10secs"),
+    flag("zk_session_timeout", Kind::Duration, "there is no ZooKeeper.").default("10secs").idle(),
 ];
 
 /// A flag that would change what is safe or allowed, if it were not ignored: it may only have this value.
@@ -133,7 +142,10 @@ pub(super) const ONLY: &[(&str, &str)] = &[
     ("framework_sorter", "drf"),
     ("filter_gpu_resources", "true"),
     ("http_authenticators", "basic"),
+    ("log_auto_initialize", "true"),
+    ("memory_profiling", "false"),
     ("min_allocatable_resources", "cpus:0.01|mem:32"),
+    ("recovery_agent_removal_limit", "100%"),
     ("registry", "replicated_log"),
     ("registry_strict", "false"),
     ("require_agent_domain", "false"),
@@ -145,6 +157,7 @@ pub(super) const ONLY: &[(&str, &str)] = &[
 pub(super) const NEVER: &[&str] = &[
     "acls",
     "agent_removal_rate_limit",
+    "credentials",
     "domain",
     "fair_sharing_excluded_resource_names",
     "firewall_rules",
@@ -153,6 +166,7 @@ pub(super) const NEVER: &[&str] = &[
     "ip_discovery_command",
     "master_contender",
     "master_detector",
+    "max_executors_per_agent",
     "modules",
     "modules_dir",
     "offer_timeout",

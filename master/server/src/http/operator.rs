@@ -71,6 +71,10 @@ impl Operators {
             router = router.at(path, Target::Legacy(endpoint.clone()));
         }
         let files = FileTable::default();
+        let written = || Some(std::path::Path::new(about.flag("log_dir")?).join(crate::flags::LOG_FILE));
+        if let Some(log) = about.flag("external_log_file").map(Into::into).or_else(written) {
+            files.attach("/master/log", log);
+        }
         Arc::new(Operators { context, about, files, counters, renderings: Renderings::default(), watch, router })
     }
 

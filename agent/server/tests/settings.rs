@@ -1,0 +1,142 @@
+//! Flags and variables: what is not built is refused by name, the rest has the effect that it says.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use api::v1::TaskState;
+use common::{Master, PATIENCE, RealAgent, http, task};
+
+fn program(work_dir: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meseta-agent"));
+    command.args(["--master=127.0.0.1:1", &format!("--work_dir={}", work_dir.display())]);
+    command.args(["--ip=127.0.0.1", "--port=0"]).args(words);
+    command
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_its_variable_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |command: &mut Command, names: &[&str]| {
+        let Output { status, stderr, .. } = command.output().unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert_eq!((status.code(), stderr.lines().count()), (Some(1), 1), "{names:?}: {stderr}");
+        assert!(names.iter().all(|name| stderr.contains(name)), "{names:?}: {stderr}");
+    };
+    for name in [
+        "acls",
+        "credential",
+        "http_credentials",
+        "jwt_secret_key",
+        "executor_secret_key",
+        "firewall_rules",
+        "authorizer",
+        "modules",
+        "hooks",
+        "domain",
+        "secret_resolver",
+        "reconfiguration_policy",
+        "image_providers",
+        "seccomp_profile_name",
+        "effective_capabilities",
+        "enforce_container_disk_quota",
+        "cgroups_enable_cfs",
+        "cgroups_hierarchy",
+    ] {
+        check(&mut program(dir.path(), &[&format!("--{name}=x")]), &[&format!("'--{name}' is not supported")]);
+        for prefix in ["MESOS_", "MESETA_"] {
+            let variable = format!("{prefix}{}", name.to_uppercase());
+            check(program(dir.path(), &[]).env(&variable, "x"), &[&variable, "not built yet"]);
+        }
+    }
+    for variable in ["LIBPROCESS_SSL_ENABLED", "SSL_ENABLED", "LIBPROCESS_SSL_REQUIRE_CLIENT_CERT"] {
+        check(program(dir.path(), &[]).env(variable, "true"), &[variable, "TLS is not built yet"]);
+    }
+    check(program(dir.path(), &[]).env("MESOS_AUTHENTICATE_HTTP_READWRITE", "true"), &["authenticate_http_readwrite"]);
+    check(&mut program(dir.path(), &["--advertise_ip=0.0.0.0"]), &["--advertise_ip", "0.0.0.0"]);
+    check(program(dir.path(), &[]).env("LIBPROCESS_ADVERTISE_IP", "::"), &["--advertise_ip", "'::'"]);
+    check(&mut program(dir.path(), &["--logging_level=DEBUG"]), &["--logging_level", "DEBUG"]);
+    let disk = r#"--resources=[{"name":"disk","type":"SCALAR","scalar":{"value":100},
+        "disk":{"source":{"type":"MOUNT","mount":{"root":"/no/such/disk"}}}}]"#;
+    check(&mut program(dir.path(), &[disk]), &["/no/such/disk", "No such file or directory"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_written_where_it_should_be() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let logs = dir.path().join("a/b");
+    let log_dir = format!("--log_dir={}", logs.display());
+    let words = [log_dir.as_str(), "--quiet", "--fetcher_cache_size=1GB", "--no-strict"];
+    let agent = RealAgent::start_after(":", &master.address, dir.path(), &words);
+    master.wait("a registration", |known| (!known.registers.is_empty()).then_some(())).await;
+    master.launch(task("t1", "true"));
+    master.update("t1", TaskState::TaskFinished).await;
+    let log = fs::read_to_string(logs.join("meseta-agent.log")).unwrap();
+    for expected in ["welcome", "'--fetcher_cache_size' has no effect", "'--strict' has no effect"] {
+        assert!(log.contains(expected), "{expected}: {log}");
+    }
+    assert_eq!(fs::read_to_string(dir.path().join("stderr")).unwrap(), "");
+    assert_eq!(fs::metadata(logs.join("meseta-agent.log")).unwrap().mode() & 0o777, 0o600);
+    let (_, body) = http(&agent.address, "GET", "/files/read?path=/slave/log&offset=0", "", "").await;
+    assert!(body.contains("has no effect"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_sandboxes_go_and_those_in_use_stay() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let flags = ["--gc_delay=1ms", "--disk_watch_interval=20ms"];
+    let agent = RealAgent::start(&master.address, dir.path(), &flags);
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "").unwrap();
+    master.launch(task("t1", "sleep 1000"));
+    master.update("t1", TaskState::TaskRunning).await;
+    master.launch(task("t2", &format!("mkdir -p a/b; ln -s {} a/link; ln -s {0}/file", outside.display())));
+    master.update("t2", TaskState::TaskFinished).await;
+    let executor = dir.path().join("slaves/C-S0/frameworks/C-0000/executors/t2");
+    let gone = async {
+        while executor.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("the sandbox of what ended is deleted");
+    assert!(outside.join("file").exists(), "links are not followed");
+    assert!(agent.sandbox("t1").join("stdout").exists(), "the sandbox of what runs is not");
+}
+
+/// Under a service whose stop would end the tasks too, and under one whose stop would not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_says_what_systemd_would_do_to_its_tasks() {
+    // Where systemd keeps its units, in the forms that there are.
+    let roots = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
+    let unit = format!("meseta-test-{}.service", std::process::id());
+    let made = roots
+        .iter()
+        .map(|root| Path::new(root).join(&unit))
+        .find(|path| fs::DirBuilder::new().mode(0o755).create(path).is_ok() && path.join("cgroup.procs").exists());
+    let Some(cgroup) = made else {
+        eprintln!("no cgroups can be made here");
+        return;
+    };
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let tools = dir.path().join("tools");
+    fs::create_dir(&tools).unwrap();
+    let systemctl = tools.join("systemctl");
+    for (mode, warns) in [("control-group", true), ("mixed", true), ("process", false)] {
+        fs::write(&systemctl, format!("#!/bin/sh\n[ \"$3\" = {unit} ] && echo KillMode={mode}\n")).unwrap();
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+        let work_dir = dir.path().join(mode);
+        fs::create_dir(&work_dir).unwrap();
+        let prelude = format!("echo $$ > {}/cgroup.procs; PATH={}:$PATH", cgroup.display(), tools.display());
+        let agent = RealAgent::start_after(&prelude, &master.address, &work_dir, &[]);
+        let stderr = fs::read_to_string(work_dir.join("stderr")).unwrap();
+        assert_eq!(stderr.contains(&format!("{unit} has KillMode={mode}: ")), warns, "{stderr}");
+        agent.kill();
+    }
+    // What a restart is under KillMode=process: this process alone gets the signal.
+    let _ = Command::new("rmdir").arg(&cgroup).stderr(Stdio::null()).status();
+}

@@ -1,0 +1,97 @@
+//! Variables of the environment that are no flags of ours, and yet would make an operator believe in what they ask for.
+
+/// What is asked for by variables that libprocess reads, and is not built: having one of them is refused, unless it says
+/// no by one of these.
+const REFUSED: &[&str] = &[
+    "LIBPROCESS_SSL_ENABLED",
+    "SSL_ENABLED",
+    "LIBPROCESS_SSL_REQUIRE_CERT",
+    "LIBPROCESS_SSL_REQUIRE_CLIENT_CERT",
+    "LIBPROCESS_SSL_VERIFY_CERT",
+    "LIBPROCESS_SSL_VERIFY_SERVER_CERT",
+    "LIBPROCESS_SSL_VERIFY_IPADD",
+    "SSL_REQUIRE_CERT",
+    "SSL_REQUIRE_CLIENT_CERT",
+    "SSL_VERIFY_CERT",
+    "SSL_VERIFY_SERVER_CERT",
+    "LIBPROCESS_REQUIRE_PEER_ADDRESS_IP_MATCH",
+    "LIBPROCESS_IP6",
+    "LIBPROCESS_MEMORY_PROFILING",
+    "LIBPROCESS_ENABLE_PROFILER",
+];
+
+/// What says no.
+const NO: &[&str] = &["", "false", "0"];
+
+/// Without effect here, and harmless without: whoever sets them hears of it.
+const IDLE: &[&str] = &[
+    "LIBPROCESS_METRICS_SNAPSHOT_ENDPOINT_RATE_LIMIT",
+    "LIBPROCESS_NUM_WORKER_THREADS",
+    "LIBPROCESS_SSL_SUPPORT_DOWNGRADE",
+    "LIBPROCESS_SSL_CERT_FILE",
+    "LIBPROCESS_SSL_KEY_FILE",
+    "LIBPROCESS_SSL_CA_DIR",
+    "LIBPROCESS_SSL_CA_FILE",
+    "LIBPROCESS_SSL_CIPHERS",
+    "LIBPROCESS_SSL_ECDH_CURVES",
+    "LIBPROCESS_SSL_VERIFICATION_DEPTH",
+    "LIBPROCESS_SSL_HOSTNAME_VALIDATION_SCHEME",
+    "LIBPROCESS_SSL_ENABLE_SSL_V3",
+    "LIBPROCESS_SSL_ENABLE_TLS_V1_0",
+    "LIBPROCESS_SSL_ENABLE_TLS_V1_1",
+    "LIBPROCESS_SSL_ENABLE_TLS_V1_2",
+    "LIBPROCESS_SSL_ENABLE_TLS_V1_3",
+];
+
+/// Looks at the environment for what would be missed: sentences about variables without effect. `refused` are names of
+/// flags that are not built; as variables they are refused too.
+///
+/// # Errors
+/// One sentence.
+pub fn surroundings(refused: &[&str], environment: impl Fn(&str) -> Option<String>) -> Result<Vec<String>, String> {
+    for name in refused {
+        for prefix in ["MESETA_", "MESOS_"] {
+            let variable = format!("{prefix}{}", name.to_uppercase());
+            if environment(&variable).is_some() {
+                return Err(format!("{variable} is set in the environment, and --{name} is not built yet: unset it"));
+            }
+        }
+    }
+    for variable in REFUSED {
+        if let Some(value) = environment(variable).filter(|value| !NO.contains(&value.trim())) {
+            let what = if variable.contains("SSL") { "TLS" } else { "what it asks for" };
+            return Err(format!("{variable}={value} is set in the environment, and {what} is not built yet: unset it"));
+        }
+    }
+    let idle = IDLE.iter().filter(|variable| environment(variable).is_some());
+    Ok(idle.map(|variable| format!("{variable} is set in the environment and has no effect")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(name: &str, value: &str) -> Result<Vec<String>, String> {
+        surroundings(&["acls", "http_credentials"], |asked| (asked == name).then(|| value.to_owned()))
+    }
+
+    #[test]
+    fn who_asks_for_protection_by_a_variable_is_refused() {
+        for (name, value) in [
+            ("MESOS_ACLS", "/x"),
+            ("MESETA_ACLS", ""),
+            ("MESOS_HTTP_CREDENTIALS", "/x"),
+            ("LIBPROCESS_SSL_ENABLED", "true"),
+            ("LIBPROCESS_SSL_ENABLED", "1"),
+            ("SSL_ENABLED", "yes"),
+            ("LIBPROCESS_SSL_REQUIRE_CLIENT_CERT", "true"),
+            ("LIBPROCESS_IP6", "::1"),
+        ] {
+            assert!(look(name, value).unwrap_err().contains(name), "{name}={value}");
+        }
+        for (name, value) in [("LIBPROCESS_SSL_ENABLED", "false"), ("SSL_ENABLED", "0"), ("MESOS_SANDBOX", "/x")] {
+            assert_eq!(look(name, value), Ok(vec![]), "{name}={value}");
+        }
+        assert_eq!(look("LIBPROCESS_NUM_WORKER_THREADS", "8").unwrap().len(), 1);
+    }
+}
