@@ -67,6 +67,7 @@ impl Peers {
             connector.set_keepalive_interval(Some(api_http::PROBE));
             connector.set_tcp_user_timeout(Some(api_http::VANISHED));
             Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(Duration::from_secs(60))
                 .http2_only(multiplexed)
