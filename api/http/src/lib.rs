@@ -34,7 +34,7 @@ pub use connections::{Connections, Turned};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 pub use log::Log;
-pub use process::{FileLimit, keep_files_private, raise_file_limit};
+pub use process::{FileLimit, close_to_others, keep_files_private, raise_file_limit};
 pub use query::Query;
 pub use reply::{
     TEXT_PLAIN, accepts_gzip, bytes, empty, json, json_bytes, jsonp, method_not_allowed, not_found, streaming, text,

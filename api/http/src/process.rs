@@ -1,5 +1,10 @@
 //! What a daemon asks of the system for itself, first of all.
 
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
@@ -40,4 +45,20 @@ impl FileLimit {
 /// New files and folders are for this user alone, if they do not say otherwise. Returns the mask that was.
 pub fn keep_files_private() -> u32 {
     umask(Mode::S_IRWXG | Mode::S_IRWXO).bits()
+}
+
+/// Takes what an older release let others read in `dir` from them. Below a folder that is closed nothing can be reached.
+///
+/// # Errors
+/// Those of the file system.
+pub fn close_to_others(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        let mode = metadata.permissions().mode() & 0o7777;
+        if !metadata.is_symlink() && mode & 0o77 != 0 {
+            fs::set_permissions(entry.path(), Permissions::from_mode(mode & !0o77))?;
+        }
+    }
+    Ok(())
 }

@@ -1,22 +1,23 @@
 //! Scheduler events, made from State and what is to be told.
 
+use crate::identity::Identity;
 use api::v1;
 use api::v1::scheduler::{Event, event};
 use master_core::effect::Effect;
-use master_core::ids::{FrameworkKey, NodeId};
+use master_core::ids::FrameworkKey;
 use master_core::{State, view};
 
 /// Between two heartbeats of a stream, in seconds; clients are told.
 pub(crate) const HEARTBEAT_SECONDS: u64 = 15;
 
 /// The first event of a stream.
-pub(crate) fn subscribed(state: &State, framework: FrameworkKey, here: NodeId) -> Event {
+pub(crate) fn subscribed(state: &State, framework: FrameworkKey, here: &Identity) -> Event {
     Event {
         r#type: Some(event::Type::Subscribed as i32),
         subscribed: Some(event::Subscribed {
             framework_id: v1::FrameworkId { value: view::framework_id(state, framework) },
             heartbeat_interval_seconds: Some(HEARTBEAT_SECONDS as f64),
-            master_info: view::master_info(state, here),
+            master_info: here.master_info(state, here.node()),
         }),
         ..Event::default()
     }

@@ -228,7 +228,7 @@ impl Flags {
                     .to_owned()
             }
         };
-        Ok(Address { hostname, ip, port, member })
+        Ok(Address { hostname, is_named: self.values.is_given("hostname"), ip, port, member })
     }
 }
 

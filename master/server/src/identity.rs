@@ -1,8 +1,11 @@
 //! Who this process is: its disk, its life, and how others reach it.
 
+use api::v1;
 use event_log::host;
 use master_core::ids::{ConnectionId, Incarnation, IncarnationId, NodeId};
+use master_core::{State, view};
 use parking_lot::RwLock;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// How others reach this master.
@@ -10,6 +13,8 @@ use std::net::IpAddr;
 pub struct Address {
     /// The name that is told to clients; often the ip itself.
     pub hostname: String,
+    /// Whether an operator chose that name: then clients are told it instead of the address.
+    pub is_named: bool,
     /// The address that is told to clients.
     pub ip: IpAddr,
     /// The port that is told to clients.
@@ -23,12 +28,57 @@ pub struct Address {
 pub struct Identity {
     node: NodeId,
     life: RwLock<IncarnationId>,
+    name: Option<String>,
+    /// What other masters said of their names, none if they have none.
+    others: RwLock<BTreeMap<NodeId, (IncarnationId, Option<String>)>>,
 }
 
 impl Identity {
     /// A new life on the disk `node`.
     pub fn new(node: NodeId) -> Identity {
-        Identity { node, life: RwLock::new(IncarnationId(random())) }
+        Identity { node, life: RwLock::new(IncarnationId(random())), name: None, others: RwLock::default() }
+    }
+
+    /// The same, with the name that clients are told for this master.
+    pub fn named(self, name: Option<String>) -> Identity {
+        Identity { name, ..self }
+    }
+
+    /// The name that clients are told for a master, if its operator chose one.
+    pub fn name_of(&self, node: NodeId) -> Option<String> {
+        if node == self.node {
+            return self.name.clone();
+        }
+        self.others.read().get(&node).and_then(|(_, name)| name.clone())
+    }
+
+    /// Whether this life of another master has said what its name is.
+    pub(crate) fn has_heard(&self, master: Incarnation) -> bool {
+        self.others.read().get(&master.node).is_some_and(|(life, _)| *life == master.id)
+    }
+
+    /// A life of another master says what its name is.
+    pub(crate) fn hear(&self, master: Incarnation, name: Option<String>) {
+        self.others.write().insert(master.node, (master.id, name));
+    }
+
+    /// A master as its clients see it; None if it never started.
+    pub fn master_info(&self, state: &State, node: NodeId) -> Option<v1::MasterInfo> {
+        let mut info = view::master_info(state, node)?;
+        if let Some(name) = self.name_of(node) {
+            info.address.get_or_insert_default().hostname = Some(name.clone());
+            info.hostname = Some(name);
+        }
+        Some(info)
+    }
+
+    /// What clients are told for host:port by which masters know each other.
+    pub(crate) fn told(&self, state: &State, address: &str) -> String {
+        let node = state.masters.iter().find(|(_, master)| *master.address == *address).map(|(node, _)| *node);
+        match (node.and_then(|node| self.name_of(node)), address.rsplit_once(':')) {
+            (Some(name), Some((_, port))) => format!("{name}:{port}"),
+            _ => address.to_owned(),
+        }
     }
 
     /// The disk's id.

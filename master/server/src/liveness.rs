@@ -101,6 +101,26 @@ pub(crate) async fn introduce(context: Arc<Context>) {
     }
 }
 
+/// Learns under which name clients reach the leader: a follower that sends them there tells it.
+pub(crate) async fn learn_names(context: Arc<Context>, peers: Arc<Peers>) {
+    loop {
+        tokio::time::sleep(HELLO_EVERY).await;
+        let (state, _) = context.reader.state();
+        let Some(leader) = state.leader.as_ref().map(|leader| leader.master) else { continue };
+        let known = state.masters.get(&leader.node).filter(|_| leader.node != context.identity.node());
+        let Some(known) = known.filter(|known| !context.identity.has_heard(known.incarnation)) else { continue };
+        let answer = peers.post(&known.address, "/meseta/hello", Bytes::new(), HELLO_TIMEOUT).await;
+        let Some((_, body)) = answer.ok().filter(|(status, _)| status.is_success()) else { continue };
+        // The address may be another's by now.
+        match internal::Hello::decode(body) {
+            Ok(hello) if hello.incarnation.node_id == leader.node.0 => {
+                context.identity.hear(known.incarnation, hello.hostname);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// While this master leads: asks the others for a sign of life, and gives up whoever has shown none for too long.
 pub(crate) async fn miss(context: Arc<Context>, peers: Arc<Peers>) {
     let status = context.node.status();

@@ -78,6 +78,11 @@ fn run_master(flags: &Flags) -> Result<(), String> {
     let listener = listen(flags.listen)?;
     let bound = listener.local_addr().map_err(|error| format!("cannot use the listening socket: {error}"))?;
     let settings = flags.settings(bound)?;
+    // Only what is a master's: a work_dir that is none is found out later.
+    if settings.work_dir.join("identity").is_file() {
+        api_http::close_to_others(&settings.work_dir)
+            .map_err(|error| format!("cannot close {} to others: {error}", settings.work_dir.display()))?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -159,7 +159,8 @@ pub async fn start_in(
     let options = event_log::raft::Options { dir, address, ..log };
     let node = Node::open(options, peers.clone(), applier).await?;
 
-    let identity = Arc::new(Identity::new(NodeId(node.node_id())));
+    let name = settings.address.is_named.then(|| settings.address.hostname.clone());
+    let identity = Arc::new(Identity::new(NodeId(node.node_id())).named(name));
     let (lost_stream, lost_streams) = mpsc::unbounded_channel();
     let (lost_agent, lost_agents) = mpsc::unbounded_channel();
     let streams = Arc::new(Streams::new(identity.clone(), lost_stream));
@@ -238,6 +239,7 @@ pub async fn start_in(
         vital::spawn("life", liveness::live(context.clone(), delivery.clone(), version)),
         vital::spawn("introductions", liveness::introduce(context.clone())),
         vital::spawn("letting go", liveness::let_go(context.clone(), delivery.clone())),
+        vital::spawn("names", liveness::learn_names(context.clone(), peers.clone())),
         vital::spawn("watch on others", liveness::miss(context.clone(), peers.clone())),
         vital::spawn("feature level", level::raise(context.clone(), peers.clone())),
         vital::spawn("digests", equality::log(context.clone())),

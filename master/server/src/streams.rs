@@ -217,7 +217,7 @@ impl Streams {
         stream.framework_id = framework_id;
         inner.by_connection.insert(connection.id, framework);
         inner.open.insert(framework, stream);
-        self.send(inner, framework, &events::subscribed(state, framework, self.identity.node()));
+        self.send(inner, framework, &events::subscribed(state, framework, &self.identity));
         self.send(inner, framework, &events::heartbeat());
         let from: (FrameworkKey, TaskId) = (framework, "".into());
         let waiting: Vec<TaskId> = state

@@ -195,6 +195,7 @@ impl Master {
             work_dir: self.dir.clone(),
             address: Address {
                 hostname: self.name().to_owned(),
+                is_named: false,
                 ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 port: 5050,
                 member: self.address.clone(),

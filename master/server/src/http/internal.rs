@@ -71,6 +71,7 @@ pub(super) fn hello(context: &Context) -> Response {
         incarnation: wire::incarnation_to_wire(context.identity.incarnation()),
         reads_level: Some(context.levels.own.reads.0),
         raises_to_level: Some(context.levels.own.raises_to.0),
+        hostname: context.identity.name_of(context.identity.node()),
     };
     api_http::bytes(StatusCode::OK, PROTOBUF, hello.encode_to_vec())
 }

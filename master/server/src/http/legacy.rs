@@ -110,7 +110,7 @@ pub async fn answer(
         // A client that follows its own path there would come back for ever.
         Endpoint::Redirect if !rest.is_empty() => api_http::not_found(),
         Endpoint::Redirect => match operators.leader().await {
-            Some(leader) => redirect(&format!("//{}", leader.address)),
+            Some(leader) => redirect(&format!("//{}", operators.told(&leader))),
             None => no_leader(),
         },
         Endpoint::Read(read) => match elsewhere(operators, &request, &query).await {
@@ -168,7 +168,7 @@ async fn elsewhere(operators: &Operators, request: &Request, query: &Query) -> O
         Some(leader) if leader.is_me => None,
         Some(leader) => {
             let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-            Some(redirect(&format!("//{}{path}", leader.address)))
+            Some(redirect(&format!("//{}{path}", operators.told(&leader))))
         }
         None => Some(no_leader()),
     }

@@ -59,7 +59,7 @@ impl Operators {
         let watch = Arc::new(Watch::new(context.recent.clone()));
         let start = context.started.0.duration_since(UNIX_EPOCH).unwrap_or_default();
         let about = About {
-            node: context.identity.node(),
+            identity: context.identity.clone(),
             hostname: context.address.hostname.clone(),
             address: std::net::SocketAddr::new(context.address.ip, context.address.port).to_string(),
             flags: context.flags.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
@@ -96,6 +96,11 @@ impl Operators {
                 leader => return leader,
             }
         }
+    }
+
+    /// host:port of the leader as clients are told it.
+    pub fn told(&self, leader: &Leader) -> String {
+        self.context.identity.told(&self.context.reader.state().0, &leader.address)
     }
 
     /// What is counted and measured now.
@@ -266,10 +271,10 @@ impl Operators {
         }
         answer.set_type(response::Type::GetMaster);
         // Clients ask for the leading master, whichever they reach.
-        let leader = state.leader.as_ref().map_or(self.about.node, |leader| leader.master.node);
+        let leader = state.leader.as_ref().map_or(self.about.identity.node(), |leader| leader.master.node);
         let started = state.masters.get(&leader).map(|master| master.started_ms as f64 / 1000.0);
         answer.get_master = Some(response::GetMaster {
-            master_info: master_core::view::master_info(state, leader),
+            master_info: self.about.identity.master_info(state, leader),
             start_time: started,
             elected_time: state.leader.as_ref().map(|leader| leader.since_ms as f64 / 1000.0),
         });

@@ -1,6 +1,7 @@
 //! A small cluster's history, decided and folded as a master does it, for tests of what is shown of it.
 
 use super::legacy::about::About;
+use crate::identity::Identity;
 use api::{internal, v1};
 use bytes::Bytes;
 use master_core::allocator;
@@ -25,7 +26,7 @@ pub(crate) struct Cluster {
 pub(crate) fn about() -> About {
     let flags = ["agent_ping_timeout", "log_dir", "port", "quiet"];
     About {
-        node: NodeId(1),
+        identity: Identity::new(NodeId(1)).into(),
         hostname: "localhost".into(),
         address: "127.0.0.1:5050".into(),
         flags: flags.map(|name| (name.to_owned(), "x".to_owned())).into(),

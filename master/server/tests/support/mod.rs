@@ -174,6 +174,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         work_dir: dir.to_owned(),
         address: Address {
             hostname: "localhost".into(),
+            is_named: false,
             ip: address.ip(),
             port: address.port(),
             member: address.to_string(),

@@ -1,13 +1,14 @@
 //! What this process knows about itself, beside State.
 
+use crate::identity::Identity;
 use api_http::Build;
-use master_core::ids::NodeId;
+use std::sync::Arc;
 
 /// What a read tells about this master. The same for the whole life of the process.
 #[derive(Clone, Debug)]
 pub struct About {
-    /// This master's disk.
-    pub node: NodeId,
+    /// This master, and what others said of themselves.
+    pub identity: Arc<Identity>,
     /// The name under which clients reach it.
     pub hostname: String,
     /// ip:port on which it listens.

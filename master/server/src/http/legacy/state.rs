@@ -70,7 +70,7 @@ pub fn summary(state: &State, about: &About) -> Vec<u8> {
     }
     let mut json = Json::with_capacity(16 * 1024 + state.agents.live.len() * 1024);
     json.object(|json| {
-        let me = view::master_info(state, about.node).and_then(|me| me.hostname);
+        let me = about.identity.master_info(state, about.identity.node()).and_then(|me| me.hostname);
         json.string_at("hostname", me.as_deref().unwrap_or(&about.hostname));
         if let Some(cluster) = about.flag("cluster") {
             json.string_at("cluster", cluster);
@@ -119,7 +119,7 @@ pub fn flags(json: &mut Json, about: &About) {
 
 fn masters(json: &mut Json, state: &State, about: &About) {
     // A master that is not in the log yet knows little of itself.
-    let me = view::master_info(state, about.node).unwrap_or_default();
+    let me = about.identity.master_info(state, about.identity.node()).unwrap_or_default();
     json.string_at("id", &me.id);
     json.string_at("pid", me.pid.as_deref().unwrap_or(&about.pid()));
     json.string_at("hostname", me.hostname.as_deref().unwrap_or(&about.hostname));
@@ -130,7 +130,7 @@ fn masters(json: &mut Json, state: &State, about: &About) {
         json.string_at("cluster", cluster);
     }
     let Some(leader) = &state.leader else { return };
-    let Some(info) = view::master_info(state, leader.master.node) else { return };
+    let Some(info) = about.identity.master_info(state, leader.master.node) else { return };
     json.string_at("leader", info.pid());
     json.object_at("leader_info", |json| {
         json.string_at("id", &info.id);
