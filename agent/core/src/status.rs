@@ -175,11 +175,11 @@ pub(crate) fn exited(
     let Some((framework_id, executor)) = state.executor_of(container_id) else { return Vec::new() };
     let mut events = Vec::new();
     if !is_removed(state, framework_id) {
-        for (task_id, task) in executor.live_tasks() {
+        for (task_id, _) in executor.live_tasks() {
             let update = if executor.is_command {
                 command_ended(executor, status)
             } else {
-                executor_ended(state, framework_id, executor, task.delivered, status)
+                executor_ended(state, framework_id, executor, status)
             };
             events.push(update.event(state, framework_id, Some(executor), task_id, around));
         }
@@ -203,13 +203,7 @@ fn command_ended(executor: &Executor, status: Option<i32>) -> Update {
     }
 }
 
-fn executor_ended(
-    state: &State,
-    framework_id: &str,
-    executor: &Executor,
-    delivered: bool,
-    status: Option<i32>,
-) -> Update {
+fn executor_ended(state: &State, framework_id: &str, executor: &Executor, status: Option<i32>) -> Update {
     let why = executor.stop.map(|stop| stop.why);
     let (task_state, reason, message) = match why {
         Some(Why::RegistrationTimeout) => (
@@ -224,12 +218,10 @@ fn executor_ended(
             let message = "The executor did not come back after the agent was restarted".to_owned();
             (task_state, Reason::ExecutorReregistrationTimeout, message)
         }
+        // Whether they had reached it or not: a task that waits for an executor fails with it.
         _ => {
-            let info = state.frameworks.get(framework_id).map(|framework| framework.info.get::<FrameworkInfo>());
-            let never = lost(&info.unwrap_or_default());
-            let task_state = if delivered { TaskState::TaskFailed } else { never };
             let message = status.map_or("The executor ended".to_owned(), describe);
-            (task_state, Reason::ExecutorTerminated, message)
+            (TaskState::TaskFailed, Reason::ExecutorTerminated, message)
         }
     };
     Update::new(task_state, Source::Agent).because(reason).saying(&message)
