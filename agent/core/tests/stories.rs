@@ -249,6 +249,18 @@ fn an_executor_that_never_ran_is_said_to_have_ended() {
     assert_eq!((story.states(), exits(&story)), (vec![TaskState::TaskFailed], 1));
 }
 
+#[test]
+fn a_task_that_waits_for_its_executor_fails_with_it() {
+    let mut story = with_executor(&["t1", "t2"]);
+    let container_id = story.state.executor("f", "e").unwrap().container_id.clone();
+    story.exit(&container_id, Some(0));
+    let told = story.told();
+    assert_eq!(told.len(), 2);
+    for status in told {
+        assert_eq!((status.state(), status.reason()), (TaskState::TaskFailed, task_status::Reason::ExecutorTerminated));
+    }
+}
+
 /// A custom executor `e` whose container runs, with these tasks in its hands or on their way.
 fn with_executor(tasks: &[&str]) -> Story {
     let mut story = Story::new();
