@@ -8,7 +8,7 @@ CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check fix bench sim teeth faults chaos bless
+.PHONY: help deps demo test check fix bench sim teeth faults chaos soak bless
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -43,6 +43,10 @@ faults: ## Every single write and sync of the logs fails once, in each way that 
 chaos: ## Real processes killed, frozen, cut off and without disk for ten minutes: SECONDS=600, SEED=n (as root)
 	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --workspace --bins; \
 	CHAOS_SECONDS=$(or $(SECONDS),600) $(if $(SEED),CHAOS_SEED=$(SEED)) cargo test -p proptests --test chaos -- --nocapture
+
+soak: ## Hostile clients of every kind beside an ordinary framework for five minutes: SECONDS=300
+	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --workspace --bins; \
+	SOAK_SECONDS=$(or $(SECONDS),300) cargo test -p proptests --test soak -- --nocapture
 
 bless: ## Accept what the tests found as what they expect; read the diff before you commit it
 	@. tools/env.sh; UPDATE_EXPECT=1 cargo test --workspace

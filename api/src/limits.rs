@@ -161,6 +161,15 @@ pub const DELIVERY_BATCH_MAX: usize = 256;
 /// Deliveries of so many bytes are one message.
 pub const DELIVERY_BATCH_BYTES: usize = 4 * MIB;
 
+/// What all large answers hold together that wait to be read, in bytes; beyond that no new one is made.
+pub const ANSWERS_BYTES_MAX: usize = 512 * MIB;
+/// What all operators' streams hold together that wait to be read, in bytes, beside the state that each begins with, which
+/// is an answer. Beyond that, those that do not read are let go.
+pub const WATCHERS_BYTES_MAX: usize = 64 * MIB;
+/// Records whose effects wait to be carried out on one master. Beyond that its clients are let go: they come back, here or
+/// elsewhere, and hear what they have missed.
+pub const EFFECTS_RECORDS_MAX: usize = 16_384;
+
 // Connections.
 
 /// However many files a process may have open, it takes no more connections than this.

@@ -73,6 +73,9 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request) -> Response {
             Endpoint::State => api_http::json_bytes(reads::state(&agent)),
             Endpoint::Flags => api_http::json(&serde_json::json!({ "flags": reads::flags(&agent) })),
             Endpoint::Version => api_http::json(&reads::version()),
+            Endpoint::Metrics if let Some(Err(sentence)) = query.get("timeout").map(api_http::parse_timeout) => {
+                return api_http::text(StatusCode::BAD_REQUEST, &sentence);
+            }
             Endpoint::Metrics => api_http::json(&reads::metrics(&agent).into_iter().collect()),
             Endpoint::Containers => api_http::json(&reads::containers(&agent, &query)),
             _ => api_http::json(&reads::statistics(&agent)),

@@ -24,6 +24,8 @@ pub(crate) const CAPABILITIES: [&str; 3] = ["MULTI_ROLE", "HIERARCHICAL_ROLE", "
 const WELCOME: Duration = Duration::from_secs(10);
 /// Longest pause between attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Between two lines that say the same.
+const SAY_EVERY: Duration = Duration::from_secs(15);
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 
 /// Why a connection ended.
@@ -49,6 +51,7 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
     let mut backoff = BACKOFF_MIN.min(backoff_first);
     // Those that said that they belong to another cluster, since the last welcome.
     let mut foreign = BTreeSet::new();
+    let mut outage = Outage::default();
     loop {
         let master = masters[turn % masters.len()].clone();
         turn += 1;
@@ -56,6 +59,7 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
         let ended = connect(&agent, &master, &mut welcomed).await;
         *agent.master.write() = None;
         if let Some(known) = welcomed {
+            outage = Outage::default();
             backoff = BACKOFF_MIN;
             foreign.clear();
             // What the operator wrote stays, in case that all others are replaced.
@@ -63,7 +67,13 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
             masters.extend(known.into_iter().filter(|one| !configured.contains(one)));
         }
         match ended {
-            Ended::Broken(reason) => tracing::info!(master, reason, "no connection to a master"),
+            Ended::Broken(reason) => {
+                tracing::info!(master, reason, "no connection to a master");
+                outage.failed(master, reason);
+                if let Some(sentence) = outage.news(&masters) {
+                    tracing::warn!("no master takes this agent: {sentence}");
+                }
+            }
             Ended::Moved => {
                 tracing::info!(master, "the master asks to connect to another");
                 continue;
@@ -86,6 +96,30 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
         let pause = Duration::from_millis(random(backoff.as_millis() as u64 + 1)) + backoff / 2;
         tokio::time::sleep(pause).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Masters that could not be reached since the last welcome.
+#[derive(Default)]
+struct Outage {
+    failed: BTreeMap<String, String>,
+    said: Option<Instant>,
+}
+
+impl Outage {
+    fn failed(&mut self, master: String, reason: String) {
+        self.failed.insert(master, reason);
+    }
+
+    /// What to say, if every master was tried in vain and that was not said lately.
+    fn news(&mut self, masters: &[String]) -> Option<String> {
+        let said_lately = self.said.is_some_and(|said| said.elapsed() < SAY_EVERY);
+        if said_lately || masters.iter().any(|master| !self.failed.contains_key(master)) {
+            return None;
+        }
+        self.said = Some(Instant::now());
+        let reasons = self.failed.iter().map(|(master, reason)| format!("{master} ({reason})"));
+        Some(reasons.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -342,4 +376,20 @@ pub(crate) async fn wait_for_farewell(agent: &Agent) {
     let mut synced = agent.synced.subscribe();
     let heard = synced.wait_for(|_| agent.state.read().messages.waiting.is_empty());
     let _ = timeout(Duration::from_secs(5), heard).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reaches_no_master_says_so_once_every_one_was_tried() {
+        let masters = ["a:1".to_owned(), "b:2".to_owned()];
+        let mut outage = Outage::default();
+        outage.failed("a:1".to_owned(), "refused".to_owned());
+        assert_eq!(outage.news(&masters), None, "another one may answer");
+        outage.failed("b:2".to_owned(), "silent".to_owned());
+        assert_eq!(outage.news(&masters).as_deref(), Some("a:1 (refused), b:2 (silent)"));
+        assert_eq!(outage.news(&masters), None, "that was said");
+    }
 }

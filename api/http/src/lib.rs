@@ -18,6 +18,7 @@ mod build;
 mod connections;
 mod files;
 mod log;
+mod memory;
 mod process;
 mod query;
 mod reply;
@@ -34,15 +35,16 @@ pub use connections::{Connections, Turned};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 pub use log::Log;
+pub use memory::give_back_memory;
 pub use process::{FileLimit, close_to_others, keep_files_private, raise_file_limit};
-pub use query::Query;
+pub use query::{Query, parse_timeout};
 pub use reply::{
     TEXT_PLAIN, accepts_gzip, bytes, empty, json, json_bytes, jsonp, method_not_allowed, not_found, streaming, text,
 };
 pub use request::{BODY_BYTES_MAX, ReadError, Received, read_body, read_message};
 pub use room::Crowded;
 pub use router::Router;
-pub use serve::{Serving, serve, serve_with};
+pub use serve::{Serving, run_in, serve, serve_with};
 pub use socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
 
 /// What a client asks.

@@ -1,6 +1,7 @@
 //! Query strings and form bodies.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The parameters of a query string (or of an `application/x-www-form-urlencoded` body), decoded. Of a name given
 /// twice the last value counts.
@@ -52,6 +53,30 @@ pub(crate) fn decode(text: &str, plus: bool) -> String {
     String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
+/// How long a client gives us, from `?timeout=10secs`.
+///
+/// # Errors
+/// The sentence for the client.
+pub fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let nanos = match unit {
+        "ns" => 1.0,
+        "us" => 1e3,
+        "ms" => 1e6,
+        "secs" => 1e9,
+        "mins" => 6e10,
+        "hrs" => 3.6e12,
+        "days" => 8.64e13,
+        "weeks" => 6.048e14,
+        _ if number.is_empty() => 0.0,
+        _ => return Err(format!("Invalid timeout '{text}': Unknown duration unit '{unit}'\n")),
+    };
+    let count: f64 =
+        number.parse().map_err(|_| format!("Invalid timeout '{text}': Failed to convert '{number}' to number.\n"))?;
+    Duration::try_from_secs_f64(count * nanos / 1e9).map_err(|_| format!("Invalid timeout '{text}': Out of range\n"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +88,14 @@ mod tests {
         assert_eq!(query.get("x"), Some(""));
         assert_eq!(query.get("n"), Some("🦀"));
         assert_eq!(query.get("y"), None);
+    }
+
+    #[test]
+    fn timeouts() {
+        assert_eq!(parse_timeout("10secs"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_timeout("0.5secs"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_timeout("bad"), Err("Invalid timeout 'bad': Failed to convert '' to number.\n".into()));
+        assert_eq!(parse_timeout("5"), Err("Invalid timeout '5': Unknown duration unit ''\n".into()));
+        assert!(parse_timeout("-1secs").is_err());
     }
 }

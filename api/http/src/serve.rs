@@ -17,7 +17,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::timeout;
 
 use crate::connections::{Connections, Place};
@@ -29,22 +29,22 @@ use crate::{Bounds, Request, Response};
 const DRAIN: Duration = Duration::from_secs(2);
 /// Between two looks whether a silent connection still belongs to a client with a stream.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How the paths begin that masters and agents ask for.
-const INNER: &str = "/meseta/";
+/// What masters and agents ask for all the time.
+const INNER: [&str; 5] = ["/meseta/raft", "/meseta/submit", "/meseta/deliver", "/meseta/hello", "/meseta/agent"];
 
 /// How a port is served.
 #[derive(Clone, Debug)]
 pub struct Serving {
     /// Who may be connected.
     pub connections: Arc<Connections>,
-    /// Where everybody is served who is neither a master nor an agent, if not where [`serve_with`] itself runs.
-    pub elsewhere: Option<Handle>,
+    /// Where masters and agents are served, if not where [`serve_with`] itself runs.
+    pub inside: Option<Handle>,
 }
 
 impl Serving {
     /// Bounds as they follow from what this process may open; everybody is served in one place.
     pub fn new() -> Serving {
-        Serving { connections: Connections::new(Bounds::of_this_process()), elsewhere: None }
+        Serving { connections: Connections::new(Bounds::of_this_process()), inside: None }
     }
 }
 
@@ -72,7 +72,7 @@ where
     F: Future<Output = Response> + Send + 'static,
 {
     let handler = Arc::new(handler);
-    let here = serving.elsewhere.as_ref().map(|_| Handle::current());
+    let outside = Handle::current();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -90,8 +90,8 @@ where
                     peer,
                     place: Arc::new(place),
                     stop: stop.clone(),
-                    inside: here.clone(),
-                    outside: serving.elsewhere.clone(),
+                    inside: serving.inside.clone(),
+                    outside: outside.clone(),
                 };
                 connections.spawn(port.greet(socket, cut));
             }
@@ -115,7 +115,7 @@ struct Port<H> {
     stop: watch::Receiver<bool>,
     /// Where masters and agents are served, if that is a place of its own.
     inside: Option<Handle>,
-    outside: Option<Handle>,
+    outside: Handle,
 }
 
 impl<H, F> Port<H>
@@ -143,9 +143,9 @@ where
         let first = &first[..length];
         // HTTP/2 with prior knowledge is what masters and agents speak to each other; Raft is HTTP/1.1.
         let is_inner = first.starts_with(b"PRI *") || first.starts_with(b"POST /meseta/");
-        match self.outside.clone().filter(|_| !is_inner) {
+        match self.inside.clone().filter(|_| is_inner) {
             None => self.serve(socket, cut).await,
-            Some(outside) => {
+            Some(inside) => {
                 let Ok(socket) = socket.into_std() else { return };
                 let serve = async move {
                     match TcpStream::from_std(socket) {
@@ -153,7 +153,7 @@ where
                         Err(error) => tracing::debug!(%error, "a connection cannot be served"),
                     }
                 };
-                let served = outside.spawn(serve);
+                let served = inside.spawn(serve);
                 let _abort = Abort(served.abort_handle());
                 let _ = served.await;
             }
@@ -168,11 +168,16 @@ where
             service_fn(move |request: http::Request<hyper::body::Incoming>| {
                 asked.notify_one();
                 let (handler, place) = (handler.clone(), place.clone());
-                let is_inner = request.uri().path().starts_with(INNER);
-                let elsewhere = if is_inner { inside.clone() } else { outside.clone() };
+                let is_inner = INNER.contains(&request.uri().path());
+                let elsewhere = if is_inner { inside.clone() } else { Some(outside.clone()) };
                 async move {
                     let answer = answer(request.map(Into::into), peer, handler, place, is_inner);
-                    Ok::<_, Infallible>(run_in(elsewhere, answer).await)
+                    let response = match run_in(elsewhere, answer).await {
+                        Ok(response) => response,
+                        Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
+                        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "This process stops"),
+                    };
+                    Ok::<_, Infallible>(response)
                 }
             })
         };
@@ -249,16 +254,18 @@ fn crowded() -> Response {
     response
 }
 
-/// Runs `work` in another place, if there is one; dropped with whoever waits for it.
-async fn run_in(place: Option<Handle>, work: impl Future<Output = Response> + Send + 'static) -> Response {
-    let Some(place) = place.filter(|place| place.id() != Handle::current().id()) else { return work.await };
+/// Runs `work` in another place, if there is one; what is not waited for any more is dropped there, too.
+///
+/// # Errors
+/// If the work panicked, or that place is no more.
+pub async fn run_in<T>(place: Option<Handle>, work: impl Future<Output = T> + Send + 'static) -> Result<T, JoinError>
+where
+    T: Send + 'static,
+{
+    let Some(place) = place.filter(|place| place.id() != Handle::current().id()) else { return Ok(work.await) };
     let task = place.spawn(work);
     let _abort = Abort(task.abort_handle());
-    match task.await {
-        Ok(response) => response,
-        Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
-        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "This process stops"),
-    }
+    task.await
 }
 
 struct Abort(AbortHandle);

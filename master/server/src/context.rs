@@ -6,6 +6,7 @@ use crate::equality::Equality;
 use crate::http::watch::recent::Recent;
 use crate::identity::{Address, Identity};
 use crate::level::Levels;
+use crate::outage::Outage;
 use crate::outcome::Outcome;
 use crate::published::Published;
 use crate::streams::Streams;
@@ -48,6 +49,8 @@ pub struct Context {
     pub crashes: Arc<Crashes>,
     /// The digests of this master's fold.
     pub(crate) equality: Arc<Equality>,
+    /// Who is connected to this master's port.
+    pub connections: Arc<api_http::Connections>,
     /// Why this master cannot go on, once it cannot.
     pub(crate) failure: watch::Sender<Option<String>>,
 }
@@ -116,6 +119,7 @@ pub struct Reader {
     pub(crate) node: Node,
     pub(crate) published: watch::Receiver<Published>,
     pub(crate) submitter: Submitter,
+    pub(crate) outage: Arc<Outage>,
 }
 
 /// State that a reader was given.
@@ -187,6 +191,25 @@ impl Reader {
     /// Who leads, if anybody is known to.
     pub fn leader(&self) -> Option<Leader> {
         self.submitter.leader()
+    }
+
+    /// Who leads, if this master has heard of it lately: whoever is sent elsewhere must find somebody there.
+    pub fn heard_leader(&self) -> Option<Leader> {
+        let has_contact = self.node.status().borrow().leader_contact;
+        self.leader().filter(|_| has_contact)
+    }
+
+    /// 503 while nobody leads, with what stands in the way as far as it is known.
+    pub fn no_leader(&self) -> api_http::Response {
+        api_http::text(api_http::StatusCode::SERVICE_UNAVAILABLE, &self.no_leader_sentence())
+    }
+
+    /// The same as a sentence.
+    pub fn no_leader_sentence(&self) -> String {
+        match self.outage.sentence() {
+            Some(why) => format!("{NoLeader}: {why}"),
+            None => NoLeader.to_string(),
+        }
     }
 
     /// Decides `command` on the leader, wherever that is, and answers after the commit. Waits for a while if nobody

@@ -1,5 +1,6 @@
 //! Effects on their way from the fold to the connections held here. One thread makes the messages, in commit order,
-//! so that neither folding nor answering waits for them.
+//! so that neither folding nor answering waits for them: whoever hands effects over never waits. While many wait, the
+//! leader decides nothing more; a master on which far too many wait lets its clients go instead.
 
 use crate::agents::Agents;
 use crate::http::watch::recent::{Announced, Announcer};
@@ -7,18 +8,21 @@ use crate::identity::Identity;
 use crate::remote::Remote;
 use crate::streams::Streams;
 use crate::vital;
+use api::limits::EFFECTS_RECORDS_MAX;
 use api::v1::master::event::closing::Reason;
 use event_log::host;
 use master_core::State;
 use master_core::effect::Effect;
 use master_core::ids::Connection;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
-/// Records whose effects wait to be carried out. When so many wait, folding waits too.
-const WORK_MAX: usize = 1024;
+/// While effects of so many records wait to be carried out, this master decides nothing more.
+const WORK_MUCH: usize = 1024;
+const _: () = assert!(WORK_MUCH < EFFECTS_RECORDS_MAX);
 
 /// The sending end; cheap to clone.
 #[derive(Clone)]
@@ -28,13 +32,70 @@ pub(crate) struct Delivery {
 
 #[derive(Clone)]
 enum Queue {
-    Thread(SyncSender<Work>),
+    Thread(Arc<Backlog>),
     /// On a simulated host, which has no threads.
     Task(mpsc::UnboundedSender<Work>),
 }
 
 /// A simulated thread is late by up to so many microseconds.
 const LATE_US_MAX: u64 = 2_000;
+
+/// Work that waits for the thread.
+#[derive(Default)]
+struct Backlog {
+    inner: Mutex<Waiting>,
+    work: Condvar,
+    room: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    work: VecDeque<Work>,
+    /// What was announced up to this index was left out, and nobody was told that yet.
+    left_out: Option<u64>,
+}
+
+impl Backlog {
+    fn push(&self, mut work: Work) {
+        let mut waiting = self.inner.lock();
+        if waiting.work.len() >= EFFECTS_RECORDS_MAX {
+            match &work {
+                Work::Everywhere { index, state, .. } => {
+                    tracing::warn!(index, "more happens than clients can be told: they are let go");
+                    waiting.left_out = Some(*index);
+                    let (state, reason) = (Some(state.clone()), Reason::CutOff);
+                    work = Work::CloseAll { state, reason, why: "more happened than clients could be told" };
+                    waiting.work.clear();
+                }
+                // These may be lost.
+                Work::Once { .. } => return,
+                // Its own end makes all that waits needless.
+                Work::CloseAll { .. } => {}
+            }
+        } else if let Work::Everywhere { undelivered, .. } = &mut work {
+            *undelivered = (*undelivered).max(waiting.left_out.take());
+        }
+        waiting.work.push_back(work);
+        self.work.notify_one();
+    }
+
+    fn pop(&self) -> Work {
+        let mut waiting = self.inner.lock();
+        loop {
+            if let Some(work) = waiting.work.pop_front() {
+                if waiting.work.len() < WORK_MUCH {
+                    self.room.notify_waiters();
+                }
+                return work;
+            }
+            self.work.wait(&mut waiting);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.inner.lock().work.len() < WORK_MUCH
+    }
+}
 
 enum Work {
     /// Effects that every master computes: carried out if the connection is here.
@@ -72,9 +133,36 @@ impl Delivery {
             });
             return Ok(Delivery { work: Queue::Task(work) });
         }
-        let (work, jobs) = sync_channel(WORK_MAX);
-        vital::thread("delivery", move || carriers.run(&jobs))?;
-        Ok(Delivery { work: Queue::Thread(work) })
+        let backlog = Arc::new(Backlog::default());
+        let jobs = backlog.clone();
+        vital::thread("delivery", move || {
+            loop {
+                carriers.work(jobs.pop());
+            }
+        })?;
+        Ok(Delivery { work: Queue::Thread(backlog) })
+    }
+
+    /// Whether more should be decided now.
+    pub(crate) fn has_room(&self) -> bool {
+        match &self.work {
+            Queue::Thread(backlog) => backlog.has_room(),
+            Queue::Task(_) => true,
+        }
+    }
+
+    /// Resolves when it has.
+    pub(crate) async fn room(&self) {
+        let Queue::Thread(backlog) = &self.work else { return };
+        let mut freed = std::pin::pin!(backlog.room.notified());
+        loop {
+            freed.as_mut().enable();
+            if backlog.has_room() {
+                return;
+            }
+            freed.as_mut().await;
+            freed.set(backlog.room.notified());
+        }
     }
 
     /// Effects of the record at `index`, after which State was `state`. Those of records up to `undelivered` were left
@@ -101,19 +189,13 @@ impl Delivery {
     fn send(&self, work: Work) {
         // The thread ends with the process: then nobody is left to be told anything.
         match &self.work {
-            Queue::Thread(queue) => drop(queue.send(work)),
+            Queue::Thread(backlog) => backlog.push(work),
             Queue::Task(queue) => drop(queue.send(work)),
         }
     }
 }
 
 impl Carriers {
-    fn run(&self, jobs: &Receiver<Work>) {
-        while let Ok(work) = jobs.recv() {
-            self.work(work);
-        }
-    }
-
     fn work(&self, work: Work) {
         match work {
             Work::Everywhere { index, state, effects, undelivered } => {
@@ -173,5 +255,40 @@ fn holder(state: &State, effect: &Effect) -> Option<Connection> {
             Some(state.frameworks.live.get(framework)?.stream.as_ref()?.connection)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(index: u64) -> Work {
+        Work::Everywhere { index, state: Arc::default(), effects: Vec::new(), undelivered: None }
+    }
+
+    /// The threads that fold and decide hand over without end and are never held up.
+    #[test]
+    fn whoever_hands_over_never_waits_and_what_is_too_much_lets_clients_go() {
+        let backlog = Backlog::default();
+        for index in 0..=EFFECTS_RECORDS_MAX as u64 {
+            backlog.push(record(index));
+        }
+        assert!(matches!(backlog.pop(), Work::CloseAll { state: Some(_), reason: Reason::CutOff, .. }));
+        backlog.push(record(99_999));
+        let Work::Everywhere { undelivered, .. } = backlog.pop() else { panic!("what follows is told") };
+        assert_eq!(undelivered, Some(EFFECTS_RECORDS_MAX as u64), "who watches hears that something is missing");
+    }
+
+    #[tokio::test]
+    async fn while_much_waits_nothing_more_is_decided() {
+        let backlog = Arc::new(Backlog::default());
+        let delivery = Delivery { work: Queue::Thread(backlog.clone()) };
+        (0..WORK_MUCH as u64).for_each(|index| backlog.push(record(index)));
+        assert!(!delivery.has_room());
+        let waits = tokio::spawn(async move { delivery.room().await });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        backlog.pop();
+        waits.await.unwrap();
     }
 }

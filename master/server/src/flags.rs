@@ -62,6 +62,11 @@ pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) ->
     };
     let port = values.int("port").unwrap_or(5050);
     let port = u16::try_from(port).map_err(|_| format!("--port is not a port: {port}"))?;
+    for name in ["max_connections", "max_connections_per_address"] {
+        if values.int(name).is_some_and(|count| count < 1) {
+            return Err(format!("--{name} is a number of connections, from 1"));
+        }
+    }
     let log_level = match values.text("logging_level") {
         Some("WARNING") => tracing::Level::WARN,
         Some("ERROR") => tracing::Level::ERROR,
@@ -103,6 +108,16 @@ impl Flags {
 
     fn log_file(&self) -> Option<std::path::PathBuf> {
         self.values.path("log_dir").map(|dir| dir.join(LOG_FILE))
+    }
+
+    /// How many connections there may be at once, if that was chosen.
+    pub fn connections_max(&self) -> Option<usize> {
+        self.values.int("max_connections").and_then(|count| usize::try_from(count).ok())
+    }
+
+    /// How many of them may come from one address, if that was chosen.
+    pub fn address_connections_max(&self) -> Option<usize> {
+        self.values.int("max_connections_per_address").and_then(|count| usize::try_from(count).ok())
     }
 
     /// The snapshot that a new work_dir is to be made from, if that is asked for.

@@ -31,7 +31,7 @@ pub(crate) async fn run(
         let submitter = submitter.clone();
         // Each on its own: one that waits for a leader must not hold up the others.
         host::spawn(async move {
-            while let Outcome::Unknown = submitter.submit(command.clone(), Caller::default()).await {
+            while let Outcome::Unknown | Outcome::Untried = submitter.submit(command.clone(), Caller::default()).await {
                 tokio::time::sleep(PACE).await;
             }
         });

@@ -1,8 +1,10 @@
 //! `meseta-master`: one member of the quorum that keeps the cluster's log.
 
+use api_http::{Bounds, Connections};
 use master_server::flags::{self, Asked, Flags};
 use master_server::listen::listen;
 use master_server::run;
+use master_server::threads::Threads;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -46,18 +48,6 @@ fn restore(flags: &Flags) -> Result<(), String> {
     Ok(())
 }
 
-/// Asks for a higher priority, for every thread to come: on a busy machine a heartbeat that waits for its turn looks like a
-/// master that is gone. Whoever chose one for this process knows better.
-fn hurry() {
-    const NICE: i32 = -10;
-    use nix::libc::{PRIO_PROCESS, getpriority, setpriority};
-    // SAFETY: plain system calls on numbers, for this process alone.
-    let refused = unsafe { getpriority(PRIO_PROCESS, 0) == 0 && setpriority(PRIO_PROCESS, 0, NICE) != 0 };
-    if refused {
-        tracing::debug!("no higher priority: that takes root, or CAP_SYS_NICE");
-    }
-}
-
 fn run_master(flags: &Flags) -> Result<(), String> {
     let files = api_http::raise_file_limit()?;
     api_http::keep_files_private();
@@ -73,8 +63,7 @@ fn run_master(flags: &Flags) -> Result<(), String> {
         tracing::warn!("{warning}");
     }
     master_server::crashes::watch_panics();
-    hurry();
-    // Before the runtime starts: an inherited descriptor must be taken before anything else opens one.
+    // Before the threads start: an inherited descriptor must be taken before anything else opens one.
     let listener = listen(flags.listen)?;
     let bound = listener.local_addr().map_err(|error| format!("cannot use the listening socket: {error}"))?;
     let settings = flags.settings(bound)?;
@@ -83,18 +72,21 @@ fn run_master(flags: &Flags) -> Result<(), String> {
         api_http::close_to_others(&settings.work_dir)
             .map_err(|error| format!("cannot close {} to others: {error}", settings.work_dir.display()))?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("cannot start threads: {error}"))?;
-    runtime.block_on(async move {
-        let listener = tokio::net::TcpListener::from_std(listener)
-            .map_err(|error| format!("cannot use the listening socket: {error}"))?;
+    let threads = Threads::start().map_err(|error| format!("cannot start threads: {error}"))?;
+    api_http::give_back_memory().map_err(|error| format!("cannot start threads: {error}"))?;
+    let bounds = Bounds::of_this_process().with(flags.connections_max(), flags.address_connections_max());
+    let port = run::Port { connections: Connections::new(bounds), clients: Some(threads.clients.handle().clone()) };
+    let listener = {
+        let _clients = threads.clients.enter();
+        tokio::net::TcpListener::from_std(listener)
+            .map_err(|error| format!("cannot use the listening socket: {error}"))?
+    };
+    let ended = threads.vital.block_on(async move {
         let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
         let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
             return Err("cannot listen for signals".to_owned());
         };
-        let mut running = run::start(settings, listener).await.map_err(|error| event_log::sentence(&error))?;
+        let mut running = run::start(settings, listener, port).await.map_err(|error| event_log::sentence(&error))?;
         // Whoever started this process waits for the line; if they closed the pipe, they do not.
         let _ = writeln!(std::io::stdout(), "meseta-master listening on {bound}");
         let mut forming = true;
@@ -120,5 +112,8 @@ fn run_master(flags: &Flags) -> Result<(), String> {
         tracing::info!("stopping");
         running.stop().await;
         Ok(())
-    })
+    });
+    // What clients still wait for is not worth waiting for.
+    threads.clients.shutdown_background();
+    ended
 }

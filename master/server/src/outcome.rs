@@ -18,8 +18,10 @@ pub enum Outcome {
     },
     /// Decided against, on a state that is committed.
     Refused(Refused),
-    /// It may have been committed or not: leadership was lost on the way, or nobody leads.
+    /// It may have been committed or not: leadership was lost on the way.
     Unknown,
+    /// Nobody led for as long as it may wait: it had no effect, and never will.
+    Untried,
     /// Deciding it failed by a defect of ours; nothing of it was appended.
     Crashed,
 }

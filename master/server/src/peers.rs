@@ -11,6 +11,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -46,6 +47,8 @@ enum Carrier {
 }
 
 struct Clients {
+    /// Where connections are looked after, whoever it is that asks for something on them.
+    home: Option<Handle>,
     raft: Client<HttpConnector, Full<Bytes>>,
     calls: Client<HttpConnector, Full<Bytes>>,
 }
@@ -77,7 +80,8 @@ impl Peers {
                 .http2_initial_connection_window_size(16 << 20)
                 .build(connector)
         };
-        Peers(Carrier::Http(Box::new(Clients { raft: client(false), calls: client(true) })))
+        let home = Handle::try_current().ok();
+        Peers(Carrier::Http(Box::new(Clients { home, raft: client(false), calls: client(true) })))
     }
 
     /// Over a network of the caller's own.
@@ -94,7 +98,7 @@ impl Peers {
         timeout: Duration,
     ) -> Result<(StatusCode, Bytes), PeerError> {
         match &self.0 {
-            Carrier::Http(clients) => post(&clients.calls, address, path, body, timeout).await,
+            Carrier::Http(clients) => clients.post(&clients.calls, address, path, body, timeout).await,
             Carrier::Simulated(network) => simulated(&**network, address, path, body, timeout).await,
         }
     }
@@ -102,9 +106,25 @@ impl Peers {
     async fn post_raft(&self, address: &str, body: Bytes, timeout: Duration) -> Result<(StatusCode, Bytes), PeerError> {
         const PATH: &str = "/meseta/raft";
         match &self.0 {
-            Carrier::Http(clients) => post(&clients.raft, address, PATH, body, timeout).await,
+            Carrier::Http(clients) => clients.post(&clients.raft, address, PATH, body, timeout).await,
             Carrier::Simulated(network) => simulated(&**network, address, PATH, body, timeout).await,
         }
+    }
+}
+
+impl Clients {
+    async fn post(
+        &self,
+        client: &Client<HttpConnector, Full<Bytes>>,
+        address: &str,
+        path: &str,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Bytes), PeerError> {
+        let (client, to, path) = (client.clone(), address.to_owned(), path.to_owned());
+        let asked = async move { post(&client, &to, &path, body, timeout).await };
+        let answered = api_http::run_in(self.home.clone(), asked).await;
+        answered.unwrap_or_else(|_| Err(PeerError::Silent(address.to_owned())))
     }
 }
 

@@ -20,8 +20,9 @@ use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
 use crate::streams::Streams;
 use crate::submit::Submitter;
 use crate::witness::Witness;
-use crate::{allocate, equality, goodbye, level, liveness, vital};
+use crate::{allocate, equality, goodbye, level, liveness, outage, vital};
 use api::v1::master::event::closing::Reason;
+use api_http::{Bounds, Connections, Serving};
 use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
 use master_core::command::{Caller, Command};
@@ -32,6 +33,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -96,6 +98,23 @@ pub struct Surroundings {
     pub network: Option<Arc<dyn Network>>,
     /// Who looks on.
     pub witness: Option<Arc<dyn Witness>>,
+    /// Who is connected, if requests come in by a port.
+    pub connections: Option<Arc<Connections>>,
+}
+
+/// Who may connect, and where clients are served.
+#[derive(Debug)]
+pub struct Port {
+    /// Who may be connected.
+    pub connections: Arc<Connections>,
+    /// Where connections are accepted and clients served, if not where everything else runs. The listener is its own.
+    pub clients: Option<Handle>,
+}
+
+impl Default for Port {
+    fn default() -> Port {
+        Port { connections: Connections::new(Bounds::of_this_process()), clients: None }
+    }
 }
 
 /// A master that serves.
@@ -110,20 +129,27 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Opens the disk and serves; the quorum forms meanwhile.
+/// Opens the disk and serves; the quorum forms meanwhile. Everything runs where this is called, except for clients, if
+/// `port` has another place for them.
 ///
 /// # Errors
 /// A `RunError` whose text is the sentence for the operator.
-pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running, RunError> {
+pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Result<Running, RunError> {
     let server = Arc::new(Server::new());
     let (stop, stopped) = watch::channel(false);
+    let Port { connections, clients } = port;
+    let serving = Serving { connections: connections.clone(), inside: clients.as_ref().map(|_| Handle::current()) };
     let serving = {
         let server = server.clone();
         let handler = move |request, peer| {
             let server = server.clone();
             async move { server.answer(request, peer).await }
         };
-        tokio::spawn(api_http::serve(listener, handler, stopped))
+        let served = api_http::serve_with(listener, handler, stopped, serving);
+        match clients {
+            Some(clients) => clients.spawn(served),
+            None => tokio::spawn(served),
+        }
     };
     let log = event_log::raft::Options {
         archive: settings.archive,
@@ -131,7 +157,8 @@ pub async fn start(settings: Settings, listener: TcpListener) -> Result<Running,
         tail_entries_min: settings.trailing_logs,
         ..event_log::raft::Options::default()
     };
-    let mut running = start_in(settings, server, Surroundings { log, ..Surroundings::default() }).await?;
+    let surroundings = Surroundings { log, connections: Some(connections), ..Surroundings::default() };
+    let mut running = start_in(settings, server, surroundings).await?;
     (running.stop, running.serving) = (stop, Some(serving));
     Ok(running)
 }
@@ -146,7 +173,7 @@ pub async fn start_in(
     surroundings: Surroundings,
 ) -> Result<Running, RunError> {
     let started = (UNIX_EPOCH + Duration::from_millis(host::wall_ms()), Instant::now());
-    let Surroundings { log, network, witness } = surroundings;
+    let Surroundings { log, network, witness, connections } = surroundings;
     let peers = Arc::new(network.map_or_else(Peers::new, Peers::over));
     let ahead = Arc::new(Ahead::default());
     let (publish, published) = watch::channel(Published::empty());
@@ -199,7 +226,7 @@ pub async fn start_in(
         },
     };
     let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone(), witness);
-    let reader = Reader { node: node.clone(), published, submitter: submitter.clone() };
+    let reader = Reader { node: node.clone(), published, submitter: submitter.clone(), outage: Arc::default() };
     let context = Arc::new(Context {
         reader: reader.clone(),
         streams: streams.clone(),
@@ -215,6 +242,7 @@ pub async fn start_in(
         levels: Levels::new(rehearsal.reads, settings.feature_level_max, rehearsal.digest_every),
         crashes,
         equality,
+        connections: connections.unwrap_or_else(|| Connections::new(Bounds::of_this_process())),
         failure: watch::Sender::new(None),
     });
     server.open(context.clone());
@@ -240,6 +268,7 @@ pub async fn start_in(
         vital::spawn("introductions", liveness::introduce(context.clone())),
         vital::spawn("letting go", liveness::let_go(context.clone(), delivery.clone())),
         vital::spawn("names", liveness::learn_names(context.clone(), peers.clone())),
+        vital::spawn("watch on the leader", outage::watch(context.clone(), peers.clone())),
         vital::spawn("watch on others", liveness::miss(context.clone(), peers.clone())),
         vital::spawn("feature level", level::raise(context.clone(), peers.clone())),
         vital::spawn("digests", equality::log(context.clone())),

@@ -231,7 +231,8 @@ impl Sequencer {
         // When what is due is looked at again.
         let mut look = Instant::now();
         loop {
-            let room = leadership.flights.len() < IN_FLIGHT_MAX;
+            let can_be_told = self.delivery.has_room();
+            let room = leadership.flights.len() < IN_FLIGHT_MAX && can_be_told;
             let deadline = leadership.head.next_deadline();
             tokio::select! {
                 Some(landed) = leadership.flights.next() => {
@@ -250,6 +251,7 @@ impl Sequencer {
                     let is_moving = leadership.run_due(&self.node, &self.ahead);
                     look = Instant::now() + if is_moving { Duration::ZERO } else { DEADLINE_PACE };
                 }
+                () = self.delivery.room(), if !can_be_told => {}
                 () = &mut lost => break,
             }
         }

@@ -109,7 +109,7 @@ impl Submitter {
             };
             match verdict {
                 Verdict::Ended(outcome) => return outcome,
-                Verdict::NotTried(_) if Instant::now() >= deadline => return Outcome::Unknown,
+                Verdict::NotTried(_) if Instant::now() >= deadline => return Outcome::Untried,
                 Verdict::NotTried(back) => attempt = *back,
             }
             let mut status = self.status.clone();

@@ -153,7 +153,7 @@ pub(crate) fn answer(outcome: Outcome) -> internal::Answer {
             name: Some(refused.name.into_owned()),
         }),
         Outcome::Crashed => Wire::Refusal(internal::Refusal { status: 500, message: String::new(), name: None }),
-        Outcome::Unknown => Wire::Unknown(internal::Unknown { leader: None }),
+        Outcome::Unknown | Outcome::Untried => Wire::Unknown(internal::Unknown { leader: None }),
     };
     internal::Answer { answer: Some(wire) }
 }

@@ -77,6 +77,8 @@ pub const FLAGS: &[Flag] = &[
     .aliases(&["max_slave_ping_timeouts"]),
     flag("max_completed_frameworks", Kind::Int, "Reported only: the log's own limits hold.").default("50"),
     flag("max_completed_tasks_per_framework", Kind::Int, "Reported only: the log's own limits hold.").default("1000"),
+    flag("max_connections", Kind::Int, "Connections at once; else three quarters of the files that may be open."),
+    flag("max_connections_per_address", Kind::Int, "How many of them one address may have; else nearly half."),
     flag("max_executors_per_agent", Kind::Int, "Not built yet.").aliases(&["max_executors_per_slave"]),
     flag("max_operator_event_stream_subscribers", Kind::Int, "Reported only.").default("1000"),
     flag("max_unreachable_tasks_per_framework", Kind::Int, "Reported only: the log's own limits hold.").default("1000"),

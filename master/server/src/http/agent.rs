@@ -85,7 +85,9 @@ async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, p
             return refuse(&records, &refusal.message, remedy);
         }
         Outcome::Done { .. } | Outcome::Crashed => return refuse(&records, "The hello failed", Remedy::Retry),
-        Outcome::Unknown => return refuse(&records, "No leader elected", Remedy::Retry),
+        Outcome::Unknown | Outcome::Untried => {
+            return refuse(&records, &context.reader.no_leader_sentence(), Remedy::Retry);
+        }
     };
     tracing::info!(agent_id, %peer, "agent connected");
     let talk = Talk { context: &context, agent_id: &agent_id, connection, caller, records };
@@ -179,7 +181,7 @@ impl Talk<'_> {
                     Outcome::Refused(refused) if refused.name == TOO_LARGE => {
                         left.extend(self.without_poison(batch, "leads to more than a record holds"));
                     }
-                    Outcome::Refused(_) | Outcome::Unknown => return outcome,
+                    Outcome::Refused(_) | Outcome::Unknown | Outcome::Untried => return outcome,
                 }
             }
             outcome
@@ -191,7 +193,7 @@ impl Talk<'_> {
         let command = Command::AgentMessages { agent_id, connection, messages: messages.to_vec() };
         loop {
             match self.context.reader.submit(command.clone(), self.caller.clone()).await {
-                Outcome::Unknown => tokio::time::sleep(PACE).await,
+                Outcome::Unknown | Outcome::Untried => tokio::time::sleep(PACE).await,
                 outcome => return outcome,
             }
         }

@@ -1,5 +1,5 @@
 //! The endpoints of version 0: `/state` and its parts, for people, scripts and older clients. Any method will do
-//! where Mesos takes any. A master that does not lead sends clients to the one that does, except for what each
+//! where Mesos takes any; each of the others has its methods in the table, and a write that is not built yet says so. A master that does not lead sends clients to the one that does, except for what each
 //! answers about itself, or when `?stale=true` asks for what is known here.
 
 pub mod about;
@@ -12,13 +12,16 @@ pub mod views;
 
 use super::operator::Operators;
 use super::render::{Kind, Rendering};
+use crate::context::Context;
 use api::v1;
-use api_http::{Query, Request, Response, StatusCode, header};
+use api_http::{Method, Query, Request, Response, StatusCode, header};
 use event_log::host;
 use master_core::command::Command;
 use master_core::state::State;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+const JSON: &str = "application/json";
 
 /// An endpoint of version 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +52,7 @@ pub enum Local {
 }
 
 /// Read from State.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum Read {
     State,
@@ -65,64 +68,75 @@ pub enum Read {
     MaintenanceStatus,
 }
 
-/// Every path with what serves it.
-pub const PATHS: &[(&str, Endpoint)] = &[
-    ("/version", Endpoint::Local(Local::Version)),
-    ("/health", Endpoint::Local(Local::Health)),
-    ("/flags", Endpoint::Local(Local::Flags)),
-    ("/metrics/snapshot", Endpoint::Local(Local::Metrics)),
-    ("/files", Endpoint::Local(Local::Files)),
-    ("/logging/toggle", Endpoint::Local(Local::LoggingToggle)),
-    ("/system/stats.json", Endpoint::Local(Local::SystemStats)),
-    ("/state", Endpoint::Read(Read::State)),
-    ("/state-summary", Endpoint::Read(Read::StateSummary)),
-    ("/slaves", Endpoint::Read(Read::Slaves)),
-    ("/meseta/agents/away", Endpoint::Read(Read::AgentsAway)),
-    ("/frameworks", Endpoint::Read(Read::Frameworks)),
-    ("/tasks", Endpoint::Read(Read::Tasks)),
-    ("/roles", Endpoint::Read(Read::Roles)),
-    ("/weights", Endpoint::Read(Read::Weights)),
-    ("/quota", Endpoint::Read(Read::Quota)),
-    ("/maintenance/schedule", Endpoint::Read(Read::MaintenanceSchedule)),
-    ("/maintenance/status", Endpoint::Read(Read::MaintenanceStatus)),
-    ("/redirect", Endpoint::Redirect),
-    ("/teardown", Endpoint::Teardown),
-    ("/reserve", Endpoint::Later),
-    ("/unreserve", Endpoint::Later),
-    ("/create-volumes", Endpoint::Later),
-    ("/destroy-volumes", Endpoint::Later),
-    ("/machine/down", Endpoint::Later),
-    ("/machine/up", Endpoint::Later),
+/// Any method: Mesos does not look.
+const ANY: &[&str] = &[];
+const POST: &[&str] = &["POST"];
+
+/// Every path with the methods that it takes and what serves it.
+pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
+    ("/version", ANY, Endpoint::Local(Local::Version)),
+    ("/health", ANY, Endpoint::Local(Local::Health)),
+    ("/flags", ANY, Endpoint::Local(Local::Flags)),
+    ("/metrics/snapshot", ANY, Endpoint::Local(Local::Metrics)),
+    ("/files", ANY, Endpoint::Local(Local::Files)),
+    ("/logging/toggle", ANY, Endpoint::Local(Local::LoggingToggle)),
+    ("/system/stats.json", ANY, Endpoint::Local(Local::SystemStats)),
+    ("/state", ANY, Endpoint::Read(Read::State)),
+    ("/state-summary", ANY, Endpoint::Read(Read::StateSummary)),
+    ("/slaves", ANY, Endpoint::Read(Read::Slaves)),
+    ("/meseta/agents/away", ANY, Endpoint::Read(Read::AgentsAway)),
+    ("/frameworks", ANY, Endpoint::Read(Read::Frameworks)),
+    ("/tasks", ANY, Endpoint::Read(Read::Tasks)),
+    ("/roles", ANY, Endpoint::Read(Read::Roles)),
+    ("/weights", &["GET", "PUT"], Endpoint::Read(Read::Weights)),
+    ("/quota", &["GET", "POST", "DELETE"], Endpoint::Read(Read::Quota)),
+    ("/maintenance/schedule", &["GET", "POST"], Endpoint::Read(Read::MaintenanceSchedule)),
+    ("/maintenance/status", &["GET"], Endpoint::Read(Read::MaintenanceStatus)),
+    ("/redirect", ANY, Endpoint::Redirect),
+    ("/teardown", POST, Endpoint::Teardown),
+    ("/reserve", POST, Endpoint::Later),
+    ("/unreserve", POST, Endpoint::Later),
+    ("/create-volumes", POST, Endpoint::Later),
+    ("/destroy-volumes", POST, Endpoint::Later),
+    ("/machine/down", POST, Endpoint::Later),
+    ("/machine/up", POST, Endpoint::Later),
 ];
 
 /// Answers a request for `endpoint`; `rest` is what follows the endpoint's path.
 pub async fn answer(
     operators: &Arc<Operators>,
-    endpoint: &Endpoint,
+    (endpoint, methods): (&Endpoint, &'static [&'static str]),
     rest: &[String],
     request: Request,
     peer: SocketAddr,
 ) -> Response {
     let query = Query::of(&request);
+    if !methods.is_empty() && !methods.contains(&request.method().as_str()) {
+        return api_http::jsonp(api_http::method_not_allowed(methods, request.method()), query.get("jsonp"));
+    }
     let response = match endpoint {
         Endpoint::Local(Local::Files) => return files(operators, rest, query).await,
-        Endpoint::Local(local) => answer_local(operators, *local, &query),
+        Endpoint::Local(local) => answer_local(operators, *local, &query).await,
         // A client that follows its own path there would come back for ever.
         Endpoint::Redirect if !rest.is_empty() => api_http::not_found(),
         Endpoint::Redirect => match operators.leader().await {
             Some(leader) => redirect(&format!("//{}", operators.told(&leader))),
-            None => no_leader(),
+            None => no_leader(&operators.context),
         },
+        // Whoever sends a change must not believe that it was made.
+        Endpoint::Read(_) if !methods.is_empty() && request.method() != Method::GET => {
+            match elsewhere(operators, &request, &query).await {
+                Some(response) => response,
+                None => later(&request),
+            }
+        }
         Endpoint::Read(read) => match elsewhere(operators, &request, &query).await {
             Some(response) => response,
             None => answer_read(operators, *read, &query, &request).await,
         },
-        Endpoint::Teardown | Endpoint::Later if request.method() != api_http::Method::POST => {
-            api_http::method_not_allowed(&["POST"], request.method())
-        }
         Endpoint::Later => match elsewhere(operators, &request, &query).await {
             Some(response) => response,
-            None => not_built(&format!("{} is not supported by this version of Meseta", request.uri().path())),
+            None => later(&request),
         },
         Endpoint::Teardown => match elsewhere(operators, &request, &query).await {
             Some(response) => response,
@@ -132,16 +146,23 @@ pub async fn answer(
     api_http::jsonp(response, query.get("jsonp"))
 }
 
-fn answer_local(operators: &Operators, local: Local, query: &Query) -> Response {
+/// 501: a change that is not built yet.
+fn later(request: &Request) -> Response {
+    let (method, path) = (request.method(), request.uri().path());
+    not_built(&format!("{method} {path} is not supported by this version of Meseta: nothing was changed"))
+}
+
+async fn answer_local(operators: &Arc<Operators>, local: Local, query: &Query) -> Response {
     match local {
         Local::Version => api_http::json_bytes(lists::version(&operators.about)),
         Local::Health => api_http::empty(StatusCode::OK),
         Local::Flags => api_http::json_bytes(lists::flags(&operators.about)),
         Local::Metrics => {
-            if let Some(Err(sentence)) = query.get("timeout").map(super::metrics::parse_timeout) {
+            if let Some(Err(sentence)) = query.get("timeout").map(api_http::parse_timeout) {
                 return api_http::text(StatusCode::BAD_REQUEST, &sentence);
             }
-            api_http::json_bytes(super::metrics::json(&operators.metrics()))
+            let about = operators.clone();
+            operators.renderings.alone(JSON, move || super::metrics::json(&about.metrics())).await
         }
         Local::LoggingToggle => match query.get("level").or(query.get("duration")) {
             Some(_) => not_built("Changing the level of logging is not supported by this version of Meseta"),
@@ -170,13 +191,13 @@ async fn elsewhere(operators: &Operators, request: &Request, query: &Query) -> O
             let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
             Some(redirect(&format!("//{}{path}", operators.told(&leader))))
         }
-        None => Some(no_leader()),
+        None => Some(no_leader(&operators.context)),
     }
 }
 
 async fn answer_read(operators: &Arc<Operators>, read: Read, query: &Query, request: &Request) -> Response {
     let Ok(reading) = operators.context.reader.read(query.get("stale") == Some("true")).await else {
-        return no_leader();
+        return no_leader(&operators.context);
     };
     let response = answer_from(operators, read, query, request, reading.state.clone(), reading.index).await;
     super::render::as_of(&reading, response)
@@ -194,29 +215,22 @@ async fn answer_from(
     let kind = match read {
         Read::State => Kind::State,
         Read::StateSummary => Kind::Summary,
-        _ => return small(&state, read, query),
+        // Nothing sets these yet.
+        Read::Weights => return api_http::json_bytes("[]"),
+        Read::Quota | Read::MaintenanceSchedule | Read::MaintenanceStatus => return api_http::json_bytes("{}"),
+        _ => Kind::List(read, request.uri().query().unwrap_or_default().to_owned()),
     };
-    let about = operators.clone();
-    let render = move || match kind {
-        Kind::Summary => state::summary(&state, &about.about),
+    let (about, query) = (operators.clone(), query.clone());
+    let render = move || match read {
+        Read::StateSummary => state::summary(&state, &about.about),
+        Read::Slaves => lists::agents(&state, query.get("slave_id")),
+        Read::AgentsAway => lists::agents_away(&state),
+        Read::Frameworks => lists::frameworks(&state, query.get("framework_id")),
+        Read::Tasks => lists::tasks(&state, &lists::TaskQuery::new(|name| query.get(name).map(str::to_owned))),
+        Read::Roles => lists::roles(&state),
         _ => state::state(&state, &about.about),
     };
-    operators.renderings.answer(Rendering { kind, packed, index }, "application/json", render).await
-}
-
-/// Lists that are small, or asked for rarely.
-fn small(state: &State, read: Read, query: &Query) -> Response {
-    api_http::json_bytes(match read {
-        Read::State | Read::StateSummary => return api_http::not_found(),
-        Read::Slaves => lists::agents(state, query.get("slave_id")),
-        Read::AgentsAway => lists::agents_away(state),
-        Read::Frameworks => lists::frameworks(state, query.get("framework_id")),
-        Read::Tasks => lists::tasks(state, &lists::TaskQuery::new(|name| query.get(name).map(str::to_owned))),
-        Read::Roles => lists::roles(state),
-        // Nothing sets these yet.
-        Read::Weights => b"[]".to_vec(),
-        Read::Quota | Read::MaintenanceSchedule | Read::MaintenanceStatus => b"{}".to_vec(),
-    })
+    operators.renderings.answer(Rendering { kind, packed, index }, JSON, render).await
 }
 
 async fn teardown(operators: &Operators, request: Request, peer: SocketAddr) -> Response {
@@ -259,9 +273,9 @@ fn redirect(location: &str) -> Response {
     response
 }
 
-/// 503 while nobody leads.
-pub fn no_leader() -> Response {
-    api_http::text(StatusCode::SERVICE_UNAVAILABLE, "No leader elected")
+/// 503 while nobody leads, with what stands in the way.
+pub fn no_leader(context: &Context) -> Response {
+    context.reader.no_leader()
 }
 
 /// 501 with a sentence.

@@ -81,7 +81,7 @@ pub(super) async fn answer(context: &Context, request: Request) -> Response {
                 return match action {
                     // Without a leader an operator needs it most.
                     Action::List => api_http::json(&list(context)),
-                    _ => api_http::text(StatusCode::SERVICE_UNAVAILABLE, "No leader elected"),
+                    _ => context.reader.no_leader(),
                 };
             }
             Done::Elsewhere => tokio::time::sleep(PACE).await,
@@ -268,13 +268,17 @@ fn me(context: &Context) -> Value {
 
 fn list(context: &Context) -> Value {
     let (state, _) = context.reader.state();
+    let leader = context.reader.heard_leader().map(|leader| leader.address);
+    // Without a leader the log does not learn who is gone.
+    let silent = context.reader.outage.silent();
     let masters: Vec<Value> = context
         .node
         .members()
         .into_iter()
         .map(|it| {
             let known = state.masters.get(&NodeId(it.member.node_id));
-            let role = match (it.leads, it.votes) {
+            // Who led last, and is not heard of, leads no more.
+            let role = match (it.leads && leader.is_some(), it.votes) {
                 (true, _) => "leader",
                 (false, true) => "follower",
                 (false, false) => "learner",
@@ -283,17 +287,17 @@ fn list(context: &Context) -> Value {
                 "address": it.member.address,
                 "id": id_text(it.member.node_id),
                 "role": role,
-                "alive": known.is_some_and(|master| master.alive),
+                "alive": known.is_some_and(|master| master.alive) && !silent.contains(&it.member.address),
                 "version": known.map(|master| master.version.to_string()),
                 "reads": reads(context, &state, NodeId(it.member.node_id)),
                 "index": it.matched,
             })
         })
         .collect();
-    let leader = context.reader.leader().map(|leader| leader.address);
     json!({
         "cluster_id": context.node.cluster_id(),
         "leader": leader,
+        "outage": context.reader.outage.sentence(),
         "feature_level": state.feature_level.0,
         "feature_level_waits_for": context.levels.waits_for(),
         "masters": masters,

@@ -11,6 +11,7 @@ use master_core::state::{AgentLiveness, State};
 use parking_lot::Mutex;
 use prost::Message;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Names with their values, in the order of names.
@@ -62,7 +63,7 @@ impl Counters {
 
 /// What a snapshot needs beside State and counters.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub struct Moment<'a> {
     /// This master leads.
     pub elected: bool,
     /// Since the process started.
@@ -71,6 +72,8 @@ pub struct Moment {
     pub watchers: usize,
     /// Answers that shared the rendering of another.
     pub shared: u64,
+    /// Who is connected, and who was turned away.
+    pub connections: &'a api_http::Connections,
 }
 
 /// One flat object of numbers.
@@ -81,7 +84,7 @@ pub fn json(metrics: &Metrics) -> Vec<u8> {
 }
 
 /// Every metric that we have.
-pub fn snapshot(state: &State, counters: &Counters, moment: Moment) -> Metrics {
+pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metrics {
     let mut metrics = Metrics::new();
     for name in COUNTERS {
         metrics.insert((*name).into(), 0.0);
@@ -93,6 +96,13 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment) -> Metrics {
         metrics.insert(name.to_owned(), value);
     };
     set("master/http_cache_hits", moment.shared as f64);
+    let turned = &moment.connections.turned;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+    set("master/meseta/connections/open", moment.connections.count() as f64);
+    set("master/meseta/connections/refused", count(&turned.refused));
+    set("master/meseta/connections/refused_per_address", count(&turned.refused_address));
+    set("master/meseta/connections/cut_silent", count(&turned.silent));
+    set("master/meseta/connections/requests_refused", count(&turned.requests));
     set("master/elected", f64::from(u8::from(moment.elected)));
     set("master/uptime_secs", moment.uptime.as_secs_f64());
     set("master/operator_event_stream_subscribers", moment.watchers as f64);
@@ -245,30 +255,6 @@ impl Host {
     }
 }
 
-/// How long a client gives us, from `?timeout=10secs`.
-///
-/// # Errors
-/// The sentence for the client.
-pub fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let nanos = match unit {
-        "ns" => 1.0,
-        "us" => 1e3,
-        "ms" => 1e6,
-        "secs" => 1e9,
-        "mins" => 6e10,
-        "hrs" => 3.6e12,
-        "days" => 8.64e13,
-        "weeks" => 6.048e14,
-        _ if number.is_empty() => 0.0,
-        _ => return Err(format!("Invalid timeout '{text}': Unknown duration unit '{unit}'\n")),
-    };
-    let count: f64 =
-        number.parse().map_err(|_| format!("Invalid timeout '{text}': Failed to convert '{number}' to number.\n"))?;
-    Duration::try_from_secs_f64(count * nanos / 1e9).map_err(|_| format!("Invalid timeout '{text}': Out of range\n"))
-}
-
 /// States that are an end, counted when they are reached.
 const ENDS: [v1::TaskState; 8] = [
     v1::TaskState::TaskFinished,
@@ -309,15 +295,6 @@ const COUNTERS: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn timeouts() {
-        assert_eq!(parse_timeout("10secs"), Ok(Duration::from_secs(10)));
-        assert_eq!(parse_timeout("0.5secs"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_timeout("bad"), Err("Invalid timeout 'bad': Failed to convert '' to number.\n".into()));
-        assert_eq!(parse_timeout("5"), Err("Invalid timeout '5': Unknown duration unit ''\n".into()));
-        assert!(parse_timeout("-1secs").is_err());
-    }
 
     #[test]
     fn the_host_has_processors_and_memory() {

@@ -49,7 +49,7 @@ pub struct Operators {
 #[derive(Clone, Debug)]
 enum Target {
     V1,
-    Legacy(Endpoint),
+    Legacy(Endpoint, &'static [&'static str]),
 }
 
 impl Operators {
@@ -67,8 +67,8 @@ impl Operators {
             build: api_http::Build::of_this_program(),
         };
         let mut router = Router::new("master").at("/api/v1", Target::V1);
-        for (path, endpoint) in legacy::PATHS {
-            router = router.at(path, Target::Legacy(endpoint.clone()));
+        for (path, methods, endpoint) in legacy::PATHS {
+            router = router.at(path, Target::Legacy(endpoint.clone(), methods));
         }
         let files = FileTable::default();
         let written = || Some(std::path::Path::new(about.flag("log_dir")?).join(crate::flags::LOG_FILE));
@@ -83,15 +83,18 @@ impl Operators {
         match self.router.find(request.uri().path()) {
             None => api_http::not_found(),
             Some((Target::V1, _)) => self.v1(request, peer).await,
-            Some((Target::Legacy(endpoint), rest)) => legacy::answer(self, endpoint, &rest, request, peer).await,
+            Some((Target::Legacy(endpoint, methods), rest)) => {
+                legacy::answer(self, (endpoint, methods), &rest, request, peer).await
+            }
         }
     }
 
-    /// Who leads; waits for a while when nobody does.
+    /// Who leads; waits for a while when nobody does. Whom this master has not heard of lately leads no more, or cannot be
+    /// reached from here.
     pub async fn leader(&self) -> Option<Leader> {
         let until = Instant::now() + ELECTION_PATIENCE;
         loop {
-            match self.context.reader.leader() {
+            match self.context.reader.heard_leader() {
                 None if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
                 leader => return leader,
             }
@@ -103,13 +106,14 @@ impl Operators {
         self.context.identity.told(&self.context.reader.state().0, &leader.address)
     }
 
-    /// What is counted and measured now.
+    /// What is counted and measured now. Walks over everything there is: not for a thread that serves.
     pub fn metrics(&self) -> Metrics {
         let moment = Moment {
             elected: self.context.reader.leader().is_some_and(|leader| leader.is_me),
             uptime: self.context.started.1.elapsed(),
             watchers: self.watch.watchers(),
             shared: self.renderings.shared(),
+            connections: &self.context.connections,
         };
         metrics::snapshot(&self.context.reader.state().0, &self.counters, moment)
     }
@@ -121,6 +125,7 @@ impl Operators {
             Outcome::Done { reply: Reply::Refused(refusal), .. } => refused(&refusal.into()),
             Outcome::Done { .. } => api_http::empty(StatusCode::OK),
             Outcome::Refused(reason) => refused(&reason),
+            Outcome::Untried => legacy::no_leader(&self.context),
             Outcome::Unknown => api_http::text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "It is not known whether this was done: the leader changed meanwhile, try again",
@@ -152,7 +157,7 @@ impl Operators {
         };
         if call.r#type() == Type::Subscribe {
             return match check::position(&call, &parts) {
-                Ok(after) => self.watch.subscribe(&self.context.reader, media, after).await,
+                Ok(after) => self.watch.subscribe((&self.context.reader, &self.renderings), media, after).await,
                 Err(response) => *response,
             };
         }
@@ -176,18 +181,24 @@ impl Operators {
             Type::GetFrameworks => Read::Frameworks,
             Type::GetAgents => Read::Agents,
             Type::ListFiles | Type::ReadFile => return self.read_files(call, media).await,
-            Type::GetRoles | Type::GetMaster => return self.answer_from_state(call.r#type(), media, stale).await,
+            Type::GetRoles => return self.roles(media, (packed, stale)).await,
+            Type::GetMaster => return self.leading_master(media, stale).await,
+            Type::GetMetrics if call.get_metrics.is_some() => {
+                let about = self.clone();
+                let render = move || media.encode(&about.metrics_message()).into();
+                return self.renderings.alone(media.content_type(), render).await;
+            }
             Type::SetLoggingLevel => {
                 return legacy::not_built("SET_LOGGING_LEVEL is not supported by this version of Meseta");
             }
             other => {
-                return match self.known(other, &call) {
+                return match self.known(other) {
                     Some(answer) => encoded(media, &answer),
                     None => self.change(Command::OperatorCall { call }, peer).await,
                 };
             }
         };
-        let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader() };
+        let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
         let (state, index) = (reading.state.clone(), reading.index);
         let response = match media {
             Media::Json => {
@@ -204,7 +215,7 @@ impl Operators {
     }
 
     /// Answers that need no State, or say that there is nothing of the kind.
-    fn known(&self, call_type: Type, call: &Call) -> Option<v1::master::Response> {
+    fn known(&self, call_type: Type) -> Option<v1::master::Response> {
         let mut answer = v1::master::Response::default();
         let kind = match call_type {
             Type::GetHealth => {
@@ -220,11 +231,6 @@ impl Operators {
                 let flags = flags.map(|(name, value)| v1::Flag { name: name.clone(), value: Some(value.clone()) });
                 answer.get_flags = Some(response::GetFlags { flags: flags.collect() });
                 response::Type::GetFlags
-            }
-            Type::GetMetrics if call.get_metrics.is_some() => {
-                let metrics = self.metrics().into_iter().map(|(name, value)| v1::Metric { name, value: Some(value) });
-                answer.get_metrics = Some(response::GetMetrics { metrics: metrics.collect() });
-                response::Type::GetMetrics
             }
             Type::GetLoggingLevel => {
                 answer.get_logging_level = Some(response::GetLoggingLevel { level: 0 });
@@ -260,15 +266,32 @@ impl Operators {
         self.about.build.version_info()
     }
 
-    async fn answer_from_state(&self, call_type: Type, media: Media, stale: bool) -> Response {
-        let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader() };
+    fn metrics_message(&self) -> v1::master::Response {
+        let metrics = self.metrics().into_iter().map(|(name, value)| v1::Metric { name, value: Some(value) });
+        let get_metrics = Some(response::GetMetrics { metrics: metrics.collect() });
+        let mut answer = v1::master::Response { get_metrics, ..Default::default() };
+        answer.set_type(response::Type::GetMetrics);
+        answer
+    }
+
+    async fn roles(&self, media: Media, (packed, stale): (bool, bool)) -> Response {
+        let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
+        let state = reading.state.clone();
+        let wanted = Rendering { kind: Kind::Roles(media == Media::Json), packed, index: reading.index };
+        let render = move || {
+            let mut answer = v1::master::Response::default();
+            answer.set_type(response::Type::GetRoles);
+            answer.get_roles = Some(response::GetRoles { roles: messages::roles(&state) });
+            media.encode(&answer).into()
+        };
+        let response = self.renderings.answer(wanted, media.content_type(), render).await;
+        super::render::as_of(&reading, response)
+    }
+
+    async fn leading_master(&self, media: Media, stale: bool) -> Response {
+        let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
         let state = &reading.state;
         let mut answer = v1::master::Response::default();
-        if call_type == Type::GetRoles {
-            answer.set_type(response::Type::GetRoles);
-            answer.get_roles = Some(response::GetRoles { roles: messages::roles(state) });
-            return super::render::as_of(&reading, encoded(media, &answer));
-        }
         answer.set_type(response::Type::GetMaster);
         // Clients ask for the leading master, whichever they reach.
         let leader = state.leader.as_ref().map_or(self.about.identity.node(), |leader| leader.master.node);

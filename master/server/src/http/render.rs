@@ -1,36 +1,46 @@
-//! Big answers: written away from the threads that serve, and once for everybody who asks for the same at the same
-//! time.
+//! Big answers: written away from the threads that serve, a few at a time, and once for everybody who asks for the same
+//! at the same time.
 
 use crate::context::{Reading, Staleness};
+use api::limits::ANSWERS_BYTES_MAX;
 use api_http::{HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
+use event_log::host;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use tokio::sync::OnceCell;
+use tokio::sync::{Semaphore, SetOnce};
 
 /// Smaller answers are not worth compressing.
 const GZIP_BYTES_MIN: usize = 1024;
+/// Pages that nobody reads any more are forgotten when so many are known.
+const PAGES_BEFORE_SWEEP: usize = 64;
 
 /// What is rendered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `/state`
     State,
     /// `/state-summary`
     Summary,
+    /// A list of version 0, with what was asked about it.
+    List(super::legacy::Read, String),
     /// A big read of v1 in JSON.
     Json(super::operator::get::Read),
     /// The same in protobuf.
     Protobuf(super::operator::get::Read),
+    /// GET_ROLES; true for JSON.
+    Roles(bool),
+    /// The first event of who watches; true for JSON.
+    Subscribed(bool),
 }
 
 /// Which rendering is wanted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rendering {
     /// Of what.
     pub kind: Kind,
@@ -67,22 +77,103 @@ struct Page {
     bytes: Vec<u8>,
 }
 
-type Cell = OnceCell<Option<Page>>;
-/// Of State at an index, for as long as somebody holds it.
-type Known = (u64, Weak<Cell>);
+/// A page on its way, and then for as long as its bytes are being sent. It is made of one State, that of `index`:
+/// whoever shares it gets what that State says.
+#[derive(Debug)]
+struct Cell {
+    index: u64,
+    page: SetOnce<Result<Page, NoPage>>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Cell {
+    fn bytes(&self) -> &[u8] {
+        self.page.get().and_then(|page| page.as_ref().ok()).map_or(&[], |page| &page.bytes)
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes().len(), Ordering::AcqRel);
+    }
+}
 
 /// Renderings under way or being sent. They live as long as somebody reads them, so memory holds no answer that
 /// nobody waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Renderings {
-    pages: Mutex<HashMap<(Kind, bool), Known>>,
+    pages: Mutex<HashMap<(Kind, bool), Weak<Cell>>>,
+    /// What all pages hold that are being sent, in bytes.
+    held: Arc<AtomicUsize>,
+    /// How many are made at once.
+    turns: Arc<Semaphore>,
     shared: AtomicU64,
+}
+
+/// A page that was made, for as long as somebody reads it.
+#[derive(Clone, Debug)]
+pub struct Made(Arc<Cell>);
+
+impl Made {
+    /// Everything up to this index of the log is in it, and nothing more.
+    pub fn index(&self) -> u64 {
+        self.0.index
+    }
+
+    /// Its bytes, which are shared.
+    pub fn bytes(&self) -> Bytes {
+        Bytes::from_owner(Kept(self.0.clone()))
+    }
+
+    fn packed(&self) -> bool {
+        matches!(self.0.page.get(), Some(Ok(page)) if page.packed)
+    }
+}
+
+/// Why there is no page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPage {
+    /// Too many bytes wait for clients that do not read them.
+    Full,
+    /// Rendering failed.
+    Failed,
+}
+
+impl NoPage {
+    /// What to answer.
+    pub fn response(self) -> Response {
+        match self {
+            NoPage::Full => api_http::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many large answers wait for clients that do not read them: try again later",
+            ),
+            NoPage::Failed => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be made"),
+        }
+    }
+}
+
+impl Default for Renderings {
+    fn default() -> Renderings {
+        // Half of the processors stay for everything else, as far as there are several.
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Renderings {
+            pages: Mutex::default(),
+            held: Arc::default(),
+            turns: Arc::new(Semaphore::new((processors / 2).max(1))),
+            shared: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Renderings {
     /// How many answers shared the rendering of another.
     pub fn shared(&self) -> u64 {
         self.shared.load(Ordering::Relaxed)
+    }
+
+    /// What waits to be sent, in bytes.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Acquire)
     }
 
     /// 200 with what `render` writes, or with what it wrote for somebody else at the same index or a later one.
@@ -92,35 +183,101 @@ impl Renderings {
         content_type: &'static str,
         render: impl FnOnce() -> Vec<u8> + Send + 'static,
     ) -> Response {
-        let cell = self.cell(wanted);
-        let page = cell.get_or_init(|| async {
-            // A panic while rendering is this answer's failure, not the process's.
-            event_log::host::blocking(move || pack(render(), wanted.packed)).await.ok()
-        });
-        let Some(packed) = page.await.as_ref().map(|page| page.packed) else {
-            return api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be made");
+        let made = match self.page(wanted, render).await {
+            Ok(made) => made,
+            Err(none) => return none.response(),
         };
-        let mut response = api_http::bytes(StatusCode::OK, content_type, Bytes::from_owner(Kept(cell)));
-        if packed {
-            let gzip = api_http::HeaderValue::from_static("gzip");
-            response.headers_mut().insert(header::CONTENT_ENCODING, gzip);
+        let mut response = api_http::bytes(StatusCode::OK, content_type, made.bytes());
+        if made.packed() {
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         response
     }
 
-    fn cell(&self, wanted: Rendering) -> Arc<Cell> {
+    /// 200 with what `render` writes for this client alone.
+    pub async fn alone(
+        &self,
+        content_type: &'static str,
+        render: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> Response {
+        let made = match self.start(0, false, render) {
+            Ok(cell) => finished(cell).await,
+            Err(none) => Err(none),
+        };
+        match made {
+            Ok(made) => api_http::bytes(StatusCode::OK, content_type, made.bytes()),
+            Err(none) => none.response(),
+        }
+    }
+
+    /// A page of what `render` writes, or of what it wrote for somebody else at the same index or a later one.
+    ///
+    /// # Errors
+    /// [`NoPage`], which knows what to answer.
+    pub async fn page(
+        &self,
+        wanted: Rendering,
+        render: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> Result<Made, NoPage> {
+        finished(self.cell(wanted, render)?).await
+    }
+
+    /// The newest page of a kind that somebody is being sent, however old it is.
+    pub fn known(&self, kind: Kind) -> Option<Made> {
+        let cell = self.pages.lock().get(&(kind, false))?.upgrade()?;
+        matches!(cell.page.get(), Some(Ok(_))).then_some(Made(cell))
+    }
+
+    fn cell(&self, wanted: Rendering, render: impl FnOnce() -> Vec<u8> + Send + 'static) -> Result<Arc<Cell>, NoPage> {
         let mut pages = self.pages.lock();
         let key = (wanted.kind, wanted.packed);
-        if let Some((index, page)) = pages.get(&key)
-            && *index >= wanted.index
-            && let Some(page) = page.upgrade()
+        if let Some(page) = pages.get(&key).and_then(Weak::upgrade)
+            && page.index >= wanted.index
         {
             self.shared.fetch_add(1, Ordering::Relaxed);
-            return page;
+            return Ok(page);
         }
-        let cell = Arc::new(Cell::new());
-        pages.insert(key, (wanted.index, Arc::downgrade(&cell)));
-        cell
+        let cell = self.start(wanted.index, wanted.packed, render)?;
+        if pages.len() >= PAGES_BEFORE_SWEEP {
+            pages.retain(|_, page| page.strong_count() > 0);
+        }
+        pages.insert(key, Arc::downgrade(&cell));
+        Ok(cell)
+    }
+
+    /// Begins to make a page, which goes on whoever waits for it.
+    fn start(
+        &self,
+        index: u64,
+        packed: bool,
+        render: impl FnOnce() -> Vec<u8> + Send + 'static,
+    ) -> Result<Arc<Cell>, NoPage> {
+        if self.held() >= ANSWERS_BYTES_MAX {
+            return Err(NoPage::Full);
+        }
+        let cell = Arc::new(Cell { index, page: SetOnce::new(), held: self.held.clone() });
+        let (made, turns) = (Arc::downgrade(&cell), self.turns.clone());
+        host::spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            // Whoever wanted it may be gone.
+            let Some(cell) = made.upgrade() else { return };
+            let page = if cell.held.load(Ordering::Acquire) >= ANSWERS_BYTES_MAX {
+                Err(NoPage::Full)
+            } else {
+                // A panic while rendering is this answer's failure, not the process's.
+                host::blocking(move || pack(render(), packed)).await.map_err(|_| NoPage::Failed)
+            };
+            cell.held.fetch_add(page.as_ref().map_or(0, |page| page.bytes.len()), Ordering::AcqRel);
+            let _ = cell.page.set(page);
+        });
+        Ok(cell)
+    }
+}
+
+async fn finished(cell: Arc<Cell>) -> Result<Made, NoPage> {
+    match cell.page.wait().await {
+        Ok(_) => Ok(Made(cell)),
+        Err(none) => Err(*none),
     }
 }
 
@@ -129,7 +286,7 @@ struct Kept(Arc<Cell>);
 
 impl AsRef<[u8]> for Kept {
     fn as_ref(&self) -> &[u8] {
-        self.0.get().and_then(Option::as_ref).map_or(&[], |page| &page.bytes)
+        self.0.bytes()
     }
 }
 
@@ -147,7 +304,6 @@ fn pack(bytes: Vec<u8>, packed: bool) -> Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
 
     const WANTED: Rendering = Rendering { kind: Kind::State, packed: false, index: 7 };
 
@@ -165,17 +321,56 @@ mod tests {
         let first = renderings.answer(WANTED, "application/json", rendered(&count)).await;
         let second = renderings.answer(WANTED, "application/json", rendered(&count)).await;
         assert_eq!((count.load(Ordering::SeqCst), renderings.shared()), (1, 1));
+        assert_eq!(renderings.held(), 5000);
 
         let later = Rendering { index: 8, ..WANTED };
-        let third = renderings.answer(later, "application/json", rendered(&count)).await;
+        let third = renderings.answer(later.clone(), "application/json", rendered(&count)).await;
         assert_eq!(count.load(Ordering::SeqCst), 2, "an older rendering is not shown to a later reader");
 
         let gzip = renderings.answer(Rendering { packed: true, ..WANTED }, "application/json", rendered(&count)).await;
         assert_eq!(gzip.headers()[header::CONTENT_ENCODING], "gzip");
 
-        drop((first, second, third));
+        drop((first, second, third, gzip));
+        assert_eq!(renderings.held(), 0);
         let _again = renderings.answer(later, "application/json", rendered(&count)).await;
         assert_eq!(count.load(Ordering::SeqCst), 4, "nothing is kept that nobody reads");
+    }
+
+    /// Who shares a page gets what its State says, whoever of those that wait is first to ask for it.
+    #[tokio::test]
+    async fn a_page_is_of_the_state_that_it_was_begun_with() {
+        let renderings = Arc::new(Renderings::default());
+        let busy = renderings.turns.clone().acquire_many_owned(renderings.turns.available_permits() as u32).await;
+        let ask = |index: u64| {
+            let (renderings, wanted) = (renderings.clone(), Rendering { index, ..WANTED });
+            tokio::spawn(async move {
+                let made = renderings.page(wanted, move || index.to_string().into_bytes()).await.unwrap();
+                (made.index(), made.bytes())
+            })
+        };
+        let first = ask(10);
+        tokio::task::yield_now().await;
+        let (second, third) = (ask(8), ask(10));
+        tokio::task::yield_now().await;
+        first.abort();
+        drop(busy);
+        for reader in [second, third] {
+            assert_eq!(reader.await.unwrap(), (10, Bytes::from_static(b"10")));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_readers_is_bounded() {
+        let renderings = Renderings::default();
+        let read = renderings.page(WANTED, || b"read".to_vec()).await.unwrap();
+        renderings.held.fetch_add(ANSWERS_BYTES_MAX, Ordering::AcqRel);
+        let later = Rendering { index: 9, ..WANTED };
+        let refused = renderings.page(later.clone(), Vec::new).await.unwrap_err();
+        assert_eq!((refused, refused.response().status()), (NoPage::Full, StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(renderings.known(Kind::State).unwrap().index(), 7, "what others read may still be shared");
+        renderings.held.fetch_sub(ANSWERS_BYTES_MAX, Ordering::AcqRel);
+        assert!(renderings.page(later, Vec::new).await.is_ok());
+        drop(read);
     }
 
     #[tokio::test]

@@ -162,12 +162,13 @@ async fn not_done(context: &Context, outcome: Outcome) -> Response {
             let sentence = "Deciding this call failed; nothing of it took effect";
             api_http::text(StatusCode::INTERNAL_SERVER_ERROR, sentence)
         }
+        Outcome::Untried => {
+            tokio::time::sleep(PACE).await;
+            context.reader.no_leader()
+        }
         Outcome::Done { .. } | Outcome::Unknown => {
             tokio::time::sleep(PACE).await;
-            let sentence = match context.reader.leader() {
-                None => "No leader elected",
-                Some(_) => "The leader changed while the call was under way; it may have taken effect",
-            };
+            let sentence = "The leader changed while the call was under way; it may have taken effect";
             api_http::text(StatusCode::SERVICE_UNAVAILABLE, sentence)
         }
     }

@@ -174,7 +174,9 @@ fn metrics_are_numbers_with_mesos_s_names() {
             counters.count_announcement(announcement);
         }
     }
-    let moment = Moment { elected: true, uptime: std::time::Duration::from_secs(5), watchers: 2, shared: 1 };
+    let connections = &*api_http::Connections::new(api_http::Bounds::of_files(1024));
+    let uptime = std::time::Duration::from_secs(5);
+    let moment = Moment { elected: true, uptime, watchers: 2, shared: 1, connections };
     let metrics = snapshot(&cluster.state, &counters, moment);
     for (name, value) in [
         ("master/elected", 1.0),

@@ -5,7 +5,6 @@
 //! happens to it on its way.
 
 use crate::context::Context;
-use crate::http::legacy;
 use api_http::{Method, Query, Request, Response, StatusCode};
 use event_log::raft::SnapshotInfo;
 use http::HeaderValue;
@@ -20,7 +19,7 @@ pub(super) async fn answer(context: &Context, request: Request) -> Response {
     }
     let stale = Query::parse(request.uri().query().unwrap_or_default()).get("stale") == Some("true");
     if context.reader.read(stale).await.is_err() {
-        return legacy::no_leader();
+        return context.reader.no_leader();
     }
     let unavailable = |why: String| api_http::text(StatusCode::SERVICE_UNAVAILABLE, &why);
     let snapshot = match context.node.snapshot().await {

@@ -15,10 +15,11 @@ pub mod position;
 pub mod recent;
 pub mod told;
 
-use super::legacy;
 use super::legacy::parts::Groups;
 use super::operator::get;
+use super::render::{Kind, NoPage, Rendering, Renderings};
 use crate::context::Reader;
+use api::limits::WATCHERS_BYTES_MAX;
 use api::media::Media;
 use api::recordio;
 use api::v1::master::event::closing::Reason;
@@ -33,6 +34,7 @@ use position::Position;
 use recent::Recent;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -62,6 +64,40 @@ pub struct Watch {
     /// Oldest first. Told when it has to make room; the other end is dropped when its stream is over.
     watchers: Mutex<VecDeque<oneshot::Sender<()>>>,
     pasts: Arc<Semaphore>,
+    waiting: Arc<Waiting>,
+}
+
+/// What waits for all watchers together to be read, in bytes, beside the state that each begins with.
+#[derive(Debug, Default)]
+struct Waiting(AtomicUsize);
+
+/// A record until it is on its way.
+struct Counted {
+    record: Bytes,
+    waiting: Arc<Waiting>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.record
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.waiting.0.fetch_sub(self.record.len(), Ordering::AcqRel);
+    }
+}
+
+impl Waiting {
+    fn count(self: &Arc<Self>, record: Bytes) -> Bytes {
+        self.0.fetch_add(record.len(), Ordering::AcqRel);
+        Bytes::from_owner(Counted { record, waiting: self.clone() })
+    }
+
+    fn is_much(&self) -> bool {
+        self.0.load(Ordering::Acquire) > WATCHERS_BYTES_MAX
+    }
 }
 
 /// Why a stream ends.
@@ -82,6 +118,7 @@ struct Watcher {
     position: Position,
     clock: Interval,
     signals: Signals,
+    waiting: Arc<Waiting>,
 }
 
 /// What ends a stream from above.
@@ -93,7 +130,8 @@ struct Signals {
 impl Watch {
     /// Nobody watches yet.
     pub fn new(recent: Arc<Recent>) -> Watch {
-        Watch { recent, watchers: Mutex::default(), pasts: Arc::new(Semaphore::new(PASTS_MAX)) }
+        let (watchers, waiting) = (Mutex::default(), Arc::default());
+        Watch { recent, watchers, pasts: Arc::new(Semaphore::new(PASTS_MAX)), waiting }
     }
 
     /// How many watch.
@@ -102,15 +140,26 @@ impl Watch {
     }
 
     /// The answer to SUBSCRIBE: from now on, or what follows `after`.
-    pub async fn subscribe(&self, reader: &Reader, media: Media, after: Option<Position>) -> Response {
+    pub async fn subscribe(
+        &self,
+        (reader, renderings): (&Reader, &Renderings),
+        media: Media,
+        after: Option<Position>,
+    ) -> Response {
         // Before the State is read: what ends all streams meanwhile ends this one.
         let closings = self.recent.closing();
-        let Ok((state, index)) = reader.linearizable().await else { return legacy::no_leader() };
-        let position = after.unwrap_or_else(|| Position::end_of(index));
-        if position.index > index {
-            let sentence = format!("Position {position} is in the future: the log was committed up to index {index}");
+        let Ok((state, index)) = reader.linearizable().await else { return reader.no_leader() };
+        if let Some(after) = after.filter(|after| after.index > index) {
+            let sentence = format!("Position {after} is in the future: the log was committed up to index {index}");
             return api_http::text(StatusCode::BAD_REQUEST, &sentence);
         }
+        let (position, first) = match after {
+            Some(after) => (after, subscribed(None, after, media)),
+            None => match self.first(renderings, state, index, media).await {
+                Ok(first) => first,
+                Err(none) => return none.response(),
+            },
+        };
         let past = if self.recent.covers(position) || after.is_none() {
             None
         } else {
@@ -123,15 +172,36 @@ impl Watch {
         let mut clock = tokio::time::interval(HEARTBEAT);
         clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let signals = Signals { crowded: self.register(), closings };
-        let (recent, reader) = (self.recent.clone(), reader.clone());
-        let watcher = Watcher { recent, reader, media, sender, position, clock, signals };
-        let state = after.is_none().then_some(state);
-        host::spawn(watcher.run(state, past));
+        let (recent, reader, waiting) = (self.recent.clone(), reader.clone(), self.waiting.clone());
+        let watcher = Watcher { recent, reader, media, sender, position, clock, signals, waiting };
+        host::spawn(watcher.run(first, past));
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::OK;
         let content_type = api_http::HeaderValue::from_static(media.content_type());
         response.headers_mut().insert(api_http::header::CONTENT_TYPE, content_type);
         response
+    }
+
+    /// The first event, and where it is: however many begin to watch, they share it. When too much waits for those who do
+    /// not read, an older one will do, if everything that followed is still known.
+    async fn first(
+        &self,
+        renderings: &Renderings,
+        state: Arc<State>,
+        index: u64,
+        media: Media,
+    ) -> Result<(Position, Bytes), NoPage> {
+        let kind = Kind::Subscribed(media == Media::Json);
+        let wanted = Rendering { kind: kind.clone(), packed: false, index };
+        let render = move || subscribed(Some(&state), Position::end_of(index), media).into();
+        let made = match renderings.page(wanted, render).await {
+            Err(NoPage::Full) => {
+                let covered = |index| self.recent.covers(Position::end_of(index));
+                renderings.known(kind).filter(|made| covered(made.index())).ok_or(NoPage::Full)?
+            }
+            made => made?,
+        };
+        Ok((Position::end_of(made.index()), made.bytes()))
     }
 
     fn register(&self) -> oneshot::Receiver<()> {
@@ -169,8 +239,8 @@ impl Watch {
 
 impl Watcher {
     /// Tells what there is, then what happens, until it or we end.
-    async fn run(mut self, state: Option<Arc<State>>, past: Option<(Past, OwnedSemaphorePermit)>) {
-        let Err(end) = self.tell(state, past).await;
+    async fn run(mut self, first: Bytes, past: Option<(Past, OwnedSemaphorePermit)>) {
+        let Err(end) = self.tell(first, past).await;
         let End::Closed(reason, message) = end else { return };
         tracing::info!(%message, position = %self.position, "an operator's stream is ended");
         let mut event = Event { log_position: Some(self.position.to_wire()), ..Event::default() };
@@ -182,12 +252,10 @@ impl Watcher {
 
     async fn tell(
         &mut self,
-        state: Option<Arc<State>>,
+        first: Bytes,
         past: Option<(Past, OwnedSemaphorePermit)>,
     ) -> Result<std::convert::Infallible, End> {
-        let (media, position) = (self.media, self.position);
-        let first = host::blocking(move || subscribed(state.as_deref(), position, media)).await;
-        self.send(first.map_err(|_| End::Left)?).await?;
+        self.send(first).await?;
         // The first tick is at once.
         self.clock.tick().await;
         self.heartbeat().await?;
@@ -233,7 +301,7 @@ impl Watcher {
     }
 
     async fn tell_one(&mut self, told: &Told) -> Result<(), End> {
-        self.send(told.record(self.media)).await?;
+        self.send(self.waiting.count(told.record(self.media))).await?;
         self.position = told.position;
         Ok(())
     }
@@ -242,7 +310,7 @@ impl Watcher {
         let reached = self.recent.reached(self.position);
         let mut heartbeat = Event { log_position: reached.map(Position::to_wire), ..Event::default() };
         heartbeat.set_type(event::Type::Heartbeat);
-        self.send(self.media.encode_record(&heartbeat)).await?;
+        self.send(self.waiting.count(self.media.encode_record(&heartbeat))).await?;
         self.position = self.position.max(reached.unwrap_or(self.position));
         Ok(())
     }
@@ -283,7 +351,7 @@ impl Watcher {
             tokio::select! {
                 end = self.signals.given() => return end,
                 // While the past is told, the ring does not matter.
-                _ = look.tick(), if was_covered => if !self.recent.covers(self.position) {
+                _ = look.tick() => if self.waiting.is_much() || was_covered && !self.recent.covers(self.position) {
                     return slow();
                 },
             }
@@ -365,6 +433,32 @@ mod tests {
         assert!(all[0].try_recv().is_ok() && all[1].try_recv().is_err());
         all.truncate(10);
         assert_eq!(watch.watchers(), 9, "who left does not count");
+    }
+
+    #[test]
+    fn what_waits_for_all_who_watch_is_counted_until_it_is_on_its_way() {
+        let waiting = Arc::new(Waiting::default());
+        let record = Bytes::from(vec![b'x'; WATCHERS_BYTES_MAX / 2]);
+        let queued = [waiting.count(record.clone()), waiting.count(record.clone())];
+        assert!(!waiting.is_much());
+        let more = waiting.count(Bytes::from_static(b"x"));
+        assert!(waiting.is_much());
+        drop((queued, more));
+        assert_eq!(waiting.0.load(Ordering::Acquire), 0);
+    }
+
+    #[tokio::test]
+    async fn those_who_begin_to_watch_share_the_state() {
+        let recent = Arc::new(Recent::new());
+        let (watch, renderings) = (Watch::new(recent), Renderings::default());
+        let state = Arc::new(State::default());
+        let mut read = Vec::new();
+        for index in [7, 7, 6] {
+            let (position, first) = watch.first(&renderings, state.clone(), index, Media::Json).await.unwrap();
+            assert_eq!(position, Position::end_of(7));
+            read.push(first);
+        }
+        assert_eq!(renderings.held(), read[0].len(), "there is one of it");
     }
 
     #[test]

@@ -93,7 +93,14 @@ impl Master {
         // A thread of its own: the test's runtime must not be blocked on from within.
         let started = std::thread::scope(|scope| {
             let begin = || {
-                runtime.block_on(async { start(settings, tokio::net::TcpListener::from_std(listener).unwrap()).await })
+                runtime.block_on(async {
+                    start(
+                        settings,
+                        tokio::net::TcpListener::from_std(listener).unwrap(),
+                        master_server::run::Port::default(),
+                    )
+                    .await
+                })
             };
             scope.spawn(begin).join().unwrap()
         });

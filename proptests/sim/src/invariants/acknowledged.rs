@@ -40,7 +40,7 @@ impl Acknowledged {
             Outcome::Refused(_) => {
                 self.refused.insert(request_id);
             }
-            Outcome::Unknown | Outcome::Crashed => {}
+            Outcome::Unknown | Outcome::Untried | Outcome::Crashed => {}
         }
     }
 
