@@ -18,7 +18,7 @@ const MIB: usize = 1 << 20;
 
 /// Largest body of a call of a client, in bytes, before and after it is unpacked. What it leads to is in one record at
 /// most, and that has to be on every disk before a heartbeat is missed.
-pub const BODY_BYTES_MAX: usize = 16 * MIB;
+pub const BODY_BYTES_MAX: usize = 8 * MIB;
 /// Largest body of a call that changes the quorum, in bytes.
 pub const MASTERS_BODY_BYTES_MAX: usize = 64 * KIB;
 /// Largest message between masters, in bytes: a batch of entries of the log, a chunk of a snapshot, a submission.
@@ -77,7 +77,7 @@ pub const PRINCIPAL_BYTES_MAX: usize = KIB;
 /// Largest labels of one thing, in bytes of protobuf.
 pub const LABELS_BYTES_MAX: usize = 64 * KIB;
 /// Longest sentence that is logged, in bytes.
-pub const SENTENCE_BYTES_MAX: usize = 4 * KIB;
+pub const SENTENCE_BYTES_MAX: usize = KIB;
 /// How much of what somebody wrote is repeated in a sentence about it, in bytes.
 pub const QUOTE_BYTES_MAX: usize = 300;
 
@@ -94,7 +94,7 @@ pub const CALL_TASKS_MAX: usize = 5000;
 /// Most operations of one call.
 pub const CALL_OPERATIONS_MAX: usize = 5000;
 /// What the launches of one call may weigh as orders, in bytes: each has its task, executor and `FrameworkInfo`.
-pub const CALL_LAUNCHES_BYTES_MAX: usize = 16 * MIB;
+pub const CALL_LAUNCHES_BYTES_MAX: usize = 6 * MIB;
 /// Most tasks that one RECONCILE names. One that names none asks for all, however many.
 pub const RECONCILE_TASKS_MAX: usize = 100_000;
 /// Most operations that one RECONCILE_OPERATIONS names.
@@ -115,7 +115,7 @@ pub const UPDATES_WAITING_BYTES_MAX: usize = 4 * MIB;
 // Records of the masters' log.
 
 /// What one command may lead to, in bytes of events. A call that leads to more is refused.
-pub const COMMAND_BYTES_MAX: usize = 24 * MIB;
+pub const COMMAND_BYTES_MAX: usize = 12 * MIB;
 /// A record of so many bytes takes no further command: it is to be on its way soon.
 pub const RECORD_BYTES_FULL: usize = MIB;
 /// Commands that are decided together. Larger batches wait longer than they save.

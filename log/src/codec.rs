@@ -138,6 +138,14 @@ pub fn encode_payload<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     bincode::serde::encode_to_vec(value, config()).expect("the type of a payload can be encoded")
 }
 
+/// As [`encode_payload`], behind one byte.
+#[cfg(feature = "raft")]
+pub(crate) fn encode_behind<T: Serialize + ?Sized>(first: u8, value: &T) -> Vec<u8> {
+    let mut bytes = vec![first];
+    bincode::serde::encode_into_std_write(value, &mut bytes, config()).expect("the type of a payload can be encoded");
+    bytes
+}
+
 /// The value of a payload.
 ///
 /// # Errors

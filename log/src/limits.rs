@@ -11,8 +11,16 @@ pub const RECORD_BYTES_MAX: usize = DECODE_BYTES_MAX;
 pub const PROPOSAL_BYTES_MAX: usize = 160 * MIB;
 /// What an entry adds to its record, and a message to its entries, in bytes.
 pub const ENVELOPE_BYTES_MAX: usize = MIB;
-/// Entries of so many bytes are one message to a follower; a larger one goes alone or last.
-pub const REPLICATION_BYTES: usize = 4 * MIB;
+/// Entries of so many bytes are one message to a follower; a larger one goes alone or last. A heartbeat waits where a
+/// message is taken.
+pub const REPLICATION_BYTES: usize = MIB;
+/// A message or write of so many bytes is made, read and written on a thread of its own: those that heartbeats, timers and
+/// clients run on are not held up by it.
+pub const LARGE_BYTES: usize = MIB / 4;
+/// Records of so many bytes are under way at once; a larger one goes alone.
+pub const UNDER_WAY_BYTES: usize = 4 * MIB;
+/// How fast a large message must get on at least, in bytes a second: it has as much more time as that takes.
+pub const LARGE_BYTES_PER_SECOND: usize = 8 * MIB;
 /// Largest message of one member to another, in bytes. Whoever carries messages must take so many.
 pub const APPEND_BYTES_MAX: usize = REPLICATION_BYTES + PROPOSAL_BYTES_MAX + ENVELOPE_BYTES_MAX;
 /// Entries kept in memory for replication and apply, and their bytes; at least one entry.

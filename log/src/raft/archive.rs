@@ -24,7 +24,11 @@ const MAGIC: &[u8; 8] = b"evlogar1";
 pub(crate) const HEAD_BYTES: usize = 60;
 const ENDING: &str = "segment";
 const TEMPORARY: &str = "tmp";
-const KIND: frames::Kind = frames::Kind { check: verify_entry, remedy: LOST_SEGMENT, may_be_torn: false };
+const KIND: frames::Kind = frames::Kind {
+    check: |index, bytes| verify_entry(index, bytes).map(drop),
+    remedy: LOST_SEGMENT,
+    may_be_torn: false,
+};
 
 /// What to do about a damaged segment.
 const LOST_SEGMENT: &str = "this part of history is lost on this master: if the master starts, move the segment away and keep \

@@ -23,7 +23,7 @@ use super::types::{
 };
 use crate::codec;
 use crate::host;
-use crate::limits::{REPLICATION_BYTES, TAIL_BYTES_MAX, TAIL_ENTRIES_MAX};
+use crate::limits::{LARGE_BYTES, REPLICATION_BYTES, TAIL_BYTES_MAX, TAIL_ENTRIES_MAX};
 use crate::planted::{Bug, planted};
 use crate::store::{Batch, Disk, Meta};
 
@@ -376,10 +376,16 @@ impl<C: Types> RaftLogStorage<C> for LogStore<C> {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let encoded: Vec<(u64, Vec<u8>)> =
-            entries.iter().map(|entry| (entry.log_id.index, encode_entry(entry))).collect();
-        let sizes: Vec<usize> = encoded.iter().map(|(_, bytes)| bytes.len()).collect();
-        self.shared.disk.write(Batch { entries: encoded, ..Batch::default() })?;
+        let bytes: usize = entries.iter().map(record_bytes).sum();
+        let disk = self.shared.disk.clone();
+        let write = move || {
+            let encoded: Vec<(u64, Vec<u8>)> =
+                entries.iter().map(|entry| (entry.log_id.index, encode_entry(entry))).collect();
+            let sizes: Vec<usize> = encoded.iter().map(|(_, bytes)| bytes.len()).collect();
+            disk.write(Batch { entries: encoded, ..Batch::default() }).map(|()| (entries, sizes))
+        };
+        let (entries, sizes) =
+            if bytes < LARGE_BYTES { write()? } else { host::blocking(write).await.map_err(io::Error::other)?? };
         let mut known = self.shared.known();
         for (entry, size) in entries.into_iter().zip(sizes) {
             known.push(entry, size);
@@ -430,6 +436,14 @@ impl<C: Types> RaftLogStorage<C> for LogStore<C> {
         known.purged = Some(upto);
         known.last = known.last.max(Some(upto));
         Ok(())
+    }
+}
+
+/// How large the record of an entry is, in bytes; 0 if it holds none.
+pub(crate) fn record_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Normal(data) => data.bytes.len(),
+        _ => 0,
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Progress {
     pub(crate) applied: watch::Sender<u64>,
     /// Bytes of entries since the last snapshot.
     pub(crate) since_snapshot_bytes: AtomicU64,
+    /// Of records that this member proposed and that are not committed.
+    pub(crate) under_way_bytes: AtomicU64,
 }
 
 /// openraft's view of a [`Machine`].
@@ -77,7 +79,11 @@ fn lock(machine: &Mutex<Box<dyn Machine>>) -> MutexGuard<'_, Box<dyn Machine>> {
 
 impl<C: Types> Applier<C> {
     pub(crate) fn new(machine: Box<dyn Machine>, snapshots: Snapshots) -> Applier<C> {
-        let progress = Progress { applied: watch::Sender::new(0), since_snapshot_bytes: AtomicU64::new(0) };
+        let progress = Progress {
+            applied: watch::Sender::new(0),
+            since_snapshot_bytes: AtomicU64::new(0),
+            under_way_bytes: AtomicU64::new(0),
+        };
         Applier {
             machine: Arc::new(Mutex::new(machine)),
             snapshots,

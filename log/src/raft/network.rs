@@ -19,11 +19,13 @@ use openraft::raft::{
 use openraft::storage::Snapshot;
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
+use super::log_store::record_bytes;
 use super::snapshot_file::SnapshotFile;
 use super::snapshots::Snapshots;
 use super::types::{Clid, Member, Tokio, Vote, from_ballot, from_place, to_ballot, to_place};
 use super::wire::{Blob, Envelope, Refused, Request, Response};
 use crate::host;
+use crate::limits::{LARGE_BYTES, LARGE_BYTES_PER_SECOND};
 
 const SNAPSHOT_CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The receiver reads all of the snapshot before it answers the last chunk.
@@ -57,6 +59,11 @@ pub trait Transport: Send + Sync + 'static {
     fn send(&self, to: &Member, body: Bytes, timeout: Duration) -> BoxFuture<'_, Result<Bytes, TransportError>>;
 }
 
+/// How much longer than a small message one of so many bytes may take.
+pub(crate) fn time_of(bytes: usize) -> Duration {
+    Duration::from_millis((bytes as u64).saturating_mul(1000) / LARGE_BYTES_PER_SECOND as u64)
+}
+
 /// One member's end of all connections.
 pub(crate) struct Link {
     pub(crate) transport: Arc<dyn Transport>,
@@ -86,8 +93,16 @@ impl Link {
 
     /// Asks `to` and waits for its answer, no longer than `timeout`.
     pub(crate) async fn call(&self, to: &Member, request: Request, timeout: Duration) -> Result<Response, CallError> {
-        let envelope = Envelope { cluster_id: self.cluster_id(), from: self.me, to: to.node_id, request };
-        let body = Bytes::from(envelope.encode());
+        let body = Bytes::from(self.envelope(to, request).encode());
+        self.send(to, body, timeout).await
+    }
+
+    fn envelope(&self, to: &Member, request: Request) -> Envelope {
+        Envelope { cluster_id: self.cluster_id(), from: self.me, to: to.node_id, request }
+    }
+
+    /// Sends an encoded request.
+    async fn send(&self, to: &Member, body: Bytes, timeout: Duration) -> Result<Response, CallError> {
         let address = to.address.clone();
         // A transport that hangs must not freeze an election.
         let answer = tokio::time::timeout(timeout, self.transport.send(to, body, timeout)).await;
@@ -128,6 +143,13 @@ fn failed(error: CallError) -> RPCError<Tokio> {
 impl Peer {
     async fn call(&self, request: Request, timeout: Duration) -> Result<Response, RPCError<Tokio>> {
         self.link.call(&self.member, request, timeout).await.map_err(failed)
+    }
+
+    fn appended(&self, response: Response) -> Result<AppendEntriesResponse<Tokio>, RPCError<Tokio>> {
+        match response {
+            Response::Append(appended) => Ok(appended.into_response()),
+            _ => Err(self.confused()),
+        }
     }
 
     fn confused(&self) -> RPCError<Tokio> {
@@ -197,11 +219,19 @@ impl RaftNetworkV2<Tokio> for Peer {
         _: RPCOption,
     ) -> Result<AppendEntriesResponse<Tokio>, RPCError<Tokio>> {
         // A heartbeat is worth nothing when it is late; entries may need a slow disk.
-        let timeout = if request.entries.is_empty() { self.link.vote_timeout } else { self.link.rpc_timeout };
-        match self.call(Request::append(&request), timeout).await? {
-            Response::Append(appended) => Ok(appended.into_response()),
-            _ => Err(self.confused()),
+        if request.entries.is_empty() {
+            return self.appended(self.call(Request::append(&request), self.link.vote_timeout).await?);
         }
+        let bytes: usize = request.entries.iter().map(record_bytes).sum();
+        if bytes < LARGE_BYTES {
+            return self.appended(self.call(Request::append(&request), self.link.rpc_timeout).await?);
+        }
+        let (link, member) = (self.link.clone(), self.member.clone());
+        let encode = move || Bytes::from(link.envelope(&member, Request::append(&request)).encode());
+        let broken = |error| RPCError::Network(NetworkError::from_string(format!("{error}")));
+        let body = host::blocking(encode).await.map_err(broken)?;
+        let timeout = self.link.rpc_timeout + time_of(bytes);
+        self.appended(self.link.send(&self.member, body, timeout).await.map_err(failed)?)
     }
 
     async fn vote(

@@ -16,7 +16,7 @@ use openraft::errors::{ClientWriteError, Fatal};
 use openraft::raft::TransferLeaderRequest;
 use openraft::storage::Snapshot;
 use openraft::{Config, Raft, ReadPolicy, SnapshotMeta, SnapshotPolicy};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::archive::Archive;
@@ -35,6 +35,7 @@ use super::types::{Callback, Data, Member, REBUILD, Tokio, from_ballot, from_pla
 use super::wire::{self, Appended, Envelope, Hello, Refused, Request, Response};
 use crate::disk::{IdentityFile, OpenError};
 use crate::host;
+use crate::limits::{LARGE_BYTES, UNDER_WAY_BYTES};
 use crate::planted::{Bug, planted};
 use crate::record::Record;
 use crate::store::memory::MemoryDisk;
@@ -145,6 +146,24 @@ struct Proposal {
     id: u64,
     term: u64,
     data: Data,
+    under_way: UnderWay,
+}
+
+/// Bytes of a proposal whose fate is open.
+struct UnderWay(Arc<Progress>, u64);
+
+impl UnderWay {
+    fn new(progress: &Arc<Progress>, data: &Data) -> UnderWay {
+        let bytes = data.bytes.len() as u64;
+        progress.under_way_bytes.fetch_add(bytes, Ordering::Relaxed);
+        UnderWay(progress.clone(), bytes)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way_bytes.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 /// Someone who waits for proof of leadership.
@@ -326,7 +345,8 @@ impl Node {
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         if self.inner.pending.insert(id, term, sender) {
             // If nobody takes proposals any more, stopping has answered all that were pending.
-            let proposal = Proposal { id, term, data: Data::new(record) };
+            let data = Data::new(record);
+            let proposal = Proposal { id, term, under_way: UnderWay::new(&self.inner.progress, &data), data };
             if self.inner.proposals.send(proposal).is_err() {
                 self.inner.pending.answer(id, Err(AppendError::Unknown));
             }
@@ -462,7 +482,12 @@ impl Node {
 
     /// Answers another member's request.
     pub async fn handle(&self, body: Bytes) -> Bytes {
-        let response = match Envelope::decode(&body) {
+        let decoded = if body.len() < LARGE_BYTES {
+            Envelope::decode(&body)
+        } else {
+            host::blocking(move || Envelope::decode(&body)).await.unwrap_or_else(|error| Err(failed(error)))
+        };
+        let response = match decoded {
             Ok(envelope) => self.answer(envelope).await.unwrap_or_else(Response::Refused),
             Err(refused) => Response::Refused(refused),
         };
@@ -494,7 +519,10 @@ impl Node {
                     Some((index, _)) if planted(Bug::CommitBeforeQuorum) => Some((vote.0, *index)),
                     _ => committed,
                 };
-                let request = wire::append_request(vote, previous, &entries, committed)?;
+                let bytes: usize = entries.iter().map(|(_, entry)| entry.0.len()).sum();
+                let read = move || wire::append_request(vote, previous, &entries, committed);
+                let request =
+                    if bytes < LARGE_BYTES { read()? } else { host::blocking(read).await.map_err(failed)?? };
                 let response = raft.append_entries(request).await.map_err(failed)?;
                 let appended = match Appended::new(response) {
                     Appended::Conflict if planted(Bug::ConflictAccepted) => Appended::Success,
@@ -593,21 +621,31 @@ impl Drop for Inner {
     }
 }
 
-/// Passes proposals on, one after the other.
+/// How long a proposal waits for those before it to make room, before it is tried all the same.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Passes proposals on, one after the other, and no more at a time than are taken between two heartbeats: what a quorum
+/// answers would wait behind them.
 async fn propose(
     raft: QuorumRaft,
     pending: Arc<Pending>,
     mut proposals: mpsc::UnboundedReceiver<Proposal>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let room = Arc::new(Semaphore::new(UNDER_WAY_BYTES));
     loop {
         let next = tokio::select! {
             next = proposals.recv() => next,
             _ = stop.wait_for(|stop| *stop) => None,
         };
-        let Some(Proposal { id, term, data }) = next else { break };
+        let Some(Proposal { id, term, data, under_way }) = next else { break };
+        let weight = u32::try_from(data.bytes.len().min(UNDER_WAY_BYTES)).unwrap_or(u32::MAX).max(1);
+        let room = tokio::time::timeout(ROOM_PATIENCE, room.clone().acquire_many_owned(weight));
+        // Without room for that long it is tried all the same: whoever waits for an answer gets one.
+        let room = room.await.ok().and_then(Result::ok);
         let answers = pending.answering(id);
         let callback = Callback(Box::new(move |result: openraft::raft::ClientWriteResult<Tokio>| {
+            drop((under_way, room));
             answers.answer(match result {
                 Ok(response) => Ok(response.log_id.index),
                 // Said only of what was not appended.

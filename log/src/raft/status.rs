@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::machine::Progress;
+use super::network::time_of;
 use super::node::{Options, QuorumRaft};
 use super::pending::Pending;
 use super::types::{Clid, LogId, Member, Tokio, Vote};
@@ -113,7 +114,9 @@ impl Watcher {
         let term = metrics.current_term;
         let members = &metrics.membership_config;
         let member = |id: u64| members.get_node(&id).map(|address| Member { node_id: id, address: address.clone() });
-        let patience = Duration::from_millis(self.options.election_ms_max * 2);
+        // Who takes a large record answers a little later: that is no reason to give up what is almost done.
+        let under_way = self.progress.under_way_bytes.load(Ordering::Relaxed);
+        let patience = Duration::from_millis(self.options.election_ms_max * 2) + time_of(under_way as usize);
         let alone = members.voter_ids().count() == 1;
         let acked = metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < patience);
         let leading = metrics.state == ServerState::Leader;

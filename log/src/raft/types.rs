@@ -95,16 +95,18 @@ impl<C: RaftTypeConfig, T: OptionalSend + 'static> Responder<C, T> for Callback<
 pub(crate) struct Data {
     pub(crate) record: Arc<Record>,
     pub(crate) bytes: Arc<[u8]>,
+    /// Of the bytes: the checksum of an entry is made from it, however often the entry is sent.
+    crc: u32,
 }
 
 impl Data {
     pub(crate) fn new(record: Record) -> Data {
-        let bytes = record.encode().into();
-        Data { record: Arc::new(record), bytes }
+        let bytes: Arc<[u8]> = record.encode().into();
+        Data { record: Arc::new(record), crc: crc32fast::hash(&bytes), bytes }
     }
 
-    fn decode(bytes: &[u8]) -> Result<Data, CodecError> {
-        Ok(Data { record: Arc::new(Record::decode(bytes)?), bytes: bytes.into() })
+    fn decode(bytes: &[u8], crc: u32) -> Result<Data, CodecError> {
+        Ok(Data { record: Arc::new(Record::decode(bytes)?), bytes: bytes.into(), crc })
     }
 }
 
@@ -185,24 +187,30 @@ const HEAD_BYTES: usize = 14;
 /// An entry as stored and sent: crc32 u32 (of index and the rest) · format u8 · kind u8 · term u64 · body.
 pub(crate) fn encode_entry(entry: &Entry) -> Vec<u8> {
     let id = entry.log_id();
-    let (kind, body): (u8, &[u8]) = match &entry.payload {
-        EntryPayload::Blank => (BLANK, &[]),
-        EntryPayload::Normal(data) => (RECORD, &data.bytes),
-        EntryPayload::Membership(members) => (MEMBERS, &codec::encode_payload(&Roll::new(members))),
+    let roll;
+    let (kind, body, body_crc): (u8, &[u8], u32) = match &entry.payload {
+        EntryPayload::Blank => (BLANK, &[], crc32fast::hash(&[])),
+        EntryPayload::Normal(data) => (RECORD, &data.bytes, data.crc),
+        EntryPayload::Membership(members) => {
+            roll = codec::encode_payload(&Roll::new(members));
+            (MEMBERS, &roll, crc32fast::hash(&roll))
+        }
     };
     let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
     bytes.extend_from_slice(&[0, 0, 0, 0, ENTRY_FORMAT, kind]);
     bytes.extend_from_slice(&id.leader_id.term.to_le_bytes());
     bytes.extend_from_slice(body);
-    let crc = checksum(id.index, &bytes);
+    let crc = checksum(id.index, &bytes, body_crc);
     bytes[..4].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-fn checksum(index: u64, bytes: &[u8]) -> u32 {
+/// Of an entry whose body has this checksum: the body, which may be large, is not read again.
+fn checksum(index: u64, bytes: &[u8], body_crc: u32) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&index.to_le_bytes());
-    hasher.update(&bytes[4..]);
+    hasher.update(&bytes[4..HEAD_BYTES]);
+    hasher.combine(&crc32fast::Hasher::new_with_initial_len(body_crc, (bytes.len() - HEAD_BYTES) as u64));
     hasher.finalize()
 }
 
@@ -226,12 +234,14 @@ fn invalid(index: u64, why: &str) -> io::Error {
 /// The entry at `index` that `bytes` hold.
 pub(crate) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
     let invalid = |why: String| invalid(index, &why);
-    verify_entry(index, bytes).map_err(|why| invalid(why.to_string()))?;
+    let body_crc = verify_entry(index, bytes).map_err(|why| invalid(why.to_string()))?;
     let term = u64::from_le_bytes(bytes[6..HEAD_BYTES].try_into().expect("eight bytes"));
     let body = &bytes[HEAD_BYTES..];
     let payload = match (bytes[4], bytes[5]) {
         (ENTRY_FORMAT, BLANK) => EntryPayload::Blank,
-        (ENTRY_FORMAT, RECORD) => EntryPayload::Normal(Data::decode(body).map_err(|why| invalid(why.to_string()))?),
+        (ENTRY_FORMAT, RECORD) => {
+            EntryPayload::Normal(Data::decode(body, body_crc).map_err(|why| invalid(why.to_string()))?)
+        }
         (ENTRY_FORMAT, MEMBERS) => {
             let roll: Roll = codec::decode_payload(body).map_err(|why| invalid(why.to_string()))?;
             EntryPayload::Membership(roll.into_members()?)
@@ -241,14 +251,15 @@ pub(crate) fn decode_entry(index: u64, bytes: &[u8]) -> io::Result<Entry> {
     Ok(Entry::new(log_id(term, index), payload))
 }
 
-/// Whether an encoded entry is as it was written.
-pub(crate) fn verify_entry(index: u64, bytes: &[u8]) -> Result<(), CodecError> {
+/// The checksum of an encoded entry's body, if the entry is as it was written.
+pub(crate) fn verify_entry(index: u64, bytes: &[u8]) -> Result<u32, CodecError> {
     if bytes.len() < HEAD_BYTES {
         return Err(CodecError::Truncated(bytes.len()));
     }
     let expected = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes"));
-    let found = checksum(index, bytes);
-    if found == expected { Ok(()) } else { Err(CodecError::Checksum { found, expected }) }
+    let body_crc = crc32fast::hash(&bytes[HEAD_BYTES..]);
+    let found = checksum(index, bytes, body_crc);
+    if found == expected { Ok(body_crc) } else { Err(CodecError::Checksum { found, expected }) }
 }
 
 /// What to do about a damaged disk of one member.

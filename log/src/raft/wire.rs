@@ -156,9 +156,7 @@ pub(crate) enum Refused {
 }
 
 fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    let mut bytes = codec::encode_payload(message);
-    bytes.insert(0, PROTOCOL);
-    bytes
+    codec::encode_behind(PROTOCOL, message)
 }
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {

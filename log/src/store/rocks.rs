@@ -91,6 +91,8 @@ fn families() -> [ColumnFamilyDescriptor; 2] {
     let mut entries = Options::default();
     entries.set_compression_type(DBCompressionType::Lz4);
     entries.set_write_buffer_size(32 << 20);
+    // A write waits when so many of them are full and not yet in files: large records would fill two at once.
+    entries.set_max_write_buffer_number(6);
     [ColumnFamilyDescriptor::new(ENTRIES, entries), ColumnFamilyDescriptor::new(META, Options::default())]
 }
 

@@ -1,6 +1,7 @@
 //! Members of a quorum in one process: real disks, a network in memory.
 
 mod history;
+mod large;
 mod membership;
 
 use std::collections::{HashMap, HashSet};
