@@ -1,6 +1,6 @@
 //! The connection to the masters: one HTTP/2 stream to any of them, both ways, again and again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
