@@ -46,6 +46,7 @@ pub enum Bug {
     ResumeFromUnsynced,
     EndedTasksKept,
     DeadlineBeforeListener,
+    UnreachableKept,
 }
 
 use Bug::*;
@@ -173,6 +174,7 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
         "deadline-before-listener",
         "executors' time to return ends before the agent can be reached (ours)",
     ),
+    (UnreachableKept, "unreachable-kept", "agents that are unreachable are remembered for ever (ours)"),
 ];
 
 #[cfg(feature = "planted-bugs")]

@@ -32,6 +32,9 @@ pub struct Committed {
     pub record: Arc<Record>,
 }
 
+/// Reads the content of a snapshot, and says what is wrong with it.
+pub type CheckSnapshot = Box<dyn FnOnce(&mut dyn Read) -> Result<(), String> + Send>;
+
 /// Writes a snapshot, later and elsewhere. Answers with the digest of the state that it wrote: at most 255 bytes that
 /// are equal for equal states, kept with the snapshot so that a fold of the log can be compared with it. Empty: unknown.
 pub type WriteSnapshot = Box<dyn FnOnce(&mut dyn Write) -> io::Result<Vec<u8>> + Send>;
@@ -43,6 +46,11 @@ pub trait Machine: Send + 'static {
 
     /// Takes hold of the state as it is now; the answer writes it in the background.
     fn snapshot(&self) -> WriteSnapshot;
+
+    /// What reads a snapshot again that was just written: one that nobody can restore must not be the base of anything.
+    fn check_snapshot(&self) -> CheckSnapshot {
+        Box::new(|_| Ok(()))
+    }
 
     /// Replaces everything by a snapshot that was taken after the entry at `index`.
     ///
@@ -136,11 +144,12 @@ impl<C: Types> Applier<C> {
     }
 
     /// What writes a snapshot of the state as it is now; none before the first entry.
-    fn work(&self) -> Option<(Head, WriteSnapshot)> {
+    fn work(&self) -> Option<Work> {
         let mut last = self.applied?;
         last.index += u64::from(planted(Bug::SnapshotIndexAhead));
         let head = Head::new(last, &self.members);
-        Some((head, lock(&self.machine).snapshot()))
+        let machine = lock(&self.machine);
+        Some((head, machine.snapshot(), machine.check_snapshot()))
     }
 
     fn advanced(&mut self, last: LogId) {
@@ -148,6 +157,9 @@ impl<C: Types> Applier<C> {
         self.progress.applied.send_replace(last.index);
     }
 }
+
+/// A snapshot to be written, and how it is checked.
+type Work = (Head, WriteSnapshot, CheckSnapshot);
 
 type MachineSnapshot = Snapshot<Clid, u64, String, SnapshotFile>;
 
@@ -213,7 +225,7 @@ impl<C: Types> RaftStateMachine<C> for Applier<C> {
 /// Writes one snapshot.
 pub(crate) struct Builder<C> {
     /// In a mutex because openraft wants builders that could be shared.
-    work: Mutex<Option<(Head, WriteSnapshot)>>,
+    work: Mutex<Option<Work>>,
     snapshots: Snapshots,
     types: PhantomData<fn() -> C>,
 }
@@ -235,8 +247,8 @@ impl<C: Types> RaftSnapshotBuilder<C> for Builder<C> {
     }
 }
 
-async fn write(snapshots: Snapshots, (head, content): (Head, WriteSnapshot)) -> io::Result<SnapshotFile> {
-    host::blocking(move || snapshots.create(head, content)).await.map_err(io::Error::other)?
+async fn write(snapshots: Snapshots, (head, content, check): Work) -> io::Result<SnapshotFile> {
+    host::blocking(move || snapshots.create(head, content, check)).await.map_err(io::Error::other)?
 }
 
 /// No newer snapshot than there was.

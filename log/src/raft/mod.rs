@@ -31,7 +31,7 @@ pub use crate::disk::OpenError;
 pub use crate::store::memory::{DiskFault, MemoryDisk};
 pub use form::FormError;
 pub use history::{History, HistoryError, PastSnapshot};
-pub use machine::{Committed, Machine, WriteSnapshot};
+pub use machine::{CheckSnapshot, Committed, Machine, WriteSnapshot};
 pub use membership::{MemberStatus, MembershipError};
 pub use network::{Transport, TransportError};
 pub use node::{AppendError, Engine, Node, NotLeader, Options, Ticket};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::machine::WriteSnapshot;
+use super::machine::{CheckSnapshot, WriteSnapshot};
 use super::snapshot_file::{self, Head, SnapshotFile};
 use crate::disk;
 
@@ -95,11 +95,15 @@ impl Snapshots {
         });
     }
 
-    /// Writes a snapshot.
-    pub(crate) fn create(&self, head: Head, content: WriteSnapshot) -> io::Result<SnapshotFile> {
+    /// Writes a snapshot. It counts only once it was read again.
+    pub(crate) fn create(&self, head: Head, content: WriteSnapshot, check: CheckSnapshot) -> io::Result<SnapshotFile> {
         let temporary = self.inner.dir.join(format!("{}-{}.{TEMPORARY}", head.last.1, head.last.0));
         let cluster_id = lock(&self.inner.cluster_id).clone();
-        match snapshot_file::write(&temporary, &head, cluster_id.as_deref(), content) {
+        let written = snapshot_file::write(&temporary, &head, cluster_id.as_deref(), content).and_then(|()| {
+            let (_, mut content) = snapshot_file::open(&temporary)?;
+            check(&mut content).map_err(|why| io::Error::other(format!("it could not be read again: {why}")))
+        });
+        match written {
             Ok(()) => self.publish(&temporary),
             Err(error) => {
                 // On a full disk its bytes are missed; whatever stays is removed at the next start.

@@ -44,6 +44,8 @@ pub enum Command {
     LogDigest { index: u64, digest: [u8; 32], by: NodeId },
     /// The time of this has come.
     PassDeadline { due: Due },
+    /// Whatever is remembered for too long, or is too much, is to be forgotten.
+    Forget,
     /// What the allocator proposes, computed from an older State.
     MakeOffers { plan: Plan },
     /// Ends a framework whatever its state (operator, failover timeout uses PassDeadline).

@@ -6,7 +6,7 @@ use crate::event::{OfferKeys, OffersReturned, Removal, Return};
 use crate::ids::{FrameworkKey, OfferKey};
 use crate::lost::{self, Options};
 use crate::state::{AgentLiveness, Deadline, State};
-use crate::teardown;
+use crate::{register, teardown};
 use std::collections::BTreeMap;
 
 /// So many items are named at once: what is behind them waits for the next look.
@@ -90,6 +90,9 @@ pub(crate) fn pass(draft: &mut Draft, due: &Due) -> Reply {
             }
             Deadline::Framework(key) => teardown::remove(draft, key, Removal::FailoverTimeout),
             Deadline::Agent(key) => lost::unreachable(draft, key),
+            Deadline::FrameworkEnd(key) => teardown::go_on(draft, key),
+            Deadline::AgentEnd(key) => lost::go_on(draft, key),
+            Deadline::AgentReturn(key) => register::go_on(draft, key),
         }
     }
     for (framework, offers) in expired {
@@ -107,13 +110,14 @@ fn due_ms(state: &State, what: Deadline) -> Option<u64> {
             AgentLiveness::Disconnected { deadline_ms, .. } => Some(deadline_ms),
             AgentLiveness::Connected { .. } | AgentLiveness::Unreachable { .. } => None,
         },
+        Deadline::FrameworkEnd(_) | Deadline::AgentEnd(_) | Deadline::AgentReturn(_) => state.unfinished.due_ms(what),
     }
 }
 
 /// Whether its time ran while nobody led, so that it could not have returned.
 fn has_grace(state: &State, at_ms: u64, options: &Options, what: Deadline) -> bool {
     let away_since_ms = match what {
-        Deadline::Offer(_) => None,
+        Deadline::Offer(_) | Deadline::FrameworkEnd(_) | Deadline::AgentEnd(_) | Deadline::AgentReturn(_) => None,
         Deadline::Framework(key) => state.frameworks.get(key).and_then(|framework| framework.disconnected_ms),
         Deadline::Agent(key) => match state.agents.get(key).map(|agent| &agent.liveness) {
             Some(AgentLiveness::Disconnected { since_ms, .. }) => Some(*since_ms),

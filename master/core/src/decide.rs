@@ -105,6 +105,7 @@ pub fn decide_with(
         }
         Command::LogDigest { index, digest, by } => equality::log_digest(draft, *index, *digest, *by),
         Command::PassDeadline { due } => deadlines::pass(draft, due),
+        Command::Forget => forget::forget(draft),
         Command::MakeOffers { plan } => allocator::accept_plan(draft, plan),
         Command::RemoveFramework { framework } => teardown::by_key(draft, *framework)?,
         Command::RemoveAgent { agent } => lost::remove_by_key(draft, *agent)?,
@@ -135,6 +136,11 @@ impl Draft {
         let event = event.into();
         fold(&mut self.state, &event, self.at_ms);
         self.events.push(event);
+    }
+
+    /// How many there are so far.
+    pub(crate) fn events(&self) -> usize {
+        self.events.len()
     }
 
     pub(crate) fn tell(&mut self, effect: Effect) {

@@ -2,8 +2,9 @@
 
 use crate::decide::Draft;
 use crate::event::{OfferKeys, OffersDeclined};
-use crate::ids::FrameworkKey;
+use crate::ids::{AgentKey, FrameworkKey, OfferKey};
 use crate::view;
+use api::resources::Resources;
 use api::v1;
 
 /// The longest refusal, in milliseconds: a year.
@@ -22,11 +23,34 @@ pub(crate) fn decline(draft: &mut Draft, framework: FrameworkKey, call: &v1::sch
         .iter()
         .filter_map(|id| view::parse_offer_id(&draft.state, &id.value))
         .filter(|key| draft.state.offers.get(*key).is_some_and(|offer| offer.framework == framework));
-    let offers = OfferKeys::new(offers.collect());
-    if !offers.is_empty() {
-        let until_ms = refused_until(call.filters.as_ref(), draft.at_ms);
-        draft.push(OffersDeclined { framework, offers, until_ms });
+    let until_ms = refused_until(call.filters.as_ref(), draft.at_ms);
+    // What is refused for longer already stays refused for so long.
+    let (longer, others): (Vec<OfferKey>, Vec<OfferKey>) = offers.partition(|key| {
+        let offer = draft.state.offers.get(*key);
+        offer.is_some_and(|offer| is_refused(draft, framework, &offer.role, offer.agent, &offer.resources, until_ms))
+    });
+    for (offers, until_ms) in [(longer, None), (others, until_ms)] {
+        let offers = OfferKeys::new(offers);
+        if !offers.is_empty() {
+            draft.push(OffersDeclined { framework, offers, until_ms });
+        }
     }
+}
+
+/// Whether the framework refuses this already, and for longer than until then.
+pub(crate) fn is_refused(
+    draft: &Draft,
+    framework: FrameworkKey,
+    role: &str,
+    agent: AgentKey,
+    resources: &Resources,
+    until_ms: Option<u64>,
+) -> bool {
+    let role = draft.state.frameworks.get(framework).and_then(|framework| framework.roles.get(role));
+    let filter = role.and_then(|role| role.filters.get(&agent));
+    filter.is_some_and(|filter| {
+        until_ms.is_some_and(|until_ms| filter.until_ms > until_ms) && filter.resources.contains(resources)
+    })
 }
 
 /// Until when a refusal with these filters holds; None: not at all.
@@ -83,5 +107,23 @@ mod tests {
         assert!(cluster.offer().is_empty());
         cluster.update(&task, v1::TaskState::TaskFinished);
         assert_eq!(cluster.offer().len(), 1);
+    }
+
+    #[test]
+    fn a_shorter_refusal_does_not_take_the_place_of_a_longer_one() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:2;mem:200");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:100");
+        let first = cluster.offer();
+        // The other half comes as an offer of its own.
+        cluster.update(&task, v1::TaskState::TaskFinished);
+        let second = cluster.offer();
+        assert_eq!((first.len(), second.len()), (1, 1));
+        cluster.decline(framework, &first, Some(3600.0));
+        cluster.decline(framework, &second, Some(5.0));
+        let filters: Vec<u64> =
+            cluster.framework(framework).roles["web"].filters.values().map(|it| it.until_ms).collect();
+        assert_eq!(filters, [cluster.at_ms + 3_600_000]);
     }
 }

@@ -9,7 +9,9 @@ use crate::ids::{
     AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, Incarnation, NodeId, OfferKey, TaskId, TaskKey,
 };
 use crate::level::FeatureLevel;
+use crate::state::History;
 use crate::state::frameworks::Capabilities;
+use crate::state::unfinished::Parting;
 use api::resources::Resources;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -239,6 +241,12 @@ events! {
         by: NodeId,
     }
 
+    /// The leader's flags say how much of what is over is remembered.
+    7 "history-bounded" HistoryBounded (1 of level 3) {
+        /// From now on.
+        history: History,
+    }
+
     /// A framework subscribed for the first time.
     10 "framework-subscribed" FrameworkSubscribed {
         /// Its key.
@@ -293,6 +301,22 @@ events! {
         connection: Option<ConnectionId>,
         /// Why.
         why: Removal,
+    }
+
+    /// The end of a framework began that is too large for one record: it is out from now on. Its offers ended by events of
+    /// the same record, its tasks do by events of this and of later ones, and `framework-removed` is the last.
+    15 "framework-ending" FrameworkEnding (1 of level 3) {
+        /// Which.
+        framework: FrameworkKey,
+        /// The stream that it had.
+        connection: Option<ConnectionId>,
+        /// Why.
+        why: Removal,
+    }
+    /// What a framework declined and may be offered again is no longer remembered.
+    16 "filters-forgotten" FiltersForgotten (1 of level 3) {
+        /// Whose.
+        framework: FrameworkKey,
     }
 
     /// An agent got an id.
@@ -542,6 +566,27 @@ events! {
         /// Its id on the wire.
         id: Arc<str>,
     }
+    /// The end of an agent began that is too large for one record: it is out from now on. Its offers ended by events of the
+    /// same record, its tasks do by events of this and of later ones, and `agent-removed` is the last.
+    60 "agent-ending" AgentEnding (1 of level 3) {
+        /// Which.
+        agent: AgentKey,
+        /// The connection that it had.
+        connection: Option<ConnectionId>,
+        /// Why.
+        why: Parting,
+    }
+    /// An agent is back with more tasks than fit into one record: the rest is back by events of later ones.
+    61 "agent-returning" AgentReturning (1 of level 3) {
+        /// Which.
+        agent: AgentKey,
+    }
+    /// All tasks of an agent that came back are, or it is away again.
+    62 "agent-returned" AgentReturned (1 of level 3) {
+        /// Which.
+        agent: AgentKey,
+    }
+
     /// An agent was told what a framework says of itself now.
     52 "framework-update-ordered" FrameworkUpdateOrdered {
         /// Where.

@@ -4,6 +4,8 @@
 use crate::event::*;
 use crate::ids::{AgentKey, FrameworkKey, OfferKey, TaskKey};
 use crate::resources;
+use crate::state::tasks::STATUSES_MAX;
+use crate::state::unfinished::{AgentEnd, FrameworkEnd};
 use crate::state::{Deadline, Leader, LoggedDigest, Master, Offer, PendingUpdate, RoleFilter, State, Task};
 use crate::wire::OrderParts;
 use api::resources::Resources;
@@ -29,6 +31,8 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
             state.last_digest = Some(LoggedDigest { index, digest, by });
         }
 
+        Event::HistoryBounded(event) => state.bound_history(event),
+
         Event::FrameworkSubscribed(event) => state.frameworks.subscribe(event, at_ms),
         Event::FrameworkResubscribed(event) => state.resubscribe(event, at_ms),
         Event::FrameworkDisconnected(event) => {
@@ -37,6 +41,8 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         }
         Event::FrameworkUpdated(event) => state.frameworks.update(event.framework, &event.info, &event.terms),
         Event::FrameworkRemoved(event) => state.remove_framework(event.framework, at_ms),
+        Event::FrameworkEnding(event) => state.begin_end_of_framework(event, at_ms),
+        Event::FiltersForgotten(event) => state.frameworks.forget_expired_filters(event.framework, at_ms),
 
         Event::AgentRegistered(event) => state.agents.register(event, at_ms),
         Event::AgentResumed(event) => state.resume_agent(event, at_ms),
@@ -49,6 +55,12 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
             state.agents.set_unreachable(event.agent, at_ms);
         }
         Event::AgentRemoved(event) => state.remove_agent(event, at_ms),
+        Event::AgentEnding(event) => state.begin_end_of_agent(event, at_ms),
+        Event::AgentReturning(event) => {
+            state.unfinished.returns.insert(event.agent, at_ms);
+            state.deadlines.insert((at_ms, Deadline::AgentReturn(event.agent)));
+        }
+        Event::AgentReturned(event) => state.forget_return(event.agent),
         Event::AgentDeactivated(event) => state.agents.set_deactivated(event.agent, true),
         Event::AgentReactivated(event) => state.agents.set_deactivated(event.agent, false),
         Event::OrdersAcknowledged(event) => state.agents.acknowledge_orders(event.agent, event.up_to),
@@ -72,7 +84,7 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         Event::TaskLaunched(event) => state.launch(event, at_ms),
         Event::TaskGroupLaunched(event) => state.launch_group(event, at_ms),
         Event::TaskUpdated(event) => state.update_task(event),
-        Event::UpdateAcknowledged(event) => state.tasks.acknowledge(&event.task),
+        Event::UpdateAcknowledged(event) => state.tasks.acknowledge(&event.task, state.history.tasks),
         Event::KillOrdered(event) => state.order_kill(event),
         Event::TaskDeclared(event) => state.declare(event, at_ms),
         // There is no such task: the log alone remembers, and the framework is told.
@@ -142,8 +154,44 @@ impl State {
 
     fn remove_framework(&mut self, key: FrameworkKey, at_ms: u64) {
         self.forget_framework_deadline(key);
-        if let Some(forgotten) = self.frameworks.remove(key, at_ms) {
+        if let Some(end) = self.unfinished.frameworks.remove(&key) {
+            self.deadlines.remove(&(end.since_ms, Deadline::FrameworkEnd(key)));
+        }
+        self.frameworks.remove(key, at_ms);
+        self.forget_frameworks();
+    }
+
+    /// Frameworks beyond the bound go at once; of tasks, when the next one of their framework ends.
+    fn bound_history(&mut self, event: &HistoryBounded) {
+        self.history = event.history;
+        self.forget_frameworks();
+    }
+
+    fn forget_frameworks(&mut self) {
+        for forgotten in self.frameworks.forget_completed(self.history.frameworks) {
             self.tasks.forget(forgotten);
+        }
+    }
+
+    fn begin_end_of_framework(&mut self, event: &FrameworkEnding, at_ms: u64) {
+        self.forget_framework_deadline(event.framework);
+        self.frameworks.begin_end(event.framework, at_ms);
+        let end = FrameworkEnd { since_ms: at_ms, why: event.why };
+        self.unfinished.frameworks.insert(event.framework, end);
+        self.deadlines.insert((at_ms, Deadline::FrameworkEnd(event.framework)));
+    }
+
+    fn begin_end_of_agent(&mut self, event: &AgentEnding, at_ms: u64) {
+        self.forget_agent_deadline(event.agent);
+        self.forget_return(event.agent);
+        self.agents.set_unreachable(event.agent, at_ms);
+        self.unfinished.agents.insert(event.agent, AgentEnd { since_ms: at_ms, why: event.why });
+        self.deadlines.insert((at_ms, Deadline::AgentEnd(event.agent)));
+    }
+
+    fn forget_return(&mut self, agent: AgentKey) {
+        if let Some(since_ms) = self.unfinished.returns.remove(&agent) {
+            self.deadlines.remove(&(since_ms, Deadline::AgentReturn(agent)));
         }
     }
 
@@ -157,6 +205,10 @@ impl State {
 
     fn remove_agent(&mut self, event: &AgentRemoved, at_ms: u64) {
         self.forget_agent_deadline(event.agent);
+        self.forget_return(event.agent);
+        if let Some(end) = self.unfinished.agents.remove(&event.agent) {
+            self.deadlines.remove(&(end.since_ms, Deadline::AgentEnd(event.agent)));
+        }
         let executors: Vec<_> = match self.agents.get(event.agent) {
             Some(agent) => agent.executors.iter().map(|(key, executor)| (key.0, executor.resources.clone())).collect(),
             None => Vec::new(),
@@ -307,7 +359,7 @@ impl State {
     fn update_task(&mut self, event: &TaskUpdated) {
         self.agents.receive(event.agent, event.seq);
         let update = PendingUpdate { state: event.state, uuid: event.uuid.clone(), status: event.status.clone() };
-        if self.tasks.update(&event.task, update, event.brief.as_ref()) {
+        if self.tasks.update(&event.task, update, event.brief.as_ref(), self.statuses_max()) {
             self.release(&event.task);
         }
     }
@@ -330,22 +382,28 @@ impl State {
         self.agents.order(event.agent, order);
     }
 
+    /// How many statuses of a task are kept.
+    fn statuses_max(&self) -> usize {
+        if self.feature_level.forgets() { STATUSES_MAX } else { usize::MAX }
+    }
+
     fn declare(&mut self, event: &TaskDeclared, at_ms: u64) {
+        let keep = self.statuses_max();
         match event.fate {
             Fate::Completed => {
                 self.release(&event.task);
-                self.tasks.declare(&event.task, event.state, &event.status);
-                self.tasks.complete(&event.task);
+                self.tasks.declare(&event.task, event.state, &event.status, keep);
+                self.tasks.complete(&event.task, self.history.tasks);
             }
             Fate::Unreachable => {
                 self.release(&event.task);
                 let task = self.tasks.change(&event.task);
                 task.state_before = Some(task.state);
                 task.unreachable_ms = Some(at_ms);
-                self.tasks.declare(&event.task, event.state, &event.status);
+                self.tasks.declare(&event.task, event.state, &event.status, keep);
             }
             Fate::Back => {
-                self.tasks.declare(&event.task, event.state, &event.status);
+                self.tasks.declare(&event.task, event.state, &event.status, keep);
                 let task = self.tasks.change(&event.task);
                 task.state_before = None;
                 task.unreachable_ms = None;

@@ -10,7 +10,8 @@ use crate::command::{Caller, Command};
 use crate::event::Event;
 use crate::ids::{NodeId, TaskKey};
 use crate::level::FeatureLevel;
-use crate::state::{Sections, State};
+use crate::lost;
+use crate::state::{History, Sections, State};
 use crate::testing::{Cluster, executor, group, master, operation, task_info};
 use crate::{decode_record, fold_record, invariants};
 use api::internal::{ExecutorExited, FromAgent, from_agent::Message};
@@ -129,6 +130,8 @@ fn story() -> Cluster {
     cluster.agent_unreachable(second);
     cluster.mark_gone(second);
 
+    ends_in_steps(&mut cluster);
+
     // Something is under way at the end.
     cluster.at_ms += 10_000;
     let task = cluster.launch(third, "live", "cpus:1;mem:1");
@@ -136,6 +139,49 @@ fn story() -> Cluster {
     cluster.at_ms += 10_000;
     cluster.offer();
     cluster
+}
+
+/// What is too large for one record, which is hardly anything here; and what is forgotten.
+fn ends_in_steps(cluster: &mut Cluster) {
+    let usual = std::mem::take(&mut cluster.chosen);
+    cluster.chosen = lost::Options { step_events: 1, history: History { frameworks: 40, tasks: 500 }, ..usual };
+    cluster.at_ms += 10_000;
+    let framework = cluster.subscribe_with(|info| info.failover_timeout = Some(100.0));
+    let agent = cluster.agent("cpus:3;mem:30");
+    let mut offers = cluster.offer();
+    offers.retain(|offer| cluster.state.offers.get(*offer).is_some_and(|offer| offer.agent == agent));
+    let owner = cluster.state.offers.get(offers[0]).unwrap().framework;
+    let agent_id = v1::AgentId { value: crate::view::agent_id(&cluster.state, agent) };
+    let task = |id: &str| v1::TaskInfo { agent_id: agent_id.clone(), ..task_info(id, "cpus:1;mem:1") };
+    cluster.accept(owner, &offers[..1], vec![operation(vec![task("x"), task("y"), task("z")])]);
+    cluster.acknowledge_orders(agent, 3);
+    cluster.agent_unreachable(agent);
+    cluster.at_ms += 10_000;
+    cluster.forget();
+    let alive = ["x", "y", "z"].map(|id| api::internal::LiveTask {
+        framework_id: v1::FrameworkId { value: crate::view::framework_id(&cluster.state, owner) },
+        task_id: v1::TaskId { value: id.into() },
+    });
+    cluster.resume_with(agent, |resume| resume.tasks = alive.to_vec()).unwrap();
+    cluster.deadline_passed();
+    cluster.mark_gone(agent);
+    cluster.deadline_passed();
+    let agent = cluster.agent("cpus:3;mem:30");
+    cluster.at_ms += 10_000;
+    let mut offers = cluster.offer();
+    offers.retain(|offer| cluster.state.offers.get(*offer).is_some_and(|offer| offer.agent == agent));
+    let owner = cluster.state.offers.get(offers[0]).unwrap().framework;
+    let agent_id = v1::AgentId { value: crate::view::agent_id(&cluster.state, agent) };
+    let task = |id: &str| v1::TaskInfo { agent_id: agent_id.clone(), ..task_info(id, "cpus:1;mem:1") };
+    cluster.accept(owner, &offers[..1], vec![operation(vec![task("x"), task("y")])]);
+    if owner == framework {
+        cluster.teardown(framework);
+    } else {
+        cluster.run(Command::RemoveFramework { framework: owner }, &Caller::default()).unwrap();
+    }
+    cluster.deadline_passed();
+    cluster.mark_gone(agent);
+    cluster.chosen = usual;
 }
 
 /// A framework with tasks and executors on agent C-S0, up to its end.

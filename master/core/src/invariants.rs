@@ -2,10 +2,8 @@
 
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::resources;
-use crate::state::State;
 use crate::state::agents::MAX_GONE_AGENTS;
-use crate::state::frameworks::MAX_COMPLETED_FRAMEWORKS;
-use crate::state::tasks::MAX_COMPLETED_TASKS;
+use crate::state::{MAX_COMPLETED_TASKS, State};
 use api::resources::Resources;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +31,7 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_references(state, &mut report);
     check_queues(state, &mut report);
     check_history(state, &mut report);
+    check_unfinished(state, &mut report);
     check_derived(state, &mut report);
     found
 }
@@ -120,7 +119,10 @@ fn check_references(state: &State, report: Report<'_>) {
         }
     }
     for framework in state.frameworks.live.values() {
-        if framework.is_connected() == framework.failover_deadline_ms.is_some() {
+        let waits = framework.failover_deadline_ms.is_some();
+        // One on its way out has neither.
+        let may_have_neither = state.is_ending(framework.key) && !waits;
+        if framework.is_connected() == waits && !may_have_neither {
             report("only-disconnected-frameworks-have-deadlines", format!("framework F{}", framework.key.0));
         }
         if framework.roles.is_empty() {
@@ -154,14 +156,35 @@ fn check_references(state: &State, report: Report<'_>) {
 fn check_history(state: &State, report: Report<'_>) {
     let (live, completed) = (state.frameworks.live.len(), state.frameworks.completed.len());
     let ids = state.frameworks.by_id.len();
-    if completed > MAX_COMPLETED_FRAMEWORKS || ids != live + completed {
+    if completed > state.history.frameworks as usize || ids != live + completed {
         report("history-is-bounded", format!("{ids} ids of {live} live and {completed} completed frameworks"));
     }
     if state.agents.gone.len() > MAX_GONE_AGENTS || state.agents.by_token.len() != state.agents.live.len() {
         report("history-is-bounded", format!("{} gone agents", state.agents.gone.len()));
     }
-    if let Some((framework, _)) = state.tasks.completed_counts.iter().find(|(_, count)| **count > MAX_COMPLETED_TASKS) {
+    // A bound that was lowered holds for a framework when its next task ends.
+    let most = state.history.tasks.max(MAX_COMPLETED_TASKS) as usize;
+    if let Some((framework, _)) = state.tasks.completed_counts.iter().find(|(_, count)| **count > most) {
         report("history-is-bounded", format!("completed tasks of framework F{}", framework.0));
+    }
+}
+
+/// What was begun is about what is there, and holds nothing any more.
+fn check_unfinished(state: &State, report: Report<'_>) {
+    for key in state.unfinished.frameworks.keys() {
+        if state.frameworks.get(*key).is_none_or(|framework| framework.is_connected()) {
+            report("what-ends-is-there-and-away", format!("framework F{}", key.0));
+        }
+    }
+    for key in state.unfinished.agents.keys() {
+        if state.agents.get(*key).is_none_or(|agent| agent.connection().is_some()) {
+            report("what-ends-is-there-and-away", format!("agent S{}", key.0));
+        }
+    }
+    for key in state.unfinished.returns.keys() {
+        if state.agents.get(*key).is_none() || state.is_parting(*key) {
+            report("what-returns-is-there", format!("agent S{}", key.0));
+        }
     }
 }
 

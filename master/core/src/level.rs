@@ -4,6 +4,7 @@
 //! ```text
 //! level 1   what the first release writes
 //! level 2   what each master reads is in the log; digests of State are in the log
+//! level 3   what is large ends in steps; what is remembered has bounds: statuses, expired filters, history by flags
 //! ```
 
 use crate::decide::{Draft, Reply};
@@ -21,11 +22,21 @@ impl FeatureLevel {
     /// Where every cluster begins.
     pub const FIRST: FeatureLevel = FeatureLevel(1);
     /// The highest that this release reads, and the highest that it writes.
-    pub const NEWEST: FeatureLevel = FeatureLevel(2);
+    pub const NEWEST: FeatureLevel = FeatureLevel(3);
 
     /// Whether digests of State are logged.
     pub fn has_digests(self) -> bool {
         self >= FeatureLevel(2)
+    }
+
+    /// Whether what is too large for one record may be begun in one and gone on with in others.
+    pub fn has_steps(self) -> bool {
+        self >= FeatureLevel(3)
+    }
+
+    /// Whether what was is forgotten by bounds that level 2 does not have.
+    pub fn forgets(self) -> bool {
+        self >= FeatureLevel(3)
     }
 
     /// Whether what each master reads is logged when it starts.
@@ -108,7 +119,7 @@ mod tests {
         cluster.start_master(master(2, 1));
         assert!(raise(&mut cluster, 2, &[(1, 2), (2, 1)]).unwrap_err().contains("reads feature levels up to 1, not 2"));
         assert!(raise(&mut cluster, 2, &[(1, 2)]).unwrap_err().contains("It is not known which"));
-        assert!(raise(&mut cluster, 3, &[(1, 3), (2, 3)]).unwrap_err().contains("above 2"));
+        assert!(raise(&mut cluster, 4, &[(1, 4), (2, 4)]).unwrap_err().contains("above 3"));
         assert_eq!(cluster.state.feature_level, FeatureLevel::FIRST);
 
         assert_eq!(raise(&mut cluster, 2, &[(1, 2), (2, 2)]).unwrap(), ["feature-level-raised"]);

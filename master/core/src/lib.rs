@@ -23,8 +23,10 @@ pub mod validate;
 pub mod view;
 
 mod accept;
+mod budget;
 mod calls;
 mod decline;
+mod forget;
 mod kill;
 mod launch;
 mod lengths;
@@ -61,5 +63,6 @@ pub use level::FeatureLevel;
 pub use lost::Options;
 pub use react::react;
 pub use refusal::{Refusal, RefusalKind};
+pub use register::STILL_SETTLING;
 pub use state::State;
 pub use state::snapshot::SnapshotError;

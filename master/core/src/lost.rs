@@ -3,12 +3,14 @@
 
 use crate::decide::{Draft, Reply};
 use crate::event::{
-    AgentDisconnected, AgentRemoved, AgentUnreachable, Fate, OfferKeys, OffersReturned, Return, TaskDeclared,
+    AgentDisconnected, AgentEnding, AgentRemoved, AgentUnreachable, Fate, OfferKeys, OffersReturned, Return,
+    TaskDeclared,
 };
-use crate::ids::{AgentKey, Connection, FrameworkKey, OfferKey};
+use crate::ids::{AgentKey, Connection, ConnectionId, FrameworkKey, OfferKey};
 use crate::reconcile::time_info;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::state::Task;
+use crate::state::unfinished::Parting;
+use crate::state::{History, State, Task};
 use crate::status;
 use crate::task_state::lost_or;
 use crate::view;
@@ -19,42 +21,32 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What an operator may choose about losing touch. It enters events as deadlines: each is what the leader had when the
-/// event was decided.
+/// What an operator may choose about losing touch and forgetting. It enters events as deadlines and bounds: each is what
+/// the leader had when the event was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// How long an agent whose connection ended has to return, here or at another master, in milliseconds. Whoever was
     /// away when a leadership began has at least so long from then on: while nobody led, nobody could return.
     pub agent_away_ms_max: u64,
+    /// What is large is done so many events at a time, each time in a record of its own.
+    pub step_events: usize,
+    /// An agent that is unreachable for longer is forgotten, in milliseconds.
+    pub unreachable_ms_max: u64,
+    /// So many unreachable agents are remembered.
+    pub unreachable_max: usize,
+    /// How much of what is over is remembered.
+    pub history: History,
 }
 
 impl Default for Options {
-    /// Five pings of 15 seconds.
+    /// Five pings of 15 seconds, and what the flags say by default.
     fn default() -> Options {
-        Options { agent_away_ms_max: 75_000 }
-    }
-}
-
-/// Why an agent is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// It said so.
-    Left,
-    /// An operator said so.
-    MarkedGone,
-    /// Its log lost what it had acknowledged.
-    LogLost,
-    /// Another agent runs in its place.
-    Replaced,
-}
-
-impl Why {
-    fn sentence(self) -> &'static str {
-        match self {
-            Why::Left => "Agent has left",
-            Why::MarkedGone => "Agent has been marked gone",
-            Why::LogLost => "Agent has lost part of its log",
-            Why::Replaced => "Agent was replaced by a new one at its address",
+        Options {
+            agent_away_ms_max: 75_000,
+            step_events: 1000,
+            unreachable_ms_max: 14 * 24 * 3_600_000,
+            unreachable_max: 102_400,
+            history: History::default(),
         }
     }
 }
@@ -73,7 +65,7 @@ pub(crate) fn connection_ended(draft: &mut Draft, agent_id: &str, connection: Co
 /// it still seemed to be there: then it will not return.
 pub(crate) fn disconnect(draft: &mut Draft, key: AgentKey) {
     if is_replaced(draft, key) {
-        return remove(draft, key, Why::Replaced);
+        return remove(draft, key, Parting::Replaced);
     }
     if !event_log::planted(event_log::Bug::OffersKeptOnAgentLost) {
         return_offers(draft, key, Return::AgentLost);
@@ -104,11 +96,13 @@ pub(crate) fn return_offers(draft: &mut Draft, agent: AgentKey, why: Return) {
     }
 }
 
-/// The agent did not return in time. It may still, with its tasks.
+/// The agent did not return in time. It may still, with its tasks. One with very many is given up some tasks at a time:
+/// it stays due until none is left.
 pub(crate) fn unreachable(draft: &mut Draft, key: AgentKey) {
     let agent = draft.state.agents.get(key).expect("a deadline's agent is registered");
     let message = format!("Agent {} is unreachable", agent.hostname);
-    for task in running(draft, key) {
+    let (tasks, is_all) = some(running(&draft.state, key), draft.options.step_events);
+    for task in tasks {
         let framework = draft.state.frameworks.get(task.framework).expect("a live task's framework is live");
         let state = lost_or(TaskState::TaskUnreachable, framework);
         let agent_id = Some(view::agent_id(&draft.state, key));
@@ -119,32 +113,58 @@ pub(crate) fn unreachable(draft: &mut Draft, key: AgentKey) {
         }
         declare(draft, &task, state as i32, status, Fate::Unreachable);
     }
-    draft.push(AgentUnreachable { agent: key });
+    if is_all {
+        draft.push(AgentUnreachable { agent: key });
+    }
 }
 
-/// The agent is over, and so are its tasks. Ends that their frameworks have not acknowledged stay until they do.
-pub(crate) fn remove(draft: &mut Draft, key: AgentKey, why: Why) {
+/// The agent is over, and so are its tasks. Ends that their frameworks have not acknowledged stay until they do. One
+/// with very many tasks is out at once, and its tasks go with one record after the other.
+pub(crate) fn remove(draft: &mut Draft, key: AgentKey, why: Parting) {
+    if draft.state.is_parting(key) {
+        return;
+    }
     return_offers(draft, key, Return::AgentLost);
-    let by_operator = why == Why::MarkedGone;
-    let away: Vec<Arc<Task>> =
-        draft.state.tasks.on(key).filter(|task| task.unreachable_ms.is_some()).cloned().collect();
-    for task in running(draft, key).into_iter().chain(away) {
+    let connection = draft.state.agents.get(key).and_then(|agent| agent.connection()).map(|connection| connection.id);
+    let step = draft.options.step_events;
+    if draft.state.feature_level.has_steps() && not_over(&draft.state, key).nth(step).is_some() {
+        draft.push(AgentEnding { agent: key, connection, why });
+        return go_on(draft, key);
+    }
+    end_some(draft, key, why, usize::MAX);
+    draft.push(removed(key, connection, why));
+}
+
+fn removed(agent: AgentKey, connection: Option<ConnectionId>, why: Parting) -> AgentRemoved {
+    AgentRemoved { agent, connection, by_operator: why == Parting::MarkedGone, reason: why.sentence().into() }
+}
+
+/// The next step of an agent's end.
+pub(crate) fn go_on(draft: &mut Draft, key: AgentKey) {
+    let Some(end) = draft.state.unfinished.agents.get(&key).copied() else { return };
+    if end_some(draft, key, end.why, draft.options.step_events) {
+        // Its connection was closed when its end began.
+        draft.push(removed(key, None, end.why));
+    }
+}
+
+/// Ends some more of its tasks. True if none is left.
+fn end_some(draft: &mut Draft, key: AgentKey, why: Parting, max: usize) -> bool {
+    let (tasks, is_all) = some(not_over(&draft.state, key), max);
+    for task in tasks {
         let framework = draft.state.frameworks.get(task.framework).expect("a live task's framework is live");
-        let (state, reason) = match lost_or(TaskState::TaskGoneByOperator, framework) {
-            finer @ TaskState::TaskGoneByOperator if by_operator => (finer, Reason::AgentRemovedByOperator),
-            _ => (TaskState::TaskLost, Reason::AgentRemoved),
+        let (finer, reason) = match why {
+            Parting::MarkedGone => (TaskState::TaskGoneByOperator, Reason::AgentRemovedByOperator),
+            Parting::Forgotten => (TaskState::TaskGone, Reason::AgentRemoved),
+            Parting::Left | Parting::LogLost | Parting::Replaced => (TaskState::TaskLost, Reason::AgentRemoved),
         };
+        let state = lost_or(finer, framework);
+        let reason = if state == finer { reason } else { Reason::AgentRemoved };
         let agent_id = Some(view::agent_id(&draft.state, key));
         let status = status::of_master(&task.task_id, agent_id, state, reason, why.sentence(), draft.at_ms);
         declare(draft, &task, state as i32, status, Fate::Completed);
     }
-    let connection = draft.state.agents.get(key).and_then(|agent| agent.connection());
-    draft.push(AgentRemoved {
-        agent: key,
-        connection: connection.map(|connection| connection.id),
-        by_operator,
-        reason: why.sentence().into(),
-    });
+    is_all
 }
 
 /// Ends an agent, for operators and tests.
@@ -152,13 +172,24 @@ pub(crate) fn remove_by_key(draft: &mut Draft, agent: AgentKey) -> Result<Reply,
     if draft.state.agents.get(agent).is_none() {
         return Err(Refusal::new(RefusalKind::NotFound, "UnknownAgent", "Unknown agent"));
     }
-    remove(draft, agent, Why::Left);
+    remove(draft, agent, Parting::Left);
     Ok(Reply::Agent { agent })
 }
 
 /// The agent's tasks that have not ended, as far as the log knows, and are not set aside.
-fn running(draft: &Draft, agent: AgentKey) -> Vec<Arc<Task>> {
-    draft.state.tasks.on(agent).filter(|task| !task.is_terminal() && task.unreachable_ms.is_none()).cloned().collect()
+fn running(state: &State, agent: AgentKey) -> impl Iterator<Item = &Arc<Task>> {
+    state.tasks.on(agent).filter(|task| !task.is_terminal() && task.unreachable_ms.is_none())
+}
+
+/// The agent's tasks that have not ended, and those that are set aside.
+fn not_over(state: &State, agent: AgentKey) -> impl Iterator<Item = &Arc<Task>> {
+    state.tasks.on(agent).filter(|task| !task.is_terminal() || task.unreachable_ms.is_some())
+}
+
+/// Some tasks, and whether these are all of them.
+pub(crate) fn some<'a>(mut tasks: impl Iterator<Item = &'a Arc<Task>>, max: usize) -> (Vec<Arc<Task>>, bool) {
+    let some = tasks.by_ref().take(max).cloned().collect();
+    (some, tasks.next().is_none())
 }
 
 /// The masters say what became of a task.
@@ -264,5 +295,100 @@ mod tests {
         assert_eq!(known.outbox.len(), 1, "the launch still waits for it");
         assert_eq!(known.used.scalar_milli("cpus"), 1000, "and so it holds what it is about to use");
         assert_eq!(cluster.state.tasks.get(&task).unwrap().unreachable_ms, None);
+    }
+
+    /// An agent with five tasks, in a cluster that does two events a step.
+    fn many() -> (Cluster, crate::ids::FrameworkKey, crate::ids::AgentKey) {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        cluster.chosen.step_events = 2;
+        let framework = cluster.subscribe_as_partition_aware();
+        let agent = cluster.agent("cpus:8;mem:100");
+        for id in ["a", "b", "c", "d", "e"] {
+            cluster.launch(framework, id, "cpus:1;mem:10");
+        }
+        cluster.acknowledge_orders(agent, 5);
+        (cluster, framework, agent)
+    }
+
+    #[test]
+    fn an_agent_with_very_many_tasks_becomes_unreachable_in_steps_and_returns_in_steps() {
+        let (mut cluster, framework, agent) = many();
+        let names = cluster.agent_unreachable(agent);
+        assert_eq!(names.iter().filter(|name| **name == "task-declared").count(), 5);
+        assert_eq!(names.last(), Some(&"agent-unreachable"));
+        assert!(cluster.state.agents.get(agent).unwrap().used.is_empty());
+
+        let names = cluster.resume(agent, &["a", "b", "c", "d", "e"]).unwrap();
+        assert_eq!(names, ["agent-resumed", "task-declared", "task-declared", "agent-returning"]);
+        cluster.reconcile(framework, &[("e", None)]);
+        assert_eq!(cluster.statuses().pop().unwrap().state(), TaskUnreachable, "not yet");
+        assert_eq!(cluster.deadline_passed().last(), Some(&"agent-returned"));
+        assert_eq!(cluster.state.agents.get(agent).unwrap().used.scalar_milli("cpus"), 5000);
+        assert_eq!(cluster.state.unfinished, Default::default());
+    }
+
+    #[test]
+    fn an_agent_that_goes_away_before_all_of_it_is_back_returns_another_time() {
+        let (mut cluster, _, agent) = many();
+        cluster.agent_unreachable(agent);
+        cluster.resume(agent, &["a", "b", "c", "d", "e"]).unwrap();
+        cluster.agent_disconnected(agent);
+        assert_eq!(cluster.deadline_passed(), ["agent-returned"]);
+        cluster.resume(agent, &["a", "b", "c", "d", "e"]).unwrap();
+        cluster.deadline_passed();
+        assert_eq!(cluster.state.agents.get(agent).unwrap().used.scalar_milli("cpus"), 5000);
+    }
+
+    #[test]
+    fn an_agent_that_lost_very_many_tasks_is_asked_to_come_again() {
+        let (mut cluster, _, agent) = many();
+        cluster.agent_disconnected(agent);
+        let mut asked = 0;
+        while let Ok(names) = cluster.resume(agent, &[]) {
+            let crate::decide::Reply::Refused(refusal) = &cluster.reply else {
+                assert_eq!(names, ["task-declared", "agent-resumed"]);
+                break;
+            };
+            assert_eq!((refusal.name, names), (crate::STILL_SETTLING, vec!["task-declared", "task-declared"]));
+            asked += 1;
+        }
+        assert_eq!(asked, 2);
+        assert!(cluster.state.tasks.live.is_empty());
+    }
+
+    #[test]
+    fn an_agent_with_very_many_tasks_is_gone_at_once_and_its_tasks_follow() {
+        let (mut cluster, framework, agent) = many();
+        assert_eq!(cluster.mark_gone(agent), ["agent-ending", "task-declared", "task-declared"]);
+        assert!(cluster.effects_text().contains("CloseAgent"));
+        assert_eq!(cluster.mark_gone(agent), [""; 0], "once is enough");
+        let refusal = cluster.resume(agent, &["e"]).unwrap_err();
+        assert_eq!(refusal.kind, crate::refusal::RefusalKind::StopAgent);
+        assert!(cluster.offer().is_empty());
+        // Its framework leaves in the middle of it.
+        cluster.teardown(framework);
+        assert_eq!(cluster.deadline_passed().last(), Some(&"agent-removed"));
+        assert!(cluster.state.agents.live.is_empty() && cluster.state.agents.gone.contains_key(&agent));
+        assert!(cluster.state.tasks.live.is_empty());
+        assert_eq!(cluster.state.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_token_waits_for_the_end_of_its_agent() {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        cluster.chosen.step_events = 1;
+        let framework = cluster.subscribe();
+        let agent = cluster.agent_with_token(7, "cpus:8;mem:100");
+        cluster.launch(framework, "a", "cpus:1;mem:10");
+        cluster.launch(framework, "b", "cpus:1;mem:10");
+        cluster.acknowledge_orders(agent, 1);
+        cluster.agent_disconnected(agent);
+        let refusal = cluster.try_agent_with_token(7, "cpus:8;mem:100").unwrap_err();
+        assert_eq!(refusal.name, crate::STILL_SETTLING);
+        assert_eq!(cluster.try_agent_with_token(7, "cpus:8;mem:100").unwrap_err().name, crate::STILL_SETTLING);
+        cluster.deadline_passed();
+        assert_ne!(cluster.try_agent_with_token(7, "cpus:8;mem:100").unwrap(), agent);
     }
 }

@@ -3,8 +3,9 @@
 use crate::decide::{Draft, Reply};
 use crate::event::{AgentDeactivated, AgentReactivated, Return};
 use crate::ids::AgentKey;
-use crate::lost::{self, Why};
+use crate::lost;
 use crate::refusal::{Refusal, RefusalKind};
+use crate::state::unfinished::Parting;
 use crate::teardown;
 use crate::view;
 use api::v1::master::Call;
@@ -68,7 +69,7 @@ fn mark_gone(draft: &mut Draft, id: &str) -> Result<Reply, Refusal> {
     let Some(agent) = key.filter(|key| draft.state.agents.get(*key).is_some()) else {
         return Err(Refusal::new(RefusalKind::NotFound, "UnknownAgent", format!("Agent '{id}' not found")));
     };
-    lost::remove(draft, agent, Why::MarkedGone);
+    lost::remove(draft, agent, Parting::MarkedGone);
     Ok(Reply::Agent { agent })
 }
 

@@ -20,6 +20,9 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::MasterLost(_)
         | Event::FeatureLevelRaised(_)
         | Event::StateDigested(_)
+        | Event::HistoryBounded(_)
+        | Event::FiltersForgotten(_)
+        | Event::AgentReturning(_)
         | Event::RolesSuppressed(_)
         | Event::OrdersAcknowledged(_)
         | Event::AgentDeactivated(_) => {}
@@ -46,6 +49,12 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         Event::FrameworkUpdated(FrameworkUpdated { framework, .. }) => {
             effects.push(Effect::Announce(Announcement::FrameworkUpdated { framework: *framework }));
             effects.push(Effect::Allocate);
+        }
+        Event::FrameworkEnding(FrameworkEnding { framework, connection, .. }) => {
+            if let Some(connection) = connection {
+                effects.push(Effect::CloseStream { framework: *framework, connection: *connection, error: None });
+            }
+            effects.push(Effect::Announce(Announcement::FrameworkUpdated { framework: *framework }));
         }
         Event::FrameworkRemoved(FrameworkRemoved { framework, connection, .. }) => {
             if let Some(connection) = connection {
@@ -87,6 +96,12 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             fail_everyone(state, *agent, &mut effects);
             effects.push(Effect::Announce(Announcement::AgentRemoved { agent: *agent }));
         }
+        Event::AgentEnding(AgentEnding { agent, connection, .. }) => {
+            if let Some(connection) = connection {
+                effects.push(Effect::CloseAgent { agent: *agent, connection: *connection });
+            }
+        }
+        Event::AgentReturned(_) => effects.push(Effect::Allocate),
         Event::AgentReactivated(_) | Event::RolesRevived(_) => effects.push(Effect::Allocate),
         Event::AgentMessagesReceived(AgentMessagesReceived { agent, up_to }) => {
             effects.push(Effect::SendReceived { agent: *agent, up_to: *up_to });

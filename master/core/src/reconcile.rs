@@ -39,6 +39,10 @@ pub(crate) fn explicit(draft: &mut Draft, framework: FrameworkKey, task_id: &str
     let agent = task.as_ref().map(|task| task.agent).or(named);
     let mut unreachable_ms = task.as_ref().and_then(|task| task.unreachable_ms);
     let (finer, message) = match agent.and_then(|agent| state.agents.get(agent)).map(|agent| &agent.liveness) {
+        // Some of its tasks are set aside already, or not back yet.
+        Some(AgentLiveness::Connected { .. } | AgentLiveness::Disconnected { .. }) if unreachable_ms.is_some() => {
+            (v1::TaskState::TaskUnreachable, "Reconciliation: Task is unreachable")
+        }
         Some(AgentLiveness::Unreachable { since_ms }) => {
             unreachable_ms = unreachable_ms.or(Some(*since_ms));
             (v1::TaskState::TaskUnreachable, "Reconciliation: Task is unreachable")

@@ -1,12 +1,13 @@
 //! The story of an agent's arrival: it gets an id once, and returns with its log ever after.
 
 use crate::decide::{Draft, Reply, check_holder};
-use crate::event::{AgentProfile, AgentRegistered, AgentResumed, Fate, Return};
+use crate::event::{AgentProfile, AgentRegistered, AgentResumed, AgentReturned, AgentReturning, Fate, Return};
 use crate::ids::{AgentKey, Connection};
 use crate::lengths;
-use crate::lost::{self, Why, declare};
+use crate::lost::{self, declare, some};
 use crate::refusal::{Refusal, RefusalKind};
 use crate::resources;
+use crate::state::unfinished::Parting;
 use crate::state::{Agent, Task};
 use crate::status;
 use crate::task_state::lost_or;
@@ -45,17 +46,23 @@ pub(crate) fn register(
     let known = draft.state.agents.by_token.get(&token).and_then(|key| draft.state.agents.get(*key));
     if let Some(agent) = known {
         let agent = agent.key;
+        if draft.state.is_parting(agent) {
+            return Err(still_ending());
+        }
         let profile = profile(agent, draft)?;
         let known = draft.state.agents.get(agent).expect("just found");
         if known.orders_acknowledged == 0 && known.messages_received == 0 {
             check_room_of(draft, agent, &profile)?;
             // It did not hear of its id. Whatever it was to run waits in its outbox, even if it was given up meanwhile.
             let reply = resumed(draft, agent, profile, connection, 0);
-            settle(draft, agent, &internal::Resume::default(), false);
+            bring_back(draft, agent);
             return Ok(reply);
         }
         // It knew its id, and no longer does: its log is not what it was.
-        lost::remove(draft, agent, Why::LogLost);
+        lost::remove(draft, agent, Parting::LogLost);
+        if draft.state.is_parting(agent) {
+            return Ok(Reply::Refused(still_ending()));
+        }
     }
     let agent = AgentKey(draft.state.agents.next);
     let profile = profile(agent, draft)?;
@@ -65,9 +72,10 @@ pub(crate) fn register(
         .agents
         .at(&profile.address)
         .filter(|key| draft.state.agents.get(*key).is_some_and(|agent| agent.connection().is_none()))
+        .filter(|key| !draft.state.is_parting(*key))
         .collect();
     for key in replaced {
-        lost::remove(draft, key, Why::Replaced);
+        lost::remove(draft, key, Parting::Replaced);
     }
     draft.push(AgentRegistered { agent, token, profile, connection });
     Ok(Reply::Agent { agent })
@@ -88,13 +96,18 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
         let message = format!("Agent {id} cannot return: {}", gone.reason);
         return Err(if gone.by_operator { stop("AgentGone", message) } else { anew("AgentGone", message) });
     }
+    if let Some(end) = key.and_then(|key| state.unfinished.agents.get(&key)) {
+        let message = format!("Agent {id} cannot return: {}", end.why.sentence());
+        let is_final = end.why == Parting::MarkedGone;
+        return Err(if is_final { stop("AgentGone", message) } else { anew("AgentGone", message) });
+    }
     let Some(agent) = key.and_then(|key| state.agents.get(key)) else {
         return Err(anew("UnknownAgent", format!("Agent {id} is not known here")));
     };
     let key = agent.key;
     let is_behind = resume.orders_up_to < agent.orders_acknowledged || resume.messages_up_to < agent.messages_received;
     if is_behind || resume.orders_up_to >= agent.next_order {
-        lost::remove(draft, key, Why::LogLost);
+        lost::remove(draft, key, Parting::LogLost);
         let message = format!("Agent {id} has lost part of its log");
         return Ok(Reply::Refused(anew("LogLost", message)));
     }
@@ -102,9 +115,22 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
     check_room_of(draft, key, &profile)?;
     let has_more_to_say =
         resume.messages_up_to > draft.state.agents.get(key).map_or(0, |agent| agent.messages_received);
+    if !drop_missing(draft, key, resume, has_more_to_say) {
+        // Its tasks that are no more are said to be, some at a time, before it is back.
+        let message = format!("Agent {id} comes back without very many tasks: again");
+        return Ok(Reply::Refused(Refusal::new(RefusalKind::Conflict, STILL_SETTLING, message)));
+    }
     let reply = resumed(draft, key, profile, connection, resume.orders_up_to);
-    settle(draft, key, resume, has_more_to_say);
+    bring_back(draft, key);
     Ok(reply)
+}
+
+/// The name of the refusal of an agent some of whose tasks were declared: it is asked to come again.
+pub const STILL_SETTLING: &str = "StillSettling";
+
+fn still_ending() -> Refusal {
+    let message = "The agent's last registration is still being ended: again";
+    Refusal::new(RefusalKind::Conflict, STILL_SETTLING, message)
 }
 
 /// Whoever returns with less than is in use cannot be: somebody would lose what is promised. Tasks that were set aside
@@ -153,35 +179,63 @@ fn is_same(agent: &Agent, profile: &AgentProfile) -> bool {
         && agent.capabilities.iter().eq(&profile.capabilities)
 }
 
-/// What the agent has and what State says of its tasks are brought together.
-fn settle(draft: &mut Draft, key: AgentKey, resume: &internal::Resume, has_more_to_say: bool) {
+/// Tasks that the agent was given and does not have are over. False if there are more than one record takes.
+fn drop_missing(draft: &mut Draft, key: AgentKey, resume: &internal::Resume, has_more_to_say: bool) -> bool {
+    // Its end may be among what the agent has yet to say.
+    if has_more_to_say {
+        return true;
+    }
     let alive: BTreeSet<(&str, &str)> =
         resume.tasks.iter().map(|task| (task.framework_id.value.as_str(), task.task_id.value.as_str())).collect();
-    let tasks: Vec<Arc<Task>> = draft.state.tasks.on(key).cloned().collect();
-    for task in tasks {
-        let is_away = task.unreachable_ms.is_some();
-        if task.is_terminal() && !is_away {
-            continue;
-        }
+    let is_missing = |task: &&Arc<Task>| {
         let framework = draft.state.frameworks.get(task.framework).expect("a live task's framework is live");
         let was_handed_over = task.launch_order <= resume.orders_up_to;
-        // Its end may be among what the agent has yet to say.
-        let is_there = alive.contains(&(&framework.id, &task.task_id)) || !was_handed_over || has_more_to_say;
+        let is_over = task.is_terminal() && task.unreachable_ms.is_none();
+        !is_over && was_handed_over && !alive.contains(&(&framework.id, &task.task_id))
+    };
+    let (missing, is_all) = some(draft.state.tasks.on(key).filter(is_missing), draft.options.step_events);
+    for task in missing {
+        let framework = draft.state.frameworks.get(task.framework).expect("a live task's framework is live");
+        let state = lost_or(TaskState::TaskDropped, framework);
+        let message = "Reconciliation: Task is unknown to the agent";
         let agent_id = Some(view::agent_id(&draft.state, key));
-        if !is_there {
-            let state = lost_or(TaskState::TaskDropped, framework);
-            let message = "Reconciliation: Task is unknown to the agent";
-            let status =
-                status::of_master(&task.task_id, agent_id, state, Reason::Reconciliation, message, draft.at_ms);
-            declare(draft, &task, state as i32, status, Fate::Completed);
-        } else if is_away {
-            let state = task.state_before.and_then(|state| TaskState::try_from(state).ok());
-            let state = state.unwrap_or(TaskState::TaskRunning);
-            let (reason, message) = (Reason::AgentReregistered, "Unreachable agent re-registered");
-            let status = status::of_master(&task.task_id, agent_id, state, reason, message, draft.at_ms);
-            declare(draft, &task, state as i32, status, Fate::Back);
-        }
+        let status = status::of_master(&task.task_id, agent_id, state, Reason::Reconciliation, message, draft.at_ms);
+        declare(draft, &task, state as i32, status, Fate::Completed);
     }
+    is_all
+}
+
+/// Tasks that were set aside are back with their agent: as many as one record takes, and the rest soon.
+fn bring_back(draft: &mut Draft, key: AgentKey) {
+    let has_steps = draft.state.feature_level.has_steps();
+    let max = if has_steps { draft.options.step_events } else { usize::MAX };
+    if !bring_some_back(draft, key, max) {
+        draft.push(AgentReturning { agent: key });
+    }
+}
+
+/// The next step of an agent's return.
+pub(crate) fn go_on(draft: &mut Draft, key: AgentKey) {
+    let is_here = draft.state.agents.get(key).is_some_and(|agent| agent.connection().is_some());
+    // Whoever went away again settles it when it comes back.
+    if !is_here || bring_some_back(draft, key, draft.options.step_events) {
+        draft.push(AgentReturned { agent: key });
+    }
+}
+
+/// True if no task is left that was set aside.
+fn bring_some_back(draft: &mut Draft, key: AgentKey, max: usize) -> bool {
+    let away = draft.state.tasks.on(key).filter(|task| task.unreachable_ms.is_some());
+    let (tasks, is_all) = some(away, max);
+    for task in tasks {
+        let state = task.state_before.and_then(|state| TaskState::try_from(state).ok());
+        let state = state.unwrap_or(TaskState::TaskRunning);
+        let (reason, message) = (Reason::AgentReregistered, "Unreachable agent re-registered");
+        let agent_id = Some(view::agent_id(&draft.state, key));
+        let status = status::of_master(&task.task_id, agent_id, state, reason, message, draft.at_ms);
+        declare(draft, &task, state as i32, status, Fate::Back);
+    }
+    is_all
 }
 
 /// What the agent says of itself, or why it cannot be.
@@ -260,7 +314,7 @@ mod tests {
         cluster.acknowledge_orders(agent, 1);
         let waiting = cluster.launch(framework, "waiting", "cpus:1;mem:10");
         cluster.agent_disconnected(agent);
-        assert_eq!(cluster.resume(agent, &[]).unwrap(), ["agent-resumed", "task-declared"]);
+        assert_eq!(cluster.resume(agent, &[]).unwrap(), ["task-declared", "agent-resumed"]);
         assert!(cluster.state.tasks.get(&lost).is_none());
         assert!(cluster.state.tasks.get(&waiting).is_some(), "its order waits in the outbox");
     }

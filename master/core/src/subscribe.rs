@@ -31,7 +31,7 @@ pub(crate) fn subscribe(
     let terms = validate::framework(info, &subscribe.suppressed_roles, subscribe.offer_constraints.as_ref());
     let wanted = info.id.as_ref().map(|id| id.value.as_str()).filter(|id| !id.is_empty());
     let known = wanted.and_then(|id| draft.state.frameworks.by_id.get(id)).copied();
-    let was_removed = known.is_some_and(|key| draft.state.frameworks.get(key).is_none());
+    let was_removed = known.is_some_and(|key| draft.state.frameworks.get(key).is_none() || draft.state.is_ending(key));
     let terms = terms.map_err(on_stream)?;
     if was_removed {
         return Err(Refusal::new(RefusalKind::OnStream, "FrameworkRemoved", "Framework has been removed"));

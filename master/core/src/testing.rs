@@ -210,6 +210,17 @@ impl Cluster {
         names
     }
 
+    pub(crate) fn forget(&mut self) -> Names {
+        self.done(Command::Forget)
+    }
+
+    /// To the newest feature level.
+    pub(crate) fn raise(&mut self) -> Names {
+        let level = FeatureLevel::NEWEST;
+        let masters = self.state.masters.keys().map(|node| (*node, level)).collect();
+        self.done(Command::RaiseFeatureLevel { level, digest_every: 0, masters })
+    }
+
     pub(crate) fn operator(&mut self, call: v1::master::Call) -> Result<Names, Refusal> {
         self.run(Command::OperatorCall { call: Box::new(call) }, &Caller::default())
     }
@@ -393,7 +404,15 @@ impl Cluster {
         self.register(token, &format!("10.1.0.{token}:5051"), resources)
     }
 
+    pub(crate) fn try_agent_with_token(&mut self, token: u128, resources: &str) -> Result<AgentKey, Refusal> {
+        self.try_register(token, &format!("10.1.0.{token}:5051"), resources)
+    }
+
     fn register(&mut self, token: u128, address: &str, resources: &str) -> AgentKey {
+        self.try_register(token, address, resources).unwrap()
+    }
+
+    fn try_register(&mut self, token: u128, address: &str, resources: &str) -> Result<AgentKey, Refusal> {
         let register = internal::Register {
             token: token.to_be_bytes().to_vec().into(),
             agent_info: v1::AgentInfo {
@@ -406,10 +425,11 @@ impl Cluster {
             address: address.into(),
         };
         let connection = self.connection();
-        self.done(Command::RegisterAgent { connection, register });
-        match self.reply {
-            Reply::Agent { agent } => agent,
-            ref other => panic!("{other:?}"),
+        self.run(Command::RegisterAgent { connection, register }, &Caller::default())?;
+        match &self.reply {
+            Reply::Agent { agent } => Ok(*agent),
+            Reply::Refused(refusal) => Err(refusal.clone()),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -547,6 +567,14 @@ impl Cluster {
         let names = self.call(framework, Call { accept: Some(accept), ..self.call_of(framework, Type::Accept) });
         assert_eq!(names, ["offers-accepted", "task-launched"], "{:?}", self.effects);
         (framework, id.into())
+    }
+
+    /// A task on an agent, on offers of it.
+    pub(crate) fn launch_on(&mut self, framework: FrameworkKey, agent: AgentKey, offers: &[OfferKey], id: &str) {
+        let agent_id = v1::AgentId { value: view::agent_id(&self.state, agent) };
+        let task = v1::TaskInfo { agent_id, ..task_info(id, "cpus:1;mem:10") };
+        let names = self.accept(framework, offers, vec![operation(vec![task])]);
+        assert_eq!(names, ["offers-accepted", "task-launched"], "{:?}", self.effects);
     }
 
     // What was said

@@ -7,6 +7,7 @@ use crate::ids::{AgentKey, Connection, ExecutorId, FrameworkKey};
 use crate::lost;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::Task;
+use crate::state::unfinished::Parting;
 use crate::status;
 use crate::task_state;
 use crate::view;
@@ -47,7 +48,7 @@ pub(crate) fn messages(
             one(draft, agent, message.seq(), body);
         }
         // A clean stop is the last word.
-        if draft.state.agents.get(agent).is_none() {
+        if draft.state.agents.get(agent).is_none() || draft.state.is_parting(agent) {
             return Ok(Reply::Agent { agent });
         }
     }
@@ -97,7 +98,7 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
             let executor_id = message.executor_id.value.as_str().into();
             draft.tell(Effect::SendMessage { framework, agent, executor_id, data: message.data.clone() });
         }
-        Message::Leaving(_) => lost::remove(draft, agent, lost::Why::Left),
+        Message::Leaving(_) => lost::remove(draft, agent, Parting::Left),
         // The launch said it already; the others are the connection's own business.
         Message::ExecutorLaunched(_) | Message::Register(_) | Message::Resume(_) | Message::Pong(_) => {}
     }

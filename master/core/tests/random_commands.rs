@@ -9,8 +9,8 @@ use api::{internal, v1};
 use master_core::allocator::{self, Options};
 use master_core::deadlines::{self, Turn};
 use master_core::ids::*;
-use master_core::state::AgentLiveness;
-use master_core::{Caller, Command, Event, FeatureLevel, State, decide, fold, invariants, react, view};
+use master_core::state::{AgentLiveness, History};
+use master_core::{Caller, Command, Event, FeatureLevel, State, decide_with, fold, invariants, react, view};
 use proptest::prelude::*;
 
 /// A small generator, so that a failing case is its seed.
@@ -36,6 +36,7 @@ struct World {
     /// Folded from bytes, as a follower does.
     replayed: State,
     at_ms: u64,
+    options: master_core::Options,
     connections: u128,
     lives: [u128; 3],
 }
@@ -56,6 +57,14 @@ impl World {
             state: State::default(),
             replayed: State::default(),
             at_ms: 1_000,
+            // Hardly anything fits into one step.
+            options: master_core::Options {
+                step_events: 2,
+                unreachable_ms_max: 600_000,
+                unreachable_max: 4,
+                history: History { frameworks: 20, tasks: 10 },
+                ..master_core::Options::default()
+            },
             connections: 0,
             lives: [1; 3],
         };
@@ -85,7 +94,7 @@ impl World {
 
     fn run(&mut self, command: &Command) {
         let before = self.state.clone();
-        let decided = decide(&self.state, command, &Caller::default(), self.at_ms);
+        let decided = decide_with(&self.state, command, &Caller::default(), self.at_ms, self.options);
         assert_eq!(self.state, before);
         let Ok(decision) = decided else { return };
         for event in &decision.events {
@@ -395,10 +404,10 @@ impl World {
             92..=94 => {
                 // Long after.
                 self.at_ms += self.dice.roll(700_000);
-                for due in deadlines::due(&self.state, self.at_ms, &master_core::Options::default(), |_| Turn::Together)
-                {
+                for due in deadlines::due(&self.state, self.at_ms, &self.options, |_| Turn::Together) {
                     self.run(&Command::PassDeadline { due });
                 }
+                self.run(&Command::Forget);
             }
             95 => {
                 let node = self.dice.roll(3) as usize;
@@ -452,6 +461,7 @@ impl World {
 fn round_trip(state: &State) {
     let mut bytes = Vec::new();
     state.write_snapshot(&mut bytes).unwrap();
+    State::check_snapshot(&mut bytes.as_slice()).unwrap();
     let read = State::read_snapshot(&mut bytes.as_slice()).unwrap();
     assert_eq!(read, *state);
     assert_eq!(read.digest(), state.digest());
@@ -483,7 +493,7 @@ fn the_random_world_gets_around() {
     for _ in 0..4_000 {
         world.step();
         tasks = tasks.max(world.state.tasks.live.len());
-        completed = completed.max(world.state.tasks.completed.len());
+        completed = world.state.tasks.next_completed;
         offers = world.state.offers.next;
     }
     assert!(tasks > 3 && completed > 15 && offers > 100, "{tasks} {completed} {offers}");

@@ -6,7 +6,7 @@ use crate::equality::Equality;
 use crate::published::Published;
 use crate::rehearsal::Rehearsal;
 use crate::witness::Witness;
-use event_log::raft::{Committed, Machine, WriteSnapshot};
+use event_log::raft::{CheckSnapshot, Committed, Machine, WriteSnapshot};
 use event_log::{Bug, Gate, planted};
 use master_core::equality::digest_due;
 use master_core::{Event, EventError, FeatureLevel, State, decode_record_at, fold_record, react};
@@ -136,6 +136,14 @@ impl Machine for Applier {
             out.write_all(&n.to_be_bytes())?;
             state.write_snapshot(out)?;
             Ok(state.digest().to_vec())
+        })
+    }
+
+    fn check_snapshot(&self) -> CheckSnapshot {
+        Box::new(|from| {
+            let mut gate = [0; 16];
+            from.read_exact(&mut gate).map_err(|error| error.to_string())?;
+            State::check_snapshot(from).map_err(|error| error.to_string())
         })
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn name(command: &Command) -> &'static str {
         Command::RaiseFeatureLevel { .. } => "raise-feature-level",
         Command::LogDigest { .. } => "log-digest",
         Command::PassDeadline { .. } => "deadline-passed",
+        Command::Forget => "forget",
         Command::MakeOffers { .. } => "make-offers",
         Command::RemoveFramework { .. } => "remove-framework",
         Command::RemoveAgent { .. } => "remove-agent",

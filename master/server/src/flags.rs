@@ -7,9 +7,10 @@ pub use table::FLAGS;
 use crate::context::Ping;
 use crate::identity::Address;
 use crate::rehearsal::Rehearsal;
-use crate::run::Settings;
+use crate::run::{Forgetting, Settings};
 use api::flags::{Values, parse};
 use event_log::raft::ArchiveBounds;
+use master_core::state::History;
 use master_core::{FeatureLevel, allocator};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -178,7 +179,30 @@ impl Flags {
             archive: self.archive(),
             snapshot_bytes: self.values.bytes("snapshot_bytes").unwrap_or(256 << 20).max(1),
             trailing_logs: self.trailing_logs()?,
+            forgetting: self.forgetting()?,
             rehearsal: self.rehearsal,
+        })
+    }
+
+    fn forgetting(&self) -> Result<Forgetting, String> {
+        let default = Forgetting::default();
+        let count = |name: &str, default: u32| -> Result<u32, String> {
+            let Some(count) = self.values.int(name) else { return Ok(default) };
+            u32::try_from(count).map_err(|_| format!("--{name}={count} is a number of things, from 0"))
+        };
+        let every = self.values.duration("registry_gc_interval").unwrap_or(default.every);
+        if every.is_zero() {
+            return Err("--registry_gc_interval must be longer than nothing".into());
+        }
+        Ok(Forgetting {
+            every,
+            unreachable_age_max: self.values.duration("registry_max_agent_age").unwrap_or(default.unreachable_age_max),
+            unreachable_max: count("registry_max_agent_count", 102_400)? as usize,
+            history: History {
+                frameworks: count("max_completed_frameworks", default.history.frameworks)?,
+                tasks: count("max_completed_tasks_per_framework", default.history.tasks)?,
+            },
+            ..default
         })
     }
 

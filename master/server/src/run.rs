@@ -27,7 +27,8 @@ use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
 use master_core::command::{Caller, Command};
 use master_core::ids::NodeId;
-use master_core::{FeatureLevel, State, allocator};
+use master_core::state::History;
+use master_core::{FeatureLevel, Options, State, allocator};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -71,8 +72,39 @@ pub struct Settings {
     pub snapshot_bytes: u64,
     /// So many entries stay in the log behind a snapshot.
     pub trailing_logs: u64,
+    /// What is forgotten when.
+    pub forgetting: Forgetting,
     /// What a test asks for.
     pub rehearsal: Rehearsal,
+}
+
+/// What a master that leads has forgotten, and how often it looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Forgetting {
+    /// Between two looks.
+    pub every: Duration,
+    /// An agent that is unreachable for longer goes.
+    pub unreachable_age_max: Duration,
+    /// So many unreachable agents stay.
+    pub unreachable_max: usize,
+    /// How much of what is over stays.
+    pub history: History,
+    /// What is large ends so many events at a time.
+    pub step_events: usize,
+}
+
+impl Default for Forgetting {
+    /// What the flags say by default.
+    fn default() -> Forgetting {
+        let Options { unreachable_ms_max, unreachable_max, history, step_events, .. } = Options::default();
+        Forgetting {
+            every: Duration::from_secs(15 * 60),
+            unreachable_age_max: Duration::from_millis(unreachable_ms_max),
+            unreachable_max,
+            history,
+            step_events,
+        }
+    }
 }
 
 /// Why a master does not start, or cannot go on.
@@ -178,7 +210,7 @@ pub async fn start_in(
     let ahead = Arc::new(Ahead::default());
     let (publish, published) = watch::channel(Published::empty());
     let late_delivery = Arc::new(OnceLock::new());
-    let rehearsal = settings.rehearsal;
+    let (rehearsal, forgetting) = (settings.rehearsal, settings.forgetting);
     let (equality, logged) = Equality::start();
     let late = late_delivery.clone();
     let applier = Applier::new(ahead.clone(), publish, late, equality.clone(), rehearsal, witness.clone());
@@ -221,9 +253,14 @@ pub async fn start_in(
         clock: clock.clone(),
         crashes: crashes.clone(),
         rehearsal,
-        options: master_core::Options {
+        options: Options {
             agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
+            step_events: forgetting.step_events,
+            unreachable_ms_max: u64::try_from(forgetting.unreachable_age_max.as_millis()).unwrap_or(u64::MAX),
+            unreachable_max: forgetting.unreachable_max,
+            history: forgetting.history,
         },
+        forget_every: forgetting.every,
     };
     let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone(), witness);
     let reader = Reader { node: node.clone(), published, submitter: submitter.clone(), outage: Arc::default() };

@@ -51,6 +51,10 @@ const IN_FLIGHT_MAX: usize = 8;
 pub(crate) const INBOX_COMMANDS_MAX: usize = 4096;
 /// A deadline that a decision did not move is not asked about again at once.
 const DEADLINE_PACE: Duration = Duration::from_millis(100);
+/// A new leader looks for what is to be forgotten soon: its flags may say other bounds than those in force.
+const FORGET_FIRST: Duration = Duration::from_secs(5);
+/// There may be more to be forgotten.
+const FORGET_PACE: Duration = Duration::from_millis(100);
 /// Between two attempts to catch up with what earlier leaderships committed.
 const OFFICE_PACE: Duration = Duration::from_millis(20);
 /// How long records in flight may take to tell their fate once leadership is lost.
@@ -70,6 +74,8 @@ pub(crate) struct Sequencer {
     pub(crate) rehearsal: Rehearsal,
     /// What the operator chose, while this master leads.
     pub(crate) options: Options,
+    /// Between two looks for what is to be forgotten.
+    pub(crate) forget_every: Duration,
 }
 
 /// One leadership: where it is, and what it believes.
@@ -230,6 +236,7 @@ impl Sequencer {
         let mut lost = Box::pin(lost(self.status.clone(), leadership.term));
         // When what is due is looked at again.
         let mut look = Instant::now();
+        let mut forget = Instant::now() + FORGET_FIRST.min(self.forget_every);
         loop {
             let can_be_told = self.delivery.has_room();
             let room = leadership.flights.len() < IN_FLIGHT_MAX && can_be_told;
@@ -252,6 +259,10 @@ impl Sequencer {
                     look = Instant::now() + if is_moving { Duration::ZERO } else { DEADLINE_PACE };
                 }
                 () = self.delivery.room(), if !can_be_told => {}
+                () = tokio::time::sleep_until(forget), if room => {
+                    let is_moving = leadership.run_one(Command::Forget, &self.node, &self.ahead);
+                    forget = Instant::now() + if is_moving { FORGET_PACE } else { self.forget_every };
+                }
                 () = &mut lost => break,
             }
         }
@@ -401,6 +412,13 @@ impl Leadership {
         let n = self.n;
         let mut requests = due.into_iter().map(|due| unasked(Command::PassDeadline { due }));
         self.run_record(&mut requests, node, ahead);
+        self.n > n
+    }
+
+    /// Decides a command of its own. False if nothing came of it.
+    fn run_one(&mut self, command: Command, node: &Node, ahead: &Ahead) -> bool {
+        let n = self.n;
+        self.run_record(&mut std::iter::once(unasked(command)), node, ahead);
         self.n > n
     }
 

@@ -71,6 +71,7 @@ pub(crate) fn submission(
         | Command::RaiseFeatureLevel { .. }
         | Command::LogDigest { .. }
         | Command::PassDeadline { .. }
+        | Command::Forget
         | Command::MakeOffers { .. }
         | Command::RemoveFramework { .. }
         | Command::RemoveAgent { .. } => return None,

@@ -182,6 +182,13 @@ impl Cluster {
         if let Some(text) = panicked {
             self.world.violated("panics", text);
         }
+        // Counted by the masters themselves: a decision may crash without a panic.
+        for master in &self.masters {
+            let crash = master.context().and_then(|context| context.crashes.last());
+            if let Some(crash) = crash {
+                self.world.violated("crashes", format!("{} at {}: {}", crash.command, master.name(), crash.message));
+            }
+        }
         let mut oracle = self.world.oracle.lock();
         oracle.look();
         oracle.violation.is_some()

@@ -9,13 +9,14 @@ use std::time::Duration;
 use event_log::host::{self, Host};
 use event_log::raft::{ArchiveBounds, Committed, Engine, MemoryDisk, Options, Role};
 use master_core::command::{Caller, Command};
+use master_core::state::History;
 use master_core::{FeatureLevel, State};
 use master_server::context::{Context, Ping};
 use master_server::http::Server;
 use master_server::identity::Address;
 use master_server::outcome::Outcome;
 use master_server::rehearsal::Rehearsal;
-use master_server::run::{self, Settings, Surroundings};
+use master_server::run::{self, Forgetting, Settings, Surroundings};
 use master_server::witness::Witness;
 use parking_lot::Mutex;
 
@@ -102,6 +103,20 @@ impl Witness for Eyes {
     fn answered(&self, request_id: [u8; 16], outcome: &Outcome) {
         self.world.oracle.lock().answered(&self.world, request_id, outcome);
     }
+}
+
+/// What masters forget, and when. Hardly anything is done in one step.
+pub const FORGETTING: Forgetting = Forgetting {
+    every: Duration::from_secs(5),
+    unreachable_age_max: Duration::from_secs(30),
+    unreachable_max: 3,
+    history: History { frameworks: 10, tasks: 100 },
+    step_events: 2,
+};
+
+/// What masters decide by.
+pub fn options() -> master_core::Options {
+    master_core::Options { step_events: FORGETTING.step_events, ..master_core::Options::default() }
 }
 
 impl Master {
@@ -208,6 +223,7 @@ impl Master {
             allocator: Default::default(),
             feature_level_max: None,
             archive: ArchiveBounds::default(),
+            forgetting: FORGETTING,
             snapshot_bytes: self.terms.snapshot_bytes,
             trailing_logs: self.terms.tail_entries_min,
             rehearsal: Rehearsal { reads: self.reads, digest_every: 64, ..Rehearsal::default() },

@@ -197,6 +197,33 @@ impl Master {
                 Sentence::new(format!("{} {why}.", self.framework(event.framework)))
             }
 
+            Event::FrameworkEnding(event) => {
+                let why = match event.why {
+                    Removal::Teardown => "is torn down",
+                    Removal::FailoverTimeout => "is removed: it did not subscribe again in time",
+                };
+                Sentence::new(format!("{} {why}; it has much, which ends in steps.", self.framework(event.framework)))
+            }
+            Event::FiltersForgotten(event) => Sentence::routine(
+                format!("What {} declined long ago was forgotten.", self.framework(event.framework)),
+                "forgettings of old refusals",
+            ),
+            Event::HistoryBounded(event) => Sentence::new(format!(
+                "From now on {} removed frameworks are remembered, and {} ended tasks of each.",
+                event.history.frameworks, event.history.tasks
+            )),
+            Event::AgentEnding(event) => Sentence::new(format!(
+                "{} is over for good: {}; its tasks end in steps.",
+                self.agent(event.agent),
+                event.why.sentence()
+            )),
+            Event::AgentReturning(event) => {
+                Sentence::new(format!("{} is back; its tasks are, step by step.", self.agent(event.agent)))
+            }
+            Event::AgentReturned(event) => {
+                Sentence::new(format!("The last task of {} is back, or it left again.", self.agent(event.agent)))
+            }
+
             Event::AgentRegistered(event) => Sentence::new(format!(
                 "{} registered at {}, with {}.",
                 self.agent(event.agent),

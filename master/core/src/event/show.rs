@@ -25,7 +25,7 @@ macro_rules! show_debug {
         }
     })* };
 }
-show_debug!(Removal, Return, Fate);
+show_debug!(Removal, Return, Fate, Parting);
 
 impl Field for u128 {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,6 +36,12 @@ impl Field for u128 {
 impl Field for [u8; 32] {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Field for History {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frameworks:{},tasks:{}", self.frameworks, self.tasks)
     }
 }
 

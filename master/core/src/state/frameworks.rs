@@ -17,7 +17,7 @@ pub struct Frameworks {
     /// The same by the id on the wire, completed ones included: a removed id does not subscribe again as long as it is
     /// remembered.
     pub by_id: OrdMap<Arc<str>, FrameworkKey>,
-    /// Removed frameworks, oldest first, at most `MAX_COMPLETED_FRAMEWORKS`.
+    /// Removed frameworks, oldest first, at most [`History::frameworks`](crate::state::History).
     pub completed: OrdMap<u64, Arc<CompletedFramework>>,
     /// The number of the next removal.
     pub next_completed: u64,
@@ -27,9 +27,6 @@ pub struct Frameworks {
     #[serde(skip)]
     pub by_role: OrdSet<(Arc<str>, FrameworkKey)>,
 }
-
-/// How many removed frameworks are remembered, with their tasks.
-pub const MAX_COMPLETED_FRAMEWORKS: usize = 50;
 
 /// One framework.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,7 +94,7 @@ pub struct FrameworkStream {
 pub struct RoleState {
     /// No offers for this role until REVIVE.
     pub suppressed: bool,
-    /// What it declined, by agent. An entry is over when `until_ms` has passed; nothing needs to remove it.
+    /// What it declined, by agent. An entry is over when `until_ms` has passed; it is removed some time after that.
     pub filters: OrdMap<AgentKey, RoleFilter>,
 }
 
@@ -120,6 +117,14 @@ pub struct CompletedFramework {
 }
 
 impl Framework {
+    /// The same without what it declined.
+    pub(crate) fn without_filters(&self) -> Framework {
+        let bare = |(role, state): (&Arc<str>, &RoleState)| {
+            (role.clone(), RoleState { suppressed: state.suppressed, filters: OrdMap::new() })
+        };
+        Framework { roles: self.roles.iter().map(bare).collect(), ..self.clone() }
+    }
+
     /// Whether it has a stream.
     pub fn is_connected(&self) -> bool {
         self.stream.is_some()
@@ -213,26 +218,44 @@ impl Frameworks {
         clear_filters(framework);
     }
 
-    /// The key of a completed framework that is forgotten for this one, if any.
-    pub(crate) fn remove(&mut self, key: FrameworkKey, at_ms: u64) -> Option<FrameworkKey> {
+    /// On its way out: it has neither stream nor filters.
+    pub(crate) fn begin_end(&mut self, key: FrameworkKey, at_ms: u64) {
+        end(self.change(key), at_ms);
+    }
+
+    /// Into the history.
+    pub(crate) fn remove(&mut self, key: FrameworkKey, at_ms: u64) {
         let mut framework = self.live.remove(&key).expect("the event's framework is live");
         for role in framework.roles.keys() {
             self.by_role.remove(&(role.clone(), key));
         }
-        let last = Arc::make_mut(&mut framework);
-        last.stream = None;
-        last.failover_deadline_ms = None;
-        last.disconnected_ms.get_or_insert(at_ms);
-        clear_filters(last);
+        end(Arc::make_mut(&mut framework), at_ms);
         self.completed.insert(self.next_completed, Arc::new(CompletedFramework { framework, removed_ms: at_ms }));
         self.next_completed += 1;
-        if self.completed.len() <= MAX_COMPLETED_FRAMEWORKS {
-            return None;
+    }
+
+    /// Forgets all but `max` completed frameworks: the keys of those that it forgot.
+    pub(crate) fn forget_completed(&mut self, max: u32) -> Vec<FrameworkKey> {
+        let mut forgotten = Vec::new();
+        while self.completed.len() > max as usize
+            && let Some(oldest) = self.completed.get_min().map(|(number, _)| *number)
+            && let Some(completed) = self.completed.remove(&oldest)
+        {
+            self.by_id.remove(&completed.framework.id);
+            forgotten.push(completed.framework.key);
         }
-        let oldest = self.completed.get_min().map(|(number, _)| *number)?;
-        let forgotten = self.completed.remove(&oldest)?;
-        self.by_id.remove(&forgotten.framework.id);
-        Some(forgotten.framework.key)
+        forgotten
+    }
+
+    /// Forgets what was declined until now or before.
+    pub(crate) fn forget_expired_filters(&mut self, key: FrameworkKey, at_ms: u64) {
+        let framework = self.change(key);
+        let roles: Vec<Arc<str>> = framework.roles.keys().cloned().collect();
+        for role in roles {
+            if let Some(role) = framework.roles.get_mut(&role) {
+                role.filters = role.filters.iter().filter(|(_, filter)| filter.until_ms > at_ms).map(owned).collect();
+            }
+        }
     }
 
     pub(crate) fn occupy(&mut self, key: FrameworkKey, agent: AgentKey, used: &Resources) {
@@ -299,6 +322,18 @@ impl Frameworks {
             }
         }
     }
+}
+
+fn owned((agent, filter): (&AgentKey, &RoleFilter)) -> (AgentKey, RoleFilter) {
+    (*agent, filter.clone())
+}
+
+/// It has no stream from now on, and will not have another.
+fn end(framework: &mut Framework, at_ms: u64) {
+    framework.stream = None;
+    framework.failover_deadline_ms = None;
+    framework.disconnected_ms.get_or_insert(at_ms);
+    clear_filters(framework);
 }
 
 fn clear_filters(framework: &mut Framework) {

@@ -9,12 +9,14 @@ pub mod frameworks;
 pub mod offers;
 pub mod snapshot;
 pub mod tasks;
+pub mod unfinished;
 
 pub use agents::{Agent, AgentLiveness, Agents, Executor, GoneAgent, Order};
 pub use frameworks::{CompletedFramework, Framework, FrameworkStream, Frameworks, RoleFilter, RoleState};
 pub use offers::{Offer, Offers};
 pub use snapshot::{Digests, SectionDigest, Sections, SnapshotError};
 pub use tasks::{PendingUpdate, Task, Tasks};
+pub use unfinished::Unfinished;
 
 use crate::ids::{AgentKey, FrameworkKey, Incarnation, NodeId, OfferKey};
 use crate::level::FeatureLevel;
@@ -47,6 +49,10 @@ pub struct State {
     pub offers: Offers,
     /// Live and completed tasks, and their updates not yet acknowledged.
     pub tasks: Tasks,
+    /// What takes several records.
+    pub unfinished: Unfinished,
+    /// How much of what is over is remembered.
+    pub history: History,
     /// What happens when nothing else does, by time. Derived.
     #[serde(skip)]
     pub deadlines: OrdSet<(u64, Deadline)>,
@@ -61,12 +67,50 @@ pub enum Deadline {
     Agent(AgentKey),
     /// An offer's timeout.
     Offer(OfferKey),
+    /// The next step of a framework's end.
+    FrameworkEnd(FrameworkKey),
+    /// The next step of an agent's end.
+    AgentEnd(AgentKey),
+    /// The next tasks of an agent that is back.
+    AgentReturn(AgentKey),
 }
+
+/// How much of what is over is remembered. Logged when the leader's flags say something else: every master must forget
+/// the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Removed frameworks, at least 1: `--max_completed_frameworks`.
+    pub frameworks: u32,
+    /// Ended tasks of each framework: `--max_completed_tasks_per_framework`.
+    pub tasks: u32,
+}
+
+impl Default for History {
+    fn default() -> History {
+        History { frameworks: MAX_COMPLETED_FRAMEWORKS, tasks: MAX_COMPLETED_TASKS }
+    }
+}
+
+/// How many removed frameworks are remembered, with their tasks, unless flags say something else.
+pub const MAX_COMPLETED_FRAMEWORKS: u32 = 50;
+
+/// How many ended tasks of a framework are remembered, unless flags say something else.
+pub const MAX_COMPLETED_TASKS: u32 = 1000;
 
 impl State {
     /// When something is due, in milliseconds since the epoch.
     pub fn next_deadline(&self) -> Option<u64> {
         self.deadlines.get_min().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// Whether a framework is on its way out: it was removed, and some of its tasks are still to follow.
+    pub fn is_ending(&self, framework: FrameworkKey) -> bool {
+        self.unfinished.frameworks.contains_key(&framework)
+    }
+
+    /// Whether an agent is on its way out: it is over, and some of its tasks are still to follow.
+    pub fn is_parting(&self, agent: AgentKey) -> bool {
+        self.unfinished.agents.contains_key(&agent)
     }
 
     /// Whether this incarnation is known and its node has not started another, nor was it missed.

@@ -7,16 +7,19 @@
 //! ```
 //!
 //! What is written is the projection for the cluster's feature level: releases that read more write the same bytes as
-//! those that do not, until the level is raised. Format 001 is that of level 1, format 002 that of level 2.
+//! those that do not, until the level is raised. Format 001 is that of level 1, format 002 that of level 2, and so on.
 
+use super::unfinished::{AgentEnd, FrameworkEnd};
 use super::*;
+use crate::ids::TaskId;
 use serde::de::DeserializeOwned;
 use std::io::{self, BufWriter, Read, Write};
 
 const MAGIC_1: &[u8; 16] = b"meseta state 001";
 const MAGIC_2: &[u8; 16] = b"meseta state 002";
+const MAGIC_3: &[u8; 16] = b"meseta state 003";
 
-/// Largest entry that is read, in bytes: a damaged length must not allocate more.
+/// Largest entry that is written or read, in bytes: a damaged length must not allocate more.
 const ENTRY_BYTES_MAX: u32 = 256 << 20;
 
 /// Why a snapshot cannot be read.
@@ -152,7 +155,24 @@ impl State {
             out.section("masters")?;
             self.masters.iter().try_for_each(|(node, master)| out.entry(&(node, Master1::lower(master))))?;
         }
-        visit(out, "frameworks", &self.frameworks.live)?;
+        if self.feature_level.forgets() {
+            // A framework has as many filters as roles and agents: each is an entry of its own.
+            out.section("frameworks")?;
+            self.frameworks
+                .live
+                .iter()
+                .try_for_each(|(key, framework)| out.entry(&(key, framework.without_filters())))?;
+            out.section("filters")?;
+            self.frameworks.live.iter().try_for_each(|(key, framework)| {
+                let of_role = |(role, state): (&Arc<str>, &RoleState)| {
+                    let entry = |(agent, filter): (&AgentKey, &RoleFilter)| out.entry(&(key, role, agent, filter));
+                    state.filters.iter().try_for_each(entry)
+                };
+                framework.roles.iter().try_for_each(of_role)
+            })?;
+        } else {
+            visit(out, "frameworks", &self.frameworks.live)?;
+        }
         visit(out, "framework ids", &self.frameworks.by_id)?;
         visit(out, "completed frameworks", &self.frameworks.completed)?;
         visit(out, "agents", &self.agents.live)?;
@@ -160,11 +180,23 @@ impl State {
         visit(out, "gone agents", &self.agents.gone)?;
         visit(out, "offers", &self.offers.live)?;
         visit(out, "tasks", &self.tasks.live)?;
-        visit(out, "completed tasks", &self.tasks.completed)
+        visit(out, "completed tasks", &self.tasks.completed)?;
+        if self.feature_level.has_steps() {
+            visit(out, "ending frameworks", &self.unfinished.frameworks)?;
+            visit(out, "ending agents", &self.unfinished.agents)?;
+            visit(out, "returning agents", &self.unfinished.returns)?;
+            out.section("history")?;
+            out.entry(&self.history)?;
+        }
+        Ok(())
     }
 
     fn magic(&self) -> &'static [u8; 16] {
-        if self.feature_level > FeatureLevel::FIRST { MAGIC_2 } else { MAGIC_1 }
+        match self.feature_level {
+            FeatureLevel::FIRST => MAGIC_1,
+            FeatureLevel(2) => MAGIC_2,
+            _ => MAGIC_3,
+        }
     }
 
     /// Writes everything that is not derived. The same State is always the same bytes.
@@ -172,7 +204,12 @@ impl State {
     /// # Errors
     /// Those of the writer.
     pub fn write_snapshot(&self, writer: &mut dyn Write) -> io::Result<()> {
-        let mut writer = Writer { out: BufWriter::with_capacity(1 << 16, writer), open: false };
+        self.write_snapshot_with(writer, ENTRY_BYTES_MAX)
+    }
+
+    fn write_snapshot_with(&self, writer: &mut dyn Write, entry_bytes_max: u32) -> io::Result<()> {
+        let out = BufWriter::with_capacity(1 << 16, writer);
+        let mut writer = Writer { out, open: false, section: "", entry_bytes_max };
         writer.out.write_all(self.magic())?;
         self.visit(&mut writer)?;
         writer.end()?;
@@ -195,7 +232,7 @@ impl State {
         let mut reader = io::BufReader::with_capacity(1 << 16, reader);
         let mut magic = [0; MAGIC_1.len()];
         reader.read_exact(&mut magic)?;
-        if magic != *MAGIC_1 && magic != *MAGIC_2 {
+        if ![MAGIC_1, MAGIC_2, MAGIC_3].contains(&&magic) {
             return Err(SnapshotError::Foreign);
         }
         let input = &mut reader;
@@ -220,7 +257,7 @@ impl State {
             last_digest: features.last_digest,
             masters,
             frameworks: Frameworks {
-                live: map(input)?,
+                live: if magic == *MAGIC_3 { frameworks(input)? } else { map(input)? },
                 by_id: map(input)?,
                 completed: map(input)?,
                 next_completed: head.next_completed_framework,
@@ -248,10 +285,56 @@ impl State {
                 by_agent: OrdSet::new(),
                 completed_counts: OrdMap::new(),
             },
+            unfinished: Unfinished::default(),
+            history: History::default(),
             deadlines: OrdSet::new(),
         };
+        if magic == *MAGIC_3 {
+            let (frameworks, agents, returns) = (map(input)?, map(input)?, map(input)?);
+            state.unfinished = Unfinished { frameworks, agents, returns };
+            state.history = entries(input)?.pop().ok_or(SnapshotError::Foreign)?;
+        }
         state.rebuild();
         Ok(state)
+    }
+
+    /// Reads what [`State::write_snapshot`] wrote, entry by entry, and keeps nothing of it.
+    ///
+    /// # Errors
+    /// As [`State::read_snapshot`], which then fails too.
+    pub fn check_snapshot(reader: &mut dyn Read) -> Result<(), SnapshotError> {
+        let input = &mut io::BufReader::with_capacity(1 << 16, reader);
+        let mut magic = [0; MAGIC_1.len()];
+        input.read_exact(&mut magic)?;
+        skim::<Head>(input)?;
+        if magic == *MAGIC_1 {
+            skim::<(NodeId, Master1)>(input)?;
+        } else {
+            skim::<Features>(input)?;
+            skim::<(NodeId, Arc<Master>)>(input)?;
+        }
+        skim::<(FrameworkKey, Arc<Framework>)>(input)?;
+        if magic == *MAGIC_3 {
+            skim::<Filter>(input)?;
+        }
+        skim::<(Arc<str>, FrameworkKey)>(input)?;
+        skim::<(u64, Arc<CompletedFramework>)>(input)?;
+        skim::<(AgentKey, Arc<Agent>)>(input)?;
+        skim::<(u128, AgentKey)>(input)?;
+        skim::<(AgentKey, GoneAgent)>(input)?;
+        skim::<(OfferKey, Arc<Offer>)>(input)?;
+        skim::<((FrameworkKey, TaskId), Arc<Task>)>(input)?;
+        skim::<((FrameworkKey, u64), Arc<Task>)>(input)?;
+        if magic == *MAGIC_3 {
+            skim::<(FrameworkKey, FrameworkEnd)>(input)?;
+            skim::<(AgentKey, AgentEnd)>(input)?;
+            skim::<(AgentKey, u64)>(input)?;
+            skim::<History>(input)?;
+        }
+        match input.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(SnapshotError::Foreign),
+        }
     }
 
     /// A fingerprint of everything that is not derived.
@@ -269,7 +352,7 @@ impl State {
     /// Makes the derived indexes anew.
     pub(crate) fn rebuild(&mut self) {
         self.frameworks.by_role = OrdSet::new();
-        self.deadlines = OrdSet::new();
+        self.deadlines = self.unfinished.deadlines();
         for framework in self.frameworks.live.values() {
             for role in framework.roles.keys() {
                 self.frameworks.by_role.insert((role.clone(), framework.key));
@@ -314,6 +397,8 @@ fn visit<K: Serialize + Ord, V: Serialize>(
 struct Writer<W: Write> {
     out: BufWriter<W>,
     open: bool,
+    section: &'static str,
+    entry_bytes_max: u32,
 }
 
 impl<W: Write> Writer<W> {
@@ -323,15 +408,24 @@ impl<W: Write> Writer<W> {
 }
 
 impl<W: Write> Sections for Writer<W> {
-    fn section(&mut self, _: &'static str) -> io::Result<()> {
+    fn section(&mut self, name: &'static str) -> io::Result<()> {
         self.end()?;
-        self.open = true;
+        (self.open, self.section) = (true, name);
         Ok(())
     }
 
     fn entry<T: Serialize>(&mut self, entry: &T) -> io::Result<()> {
         let payload = event_log::encode_payload(entry);
-        let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        let bytes = payload.len();
+        // What could not be read again must not be the base of anything: the log stays instead.
+        let length = u32::try_from(bytes).ok().filter(|length| *length <= self.entry_bytes_max);
+        let length = length.ok_or_else(|| {
+            let most = self.entry_bytes_max;
+            io::Error::other(format!(
+                "an entry of {} has {bytes} bytes, more than the {most} that are read",
+                self.section
+            ))
+        })?;
         self.out.write_all(&length.to_le_bytes())?;
         self.out.write_all(&payload)
     }
@@ -379,22 +473,47 @@ impl Sections for Digester {
     }
 }
 
+/// A filter: whose, for which role, of which agent.
+type Filter = (FrameworkKey, Arc<str>, AgentKey, RoleFilter);
+
+/// Frameworks with their filters, which are a section of their own.
+fn frameworks(input: &mut impl Read) -> Result<OrdMap<FrameworkKey, Arc<Framework>>, SnapshotError> {
+    let mut frameworks: OrdMap<FrameworkKey, Arc<Framework>> = map(input)?;
+    each(input, |(key, role, agent, filter): Filter| {
+        let framework = frameworks.get_mut(&key).map(Arc::make_mut);
+        if let Some(role) = framework.and_then(|framework| framework.roles.get_mut(&role)) {
+            role.filters.insert(agent, filter);
+        }
+    })?;
+    Ok(frameworks)
+}
+
+fn skim<T: DeserializeOwned>(input: &mut impl Read) -> Result<(), SnapshotError> {
+    each(input, |_: T| {})
+}
+
 fn entries<T: DeserializeOwned>(input: &mut impl Read) -> Result<Vec<T>, SnapshotError> {
     let mut entries = Vec::new();
+    each(input, |entry| entries.push(entry))?;
+    Ok(entries)
+}
+
+/// Reads a section.
+fn each<T: DeserializeOwned>(input: &mut impl Read, mut take: impl FnMut(T)) -> Result<(), SnapshotError> {
     let mut payload = Vec::new();
     loop {
         let mut length = [0; 4];
         input.read_exact(&mut length)?;
         let length = u32::from_le_bytes(length);
         if length == 0 {
-            return Ok(entries);
+            return Ok(());
         }
         if length > ENTRY_BYTES_MAX {
             return Err(SnapshotError::TooLong(length));
         }
         payload.resize(length as usize, 0);
         input.read_exact(&mut payload)?;
-        entries.push(event_log::decode_payload(&payload)?);
+        take(event_log::decode_payload(&payload)?);
     }
 }
 
@@ -402,4 +521,43 @@ fn map<K: DeserializeOwned + Ord + Clone, V: DeserializeOwned + Clone>(
     input: &mut impl Read,
 ) -> Result<OrdMap<K, V>, SnapshotError> {
     Ok(entries::<(K, V)>(input)?.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::state::State;
+    use crate::testing::Cluster;
+
+    #[test]
+    fn what_no_master_could_read_again_is_not_written() {
+        let mut cluster = Cluster::new();
+        cluster.subscribe_with(|info| info.hostname = Some("x".repeat(200)));
+        let mut bytes = Vec::new();
+        let why = cluster.state.write_snapshot_with(&mut bytes, 200).unwrap_err().to_string();
+        assert!(why.starts_with("an entry of frameworks has ") && why.contains("more than the 200"), "{why}");
+        bytes.clear();
+        cluster.state.write_snapshot_with(&mut bytes, 1_000).unwrap();
+        State::check_snapshot(&mut bytes.as_slice()).unwrap();
+        assert!(State::check_snapshot(&mut &bytes[..bytes.len() - 1]).is_err());
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 4].fill(0xff);
+        bytes.truncate(middle + 4);
+        assert!(State::check_snapshot(&mut bytes.as_slice()).is_err());
+    }
+
+    #[test]
+    fn a_framework_with_many_filters_is_many_entries() {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        let framework = cluster.subscribe();
+        for _ in 0..500 {
+            cluster.agent("cpus:1;mem:100");
+        }
+        let offers = cluster.offer();
+        cluster.decline(framework, &offers, Some(3600.0));
+        let mut bytes = Vec::new();
+        cluster.state.write_snapshot_with(&mut bytes, 2_000).unwrap();
+        assert_eq!(State::read_snapshot(&mut bytes.as_slice()).unwrap(), cluster.state);
+        State::check_snapshot(&mut bytes.as_slice()).unwrap();
+    }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Tasks {
     /// Tasks whose last update is not acknowledged yet.
     pub live: OrdMap<(FrameworkKey, TaskId), Arc<Task>>,
-    /// Ended and acknowledged tasks, by framework and order of their end; at most `MAX_COMPLETED_TASKS` a framework.
+    /// Ended and acknowledged tasks, by framework and order of their end; at most [`History::tasks`](crate::state::History) a framework.
     pub completed: OrdMap<(FrameworkKey, u64), Arc<Task>>,
     /// The number of the next end.
     pub next_completed: u64,
@@ -27,8 +27,11 @@ pub struct Tasks {
     pub completed_counts: OrdMap<FrameworkKey, usize>,
 }
 
-/// How many ended tasks of a framework are remembered.
-pub const MAX_COMPLETED_TASKS: usize = 1000;
+/// So many statuses of a task are kept, the newest; from feature level 3 on.
+pub const STATUSES_MAX: usize = 32;
+
+/// So many bytes of them, beside the newest.
+const STATUSES_BYTES_MAX: usize = 1 << 20;
 
 /// One task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +54,8 @@ pub struct Task {
     pub state: i32,
     /// Number of `v1::TaskState` and uuid of the update delivered last, for reconciliation.
     pub delivered: Option<(i32, Bytes)>,
-    /// One `v1::TaskStatus` in protobuf for each change of state, without `data`; equal neighbours collapse.
+    /// One `v1::TaskStatus` in protobuf for each change of state, without `data`; equal neighbours collapse, and
+    /// only the newest are kept.
     pub statuses: Vec<Bytes>,
     /// Updates that the framework has not acknowledged, oldest first; only the head is sent.
     pub updates: VecDeque<Arc<PendingUpdate>>,
@@ -91,13 +95,23 @@ impl Task {
         task_state::is_terminal(self.state)
     }
 
-    fn remember(&mut self, state: i32, status: Bytes) {
+    fn remember(&mut self, state: i32, status: Bytes, max: usize) {
         // Equal neighbours collapse to the last one: the newest entry is always that of the current state.
         if self.state == state && !self.statuses.is_empty() {
             self.statuses.pop();
         }
         self.statuses.push(status);
         self.state = state;
+        if max == usize::MAX {
+            return;
+        }
+        let mut bytes: usize = self.statuses.iter().map(Bytes::len).sum();
+        let mut oldest = 0;
+        while oldest + 1 < self.statuses.len() && (self.statuses.len() - oldest > max || bytes > STATUSES_BYTES_MAX) {
+            bytes -= self.statuses[oldest].len();
+            oldest += 1;
+        }
+        self.statuses.drain(..oldest);
     }
 }
 
@@ -122,6 +136,15 @@ impl Tasks {
             .filter_map(|(_, framework, task_id)| self.live.get(&(*framework, task_id.clone())))
     }
 
+    /// The live tasks of a framework on an agent.
+    pub fn of_on(&self, framework: FrameworkKey, agent: AgentKey) -> impl Iterator<Item = &Arc<Task>> + '_ {
+        let from: (AgentKey, FrameworkKey, TaskId) = (agent, framework, "".into());
+        self.by_agent
+            .range(from..)
+            .take_while(move |(on, of, _)| *on == agent && *of == framework)
+            .filter_map(|(_, framework, task_id)| self.live.get(&(*framework, task_id.clone())))
+    }
+
     /// The ended and acknowledged tasks of a framework, oldest first.
     pub fn completed_of(&self, framework: FrameworkKey) -> impl Iterator<Item = &Arc<Task>> + '_ {
         self.completed.range((framework, 0)..=(framework, u64::MAX)).map(|(_, task)| task)
@@ -137,10 +160,10 @@ impl Tasks {
     }
 
     /// Queues an update. True if the task ended by it.
-    pub(crate) fn update(&mut self, key: &TaskKey, update: PendingUpdate, brief: Option<&Bytes>) -> bool {
+    pub(crate) fn update(&mut self, key: &TaskKey, update: PendingUpdate, brief: Option<&Bytes>, keep: usize) -> bool {
         let task = self.change(key);
         let ends = task_state::is_terminal(update.state) && !task.is_terminal();
-        task.remember(update.state, brief.unwrap_or(&update.status).clone());
+        task.remember(update.state, brief.unwrap_or(&update.status).clone(), keep);
         if task.updates.is_empty() {
             task.delivered = Some((update.state, update.uuid.clone()));
         }
@@ -149,22 +172,22 @@ impl Tasks {
     }
 
     /// Forgets the oldest update; a task is over with its last one.
-    pub(crate) fn acknowledge(&mut self, key: &TaskKey) {
+    pub(crate) fn acknowledge(&mut self, key: &TaskKey, max: u32) {
         let task = self.change(key);
         let acknowledged = task.updates.pop_front().expect("the event's update waits");
         if let Some(next) = task.updates.front() {
             task.delivered = Some((next.state, next.uuid.clone()));
         } else if task_state::is_terminal(acknowledged.state) {
-            self.complete(key);
+            self.complete(key, max);
         }
     }
 
-    pub(crate) fn declare(&mut self, key: &TaskKey, state: i32, status: &Bytes) {
-        self.change(key).remember(state, status.clone());
+    pub(crate) fn declare(&mut self, key: &TaskKey, state: i32, status: &Bytes, keep: usize) {
+        self.change(key).remember(state, status.clone(), keep);
     }
 
-    /// Moves a task to the history.
-    pub(crate) fn complete(&mut self, key: &TaskKey) {
+    /// Moves a task to the history, of which no more than `max` of the framework stay.
+    pub(crate) fn complete(&mut self, key: &TaskKey, max: u32) {
         let mut task = self.live.remove(key).expect("the event's task is live");
         self.by_agent.remove(&(task.agent, task.framework, task.task_id.clone()));
         if !task.updates.is_empty() {
@@ -174,10 +197,11 @@ impl Tasks {
         self.next_completed += 1;
         let count = self.completed_counts.entry(key.0).or_insert(0);
         *count += 1;
-        if *count > MAX_COMPLETED_TASKS {
+        while *count > max as usize
+            && let Some(oldest) = self.completed.range((key.0, 0)..).next().map(|(place, _)| *place)
+        {
             *count -= 1;
-            let oldest = self.completed.range((key.0, 0)..).next().map(|(place, _)| *place);
-            oldest.map(|place| self.completed.remove(&place));
+            self.completed.remove(&oldest);
         }
     }
 

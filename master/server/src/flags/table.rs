@@ -75,13 +75,28 @@ pub const FLAGS: &[Flag] = &[
     )
     .default("5")
     .aliases(&["max_slave_ping_timeouts"]),
-    flag("max_completed_frameworks", Kind::Int, "Reported only: the log's own limits hold.").default("50"),
-    flag("max_completed_tasks_per_framework", Kind::Int, "Reported only: the log's own limits hold.").default("1000"),
+    flag(
+        "max_completed_frameworks",
+        Kind::Int,
+        "Removed frameworks that are remembered, at least the last one; the leader's flag counts.",
+    )
+    .default("50"),
+    flag(
+        "max_completed_tasks_per_framework",
+        Kind::Int,
+        "Ended tasks of a framework that are remembered; the leader's flag counts.",
+    )
+    .default("1000"),
     flag("max_connections", Kind::Int, "Connections at once; else three quarters of the files that may be open."),
     flag("max_connections_per_address", Kind::Int, "How many of them one address may have; else nearly half."),
     flag("max_executors_per_agent", Kind::Int, "Not built yet.").aliases(&["max_executors_per_slave"]),
     flag("max_operator_event_stream_subscribers", Kind::Int, "Reported only.").default("1000"),
-    flag("max_unreachable_tasks_per_framework", Kind::Int, "Reported only: the log's own limits hold.").default("1000"),
+    flag(
+        "max_unreachable_tasks_per_framework",
+        Kind::Int,
+        "Reported only: unreachable tasks are remembered as long as their agents may return.",
+    )
+    .default("1000"),
     flag("memory_profiling", Kind::Bool, "Not built yet.").default("false"),
     flag("min_allocatable_resources", Kind::Text, "What an offer has at least.").default("cpus:0.01|mem:32"),
     flag("modules", Kind::Content, "Modules are not supported."),
@@ -111,9 +126,20 @@ pub const FLAGS: &[Flag] = &[
         .aliases(&["recovery_slave_removal_limit"]),
     flag("registry", Kind::Text, "Where the truth is: the replicated log.").default("replicated_log"),
     flag("registry_fetch_timeout", Kind::Duration, "the registry is this log.").default("1mins").idle(),
-    flag("registry_gc_interval", Kind::Duration, "Reported only.").default("15mins"),
-    flag("registry_max_agent_age", Kind::Duration, "Reported only.").default("2weeks"),
-    flag("registry_max_agent_count", Kind::Int, "Reported only.").default("102400"),
+    flag("registry_gc_interval", Kind::Duration, "Between two looks of the leader for what is to be forgotten.")
+        .default("15mins"),
+    flag(
+        "registry_max_agent_age",
+        Kind::Duration,
+        "An agent that is unreachable for longer is forgotten, with its tasks.",
+    )
+    .default("2weeks"),
+    flag(
+        "registry_max_agent_count",
+        Kind::Int,
+        "So many unreachable agents are remembered, those that were lost last.",
+    )
+    .default("102400"),
     flag("registry_store_timeout", Kind::Duration, "the registry is this log.").default("20secs").idle(),
     flag("registry_strict", Kind::Bool, "Mesos refuses it too.").default("false"),
     flag("require_agent_domain", Kind::Bool, "Not built yet.").default("false"),

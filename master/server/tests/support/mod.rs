@@ -196,6 +196,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         archive: Default::default(),
         snapshot_bytes: 256 << 20,
         trailing_logs: 10_000,
+        forgetting: Default::default(),
         rehearsal: Default::default(),
     }
 }

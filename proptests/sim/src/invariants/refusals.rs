@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use master_core::command::{Caller, Command};
-use master_core::{Options, Refusal, Reply, State, decide_with, fold};
+use master_core::{Refusal, Reply, State, decide_with, fold};
 use master_server::outcome::Outcome;
 
 use super::Truth;
+use crate::master;
 
 /// A call under way.
 struct Open {
@@ -87,7 +88,7 @@ impl Open {
     /// What is to be said if it were decided on this state.
     fn again(&self, state: &State) -> Said {
         let refused = |refusal: Refusal| Said::Refused(refusal.name.to_owned());
-        match decide_with(state, &self.command, &self.caller, state.at_ms, Options::default()) {
+        match decide_with(state, &self.command, &self.caller, state.at_ms, master::options()) {
             Err(refusal) => refused(refusal),
             Ok(decision) => match decision.reply {
                 Reply::Refused(refusal) => refused(refusal),
