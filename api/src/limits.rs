@@ -193,6 +193,9 @@ pub const HEAD_BYTES_MAX: usize = 64 * KIB;
 /// So many bytes of a body come in each ten seconds in which it is waited for.
 pub const BODY_PACE_BYTES: usize = 10 * KIB;
 
+/// Bytes of a body that nobody wants which are read all the same, so that a client that sends all of it before it listens hears why.
+pub const DISCARDED_BYTES_MAX: usize = 256 * MIB;
+
 // Agents' own logs.
 
 /// Commands that an agent decides together.

@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use api::limits::BODY_PACE_BYTES;
+use api::limits::{BODY_PACE_BYTES, DISCARDED_BYTES_MAX};
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
@@ -19,6 +20,9 @@ const PACE_EVERY: Duration = Duration::from_secs(10);
 
 /// A look that comes so late says nothing about the client.
 const LATE: Duration = Duration::from_secs(2);
+
+/// How long the rest of a body that nobody wants is read.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Body of a [`crate::Request`].
 #[derive(Debug)]
@@ -32,9 +36,30 @@ pub enum Incoming {
 /// A body from the network.
 #[derive(Debug)]
 pub struct Paced {
-    body: hyper::body::Incoming,
+    /// None once it goes another way.
+    body: Option<hyper::body::Incoming>,
     /// None if it may take for ever.
     pace: Option<Pace>,
+}
+
+/// Whoever answers before the whole body is there lets go of the rest. The client may still be sending it, and on a
+/// connection that is closed under its hands it would never see the answer: so the rest is read, to a bound, and forgotten.
+impl Drop for Paced {
+    fn drop(&mut self) {
+        let Some(body) = self.body.take().filter(|body| self.pace.is_some() && !body.is_end_stream()) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(tokio::time::timeout(DISCARD_PATIENCE, discard(body)));
+        }
+    }
+}
+
+async fn discard(mut body: hyper::body::Incoming) {
+    let mut bytes = 0;
+    while bytes < DISCARDED_BYTES_MAX
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +106,7 @@ impl Incoming {
     #[must_use]
     pub fn endless(self) -> Incoming {
         match self {
-            Incoming::Network(Paced { body, .. }) => Incoming::Network(Paced { body, pace: None }),
+            Incoming::Network(mut paced) => Incoming::Network(Paced { body: paced.body.take(), pace: None }),
             local @ Incoming::Local(_) => local,
         }
     }
@@ -92,7 +117,7 @@ pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl From<hyper::body::Incoming> for Incoming {
     fn from(body: hyper::body::Incoming) -> Incoming {
-        Incoming::Network(Paced { body, pace: Some(Pace::default()) })
+        Incoming::Network(Paced { body: Some(body), pace: Some(Pace::default()) })
     }
 }
 
@@ -108,14 +133,17 @@ impl HttpBody for Incoming {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Incoming::Network(Paced { body, pace }) => match (Pin::new(body).poll_frame(cx), pace) {
-                (Poll::Pending, Some(pace)) => pace.poll(cx).map(|slow| Some(Err(slow.into()))),
-                (Poll::Ready(Some(Ok(frame))), Some(pace)) => {
-                    pace.bytes += frame.data_ref().map_or(0, Bytes::len);
-                    Poll::Ready(Some(Ok(frame)))
+            Incoming::Network(paced) => {
+                let Paced { body: Some(body), pace } = paced else { return Poll::Ready(None) };
+                match (Pin::new(body).poll_frame(cx), pace) {
+                    (Poll::Pending, Some(pace)) => pace.poll(cx).map(|slow| Some(Err(slow.into()))),
+                    (Poll::Ready(Some(Ok(frame))), Some(pace)) => {
+                        pace.bytes += frame.data_ref().map_or(0, Bytes::len);
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                    (polled, _) => polled.map_err(Into::into),
                 }
-                (polled, _) => polled.map_err(Into::into),
-            },
+            }
             Incoming::Local(body) => {
                 let body = body.get_mut().unwrap_or_else(PoisonError::into_inner);
                 Pin::new(body).poll_frame(cx).map_err(|never| match never {})
@@ -125,14 +153,14 @@ impl HttpBody for Incoming {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Incoming::Network(paced) => paced.body.is_end_stream(),
+            Incoming::Network(paced) => paced.body.as_ref().is_none_or(HttpBody::is_end_stream),
             Incoming::Local(body) => body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Incoming::Network(paced) => paced.body.size_hint(),
+            Incoming::Network(paced) => paced.body.as_ref().map_or_else(SizeHint::default, HttpBody::size_hint),
             Incoming::Local(body) => body.lock().unwrap_or_else(PoisonError::into_inner).size_hint(),
         }
     }

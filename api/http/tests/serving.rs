@@ -98,6 +98,14 @@ async fn errors_are_the_texts_that_clients_know() {
 }
 
 #[tokio::test]
+async fn whoever_sends_too_much_before_it_listens_hears_why() {
+    let (address, _stop, _server) = start(FileTable::default()).await;
+    // More than any buffer between the two takes.
+    let (head, _) = ask(address, "POST /echo HTTP/1.1", &vec![b'x'; 32 << 20]).await;
+    assert!(head.starts_with("HTTP/1.1 413 "), "{head}");
+}
+
+#[tokio::test]
 async fn large_answers_are_compressed_for_those_who_ask() {
     let (address, _stop, _server) = start(FileTable::default()).await;
     let (head, body) = ask(address, "POST /echo HTTP/1.1\r\nAccept-Encoding: gzip", &[b'x'; 1024]).await;
