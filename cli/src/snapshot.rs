@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -135,6 +136,14 @@ async fn save(file: &Path, flags: &Values) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// An empty file for this user alone.
+fn private(path: &Path) -> std::io::Result<File> {
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // It may have been there before.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
 /// Writes what arrives to `aside`, synced; its index and size, if it is what was sent.
 async fn receive(answer: Answer, aside: &Path) -> Result<(String, u64), Error> {
     let address = answer.address.clone();
@@ -144,7 +153,8 @@ async fn receive(answer: Answer, aside: &Path) -> Result<(String, u64), Error> {
     };
     let failed =
         |what: &str, error: &dyn std::fmt::Display| Error::Failed(format!("{what} {}: {error}", aside.display()));
-    let mut file = File::create(aside).map_err(|error| failed("cannot create", &error))?;
+    // Everything of the cluster is in it, environments of tasks too.
+    let mut file = private(aside).map_err(|error| failed("cannot create", &error))?;
     let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
     let mut body = answer.inner.into_body();
     while let Some(frame) = body.frame().await {

@@ -252,13 +252,16 @@ fn settle(agent: &Arc<Agent>, container_id: &str) -> io::Result<()> {
     match files.claimed()? {
         // The agent's own, and told already.
         Some(Claim::Agent) => {}
-        Some(Claim::Supervisor(..)) => {
-            // It was killed, and with it went only its child: the rest must not go on unseen.
-            let work_dir = &agent.config.work_dir;
-            let ended = processes::end(END_PATIENCE, |all| {
-                processes::of_containers(all, work_dir, |_, found, _| found == container_id)
-            })?;
-            tracing::warn!(container_id, ?ended, "a supervisor was killed; ended what it left");
+        Some(Claim::Supervisor(_, _, boot_id)) => {
+            // It was killed, and with it went only its child: the rest must not go on unseen. A restart of the machine
+            // leaves nothing.
+            if boot_id == agent.containers.boot_id {
+                let work_dir = &agent.config.work_dir;
+                let ended = processes::end(END_PATIENCE, |all| {
+                    processes::of_containers(all, work_dir, |_, found, _| found == container_id)
+                })?;
+                tracing::warn!(container_id, ?ended, "a supervisor was killed; ended what it left");
+            }
             agent.submit(Command::ReportExit { container_id: container_id.to_owned(), status: None });
         }
         None => fail(agent, container_id, "the supervisor ended before it could launch".to_owned()),

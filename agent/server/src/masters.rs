@@ -22,6 +22,8 @@ use crate::incoming::{Reader, Said};
 pub(crate) const CAPABILITIES: [&str; 3] = ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT"];
 /// Time for a master to welcome the agent.
 const WELCOME: Duration = Duration::from_secs(10);
+/// Between two looks for what is still to end before this agent registers.
+const REMNANTS_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause between attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Between two lines that say the same.
@@ -166,6 +168,14 @@ async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<Str
 
 /// The first message: an agent without an id registers, under a token that is synced before it is sent.
 async fn hello(agent: &Agent) -> Option<from_agent::Message> {
+    // Its resources are about to be offered: what an earlier agent ran, or this one under another id, is ended first.
+    let is_busy = || {
+        let state = agent.state.read();
+        state.registration.agent_id.is_none() && !state.remnants.is_empty()
+    };
+    while is_busy() {
+        tokio::time::sleep(REMNANTS_PAUSE).await;
+    }
     if agent.state.read().registration == agent_core::Registration::default() {
         agent.ask(Command::ChooseToken { token: host::random().to_le_bytes() }).await?.ok()?;
     }

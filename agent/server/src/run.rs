@@ -128,6 +128,9 @@ async fn serve(config: Config) -> Result<(), String> {
         .await
         .map_err(|error| format!("Cannot listen on {}: {error}", config.listen))?;
     let bound = listener.local_addr().map_err(|error| format!("Cannot listen on {}: {error}", config.listen))?;
+    if let Some(warning) = api_http::open_door(bound, "reads the files of every task") {
+        tracing::warn!("{warning}");
+    }
     let (log, state) = open_log(&config)?;
     let (containers, pipe) = Containers::open(&config.work_dir)
         .map_err(|error| format!("Cannot use {}: {error}", config.work_dir.display()))?;

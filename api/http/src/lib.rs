@@ -36,7 +36,7 @@ pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 pub use log::Log;
 pub use memory::give_back_memory;
-pub use process::{FileLimit, close_to_others, keep_files_private, raise_file_limit};
+pub use process::{FileLimit, close_to_others, keep_files_private, open_door, raise_file_limit};
 pub use query::{Query, parse_timeout};
 pub use reply::{
     TEXT_PLAIN, accepts_gzip, bytes, empty, json, json_bytes, jsonp, method_not_allowed, not_found, streaming, text,

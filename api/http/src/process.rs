@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -40,6 +41,16 @@ impl FileLimit {
         let few = self.now < FILES_MIN;
         few.then(|| format!("only {} files may be open at once (ulimit -n); raise it to {FILES_MIN} or more", self.now))
     }
+}
+
+/// A sentence for a daemon whose port, `what` it is for, can be reached from other machines.
+pub fn open_door(listen: SocketAddr, what: &str) -> Option<String> {
+    (!listen.ip().is_loopback()).then(|| {
+        format!(
+            "{listen} is open to other machines and nothing authenticates yet: whoever reaches it {what}; use a firewall, \
+             or --ip with an address of a network that is yours alone"
+        )
+    })
 }
 
 /// New files and folders are for this user alone, if they do not say otherwise. Returns the mask that was.

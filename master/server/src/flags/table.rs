@@ -90,13 +90,14 @@ pub const FLAGS: &[Flag] = &[
     flag("max_connections", Kind::Int, "Connections at once; else three quarters of the files that may be open."),
     flag("max_connections_per_address", Kind::Int, "How many of them one address may have; else nearly half."),
     flag("max_executors_per_agent", Kind::Int, "Not built yet.").aliases(&["max_executors_per_slave"]),
-    flag("max_operator_event_stream_subscribers", Kind::Int, "Reported only.").default("1000"),
+    flag("max_operator_event_stream_subscribers", Kind::Int, "1000 may watch a master.").default("1000").idle(),
     flag(
         "max_unreachable_tasks_per_framework",
         Kind::Int,
-        "Reported only: unreachable tasks are remembered as long as their agents may return.",
+        "unreachable tasks are remembered as long as their agents may return.",
     )
-    .default("1000"),
+    .default("1000")
+    .idle(),
     flag("memory_profiling", Kind::Bool, "Not built yet.").default("false"),
     flag("min_allocatable_resources", Kind::Text, "What an offer has at least.").default("cpus:0.01|mem:32"),
     flag("modules", Kind::Content, "Modules are not supported."),
