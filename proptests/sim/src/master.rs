@@ -192,6 +192,7 @@ impl Master {
         let heartbeat_ms = self.terms.heartbeat_ms;
         let eyes = Arc::new(Eyes { world: self.world.clone(), name: self.name().to_owned(), life });
         let surroundings = Surroundings {
+            connections: None,
             log: Options {
                 heartbeat_ms,
                 election_ms_min: heartbeat_ms * 4,

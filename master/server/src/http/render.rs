@@ -17,6 +17,8 @@ use tokio::sync::{Semaphore, SetOnce};
 
 /// Smaller answers are not worth compressing.
 const GZIP_BYTES_MIN: usize = 1024;
+/// Pages that wait for their turn; more are refused. Each holds a State of its own.
+const WAITING_MAX: usize = 128;
 /// Pages that nobody reads any more are forgotten when so many are known.
 const PAGES_BEFORE_SWEEP: usize = 64;
 
@@ -107,7 +109,18 @@ pub struct Renderings {
     held: Arc<AtomicUsize>,
     /// How many are made at once.
     turns: Arc<Semaphore>,
+    /// How many are being made or wait for that.
+    under_way: Arc<AtomicUsize>,
     shared: AtomicU64,
+}
+
+/// One page that is under way.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// A page that was made, for as long as somebody reads it.
@@ -135,6 +148,8 @@ impl Made {
 pub enum NoPage {
     /// Too many bytes wait for clients that do not read them.
     Full,
+    /// Too many pages wait to be made.
+    Busy,
     /// Rendering failed.
     Failed,
 }
@@ -146,6 +161,10 @@ impl NoPage {
             NoPage::Full => api_http::text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many large answers wait for clients that do not read them: try again later",
+            ),
+            NoPage::Busy => api_http::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many large answers are being made: try again later",
             ),
             NoPage::Failed => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be made"),
         }
@@ -160,6 +179,7 @@ impl Default for Renderings {
             pages: Mutex::default(),
             held: Arc::default(),
             turns: Arc::new(Semaphore::new((processors / 2).max(1))),
+            under_way: Arc::default(),
             shared: AtomicU64::new(0),
         }
     }
@@ -255,10 +275,15 @@ impl Renderings {
         if self.held() >= ANSWERS_BYTES_MAX {
             return Err(NoPage::Full);
         }
+        let before = self.under_way.fetch_add(1, Ordering::AcqRel);
+        let under_way = UnderWay(self.under_way.clone());
+        if before >= WAITING_MAX {
+            return Err(NoPage::Busy);
+        }
         let cell = Arc::new(Cell { index, page: SetOnce::new(), held: self.held.clone() });
         let (made, turns) = (Arc::downgrade(&cell), self.turns.clone());
         host::spawn(async move {
-            let _turn = turns.acquire_owned().await;
+            let (_turn, _under_way) = (turns.acquire_owned().await, under_way);
             // Whoever wanted it may be gone.
             let Some(cell) = made.upgrade() else { return };
             let page = if cell.held.load(Ordering::Acquire) >= ANSWERS_BYTES_MAX {
@@ -371,6 +396,25 @@ mod tests {
         renderings.held.fetch_sub(ANSWERS_BYTES_MAX, Ordering::AcqRel);
         assert!(renderings.page(later, Vec::new).await.is_ok());
         drop(read);
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_be_made_is_bounded() {
+        let renderings = Arc::new(Renderings::default());
+        let busy = renderings.turns.clone().acquire_many_owned(renderings.turns.available_permits() as u32).await;
+        let ask = |index: usize| {
+            let renderings = renderings.clone();
+            let wanted = Rendering { kind: Kind::List(crate::http::legacy::Read::Tasks, index.to_string()), ..WANTED };
+            tokio::spawn(async move { renderings.page(wanted, Vec::new).await.map(drop) })
+        };
+        let waiting: Vec<_> = (0..WAITING_MAX).map(ask).collect();
+        tokio::task::yield_now().await;
+        assert_eq!(ask(WAITING_MAX).await.unwrap(), Err(NoPage::Busy));
+        drop(busy);
+        for answer in waiting {
+            assert_eq!(answer.await.unwrap(), Ok(()));
+        }
+        assert_eq!(ask(0).await.unwrap(), Ok(()));
     }
 
     #[tokio::test]
