@@ -8,7 +8,7 @@ CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check fix bench sim teeth faults chaos soak bless
+.PHONY: help deps demo test check fix bench sim teeth fuzz faults chaos soak bless
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -36,6 +36,9 @@ sim: ## Whole clusters simulated, faults and all: make sim SEEDS=1000, or one ag
 
 teeth: ## Defects switched on one at a time: how many seeds the simulator takes to find each (SEEDS=1000)
 	@TEETH=1 SEEDS=$(or $(SEEDS),1000) tools/sim.sh
+
+fuzz: ## Every decoder and parser asked with broken inputs, each for SECONDS=60; what is found stays in proptests/fuzz/corpus ([TARGET=name])
+	@. tools/env.sh; cargo run --profile sim -p fuzz -- $(or $(SECONDS),60) $(TARGET)
 
 faults: ## Every single write and sync of the logs fails once, in each way that a disk has
 	@. tools/env.sh; EVENT_LOG_FAULTS_ALL=1 cargo test -p event-log --features raft --test faults -- --nocapture

@@ -63,6 +63,24 @@ const fn config() -> Config {
     bincode::config::standard().with_limit::<DECODE_BYTES_MAX>()
 }
 
+/// Decodes with a limit that follows how much there is to read: a length inside a few bytes must not set hundreds of
+/// megabytes aside. What is read honestly takes a few dozen times its bytes at most.
+macro_rules! decode_within {
+    ($bytes:expr, $decode:path) => {
+        match $bytes.len() {
+            0..SHORT_BYTES => $decode($bytes, bincode::config::standard().with_limit::<{ SHORT_BYTES * TIMES_MAX }>()),
+            SHORT_BYTES..MIDDLE_BYTES => {
+                $decode($bytes, bincode::config::standard().with_limit::<{ MIDDLE_BYTES * TIMES_MAX }>())
+            }
+            _ => $decode($bytes, config()),
+        }
+    };
+}
+
+const SHORT_BYTES: usize = 2 << 10;
+const MIDDLE_BYTES: usize = 64 << 10;
+const TIMES_MAX: usize = 512;
+
 impl Record {
     /// The record as bytes, checksum included.
     ///
@@ -98,7 +116,7 @@ impl Record {
     /// A [`CodecError`] if they hold anything but exactly one record.
     pub fn decode(bytes: &[u8]) -> Result<Record, CodecError> {
         verify(bytes)?;
-        decode_all(&bytes[PREFIX_BYTES..], |body| bincode::decode_from_slice(body, config()))
+        decode_all(&bytes[PREFIX_BYTES..], |body| decode_within!(body, bincode::decode_from_slice))
     }
 }
 
@@ -151,7 +169,7 @@ pub(crate) fn encode_behind<T: Serialize + ?Sized>(first: u8, value: &T) -> Vec<
 /// # Errors
 /// A [`CodecError`] if the bytes hold anything but exactly one `T`.
 pub fn decode_payload<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    decode_all(bytes, |bytes| bincode::serde::decode_from_slice(bytes, config()))
+    decode_all(bytes, |bytes| decode_within!(bytes, bincode::serde::decode_from_slice))
 }
 
 fn decode_all<T>(bytes: &[u8], decode: impl FnOnce(&[u8]) -> Result<(T, usize), DecodeError>) -> Result<T, CodecError> {

@@ -54,6 +54,7 @@ pub struct Agent {
     /// What tasks and executors hold of it, allocation roles included.
     pub used: Resources,
     /// Custom executors on it that have not ended.
+    #[serde(deserialize_with = "super::cautious::map")]
     pub executors: OrdMap<(FrameworkKey, ExecutorId), Arc<Executor>>,
     /// Whether and where it is connected.
     pub liveness: AgentLiveness,
@@ -62,6 +63,7 @@ pub struct Agent {
     /// Last return, if any.
     pub reregistered_ms: Option<u64>,
     /// Orders not yet acknowledged, by number.
+    #[serde(deserialize_with = "super::cautious::map")]
     pub outbox: OrdMap<u64, Arc<Order>>,
     /// The number of the next order, from 1.
     pub next_order: u64,

@@ -44,6 +44,7 @@ pub struct Framework {
     /// How long its tasks outlive its stream, in milliseconds.
     pub failover_timeout_ms: u64,
     /// Its roles, each with filters and suppression. Never empty: no role means `*`.
+    #[serde(deserialize_with = "super::cautious::map")]
     pub roles: OrdMap<Arc<str>, RoleState>,
     /// Where its events go; None while it is disconnected.
     pub stream: Option<FrameworkStream>,
@@ -56,6 +57,7 @@ pub struct Framework {
     /// When its stream ended, while it is disconnected.
     pub disconnected_ms: Option<u64>,
     /// The running and pending use, kept with the tasks and executors: what it holds on each agent.
+    #[serde(deserialize_with = "super::cautious::map")]
     pub used: OrdMap<AgentKey, Resources>,
     /// How many offers it declined, for explanations.
     pub declined_offers: u64,
@@ -95,6 +97,7 @@ pub struct RoleState {
     /// No offers for this role until REVIVE.
     pub suppressed: bool,
     /// What it declined, by agent. An entry is over when `until_ms` has passed; it is removed some time after that.
+    #[serde(deserialize_with = "super::cautious::map")]
     pub filters: OrdMap<AgentKey, RoleFilter>,
 }
 

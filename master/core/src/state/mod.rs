@@ -5,6 +5,7 @@
 //! Every field changes by a named transition in these files, called by `fold` alone.
 
 pub mod agents;
+mod cautious;
 pub mod frameworks;
 pub mod offers;
 pub mod snapshot;

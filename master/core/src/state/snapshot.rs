@@ -511,8 +511,11 @@ fn each<T: DeserializeOwned>(input: &mut impl Read, mut take: impl FnMut(T)) -> 
         if length > ENTRY_BYTES_MAX {
             return Err(SnapshotError::TooLong(length));
         }
-        payload.resize(length as usize, 0);
-        input.read_exact(&mut payload)?;
+        // As it comes: a length alone sets nothing aside.
+        payload.clear();
+        if input.by_ref().take(length.into()).read_to_end(&mut payload)? < length as usize {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
         take(event_log::decode_payload(&payload)?);
     }
 }
