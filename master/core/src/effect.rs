@@ -5,6 +5,7 @@
 use crate::ids::{AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, OfferKey, TaskId};
 use api::v1;
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// Something to tell somebody. Keys, not messages: the message is made from State by `view`, and only by the master
 /// that holds the connection. The fields are what each sentence says.
@@ -23,6 +24,9 @@ pub enum Effect {
     UpdateWaiting { framework: FrameworkKey, task_id: TaskId },
     /// A status without uuid, which is neither acknowledged nor sent again (launch refused, reconciliation).
     SendStatus { framework: FrameworkKey, status: Box<v1::TaskStatus> },
+    /// Answers to RECONCILE as of `at_ms`, of these tasks, each with its agent if one was named, or of all: what
+    /// [`crate::answers`] makes of them.
+    SendAnswers { framework: FrameworkKey, at_ms: u64, tasks: Option<Vec<Asked>> },
     /// The status of an operation, without uuid (refused operations, reconciliation).
     SendOperationStatus { framework: FrameworkKey, status: Box<v1::OperationStatus> },
     /// An executor or an agent failed: a FAILURE event.
@@ -46,6 +50,9 @@ pub enum Effect {
     /// The leader's allocator has a reason to run before its next interval.
     Allocate,
 }
+
+/// A task that a framework asks for, and the agent that it names with it, if it does.
+pub type Asked = (TaskId, Option<Arc<str>>);
 
 /// What subscribers of the operator stream are told; the server makes the v1 event from State.
 #[allow(missing_docs)]

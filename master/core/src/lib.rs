@@ -62,6 +62,7 @@ pub use invariants::Violation;
 pub use level::FeatureLevel;
 pub use lost::Options;
 pub use react::react;
+pub use reconcile::answers;
 pub use refusal::{Refusal, RefusalKind};
 pub use register::STILL_SETTLING;
 pub use state::State;

@@ -1,43 +1,63 @@
 //! The story of RECONCILE: what the masters know, said again. Nothing happens, so nothing is logged.
 
 use crate::decide::Draft;
-use crate::effect::Effect;
+use crate::effect::{Asked, Effect};
 use crate::ids::FrameworkKey;
-use crate::state::{AgentLiveness, Task};
+use crate::state::{AgentLiveness, State, Task};
 use crate::status;
 use crate::task_state::lost_or;
 use crate::view;
 use api::v1;
 use api::v1::task_status::Reason;
 use prost::Message;
-use std::sync::Arc;
 
-/// RECONCILE: the tasks named, or all.
+/// RECONCILE: the tasks named, or all. The answers are made one by one where they are sent.
 pub(crate) fn reconcile(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::call::Reconcile) {
-    if call.tasks.is_empty() {
-        let known: Vec<Arc<Task>> =
-            draft.state.tasks.of(framework).filter(|task| task.unreachable_ms.is_none()).cloned().collect();
-        for task in known {
-            tell_latest(draft, &task);
-        }
-    }
-    for task in &call.tasks {
-        let agent_id = task.agent_id.as_ref().map(|id| id.value.as_str());
-        explicit(draft, framework, &task.task_id.value, agent_id);
+    let named = call.tasks.iter().map(|task| {
+        let agent_id = task.agent_id.as_ref().map(|id| id.value.as_str().into());
+        (task.task_id.value.as_str().into(), agent_id)
+    });
+    let tasks = (!call.tasks.is_empty()).then(|| named.collect());
+    draft.tell(Effect::SendAnswers { framework, at_ms: draft.at_ms, tasks });
+}
+
+/// What [`Effect::SendAnswers`] says, one status after the other: of `tasks`, or of all that the framework has.
+pub fn answers<'a>(
+    state: &'a State,
+    framework: FrameworkKey,
+    at_ms: u64,
+    tasks: Option<&'a [Asked]>,
+) -> impl Iterator<Item = v1::TaskStatus> + 'a {
+    let all = tasks.is_none().then(|| state.tasks.of(framework)).into_iter().flatten();
+    let known = all.filter(|task| task.unreachable_ms.is_none()).map(move |task| latest(state, task, at_ms));
+    let named = tasks.into_iter().flatten();
+    let asked = named.filter_map(move |(task, agent)| answer(state, framework, task, agent.as_deref(), at_ms));
+    known.chain(asked)
+}
+
+/// The answer for one task.
+pub(crate) fn explicit(draft: &mut Draft, framework: FrameworkKey, task_id: &str, agent_id: Option<&str>) {
+    if let Some(status) = answer(&draft.state, framework, task_id, agent_id, draft.at_ms) {
+        draft.tell_status(framework, status);
     }
 }
 
-/// The answer for one task; the first that matches.
-pub(crate) fn explicit(draft: &mut Draft, framework: FrameworkKey, task_id: &str, agent_id: Option<&str>) {
-    let state = &draft.state;
-    let speaker = state.frameworks.get(framework).expect("the speaker is live");
-    let task = state.tasks.live.get(&(framework, task_id.into())).cloned();
-    if let Some(task) = task.as_ref().filter(|task| task.unreachable_ms.is_none()) {
-        return tell_latest(draft, &task.clone());
+/// The first that matches; none if the framework is gone meanwhile.
+fn answer(
+    state: &State,
+    framework: FrameworkKey,
+    task_id: &str,
+    agent_id: Option<&str>,
+    at_ms: u64,
+) -> Option<v1::TaskStatus> {
+    let speaker = state.frameworks.get(framework)?;
+    let task = state.tasks.live.get(&(framework, task_id.into()));
+    if let Some(task) = task.filter(|task| task.unreachable_ms.is_none()) {
+        return Some(latest(state, task, at_ms));
     }
     let named = agent_id.and_then(|id| view::parse_agent_id(state, id));
-    let agent = task.as_ref().map(|task| task.agent).or(named);
-    let mut unreachable_ms = task.as_ref().and_then(|task| task.unreachable_ms);
+    let agent = task.map(|task| task.agent).or(named);
+    let mut unreachable_ms = task.and_then(|task| task.unreachable_ms);
     let (finer, message) = match agent.and_then(|agent| state.agents.get(agent)).map(|agent| &agent.liveness) {
         // Some of its tasks are set aside already, or not back yet.
         Some(AgentLiveness::Connected { .. } | AgentLiveness::Disconnected { .. }) if unreachable_ms.is_some() => {
@@ -55,11 +75,11 @@ pub(crate) fn explicit(draft: &mut Draft, framework: FrameworkKey, task_id: &str
     };
     let declared = lost_or(finer, speaker);
     let agent_id = agent_id.map(str::to_owned).or_else(|| task.map(|task| view::agent_id(state, task.agent)));
-    let mut answer = status::of_master(task_id, agent_id, declared, Reason::Reconciliation, message, draft.at_ms);
+    let mut answer = status::of_master(task_id, agent_id, declared, Reason::Reconciliation, message, at_ms);
     if declared == v1::TaskState::TaskUnreachable {
         answer.unreachable_time = unreachable_ms.map(time_info);
     }
-    draft.tell_status(framework, answer);
+    Some(answer)
 }
 
 /// Milliseconds since the epoch as the wire has them.
@@ -68,13 +88,12 @@ pub(crate) fn time_info(at_ms: u64) -> v1::TimeInfo {
 }
 
 /// The state that the framework was told last, or the current one.
-fn tell_latest(draft: &mut Draft, task: &Task) {
+fn latest(state: &State, task: &Task, at_ms: u64) -> v1::TaskStatus {
     let told = task.delivered.as_ref().map_or(task.state, |(state, _)| *state);
     let told = v1::TaskState::try_from(told).unwrap_or(v1::TaskState::TaskStaging);
-    let agent_id = view::agent_id(&draft.state, task.agent);
+    let agent_id = view::agent_id(state, task.agent);
     let message = "Reconciliation: Latest task state";
-    let mut answer =
-        status::of_master(&task.task_id, Some(agent_id), told, Reason::Reconciliation, message, draft.at_ms);
+    let mut answer = status::of_master(&task.task_id, Some(agent_id), told, Reason::Reconciliation, message, at_ms);
     answer.executor_id = task.executor_id.as_ref().map(|id| v1::ExecutorId { value: id.to_string() });
     let newest = task.statuses.last().and_then(|status| v1::TaskStatus::decode(status.clone()).ok());
     if let Some(newest) = newest {
@@ -83,7 +102,7 @@ fn tell_latest(draft: &mut Draft, task: &Task) {
         answer.labels = newest.labels;
         answer.container_status = newest.container_status;
     }
-    draft.tell_status(task.framework, answer);
+    answer
 }
 
 /// RECONCILE_OPERATIONS: there are no operations, so none is known.

@@ -580,9 +580,12 @@ impl Cluster {
     // What was said
 
     pub(crate) fn statuses(&self) -> Vec<v1::TaskStatus> {
-        let statuses = self.effects.iter().filter_map(|effect| match effect {
-            Effect::SendStatus { status, .. } => Some(v1::TaskStatus::clone(status)),
-            _ => None,
+        let statuses = self.effects.iter().flat_map(|effect| match effect {
+            Effect::SendStatus { status, .. } => vec![v1::TaskStatus::clone(status)],
+            Effect::SendAnswers { framework, at_ms, tasks } => {
+                crate::answers(&self.state, *framework, *at_ms, tasks.as_deref()).collect()
+            }
+            _ => Vec::new(),
         });
         statuses.collect()
     }

@@ -232,6 +232,12 @@ impl Carriers {
     }
 
     fn once(&self, state: &Arc<State>, effect: Effect) {
+        if let Effect::SendAnswers { framework, at_ms, tasks } = effect {
+            for status in master_core::answers(state, framework, at_ms, tasks.as_deref()) {
+                self.once(state, Effect::SendStatus { framework, status: Box::new(status) });
+            }
+            return;
+        }
         match holder(state, &effect) {
             Some(connection) if connection.at.node != self.identity.node() => {
                 self.remote.send(state, connection, &effect);
