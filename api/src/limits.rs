@@ -29,6 +29,8 @@ pub const TO_AGENT_BYTES_MAX: usize = 64 * MIB;
 pub const FROM_AGENT_BYTES_MAX: usize = 64 * MIB;
 /// Largest `data` of a message between a framework and its executor, in bytes. It is never logged.
 pub const MESSAGE_DATA_BYTES_MAX: usize = 4 * MIB;
+/// Most entries of a folder of a sandbox that are listed. Who makes more does not want to see them, but to fill memory.
+pub const FILES_LISTED_MAX: usize = 100_000;
 
 // What bodies become in memory. A struct can be hundreds of times as large as the bytes that it is read from.
 

@@ -147,6 +147,8 @@ impl Cluster {
             let mut words = Vec::new();
             if member.program == "meseta-agent" {
                 words.push(format!("--master={list}"));
+                // Nobody starts an agent again here: what it ran need not wait for one.
+                words.push("--recovery_timeout=10secs".into());
                 words.extend(flags.text("resources").map(|resources| format!("--resources={resources}")));
             } else if several {
                 words.push(format!("--masters={list}"));

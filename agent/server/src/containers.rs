@@ -66,7 +66,7 @@ impl Containers {
         let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(&path)?;
         let slots = Semaphore::new(LAUNCHES_MAX);
         let work_dir = work_dir.display().to_string();
-        Ok((Containers { dir, pipe: path, boot_id: boot_id(), work_dir, slots }, receiver))
+        Ok((Containers { dir, pipe: path, boot_id: boot_id()?, work_dir, slots }, receiver))
     }
 
     /// What processes of a container bear in their environment.
@@ -76,6 +76,11 @@ impl Containers {
 
     fn files(&self, container_id: &str) -> Files {
         Files::new(&self.dir, container_id)
+    }
+
+    /// Names this start of the machine.
+    pub(crate) fn boot_id(&self) -> &str {
+        &self.boot_id
     }
 
     /// Nobody needs the files of this container any more.

@@ -140,7 +140,8 @@ async fn serve(config: Config) -> Result<(), String> {
     vital(&agent, "log", keep(agent.clone(), log, requests));
     vital(&agent, "collection of sandboxes", crate::gc::collect(agent.clone()));
     if let Some(log) = agent.config.values.path("external_log_file").or_else(|| agent.config.log_file.clone()) {
-        agent.files.attach("/slave/log", log);
+        // A link to the newest of many, perhaps.
+        agent.files.attach("/slave/log", std::fs::canonicalize(&log).unwrap_or(log));
     }
     let sweeping = agent.clone();
     tokio::task::spawn_blocking(move || containers::sweep(&sweeping)).await.map_err(|error| error.to_string())??;
@@ -153,7 +154,7 @@ async fn serve(config: Config) -> Result<(), String> {
         move |request, _peer| http::answer(agent.clone(), request)
     };
     // Whoever comes back is heard from here on, and has its time from here on.
-    agent.submit(Command::Restart { boot: boot() });
+    agent.submit(Command::Restart { boot: boot(&agent) });
     let server = tokio::spawn(api_http::serve(listener, handler, stopped));
     let connection = vital(&agent, "connection to the masters", masters::stay_connected(agent.clone()));
     println!("meseta-agent listening on {}:{}", agent.config.listen.ip(), bound.port());
@@ -204,10 +205,10 @@ fn vital(
 }
 
 /// The start of this machine, and milliseconds since then.
-fn boot() -> (String, u64) {
+fn boot(agent: &Agent) -> (String, u64) {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(0.0);
-    (crate::spec::boot_id(), (seconds * 1000.0) as u64)
+    (agent.containers.boot_id().to_owned(), (seconds * 1000.0) as u64)
 }
 
 /// Finds everything again that an earlier agent had.

@@ -331,9 +331,11 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
 }
 
 /// Names this start of the machine.
-pub fn boot_id() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
+///
+/// # Errors
+/// It cannot be read, now.
+pub fn boot_id() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -384,6 +386,6 @@ mod tests {
         let own = start_ticks(std::process::id()).unwrap();
         assert!(own > 0);
         assert_eq!(start_ticks(u32::MAX), None);
-        assert!(!boot_id().is_empty());
+        assert!(!boot_id().unwrap().is_empty());
     }
 }

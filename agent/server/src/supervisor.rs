@@ -24,7 +24,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
-use crate::spec::{Claim, Files, Notice, Spec, boot_id, start_ticks};
+use crate::spec::{Claim, Files, Notice, Spec, boot_id, look};
 use crate::{processes, sys};
 
 /// Pause between attempts to write to a disk that is full.
@@ -76,8 +76,9 @@ fn supervise(spec: &Spec) -> io::Result<()> {
 
     let files = Files::new(&spec.containers_dir, &spec.container_id);
     let own = std::process::id();
-    let ticks = start_ticks(own).unwrap_or(0);
-    if !files.claim(&Claim::Supervisor(own, ticks, boot_id()))? {
+    // Who cannot say who it is claims nothing: nobody could tell later whether it lives.
+    let ticks = look(own)?.ok_or_else(|| io::Error::other("this process is not in /proc"))?;
+    if !files.claim(&Claim::Supervisor(own, ticks, boot_id()?))? {
         return Ok(());
     }
     let null = File::options().read(true).write(true).open("/dev/null")?;

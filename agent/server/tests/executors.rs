@@ -133,7 +133,14 @@ async fn an_executor_gets_tasks_and_tells_of_them() {
     };
     assert_eq!(master.wait("the executor's message", message).await, data);
 
-    let environment = std::fs::read_to_string(agent.sandbox("e1").join("stdout")).unwrap();
+    let environment = loop {
+        // Written at once, as soon as the process is there.
+        let environment = std::fs::read_to_string(agent.sandbox("e1").join("stdout")).unwrap_or_default();
+        if !environment.is_empty() {
+            break environment;
+        }
+        tokio::task::yield_now().await;
+    };
     for line in [
         "MESOS_FRAMEWORK_ID=C-0000",
         "MESOS_EXECUTOR_ID=e1",

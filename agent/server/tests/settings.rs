@@ -4,8 +4,8 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use api::v1::TaskState;
@@ -111,17 +111,7 @@ async fn old_sandboxes_go_and_those_in_use_stay() {
 /// Under a service whose stop would end the tasks too, and under one whose stop would not.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_says_what_systemd_would_do_to_its_tasks() {
-    // Where systemd keeps its units, in the forms that there are.
-    let roots = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup"];
-    let unit = format!("meseta-test-{}.service", std::process::id());
-    let made = roots
-        .iter()
-        .map(|root| Path::new(root).join(&unit))
-        .find(|path| fs::DirBuilder::new().mode(0o755).create(path).is_ok() && path.join("cgroup.procs").exists());
-    let Some(cgroup) = made else {
-        eprintln!("no cgroups can be made here");
-        return;
-    };
+    let Some(Unit { name: unit, path: cgroup }) = &Unit::new("kill-mode") else { return };
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
     let tools = dir.path().join("tools");
     fs::create_dir(&tools).unwrap();
@@ -137,6 +127,77 @@ async fn an_agent_says_what_systemd_would_do_to_its_tasks() {
         assert_eq!(stderr.contains(&format!("{unit} has KillMode={mode}: ")), warns, "{stderr}");
         agent.kill();
     }
-    // What a restart is under KillMode=process: this process alone gets the signal.
-    let _ = Command::new("rmdir").arg(&cgroup).stderr(Stdio::null()).status();
+}
+
+/// What systemd does to a service: under KillMode=process the agent alone is stopped, under control-group everything is.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_outlive_a_stop_of_the_agent_and_not_one_of_its_control_group() {
+    let Some(unit) = Unit::new("restart") else { return };
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let prelude = format!("echo $$ > {}/cgroup.procs", unit.path.display());
+    let start = || RealAgent::start_after(&prelude, &master.address, dir.path(), &["--no-systemd_enable_support"]);
+    let agent = start();
+    master.launch(task("t1", "while [ ! -e go ]; do sleep 0.02; done"));
+    master.launch(task("t2", "sleep 1000 & env -i setsid sleep 1000 & wait"));
+    master.update("t1", TaskState::TaskRunning).await;
+    master.update("t2", TaskState::TaskRunning).await;
+    agent.signal(nix::sys::signal::Signal::SIGTERM);
+    assert!(agent.ended().await.success());
+    assert!(unit.processes().len() >= 4, "tasks stay in the group");
+    let agent = start();
+    fs::write(agent.sandbox("t1").join("go"), "").unwrap();
+    master.update("t1", TaskState::TaskFinished).await;
+    assert_eq!(master.history("t2"), ["TASK_STARTING", "TASK_RUNNING"]);
+    unit.kill();
+    drop(agent);
+    let _agent = start();
+    master.update("t2", TaskState::TaskFailed).await;
+}
+
+/// A control group as systemd makes it for a service, where one can be made.
+struct Unit {
+    name: String,
+    path: PathBuf,
+}
+
+impl Unit {
+    fn new(what: &str) -> Option<Unit> {
+        let name = format!("meseta-test-{what}-{}.service", std::process::id());
+        // In the forms that there are.
+        let made = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup"].map(|root| Path::new(root).join(&name));
+        let is_group = |path: &PathBuf| {
+            fs::DirBuilder::new().mode(0o755).create(path).is_ok() && path.join("cgroup.procs").exists()
+        };
+        let made = made.into_iter().find(is_group);
+        if made.is_none() {
+            eprintln!("no control groups can be made here");
+        }
+        made.map(|path| Unit { name, path })
+    }
+
+    fn processes(&self) -> Vec<i32> {
+        let text = fs::read_to_string(self.path.join("cgroup.procs")).unwrap();
+        let live = |pid: &i32| agent_server::spec::start_ticks(pid.unsigned_abs()).is_some();
+        text.lines().filter_map(|line| line.parse().ok()).filter(live).collect()
+    }
+
+    fn kill(&self) {
+        loop {
+            let processes = self.processes();
+            for pid in &processes {
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGKILL);
+            }
+            if processes.is_empty() {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir(&self.path);
+    }
 }

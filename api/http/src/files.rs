@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
+use api::limits::FILES_LISTED_MAX;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -111,6 +112,9 @@ impl FileTable {
         let mut entries = Vec::new();
         for entry in found.entries()? {
             let entry = entry?;
+            if entries.len() == FILES_LISTED_MAX {
+                return Err(FilesError::Invalid(format!("'{path}' has more than {FILES_LISTED_MAX} entries.\n")));
+            }
             // Of the entry itself: where a link leads is none of the reader's business. What was removed meanwhile is
             // not worth failing the others.
             let Ok(metadata) = entry.metadata() else { continue };

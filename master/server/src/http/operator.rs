@@ -72,8 +72,9 @@ impl Operators {
         }
         let files = FileTable::default();
         let written = || Some(std::path::Path::new(about.flag("log_dir")?).join(crate::flags::LOG_FILE));
-        if let Some(log) = about.flag("external_log_file").map(Into::into).or_else(written) {
-            files.attach("/master/log", log);
+        if let Some(log) = about.flag("external_log_file").map(std::path::PathBuf::from).or_else(written) {
+            // A link to the newest of many, perhaps.
+            files.attach("/master/log", std::fs::canonicalize(&log).unwrap_or(log));
         }
         Arc::new(Operators { context, about, files, counters, renderings: Renderings::default(), watch, router })
     }
