@@ -280,7 +280,7 @@ impl Execution {
         let patience = if is_first { FIRST_PATIENCE } else { PATIENCE };
         let answer = loop {
             if !is_first {
-                self.is_same_cluster().await?;
+                self.is_same_cluster(&self.masters).await?;
             }
             let problem = match http::send(&self.masters, &request).await {
                 Ok(answer) if answer.status() == 200 => break answer,
@@ -304,6 +304,10 @@ impl Execution {
         let stream_id = answer.inner.headers().get("mesos-stream-id").and_then(|value| value.to_str().ok());
         self.stream_id = stream_id.map(str::to_owned);
         self.at = vec![answer.address.clone()];
+        if !is_first {
+            // One that was starting did not know yet which cluster it is of.
+            self.is_same_cluster(&self.at).await?;
+        }
         let (sender, mut events) = mpsc::channel(64);
         tokio::spawn(read_events(answer.inner.into_body(), sender));
         let first = timeout(PATIENCE, events.recv()).await.ok().flatten();
@@ -327,9 +331,9 @@ impl Execution {
 
     /// At the old addresses somebody else may have begun a cluster since: its word about our task would be wrong. Who
     /// cannot be asked is not in doubt.
-    async fn is_same_cluster(&self) -> Result<(), Error> {
+    async fn is_same_cluster(&self, masters: &[String]) -> Result<(), Error> {
         let Some(own) = self.framework_id.as_deref().and_then(ids::cluster_of) else { return Ok(()) };
-        for master in &self.masters {
+        for master in masters {
             let request = Request::post("/meseta/masters", &json!({"action": "list", "here": true}));
             let Ok(answer) = http::ask(master, &request, Duration::from_secs(2)).await else { continue };
             let Ok(answer) = http::json(answer).await else { continue };
@@ -351,6 +355,7 @@ impl Execution {
     fn gave_up(&self) -> Error {
         let after = self.timeout.map_or_else(String::new, api::duration::format);
         let why = match self.said.as_str() {
+            "" if self.framework_id.is_none() => format!("no master of {} took it", self.masters.join(", ")),
             "" if self.launched => "it was launched, and its agent has said nothing".to_owned(),
             "" => "no offer came".to_owned(),
             said => said.to_owned(),
@@ -479,9 +484,7 @@ impl Execution {
         if let Some(sandbox) = &ended.sandbox {
             line.push_str(&format!(", sandbox {}", sandbox.shown()));
         }
-        // A state begins its own line, whatever the task wrote.
-        let end = if ended.in_a_line { "\n" } else { "" };
-        say(&format!("{end}{}\n", plain(&line)));
+        say(&format!("{}\n", plain(&line)));
     }
 
     /// A call whose failure is repaired by subscribing again; only a refusal is an error.

@@ -275,7 +275,12 @@ impl Answer {
 
 /// The JSON that a master answers a read with.
 pub(crate) async fn read_json(masters: &[String], request: &Request) -> Result<Value, Error> {
-    json(read(masters, request).await?).await
+    let answer = read(masters, request).await?;
+    if answer.status() == 404 && request.path.starts_with("/master/") {
+        let address = answer.address;
+        return Err(Error::Failed(format!("{address} is no master: an agent listens there, or another program")));
+    }
+    json(answer).await
 }
 
 /// A GET of JSON.

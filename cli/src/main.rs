@@ -19,6 +19,7 @@ mod snapshot;
 mod table;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::flags::{Flag, Kind, Values};
 use error::Error;
@@ -174,13 +175,19 @@ fn in_runtime(work: impl Future<Output = Result<ExitCode, Error>>) -> Result<Exi
 pub(crate) fn say(text: &str) {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    // Our lines are lines, wherever a task stopped writing.
+    let end = if IN_A_LINE.swap(false, Ordering::Relaxed) { "\n" } else { "" };
+    let _ = stdout.write_all(format!("{end}{text}").as_bytes()).and_then(|()| stdout.flush());
 }
+
+/// Whether what a task wrote last did not end its line.
+static IN_A_LINE: AtomicBool = AtomicBool::new(false);
 
 /// What a task wrote, as it is.
 pub(crate) fn write_out(data: &[u8]) {
     use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
+    IN_A_LINE.store(data.last().is_some_and(|byte| *byte != b'\n'), Ordering::Relaxed);
     let _ = stdout.write_all(data).and_then(|()| stdout.flush());
 }
 

@@ -182,13 +182,11 @@ impl Sandbox {
 pub(crate) struct Tail {
     path: String,
     offset: u64,
-    /// Whether what was read last ended a line, or nothing was.
-    pub(crate) at_line_start: bool,
 }
 
 impl Tail {
     pub(crate) fn new(sandbox: &Sandbox, name: &str) -> Tail {
-        Tail { path: sandbox.path(name), offset: 0, at_line_start: true }
+        Tail { path: sandbox.path(name), offset: 0 }
     }
 
     /// How many bytes were read so far.
@@ -200,7 +198,6 @@ impl Tail {
     pub(crate) async fn pump(&mut self, sandbox: &Sandbox, mut out: impl FnMut(&[u8])) -> Result<(), Error> {
         while let Some(data) = sandbox.read(&self.path, self.offset).await?.filter(|data| !data.is_empty()) {
             self.offset += data.len() as u64;
-            self.at_line_start = data.last() == Some(&b'\n');
             out(&data);
         }
         Ok(())

@@ -121,7 +121,10 @@ fn what_a_task_writes_is_shown_and_found_again() {
     let command = r#"--command=printf 'one\ntwo'; echo wrong >&2; echo kept > f"#;
     let done = local.meseta("execute", &[words[0], words[1], command]);
     let (told, errors) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-    assert!(told.contains("TASK_RUNNING") && told.contains("\none\ntwo\nct:17 a: TASK_FINISHED"), "{told}");
+    assert!(
+        told.contains("TASK_RUNNING") && told.contains("\none\ntwo\nct:17 a: TASK_") && told.contains("TASK_FINISHED"),
+        "{told}"
+    );
     assert_eq!(errors, "wrong\n");
     let sandbox = told.lines().last().and_then(|line| line.split_once(", sandbox ")).expect("a sandbox").1;
     let (_, folder) = sandbox.split_once(':').expect("a host");
@@ -276,6 +279,86 @@ fn what_is_away_is_shown() {
     assert_eq!(listed.status.code(), Some(1), "{told}");
     assert!(told.contains("no quorum: ") && told.contains("do not answer (1 of 3, 2 needed)"), "{told}");
     assert!(!told.contains(" leader ") && gone.iter().all(|gone| told.matches(gone.as_str()).count() == 2), "{told}");
+}
+
+/// Ends with it.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(program: &str, words: &[&str]) -> Self {
+        let child = Command::new(binary(program)).args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(child.expect("it starts"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn another_cluster_at_the_old_address_has_no_word_about_our_task() {
+    let mut local = Local::start(1, 1);
+    let port = local.masters.rsplit_once(':').expect("a port").1.to_owned();
+    let mut task = Command::new(binary("meseta"))
+        .args(["execute", "--name=t", "--command=sleep 1000", "--resources=cpus:0.5;mem:32"])
+        .arg(format!("--master={}", local.masters))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("meseta starts");
+    let lines = BufReader::new(task.stdout.take().expect("piped")).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("TASK_RUNNING")));
+    local.terminate();
+    let other = tempfile::tempdir().expect("a folder");
+    let work_dir = format!("--work_dir={}", other.path().display());
+    let _other = Daemon::start("meseta-master", &[&work_dir, "--ip=127.0.0.1", &format!("--port={port}")]);
+    let ended = task.wait_with_output().expect("it ends");
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{errors}");
+    assert!(errors.contains(" is a master of cluster ") && errors.contains("may still run"), "{errors}");
+}
+
+#[test]
+fn a_quorum_that_forms_says_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let local = Local::start(1, 0);
+    // Free while it is looked for; whoever takes it meanwhile is no master either.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let all = format!("127.0.0.1:{port},127.0.0.1:1,127.0.0.1:2");
+    let words = [format!("--work_dir={}", dir.path().display()), format!("--port={port}"), format!("--masters={all}")];
+    let _forming = Daemon::start("meseta-master", &[&words[0], "--ip=127.0.0.1", &words[1], &words[2]]);
+    wait::until("it says what it waits for", READY, || {
+        let listed = Command::new(binary("meseta")).args(["masters", &format!("--master=127.0.0.1:{port}")]).output();
+        let listed = listed.expect("meseta starts");
+        assert_eq!(listed.status.code(), Some(1), "{}", out(&listed));
+        out(&listed).contains(&format!("forms a quorum with {all}")).then_some(())
+    });
+    drop(local);
+}
+
+#[test]
+fn snapshots_are_not_written_over_and_not_restored_beside_their_cluster() {
+    let local = Local::start(1, 0);
+    let file = local.dir.path().join("saved");
+    let (file, dir) = (file.to_str().expect("UTF-8"), local.dir.path().join("restored"));
+    let save = |more: &[&str]| local.meseta("snapshot", &[&["save", file], more].concat());
+    assert!(save(&[]).status.success());
+    let again = save(&[]);
+    assert!(again.status.code() == Some(1) && out(&again).contains("--force"), "{}", out(&again));
+    assert!(save(&["--force"]).status.success());
+    let inspected = Command::new(binary("meseta")).args(["snapshot", "inspect", file]).output().expect("meseta starts");
+    let told = out(&inspected);
+    assert!(told.contains("\nat  ") && told.contains("\nagents ") && told.contains(&local.masters), "{told}");
+    let restore = || {
+        let work_dir = format!("--work_dir={}", dir.display());
+        Command::new(binary("meseta")).args(["snapshot", "restore", file, &work_dir]).output().expect("meseta starts")
+    };
+    let refused = restore();
+    assert!(out(&refused).contains("still answers for cluster") && !dir.exists(), "{}", out(&refused));
+    assert_eq!(refused.status.code(), Some(1));
 }
 
 #[test]

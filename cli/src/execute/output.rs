@@ -27,8 +27,6 @@ pub(super) struct Output {
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     pub(super) sandbox: Option<Sandbox>,
-    /// The last line of standard output has no end.
-    pub(super) in_a_line: bool,
 }
 
 impl Output {
@@ -60,7 +58,7 @@ async fn run(masters: &[String], task: &Task, stream: bool, mut over: oneshot::R
     let Some(sandbox) = find(masters, task, &mut over).await else { return Ended::default() };
     if !stream {
         let _ = over.await;
-        return Ended { sandbox: Some(sandbox), in_a_line: false };
+        return Ended { sandbox: Some(sandbox) };
     }
     let (mut stdout, mut stderr) = (Tail::new(&sandbox, "stdout"), Tail::new(&sandbox, "stderr"));
     let mut told = false;
@@ -75,7 +73,7 @@ async fn run(masters: &[String], task: &Task, stream: bool, mut over: oneshot::R
             Err(_) => {}
         }
         if is_over {
-            return Ended { in_a_line: !stdout.at_line_start, sandbox: Some(sandbox) };
+            return Ended { sandbox: Some(sandbox) };
         }
         tokio::select! {
             () = sleep(PACE) => {}

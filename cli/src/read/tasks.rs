@@ -31,6 +31,8 @@ pub(super) async fn run(masters: &[String], words: &[String], flags: &Values) ->
         }
         return Ok(line(&answer));
     }
+    // First, since an agent would answer the next call, too, with what it has.
+    let hosts = hosts(masters).await?;
     // Of all endpoints this one has what was said with each status.
     let answer = http::read_json(masters, &Request::post("/api/v1", &json!({"type": "GET_TASKS"}))).await?;
     let kinds = ["pending_tasks", "tasks", "unreachable_tasks", "completed_tasks", "orphan_tasks"];
@@ -38,7 +40,6 @@ pub(super) async fn run(masters: &[String], words: &[String], flags: &Values) ->
     tasks.sort_by(|a, b| first_time(a).total_cmp(&first_time(b)));
     wanted.check(masters, tasks.iter().map(|task| Known::of_call(task))).await?;
     tasks.retain(|task| wanted.has(&Known::of_call(task)));
-    let hosts = hosts(masters).await;
     Ok(shown(&tasks, &hosts, flags.bool("full")))
 }
 
@@ -112,11 +113,11 @@ impl<'a> Known<'a> {
 }
 
 /// Agents by their ids, those that are away too.
-async fn hosts(masters: &[String]) -> BTreeMap<String, String> {
-    let slaves = http::get_json(masters, "/master/slaves").await.unwrap_or_default();
+async fn hosts(masters: &[String]) -> Result<BTreeMap<String, String>, Error> {
+    let slaves = http::get_json(masters, "/master/slaves").await?;
     let away = super::away(masters).await;
     let all = list(&away["agents"]).iter().chain(list(&slaves["slaves"]));
-    all.map(|agent| (text(&agent["id"]).to_owned(), text(&agent["hostname"]).to_owned())).collect()
+    Ok(all.map(|agent| (text(&agent["id"]).to_owned(), text(&agent["hostname"]).to_owned())).collect())
 }
 
 fn shown(tasks: &[&Value], hosts: &BTreeMap<String, String>, full: bool) -> String {

@@ -76,10 +76,15 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     output.line(
         || match &fault {
             None => format!(
-                "ok: {}{} records with {} events up to index {}, {} skipped, {} not known to be committed, \
-                 invariants checked {} times{digests}\ndigest {digest}",
+                "ok: {}{} records with {} events up to index {}, {} without effect, invariants checked {} times{digests}\
+                 {}\ndigest {digest}",
                 seen.from_snapshot.map_or(String::new(), |index| format!("from the snapshot at index {index} on, ")),
-                seen.records, seen.events, seen.last_index, seen.skipped, seen.uncommitted, seen.checks
+                seen.records,
+                seen.events,
+                seen.last_index,
+                seen.skipped,
+                seen.checks,
+                behind(seen.uncommitted)
             ),
             Some(_) => format!("NOT ok: the log is good up to index {} only\ndigest {digest}", seen.last_index),
         },
@@ -103,6 +108,17 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     )?;
     output.flush()?;
     fault.map_or(Ok(()), Err)
+}
+
+/// A master that stops has usually written something of which it did not hear any more that it was committed.
+fn behind(uncommitted: u64) -> String {
+    match uncommitted {
+        0 => String::new(),
+        count => format!(
+            "; {} written after that, committed or not: this disk cannot know",
+            if count == 1 { "1 entry was".to_owned() } else { format!("{count} entries were") }
+        ),
+    }
 }
 
 fn walk(

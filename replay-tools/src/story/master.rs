@@ -90,7 +90,11 @@ impl Teller for Master {
         match self.subject.topic {
             Topic::Task => !self.tasks.is_empty(),
             Topic::Agent => agents.live.keys().any(|key| is(view::agent_id(&self.state, *key))),
-            Topic::Framework => frameworks.live.keys().any(|key| is(view::framework_id(&self.state, *key))),
+            Topic::Framework => {
+                let completed = frameworks.completed.values().map(|completed| &completed.framework.id);
+                let mut all = frameworks.live.values().map(|framework| &framework.id).chain(completed);
+                all.any(|id| is(id.to_string()))
+            }
             Topic::Offer => self.state.offers.live.keys().any(|key| is(view::offer_id(&self.state, *key))),
             Topic::Role => frameworks.live.values().any(|it| it.roles.keys().any(|role| is(role.to_string()))),
         }
