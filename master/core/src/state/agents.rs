@@ -46,6 +46,7 @@ pub struct Agent {
     /// Its version, and what it can do, by name.
     pub version: Arc<str>,
     /// Capabilities by name, as it said.
+    #[serde(deserialize_with = "super::cautious::vector")]
     pub capabilities: Vector<Arc<str>>,
     /// Everything it has.
     pub total: Resources,

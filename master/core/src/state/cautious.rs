@@ -1,9 +1,9 @@
-//! Maps inside entries of a snapshot. The maps' own reader sets aside what a length says before it sees that there is
+//! Maps and lists inside entries of a snapshot. Their own readers set aside what a length says before they see that there is
 //! nothing behind it, and a length of many digits ends the process.
 
 use std::collections::BTreeMap;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, Vector};
 use serde::{Deserialize, Deserializer};
 
 /// Reads a map as it comes.
@@ -14,6 +14,15 @@ where
     D: Deserializer<'de>,
 {
     Ok(BTreeMap::deserialize(input)?.into_iter().collect())
+}
+
+/// Reads a list as it comes.
+pub(super) fn vector<'de, T, D>(input: D) -> Result<Vector<T>, D::Error>
+where
+    T: Deserialize<'de> + Clone,
+    D: Deserializer<'de>,
+{
+    Ok(Vec::deserialize(input)?.into_iter().collect())
 }
 
 #[cfg(test)]

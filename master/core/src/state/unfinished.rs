@@ -10,10 +10,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Unfinished {
     /// Frameworks on their way out: neither stream nor offers, and fewer tasks with each record.
+    #[serde(deserialize_with = "super::cautious::map")]
     pub frameworks: OrdMap<FrameworkKey, FrameworkEnd>,
     /// Agents on their way out: no connection, and fewer tasks with each record.
+    #[serde(deserialize_with = "super::cautious::map")]
     pub agents: OrdMap<AgentKey, AgentEnd>,
     /// Agents that are back, and not all of their tasks yet: since when, in milliseconds since the epoch.
+    #[serde(deserialize_with = "super::cautious::map")]
     pub returns: OrdMap<AgentKey, u64>,
 }
 
