@@ -192,6 +192,8 @@ pub struct Settings {
     pub launcher_dir: String,
     /// Ended executors that are remembered of each framework.
     pub completed_executors_max: u32,
+    /// Ended tasks that are remembered of each live executor.
+    pub ended_tasks_max: usize,
 }
 
 /// What a decision may look at besides State: everything here comes from the world.

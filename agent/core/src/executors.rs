@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use api::limits::{
-    AGENT_ENDED_TASKS_BYTES_MAX, AGENT_ENDED_TASKS_MAX, AGENT_STATUSES_MAX, AGENT_WAITING_BYTES_MAX, AGENT_WAITING_MAX,
-};
+use api::limits::{AGENT_ENDED_TASKS_BYTES_MAX, AGENT_STATUSES_MAX, AGENT_WAITING_BYTES_MAX, AGENT_WAITING_MAX};
 use api::v1::task_status::{Reason, Source};
 use api::v1::{FrameworkInfo, TaskState, TaskStatus};
 
@@ -33,7 +31,13 @@ pub(crate) fn subscribe(
     let executor = find(state, framework_id, executor_id)?;
     let mut events = Vec::new();
     let ids = || (framework_id.to_owned(), executor_id.to_owned());
-    events.extend(executor.stream.into_iter().flat_map(|earlier| lose(state, framework_id, executor_id, earlier)));
+    events.extend(
+        executor
+            .stream
+            .filter(|earlier| *earlier != stream)
+            .into_iter()
+            .flat_map(|earlier| lose(state, framework_id, executor_id, earlier)),
+    );
     let (framework_id_, executor_id_) = ids();
     events.push(Event::ExecutorSubscribed { framework_id: framework_id_, executor_id: executor_id_, stream });
     // Time was up before it came: it hears that it is to end.
@@ -62,7 +66,7 @@ pub(crate) fn subscribe(
             events.push(Event::TaskKillRequested { framework_id, executor_id, task_id, policy });
         }
     }
-    events.extend(forgotten(framework_id, executor, &lost_tasks));
+    events.extend(forgotten(framework_id, executor, &lost_tasks, around.settings.ended_tasks_max));
     let idle = waiting.is_empty() && !executor.subscribed && executor.tasks.values().all(|task| !task.delivered);
     if idle {
         events.push(kill::stop(framework_id, executor, Why::Shutdown, around));
@@ -84,7 +88,7 @@ pub(crate) fn lose(state: &State, framework_id: &str, executor_id: &str, stream:
 }
 
 /// Which ended tasks of a live executor there is no room for beside those that end now: the oldest.
-pub(crate) fn forgotten(framework_id: &str, executor: &Executor, ending: &[&str]) -> Option<Event> {
+pub(crate) fn forgotten(framework_id: &str, executor: &Executor, ending: &[&str], count_max: usize) -> Option<Event> {
     let mut ended: Vec<_> = executor.tasks.iter().filter(|(_, task)| task.is_terminal()).collect();
     ended.sort_by_key(|(task_id, task)| (std::cmp::Reverse(task.ended), *task_id));
     let ending = ending.iter().filter_map(|task_id| executor.tasks.get_key_value(*task_id));
@@ -93,7 +97,7 @@ pub(crate) fn forgotten(framework_id: &str, executor: &Executor, ending: &[&str]
         count += 1;
         bytes += task.bytes();
         // Those that end now are not over yet: there is room for them.
-        task.is_terminal() && (count > AGENT_ENDED_TASKS_MAX || bytes > AGENT_ENDED_TASKS_BYTES_MAX)
+        task.is_terminal() && (count > count_max || bytes > AGENT_ENDED_TASKS_BYTES_MAX)
     });
     let task_ids: Vec<String> = over.map(|(task_id, _)| task_id.clone()).collect();
     (!task_ids.is_empty() && !event_log::planted(event_log::Bug::EndedTasksKept)).then(|| Event::TasksForgotten {
@@ -145,7 +149,8 @@ pub(crate) fn update(
     if container.network_infos.is_empty() {
         container.network_infos = known.network_infos;
     }
-    let forgotten = if ends { forgotten(framework_id, executor, &[&task_id]) } else { None };
+    let forgotten =
+        if ends { forgotten(framework_id, executor, &[&task_id], around.settings.ended_tasks_max) } else { None };
     let written = Event::StatusWritten {
         framework_id: framework_id.to_owned(),
         executor_id: Some(executor_id.to_owned()),

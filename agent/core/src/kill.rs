@@ -87,7 +87,7 @@ fn custom(
     let mut events: Vec<Event> =
         killed.iter().map(|id| update.event(state, framework_id, Some(executor), id, around)).collect();
     let ids: Vec<&str> = killed.iter().map(|id| id.as_str()).collect();
-    events.extend(executors::forgotten(framework_id, executor, &ids));
+    events.extend(executors::forgotten(framework_id, executor, &ids, around.settings.ended_tasks_max));
     events
 }
 

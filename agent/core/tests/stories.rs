@@ -31,6 +31,7 @@ impl Story {
             executor_shutdown_grace_ms: 5_000,
             launcher_dir: "/bin".into(),
             completed_executors_max: 3,
+            ended_tasks_max: 200,
         };
         let mut count = self.random;
         let mut random = || {

@@ -14,8 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use agent_core::{
-    Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Surroundings, Unreadable, decide, fold, react,
-    restoring,
+    Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Unreadable, decide, fold, react, restoring,
 };
 use api::limits::{
     AGENT_BATCH_COMMANDS_MAX, AGENT_LAUNCH_COPIES_MAX, AGENT_RECORD_BYTES_FULL, AGENT_RESTORE_BYTES,
@@ -23,7 +22,8 @@ use api::limits::{
 };
 use api_http::FileTable;
 use event_log::limits::RECORD_BYTES_MAX;
-use event_log::{Cause, Header, LocalLog, RawEvent, Record, host};
+use event_log::local::AppendError;
+use event_log::{Cause, Header, RawEvent, Record, host};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -32,10 +32,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::containers::{self, Containers};
-use crate::dial::{self, Dial};
+use crate::dial::Dial;
 use crate::executors::ExecutorStream;
 use crate::orders;
+use crate::surroundings::{Containerizer, Inbox, Log, Surroundings};
 
 /// What one command may lead to, in bytes: more is not decided.
 const DECISION_BYTES_MAX: usize = AGENT_LAUNCH_COPIES_MAX * TO_AGENT_BYTES_MAX;
@@ -105,7 +105,7 @@ pub(crate) struct Agent {
     pub(crate) recovered_ms: AtomicU64,
     /// With all records in flight.
     pub(crate) state: RwLock<State>,
-    pub(crate) containers: Containers,
+    pub(crate) containers: Box<dyn Containerizer>,
     pub(crate) dial: Box<dyn Dial>,
     /// Those that are open: which of them counts is in State.
     pub(crate) streams: Mutex<BTreeMap<(String, String), ExecutorStream>>,
@@ -181,7 +181,7 @@ impl Agent {
         config: Config,
         address: String,
         state: State,
-        containers: Containers,
+        surroundings: Surroundings,
     ) -> (Arc<Agent>, mpsc::UnboundedReceiver<Request>) {
         let (inbox, requests) = mpsc::unbounded_channel();
         let synced = Synced::of(&state);
@@ -194,8 +194,8 @@ impl Agent {
             clock,
             recovered_ms: AtomicU64::new(0),
             state: RwLock::new(state),
-            containers,
-            dial: Box::new(dial::Tcp),
+            containers: surroundings.containers,
+            dial: surroundings.dial,
             streams: Mutex::default(),
             streams_opened: AtomicU64::new(0),
             held_up: Mutex::default(),
@@ -295,7 +295,7 @@ struct Held {
 }
 
 /// The only writer of the log. Ends when nobody can want anything any more, or the log cannot be written.
-pub(crate) async fn keep(agent: Arc<Agent>, log: LocalLog, mut requests: mpsc::UnboundedReceiver<Request>) {
+pub(crate) async fn keep(agent: Arc<Agent>, log: Arc<dyn Log>, mut requests: mpsc::UnboundedReceiver<Request>) {
     let mut in_flight: FuturesOrdered<BoxFuture<'static, Held>> = FuturesOrdered::new();
     let mut keeper = Keeper { log, limit_bytes: Arc::new(AtomicU64::new(agent.config.log_bytes_max)), began: false };
     let mut inbox = VecDeque::new();
@@ -338,7 +338,7 @@ pub(crate) async fn keep(agent: Arc<Agent>, log: LocalLog, mut requests: mpsc::U
 }
 
 struct Keeper {
-    log: LocalLog,
+    log: Arc<dyn Log>,
     /// The log is shortened when it is larger.
     limit_bytes: Arc<AtomicU64>,
     /// Executors can reach the agent: from here on their time runs, not while it is still looking around.
@@ -352,7 +352,7 @@ impl Keeper {
         let mut record = empty_record(at_ms);
         let mut held = Held { effects: Vec::new(), replies: Vec::new(), synced: Synced::default(), failure: None };
         let mut random = || host::random().to_le_bytes();
-        let mut around = Surroundings { at_ms, settings: &agent.config.settings, random: &mut random };
+        let mut around = agent_core::Surroundings { at_ms, settings: &agent.config.settings, random: &mut random };
         let mut state = agent.state.write();
         let mut bytes = 0;
         while bytes < AGENT_RECORD_BYTES_FULL
@@ -389,9 +389,9 @@ impl Keeper {
         let shortened = self.shorten_if_large(&state, at_ms);
         let (log, limit_bytes, bytes_max) = (self.log.clone(), self.limit_bytes.clone(), agent.config.log_bytes_max);
         Box::pin(async move {
-            let mut done = ticket.await.map(drop);
+            let mut done = ticket.await;
             if let Some(shortened) = shortened {
-                done = done.and(shortened.await.map(drop));
+                done = done.and(shortened.await);
                 // A state that is large by itself must not be written again with every record.
                 limit_bytes.store(bytes_max.max(2 * log.size_bytes()), Ordering::Relaxed);
             }
@@ -402,7 +402,7 @@ impl Keeper {
     }
 
     /// Lets the log begin anew with the parts of `state`, which it has led to.
-    fn shorten_if_large(&self, state: &State, at_ms: u64) -> Option<event_log::local::Ticket> {
+    fn shorten_if_large(&self, state: &State, at_ms: u64) -> Option<BoxFuture<'static, Result<(), AppendError>>> {
         if self.log.size_bytes() <= self.limit_bytes.load(Ordering::Relaxed) {
             return None;
         }
@@ -434,7 +434,7 @@ fn empty_record(at_ms: u64) -> Record {
 fn decide_bounded(
     state: &State,
     command: Command,
-    around: &mut Surroundings<'_>,
+    around: &mut agent_core::Surroundings<'_>,
     cause: u32,
 ) -> Result<Vec<(Event, RawEvent)>, Refusal> {
     let given_up = match &command {
@@ -461,17 +461,11 @@ fn weight(decided: &[(Event, RawEvent)]) -> usize {
 
 pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
     match effect {
-        Effect::Launch { container_id } => {
-            host::spawn(containers::launch(agent.clone(), container_id));
-        }
+        Effect::Launch { container_id } => agent.containers.launch(&Inbox(agent.clone()), container_id),
         Effect::Stop { container_id, signal } => {
-            let agent = agent.clone();
-            host::spawn(host::blocking(move || containers::stop(&agent, &container_id, signal)));
+            agent.containers.stop(&Inbox(agent.clone()), container_id, signal);
         }
-        Effect::Release { container_id } => {
-            let agent = agent.clone();
-            host::spawn(host::blocking(move || agent.containers.release(&container_id)));
-        }
+        Effect::Release { container_id } => agent.containers.release(container_id),
         Effect::Deliver { framework_id, executor_id, stream, delivery } => {
             crate::executors::deliver(agent, &(framework_id, executor_id), stream, &delivery);
         }

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::flags::{Flag, Kind, Values};
+use api::limits::AGENT_ENDED_TASKS_MAX;
 use api::v1::{Attribute, Resource};
 
 use crate::gc::Sandboxes;
 use crate::machine;
 
-const FLAGS: &[Flag] = &[
+pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("master", Kind::Text, "Masters to connect to: HOST:PORT[,HOST:PORT...]; any of them will do.").required(),
     Flag::new("work_dir", Kind::Path, "Folder of the agent's log and of the sandboxes.").required(),
     Flag::new("ip", Kind::Text, "Address to listen on.").variable("LIBPROCESS_IP"),
@@ -335,6 +336,7 @@ fn check(values: Values) -> Result<Config, String> {
         executor_shutdown_grace_ms: millis("executor_shutdown_grace_period"),
         launcher_dir: launcher.parent().map_or(String::new(), |dir| dir.display().to_string()),
         completed_executors_max: completed_executors_max(&values)?,
+        ended_tasks_max: AGENT_ENDED_TASKS_MAX,
     };
     Ok(Config {
         masters,

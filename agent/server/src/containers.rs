@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use crate::agent::Agent;
 use crate::processes;
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, containers_in, look};
+use crate::surroundings::{Containerizer, Inbox};
 use crate::sys::{pidfd_open, pidfd_probe, pidfd_signal, watch};
 
 /// Where programs are looked for, when a task does not say.
@@ -110,6 +111,58 @@ impl Containers {
     }
 }
 
+/// The agent as its containers see it, and what they have on the disk.
+#[derive(Clone)]
+pub(crate) struct Here {
+    agent: Inbox,
+    containers: Arc<Containers>,
+}
+
+impl std::ops::Deref for Here {
+    type Target = Agent;
+
+    fn deref(&self) -> &Agent {
+        &self.agent.0
+    }
+}
+
+/// Containers that are supervised processes of this machine.
+pub(crate) struct Supervised(pub(crate) Arc<Containers>);
+
+impl Supervised {
+    pub(crate) fn here(&self, agent: &Inbox) -> Here {
+        Here { agent: agent.clone(), containers: self.0.clone() }
+    }
+}
+
+impl Containerizer for Supervised {
+    fn launch(&self, agent: &Inbox, container_id: String) {
+        tokio::spawn(launch(self.here(agent), container_id));
+    }
+
+    fn stop(&self, agent: &Inbox, container_id: String, signal: Signal) {
+        let here = self.here(agent);
+        tokio::task::spawn_blocking(move || stop(&here, &container_id, signal));
+    }
+
+    fn release(&self, container_id: String) {
+        let containers = self.0.clone();
+        tokio::task::spawn_blocking(move || containers.release(&container_id));
+    }
+
+    fn recover(&self, agent: &Inbox, container_id: &str) {
+        recover(&self.here(agent), container_id);
+    }
+
+    fn named(&self, agent_id: &str) {
+        let agents = Path::new(&self.0.work_dir).join("slaves");
+        let latest = agents.join("latest");
+        let _ = fs::create_dir_all(&agents);
+        let _ = fs::remove_file(&latest);
+        let _ = symlink(agent_id, latest);
+    }
+}
+
 /// Whether this machine can do what containers need. The error is a sentence.
 pub(crate) fn check_machine() -> Result<(), String> {
     let own = std::process::id();
@@ -128,10 +181,10 @@ pub(crate) fn check_machine() -> Result<(), String> {
 /// Does `step` for a container, and if it cannot be done now, again and again: what could not be looked at is neither
 /// alive nor dead, and who is to be killed is killed as soon as that is possible.
 fn insist(
-    agent: &Arc<Agent>,
+    agent: &Here,
     container_id: &str,
     what: &'static str,
-    step: impl Fn(&Arc<Agent>, &str) -> io::Result<()> + Send + Sync + 'static,
+    step: impl Fn(&Here, &str) -> io::Result<()> + Send + Sync + 'static,
 ) {
     let (agent, container_id, step) = (agent.clone(), container_id.to_owned(), Arc::new(step));
     tokio::spawn(async move {
@@ -150,10 +203,10 @@ fn insist(
 
 /// The same, at once if it can be: what follows happens after it.
 fn at_once(
-    agent: &Arc<Agent>,
+    agent: &Here,
     container_id: &str,
     what: &'static str,
-    step: impl Fn(&Arc<Agent>, &str) -> io::Result<()> + Send + Sync + 'static,
+    step: impl Fn(&Here, &str) -> io::Result<()> + Send + Sync + 'static,
 ) {
     if let Err(error) = step(agent, container_id) {
         tracing::warn!(%error, container_id, "cannot {what}; trying again");
@@ -162,7 +215,7 @@ fn at_once(
 }
 
 /// Hears what supervisors say, until the agent ends.
-pub(crate) async fn listen(agent: Arc<Agent>, receiver: pipe::Receiver) {
+pub(crate) async fn listen(agent: Here, receiver: pipe::Receiver) {
     let mut lines = BufReader::with_capacity(64 << 10, receiver).split(b'\n');
     while let Ok(Some(line)) = lines.next_segment().await {
         let line = String::from_utf8_lossy(&line);
@@ -173,7 +226,7 @@ pub(crate) async fn listen(agent: Arc<Agent>, receiver: pipe::Receiver) {
     }
 }
 
-fn report(agent: &Agent, container_id: &str, notice: Notice) {
+fn report(agent: &Here, container_id: &str, notice: Notice) {
     let container_id = container_id.to_owned();
     agent.submit(match notice {
         Notice::Started(supervisor_pid, start_ticks, pid) => {
@@ -186,7 +239,7 @@ fn report(agent: &Agent, container_id: &str, notice: Notice) {
 }
 
 /// Launches the container of a live executor.
-pub(crate) async fn launch(agent: Arc<Agent>, container_id: String) {
+pub(crate) async fn launch(agent: Here, container_id: String) {
     let Ok(_slot) = agent.containers.slots.acquire().await else { return };
     let (spawning, id) = (agent.clone(), container_id.clone());
     let spawned = tokio::task::spawn_blocking(move || spawn(&spawning, &id)).await;
@@ -210,7 +263,7 @@ pub(crate) async fn launch(agent: Arc<Agent>, container_id: String) {
 }
 
 /// A launch has failed. Claimed first: whatever was started must not run after its end was told.
-fn fail(agent: &Arc<Agent>, container_id: &str, message: String) {
+fn fail(agent: &Here, container_id: &str, message: String) {
     insist(agent, container_id, "claim a launch", move |agent, container_id| {
         let claimed = agent.containers.files(container_id).claim(&Claim::Agent);
         if matches!(&claimed, Err(error) if !is_shortage(error)) {
@@ -234,11 +287,11 @@ fn is_shortage(error: &io::Error) -> bool {
 }
 
 /// The supervisor of a container is no more: what did it leave?
-fn gone(agent: &Arc<Agent>, container_id: &str) {
+fn gone(agent: &Here, container_id: &str) {
     insist(agent, container_id, "find what a container left", settle);
 }
 
-fn settle(agent: &Arc<Agent>, container_id: &str) -> io::Result<()> {
+fn settle(agent: &Here, container_id: &str) -> io::Result<()> {
     let files = agent.containers.files(container_id);
     if let Some(start) = files.start()? {
         report(agent, container_id, start);
@@ -275,13 +328,13 @@ fn settle(agent: &Arc<Agent>, container_id: &str) -> io::Result<()> {
 }
 
 /// Ends what runs in a container. What does not run yet never will: whoever claims the launch first decides.
-pub(crate) fn stop(agent: &Arc<Agent>, container_id: &str, signal: Signal) {
+pub(crate) fn stop(agent: &Here, container_id: &str, signal: Signal) {
     at_once(agent, container_id, "signal a container", move |agent, container_id| {
         try_to_stop(agent, container_id, signal)
     });
 }
 
-fn try_to_stop(agent: &Arc<Agent>, container_id: &str, signal: Signal) -> io::Result<()> {
+fn try_to_stop(agent: &Here, container_id: &str, signal: Signal) -> io::Result<()> {
     {
         let state = agent.state.read();
         if state.executor_of(container_id).is_none() && !state.remnants.contains_key(container_id) {
@@ -325,11 +378,11 @@ fn claim(files: &Files) -> io::Result<Claim> {
 }
 
 /// Finds again what an earlier agent launched: live supervisors, ended ones, and launches that never were.
-pub(crate) fn recover(agent: &Arc<Agent>, container_id: &str) {
+pub(crate) fn recover(agent: &Here, container_id: &str) {
     at_once(agent, container_id, "find a container again", try_to_recover);
 }
 
-fn try_to_recover(agent: &Arc<Agent>, container_id: &str) -> io::Result<()> {
+fn try_to_recover(agent: &Here, container_id: &str) -> io::Result<()> {
     let files = agent.containers.files(container_id);
     let claim = claim(&files)?;
     if claim == Claim::Agent {
@@ -351,7 +404,7 @@ fn try_to_recover(agent: &Arc<Agent>, container_id: &str) -> io::Result<()> {
 
 /// Ends what an earlier agent of this work_dir launched and this one's log knows nothing of: its resources are about to
 /// be offered. Blocks. The error is a sentence.
-pub(crate) fn sweep(agent: &Agent) -> Result<(), String> {
+pub(crate) fn sweep(agent: &Here) -> Result<(), String> {
     let containers = &agent.containers;
     let known: BTreeSet<String> = {
         let state = agent.state.read();
@@ -386,7 +439,7 @@ pub(crate) fn sweep(agent: &Agent) -> Result<(), String> {
 }
 
 /// Starts the supervisor. None if the container is wanted no more; the error is a sentence.
-fn spawn(agent: &Agent, container_id: &str) -> Result<Option<tokio::process::Child>, String> {
+fn spawn(agent: &Here, container_id: &str) -> Result<Option<tokio::process::Child>, String> {
     let (framework_id, framework, executor) = {
         let state = agent.state.read();
         let Some((framework_id, executor)) = state.executor_of(container_id) else { return Ok(None) };
@@ -499,7 +552,7 @@ fn arguments(command: &CommandInfo) -> Result<(Option<String>, Vec<String>), Str
 
 /// Nothing of the agent's own environment: what a task sees must not depend on who started the agent.
 fn environment(
-    agent: &Agent,
+    agent: &Here,
     framework_id: &str,
     executor: &Executor,
     info: &ExecutorInfo,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::incoming::Chunks;
 
 /// Opens connections to masters. A simulation has a way of its own.
-pub(crate) trait Dial: Send + Sync {
+pub trait Dial: Send + Sync {
     /// Sends `upward` to the master at `address` (host:port), and answers with what it says. Both end when what is answered
     /// is dropped. The error is a sentence.
     fn dial(&self, address: &str, upward: Body) -> BoxFuture<'static, Result<Chunks, String>>;

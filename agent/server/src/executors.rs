@@ -7,19 +7,18 @@ use std::time::Duration;
 
 use agent_core::{Command, Delivery, Refusal};
 use api::internal::{self, from_agent};
-use api::limits::{
-    EXECUTOR_STREAM_EVENTS_MAX, MESSAGE_DATA_BYTES_MAX, STATUS_BYTES_MAX, STATUS_MESSAGE_BYTES_MAX, cut,
-};
+use api::limits::{MESSAGE_DATA_BYTES_MAX, STATUS_BYTES_MAX, STATUS_MESSAGE_BYTES_MAX, cut};
 use api::media::{Media, Rejection, accept, request_media};
 use api::v1::executor::{Call, Event, call, event};
 use api::v1::{self, TaskInfo, TaskState, task_status};
-use api_http::{HeaderMap, Received, Response, StatusCode, StreamSender, header, text};
-use event_log::host;
+use api_http::{HeaderMap, Received, Response, StatusCode, header, text};
+use event_log::{Bug, host, planted};
 use prost::Message as _;
 use tokio::sync::oneshot;
 
 use crate::agent::Agent;
 use crate::masters::agent_info;
+use crate::records::{Records, records};
 
 /// Rare, because there are executors that end when they see one.
 const HEARTBEAT: Duration = Duration::from_secs(30 * 60);
@@ -32,7 +31,7 @@ pub(crate) struct ExecutorStream {
     /// Counted since the agent was started.
     number: u64,
     media: Media,
-    sender: StreamSender,
+    sender: Records,
     /// Its other end waits for it, and holds the stream open meanwhile.
     _end: oneshot::Sender<()>,
 }
@@ -204,7 +203,7 @@ async fn subscribe(
     executor_id: String,
     subscribe: call::Subscribe,
 ) -> Response {
-    let (sender, body) = api_http::stream(EXECUTOR_STREAM_EVENTS_MAX);
+    let (sender, body) = records();
     let number = agent.streams_opened.fetch_add(1, Ordering::Relaxed) + 1;
     let subscribed = {
         let state = agent.state.read();
@@ -220,7 +219,7 @@ async fn subscribe(
     };
     let event =
         Event { r#type: Some(event::Type::Subscribed as i32), subscribed: Some(subscribed), ..Event::default() };
-    let _ = sender.try_send(media.encode_record(&event));
+    sender.send(media.encode_record(&event));
     let key = (framework_id.clone(), executor_id.clone());
     let (end, ended) = oneshot::channel();
     // The stream before this one ends here: an executor has one, and what was said there and did not arrive is lost.
@@ -236,6 +235,10 @@ async fn subscribe(
     let unacknowledged_tasks: BTreeSet<String> =
         subscribe.unacknowledged_tasks.into_iter().map(|task| task.task_id.value).collect();
     let command = Command::SubscribeExecutor { framework_id, executor_id, stream: number, unacknowledged_tasks };
+    if planted(Bug::StreamBeforeSubscription) {
+        // It counts already, and what is handed over on it is taken for lost.
+        let _ = agent.ask(command.clone()).await;
+    }
     match agent.ask(command).await {
         Some(Ok(_)) => {}
         Some(Err(refusal)) => {
@@ -254,7 +257,7 @@ async fn watch(
     agent: Arc<Agent>,
     key: Key,
     stream: u64,
-    sender: StreamSender,
+    sender: Records,
     media: Media,
     mut ended: oneshot::Receiver<()>,
 ) {
@@ -266,7 +269,7 @@ async fn watch(
             _ = &mut ended => break,
             () = sender.closed() => break,
             _ = clock.tick() => {
-                if sender.try_send(media.encode_record(&heartbeat)).is_err() {
+                if !sender.send(media.encode_record(&heartbeat)) {
                     break;
                 }
             }
@@ -347,7 +350,7 @@ pub(crate) fn forward(agent: &Agent, message: &internal::FrameworkMessage) {
 fn send(agent: &Agent, key: &Key, stream: u64, event: &Event) -> bool {
     let mut streams = agent.streams.lock();
     let Some(open) = streams.get(key).filter(|open| open.number == stream) else { return false };
-    let sent = open.sender.try_send(open.media.encode_record(event)).is_ok();
+    let sent = open.sender.send(open.media.encode_record(event));
     if !sent {
         // It is gone, or does not read. Either way it has to subscribe again to hear what it missed.
         streams.remove(key);

@@ -63,7 +63,7 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request) -> Response {
             _ => api_http::text(StatusCode::NOT_IMPLEMENTED, "Resource providers are not supported by this agent"),
         };
     }
-    let answered = tokio::task::spawn_blocking(move || {
+    let answered = event_log::host::blocking(move || {
         let response = match endpoint {
             Endpoint::Files => {
                 let endpoint = rest.first().map_or("", String::as_str);

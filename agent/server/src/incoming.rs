@@ -11,7 +11,7 @@ use prost::encoding::decode_varint;
 use crate::orders;
 
 /// The bytes of a master's stream as they come. The error is a sentence.
-pub(crate) type Chunks = BoxStream<'static, Result<Bytes, String>>;
+pub type Chunks = BoxStream<'static, Result<Bytes, String>>;
 
 /// So much of a message that is too large to be read is looked at, in bytes: enough to find what it is about.
 const LOOKED_AT_BYTES: usize = 8 << 20;

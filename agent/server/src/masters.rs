@@ -255,10 +255,7 @@ async fn accept(agent: &Agent, welcome: &internal::Welcome) -> Option<Ended> {
     });
     match answer.await {
         Some(Ok(_)) => {
-            let latest = agent.config.work_dir.join("slaves/latest");
-            let _ = std::fs::create_dir_all(agent.config.work_dir.join("slaves"));
-            let _ = std::fs::remove_file(&latest);
-            let _ = std::os::unix::fs::symlink(&welcome.agent_id.value, latest);
+            agent.containers.named(&welcome.agent_id.value);
             None
         }
         Some(Err(refusal @ Refusal::MastersForgot { .. })) => Some(Ended::BeginAnew(refusal.to_string())),

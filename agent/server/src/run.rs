@@ -5,15 +5,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, decode_record, fold, resume};
-use event_log::{Identity, LocalLog};
+use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::agent::{Agent, End, keep};
+use crate::agent::{Agent, End};
 use crate::config::{self, Asked, Config};
-use crate::containers::{self, Containers};
-use crate::{http, masters};
+use crate::containers::{self, Containers, Supervised};
+use crate::surroundings::{Inbox, Running, Surroundings};
+use crate::{dial, http, masters};
 
 /// Runs the agent with the words of the command line behind the program's name.
 pub fn run(words: Vec<String>) -> ExitCode {
@@ -136,27 +137,33 @@ async fn serve(config: Config) -> Result<(), String> {
         .map_err(|error| format!("Cannot use {}: {error}", config.work_dir.display()))?;
     let port = config.advertise_port.unwrap_or(bound.port());
     let address = format!("{}:{port}", config.advertise_ip);
-    let (agent, requests) = Agent::new(config, address, state, containers);
-    vital(&agent, "log", keep(agent.clone(), log, requests));
+    let supervised = Supervised(Arc::new(containers));
+    let here = |agent: &Arc<Agent>| Supervised(supervised.0.clone()).here(&Inbox(agent.clone()));
+    let surroundings = Surroundings {
+        log: Arc::new(log),
+        dial: Box::new(dial::Tcp),
+        containers: Box::new(Supervised(supervised.0.clone())),
+    };
+    let running = Running::new(config, address, state, surroundings);
+    let agent = running.0.clone();
     vital(&agent, "collection of sandboxes", crate::gc::collect(agent.clone()));
     if let Some(log) = agent.config.values.path("external_log_file").or_else(|| agent.config.log_file.clone()) {
         // A link to the newest of many, perhaps.
         agent.files.attach("/slave/log", std::fs::canonicalize(&log).unwrap_or(log));
     }
-    let sweeping = agent.clone();
+    let sweeping = here(&agent);
     tokio::task::spawn_blocking(move || containers::sweep(&sweeping)).await.map_err(|error| error.to_string())??;
-    recover(&agent).await;
+    running.recover().await;
     // What the agent before had heard and not written down was found in files: what comes now comes after it.
-    vital(&agent, "hearing of containers", containers::listen(agent.clone(), pipe));
+    vital(&agent, "hearing of containers", containers::listen(here(&agent), pipe));
     let (stop, stopped) = watch::channel(false);
     let handler = {
         let agent = agent.clone();
         move |request, _peer| http::answer(agent.clone(), request)
     };
     // Whoever comes back is heard from here on, and has its time from here on.
-    agent.submit(Command::Restart { boot: boot(&agent) });
+    let connection = running.begin(boot(&supervised.0));
     let server = tokio::spawn(api_http::serve(listener, handler, stopped));
-    let connection = vital(&agent, "connection to the masters", masters::stay_connected(agent.clone()));
     println!("meseta-agent listening on {}:{}", agent.config.listen.ip(), bound.port());
 
     let mut end = agent.end.subscribe();
@@ -192,7 +199,7 @@ async fn serve(config: Config) -> Result<(), String> {
 
 /// Work without which the agent would only look alive. If it panics the process ends at once; if it ends by itself, and did
 /// not say why, the agent does.
-fn vital(
+pub(crate) fn vital(
     agent: &Arc<Agent>,
     what: &'static str,
     work: impl Future<Output = ()> + Send + 'static,
@@ -205,14 +212,14 @@ fn vital(
 }
 
 /// The start of this machine, and milliseconds since then.
-fn boot(agent: &Agent) -> (String, u64) {
+fn boot(containers: &Containers) -> (String, u64) {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(0.0);
-    (agent.containers.boot_id().to_owned(), (seconds * 1000.0) as u64)
+    (containers.boot_id().to_owned(), (seconds * 1000.0) as u64)
 }
 
 /// Finds everything again that an earlier agent had.
-async fn recover(agent: &Arc<Agent>) {
+pub(crate) async fn recover(agent: &Arc<Agent>) {
     let (live, remnants, effects) = {
         let state = agent.state.read();
         for (framework_id, framework) in &state.frameworks {
@@ -227,7 +234,11 @@ async fn recover(agent: &Arc<Agent>) {
     if !live.is_empty() || !remnants.is_empty() {
         tracing::info!(containers = live.len(), remnants = remnants.len(), "looking for what ran before");
     }
-    live.iter().chain(&remnants).for_each(|container_id| containers::recover(agent, container_id));
+    if planted(Bug::DeadlineBeforeListener) {
+        agent.submit(Command::Restart { boot: Default::default() });
+    }
+    let inbox = Inbox(agent.clone());
+    live.iter().chain(&remnants).for_each(|container_id| agent.containers.recover(&inbox, container_id));
     for effect in effects {
         crate::agent::perform(agent, effect);
     }

@@ -41,7 +41,7 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
         Err(rejection) => return rejected(rejection),
     };
     let agent = agent.clone();
-    let answered = tokio::task::spawn_blocking(move || handle(&agent, &call, media));
+    let answered = event_log::host::blocking(move || handle(&agent, &call, media));
     answered.await.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error."))
 }
 

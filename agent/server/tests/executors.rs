@@ -200,6 +200,156 @@ async fn an_executor_returns_after_the_agent_did() {
     assert!(agent.ended().await.success());
 }
 
+impl Stream {
+    /// Waits for its end, which is a chunk of nothing.
+    async fn ended(mut self) {
+        let reading = async {
+            let mut line = String::new();
+            while line != "0\r\n" {
+                line.clear();
+                if self.0.read_line(&mut line).await.unwrap() == 0 {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("an end");
+    }
+}
+
+/// Tasks are launched while their executor, which has updates to tell again, is just subscribing: none is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_meet_a_subscription_run() {
+    const ROUNDS: usize = 4;
+    let flags = ["--executor_reregistration_timeout=15secs"];
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let mut agent = RealAgent::start(&master.address, dir.path(), &flags);
+    launch(&master, "first", "sleep 1000");
+    launched(&master).await;
+    let mut tasks = Vec::new();
+    for round in 0..ROUNDS {
+        let mut names = vec!["first".to_owned()];
+        if round > 0 {
+            agent.kill();
+            names = (0..5).map(|n| format!("t{round}-{n}")).collect();
+            names.iter().for_each(|name| launch(&master, name, "sleep 1000"));
+            agent = RealAgent::start(&master.address, dir.path(), &flags);
+        }
+        // It has all of the tasks; updates of them were never acknowledged.
+        let has: Vec<Value> = tasks
+            .iter()
+            .map(|id| json!({ "name": id, "task_id": { "value": id }, "agent_id": { "value": "C-S0" } }))
+            .collect();
+        let updates: Vec<Value> = (0..5u8)
+            .map(|n| {
+                let uuid = base64(&[round as u8, n]);
+                json!({ "status": { "task_id": { "value": "first" }, "uuid": uuid, "source": "SOURCE_EXECUTOR",
+                                    "state": if n % 2 == 0 { "TASK_STARTING" } else { "TASK_RUNNING" } } })
+            })
+            .collect();
+        let unacknowledged = if round == 0 {
+            json!({})
+        } else {
+            json!({ "unacknowledged_tasks": has, "unacknowledged_updates": updates })
+        };
+        let mut stream = Stream::open(&agent.address, unacknowledged).await;
+        let mut handed = 0;
+        while handed < names.len() {
+            let event = stream.next().await;
+            handed += usize::from(event["type"] == "LAUNCH");
+        }
+        tasks.extend(names);
+    }
+    for task_id in &tasks {
+        assert!(!master.history(task_id).contains(&"TASK_LOST"), "{task_id}");
+    }
+}
+
+/// An executor has one stream: the one before is hung up when it opens another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_when_another_takes_its_place() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    launch(&master, "t1", "sleep 1000");
+    launched(&master).await;
+    let first = Stream::open(&agent.address, json!({})).await;
+    let has = json!([{ "name": "t1", "task_id": { "value": "t1" }, "agent_id": { "value": "C-S0" } }]);
+    let mut second = Stream::open(&agent.address, json!({ "unacknowledged_tasks": has })).await;
+    first.ended().await;
+    assert_eq!(second.next().await["type"], "SUBSCRIBED");
+    launch(&master, "t2", "sleep 1000");
+    assert_eq!(second.next().await["launch"]["task"]["task_id"]["value"], "t2");
+}
+
+/// 16 bytes that begin with these, in base64.
+fn base64(begin: &[u8; 2]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bytes = [1; 18];
+    bytes[..2].copy_from_slice(begin);
+    let digits = bytes.chunks(3).flat_map(|three| {
+        let bits = u32::from(three[0]) << 16 | u32::from(three[1]) << 8 | u32::from(three[2]);
+        [18, 12, 6, 0].map(|shift| DIGITS[(bits >> shift & 63) as usize] as char)
+    });
+    // 16 bytes are 22 digits, of which the last holds four bits of nothing.
+    let mut text: String = digits.take(21).collect();
+    text.push_str("Q==");
+    text
+}
+
+/// What ended is forgotten while its executor lives on, and statuses are bounded where they enter.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_remembers_so_much_of_an_executor() {
+    const TASKS: usize = 230;
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    launch(&master, "t0", "sleep 1000");
+    launched(&master).await;
+    let mut stream = Stream::open(&agent.address, json!({})).await;
+    (1..TASKS).for_each(|n| launch(&master, &format!("t{n}"), "sleep 1000"));
+    let mut ended = 0;
+    while ended < TASKS {
+        let event = stream.next().await;
+        if event["type"] == "LAUNCH" {
+            let task_id = event["launch"]["task"]["task_id"]["value"].as_str().unwrap().to_owned();
+            let uuid = base64(&[(ended / 250) as u8, (ended % 250) as u8]);
+            assert!(update(&agent, &task_id, "TASK_FINISHED", &uuid).await.0.starts_with("HTTP/1.1 202"));
+            ended += 1;
+        }
+    }
+    let (_, state) = http(&agent.address, "GET", "/state", "", "").await;
+    let state: Value = serde_json::from_str(&state).unwrap();
+    let executor = &state["frameworks"][0]["executors"][0];
+    assert_eq!(executor["completed_tasks"].as_array().unwrap().len(), 200);
+    assert_eq!(executor["tasks"].as_array().unwrap().len(), 0);
+
+    let status = json!({ "task_id": { "value": "t0" }, "state": "TASK_RUNNING", "uuid": UUID_1,
+                         "source": "SOURCE_EXECUTOR", "data": "A".repeat(400 << 10) });
+    let body = call("UPDATE", json!({ "update": { "status": status } }));
+    let (head, text) = http(&agent.address, "POST", "/api/v1/executor", JSON, &body).await;
+    assert!(head.starts_with("HTTP/1.1 400") && text.contains("262144 at most"), "{head} {text}");
+    launch(&master, "long", "sleep 1000");
+    while stream.next().await["type"] != "LAUNCH" {}
+    let status = json!({ "task_id": { "value": "long" }, "state": "TASK_FAILED", "uuid": UUID_2,
+                         "source": "SOURCE_EXECUTOR", "message": "é".repeat(1 << 20) });
+    let body = call("UPDATE", json!({ "update": { "status": status } }));
+    let (head, text) = http(&agent.address, "POST", "/api/v1/executor", JSON, &body).await;
+    assert!(head.starts_with("HTTP/1.1 202"), "{head} {text}");
+    let told = master.update("long", TaskState::TaskFailed).await;
+    assert_eq!(told.message().len(), 16 << 10, "cut off, and told");
+}
+
+/// An order that nobody can carry out does not stop those behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_of_an_unknown_kind_is_passed_over() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.order_of_nothing();
+    master.launch(task("t1", "true"));
+    master.update("t1", TaskState::TaskFinished).await;
+    let (_, metrics) = http(&agent.address, "GET", "/metrics/snapshot", "", "").await;
+    let metrics: Value = serde_json::from_str(&metrics).unwrap();
+    assert_eq!(metrics["slave/orders_given_up"], 1.0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn executors_that_do_not_subscribe_are_ended() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());

@@ -187,6 +187,7 @@ impl Agent {
                 executor_shutdown_grace_ms: 5_000,
                 launcher_dir: "/bin".into(),
                 completed_executors_max: 150,
+                ended_tasks_max: 200,
             },
             inbox,
             random: Mutex::new(Random::new(self.random.number(), "process")),

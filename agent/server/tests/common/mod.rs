@@ -88,9 +88,18 @@ impl Master {
     }
 
     pub fn order(&self, order: order::Order) -> u64 {
+        self.give(Some(order))
+    }
+
+    /// An order of a kind that an agent does not know reads like this.
+    pub fn order_of_nothing(&self) -> u64 {
+        self.give(None)
+    }
+
+    fn give(&self, order: Option<order::Order>) -> u64 {
         let mut known = self.known.lock();
         let seq = known.orders.keys().last().copied().unwrap_or(known.acknowledged) + 1;
-        let order = internal::Order { seq, order: Some(order) };
+        let order = internal::Order { seq, order };
         if let Some(connection) = &known.connection {
             let _ = connection.try_send(frame(to_agent::Message::Order(order.clone())));
         }

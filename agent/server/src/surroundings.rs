@@ -1,0 +1,210 @@
+//! What a running agent stands on: its log, its way to the masters, and what runs its containers. On a machine these are a
+//! folder, TCP and supervisors; a simulation brings others, and runs all the rest of the agent as it is.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_core::{Command, Executor, Settings, Signal, State};
+use api::v1::Resource;
+use api_http::{Request, Response};
+use event_log::Record;
+use event_log::local::{AppendError, LocalLog};
+use futures_util::future::BoxFuture;
+
+use crate::agent::{Agent, End, keep};
+use crate::config::{self, Config};
+use crate::gc::Sandboxes;
+use crate::{http, masters, run};
+
+pub use crate::dial::Dial;
+pub use crate::incoming::Chunks;
+
+/// An agent's log: what was appended is there for good when its future is done, in the order of the calls.
+pub trait Log: Send + Sync {
+    /// Appends a record.
+    fn append(&self, record: Record) -> BoxFuture<'static, Result<(), AppendError>>;
+    /// Replaces everything appended before by these, in one step.
+    fn rotate(&self, records: Vec<Record>) -> BoxFuture<'static, Result<(), AppendError>>;
+    /// What it weighs since the last time that it was replaced, in bytes.
+    fn size_bytes(&self) -> u64;
+}
+
+impl Log for LocalLog {
+    fn append(&self, record: Record) -> BoxFuture<'static, Result<(), AppendError>> {
+        let ticket = LocalLog::append(self, record);
+        Box::pin(async move { ticket.await.map(drop) })
+    }
+
+    fn rotate(&self, records: Vec<Record>) -> BoxFuture<'static, Result<(), AppendError>> {
+        let ticket = LocalLog::rotate(self, records);
+        Box::pin(async move { ticket.await.map(drop) })
+    }
+
+    fn size_bytes(&self) -> u64 {
+        LocalLog::size_bytes(self)
+    }
+}
+
+/// What runs containers. Nothing here waits: what comes of it is reported.
+pub trait Containerizer: Send + Sync {
+    /// Launches the container of a live executor.
+    fn launch(&self, agent: &Inbox, container_id: String);
+    /// Ends what runs in a container; what does not run yet must never run.
+    fn stop(&self, agent: &Inbox, container_id: String, signal: Signal);
+    /// Nobody needs the container's files of launch and exit any more.
+    fn release(&self, container_id: String);
+    /// Finds out what became of a container that an agent before this one launched.
+    fn recover(&self, agent: &Inbox, container_id: &str);
+    /// The agent has this id: its sandboxes are found under it.
+    fn named(&self, agent_id: &str);
+}
+
+/// All of it.
+pub struct Surroundings {
+    /// The log, which has been read.
+    pub log: Arc<dyn Log>,
+    /// The way to the masters.
+    pub dial: Box<dyn Dial>,
+    /// The containers.
+    pub containers: Box<dyn Containerizer>,
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Surroundings").finish_non_exhaustive()
+    }
+}
+
+/// The agent, for whoever runs its containers.
+#[derive(Clone)]
+pub struct Inbox(pub(crate) Arc<Agent>);
+
+impl Inbox {
+    /// Reports something; it is not waited for.
+    pub fn submit(&self, command: Command) {
+        self.0.submit(command);
+    }
+
+    /// The live executor of a container, with the id of its framework.
+    pub fn executor_of(&self, container_id: &str) -> Option<(String, Executor)> {
+        let state = self.0.state.read();
+        state.executor_of(container_id).map(|(framework_id, executor)| (framework_id.to_owned(), executor.clone()))
+    }
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+/// What a simulated agent is configured to.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The name of its machine.
+    pub hostname: String,
+    /// host:port of masters.
+    pub masters: Vec<String>,
+    /// What it offers.
+    pub resources: Vec<Resource>,
+    /// How it decides.
+    pub settings: Settings,
+    /// The log is shortened when it is larger, in bytes.
+    pub log_bytes_max: u64,
+}
+
+impl Terms {
+    fn config(self) -> Result<Config, String> {
+        let none = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+        let words = ["--master=none:0", "--work_dir=/nowhere"].map(str::to_owned);
+        let values = api::flags::parse(config::FLAGS, words.to_vec(), |_| None, none);
+        Ok(Config {
+            masters: self.masters,
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5051),
+            advertise_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            advertise_port: None,
+            hostname: self.hostname,
+            resources: self.resources,
+            attributes: Vec::new(),
+            launcher: PathBuf::new(),
+            executor_environment: Vec::new(),
+            settings: self.settings,
+            recovery_timeout_ms: 0,
+            task_files: None,
+            task_umask: None,
+            log_bytes_max: self.log_bytes_max,
+            log_file: None,
+            sandboxes: Sandboxes { age_max: Duration::MAX, headroom: 0.0, look_every: Duration::MAX },
+            work_dir: PathBuf::from("/nowhere"),
+            values: values.map_err(|error| error.to_string())?,
+        })
+    }
+}
+
+/// An agent's process without its machine.
+#[derive(Clone)]
+pub struct Running(pub(crate) Arc<Agent>);
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Begins to write its log, which led to `state`. The next step is [`Running::recover`].
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn simulated(terms: Terms, state: State, surroundings: Surroundings) -> Result<Running, String> {
+        let address = format!("{}:5051", terms.hostname);
+        Ok(Running::new(terms.config()?, address, state, surroundings))
+    }
+
+    pub(crate) fn new(config: Config, address: String, state: State, surroundings: Surroundings) -> Running {
+        let log = surroundings.log.clone();
+        let (agent, requests) = Agent::new(config, address, state, surroundings);
+        run::vital(&agent, "log", keep(agent.clone(), log, requests));
+        Running(agent)
+    }
+
+    /// Finds everything again that an earlier agent had.
+    pub async fn recover(&self) {
+        run::recover(&self.0).await;
+    }
+
+    /// From here on executors can reach the agent, and have their time; the masters hear of it. `boot` is the start of the
+    /// machine, and milliseconds since then.
+    pub fn begin(&self, boot: (String, u64)) -> tokio::task::JoinHandle<()> {
+        if !event_log::planted(event_log::Bug::DeadlineBeforeListener) {
+            self.0.submit(Command::Restart { boot });
+        }
+        run::vital(&self.0, "connection to the masters", masters::stay_connected(self.0.clone()))
+    }
+
+    /// For whoever runs its containers.
+    pub fn inbox(&self) -> Inbox {
+        Inbox(self.0.clone())
+    }
+
+    /// Answers a request.
+    pub async fn answer(&self, request: Request) -> Response {
+        http::answer(self.0.clone(), request).await
+    }
+
+    /// Waits for the agent's end: a sentence if it cannot go on, none if it has left for good.
+    pub async fn ended(&self) -> Option<String> {
+        let mut end = self.0.end.subscribe();
+        let end = end.wait_for(Option::is_some).await.map(|end| end.clone());
+        match end {
+            Ok(Some(End::Left)) => {
+                masters::wait_for_farewell(&self.0).await;
+                None
+            }
+            Ok(Some(End::Failed(sentence))) => Some(sentence),
+            _ => None,
+        }
+    }
+}
