@@ -117,6 +117,8 @@ pub(crate) async fn read(masters: &[String], request: &Request) -> Result<Answer
     let mut next = order.iter().cycle();
     // Every address hears it once; after that only what may heal is tried again, as a lost leadership does.
     let (mut tries, mut may_heal) = (0, false);
+    // A large answer takes its time, and asking for it again makes it slower: less and less often.
+    let mut pause = HEDGE;
     loop {
         if (tries < masters.len() || may_heal && !left().is_zero())
             && let Some(master) = next.next().cloned()
@@ -130,8 +132,11 @@ pub(crate) async fn read(masters: &[String], request: &Request) -> Result<Answer
         }
         let ended = tokio::select! {
             ended = asked.join_next() => ended,
-            () = tokio::time::sleep(HEDGE) => {
+            () = tokio::time::sleep(pause) => {
                 may_heal = true;
+                if tries >= masters.len() {
+                    pause *= 2;
+                }
                 continue;
             }
         };

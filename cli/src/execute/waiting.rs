@@ -11,10 +11,23 @@ use crate::http;
 /// One clause for people. Asks the masters which agents there are.
 pub(super) async fn why(masters: Vec<String>, wanted: Value) -> String {
     match http::get_json(&masters, "/master/slaves").await {
-        Ok(answer) => explain(&wanted, answer["slaves"].as_array().map_or(&[][..], Vec::as_slice)),
+        Ok(answer) => match answer["slaves"].as_array().map_or(&[][..], Vec::as_slice) {
+            [] => nobody(&masters).await,
+            slaves => explain(&wanted, slaves),
+        },
         Err(error) => error.to_string(),
     }
 }
+
+async fn nobody(masters: &[String]) -> String {
+    let away = http::get_json(masters, "/meseta/agents/away").await.unwrap_or_default();
+    match away["agents"].as_array().map_or(0, Vec::len) {
+        0 => NOBODY.to_owned(),
+        count => format!("{NOBODY}; unreachable: {} (meseta agents tells since when)", self::count(count)),
+    }
+}
+
+const NOBODY: &str = "no agent is registered";
 
 /// An agent, as far as it matters: without reservations.
 struct Room {
@@ -24,9 +37,6 @@ struct Room {
 
 fn explain(wanted: &Value, slaves: &[Value]) -> String {
     let Some(wanted) = read(wanted) else { return "the task's resources cannot be read".to_owned() };
-    if slaves.is_empty() {
-        return "no agent is registered".to_owned();
-    }
     let active: Vec<Room> = slaves.iter().filter(|slave| slave["active"] == true).map(room).collect();
     if active.is_empty() {
         return format!("none of {} is active: each is disconnected or deactivated", count(slaves.len()));
@@ -117,7 +127,6 @@ mod tests {
         let now = "no offer fits cpus:0.5 now (1 agent, the most that is free on one is cpus:0.1)";
         assert_eq!(said("cpus:0.5", &busy), now);
         assert!(said("cpus:0.1", &busy).starts_with("no offer came yet"), "{}", said("cpus:0.1", &busy));
-        assert_eq!(said("cpus:1", &[]), "no agent is registered");
         let away = [json!({"active": false})];
         assert_eq!(said("cpus:1", &away), "none of 1 agent is active: each is disconnected or deactivated");
     }
