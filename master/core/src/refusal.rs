@@ -41,9 +41,41 @@ pub enum RefusalKind {
     StaleConnection,
 }
 
+/// Every name of a refusal.
+pub const NAMES: &[&str] = &[
+    "AgentGone",
+    "AgentsBehind",
+    "FeatureLevel",
+    "FrameworkRemoved",
+    "InvalidCall",
+    "InvalidFramework",
+    "InvalidResources",
+    "InvalidToken",
+    "LogLost",
+    "MasterOver",
+    "MissingMessages",
+    "NoStreamId",
+    "NotASubscription",
+    "NotBuilt",
+    "NotDeactivated",
+    "NotImplemented",
+    "NotSubscribed",
+    "OtherCluster",
+    "OtherPrincipal",
+    "OtherStream",
+    "StaleConnection",
+    "StillSettling",
+    "TooLarge",
+    "TooSmall",
+    "UnknownAgent",
+    "UnknownCall",
+    "UnknownFramework",
+];
+
 impl Refusal {
-    /// A refusal of this kind.
+    /// A refusal of this kind. The name is one of [`NAMES`].
     pub fn new(kind: RefusalKind, name: &'static str, message: impl Into<String>) -> Refusal {
+        debug_assert!(NAMES.contains(&name), "{name} is not among the names of refusals");
         Refusal { kind, name, message: message.into() }
     }
 

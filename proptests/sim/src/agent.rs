@@ -270,7 +270,8 @@ fn perform(agent: &Arc<Running>, effect: Effect) {
             });
             drop(state);
             let Some((framework_id, task_id, info)) = task else { return };
-            let command = info.command.and_then(|command| command.value).unwrap_or_default();
+            let command = info.command.or_else(|| info.executor.and_then(|executor| executor.command));
+            let command = command.and_then(|command| command.value).unwrap_or_default();
             let mut words = command.split(' ').skip(1).map(|word| word.parse::<u64>().unwrap_or(0));
             let (run_ms, code) = (words.next().unwrap_or(0), words.next().unwrap_or(0));
             agent.machine.lock().containers.entry(container_id.clone()).or_default().spawned = true;

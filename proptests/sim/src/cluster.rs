@@ -1,6 +1,7 @@
 //! One run: a cluster, its clients and its faults, from a scenario to a verdict.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct Verdict {
     pub tasks: u64,
     /// Answers that callers got.
     pub answers: u64,
+    /// Names of events and of refusals that were reached: how often.
+    pub reached: BTreeMap<String, u64>,
 }
 
 /// Everything in one run.
@@ -171,6 +174,7 @@ impl Cluster {
             records: oracle.truth.len() as u64,
             tasks: oracle.once.tasks_run,
             answers: oracle.acknowledged.answers,
+            reached: oracle.reached.clone(),
         }
     }
 

@@ -330,12 +330,22 @@ impl Framework {
             book.last_task = Some(name.clone());
         }
         let (run_ms, code) = self.draw(|random| (random.range(200, 15_000), random.below(2)));
+        let command = v1::CommandInfo { value: Some(format!("run {run_ms} {code}")), ..Default::default() };
+        // Some bring an executor of their own that has nothing beside its task, and ends without a word.
+        let is_bare = self.draw(|random| random.permille(200));
+        let executor = v1::ExecutorInfo {
+            r#type: Some(v1::executor_info::Type::Custom as i32),
+            executor_id: v1::ExecutorId { value: format!("{name}-e") },
+            command: Some(command.clone()),
+            ..Default::default()
+        };
         v1::TaskInfo {
+            command: (!is_bare).then_some(command),
+            executor: is_bare.then_some(executor),
             name: name.clone(),
             task_id: v1::TaskId { value: name },
             agent_id: offer.agent_id.clone(),
             resources: resources(1.0),
-            command: Some(v1::CommandInfo { value: Some(format!("run {run_ms} {code}")), ..Default::default() }),
             ..Default::default()
         }
     }

@@ -264,6 +264,14 @@ impl Batch {
             sum(|verdict| verdict.tasks),
             sum(|verdict| verdict.answers),
         );
+        println!("reached by no seed: {}", self.unreached().join(", "));
+    }
+
+    /// Kinds of events and refusals that no seed came across: nothing is proved about them.
+    fn unreached(&self) -> Vec<&'static str> {
+        let events = master_core::Event::KINDS.iter().map(|(.., name)| *name);
+        let all = events.chain(master_core::refusal::NAMES.iter().copied());
+        all.filter(|name| !self.verdicts.values().any(|verdict| verdict.reached.contains_key(*name))).collect()
     }
 }
 

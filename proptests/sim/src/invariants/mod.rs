@@ -11,6 +11,8 @@ pub mod refusals;
 pub mod replicas;
 pub mod updates;
 
+use std::collections::BTreeMap;
+
 use event_log::raft::Committed;
 use master_core::command::{Caller, Command};
 use master_core::{Event, State, decode_record};
@@ -55,6 +57,8 @@ pub struct Oracle {
     refusals: refusals::Refusals,
     /// Operators' calls are linearizable.
     pub linear: linear::Linear,
+    /// Names of events that took effect and of refusals that somebody heard: how often.
+    pub reached: BTreeMap<String, u64>,
 }
 
 impl Oracle {
@@ -106,6 +110,9 @@ impl Oracle {
         if let Err(what) = capacity::check(entry.index, before.as_ref(), state) {
             self.report(world, "capacity", what);
         }
+        for event in &events {
+            *self.reached.entry(event.name().to_owned()).or_default() += 1;
+        }
         let found = [
             ("acknowledged", self.acknowledged.committed(entry.index, &entry.record, state)),
             ("once", self.once.committed(entry.index, state, &events)),
@@ -140,6 +147,9 @@ impl Oracle {
 
     /// Its caller hears the outcome.
     pub fn answered(&mut self, world: &World, request_id: [u8; 16], outcome: &Outcome) {
+        if let Outcome::Refused(refused) = outcome {
+            *self.reached.entry(refused.name.to_string()).or_default() += 1;
+        }
         self.acknowledged.answered(request_id, outcome);
         let took_effect = self.acknowledged.took_effect(&request_id);
         if let Err(what) = self.refusals.answered(&self.truth, request_id, outcome, took_effect) {
