@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -303,6 +303,21 @@ pub fn wall_ms() -> u64 {
             u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
         }
     }
+}
+
+/// How long the machine has been running, time asleep included. Nobody can set it, and it goes on when a process ends.
+pub fn since_boot() -> Duration {
+    /// When the machine of all simulated processes was started.
+    static BOOTED: OnceLock<Instant> = OnceLock::new();
+    match is_simulated() {
+        true => Instant::now().saturating_duration_since(*BOOTED.get_or_init(Instant::now)),
+        false => crate::boot::since_boot(),
+    }
+}
+
+/// Names this start of the machine: [`since_boot`] began with it. Empty if it cannot be told.
+pub fn boot_id() -> String {
+    if is_simulated() { "simulated".to_owned() } else { crate::boot::id() }
 }
 
 #[cfg(test)]

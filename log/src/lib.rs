@@ -5,11 +5,14 @@
 //! - `host` (feature `local`): what a process runs on, so that a simulation can take its place.
 //! - `local` (feature `local`): a log of one process: checksummed segments, one writer, batched fsync.
 //! - `vital` (feature `local`): work whose failure ends the process.
+//! - [`Steady`] (feature `local`): time that nobody can set.
 //! - `raft` (feature `raft`): a log that a quorum of processes shares.
 //!
 //! This crate knows neither events nor commands of anybody: an event is a number, a version and bytes.
 
 mod ahead;
+#[cfg(feature = "local")]
+mod boot;
 pub mod codec;
 #[cfg(feature = "local")]
 mod disk;
@@ -29,6 +32,8 @@ mod planted;
 pub mod raft;
 mod record;
 mod sentence;
+#[cfg(feature = "local")]
+mod steady;
 #[cfg(feature = "raft")]
 mod store;
 #[cfg(feature = "local")]
@@ -45,3 +50,5 @@ pub use planted::plant;
 pub use planted::{BUGS, Bug, planted};
 pub use record::{Cause, Gate, Header, RawEvent, Record};
 pub use sentence::sentence;
+#[cfg(feature = "local")]
+pub use steady::{SLEW_PERCENT, Steady};

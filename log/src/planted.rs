@@ -47,6 +47,7 @@ pub enum Bug {
     EndedTasksKept,
     DeadlineBeforeListener,
     UnreachableKept,
+    WallClockTaken,
 }
 
 use Bug::*;
@@ -175,6 +176,7 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
         "executors' time to return ends before the agent can be reached (ours)",
     ),
     (UnreachableKept, "unreachable-kept", "agents that are unreachable are remembered for ever (ours)"),
+    (WallClockTaken, "wall-clock-taken", "a leader's clock that is set forward ends what has hours left (many)"),
 ];
 
 #[cfg(feature = "planted-bugs")]

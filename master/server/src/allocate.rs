@@ -1,9 +1,8 @@
 //! The allocator's clock: plans are made off the writer, from a clone of the committed state, and come back as a
 //! command that is decided like any other.
 
-use crate::clock::Clock;
 use crate::context::Reader;
-use event_log::host;
+use event_log::{Steady, host};
 use master_core::allocator::{self, Options};
 use master_core::command::{Caller, Command};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 const GATHER: Duration = Duration::from_millis(2);
 
 /// Makes a plan every `interval`, and soon after a reason, as long as this master leads.
-pub(crate) async fn run(reader: Reader, clock: Arc<Clock>, wake: Arc<Notify>, interval: Duration, options: Options) {
+pub(crate) async fn run(reader: Reader, clock: Arc<Steady>, wake: Arc<Notify>, interval: Duration, options: Options) {
     let options = Arc::new(options);
     loop {
         tokio::select! {

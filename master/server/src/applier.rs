@@ -7,7 +7,7 @@ use crate::published::Published;
 use crate::rehearsal::Rehearsal;
 use crate::witness::Witness;
 use event_log::raft::{CheckSnapshot, Committed, Machine, WriteSnapshot};
-use event_log::{Bug, Gate, planted};
+use event_log::{Bug, Gate, Steady, planted};
 use master_core::equality::digest_due;
 use master_core::{Event, EventError, FeatureLevel, State, decode_record_at, fold_record, react};
 use std::io::Read;
@@ -29,6 +29,7 @@ pub(crate) struct Applier {
     /// Effects of records up to here were not delivered, as far as delivery was not told yet.
     undelivered: Option<u64>,
     equality: Arc<Equality>,
+    clock: Arc<Steady>,
     rehearsal: Rehearsal,
     witness: Option<Arc<dyn Witness>>,
 }
@@ -39,12 +40,13 @@ impl Applier {
         published: watch::Sender<Published>,
         delivery: Arc<OnceLock<Delivery>>,
         equality: Arc<Equality>,
+        clock: Arc<Steady>,
         rehearsal: Rehearsal,
         witness: Option<Arc<dyn Witness>>,
     ) -> Applier {
         let (state, gate, undelivered) = (State::default(), Gate::default(), Some(0));
         let (index, last) = (0, 0);
-        Applier { state, gate, index, last, ahead, published, delivery, undelivered, equality, rehearsal, witness }
+        Applier { state, gate, index, last, ahead, published, delivery, undelivered, equality, clock, rehearsal, witness }
     }
 
     fn apply_record(&mut self, entry: &Committed) {
@@ -67,6 +69,7 @@ impl Applier {
             }
             None => self.fold(entry),
         };
+        self.clock.observe(header.at_ms);
         self.rehearsal.spoil(&mut self.state, entry.index);
         for event in &events {
             if let Event::StateDigested(event) = event {
@@ -149,6 +152,7 @@ impl Machine for Applier {
 
     fn restore(&mut self, index: u64, from: &mut dyn Read) -> Result<(), String> {
         (self.state, self.gate) = read_snapshot(from, self.rehearsal.reads)?;
+        self.clock.observe(self.state.at_ms);
         (self.index, self.last) = (index, index);
         self.undelivered = Some(index);
         self.publish();

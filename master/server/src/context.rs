@@ -11,6 +11,7 @@ use crate::outcome::Outcome;
 use crate::published::Published;
 use crate::streams::Streams;
 use crate::submit::Submitter;
+use event_log::Steady;
 use event_log::raft::Node;
 use master_core::State;
 use master_core::command::{Caller, Command};
@@ -47,6 +48,8 @@ pub struct Context {
     pub levels: Levels,
     /// Decisions that failed by a defect, on this master.
     pub crashes: Arc<Crashes>,
+    /// What time it is for the log.
+    pub(crate) clock: Arc<Steady>,
     /// The digests of this master's fold.
     pub(crate) equality: Arc<Equality>,
     /// Who is connected to this master's port.

@@ -3,7 +3,6 @@
 use crate::agents::Agents;
 use crate::ahead::Ahead;
 use crate::applier::Applier;
-use crate::clock::Clock;
 use crate::context::{Context, Ping, Reader};
 use crate::crashes::Crashes;
 use crate::delivery::{Carriers, Delivery};
@@ -20,7 +19,7 @@ use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
 use crate::streams::Streams;
 use crate::submit::Submitter;
 use crate::witness::Witness;
-use crate::{allocate, equality, goodbye, level, liveness, outage, vital};
+use crate::{allocate, clock, equality, goodbye, level, liveness, outage, vital};
 use api::v1::master::event::closing::Reason;
 use api_http::{Bounds, Connections, Serving};
 use event_log::host::{self, Tasks};
@@ -213,7 +212,9 @@ pub async fn start_in(
     let (rehearsal, forgetting) = (settings.rehearsal, settings.forgetting);
     let (equality, logged) = Equality::start();
     let late = late_delivery.clone();
-    let applier = Applier::new(ahead.clone(), publish, late, equality.clone(), rehearsal, witness.clone());
+    let clock = Arc::new(clock::open(&settings.work_dir));
+    let applier =
+        Applier::new(ahead.clone(), publish, late, equality.clone(), clock.clone(), rehearsal, witness.clone());
     let (dir, address) = (settings.work_dir.clone(), settings.address.member.clone());
     let options = event_log::raft::Options { dir, address, ..log };
     let node = Node::open(options, peers.clone(), applier).await?;
@@ -240,7 +241,6 @@ pub async fn start_in(
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let crashes = Arc::new(Crashes::new(recent.counters.clone()));
     let (requests, inbox) = mpsc::channel(INBOX_COMMANDS_MAX);
-    let clock = Arc::new(Clock::new());
     let sequencer = Sequencer {
         node: node.clone(),
         status: node.status(),
@@ -250,6 +250,7 @@ pub async fn start_in(
         ahead,
         delivery: delivery.clone(),
         version: version.clone(),
+        peers: peers.clone(),
         clock: clock.clone(),
         crashes: crashes.clone(),
         rehearsal,
@@ -280,6 +281,7 @@ pub async fn start_in(
         crashes,
         equality,
         connections: connections.unwrap_or_else(|| Connections::new(Bounds::of_this_process())),
+        clock: clock.clone(),
         failure: watch::Sender::new(None),
     });
     server.open(context.clone());
@@ -308,6 +310,7 @@ pub async fn start_in(
         vital::spawn("watch on the leader", outage::watch(context.clone(), peers.clone())),
         vital::spawn("watch on others", liveness::miss(context.clone(), peers.clone())),
         vital::spawn("feature level", level::raise(context.clone(), peers.clone())),
+        vital::spawn("time", clock::keep(context.clone(), peers.clone())),
         vital::spawn("digests", equality::log(context.clone())),
         vital::spawn("comparison", equality::compare(context.clone(), peers, delivery.clone(), logged)),
         vital::spawn(

@@ -15,18 +15,19 @@
 use crate::ahead::{Ahead, Foreseen};
 use crate::aside::Aside;
 use crate::cause;
-use crate::clock::Clock;
+use crate::clock;
 use crate::crashes::{self, Crashes};
 use crate::delivery::Delivery;
 use crate::identity::Identity;
 use crate::outcome::{Outcome, TOO_LARGE};
+use crate::peers::Peers;
 use crate::published::{self, Published};
 use crate::rehearsal::Rehearsal;
 use crate::submit::{Attempt, Request, Verdict};
 use api::internal::FromAgent;
 use api::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PEER_BYTES_MAX, RECORD_BYTES_FULL, RECORD_BYTES_MAX};
 use event_log::raft::{AppendError, Node, Role, Status};
-use event_log::{Bug, Header, RawEvent, Record, planted};
+use event_log::{Bug, Header, RawEvent, Record, Steady, planted};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
@@ -69,9 +70,10 @@ pub(crate) struct Sequencer {
     pub(crate) ahead: Arc<Ahead>,
     pub(crate) delivery: Delivery,
     pub(crate) version: String,
-    pub(crate) clock: Arc<Clock>,
     pub(crate) crashes: Arc<Crashes>,
     pub(crate) rehearsal: Rehearsal,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) clock: Arc<Steady>,
     /// What the operator chose, while this master leads.
     pub(crate) options: Options,
     /// Between two looks for what is to be forgotten.
@@ -82,11 +84,11 @@ pub(crate) struct Sequencer {
 struct Leadership {
     term: u64,
     options: Options,
-    clock: Arc<Clock>,
     crashes: Arc<Crashes>,
     rehearsal: Rehearsal,
     /// What is due and could not be decided.
     aside: Aside,
+    clock: Arc<Steady>,
     /// Number of the next record.
     n: u64,
     head: State,
@@ -159,6 +161,7 @@ impl Sequencer {
                 batches: VecDeque::new(),
             };
             self.lead(leadership).await;
+            self.clock.follow();
             if !planted(Bug::TermLedTwice) {
                 self.node.give_up(term);
             }
@@ -196,11 +199,15 @@ impl Sequencer {
         let (node, published) = (self.node.clone(), self.published.clone());
         let leader = self.identity.incarnation();
         let (version, options, clock) = (self.version.clone(), self.options, self.clock.clone());
+        let (peers, status) = (self.peers.clone(), self.status.clone());
         let office = async move {
             let state = published.borrow().state.clone();
             let cluster_id = node.cluster_id()?;
             let command = Command::BecomeLeader { leader, term, cluster_id, version };
-            clock.observe(state.at_ms);
+            let mut others = status.borrow().members.clone();
+            others.retain(|member| member.node_id != leader.node.0);
+            clock::ask_others(&clock, &peers, &others).await;
+            clock.lead(state.at_ms);
             let at_ms = clock.now_ms();
             let decision = match decide_with(&state, &command, &Caller::default(), at_ms, options) {
                 Ok(decision) => decision,
@@ -542,7 +549,7 @@ async fn lost(mut status: watch::Receiver<Status>, term: u64) {
 }
 
 /// Resolves when `deadline_ms` has passed, but not before `earliest`.
-async fn passed(clock: &Clock, deadline_ms: Option<u64>, earliest: Instant) {
+async fn passed(clock: &Steady, deadline_ms: Option<u64>, earliest: Instant) {
     let wait = Duration::from_millis(deadline_ms.unwrap_or(u64::MAX).saturating_sub(clock.now_ms()).min(3_600_000));
     tokio::time::sleep_until(earliest.max(Instant::now() + wait)).await;
 }

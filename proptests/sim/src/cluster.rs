@@ -449,8 +449,8 @@ impl Cluster {
                 });
             }
             Step::Clock(who, by_ms) => {
-                if let Some(host) = self.host(who) {
-                    host.jump_clock(*by_ms);
+                if let Some(master) = self.master(who) {
+                    master.jump_clock(*by_ms);
                 }
             }
             Step::DiskFull(who) | Step::DiskBroken(who) => {

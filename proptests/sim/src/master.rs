@@ -54,6 +54,8 @@ pub struct Master {
     /// The list that it is started with; empty if it waits to be added.
     masters: Vec<String>,
     random: Random,
+    /// What its machine's clock was set forward or back by, in milliseconds.
+    clock_off_ms: i64,
     life: Option<Life>,
     /// It behaves as a release that knows the feature levels up to this one.
     pub reads: FeatureLevel,
@@ -139,6 +141,7 @@ impl Master {
             disk: MemoryDisk::new(terms.flush_us_max, terms.slow_flush_us_max),
             masters,
             random: world.random(&format!("{address} {life}")),
+            clock_off_ms: 0,
             life: None,
             reads: FeatureLevel::NEWEST,
             damaged: false,
@@ -172,6 +175,14 @@ impl Master {
         self.life.as_ref().map(|life| &life.host)
     }
 
+    /// Sets its clock forward or back, for this process and those to come.
+    pub fn jump_clock(&mut self, by_ms: i64) {
+        self.clock_off_ms = self.clock_off_ms.saturating_add(by_ms);
+        if let Some(life) = &self.life {
+            life.host.jump_clock(by_ms);
+        }
+    }
+
     /// Starts a process, if none runs.
     pub fn start(&mut self) {
         if self.is_up() {
@@ -185,6 +196,7 @@ impl Master {
         let skew_ms = self.random.below(4_000);
         let drift_ppm = self.random.below(400) as i64 - 200;
         let host = Host::new(self.random.number(), EPOCH_MS + self.world.now_ms() + skew_ms, drift_ppm);
+        host.jump_clock(self.clock_off_ms);
         let server = Arc::new(Server::new());
         let context = Arc::new(Mutex::new(None));
         self.world.trace(format_args!("{} starts", self.name()));

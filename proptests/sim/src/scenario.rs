@@ -45,7 +45,7 @@ pub enum Step {
     Mend,
     /// Delay in microseconds, late, lost and doubled in a thousand.
     Weather(u64, u64, u64, u64),
-    /// The wall clock is set.
+    /// The machine's wall clock is set forward or back by so many milliseconds.
     Clock(String, i64),
     /// Writes fail: no space.
     DiskFull(String),
@@ -268,7 +268,9 @@ impl Plan {
             }
             23 => {
                 let who = self.master();
-                let by_ms = self.random.range(0, 120_000) as i64 - 60_000;
+                // Seconds, or hours.
+                let most_ms = if self.random.permille(500) { 60_000 } else { 36_000_000 };
+                let by_ms = self.random.range(0, 2 * most_ms) as i64 - most_ms as i64;
                 self.steps.push((at_ms, Step::Clock(who, by_ms)));
             }
             24 => {

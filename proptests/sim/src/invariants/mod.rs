@@ -9,6 +9,7 @@ pub mod liveness;
 pub mod once;
 pub mod refusals;
 pub mod replicas;
+pub mod time;
 pub mod updates;
 
 use std::collections::BTreeMap;
@@ -55,6 +56,7 @@ pub struct Oracle {
     /// Updates reach frameworks in order until acknowledged.
     pub updates: updates::Updates,
     refusals: refusals::Refusals,
+    time: time::Time,
     /// Operators' calls are linearizable.
     pub linear: linear::Linear,
     /// Names of events that took effect and of refusals that somebody heard: how often.
@@ -113,7 +115,9 @@ impl Oracle {
         for event in &events {
             *self.reached.entry(event.name().to_owned()).or_default() += 1;
         }
+        let header = &entry.record.header;
         let found = [
+            ("time", self.time.committed(world.now_ms(), entry.index, header, before.as_ref())),
             ("acknowledged", self.acknowledged.committed(entry.index, &entry.record, state)),
             ("once", self.once.committed(entry.index, state, &events)),
             ("updates", self.updates.committed(entry.index, state, &events)),
