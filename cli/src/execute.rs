@@ -58,6 +58,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("checkpoint", Kind::Bool, "As in mesos-execute; tasks survive an agent's restart either way.")
         .default("false"),
     Flag::new("json", Kind::Bool, "Print each status as one JSON object instead of a line.").default("false"),
+    http::SECRET,
 ];
 
 /// An event of a cluster with 50,000 agents fits.

@@ -1,14 +1,14 @@
 //! HTTP to masters: any of a list will do, and a 307 is followed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use api::flags::{Flag, Kind};
+use api_http::dial::{DialError, Line, Signer};
+use api_http::{Body, Secret};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::error::Error;
@@ -28,6 +28,27 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// The address that led to the last answer.
 static LAST: Mutex<Option<String>> = Mutex::new(None);
+
+/// Of every command that asks what is for the cluster's own members.
+pub(crate) const SECRET: Flag = Flag::new(
+    "cluster_secret",
+    Kind::Path,
+    "file:///PATH of the cluster's secret, as its masters have it (default: that of a `meseta local` at the address).",
+);
+
+/// Shows masters that this process knows the secret.
+static SIGNER: OnceLock<Arc<Signer>> = OnceLock::new();
+
+/// From now on what is for the cluster's own members is asked with the secret that `flag` names.
+pub(crate) fn show_secret(flag: &str) -> Result<(), Error> {
+    let secret = Secret::read(flag).map_err(|error| match std::error::Error::source(&error) {
+        Some(source) => Error::Usage(format!("{error}: {source}")),
+        None => Error::Usage(error.to_string()),
+    })?;
+    // The first is the one that was asked for.
+    let _ = SIGNER.set(Arc::new(Signer::new(secret, false)));
+    Ok(())
+}
 
 /// A request, ready to be sent to any master.
 #[derive(Clone, Debug)]
@@ -160,7 +181,7 @@ pub(crate) async fn read(masters: &[String], request: &Request) -> Result<Answer
 
 /// A read of one address alone, whose head must come within `limit`. No redirect is followed.
 pub(crate) async fn ask(address: &str, request: &Request, limit: Duration) -> Result<Answer, String> {
-    let answer = async { send_to(connect(address).await?, address, request).await };
+    let answer = async { send_to(&mut connect(address).await?, address, request).await };
     timeout(limit, answer).await.map_err(|_| format!("no answer within {} s", limit.as_secs()))?
 }
 
@@ -211,11 +232,11 @@ impl Reasons {
 async fn follow(master: &str, request: &Request, limit: Duration) -> Result<Answer, Trouble> {
     let mut address = master.to_owned();
     for hop in 0..5 {
-        let socket = connect(&address).await.map_err(|why| match hop {
+        let mut line = connect(&address).await.map_err(|why| match hop {
             0 => Trouble::Other(why),
             _ => Trouble::LeaderGone { leader: address.clone(), why },
         })?;
-        let answer = timeout(limit, send_to(socket, &address, request)).await;
+        let answer = timeout(limit, send_to(&mut line, &address, request)).await;
         let named = || (hop > 0).then(|| address.clone());
         let answer = answer.map_err(|_| Trouble::Silent { leader: named() })?.map_err(Trouble::Other)?;
         if answer.inner.status() != http::StatusCode::TEMPORARY_REDIRECT {
@@ -229,21 +250,15 @@ async fn follow(master: &str, request: &Request, limit: Duration) -> Result<Answ
     Err(Trouble::Other("redirected in circles".into()))
 }
 
-async fn connect(address: &str) -> Result<TcpStream, String> {
-    let socket = timeout(CONNECT, TcpStream::connect(address)).await.map_err(|_| "no connection in time".to_owned())?;
-    socket.map_err(|error| error.to_string())
+async fn connect(address: &str) -> Result<Line, String> {
+    Line::http1(address, CONNECT).await.map_err(|error| match error {
+        DialError::Unreachable { why, .. } => why,
+        other => other.to_string(),
+    })
 }
 
-async fn send_to(socket: TcpStream, address: &str, request: &Request) -> Result<Answer, String> {
-    socket.set_nodelay(true).map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await.map_err(|error| error.to_string())?;
-    // Errors of the connection also reach whoever reads the answer.
-    tokio::spawn(connection);
-    let mut builder = http::Request::builder()
-        .uri(&request.path)
-        .header(http::header::HOST, address)
-        .header(http::header::ACCEPT, "application/json");
+async fn send_to(line: &mut Line, address: &str, request: &Request) -> Result<Answer, String> {
+    let mut builder = http::Request::builder().uri(&request.path).header(http::header::ACCEPT, "application/json");
     if let Some(stream_id) = &request.stream_id {
         builder = builder.header("Mesos-Stream-Id", stream_id);
     }
@@ -251,11 +266,11 @@ async fn send_to(socket: TcpStream, address: &str, request: &Request) -> Result<
         Some(body) => builder
             .method(http::Method::POST)
             .header(http::header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body.clone()))),
-        None => builder.body(Full::default()),
+            .body(Body::full(body.clone())),
+        None => builder.body(Body::empty()),
     };
     let message = message.map_err(|error| error.to_string())?;
-    let inner = sender.send_request(message).await.map_err(|error| error.to_string())?;
+    let inner = line.send(SIGNER.get(), message).await.map_err(|error| error.to_string())?;
     Ok(Answer { address: address.to_owned(), inner })
 }
 

@@ -21,6 +21,7 @@ use crate::ids::text;
 use crate::port::Port;
 use crate::process;
 use crate::say;
+use crate::secret;
 
 pub(crate) const ABOUT: &str = "\
 Start a whole cluster of real processes on this machine, and print its addresses.
@@ -67,7 +68,11 @@ pub(crate) async fn run(flags: Values) -> Result<ExitCode, Error> {
     let members = members(&flags, masters, agents, &folder.path)?;
     same_as_before(&folder.path, &members, number(&flags, "port", u16::MAX)? == 0)?;
     members.iter().try_for_each(Member::may_listen)?;
-    let mut cluster = Cluster { members, folder };
+    let secret = folder.path.join("secret");
+    if !secret.exists() {
+        secret::mint(&secret)?;
+    }
+    let mut cluster = Cluster { members, secret, folder };
     let outcome = tokio::select! {
         outcome = cluster.run(&flags) => outcome,
         _ = interrupt.recv() => Ok(()),
@@ -75,6 +80,7 @@ pub(crate) async fn run(flags: Values) -> Result<ExitCode, Error> {
     };
     say("stopping\n");
     cluster.stop().await;
+    secret::forget_all(&cluster.addresses("meseta-master"));
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
@@ -86,6 +92,8 @@ fn number(flags: &Values, name: &str, max: u16) -> Result<u16, Error> {
 
 struct Cluster {
     members: Vec<Member>,
+    /// By which they know each other; a task cannot read it, unless it runs as the same user.
+    secret: PathBuf,
     folder: Folder,
 }
 
@@ -144,7 +152,7 @@ impl Cluster {
         let list = self.addresses("meseta-master").join(",");
         let several = self.members.iter().filter(|member| member.program == "meseta-master").count() > 1;
         for member in &mut self.members {
-            let mut words = Vec::new();
+            let mut words = vec![format!("--cluster_secret=file://{}", self.secret.display())];
             if member.program == "meseta-agent" {
                 words.push(format!("--master={list}"));
                 // Nobody starts an agent again here: what it ran need not wait for one.
@@ -155,6 +163,7 @@ impl Cluster {
             }
             member.start(&words)?;
         }
+        secret::note_all(&self.addresses("meseta-master"), &self.secret);
         self.write_index()?;
         self.wait_ready().await?;
         say(&self.banner(&list));
@@ -174,7 +183,7 @@ impl Cluster {
         let (folder, first) = (self.folder.path.display(), self.members[0].address);
         let kept = if self.folder.ours { " (removed at the end; --work_dir keeps it)" } else { "" };
         format!(
-            "masters   {masters}\nagents    {}\nwork_dir  {folder}{kept}\noutput    {folder}/*.log\nhistory   meseta-log cat \
+            "masters   {masters}\nagents    {}\nwork_dir  {folder}{kept}\nsecret    file://{folder}/secret\noutput    {folder}/*.log\nhistory   meseta-log cat \
              {folder}/master-0\n\nmeseta state --master={first}\nmeseta execute --master={first} --name=hello \
              --command='echo hello' --resources='cpus:0.1;mem:32'\nCtrl-C stops everything.\n",
             self.addresses("meseta-agent").join(","),
@@ -192,7 +201,8 @@ impl Cluster {
             })
             .collect();
         let path = self.folder.path.join("cluster.json");
-        fs::write(&path, format!("{}\n", json!({"members": members}))).map_err(|error| failed("cluster.json", &error))
+        fs::write(&path, format!("{}\n", json!({"members": members, "cluster_secret": self.secret})))
+            .map_err(|error| failed("cluster.json", &error))
     }
 
     /// Until a leader is known and counts every agent as active; an early death ends the wait.

@@ -15,6 +15,7 @@ mod port;
 mod process;
 mod read;
 mod sandbox;
+mod secret;
 mod snapshot;
 mod table;
 
@@ -41,6 +42,7 @@ Commands:
   roles        the roles and what they use
   snapshot     save the state of a cluster, inspect it, restore it
   masters      list, add, remove, replace masters
+  secret       make what masters, agents and commands know each other by
 
 meseta help COMMAND tells a command's flags. The story of a task, an
 agent or a framework is told by meseta-log explain.
@@ -74,6 +76,7 @@ const COMMANDS: &[Command] = &[
     command("roles", read::ROLES_ABOUT, read::FLAGS, false),
     command("snapshot", snapshot::ABOUT, snapshot::FLAGS, true),
     command("masters", masters::ABOUT, masters::FLAGS, true),
+    command("secret", secret::ABOUT, secret::FLAGS, true),
 ];
 
 fn main() -> ExitCode {
@@ -113,6 +116,9 @@ fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
     for warning in &values.warnings {
         eprintln!("meseta: {warning}");
     }
+    if name != "local" && command.flags.iter().any(|flag| flag.name == http::SECRET.name) {
+        secret::show(&values)?;
+    }
     in_runtime(dispatch(command.name, arguments, values))
 }
 
@@ -123,6 +129,7 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "logs" => logs::logs(&words, values).await,
         "files" => logs::files(&words, values).await,
         "masters" => masters::run(&words, values).await,
+        "secret" => secret::run(&words),
         "snapshot" => snapshot::run(&words, values).await,
         _ => read::run(name, &words, values).await,
     }

@@ -15,6 +15,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("master", Kind::Text, "HOST:PORT of a master, or of several with commas; any will do.")
         .default("127.0.0.1:5050"),
     Flag::new("json", Kind::Bool, "Print what the masters answered, as one JSON object.").default("false"),
+    http::SECRET,
 ];
 
 pub(crate) const ABOUT: &str = "\

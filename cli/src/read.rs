@@ -22,7 +22,7 @@ const JSON: Flag =
 const FULL: Flag =
     Flag::new("full", Kind::Bool, "Ids in full, instead of the cluster's once and the rest of each.").default("false");
 
-pub(crate) const FLAGS: &[Flag] = &[MASTER, JSON];
+pub(crate) const FLAGS: &[Flag] = &[MASTER, JSON, http::SECRET];
 pub(crate) const TABLE_FLAGS: &[Flag] = &[MASTER, JSON, FULL];
 pub(crate) const TASKS_FLAGS: &[Flag] = &[
     MASTER,

@@ -31,6 +31,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("ip", Kind::Text, "restore: address that the new master will listen on.").default("127.0.0.1"),
     Flag::new("port", Kind::Int, "restore: port that the new master will listen on.").default("5050"),
     Flag::new("json", Kind::Bool, "inspect: one JSON object.").default("false"),
+    http::SECRET,
 ];
 
 pub(crate) const ABOUT: &str = "\

@@ -3,11 +3,14 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::flags::{Flag, Kind, Values};
 use api::limits::AGENT_ENDED_TASKS_MAX;
 use api::v1::{Attribute, Resource};
+use api_http::Secret;
+use api_http::dial::Signer;
 
 use crate::gc::Sandboxes;
 use crate::machine;
@@ -30,6 +33,13 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("containerizers", Kind::Text, "Containerizers.").default("mesos"),
     Flag::new("launcher_dir", Kind::Path, "Folder of meseta-executor; by default that of meseta-agent."),
     Flag::new("switch_user", Kind::Bool, "Whether to run tasks as their user.").default("true"),
+    Flag::new(
+        "cluster_secret",
+        Kind::Path,
+        "file:///PATH of the cluster's secret, as the masters have it: both sides show that they know it.",
+    ),
+    Flag::new("insecure", Kind::Bool, "Whether masters on other machines need not show that they know a secret.")
+        .default("false"),
     Flag::new("executor_registration_timeout", Kind::Duration, "Time for an executor to subscribe.").default("1mins"),
     Flag::new("executor_reregistration_timeout", Kind::Duration, "Time for executors to return after a restart.")
         .default("2secs"),
@@ -218,6 +228,8 @@ pub(crate) fn help() -> String {
 pub(crate) struct Config {
     pub(crate) values: Values,
     pub(crate) masters: Vec<String>,
+    /// Shows the masters that this agent knows the cluster's secret.
+    pub(crate) signer: Option<Arc<Signer>>,
     pub(crate) work_dir: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) advertise_ip: IpAddr,
@@ -338,8 +350,11 @@ fn check(values: Values) -> Result<Config, String> {
         completed_executors_max: completed_executors_max(&values)?,
         ended_tasks_max: AGENT_ENDED_TASKS_MAX,
     };
+    let secret = values.text("cluster_secret").map(Secret::read).transpose();
+    let secret = secret.map_err(|error| event_log::sentence(&error))?;
     Ok(Config {
         masters,
+        signer: secret.map(|secret| Arc::new(Signer::new(secret, values.bool("insecure")))),
         listen: SocketAddr::new(ip, port("port")?.unwrap_or(5051)),
         advertise_ip,
         advertise_port: port("advertise_port")?,
@@ -406,6 +421,17 @@ fn towards(masters: &[String]) -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect(master).ok()?;
     Some(socket.local_addr().ok()?.ip())
+}
+
+impl Config {
+    /// What an operator is to know: whoever takes a master's place could have this agent run anything.
+    pub(crate) fn is_exposed(&self) -> bool {
+        let is_here = |master: &String| {
+            let mut found = master.to_socket_addrs().into_iter().flatten().peekable();
+            found.peek().is_some() && found.all(|address| address.ip().to_canonical().is_loopback())
+        };
+        self.signer.is_none() && !self.values.bool("insecure") && !self.masters.iter().all(is_here)
+    }
 }
 
 fn hostname(ip: IpAddr) -> String {

@@ -1,14 +1,13 @@
 //! The way to a master: one HTTP/2 stream, both ways.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_http::Body;
-use event_log::host;
+use api_http::dial::{DialError, Line, Signer};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
-use http_body_util::BodyExt;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use http_body_util::{BodyExt, Collected, Limited};
 use tokio::time::timeout;
 
 use crate::incoming::Chunks;
@@ -23,43 +22,52 @@ pub trait Dial: Send + Sync {
 /// Time for each step.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest sentence of a master that does not let the agent in, in bytes.
+const SENTENCE_BYTES_MAX: usize = 64 << 10;
+
 /// Over TCP.
-#[derive(Debug, Default)]
-pub(crate) struct Tcp;
+#[derive(Debug)]
+pub(crate) struct Tcp {
+    /// Shows that this agent knows the cluster's secret.
+    pub(crate) signer: Option<Arc<Signer>>,
+}
 
 impl Dial for Tcp {
     fn dial(&self, address: &str, upward: Body) -> BoxFuture<'static, Result<Chunks, String>> {
-        let address = address.to_owned();
+        let (address, signer) = (address.to_owned(), self.signer.clone());
         Box::pin(async move {
-            let socket = step("cannot connect", TcpStream::connect(&address)).await?;
-            api_http::look_after(&socket);
-            let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(4 << 20)
-                .initial_connection_window_size(8 << 20)
-                .keep_alive_interval(api_http::PING)
-                .keep_alive_timeout(api_http::PONG)
-                .handshake(TokioIo::new(socket));
-            let (mut client, connection) = step("no HTTP/2", handshake).await?;
-            let connection = Task(host::spawn(async move { connection.await.map_err(|error| error.to_string()) }));
-            let request = http::Request::post(format!("http://{address}/meseta/agent"))
+            let mut line = Line::http2(&address, PATIENCE).await.map_err(|error| error.to_string())?;
+            let request = http::Request::post("/meseta/agent")
                 .header(http::header::CONTENT_TYPE, api::media::PROTOBUF)
                 .body(upward)
                 .map_err(|error| format!("no request for {address}: {error}"))?;
-            let response = step("no answer", client.send_request(request)).await?;
+            let answer = timeout(PATIENCE, line.send(signer.as_ref(), request)).await;
+            let response = match answer.map_err(|_| format!("no answer in {} s", PATIENCE.as_secs()))? {
+                Ok(response) => response,
+                Err(error @ (DialError::Refused { .. } | DialError::Stranger(_))) => {
+                    return Err(locked(&error.to_string()));
+                }
+                Err(error) => return Err(error.to_string()),
+            };
+            if response.status() == http::StatusCode::UNAUTHORIZED {
+                let sentence =
+                    timeout(PATIENCE, Limited::new(response.into_body(), SENTENCE_BYTES_MAX).collect()).await;
+                let sentence = sentence.ok().and_then(Result::ok).map(Collected::to_bytes).unwrap_or_default();
+                return Err(locked(&String::from_utf8_lossy(&sentence)));
+            }
             if !response.status().is_success() {
                 return Err(format!("the master answered {}", response.status()));
             }
             // What is read keeps the connection.
-            let reading = (response.into_body(), client, connection);
-            Ok(stream::unfold(reading, |(mut body, client, connection)| async move {
+            let reading = (response.into_body(), line);
+            Ok(stream::unfold(reading, |(mut body, line)| async move {
                 loop {
                     match body.frame().await? {
                         Ok(frame) => {
                             let Ok(data) = frame.into_data() else { continue };
-                            return Some((Ok(data), (body, client, connection)));
+                            return Some((Ok(data), (body, line)));
                         }
-                        Err(error) => return Some((Err(error.to_string()), (body, client, connection))),
+                        Err(error) => return Some((Err(error.to_string()), (body, line))),
                     }
                 }
             })
@@ -68,11 +76,10 @@ impl Dial for Tcp {
     }
 }
 
-async fn step<T, E: std::fmt::Display>(what: &str, doing: impl Future<Output = Result<T, E>>) -> Result<T, String> {
-    match timeout(PATIENCE, doing).await {
-        Ok(done) => done.map_err(|error| format!("{what}: {error}")),
-        Err(_) => Err(format!("{what} in {} s", PATIENCE.as_secs())),
-    }
+/// Somebody has to compare two files, so it is said louder than a connection that is not there.
+fn locked(why: &str) -> String {
+    tracing::warn!(why, "the master and this agent do not know the same secret");
+    why.to_owned()
 }
 
 /// A task that does not outlive its connection.

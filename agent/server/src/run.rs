@@ -132,6 +132,12 @@ async fn serve(config: Config) -> Result<(), String> {
     if let Some(warning) = api_http::open_door(bound, "reads the files of every task") {
         tracing::warn!("{warning}");
     }
+    if config.is_exposed() {
+        tracing::warn!(
+            "masters on other machines, and no --cluster_secret: whoever takes a master's place could have this agent run anything; \
+             give it the masters' --cluster_secret=file:///PATH, or say --insecure"
+        );
+    }
     let (log, state) = open_log(&config)?;
     let (containers, pipe) = Containers::open(&config.work_dir)
         .map_err(|error| format!("Cannot use {}: {error}", config.work_dir.display()))?;
@@ -141,7 +147,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let here = |agent: &Arc<Agent>| Supervised(supervised.0.clone()).here(&Inbox(agent.clone()));
     let surroundings = Surroundings {
         log: Arc::new(log),
-        dial: Box::new(dial::Tcp),
+        dial: Box::new(dial::Tcp { signer: config.signer.clone() }),
         containers: Box::new(Supervised(supervised.0.clone())),
     };
     let running = Running::new(config, address, state, surroundings);

@@ -1,5 +1,6 @@
 //! HTTP as both daemons speak it: HTTP/1.1 and HTTP/2 (prior knowledge) on one port, bodies with limits, answers with
-//! the texts that Mesos's clients know, streams of records, routing by longest prefix, and the `/files` endpoints.
+//! the texts that Mesos's clients know, streams of records, routing by longest prefix, the `/files` endpoints, and the
+//! inner door: the cluster's secret, whoever asks for it and whoever shows it.
 //!
 //! A handler takes a [`Request`] and gives a [`Response`]; [`serve`] does the rest:
 //!
@@ -16,6 +17,8 @@ mod body;
 mod bounds;
 mod build;
 mod connections;
+pub mod dial;
+mod door;
 mod files;
 mod log;
 mod memory;
@@ -25,6 +28,7 @@ mod reply;
 mod request;
 mod room;
 mod router;
+mod secret;
 mod serve;
 mod socket;
 
@@ -32,6 +36,7 @@ pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stre
 pub use bounds::Bounds;
 pub use build::Build;
 pub use connections::{Connections, Turned};
+pub use door::{Carries, Door, Seal};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 pub use log::Log;
@@ -44,6 +49,7 @@ pub use reply::{
 pub use request::{BODY_BYTES_MAX, ReadError, Received, read_body, read_message};
 pub use room::Crowded;
 pub use router::Router;
+pub use secret::{CHALLENGE_PATH, SECRET_BYTES_MIN, Secret, SecretError};
 pub use serve::{Serving, run_in, serve, serve_with};
 pub use socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
 

@@ -218,6 +218,13 @@ impl<C: Types> LogStore<C> {
         self.shared.known().purged
     }
 
+    /// The highest term that was stored; 0 if there is none.
+    pub(crate) fn term(&self) -> u64 {
+        let known = self.shared.known();
+        let voted = known.vote.map_or(0, |vote| vote.leader_id.term);
+        known.last.as_ref().map_or(0, |last| to_place(last).0).max(voted)
+    }
+
     /// Whether nothing was ever stored: neither a vote nor an entry.
     pub(crate) fn is_pristine(&self) -> bool {
         let known = self.shared.known();

@@ -24,6 +24,7 @@ mod snapshot_file;
 mod snapshots;
 mod status;
 mod taking;
+mod terms;
 mod types;
 mod wire;
 

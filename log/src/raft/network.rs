@@ -22,6 +22,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use super::log_store::record_bytes;
 use super::snapshot_file::SnapshotFile;
 use super::snapshots::Snapshots;
+use super::terms::Terms;
 use super::types::{Clid, Member, Tokio, Vote, from_ballot, from_place, to_ballot, to_place};
 use super::wire::{Blob, Envelope, Refused, Request, Response};
 use crate::host;
@@ -73,6 +74,7 @@ pub(crate) struct Link {
     pub(crate) vote_timeout: Duration,
     pub(crate) snapshots: Snapshots,
     pub(crate) snapshot_chunk_bytes: usize,
+    pub(crate) terms: Terms,
 }
 
 /// Why a call to another member failed.
@@ -93,6 +95,7 @@ impl Link {
 
     /// Asks `to` and waits for its answer, no longer than `timeout`.
     pub(crate) async fn call(&self, to: &Member, request: Request, timeout: Duration) -> Result<Response, CallError> {
+        self.terms.say(&request);
         let body = Bytes::from(self.envelope(to, request).encode());
         self.send(to, body, timeout).await
     }
@@ -109,7 +112,10 @@ impl Link {
         let bytes = answer.map_err(|_| TransportError::Timeout { address: address.clone(), timeout })??;
         match Response::decode(&bytes) {
             Ok(Response::Refused(refused)) | Err(refused) => Err(CallError::Refused { address, refused }),
-            Ok(response) => Ok(response),
+            Ok(response) => match self.terms.check_answer(&response) {
+                Ok(()) => Ok(response),
+                Err(refused) => Err(CallError::Refused { address, refused }),
+            },
         }
     }
 }

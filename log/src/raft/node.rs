@@ -31,6 +31,7 @@ use super::retention::ArchiveBounds;
 use super::snapshot_file::Head;
 use super::snapshots::Snapshots;
 use super::status::{self, Role, Status};
+use super::terms::Terms;
 use super::types::{Callback, Data, Member, REBUILD, Tokio, from_ballot, from_place, to_ballot};
 use super::wire::{self, Appended, Envelope, Hello, Refused, Request, Response};
 use crate::disk::{IdentityFile, OpenError};
@@ -257,6 +258,7 @@ impl Node {
             vote_timeout: Duration::from_millis(options.election_ms_min),
             snapshots: opened.snapshots.clone(),
             snapshot_chunk_bytes: options.snapshot_chunk_bytes,
+            terms: Terms::new(opened.store.term()),
         });
         let progress = opened.applier.progress();
         let raft = Raft::new(opened.node_id, config, Links(link.clone()), opened.store.clone(), opened.applier).await;
@@ -512,6 +514,7 @@ impl Node {
         if mine.is_none() || mine != cluster_id {
             return Err(Refused::OtherCluster(mine));
         }
+        self.inner.link.terms.check(&request)?;
         let raft = &self.inner.raft;
         match request {
             Request::Append { vote, previous, entries, committed } => {

@@ -46,7 +46,20 @@ impl Applier {
     ) -> Applier {
         let (state, gate, undelivered) = (State::default(), Gate::default(), Some(0));
         let (index, last) = (0, 0);
-        Applier { state, gate, index, last, ahead, published, delivery, undelivered, equality, clock, rehearsal, witness }
+        Applier {
+            state,
+            gate,
+            index,
+            last,
+            ahead,
+            published,
+            delivery,
+            undelivered,
+            equality,
+            clock,
+            rehearsal,
+            witness,
+        }
     }
 
     fn apply_record(&mut self, entry: &Committed) {

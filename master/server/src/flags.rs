@@ -9,6 +9,7 @@ use crate::identity::Address;
 use crate::rehearsal::Rehearsal;
 use crate::run::{Forgetting, Settings};
 use api::flags::{Values, parse};
+use api_http::Secret;
 use event_log::raft::ArchiveBounds;
 use master_core::state::History;
 use master_core::{FeatureLevel, allocator};
@@ -169,6 +170,9 @@ impl Flags {
         Ok(Settings {
             work_dir: self.values.path("work_dir").ok_or("--work_dir is required")?,
             address,
+            listen: bound,
+            secret: self.secret()?,
+            insecure: self.values.bool("insecure"),
             masters,
             join,
             flags: reported,
@@ -204,6 +208,11 @@ impl Flags {
             },
             ..default
         })
+    }
+
+    fn secret(&self) -> Result<Option<Secret>, String> {
+        let read = self.values.text("cluster_secret").map(Secret::read).transpose();
+        read.map_err(|error| event_log::sentence(&error))
     }
 
     fn archive(&self) -> ArchiveBounds {

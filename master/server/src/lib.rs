@@ -14,6 +14,7 @@ mod clock;
 pub mod context;
 pub mod crashes;
 mod delivery;
+mod entrance;
 mod equality;
 mod events;
 pub mod flags;

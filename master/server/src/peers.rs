@@ -1,29 +1,30 @@
 //! The other masters, over HTTP on the same port that clients use.
 
 use api::limits::PEER_BYTES_MAX;
+use api_http::dial::{DialError, Lane, Pool, Post, Signer};
 use bytes::Bytes;
 use event_log::raft::{Member, Transport, TransportError};
 use futures_util::future::BoxFuture;
-use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::StatusCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+const PROTOBUF: &str = "application/x-protobuf";
 
 /// Why a peer did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
-    /// Nothing was sent.
+    /// Nothing was sent, or nothing of it was done.
     #[error("cannot reach {0}")]
     Unreachable(String),
     /// Sent, perhaps; not answered.
     #[error("no answer from {0}")]
     Silent(String),
+    /// Whoever answers there does not show that it knows the secret: it may have done anything, or nothing.
+    #[error("{0} does not show that it knows the cluster's secret")]
+    Stranger(String),
 }
 
 /// Carries requests between masters in place of HTTP, for simulations.
@@ -42,46 +43,15 @@ pub trait Network: Send + Sync {
 pub struct Peers(Carrier);
 
 enum Carrier {
-    Http(Box<Clients>),
+    /// With the place where connections are looked after, whoever it is that asks for something on them.
+    Http(Arc<Pool>, Option<Handle>),
     Simulated(Arc<dyn Network>),
 }
 
-struct Clients {
-    /// Where connections are looked after, whoever it is that asks for something on them.
-    home: Option<Handle>,
-    raft: Client<HttpConnector, Full<Bytes>>,
-    calls: Client<HttpConnector, Full<Bytes>>,
-}
-
-impl Default for Peers {
-    fn default() -> Peers {
-        Peers::new()
-    }
-}
-
 impl Peers {
-    /// No connection yet; they are made at need and kept.
-    pub fn new() -> Peers {
-        let client = |multiplexed: bool| {
-            let mut connector = HttpConnector::new();
-            connector.set_nodelay(true);
-            connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-            connector.set_keepalive(Some(api_http::IDLE));
-            connector.set_keepalive_interval(Some(api_http::PROBE));
-            connector.set_tcp_user_timeout(Some(api_http::VANISHED));
-            Client::builder(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(Duration::from_secs(60))
-                .http2_only(multiplexed)
-                .http2_keep_alive_interval(api_http::PING)
-                .http2_keep_alive_timeout(api_http::PONG)
-                .http2_initial_stream_window_size(1 << 20)
-                .http2_initial_connection_window_size(16 << 20)
-                .build(connector)
-        };
-        let home = Handle::try_current().ok();
-        Peers(Carrier::Http(Box::new(Clients { home, raft: client(false), calls: client(true) })))
+    /// No connection yet; they are made at need and kept. Every request shows what `signer` knows, if there is one.
+    pub fn new(signer: Option<Signer>) -> Peers {
+        Peers(Carrier::Http(Arc::new(Pool::new(signer, CONNECT_TIMEOUT)), Handle::try_current().ok()))
     }
 
     /// Over a network of the caller's own.
@@ -97,84 +67,58 @@ impl Peers {
         body: Bytes,
         timeout: Duration,
     ) -> Result<(StatusCode, Bytes), PeerError> {
-        match &self.0 {
-            Carrier::Http(clients) => clients.post(&clients.calls, address, path, body, timeout).await,
-            Carrier::Simulated(network) => simulated(&**network, address, path, body, timeout).await,
-        }
+        self.exchange(Lane::Shared, address, path, body, timeout).await
     }
 
-    async fn post_raft(&self, address: &str, body: Bytes, timeout: Duration) -> Result<(StatusCode, Bytes), PeerError> {
-        const PATH: &str = "/meseta/raft";
-        match &self.0 {
-            Carrier::Http(clients) => clients.post(&clients.raft, address, PATH, body, timeout).await,
-            Carrier::Simulated(network) => simulated(&**network, address, PATH, body, timeout).await,
-        }
-    }
-}
-
-impl Clients {
-    async fn post(
+    async fn exchange(
         &self,
-        client: &Client<HttpConnector, Full<Bytes>>,
+        lane: Lane,
         address: &str,
         path: &str,
         body: Bytes,
         timeout: Duration,
     ) -> Result<(StatusCode, Bytes), PeerError> {
-        let (client, to, path) = (client.clone(), address.to_owned(), path.to_owned());
-        let asked = async move { post(&client, &to, &path, body, timeout).await };
-        let answered = api_http::run_in(self.home.clone(), asked).await;
-        answered.unwrap_or_else(|_| Err(PeerError::Silent(address.to_owned())))
+        let silent = || PeerError::Silent(address.to_owned());
+        match &self.0 {
+            Carrier::Http(pool, home) => {
+                let (pool, to, path) = (pool.clone(), address.to_owned(), path.to_owned());
+                let asked = async move {
+                    let (address, path, answer_bytes_max) = (to.as_str(), path.as_str(), PEER_BYTES_MAX);
+                    let post = Post { lane, address, path, content_type: PROTOBUF, body, answer_bytes_max };
+                    tokio::time::timeout(timeout, pool.post(&post)).await
+                };
+                let answered = api_http::run_in(home.clone(), asked).await;
+                let answer = answered.map_err(|_| silent())?.map_err(|_| silent())?;
+                answer.map_err(|error| match error {
+                    DialError::Unreachable { .. } | DialError::Refused { .. } => {
+                        PeerError::Unreachable(address.to_owned())
+                    }
+                    DialError::Silent { .. } => silent(),
+                    DialError::Stranger(_) => PeerError::Stranger(address.to_owned()),
+                })
+            }
+            Carrier::Simulated(network) => {
+                let exchange = network.post(address, path, body);
+                tokio::time::timeout(timeout, exchange).await.map_err(|_| silent())?
+            }
+        }
     }
-}
-
-async fn simulated(
-    network: &dyn Network,
-    address: &str,
-    path: &str,
-    body: Bytes,
-    timeout: Duration,
-) -> Result<(StatusCode, Bytes), PeerError> {
-    let exchange = network.post(address, path, body);
-    tokio::time::timeout(timeout, exchange).await.map_err(|_| PeerError::Silent(address.to_owned()))?
-}
-
-async fn post(
-    client: &Client<HttpConnector, Full<Bytes>>,
-    address: &str,
-    path: &str,
-    body: Bytes,
-    timeout: Duration,
-) -> Result<(StatusCode, Bytes), PeerError> {
-    let unreachable = || PeerError::Unreachable(address.to_owned());
-    let silent = || PeerError::Silent(address.to_owned());
-    let uri: Uri = format!("http://{address}{path}").parse().map_err(|_| unreachable())?;
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(uri)
-        .header(http::header::CONTENT_TYPE, "application/x-protobuf")
-        .body(Full::new(body))
-        .map_err(|_| unreachable())?;
-    let exchange = async {
-        let response =
-            client.request(request).await.map_err(|error| if error.is_connect() { unreachable() } else { silent() })?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), PEER_BYTES_MAX).collect().await.map_err(|_| silent())?;
-        Ok((status, body.to_bytes()))
-    };
-    tokio::time::timeout(timeout, exchange).await.map_err(|_| silent())?
 }
 
 impl Transport for Peers {
     fn send(&self, to: &Member, body: Bytes, timeout: Duration) -> BoxFuture<'_, Result<Bytes, TransportError>> {
         let address = to.address.clone();
         Box::pin(async move {
-            match self.post_raft(&address, body, timeout).await {
+            match self.exchange(Lane::Single, &address, "/meseta/raft", body, timeout).await {
                 Ok((StatusCode::OK, body)) => Ok(body),
                 Ok((status, _)) => Err(TransportError::Unreachable { address, why: format!("it answered {status}") }),
                 Err(PeerError::Unreachable(_)) => {
                     Err(TransportError::Unreachable { address, why: "no connection".into() })
                 }
+                Err(PeerError::Stranger(_)) => Err(TransportError::Unreachable {
+                    address,
+                    why: "it does not show that it knows the secret".into(),
+                }),
                 Err(PeerError::Silent(_)) => Err(TransportError::Timeout { address, timeout }),
             }
         })

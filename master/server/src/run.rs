@@ -19,9 +19,10 @@ use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
 use crate::streams::Streams;
 use crate::submit::Submitter;
 use crate::witness::Witness;
-use crate::{allocate, clock, equality, goodbye, level, liveness, outage, vital};
+use crate::{allocate, clock, entrance, equality, goodbye, level, liveness, outage, vital};
 use api::v1::master::event::closing::Reason;
-use api_http::{Bounds, Connections, Serving};
+use api_http::dial::Signer;
+use api_http::{Bounds, Connections, Door, Secret, Serving};
 use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
 use master_core::command::{Caller, Command};
@@ -29,6 +30,7 @@ use master_core::ids::NodeId;
 use master_core::state::History;
 use master_core::{FeatureLevel, Options, State, allocator};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -51,6 +53,12 @@ pub struct Settings {
     pub work_dir: PathBuf,
     /// How others reach it.
     pub address: Address,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What it shows the others, and asks of them.
+    pub secret: Option<Secret>,
+    /// Whether whoever shows nothing is let in all the same.
+    pub insecure: bool,
     /// Every member's host:port, this one's included.
     pub masters: Vec<String>,
     /// A master of the cluster that this one waits to be added to, if it does.
@@ -115,6 +123,24 @@ pub enum RunError {
     /// Its quorum.
     #[error(transparent)]
     Form(#[from] FormError),
+    /// Strangers could take the cluster over.
+    #[error(
+        "{0} can be reached from other machines, and whoever reaches it could take this cluster over: make a secret with `meseta \
+         secret new FILE` and give --cluster_secret=file:///FILE to every master, agent and command, or let everybody in with \
+         --insecure"
+    )]
+    Exposed(SocketAddr),
+    /// The others look for it elsewhere.
+    #[error(
+        "the other masters reach the master on this disk at {known}, and it would be at {given}: start it there again (--ip, --port, \
+         --advertise_ip, --advertise_port), or let an empty disk take its place: `meseta masters replace {known} {given}`"
+    )]
+    Moved {
+        /// host:port, as the quorum has it.
+        known: String,
+        /// host:port now.
+        given: String,
+    },
     /// The operating system.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -166,7 +192,8 @@ pub struct Running {
 /// # Errors
 /// A `RunError` whose text is the sentence for the operator.
 pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Result<Running, RunError> {
-    let server = Arc::new(Server::new());
+    let own = Some(settings.address.ip);
+    let server = Arc::new(Server::new(Door::new(settings.secret.clone(), settings.insecure, own)));
     let (stop, stopped) = watch::channel(false);
     let Port { connections, clients } = port;
     let serving = Serving { connections: connections.clone(), inside: clients.as_ref().map(|_| Handle::current()) };
@@ -205,7 +232,10 @@ pub async fn start_in(
 ) -> Result<Running, RunError> {
     let started = (UNIX_EPOCH + Duration::from_millis(host::wall_ms()), Instant::now());
     let Surroundings { log, network, witness, connections } = surroundings;
-    let peers = Arc::new(network.map_or_else(Peers::new, Peers::over));
+    let signer = settings.secret.clone().map(|secret| Signer::new(secret, settings.insecure));
+    let peers = Arc::new(network.map_or_else(|| Peers::new(signer), Peers::over));
+    entrance::check(&settings, settings.masters.len() > 1 || settings.join.is_some())?;
+    entrance::say(&settings);
     let ahead = Arc::new(Ahead::default());
     let (publish, published) = watch::channel(Published::empty());
     let late_delivery = Arc::new(OnceLock::new());
@@ -218,6 +248,8 @@ pub async fn start_in(
     let (dir, address) = (settings.work_dir.clone(), settings.address.member.clone());
     let options = event_log::raft::Options { dir, address, ..log };
     let node = Node::open(options, peers.clone(), applier).await?;
+    entrance::check(&settings, node.members().len() > 1)?;
+    entrance::find_address(&settings, &node)?;
 
     let name = settings.address.is_named.then(|| settings.address.hostname.clone());
     let identity = Arc::new(Identity::new(NodeId(node.node_id())).named(name));
@@ -286,9 +318,11 @@ pub async fn start_in(
     });
     server.open(context.clone());
 
+    let join = settings.join.clone();
     let forming = {
         let (node, masters, me) = (node.clone(), settings.masters, settings.address.member);
         host::spawn(async move {
+            entrance::say_what_is_not_read(&masters, &node);
             let Some(join) = settings.join else { return node.form(&masters, &me).await };
             if node.status().borrow().members.is_empty() {
                 tracing::info!(
@@ -310,6 +344,7 @@ pub async fn start_in(
         vital::spawn("watch on the leader", outage::watch(context.clone(), peers.clone())),
         vital::spawn("watch on others", liveness::miss(context.clone(), peers.clone())),
         vital::spawn("feature level", level::raise(context.clone(), peers.clone())),
+        vital::spawn("other cluster", entrance::meet(context.clone(), peers.clone(), join)),
         vital::spawn("time", clock::keep(context.clone(), peers.clone())),
         vital::spawn("digests", equality::log(context.clone())),
         vital::spawn("comparison", equality::compare(context.clone(), peers, delivery.clone(), logged)),

@@ -143,6 +143,7 @@ impl Sequencer {
             }
             begun = term;
             let Some(head) = self.take_office(term).await else {
+                self.clock.follow();
                 self.node.give_up(term);
                 continue;
             };

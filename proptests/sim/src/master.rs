@@ -197,7 +197,7 @@ impl Master {
         let drift_ppm = self.random.below(400) as i64 - 200;
         let host = Host::new(self.random.number(), EPOCH_MS + self.world.now_ms() + skew_ms, drift_ppm);
         host.jump_clock(self.clock_off_ms);
-        let server = Arc::new(Server::new());
+        let server = Arc::new(Server::default());
         let context = Arc::new(Mutex::new(None));
         self.world.trace(format_args!("{} starts", self.name()));
         self.net.listen(&self.address, host.clone(), server.clone());
@@ -228,6 +228,9 @@ impl Master {
                 port: 5050,
                 member: self.address.clone(),
             },
+            listen: ([127, 0, 0, 1], 5050).into(),
+            secret: None,
+            insecure: false,
             masters: if self.masters.is_empty() { vec![self.address.clone()] } else { self.masters.clone() },
             join: self.masters.is_empty().then(|| "m1:5050".to_owned()),
             flags: BTreeMap::new(),

@@ -38,6 +38,12 @@ pub const FLAGS: &[Flag] = &[
     flag("authenticators", Kind::Text, "Not built yet.").default("crammd5"),
     flag("authorizers", Kind::Text, "Not built yet.").default("local"),
     flag("cluster", Kind::Text, "The cluster's name, shown to people."),
+    flag(
+        "cluster_secret",
+        Kind::Path,
+        "file:///PATH of the cluster's secret, one a line: masters, agents and commands show that they know it. The first is shown, \
+         each is taken.",
+    ),
     flag("credentials", Kind::Path, "Principals and secrets; not built yet."),
     flag("domain", Kind::Content, "Not built yet."),
     flag("external_log_file", Kind::Path, "A log that something else writes, served as /master/log."),
@@ -58,6 +64,12 @@ pub const FLAGS: &[Flag] = &[
     flag("http_authenticators", Kind::Text, "Not built yet.").default("basic"),
     flag("http_framework_authenticators", Kind::Text, "Not built yet."),
     flag("initialize_driver_logging", Kind::Bool, "there are no drivers.").default("true").idle(),
+    flag(
+        "insecure",
+        Kind::Bool,
+        "Lets in whoever does not show that it knows the cluster's secret, or that there is none.",
+    )
+    .default("false"),
     flag("ip", Kind::Text, "Address to listen on; every one if not given.").variable("LIBPROCESS_IP"),
     flag("ip_discovery_command", Kind::Text, "Not built yet."),
     flag("join", Kind::Text, "HOST:PORT of a master of a running cluster; this one waits to be added to it."),

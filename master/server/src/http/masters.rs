@@ -123,7 +123,7 @@ async fn forward(context: &Context, leader: &str, action: &Action) -> Done {
         Ok((StatusCode::MISDIRECTED_REQUEST, _)) | Err(PeerError::Unreachable(_)) => Done::Elsewhere,
         Ok((StatusCode::OK, body)) => Done::Answer(api_http::json_bytes(body)),
         Ok((status, body)) => Done::Answer(api_http::text(status, &String::from_utf8_lossy(&body))),
-        Err(PeerError::Silent(_)) => match action {
+        Err(PeerError::Silent(_) | PeerError::Stranger(_)) => match action {
             Action::List => Done::Answer(api_http::json(&list(context))),
             _ => Done::Answer(refusal(&MembershipError::Unknown)),
         },

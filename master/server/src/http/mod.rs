@@ -17,7 +17,8 @@ pub(crate) mod scripted;
 mod shapes;
 
 use crate::context::{Context, START_PATIENCE};
-use api_http::{Request, Response, Router, StatusCode};
+use api::limits::{MASTERS_BODY_BYTES_MAX, PEER_BYTES_MAX};
+use api_http::{CHALLENGE_PATH, Carries, Door, Request, Response, Router, StatusCode};
 use operator::Operators;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ const RECOVERING: &str = "Master has not finished recovery";
 /// The port's table of contents.
 pub struct Server {
     router: Router<Target>,
+    door: Door,
     /// Set when the log is open; before that there is nothing to serve from.
     served: SetOnce<(Arc<Context>, Arc<Operators>)>,
 }
@@ -36,6 +38,7 @@ pub struct Server {
 #[derive(Clone, Copy, Debug)]
 enum Target {
     Scheduler,
+    Challenge,
     Agent,
     Raft,
     Submit,
@@ -50,18 +53,34 @@ enum Target {
 }
 
 impl Default for Server {
+    /// Whose inner endpoints are for its own machine.
     fn default() -> Server {
-        Server::new()
+        Server::new(Door::default())
+    }
+}
+
+impl Target {
+    /// What comes with a request of the cluster's own members, operators included; None of an endpoint for everybody.
+    fn inner(self) -> Option<Carries> {
+        match self {
+            Target::Agent => Some(Carries::Stream),
+            Target::Raft | Target::Submit | Target::Deliver => Some(Carries::Body(PEER_BYTES_MAX)),
+            Target::Hello | Target::Digest | Target::Masters | Target::Snapshot => {
+                Some(Carries::Body(MASTERS_BODY_BYTES_MAX))
+            }
+            Target::Scheduler | Target::Challenge | Target::Operators | Target::Health => None,
+        }
     }
 }
 
 impl Server {
-    /// Answers that this master has not started yet.
-    pub fn new() -> Server {
+    /// Answers that this master has not started yet. Whoever uses the inner endpoints comes through `door`.
+    pub fn new(door: Door) -> Server {
         let router = Router::new("master")
             .at("/api/v1", Target::Operators)
             .at("/api/v1/scheduler", Target::Scheduler)
             .at("/health", Target::Health)
+            .at(CHALLENGE_PATH, Target::Challenge)
             .at("/meseta/agent", Target::Agent)
             .at("/meseta/raft", Target::Raft)
             .at("/meseta/submit", Target::Submit)
@@ -70,7 +89,7 @@ impl Server {
             .at("/meseta/digest", Target::Digest)
             .at("/meseta/masters", Target::Masters)
             .at("/meseta/snapshot", Target::Snapshot);
-        Server { router, served: SetOnce::new() }
+        Server { router, door, served: SetOnce::new() }
     }
 
     /// From now on requests are answered from `context`.
@@ -83,6 +102,14 @@ impl Server {
     /// Answers one request of `peer`.
     pub async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
         let target = self.router.find(request.uri().path()).map_or(Target::Operators, |(target, _)| *target);
+        let Some(carries) = target.inner() else { return self.serve(target, request, peer).await };
+        match self.door.admit(request, peer, carries).await {
+            Ok((request, seal)) => seal.answer(self.serve(target, request, peer).await),
+            Err(refused) => refused,
+        }
+    }
+
+    async fn serve(&self, target: Target, request: Request, peer: SocketAddr) -> Response {
         let served = match target {
             // A client that is told 503 at once may come back at once; whoever asks for a sign of life, or is one of
             // us, gets an answer now.
@@ -94,6 +121,7 @@ impl Server {
         let Some((context, operators)) = served else {
             return match target {
                 Target::Health => api_http::empty(StatusCode::OK),
+                Target::Challenge => self.door.challenge(),
                 _ => recovering(),
             };
         };
@@ -108,6 +136,7 @@ impl Server {
             Target::Digest => internal::digest(context, &request).await,
             Target::Masters => masters::answer(context, request).await,
             Target::Snapshot => snapshot::answer(context, request).await,
+            Target::Challenge => self.door.challenge(),
             Target::Operators | Target::Health => Box::pin(operators.answer(request, peer)).await,
         }
     }

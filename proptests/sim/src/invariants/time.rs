@@ -23,7 +23,13 @@ pub struct Time {
 
 impl Time {
     /// A record took effect at `now_ms` of true time; `before`: the State that it was decided on.
-    pub fn committed(&mut self, now_ms: u64, index: u64, header: &Header, before: Option<&State>) -> Result<(), String> {
+    pub fn committed(
+        &mut self,
+        now_ms: u64,
+        index: u64,
+        header: &Header,
+        before: Option<&State>,
+    ) -> Result<(), String> {
         let (began_ms, first_ms) = *self.began.get_or_insert((now_ms, header.at_ms));
         let (passed_ms, said_ms) = (now_ms - began_ms, header.at_ms.saturating_sub(first_ms));
         let slewed_ms = passed_ms * (SLEW_PERCENT + 1) / 100;

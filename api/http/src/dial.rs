@@ -1,0 +1,417 @@
+//! How masters, agents and the command line reach a master: connections, and the key of the inner endpoints.
+//!
+//! A [`Pool`] keeps connections to many masters, for short exchanges; a [`Line`] is one connection to one.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use blake3::Hash;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use crate::Body;
+use crate::secret::{self, CHALLENGE, CHALLENGE_PATH, KEY, PROOF, Random, Secret, Shown};
+use crate::socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
+
+/// Below this path a server asks for the key.
+const INNER: &str = "/meseta/";
+/// The largest answer to an exchange that is not one, in bytes.
+const SENTENCE_BYTES_MAX: usize = 64 << 10;
+/// Between two warnings of one server.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+/// An exchange answers so many challenges: one that passed meanwhile, and a new one.
+const ATTEMPTS_MAX: usize = 3;
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// Nothing was sent.
+    #[error("cannot reach {address}: {why}")]
+    Unreachable {
+        /// host:port
+        address: String,
+        /// What was tried.
+        why: String,
+    },
+    /// Sent, perhaps; not answered.
+    #[error("no answer from {address}: {why}")]
+    Silent {
+        /// host:port
+        address: String,
+        /// What broke.
+        why: String,
+    },
+    /// It does not take our secret: nothing was done.
+    #[error("{address} refuses: {sentence}")]
+    Refused {
+        /// host:port
+        address: String,
+        /// What it said.
+        sentence: String,
+    },
+    /// Whoever answered does not show that it knows the secret: it is none of ours.
+    #[error("{0} does not show that it knows the cluster's secret")]
+    Stranger(String),
+}
+
+impl DialError {
+    fn silent(address: &str, why: &dyn std::fmt::Display) -> DialError {
+        DialError::Silent { address: address.to_owned(), why: why.to_string() }
+    }
+}
+
+/// Shows that this process knows the cluster's secret.
+#[derive(Debug)]
+pub struct Signer {
+    secret: Secret,
+    /// Whoever asks for nothing is shown nothing, and believed.
+    is_lenient: bool,
+    session: Random,
+    counter: AtomicU64,
+}
+
+/// What one request showed, to be compared with its answer.
+struct Signed {
+    key: [u8; 32],
+    hash: [u8; 32],
+}
+
+impl Signer {
+    /// Of this process. `is_lenient`: a server that asks for nothing, and so proves nothing, will do.
+    pub fn new(secret: Secret, is_lenient: bool) -> Signer {
+        Signer { secret, is_lenient, session: secret::random(), counter: AtomicU64::new(1) }
+    }
+
+    /// What the server at `address` gave out; None if nothing.
+    fn read_challenge(&self, address: &str, text: &[u8]) -> Result<Option<Random>, DialError> {
+        match std::str::from_utf8(text).ok().and_then(secret::unhex) {
+            None if self.is_lenient => Ok(None),
+            None => Err(DialError::Stranger(address.to_owned())),
+            challenge => Ok(challenge),
+        }
+    }
+
+    fn sign(
+        &self,
+        challenge: Random,
+        body: Option<Hash>,
+        method: &Method,
+        path: &str,
+        headers: &mut HeaderMap,
+    ) -> Signed {
+        let counter = self.counter.fetch_add(1, Ordering::Relaxed);
+        let shown = Shown { challenge, session: self.session, counter, body };
+        let key = *self.secret.first();
+        let hash = shown.hash(&key, method.as_str(), path);
+        headers.insert(KEY, shown.header(hash));
+        Signed { key, hash: *hash.as_bytes() }
+    }
+}
+
+impl Signed {
+    /// What the answer says that its body's hash is; None if it is no answer of ours.
+    fn proven(&self, status: StatusCode, headers: &HeaderMap) -> Option<Option<Hash>> {
+        let (body, hash) = secret::read_proof(headers.get(PROOF)?)?;
+        (secret::proof(&self.key, &self.hash, status, body) == hash).then_some(body)
+    }
+}
+
+/// How a pool's connections are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// One request at a time on each: none waits behind another.
+    Single,
+    /// Many at a time on one.
+    Shared,
+}
+
+/// Connections to the masters, made at need and kept.
+pub struct Pool {
+    single: Client<HttpConnector, Full<Bytes>>,
+    shared: Client<HttpConnector, Full<Bytes>>,
+    signer: Option<Signer>,
+    /// The newest of each master.
+    challenges: Mutex<BTreeMap<String, Random>>,
+    warned: Mutex<BTreeMap<String, Instant>>,
+}
+
+/// What is posted to a master.
+#[derive(Clone, Debug)]
+pub struct Post<'a> {
+    /// How.
+    pub lane: Lane,
+    /// host:port
+    pub address: &'a str,
+    /// With what is asked behind it.
+    pub path: &'a str,
+    /// Of the body.
+    pub content_type: &'static str,
+    /// All of it.
+    pub body: Bytes,
+    /// A larger answer is none, in bytes.
+    pub answer_bytes_max: usize,
+}
+
+/// A whole answer.
+pub type Answer = (StatusCode, Bytes);
+
+impl Pool {
+    /// Without a `signer` nothing is shown. A connection that is not there after `connect_timeout` is none.
+    pub fn new(signer: Option<Signer>, connect_timeout: Duration) -> Pool {
+        let client = |multiplexed: bool| {
+            let mut connector = HttpConnector::new();
+            connector.set_nodelay(true);
+            connector.set_connect_timeout(Some(connect_timeout));
+            connector.set_keepalive(Some(IDLE));
+            connector.set_keepalive_interval(Some(PROBE));
+            connector.set_tcp_user_timeout(Some(VANISHED));
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(Duration::from_secs(60))
+                .http2_only(multiplexed)
+                .http2_keep_alive_interval(PING)
+                .http2_keep_alive_timeout(PONG)
+                .http2_initial_stream_window_size(1 << 20)
+                .http2_initial_connection_window_size(16 << 20)
+                .build(connector)
+        };
+        let (single, shared) = (client(false), client(true));
+        let (challenges, warned) = (Mutex::default(), Mutex::default());
+        Pool { single, shared, signer, challenges, warned }
+    }
+
+    /// Posts to a master.
+    ///
+    /// # Errors
+    /// If there is no answer, or if whoever answers is none of ours.
+    pub async fn post(&self, post: &Post<'_>) -> Result<Answer, DialError> {
+        let address = post.address;
+        let Some(signer) = self.signer.as_ref() else { return self.unsigned(post).await };
+        let sum = blake3::hash(&post.body);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let Some(challenge) = self.challenge(post, signer).await? else { return self.unsigned(post).await };
+            let mut headers = HeaderMap::new();
+            let signed = signer.sign(challenge, Some(sum), &Method::POST, post.path, &mut headers);
+            let (parts, answer) = self.send(post, headers).await?;
+            if parts.status == StatusCode::UNAUTHORIZED {
+                let next = parts.headers.get(CHALLENGE).and_then(|text| secret::unhex(text.to_str().ok()?));
+                match next {
+                    Some(next) => self.known().insert(address.to_owned(), next),
+                    None => self.known().remove(address),
+                };
+                // The same again: it is not the challenge that it minds.
+                if attempts < ATTEMPTS_MAX && next.is_some_and(|next| next != challenge || attempts == 1) {
+                    continue;
+                }
+                let sentence = String::from_utf8_lossy(&answer).into_owned();
+                self.warn(address, &sentence);
+                return Err(DialError::Refused { address: address.to_owned(), sentence });
+            }
+            let is_ours = signed.proven(parts.status, &parts.headers);
+            if is_ours.is_none_or(|sum| sum != Some(blake3::hash(&answer))) {
+                self.known().remove(address);
+                self.warn(address, "its answer does not show that it knows the secret");
+                return Err(DialError::Stranger(address.to_owned()));
+            }
+            return Ok((parts.status, answer));
+        }
+    }
+
+    async fn unsigned(&self, post: &Post<'_>) -> Result<Answer, DialError> {
+        let (parts, answer) = self.send(post, HeaderMap::new()).await?;
+        Ok((parts.status, answer))
+    }
+
+    /// The one to answer; None if nothing needs to be shown there, which is all the same to this process.
+    async fn challenge(&self, post: &Post<'_>, signer: &Signer) -> Result<Option<Random>, DialError> {
+        if let Some(known) = self.known().get(post.address) {
+            return Ok(Some(*known));
+        }
+        let (path, body, answer_bytes_max) = (CHALLENGE_PATH, Bytes::new(), SENTENCE_BYTES_MAX);
+        let question = Post { path, body, answer_bytes_max, ..*post };
+        let (_, text) = self.send(&question, HeaderMap::new()).await?;
+        match signer.read_challenge(post.address, &text) {
+            Ok(challenge) => {
+                if let Some(challenge) = challenge {
+                    self.known().insert(post.address.to_owned(), challenge);
+                }
+                Ok(challenge)
+            }
+            Err(error) => {
+                self.warn(post.address, "it asks for no secret");
+                Err(error)
+            }
+        }
+    }
+
+    async fn send(&self, post: &Post<'_>, headers: HeaderMap) -> Result<(http::response::Parts, Bytes), DialError> {
+        let Post { lane, address, path, content_type, body, answer_bytes_max } = post;
+        let unreachable = |why: &dyn std::fmt::Display| DialError::Unreachable {
+            address: (*address).to_owned(),
+            why: why.to_string(),
+        };
+        let uri: Uri = format!("http://{address}{path}").parse().map_err(|error| unreachable(&error))?;
+        let mut request = Request::new(Full::new(body.clone()));
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (Method::POST, uri, headers);
+        request.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+        let client = if *lane == Lane::Shared { &self.shared } else { &self.single };
+        let response = client.request(request).await;
+        let response = response.map_err(|error| match error.is_connect() {
+            true => unreachable(&error),
+            false => DialError::silent(address, &error),
+        })?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, *answer_bytes_max).collect().await;
+        Ok((parts, body.map_err(|error| DialError::silent(address, &error))?.to_bytes()))
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Random>> {
+        self.challenges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Now and then: it is asked again and again.
+    fn warn(&self, address: &str, why: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.get(address).is_none_or(|last| last.elapsed() >= WARN_EVERY) {
+            tracing::warn!(address, "no word with another master: {why}");
+            warned.insert(address.to_owned(), Instant::now());
+        }
+    }
+}
+
+/// One connection to a master.
+pub struct Line {
+    address: String,
+    sender: Sender,
+    /// Ends with the line. Without: ends when the last answer has been read.
+    connection: Option<JoinHandle<Result<(), hyper::Error>>>,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            connection.abort();
+        }
+    }
+}
+
+async fn connect(address: &str, patience: Duration) -> Result<TcpStream, DialError> {
+    let socket = timeout(patience, TcpStream::connect(address)).await.map_err(|_| "no connection in time".to_owned());
+    let socket = socket.and_then(|socket| socket.map_err(|error| error.to_string()));
+    let socket = socket.map_err(|why| DialError::Unreachable { address: address.to_owned(), why })?;
+    look_after(&socket);
+    Ok(socket)
+}
+
+impl Line {
+    /// For one request after the other.
+    ///
+    /// # Errors
+    /// [`DialError::Unreachable`]
+    pub async fn http1(address: &str, patience: Duration) -> Result<Line, DialError> {
+        let socket = connect(address, patience).await?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(socket)).await.map_err(|error| DialError::silent(address, &error))?;
+        // Errors of the connection also reach whoever reads the answer.
+        tokio::spawn(connection);
+        Ok(Line { address: address.to_owned(), sender: Sender::Http1(sender), connection: None })
+    }
+
+    /// For endless bodies both ways, which end with the line.
+    ///
+    /// # Errors
+    /// [`DialError::Unreachable`], or `Silent` if whoever answers speaks no HTTP/2.
+    pub async fn http2(address: &str, patience: Duration) -> Result<Line, DialError> {
+        let socket = connect(address, patience).await?;
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(8 << 20)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG)
+            .handshake(TokioIo::new(socket));
+        let shaken = timeout(patience, handshake).await.map_err(|error| DialError::silent(address, &error))?;
+        let (sender, connection) =
+            shaken.map_err(|error| DialError::silent(address, &format!("no HTTP/2: {error}")))?;
+        let connection = Some(tokio::spawn(connection));
+        Ok(Line { address: address.to_owned(), sender: Sender::Http2(sender), connection })
+    }
+
+    /// Sends `request`, whose uri is a path, with the key if that is for the inner endpoints. The body of the answer is
+    /// still to be read.
+    ///
+    /// # Errors
+    /// If there is no answer, or if whoever answers is none of ours.
+    pub async fn send(
+        &mut self,
+        signer: Option<&Arc<Signer>>,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, DialError> {
+        let path = request.uri().path_and_query().map_or_else(String::new, |path| path.as_str().to_owned());
+        let Some(signer) = signer.filter(|_| path.starts_with(INNER)) else { return self.pass(request).await };
+        let asked = Request::post(CHALLENGE_PATH).body(Body::empty()).expect("a request without surprises");
+        let challenge = self.pass(asked).await?.into_body();
+        let text = Limited::new(challenge, SENTENCE_BYTES_MAX).collect().await;
+        let text = text.map_err(|error| DialError::silent(&self.address, &error))?.to_bytes();
+        let Some(challenge) = signer.read_challenge(&self.address, &text)? else { return self.pass(request).await };
+        let (mut parts, body) = request.into_parts();
+        let (body, sum) = match body.into_full() {
+            Ok(bytes) => {
+                let sum = blake3::hash(&bytes);
+                (Body::full(bytes), Some(sum))
+            }
+            Err(stream) => (stream, None),
+        };
+        let signed = signer.sign(challenge, sum, &parts.method, &path, &mut parts.headers);
+        let response = self.pass(Request::from_parts(parts, body)).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let body = Limited::new(response.into_body(), SENTENCE_BYTES_MAX).collect().await;
+            let sentence = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+            return Err(DialError::Refused { address: self.address.clone(), sentence });
+        }
+        match signed.proven(response.status(), response.headers()) {
+            Some(_) => Ok(response),
+            None => Err(DialError::Stranger(self.address.clone())),
+        }
+    }
+
+    async fn pass(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, DialError> {
+        let silent = |error: hyper::Error| DialError::silent(&self.address, &error);
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                if let Ok(host) = http::HeaderValue::try_from(self.address.as_str()) {
+                    request.headers_mut().insert(HOST, host);
+                }
+                sender.ready().await.map_err(silent)?;
+                sender.send_request(request).await.map_err(silent)
+            }
+            Sender::Http2(sender) => {
+                let path = request.uri().to_string();
+                if let Ok(uri) = format!("http://{}{path}", self.address).parse() {
+                    *request.uri_mut() = uri;
+                }
+                sender.send_request(request).await.map_err(silent)
+            }
+        }
+    }
+}
