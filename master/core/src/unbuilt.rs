@@ -16,9 +16,10 @@ fn first<'a>(fields: impl IntoIterator<Item = (&'a str, bool)>) -> Result<(), St
     }
 }
 
-/// A framework's wishes for its offers.
+/// A framework's wishes for its offers. A filter without quantities wishes nothing.
 pub(crate) fn framework(info: &v1::FrameworkInfo) -> Result<(), String> {
-    let filters = info.offer_filters.values().any(|filters| filters.min_allocatable_resources.is_some());
+    let least = info.offer_filters.values().filter_map(|filters| filters.min_allocatable_resources.as_ref());
+    let filters = least.into_iter().any(|least| !least.quantities.is_empty());
     first([("FrameworkInfo.offer_filters", filters)])
 }
 
@@ -188,10 +189,13 @@ mod tests {
         assert_eq!(refused(fetched), "'CommandInfo.uris' is not supported by this version");
 
         let mut cluster = Cluster::new();
-        let filters = v1::OfferFilters { min_allocatable_resources: Some(Default::default()) };
-        let refusal = cluster
-            .try_subscribe(|info| info.offer_filters = [("web".to_owned(), filters.clone())].into(), &[])
-            .unwrap_err();
+        let mut subscribe = |quantities| {
+            let least = v1::offer_filters::MinAllocatableResources { quantities };
+            let filters = v1::OfferFilters { min_allocatable_resources: Some(least) };
+            cluster.try_subscribe(|info| info.offer_filters = [("web".to_owned(), filters.clone())].into(), &[])
+        };
+        assert!(subscribe(Vec::new()).is_ok(), "it wishes nothing");
+        let refusal = subscribe(vec![Default::default()]).unwrap_err();
         assert_eq!(refusal.message, "'FrameworkInfo.offer_filters' is not supported by this version");
     }
 
