@@ -320,12 +320,8 @@ impl Launch {
         if task.resources.is_empty() {
             return Err("Task uses no resources".to_owned());
         }
-        let needed = resources::of_message(&task.resources, &self.role)
-            .map_err(|why| format!("Task uses invalid resources: {why}"))?;
-        if needed.is_empty() {
-            return Err("Task uses no resources".to_owned());
-        }
-        Ok(needed)
+        // A nought is named, too: `disk:0` alone is a task that needs nothing.
+        resources::of_message(&task.resources, &self.role).map_err(|why| format!("Task uses invalid resources: {why}"))
     }
 
     fn check_executor(&mut self, draft: &Draft, info: &v1::ExecutorInfo) -> Result<Chosen, String> {
@@ -486,6 +482,18 @@ mod tests {
             refused(|task| task.command = None).0,
             "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
         );
+    }
+
+    #[test]
+    fn a_task_may_need_nothing_but_say_so() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:2;mem:100");
+        let offers = cluster.offer();
+        let mut task = task_info("t", "disk:1");
+        task.resources[0].scalar = Some(v1::value::Scalar { value: 0.0 });
+        let events = cluster.accept(framework, &offers, vec![operation(vec![task])]);
+        assert!(events.contains(&"task-launched"), "{events:?}");
     }
 
     #[test]

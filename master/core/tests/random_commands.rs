@@ -329,13 +329,13 @@ impl World {
         let kind = self.dice.roll(4);
         let mut tasks = Vec::new();
         for _ in 0..self.dice.roll(3) {
-            let text = ["cpus:0.5;mem:5", "cpus:1;mem:10;ports:[2-3]", "cpus:3;mem:1", "cpus(a):0.5"];
-            let text = text[self.dice.roll(4) as usize];
+            let text = ["cpus:0.5;mem:5", "cpus:1;mem:10;ports:[2-3]", "cpus:3;mem:1", "cpus(a):0.5", "cpus:0"];
+            let text = text[self.dice.roll(5) as usize];
             tasks.push(v1::TaskInfo {
                 name: "t".into(),
                 task_id: v1::TaskId { value: format!("t{}", self.dice.roll(30)) },
                 agent_id: v1::AgentId { value: view::agent_id(&self.state, agent.unwrap_or(AgentKey(0))) },
-                resources: api::resources::parse(text, "*").unwrap().resources.to_v1(Format::PreRefinement),
+                resources: parsed(text),
                 command: (kind == 0).then(v1::CommandInfo::default),
                 executor: (kind == 1).then(|| executor.clone()),
                 ..Default::default()

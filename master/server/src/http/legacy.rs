@@ -13,6 +13,7 @@ pub mod views;
 use super::operator::Operators;
 use super::render::{Kind, Rendering};
 use crate::context::Context;
+use api::limits::SMALL_BODY_BYTES_MAX;
 use api::v1;
 use api_http::{Method, Query, Request, Response, StatusCode, header};
 use event_log::host;
@@ -235,7 +236,7 @@ async fn answer_from(
 
 async fn teardown(operators: &Operators, request: Request, peer: SocketAddr) -> Response {
     let (parts, body) = request.into_parts();
-    let body = match api_http::read_body(&parts.headers, body, api_http::BODY_BYTES_MAX).await {
+    let body = match api_http::read_body(&parts.headers, body, SMALL_BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err(error) => return error.response(),
     };
