@@ -122,6 +122,7 @@ impl Terms {
         let values = api::flags::parse(config::FLAGS, words.to_vec(), |_| None, none);
         Ok(Config {
             masters: self.masters,
+            signer: None,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5051),
             advertise_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             advertise_port: None,
