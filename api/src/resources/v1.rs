@@ -134,7 +134,7 @@ fn read_value(message: &v1::Resource) -> Result<Value, String> {
         Ok(ValueType::Scalar) => {
             expect(0)?;
             let value = message.scalar.as_ref().map_or(0.0, |scalar| scalar.value);
-            let milli = scalar_milli(value).ok_or_else(|| format!("{value} is no amount"))?;
+            let milli = scalar_milli(value).ok_or_else(|| format!("Invalid scalar resource: {value} is no amount"))?;
             Ok(Value::Scalar(milli))
         }
         Ok(ValueType::Ranges) => {

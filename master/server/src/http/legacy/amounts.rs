@@ -82,7 +82,7 @@ pub struct Role {
     allocated_unreserved: Quantities,
     /// What offers hold.
     pub offered: Quantities,
-    /// What is reserved for it, used or not.
+    /// What is reserved for it or for a role below it, used or not.
     pub reserved: Quantities,
     /// Who subscribed with it.
     pub frameworks: BTreeSet<FrameworkKey>,
@@ -109,7 +109,13 @@ fn sum(a: &Quantities, b: &Quantities) -> Quantities {
     sum
 }
 
-/// Every role that a framework has or something is reserved for, by name.
+/// A role and those above it: `a/b` is itself and below `a`.
+fn lineage(role: &str) -> impl Iterator<Item = &str> {
+    let above = role.match_indices('/').map(|(end, _)| &role[..end]);
+    above.chain(std::iter::once(role))
+}
+
+/// Every role that a framework has, or something is reserved for in it or below it, by name.
 pub fn roles(state: &State) -> BTreeMap<String, Role> {
     let mut roles: BTreeMap<String, Role> = BTreeMap::new();
     for framework in state.frameworks.live.values() {
@@ -119,7 +125,9 @@ pub fn roles(state: &State) -> BTreeMap<String, Role> {
     }
     for agent in state.agents.live.values() {
         for (name, resources) in reserved(&agent.total) {
-            tally(&mut roles.entry(name).or_default().reserved, &resources, |_| true);
+            for name in lineage(&name) {
+                tally(&mut roles.entry(name.to_owned()).or_default().reserved, &resources, |_| true);
+            }
         }
         // One pass over what is held, whoever holds it.
         for resource in &agent.used {
@@ -135,4 +143,15 @@ pub fn roles(state: &State) -> BTreeMap<String, Role> {
         tally(&mut roles.entry(offer.role.to_string()).or_default().offered, &offer.resources, |_| true);
     }
     roles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lineage;
+
+    #[test]
+    fn what_is_reserved_for_a_role_counts_for_those_above_it() {
+        assert_eq!(lineage("a/b/c").collect::<Vec<_>>(), ["a", "a/b", "a/b/c"]);
+        assert_eq!(lineage("*").collect::<Vec<_>>(), ["*"]);
+    }
 }
