@@ -19,6 +19,10 @@ use crate::table;
 
 /// A master that is well answers about itself at once.
 const TRY: Duration = Duration::from_secs(2);
+/// After this long without a leader a master knows that it has none.
+const ELECTION: Duration = Duration::from_secs(3);
+
+const ELSEWHERE: &str = "another cluster's master is there";
 
 /// What each address answered, or why it did not.
 type Views = BTreeMap<String, Result<Value, String>>;
@@ -28,7 +32,14 @@ pub(super) async fn run(masters: &[String], as_json: bool) -> Result<ExitCode, E
     ask(masters.iter().cloned(), &mut views).await;
     if let Some(best) = best(&views) {
         let others: Vec<String> = members(best).map(|master| text(&master["address"]).to_owned()).collect();
+        let cluster = best["cluster_id"].clone();
         ask(others.into_iter(), &mut views).await;
+        // At the address of a master that is gone another cluster may have begun.
+        for view in views.values_mut() {
+            if view.as_ref().is_ok_and(|view| view["cluster_id"] != cluster) {
+                *view = Err(ELSEWHERE.to_owned());
+            }
+        }
     }
     // Those that were asked now may know more.
     let Some(best) = best(&views).cloned() else {
@@ -38,12 +49,38 @@ pub(super) async fn run(masters: &[String], as_json: bool) -> Result<ExitCode, E
         let reason = views.iter().filter_map(reason).collect::<Vec<_>>().join("; ");
         return Err(Error::Unreachable { masters: masters.join(", "), reason, refused: false });
     };
-    let (answer, trouble) = judge(best, &views);
+    let mut verdict = judge(best, &views);
+    if verdict.1.is_some() && works_unseen(&verdict.0, &views) {
+        // Somebody heard a leader a moment ago. Either it has just died, or those that do not answer are not reachable from
+        // here alone: soon it is known which.
+        tokio::time::sleep(ELECTION).await;
+        let known: Vec<String> = views.iter().filter(|(_, view)| view.is_ok()).map(|(it, _)| it.clone()).collect();
+        views.retain(|_, view| view.is_err());
+        ask(known.into_iter(), &mut views).await;
+        if let Some(best) = self::best(&views).cloned() {
+            verdict = judge(best, &views);
+            if verdict.1.is_some() && works_unseen(&verdict.0, &views) {
+                let silent = verdict.0["quorum"]["silent"].as_array().into_iter().flatten().map(text);
+                let silent = silent.collect::<Vec<_>>().join(", ");
+                verdict.0["note"] =
+                    format!("not reachable from here, though the masters have a quorum: {silent}").into();
+                verdict.1 = None;
+            }
+        }
+    }
+    let (answer, trouble) = verdict;
     say(&if as_json { json_line(&answer) } else { shown(&answer) });
     if let Some(trouble) = &trouble {
         eprintln!("meseta: {}", plain(trouble));
     }
     Ok(if trouble.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Whether too few answer here, and one of them hears a leader, or a quorum as a leader, all the same.
+fn works_unseen(answer: &Value, views: &Views) -> bool {
+    let quorum = &answer["quorum"];
+    let too_few = quorum["answering"].as_u64() < quorum["needed"].as_u64();
+    too_few && views.values().flatten().any(|view| view["me"]["leader_contact"] == true)
 }
 
 /// Asks each of them, all at once, unless it was asked before.
@@ -79,15 +116,17 @@ fn judge(mut answer: Value, views: &Views) -> (Value, Option<String>) {
         let trouble = forming(&answer["me"]);
         return (answer, Some(trouble));
     }
-    let own = |address: &str| views.get(address).and_then(|view| view.as_ref().ok()).map(|view| &view["me"]);
-    let leaders = views.values().filter_map(|view| view.as_ref().ok()).map(|view| &view["me"]);
+    let at = |address: &str| views.get(address).and_then(|view| view.as_ref().ok()).map(|view| &view["me"]);
+    // Who was asked under another address than the one that the others know is found by its id.
+    let called = |id: &str| views.values().flatten().map(|view| &view["me"]).find(|me| me["id"] == *id);
+    let leaders = views.values().flatten().map(|view| &view["me"]);
     let leader = leaders.filter(|me| me["role"] == "leader").max_by_key(|me| me["term"].as_u64());
     let leader = leader.map(|me| text(&me["id"]).to_owned());
     let (mut voters, mut answering, mut silent, mut address_of_leader) = (0, 0, Vec::new(), Value::Null);
     for master in answer["masters"].as_array_mut().into_iter().flatten() {
         let (address, id) = (text(&master["address"]).to_owned(), text(&master["id"]).to_owned());
         // Somebody else at its address is not it. A master of an older release does not tell who it is.
-        let me = own(&address).filter(|me| me.is_null() || me["id"] == *id);
+        let me = called(&id).or_else(|| at(&address).filter(|me| me.is_null()));
         master["alive"] = me.is_some().into();
         if let Some(index) = me.and_then(|me| me["index"].as_u64()) {
             master["index"] = index.into();
@@ -96,7 +135,8 @@ fn judge(mut answer: Value, views: &Views) -> (Value, Option<String>) {
         voters += usize::from(votes);
         answering += usize::from(votes && me.is_some());
         if me.is_none() {
-            let other = own(&address).is_some();
+            let other =
+                at(&address).is_some() || views.get(&address).is_some_and(|view| *view == Err(ELSEWHERE.into()));
             silent.push(if other { format!("{address} (another master is there)") } else { address.clone() });
         }
         if leader.as_deref() == Some(&id) {
@@ -166,6 +206,9 @@ pub(super) fn shown(answer: &Value) -> String {
     if answer["leader"].is_null() {
         shown += "nobody leads\n";
     }
+    if let Some(note) = answer["note"].as_str() {
+        shown += &format!("{}\n", plain(note));
+    }
     if let Some(level) = answer["feature_level"].as_u64() {
         let why = answer["feature_level_waits_for"].as_str().map(|why| format!(", not raised: {}", plain(why)));
         shown += &format!("feature level {level}{}\n", why.unwrap_or_default());
@@ -211,6 +254,18 @@ mod tests {
         let (_, trouble) = judged(&[("a:1", view("a", "follower")), ("b:1", view("x", "leader"))]);
         let trouble = trouble.expect("no quorum");
         assert!(trouble.contains("b:1 (another master is there), c:1 do not answer"), "{trouble}");
+    }
+
+    #[test]
+    fn a_master_is_known_by_its_id() {
+        // Asked through another address than the one that the others know.
+        let (table, trouble) = judged(&[("lb:9", view("a", "leader")), ("b:1", view("b", "follower"))]);
+        assert!(trouble.is_none() && table.contains("a:1      leader    yes"), "{table}");
+        let mut views = Views::from([("lb:9".to_owned(), Ok(view("a", "follower")))]);
+        let (answer, trouble) = judge(best(&views).expect("a view").clone(), &views);
+        assert!(trouble.is_some() && !works_unseen(&answer, &views));
+        views.values_mut().flatten().for_each(|view| view["me"]["leader_contact"] = true.into());
+        assert!(works_unseen(&answer, &views), "it hears a leader, and the others are not reachable from here");
     }
 
     #[test]
