@@ -27,12 +27,11 @@ pub struct FileLimit {
 /// # Errors
 /// One sentence.
 pub fn raise_file_limit() -> Result<FileLimit, String> {
-    let cannot = |error: nix::errno::Errno| format!("cannot raise the limit of open files: {}", error.desc());
+    let cannot = |error: nix::errno::Errno| format!("cannot read the limit of open files: {}", error.desc());
     let (before, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(cannot)?;
-    if before < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(cannot)?;
-    }
-    Ok(FileLimit { before, now: hard })
+    // The system may have lowered what it allows at all below an older hard limit.
+    let raised = before < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    Ok(FileLimit { before, now: if raised { hard } else { before } })
 }
 
 impl FileLimit {
@@ -61,15 +60,17 @@ pub fn keep_files_private() -> u32 {
 /// Takes what an older release let others read in `dir` from them. Below a folder that is closed nothing can be reached.
 ///
 /// # Errors
-/// Those of the file system.
+/// The first of those that were in the way; the others are closed all the same.
 pub fn close_to_others(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
+    let close = |entry: io::Result<fs::DirEntry>| {
         let entry = entry?;
         let metadata = entry.metadata()?;
         let mode = metadata.permissions().mode() & 0o7777;
-        if !metadata.is_symlink() && mode & 0o77 != 0 {
-            fs::set_permissions(entry.path(), Permissions::from_mode(mode & !0o77))?;
+        if metadata.is_symlink() || mode & 0o77 == 0 {
+            return Ok(());
         }
-    }
-    Ok(())
+        fs::set_permissions(entry.path(), Permissions::from_mode(mode & !0o77))
+    };
+    let closed: Vec<io::Result<()>> = fs::read_dir(dir)?.map(close).collect();
+    closed.into_iter().collect()
 }

@@ -71,9 +71,10 @@ fn run_master(flags: &Flags) -> Result<(), String> {
         tracing::warn!("{warning}");
     }
     // Only what is a master's: a work_dir that is none is found out later.
-    if settings.work_dir.join("identity").is_file() {
-        api_http::close_to_others(&settings.work_dir)
-            .map_err(|error| format!("cannot close {} to others: {error}", settings.work_dir.display()))?;
+    if settings.work_dir.join("identity").is_file()
+        && let Err(error) = api_http::close_to_others(&settings.work_dir)
+    {
+        tracing::warn!(%error, work_dir = %settings.work_dir.display(), "not all of it can be closed to others");
     }
     let threads = Threads::start().map_err(|error| format!("cannot start threads: {error}"))?;
     api_http::give_back_memory().map_err(|error| format!("cannot start threads: {error}"))?;
