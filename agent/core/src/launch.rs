@@ -221,7 +221,10 @@ pub(crate) fn started(
     }
     let task = executor.tasks.values().next().filter(|_| executor.is_command);
     let limit = task.and_then(|task| task.info.get::<TaskInfo>().max_completion_time);
-    let complete_by_ms = limit.map(|limit| around.at_ms + u64::try_from(limit.nanoseconds / 1_000_000).unwrap_or(0));
+    // Nought is no limit.
+    let complete_by_ms = limit
+        .filter(|limit| limit.nanoseconds > 0)
+        .map(|limit| around.at_ms + u64::try_from(limit.nanoseconds / 1_000_000).unwrap_or(0));
     let running = executor::clone_with(executor, &process);
     let mut events = vec![Event::ContainerStarted { container_id: container_id.to_owned(), process, complete_by_ms }];
     let removed = state.frameworks.get(framework_id).is_some_and(|framework| framework.removed);

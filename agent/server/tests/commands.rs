@@ -106,9 +106,14 @@ async fn a_task_that_takes_too_long_fails() {
     let _agent = RealAgent::start(&master.address, dir.path(), &[]);
     let mut slow = task("slow", "sleep 1000");
     slow.max_completion_time = Some(v1::DurationInfo { nanoseconds: 100_000_000 });
+    let mut unhurried = task("unhurried", "sleep 1000");
+    unhurried.max_completion_time = Some(v1::DurationInfo { nanoseconds: 0 });
+    master.launch(unhurried);
+    master.update("unhurried", TaskState::TaskRunning).await;
     master.launch(slow);
     let failed = master.update("slow", TaskState::TaskFailed).await;
     assert_eq!(failed.reason(), task_status::Reason::MaxCompletionTimeReached);
+    assert_eq!(master.history("unhurried"), ["TASK_STARTING", "TASK_RUNNING"], "nought is no limit");
 }
 
 #[tokio::test(flavor = "multi_thread")]

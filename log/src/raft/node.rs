@@ -34,6 +34,7 @@ use super::status::{self, Role, Status};
 use super::terms::Terms;
 use super::types::{Callback, Data, Member, REBUILD, Tokio, from_ballot, from_place, to_ballot};
 use super::wire::{self, Appended, Envelope, Hello, Refused, Request, Response};
+use crate::codec::CodecError;
 use crate::disk::{IdentityFile, OpenError};
 use crate::host;
 use crate::limits::{LARGE_BYTES, UNDER_WAY_BYTES};
@@ -118,6 +119,9 @@ pub enum AppendError {
         /// Who leads, if that is known.
         leader: Option<Member>,
     },
+    /// It never will be: no message could carry it. Whoever counted it cannot count on.
+    #[error("the record is too large")]
+    TooLarge(#[source] CodecError),
     /// It may be committed, or may yet be, or never.
     #[error("it is not known whether the record was committed")]
     Unknown,
@@ -347,7 +351,13 @@ impl Node {
         let id = self.inner.next_id.fetch_add(1, Ordering::Relaxed);
         if self.inner.pending.insert(id, term, sender) {
             // If nobody takes proposals any more, stopping has answered all that were pending.
-            let data = Data::new(record);
+            let data = match Data::new(record) {
+                Ok(data) => data,
+                Err(error) => {
+                    self.inner.pending.answer(id, Err(AppendError::TooLarge(error)));
+                    return Ticket(receiver);
+                }
+            };
             let proposal = Proposal { id, term, under_way: UnderWay::new(&self.inner.progress, &data), data };
             if self.inner.proposals.send(proposal).is_err() {
                 self.inner.pending.answer(id, Err(AppendError::Unknown));

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::runtime::HostRuntime;
 use crate::codec::{self, CodecError};
+use crate::limits::PROPOSAL_BYTES_MAX;
 use crate::record::Record;
 
 pub(crate) type LeaderId = leader_id_std::LeaderId<u64, u64>;
@@ -100,9 +101,14 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    pub(crate) fn new(record: Record) -> Data {
-        let bytes: Arc<[u8]> = record.encode().into();
-        Data { record: Arc::new(record), crc: crc32fast::hash(&bytes), bytes }
+    /// # Errors
+    /// [`CodecError::TooLarge`] if the record could be written and never be sent.
+    pub(crate) fn new(record: Record) -> Result<Data, CodecError> {
+        let bytes: Arc<[u8]> = record.try_encode()?.into();
+        if bytes.len() > PROPOSAL_BYTES_MAX {
+            return Err(CodecError::TooLarge(bytes.len()));
+        }
+        Ok(Data { record: Arc::new(record), crc: crc32fast::hash(&bytes), bytes })
     }
 
     fn decode(bytes: &[u8], crc: u32) -> Result<Data, CodecError> {

@@ -45,3 +45,18 @@ fn large_records_do_not_cost_the_leadership() {
         assert!(terms <= 1, "{terms} leaderships were lost");
     });
 }
+
+/// What could be written and never be sent is refused, and harms nobody behind it.
+#[test]
+fn a_record_that_no_message_carries_is_refused() {
+    runtime().block_on(async {
+        let cluster = Cluster::formed(1).await;
+        let (_, mut sequencer) = cluster.lead().await;
+        let payload = vec![0; event_log::limits::PROPOSAL_BYTES_MAX + 1];
+        let header = Header { term: sequencer.term, n: sequencer.n, ..Header::default() };
+        let events = vec![RawEvent { number: 1, version: 1, cause: 0, payload }];
+        let refused = sequencer.node.append(sequencer.term, Record { header, causes: vec![], events }).await;
+        assert!(matches!(refused, Err(AppendError::TooLarge(_))), "{refused:?}");
+        sequencer.append(1).await.expect("committed");
+    });
+}
