@@ -24,17 +24,26 @@ fn parse_one(item: &str) -> Result<Attribute, String> {
             let range = ranges.into_iter().map(|(begin, end)| Range { begin, end }).collect();
             attribute.ranges = Some(Ranges { range });
         }
-        Some(Value::Scalar(milli)) => {
+        // Unlike amounts of resources, numbers of attributes may be negative, and as fine as they are.
+        _ if is_numeral(value) => {
+            let number = value.parse::<f64>().ok().filter(|number| number.is_normal() || *number == 0.0);
+            let number = number.ok_or_else(|| format!("Attribute '{name}' has a bad number '{value}'"))?;
             attribute.set_type(Type::Scalar);
-            attribute.scalar = Some(Scalar { value: milli as f64 / 1000.0 });
+            attribute.scalar = Some(Scalar { value: number });
         }
-        None if value.starts_with(['[', '{']) => return Err(format!("Attribute '{name}' has a bad value '{value}'")),
-        None => {
+        _ if value.starts_with(['[', '{']) => return Err(format!("Attribute '{name}' has a bad value '{value}'")),
+        _ => {
             attribute.set_type(Type::Text);
             attribute.text = Some(Text { value: value.to_owned() });
         }
     }
     Ok(attribute)
+}
+
+/// Whether it looks like a number: addresses and versions do not.
+fn is_numeral(text: &str) -> bool {
+    text.parse::<f64>().is_ok()
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-'))
 }
 
 /// The flat object that `/state` shows: numbers for scalars, strings for the rest; of equal names the last is seen.
@@ -75,6 +84,13 @@ mod tests {
         assert!(parse("rack:").is_err());
         assert!(parse("disks:{a,b}").is_err());
         assert!(parse("cores:[3-1]").is_err());
+        assert!(parse("level:7.6e-313").is_err() && parse("level:1e999").is_err(), "no numbers that anybody can hold");
+        let told = |text: &str| to_state_json(&parse(text).expect(text)).to_string();
+        assert_eq!(told("temperature:-5;load:0.0001"), r#"{"load":0.0001,"temperature":-5.0}"#);
+        assert_eq!(
+            told("version:1.2.3;id:0x10;word:inf;half:a)b"),
+            r#"{"half":"a)b","id":"0x10","version":"1.2.3","word":"inf"}"#
+        );
         assert_eq!(parse(""), Ok(vec![]));
     }
 }

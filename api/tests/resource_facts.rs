@@ -149,7 +149,16 @@ fn answer(fact: &Value) -> Answer {
                 Err(_) => Ok("error".into()),
             }
         }
-        "parse_value" => Ok(amount(a).map_or("error".into(), |value| amount_json(&value))),
+        "parse_value" => Ok(match amount(a) {
+            Ok(value) => amount_json(&value),
+            // Text is no amount, but attributes are told in it.
+            Err(_) => match api::attributes::parse(&format!("x:{}", a.as_str().expect("text"))).as_deref() {
+                Ok([one]) if one.text.is_some() => json!({ "type": "TEXT", "value": a }),
+                _ => "error".into(),
+            },
+        }),
+        "quantities_print" => Ok(quantities(a)?.to_string().into()),
+        "limits_print" => Ok(limits(a)?.to_string().into()),
         op @ ("add_value" | "sub_value") => {
             let (a, b) = (single(&amount(a)?), single(&amount(b)?));
             let result = if op == "add_value" { a.plus(&b) } else { minus(&a, &b) };

@@ -31,7 +31,10 @@ fn parse(text: &str) -> Result<Vec<(Name, i64)>, String> {
 }
 
 fn write(f: &mut fmt::Formatter<'_>, amounts: &BTreeMap<Name, i64>) -> fmt::Result {
-    for (index, (name, milli)) in amounts.iter().enumerate() {
+    let mut amounts: Vec<(&Name, &i64)> = amounts.iter().collect();
+    // By name, as people look for one.
+    amounts.sort_by_key(|(name, _)| name.as_str());
+    for (index, (name, milli)) in amounts.into_iter().enumerate() {
         write!(f, "{}{name}:{}", if index > 0 { "; " } else { "" }, Milli(*milli))?;
     }
     Ok(())

@@ -65,10 +65,11 @@ fn ask(target: &Target, input: &[u8]) -> Result<(String, usize), String> {
     Ok((outcome, peak_bytes))
 }
 
-/// The outcome without what varies in it: numbers, and names between quotes.
+/// The outcome without what varies in it: numbers, names between quotes, what stands near a mistake.
 fn kind_of(outcome: &str) -> String {
+    let outcome = ["near:", "characters:"].iter().find_map(|end| outcome.split_once(end)).map_or(outcome, |it| it.0);
     let quoted = outcome.split('\'').enumerate().filter(|(index, _)| index % 2 == 0).map(|(_, part)| part);
-    quoted.flat_map(str::chars).filter(|each| each.is_ascii_alphabetic()).take(200).collect()
+    quoted.flat_map(str::chars).filter(|each| each.is_ascii_alphabetic()).take(100).collect()
 }
 
 /// Searches.

@@ -26,28 +26,28 @@ fn recordings() -> Vec<Vec<u8>> {
 fn json_of(dice: &mut Dice, table: &'static Table, depth: usize, out: &mut String) {
     out.push('{');
     let mut comma = "";
-    for field in table.fields {
+    for (index, field) in table.fields.iter().enumerate() {
         let inner = matches!(field.kind, Kind::Message(_) | Kind::Map(_));
-        if dice.below(3) == 0 || (inner && depth == 0) {
+        let required = table.required >> index & 1 == 1;
+        if !required && (dice.below(3) == 0 || (inner && depth == 0)) {
             continue;
         }
         out.push_str(&format!("{comma}\"{}\":", field.name));
         comma = ",";
         out.push_str(if field.repeated && !matches!(field.kind, Kind::Map(_)) { "[" } else { "" });
         match &field.kind {
-            Kind::Plain(Plain::String | Plain::Bytes) => {
-                out.push_str(["\"\"", "\"YQ==\"", "\"*\"", "\"a/b\""][dice.below(4)])
-            }
+            Kind::Plain(Plain::Bytes) => out.push_str("\"YQ==\""),
+            Kind::Plain(Plain::String) => out.push_str(["\"\"", "\"YQ==\"", "\"*\"", "\"a/b\""][dice.below(4)]),
             Kind::Plain(Plain::Bool) => out.push_str("true"),
             Kind::Plain(_) => out.push_str(["0", "1", "31000", "0.25"][dice.below(4)]),
             Kind::Enum(name) => {
                 let number = (0..40).cycle().skip(dice.below(40)).take(80).find(|number| name(*number).is_some());
                 out.push_str(&format!("\"{}\"", number.and_then(name).unwrap_or_default()));
             }
-            Kind::Message(inside) => json_of(dice, inside, depth - 1, out),
+            Kind::Message(inside) => json_of(dice, inside, depth.saturating_sub(1), out),
             Kind::Map(Some(inside)) => {
                 out.push_str("{\"k\":");
-                json_of(dice, inside, depth - 1, out);
+                json_of(dice, inside, depth.saturating_sub(1), out);
                 out.push('}');
             }
             Kind::Map(None) => out.push_str("{\"k\":\"v\"}"),
