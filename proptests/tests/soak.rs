@@ -21,8 +21,11 @@ use serde_json::json;
 const SILENT: usize = 5_000;
 /// A call may take so much longer than it does undisturbed.
 const SLOWER_MAX: u32 = 5;
-/// What a busy machine takes by itself now and then, whatever a call takes.
-const NOISE: Duration = Duration::from_millis(250);
+/// Less is noise.
+const NOISE: Duration = Duration::from_millis(100);
+/// A call is handed from one thread to the next so often: if the machine, which has the hostile clients to run as well, lets
+/// threads wait, a call waits so many times.
+const HANDS: u32 = 10;
 /// What a process may have kept afterwards, in MiB.
 const KEPT_MIB_MAX: u64 = 192;
 /// What it may have held meanwhile, in MiB.
@@ -62,7 +65,11 @@ impl Caller {
         self.socket.get_mut().write_all(self.request.as_bytes()).expect("the connection stays");
         let mut line = String::new();
         self.socket.read_line(&mut line).expect("an answer");
-        assert!(line.starts_with("HTTP/1.1 202"), "{line}");
+        if !line.starts_with("HTTP/1.1 202") {
+            let _ = self.socket.get_ref().set_read_timeout(Some(Duration::from_secs(1)));
+            let _ = self.socket.read_to_string(&mut line);
+            panic!("{line}");
+        }
         while line.trim_end() != "" {
             line.clear();
             assert!(self.socket.read_line(&mut line).expect("an answer") > 0, "the connection stays");
@@ -82,6 +89,19 @@ impl Caller {
     }
 }
 
+/// How late threads are woken on this machine until `over`, the shortest first.
+fn lateness(over: &AtomicBool) -> Vec<Duration> {
+    const NAP: Duration = Duration::from_millis(5);
+    let mut late = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let began = Instant::now();
+        thread::sleep(NAP);
+        late.push(began.elapsed() - NAP);
+    }
+    late.sort();
+    late
+}
+
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
@@ -93,6 +113,15 @@ struct Ground {
     over: AtomicBool,
     /// Attempts, for the record.
     tried: AtomicU64,
+}
+
+/// Ends the hostile clients, whatever becomes of the test.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Ground {
@@ -249,8 +278,10 @@ fn hostile_clients_hold_up_nobody() {
         tried: AtomicU64::new(0),
     };
     let mut most = before.clone();
-    let disturbed = thread::scope(|scope| {
+    let (disturbed, late) = thread::scope(|scope| {
         let ground = &ground;
+        let over = Over(&ground.over);
+        let late = scope.spawn(|| lateness(&ground.over));
         scope.spawn(|| ground.silent(SILENT * 4 / 5, b""));
         scope.spawn(|| ground.silent(SILENT / 5, b"POST /api/v1 HTTP/1.1\r\nHost: "));
         scope.spawn(|| ground.slow());
@@ -267,16 +298,17 @@ fn hostile_clients_hold_up_nobody() {
                 *most = memory_mib(&cluster, name).max(*most);
             }
         }
-        ground.over.store(true, Ordering::Relaxed);
         took.sort();
-        took
+        drop(over);
+        (took, late.join().expect("numbers"))
     });
     // Time for what was given up to be given back.
     thread::sleep(Duration::from_secs(5));
     let after: Vec<u64> = names.iter().map(|name| memory_mib(&cluster, name)).collect();
-    let (undisturbed, p99) = (percentile(&quiet, 99), percentile(&disturbed, 99));
+    let (undisturbed, p99, late) = (percentile(&quiet, 99), percentile(&disturbed, 99), percentile(&late, 99));
     println!(
-        "soak: {seconds} s, {} attempts; calls p50 {:?} -> {:?}, p99 {undisturbed:?} -> {p99:?}, longest {:?}",
+        "soak: {seconds} s, {} attempts; calls p50 {:?} -> {:?}, p99 {undisturbed:?} -> {p99:?}, longest {:?}; threads are \
+         woken {late:?} late",
         ground.tried.load(Ordering::Relaxed),
         percentile(&quiet, 50),
         percentile(&disturbed, 50),
@@ -291,7 +323,8 @@ fn hostile_clients_hold_up_nobody() {
         println!("soak: {name} {value}");
     }
     assert_eq!(elections(&cluster), elected, "a leadership was lost");
-    assert!(p99 <= (undisturbed * SLOWER_MAX).max(NOISE), "{p99:?} instead of {undisturbed:?}");
+    let slow = (undisturbed * SLOWER_MAX).max(NOISE) + late * HANDS;
+    assert!(p99 <= slow, "{p99:?} instead of {undisturbed:?}, {slow:?} at most");
     for (((name, before), most), after) in names.iter().zip(&before).zip(&most).zip(&after) {
         assert!(after.saturating_sub(*before) <= KEPT_MIB_MAX, "{name} keeps {after} MiB, {before} before");
         assert!(*most <= HELD_MIB_MAX, "{name} held {most} MiB");

@@ -13,6 +13,7 @@ use flate2::read::MultiGzDecoder;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Body as HttpBody;
+use tokio::sync::Semaphore;
 
 use crate::room::{Crowded, House, Room};
 use crate::{Response, text};
@@ -63,6 +64,11 @@ impl ReadError {
     }
 }
 
+/// Larger bodies take longer to decode than a thread that serves has for one client.
+const DECODED_HERE_BYTES: usize = 128 << 10;
+/// So many large bodies are decoded at once.
+static DECODES: Semaphore = Semaphore::const_new(2);
+
 /// A body that was read whole. Until it is dropped it has its room among all bodies of this process, and so has what was
 /// decoded from it: keep it until the request is answered.
 #[derive(Debug)]
@@ -76,14 +82,24 @@ impl Received {
     ///
     /// # Errors
     /// 400 for what is no such message, 413 for what takes too much, 503 if others leave no room for it.
-    pub async fn decode<T: Wire>(&mut self, media: Media) -> Result<T, Rejection> {
+    pub async fn decode<T: Wire + Send + 'static>(&mut self, media: Media) -> Result<T, Rejection> {
         let bytes = std::mem::take(&mut self.bytes);
         let most = decoded_bytes_max(bytes.len());
         let crowded = |error: Crowded| Rejection { status: 503, message: error.to_string() };
         self.room.decode(most).await.map_err(crowded)?;
-        let mut budget = Budget::of_body(bytes.len());
-        let message = media.decode_within(bytes, &mut budget);
-        self.room.give_back(most.saturating_sub(budget.spent_bytes()));
+        let decode = move || {
+            let mut budget = Budget::of_body(bytes.len());
+            (media.decode_within(bytes, &mut budget), budget.spent_bytes())
+        };
+        let (message, spent) = if most <= decoded_bytes_max(DECODED_HERE_BYTES) {
+            decode()
+        } else {
+            // Away from the threads that serve, which have other clients; and not on all processors at once.
+            let _turn = DECODES.acquire().await;
+            let failed = |_| (Err(Rejection { status: 500, message: "The body could not be decoded".into() }), 0);
+            tokio::task::spawn_blocking(decode).await.unwrap_or_else(failed)
+        };
+        self.room.give_back(most.saturating_sub(spent));
         message
     }
 }
@@ -179,6 +195,8 @@ async fn gunzip(packed: &[u8], limit: usize, mut room: Option<&mut Room>) -> Res
         if let Some(room) = &mut room {
             room.read(came).await?;
         }
+        // Others wait for this thread, too.
+        tokio::task::yield_now().await;
     }
 }
 

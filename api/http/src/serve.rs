@@ -39,12 +39,14 @@ pub struct Serving {
     pub connections: Arc<Connections>,
     /// Where masters and agents are served, if not where [`serve_with`] itself runs.
     pub inside: Option<Handle>,
+    /// The same for everybody else.
+    pub outside: Option<Handle>,
 }
 
 impl Serving {
     /// Bounds as they follow from what this process may open; everybody is served in one place.
     pub fn new() -> Serving {
-        Serving { connections: Connections::new(Bounds::of_this_process()), inside: None }
+        Serving { connections: Connections::new(Bounds::of_this_process()), inside: None, outside: None }
     }
 }
 
@@ -72,7 +74,6 @@ where
     F: Future<Output = Response> + Send + 'static,
 {
     let handler = Arc::new(handler);
-    let outside = Handle::current();
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -91,7 +92,7 @@ where
                     place: Arc::new(place),
                     stop: stop.clone(),
                     inside: serving.inside.clone(),
-                    outside: outside.clone(),
+                    outside: serving.outside.clone(),
                 };
                 connections.spawn(port.greet(socket, cut));
             }
@@ -115,7 +116,7 @@ struct Port<H> {
     stop: watch::Receiver<bool>,
     /// Where masters and agents are served, if that is a place of its own.
     inside: Option<Handle>,
-    outside: Handle,
+    outside: Option<Handle>,
 }
 
 impl<H, F> Port<H>
@@ -143,9 +144,9 @@ where
         let first = &first[..length];
         // HTTP/2 with prior knowledge is what masters and agents speak to each other; Raft is HTTP/1.1.
         let is_inner = first.starts_with(b"PRI *") || first.starts_with(b"POST /meseta/");
-        match self.inside.clone().filter(|_| is_inner) {
+        match if is_inner { self.inside.clone() } else { self.outside.clone() } {
             None => self.serve(socket, cut).await,
-            Some(inside) => {
+            Some(place) => {
                 let Ok(socket) = socket.into_std() else { return };
                 let serve = async move {
                     match TcpStream::from_std(socket) {
@@ -153,7 +154,7 @@ where
                         Err(error) => tracing::debug!(%error, "a connection cannot be served"),
                     }
                 };
-                let served = inside.spawn(serve);
+                let served = place.spawn(serve);
                 let _abort = Abort(served.abort_handle());
                 let _ = served.await;
             }
@@ -169,7 +170,7 @@ where
                 asked.notify_one();
                 let (handler, place) = (handler.clone(), place.clone());
                 let is_inner = INNER.contains(&request.uri().path());
-                let elsewhere = if is_inner { inside.clone() } else { Some(outside.clone()) };
+                let elsewhere = if is_inner { inside.clone() } else { outside.clone() };
                 async move {
                     let answer = answer(request.map(Into::into), peer, handler, place, is_inner);
                     let response = match run_in(elsewhere, answer).await {

@@ -43,7 +43,7 @@ async fn serve(bounds: Bounds) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let serving = Serving { connections: Connections::new(bounds), inside: None };
+    let serving = Serving { connections: Connections::new(bounds), inside: None, outside: None };
     let connections = serving.connections.clone();
     tokio::spawn(api_http::serve_with(listener, |request, _| answer(request), stopped, serving));
     Served { address, connections, _stop: stop }

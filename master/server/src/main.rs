@@ -79,9 +79,10 @@ fn run_master(flags: &Flags) -> Result<(), String> {
     let threads = Threads::start().map_err(|error| format!("cannot start threads: {error}"))?;
     api_http::give_back_memory().map_err(|error| format!("cannot start threads: {error}"))?;
     let bounds = Bounds::of_this_process().with(flags.connections_max(), flags.address_connections_max());
-    let port = run::Port { connections: Connections::new(bounds), clients: Some(threads.clients.handle().clone()) };
+    let places = Some((threads.door.handle().clone(), threads.clients.handle().clone()));
+    let port = run::Port { connections: Connections::new(bounds), places };
     let listener = {
-        let _clients = threads.clients.enter();
+        let _door = threads.door.enter();
         tokio::net::TcpListener::from_std(listener)
             .map_err(|error| format!("cannot use the listening socket: {error}"))?
     };
@@ -119,5 +120,6 @@ fn run_master(flags: &Flags) -> Result<(), String> {
     });
     // What clients still wait for is not worth waiting for.
     threads.clients.shutdown_background();
+    threads.door.shutdown_background();
     ended
 }

@@ -164,13 +164,14 @@ pub struct Surroundings {
 pub struct Port {
     /// Who may be connected.
     pub connections: Arc<Connections>,
-    /// Where connections are accepted and clients served, if not where everything else runs. The listener is its own.
-    pub clients: Option<Handle>,
+    /// Where connections are accepted, and where clients are served, if not where everything else runs. The listener is of
+    /// the first.
+    pub places: Option<(Handle, Handle)>,
 }
 
 impl Default for Port {
     fn default() -> Port {
-        Port { connections: Connections::new(Bounds::of_this_process()), clients: None }
+        Port { connections: Connections::new(Bounds::of_this_process()), places: None }
     }
 }
 
@@ -195,8 +196,10 @@ pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Res
     let own = Some(settings.address.ip);
     let server = Arc::new(Server::new(Door::new(settings.secret.clone(), settings.insecure, own)));
     let (stop, stopped) = watch::channel(false);
-    let Port { connections, clients } = port;
-    let serving = Serving { connections: connections.clone(), inside: clients.as_ref().map(|_| Handle::current()) };
+    let Port { connections, places } = port;
+    let (door, clients) = places.unzip();
+    let inside = door.as_ref().map(|_| Handle::current());
+    let serving = Serving { connections: connections.clone(), inside, outside: clients };
     let serving = {
         let server = server.clone();
         let handler = move |request, peer| {
@@ -204,8 +207,8 @@ pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Res
             async move { server.answer(request, peer).await }
         };
         let served = api_http::serve_with(listener, handler, stopped, serving);
-        match clients {
-            Some(clients) => clients.spawn(served),
+        match door {
+            Some(door) => door.spawn(served),
             None => tokio::spawn(served),
         }
     };

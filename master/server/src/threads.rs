@@ -1,6 +1,7 @@
 //! Where this process does its work. Raft, the sequencer, the masters among each other and agents' sessions have threads
 //! of their own, with a higher priority where that is allowed; clients have others. Whatever clients ask for, a heartbeat
-//! does not wait behind it.
+//! does not wait behind it. One thread more accepts connections and looks who it is: a master that lost its connection
+//! gets the next one however busy clients keep theirs, and a flood of connections keeps busy nobody else.
 
 use nix::libc::{PRIO_PROCESS, getpriority, setpriority};
 use tokio::runtime::{Builder, Runtime};
@@ -12,17 +13,19 @@ const STACK_BYTES: usize = 8 << 20;
 /// Threads for work of clients that blocks, such as reading files and writing large answers.
 const BLOCKING_MAX: usize = 64;
 
-/// The two sets of threads.
+/// The sets of threads.
 #[derive(Debug)]
 pub struct Threads {
     /// For what keeps the cluster alive.
     pub vital: Runtime,
     /// For clients.
     pub clients: Runtime,
+    /// For whoever is not known yet.
+    pub door: Runtime,
 }
 
 impl Threads {
-    /// Starts both. Afterwards the calling thread, and all that it starts, has the higher priority.
+    /// Starts them. Afterwards the calling thread, and all that it starts, has the higher priority.
     ///
     /// # Errors
     /// The operating system's, if it has no threads to give.
@@ -45,7 +48,8 @@ impl Threads {
             .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()?;
-        Ok(Threads { vital, clients })
+        let door = Builder::new_multi_thread().worker_threads(1).thread_name("door").enable_all().build()?;
+        Ok(Threads { vital, clients, door })
     }
 }
 
