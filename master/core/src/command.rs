@@ -2,7 +2,7 @@
 
 use crate::allocator::Plan;
 use crate::deadlines::Due;
-use crate::ids::{AgentKey, Connection, FrameworkKey, Incarnation, NodeId};
+use crate::ids::{Connection, FrameworkKey, Incarnation, NodeId};
 use crate::level::FeatureLevel;
 use api::internal;
 use api::v1;
@@ -50,8 +50,6 @@ pub enum Command {
     MakeOffers { plan: Plan },
     /// Ends a framework whatever its state (operator, failover timeout uses PassDeadline).
     RemoveFramework { framework: FrameworkKey },
-    /// Ends an agent, for tests and operators.
-    RemoveAgent { agent: AgentKey },
 }
 
 /// Who is behind a command; part of the record. Frameworks and operators by principal, everyone by address.

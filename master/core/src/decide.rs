@@ -108,7 +108,6 @@ pub fn decide_with(
         Command::Forget => forget::forget(draft),
         Command::MakeOffers { plan } => allocator::accept_plan(draft, plan),
         Command::RemoveFramework { framework } => teardown::by_key(draft, *framework)?,
-        Command::RemoveAgent { agent } => lost::remove_by_key(draft, *agent)?,
     };
     let Draft { state, events, effects, .. } = std::mem::take(draft);
     Ok(Decision { events, effects, reply, state })

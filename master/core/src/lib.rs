@@ -61,6 +61,7 @@ pub use fold::{fold, fold_record};
 pub use invariants::Violation;
 pub use level::FeatureLevel;
 pub use lost::Options;
+pub use masters::STILL_HELD;
 pub use react::react;
 pub use reconcile::answers;
 pub use refusal::{Refusal, RefusalKind};

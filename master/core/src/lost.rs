@@ -8,7 +8,6 @@ use crate::event::{
 };
 use crate::ids::{AgentKey, Connection, ConnectionId, FrameworkKey, OfferKey};
 use crate::reconcile::time_info;
-use crate::refusal::{Refusal, RefusalKind};
 use crate::state::unfinished::Parting;
 use crate::state::{History, State, Task};
 use crate::status;
@@ -165,15 +164,6 @@ fn end_some(draft: &mut Draft, key: AgentKey, why: Parting, max: usize) -> bool 
         declare(draft, &task, state as i32, status, Fate::Completed);
     }
     is_all
-}
-
-/// Ends an agent, for operators and tests.
-pub(crate) fn remove_by_key(draft: &mut Draft, agent: AgentKey) -> Result<Reply, Refusal> {
-    if draft.state.agents.get(agent).is_none() {
-        return Err(Refusal::new(RefusalKind::NotFound, "UnknownAgent", "Unknown agent"));
-    }
-    remove(draft, agent, Parting::Left);
-    Ok(Reply::Agent { agent })
 }
 
 /// The agent's tasks that have not ended, as far as the log knows, and are not set aside.

@@ -64,6 +64,7 @@ pub const NAMES: &[&str] = &[
     "OtherPrincipal",
     "OtherStream",
     "StaleConnection",
+    "StillHeld",
     "StillSettling",
     "TooLarge",
     "TooSmall",

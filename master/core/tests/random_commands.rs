@@ -412,9 +412,14 @@ impl World {
             95 => {
                 let node = self.dice.roll(3) as usize;
                 let master = self.incarnation(node);
-                self.run(&Command::LoseMaster { master });
+                // Again, as long as it holds something; or its next life ends the rest.
+                for _ in 0..self.dice.roll(20) {
+                    self.run(&Command::LoseMaster { master });
+                }
                 self.lives[node] += 1;
-                self.start_master(node);
+                for _ in 0..20 {
+                    self.start_master(node);
+                }
             }
             96 => {
                 let agents = self.agents();

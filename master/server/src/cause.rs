@@ -35,6 +35,5 @@ pub(crate) fn name(command: &Command) -> &'static str {
         Command::Forget => "forget",
         Command::MakeOffers { .. } => "make-offers",
         Command::RemoveFramework { .. } => "remove-framework",
-        Command::RemoveAgent { .. } => "remove-agent",
     }
 }

@@ -1,7 +1,7 @@
 //! Masters watching each other. The leader misses a follower that does not answer; a master that was missed begins
 //! a new life; a master without a leader lets its clients go.
 
-use crate::context::Context;
+use crate::context::{Context, Reader};
 use crate::delivery::Delivery;
 use crate::outcome::Outcome;
 use crate::peers::Peers;
@@ -9,8 +9,9 @@ use api::internal;
 use api::v1::master::event::closing::Reason;
 use bytes::Bytes;
 use event_log::{Bug, planted};
+use master_core::STILL_HELD;
 use master_core::command::{Caller, Command};
-use master_core::ids::NodeId;
+use master_core::ids::{Incarnation, NodeId};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,6 +53,10 @@ pub(crate) async fn live(context: Arc<Context>, delivery: Delivery, version: Str
                     let outcome = context.reader.submit(start, Caller::default()).await;
                     tracing::debug!(?outcome, "this master told the cluster that it started");
                     if let Outcome::Refused(refused) = outcome {
+                        // An earlier life of this master held much: it is let go record by record.
+                        if refused.name == STILL_HELD {
+                            continue;
+                        }
                         context.fail(refused.message);
                         return;
                     }
@@ -121,6 +126,16 @@ pub(crate) async fn learn_names(context: Arc<Context>, peers: Arc<Peers>) {
     }
 }
 
+/// Has a master's loss decided, in as many records as it takes.
+pub(crate) async fn lose(reader: &Reader, master: Incarnation) -> Outcome {
+    loop {
+        match reader.submit(Command::LoseMaster { master }, Caller::default()).await {
+            Outcome::Refused(refused) if refused.name == STILL_HELD => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// While this master leads: asks the others for a sign of life, and gives up whoever has shown none for too long.
 pub(crate) async fn miss(context: Arc<Context>, peers: Arc<Peers>) {
     let status = context.node.status();
@@ -140,8 +155,7 @@ pub(crate) async fn miss(context: Arc<Context>, peers: Arc<Peers>) {
         });
         for (_, known) in out {
             tracing::info!(address = %known.address, "a master was taken out; what it held is disconnected");
-            let lose = Command::LoseMaster { master: known.incarnation };
-            let _ = context.reader.submit(lose, Caller::default()).await;
+            let _ = lose(&context.reader, known.incarnation).await;
         }
         let others = members.into_iter().filter(|member| member.node_id != me.0);
         let hellos = others.map(|member| {
@@ -165,9 +179,8 @@ pub(crate) async fn miss(context: Arc<Context>, peers: Arc<Peers>) {
             let known = context.reader.state().0.masters.get(&node).cloned();
             if let Some(known) = known.filter(|known| missed && known.alive) {
                 tracing::warn!(address = %known.address, "a master does not answer; what it held is disconnected");
-                let lose = Command::LoseMaster { master: known.incarnation };
                 // Decided again in a second if this came to nothing.
-                let _ = context.reader.submit(lose, Caller::default()).await;
+                let _ = lose(&context.reader, known.incarnation).await;
             }
         }
     }

@@ -25,7 +25,6 @@ use api_http::dial::Signer;
 use api_http::{Bounds, Connections, Door, Secret, Serving};
 use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
-use master_core::command::{Caller, Command};
 use master_core::ids::NodeId;
 use master_core::state::History;
 use master_core::{FeatureLevel, Options, State, allocator};
@@ -436,8 +435,8 @@ impl Running {
             let _ = tokio::time::timeout(STOP_STEP, moved).await.map_err(too_slow("agents that move"));
         }
         if context.is_ready() {
-            let goodbye = Command::LoseMaster { master: context.identity.incarnation() };
-            let said = tokio::time::timeout(STOP_STEP, context.reader.submit(goodbye, Caller::default())).await;
+            let goodbye = liveness::lose(&context.reader, context.identity.incarnation());
+            let said = tokio::time::timeout(STOP_STEP, goodbye).await;
             if let Ok(outcome) = said.map_err(too_slow("goodbye")) {
                 tracing::info!(?outcome, "told the cluster that this master stops");
             }

@@ -73,8 +73,7 @@ pub(crate) fn submission(
         | Command::PassDeadline { .. }
         | Command::Forget
         | Command::MakeOffers { .. }
-        | Command::RemoveFramework { .. }
-        | Command::RemoveAgent { .. } => return None,
+        | Command::RemoveFramework { .. } => return None,
     };
     Some(internal::Submission {
         cluster_id: cluster_id.to_owned(),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use event_log::Record;
-use master_core::{STILL_SETTLING, State, view};
+use master_core::{STILL_HELD, STILL_SETTLING, State, view};
 use master_server::outcome::Outcome;
 
 use super::Truth;
@@ -35,8 +35,8 @@ impl Acknowledged {
             Outcome::Done { index, .. } => {
                 self.done.insert(request_id, *index);
             }
-            // These refusals say what was committed: the agent is over, or some of its tasks are.
-            Outcome::Refused(refused) if refused.name == "LogLost" || refused.name == STILL_SETTLING => {}
+            // These refusals say what was committed: the agent is over, or some of its tasks, or of what a master held.
+            Outcome::Refused(refused) if ["LogLost", STILL_SETTLING, STILL_HELD].contains(&&*refused.name) => {}
             Outcome::Refused(_) => {
                 self.refused.insert(request_id);
             }
