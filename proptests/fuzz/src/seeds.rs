@@ -39,7 +39,8 @@ fn json_of(dice: &mut Dice, table: &'static Table, depth: usize, out: &mut Strin
             Kind::Plain(Plain::Bytes) => out.push_str("\"YQ==\""),
             Kind::Plain(Plain::String) => out.push_str(["\"\"", "\"YQ==\"", "\"*\"", "\"a/b\""][dice.below(4)]),
             Kind::Plain(Plain::Bool) => out.push_str("true"),
-            Kind::Plain(_) => out.push_str(["0", "1", "31000", "0.25"][dice.below(4)]),
+            Kind::Plain(Plain::Double | Plain::Float) => out.push_str(["0.25", "1", "-3", "1e9"][dice.below(4)]),
+            Kind::Plain(_) => out.push_str(["0", "1", "7", "31000"][dice.below(4)]),
             Kind::Enum(name) => {
                 let number = (0..40).cycle().skip(dice.below(40)).take(80).find(|number| name(*number).is_some());
                 out.push_str(&format!("\"{}\"", number.and_then(name).unwrap_or_default()));
