@@ -87,7 +87,8 @@ pub(crate) fn lose(state: &State, framework_id: &str, executor_id: &str, stream:
     current.then_some(Event::ExecutorDisconnected { framework_id, executor_id, stream }).into_iter().collect()
 }
 
-/// Which ended tasks of a live executor there is no room for beside those that end now: the oldest.
+/// Which ended tasks of a live executor there is no room for, with those that end now: the oldest. Those that end now are
+/// over when this is folded, behind what they end by.
 pub(crate) fn forgotten(framework_id: &str, executor: &Executor, ending: &[&str], count_max: usize) -> Option<Event> {
     let mut ended: Vec<_> = executor.tasks.iter().filter(|(_, task)| task.is_terminal()).collect();
     ended.sort_by_key(|(task_id, task)| (std::cmp::Reverse(task.ended), *task_id));
@@ -96,8 +97,7 @@ pub(crate) fn forgotten(framework_id: &str, executor: &Executor, ending: &[&str]
     let over = ending.chain(ended).filter(|(_, task)| {
         count += 1;
         bytes += task.bytes();
-        // Those that end now are not over yet: there is room for them.
-        task.is_terminal() && (count > count_max || bytes > AGENT_ENDED_TASKS_BYTES_MAX)
+        count > count_max || bytes > AGENT_ENDED_TASKS_BYTES_MAX
     });
     let task_ids: Vec<String> = over.map(|(task_id, _)| task_id.clone()).collect();
     (!task_ids.is_empty() && !event_log::planted(event_log::Bug::EndedTasksKept)).then(|| Event::TasksForgotten {

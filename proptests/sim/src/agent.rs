@@ -1,32 +1,40 @@
-//! Agents: the real core over a simulated log, containers and connection. The log and the containers outlive the
-//! process, as they do on a machine.
+//! Agents: the real shell over a simulated log, containers and network. The log and the containers outlive the process, as
+//! they do on a machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::{
-    Command, Effect, Event, Process, Refusal, Settings, Signal, State, Surroundings, decide, fold, react,
-};
-use api::internal::{self, FromAgent, ToAgent, from_agent, refused::Remedy, to_agent};
+use agent_core::{Command, Event, Process, Settings, Signal, State, Why, decode_record, fold};
+use agent_server::surroundings::{Chunks, Containerizer, Dial, Inbox, Log, Running, Surroundings, Terms};
 use api::v1;
-use bytes::{Bytes, BytesMut};
+use event_log::Record;
 use event_log::host::{self, Host};
+use event_log::local::AppendError;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt};
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use prost::Message as _;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use crate::master::PING;
+use crate::executor::Executor;
 use crate::net::{Net, request};
 use crate::random::Random;
 use crate::world::{EPOCH_MS, World};
 
-const WELCOME: Duration = Duration::from_secs(10);
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// A flush of the agent's log takes up to so many microseconds.
+/// A master that does not answer is given up after so long.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A flush of the agent's log takes up to so many microseconds,
 const FLUSH_US_MAX: u64 = 8_000;
+/// and now and then so many times as long.
+const SLOW_FLUSH: u64 = 40;
+/// Executors have so long to return.
+const REREGISTRATION_MS: u64 = 2_000;
+/// Ended tasks that are remembered of an executor: few, so that some are forgotten.
+const ENDED_TASKS_MAX: usize = 1;
+/// The log is shortened when it is larger, in bytes.
+const LOG_BYTES_MAX: u64 = 16 << 10;
 
 /// What an agent has, in whole units of cpus; and 1024 of mem for each.
 pub const CPUS: u64 = 4;
@@ -44,21 +52,71 @@ struct Container {
     /// Wait status, once it ended.
     exit: Option<i32>,
     signal: Option<i32>,
-    /// A supervisor is on its way.
-    spawned: bool,
+}
+
+/// A process that can be reached.
+#[derive(Clone)]
+struct Listening {
+    host: Host,
+    running: Running,
+    since_ms: u64,
+}
+
+/// What is written: records, or those that take the place of all before.
+enum Written {
+    Record(Box<Record>),
+    Instead(Vec<Record>),
+}
+
+/// The log of a machine.
+#[derive(Default)]
+struct Disk {
+    /// Those that are not obsolete, by number.
+    written: VecDeque<(u64, Written)>,
+    /// Number of the last one.
+    last: u64,
+    /// Up to here they survive a crash.
+    synced: u64,
+    bytes: u64,
+    /// When the flush under way is done.
+    flushed: Option<Instant>,
+    /// The fold of everything written, and of what is synced.
+    head: State,
+    state: State,
 }
 
 /// What survives the process.
 #[derive(Default)]
-struct Machine {
-    /// The log: the first `synced` records survive a crash.
-    records: Vec<Vec<Event>>,
-    synced: usize,
+pub(crate) struct Machine {
+    disk: Disk,
     containers: BTreeMap<String, Container>,
     /// The process that runs now, for those who report to it.
-    inbox: Option<mpsc::UnboundedSender<Request>>,
+    inbox: Option<Inbox>,
+    listening: Option<Listening>,
     /// The masters have no use for it: an operator would look at it.
     stopped: bool,
+    /// It is gone, with all that runs on it.
+    gone: bool,
+    /// Tasks that executors were handed: framework and task.
+    pub(crate) handed: BTreeSet<(String, String)>,
+    /// Tasks that were declared lost on their way to an executor.
+    pub(crate) declared_lost: BTreeSet<(String, String)>,
+}
+
+impl Machine {
+    /// The agent that listens now.
+    pub(crate) fn listening(&self) -> Option<(Host, Running)> {
+        let listening = self.listening.as_ref().filter(|listening| !listening.host.is_dead())?;
+        Some((listening.host.clone(), listening.running.clone()))
+    }
+
+    /// The signal that ends a container now.
+    pub(crate) fn signal(&self, container_id: &str) -> Option<i32> {
+        if self.gone {
+            return Some(9);
+        }
+        self.containers.get(container_id).and_then(|container| container.signal)
+    }
 }
 
 /// One machine with an agent.
@@ -71,33 +129,6 @@ pub struct Agent {
     machine: Arc<Mutex<Machine>>,
     random: Random,
     life: Option<Host>,
-}
-
-type Answer = Result<usize, Refusal>;
-
-struct Request {
-    command: Command,
-    reply: Option<oneshot::Sender<Answer>>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Synced {
-    orders_up_to: u64,
-    messages_up_to: u64,
-}
-
-/// One process.
-struct Running {
-    world: Arc<World>,
-    net: Net,
-    name: String,
-    masters: Arc<Mutex<Vec<String>>>,
-    machine: Arc<Mutex<Machine>>,
-    state: Mutex<State>,
-    synced: watch::Sender<Synced>,
-    settings: Settings,
-    inbox: mpsc::UnboundedSender<Request>,
-    random: Mutex<Random>,
 }
 
 impl Agent {
@@ -134,21 +165,26 @@ impl Agent {
         let Some(host) = self.life.take() else { return };
         host.kill();
         let mut machine = self.machine.lock();
-        let unsynced = (machine.records.len() - machine.synced) as u64;
-        let survive = usize::try_from(self.random.below(unsynced + 1)).unwrap_or(0);
-        let keep = machine.synced + survive;
-        machine.records.truncate(keep);
-        machine.synced = keep;
-        machine.inbox = None;
+        (machine.inbox, machine.listening) = (None, None);
+        let disk = &mut machine.disk;
+        let unsynced = disk.last - disk.synced;
+        let survive = self.random.below(unsynced + 1);
+        disk.last = disk.synced + survive;
+        while disk.written.back().is_some_and(|(number, _)| *number > disk.last) {
+            disk.written.pop_back();
+        }
+        drop(machine);
         self.world.trace(format_args!("{} crashes: {survive} of {unsynced} unflushed records survive", self.name));
     }
 
     /// A new machine in its place: disk and containers are gone.
     pub fn wipe(&mut self) {
         self.crash();
-        let old = std::mem::take(&mut *self.machine.lock());
-        self.machine = Arc::default();
+        let mut old = self.machine.lock();
+        old.gone = true;
         self.world.oracle.lock().once.machine_lost(old.containers.keys());
+        drop(old);
+        self.machine = Arc::default();
         self.world.trace(format_args!("{} is wiped", self.name));
     }
 
@@ -157,459 +193,406 @@ impl Agent {
         if self.is_up() || self.is_stopped() {
             return;
         }
-        self.life = None;
+        // It may have ended by itself.
+        self.crash();
         self.world.trace(format_args!("{} starts", self.name));
         let host = Host::new(self.random.number(), EPOCH_MS + self.world.now_ms() + self.random.below(3_000), 0);
-        let (inbox, requests) = mpsc::unbounded_channel();
-        let state = {
-            let mut machine = self.machine.lock();
-            machine.inbox = Some(inbox.clone());
-            let mut state = State::default();
-            machine.records.iter().flatten().for_each(|event| fold(&mut state, event));
-            state
-        };
-        let synced = Synced { orders_up_to: state.orders_up_to, messages_up_to: state.messages.up_to };
+        let state = self.machine.lock().disk.open(&self.world);
         if let Some(agent_id) = &state.registration.agent_id {
             self.world.oracle.lock().acknowledged.orders_taken(agent_id, state.orders_up_to);
         }
-        let running = Arc::new(Running {
-            world: self.world.clone(),
-            net: self.net.clone(),
-            name: self.name.clone(),
-            masters: self.masters.clone(),
-            machine: self.machine.clone(),
-            state: Mutex::new(state),
-            synced: watch::Sender::new(synced),
+        let terms = Terms {
+            hostname: self.name.clone(),
+            masters: self.masters.lock().clone(),
+            resources: resources(CPUS as f64),
             settings: Settings {
                 ip: "127.0.0.1".into(),
                 executor_registration_timeout_ms: 60_000,
-                executor_reregistration_timeout_ms: 2_000,
+                executor_reregistration_timeout_ms: REREGISTRATION_MS,
                 executor_shutdown_grace_ms: 5_000,
                 launcher_dir: "/bin".into(),
-                completed_executors_max: 150,
-                ended_tasks_max: 200,
+                completed_executors_max: 5,
+                ended_tasks_max: ENDED_TASKS_MAX,
             },
-            inbox,
-            random: Mutex::new(Random::new(self.random.number(), "process")),
-        });
+            log_bytes_max: LOG_BYTES_MAX,
+        };
+        let (world, machine, name) = (self.world.clone(), self.machine.clone(), self.name.clone());
+        let place = Place { world: world.clone(), machine: machine.clone(), name: name.clone() };
+        let surroundings = Surroundings {
+            log: Arc::new(place.clone()),
+            dial: Box::new(Way { net: self.net.clone(), name: name.clone() }),
+            containers: Box::new(place),
+        };
+        // A machine that has just come back is busy.
+        let busy_ms = if self.random.permille(250) { self.random.below(4_000) } else { 0 };
         let process = host.clone();
         host.spawn(async move {
-            host::spawn(keep(running.clone(), requests));
-            recover(&running).await;
-            running.stay_connected().await;
+            let running = match Running::simulated(terms, state, surroundings) {
+                Ok(running) => running,
+                Err(sentence) => return world.violated("agents", format!("{name} cannot start: {sentence}")),
+            };
+            machine.lock().inbox = Some(running.inbox());
+            running.recover().await;
+            tokio::time::sleep(Duration::from_millis(busy_ms)).await;
+            let since_ms = world.now_ms();
+            machine.lock().listening = Some(Listening { host: process.clone(), running: running.clone(), since_ms });
+            let _connection = running.begin(("boot".to_owned(), since_ms));
+            match running.ended().await {
+                None => {
+                    world.trace(format_args!("{name} has left"));
+                    machine.lock().stopped = true;
+                }
+                Some(sentence) => {
+                    world.trace(format_args!("{name} ends: {sentence}"));
+                    machine.lock().stopped = sentence.starts_with("The masters refuse");
+                }
+            }
             process.kill();
         });
         self.life = Some(host);
     }
 }
 
-/// The only writer of the log.
-async fn keep(agent: Arc<Running>, mut requests: mpsc::UnboundedReceiver<Request>) {
-    let mut last_ms = 0;
-    let mut batch = Vec::new();
-    loop {
-        let deadline = agent.state.lock().next_deadline_ms();
-        let pause = deadline.map_or(3_600_000, |due| due.saturating_sub(host::wall_ms()));
-        tokio::select! {
-            biased;
-            count = requests.recv_many(&mut batch, 64) => if count == 0 { return },
-            () = tokio::time::sleep(Duration::from_millis(pause)) => {
-                batch.push(Request { command: Command::PassDeadlines, reply: None });
+impl Disk {
+    /// What a process finds.
+    fn open(&mut self, world: &World) -> State {
+        let mut state = State::default();
+        self.bytes = 0;
+        for (_, written) in &self.written {
+            let records = match written {
+                Written::Record(record) => std::slice::from_ref(&**record),
+                Written::Instead(records) => records,
+            };
+            for record in records {
+                self.bytes += record.encode().len() as u64;
+                apply(&mut state, record, world);
             }
         }
-        last_ms = host::wall_ms().max(last_ms);
-        let (mut effects, mut replies) = (Vec::new(), Vec::new());
-        let synced = {
-            let mut state = agent.state.lock();
-            let mut machine = agent.machine.lock();
-            let mut draw = agent.random.lock();
-            let mut random = || draw.bytes16();
-            let mut around = Surroundings { at_ms: last_ms, settings: &agent.settings, random: &mut random };
-            let mut record = Vec::new();
-            for Request { command, reply } in batch.drain(..) {
-                let answer = decide(&state, command, &mut around).map(|events| {
-                    for event in &events {
-                        fold(&mut state, event);
-                        effects.extend(react(&state, event));
-                    }
-                    let count = events.len();
-                    record.extend(events);
-                    count
-                });
-                replies.extend(reply.map(|reply| (reply, answer)));
-            }
-            if !record.is_empty() {
-                machine.records.push(record);
-            }
-            (machine.records.len(), Synced { orders_up_to: state.orders_up_to, messages_up_to: state.messages.up_to })
-        };
-        let flush_us = host::random() as u64 % FLUSH_US_MAX;
-        if agent.machine.lock().synced < synced.0 {
-            tokio::time::sleep(Duration::from_micros(flush_us)).await;
-            agent.machine.lock().synced = synced.0;
+        (self.synced, self.flushed) = (self.last, None);
+        (self.head, self.state) = (state.clone(), state.clone());
+        state
+    }
+
+    /// When what is written now will have been flushed.
+    fn flush(&mut self) -> Instant {
+        let random = host::random() as u64;
+        let slow = if random % 100 < 3 { SLOW_FLUSH } else { 1 };
+        let takes = Duration::from_micros((random >> 8) % FLUSH_US_MAX * slow);
+        let done = self.flushed.map_or(Instant::now(), |before| before.max(Instant::now())) + takes;
+        self.flushed = Some(done);
+        done
+    }
+}
+
+fn apply(state: &mut State, record: &Record, world: &World) -> Vec<Event> {
+    // As it is read again.
+    let read = Record::decode(&record.encode()).map_err(|error| error.to_string());
+    match read.and_then(|record| decode_record(&record).map_err(|error| error.to_string())) {
+        Ok(events) => {
+            events.iter().for_each(|event| fold(state, event));
+            events
         }
-        let agent_id = agent.state.lock().registration.agent_id.clone().unwrap_or_default();
-        agent.world.oracle.lock().acknowledged.orders_taken(&agent_id, synced.1.orders_up_to);
-        agent.synced.send_if_modified(|known| std::mem::replace(known, synced.1) != synced.1);
-        effects.into_iter().for_each(|effect| perform(&agent, effect));
-        for (reply, answer) in replies {
-            // Whoever asked may be gone.
-            let _ = reply.send(answer);
+        Err(error) => {
+            world.violated("agents", format!("a record of an agent cannot be read: {error}"));
+            Vec::new()
         }
     }
 }
 
-fn perform(agent: &Arc<Running>, effect: Effect) {
-    match effect {
-        Effect::Launch { container_id } => {
-            let state = agent.state.lock();
-            let task = state.executor_of(&container_id).and_then(|(framework_id, executor)| {
-                let (task_id, task) = executor.tasks.iter().next()?;
-                let info: v1::TaskInfo = task.info.get();
-                Some((framework_id.to_owned(), task_id.clone(), info))
-            });
-            drop(state);
-            let Some((framework_id, task_id, info)) = task else { return };
-            let command = info.command.or_else(|| info.executor.and_then(|executor| executor.command));
-            let command = command.and_then(|command| command.value).unwrap_or_default();
-            let mut words = command.split(' ').skip(1).map(|word| word.parse::<u64>().unwrap_or(0));
-            let (run_ms, code) = (words.next().unwrap_or(0), words.next().unwrap_or(0));
-            agent.machine.lock().containers.entry(container_id.clone()).or_default().spawned = true;
-            let (world, machine, name) = (agent.world.clone(), agent.machine.clone(), agent.name.clone());
-            let start_us = agent.random.lock().below(40_000);
-            // Not the agent's task: the supervisor is a process of its own.
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_micros(start_us)).await;
-                {
-                    let mut machine = machine.lock();
-                    let Some(container) = machine.containers.get_mut(&container_id) else { return };
-                    if container.claim.is_some() {
-                        return;
-                    }
-                    container.claim = Some(Claim::Supervisor);
-                }
-                world.trace(format_args!("{name} runs {task_id} for {run_ms} ms in {container_id}"));
-                world.oracle.lock().once.launched(&world, &name, &framework_id, &task_id, &container_id);
-                report(
-                    &machine,
-                    Command::ReportStart { container_id: container_id.clone(), process: process(start_us) },
-                );
-                let mut left_ms = run_ms;
-                let status = loop {
-                    let signal = machine.lock().containers.get(&container_id).and_then(|container| container.signal);
-                    if let Some(signal) = signal {
-                        break signal;
-                    }
-                    if left_ms == 0 {
-                        break (code as i32) << 8;
-                    }
-                    let step = left_ms.min(250);
-                    tokio::time::sleep(Duration::from_millis(step)).await;
-                    left_ms -= step;
-                };
-                if let Some(container) = machine.lock().containers.get_mut(&container_id) {
-                    container.exit = Some(status);
-                }
-                world.trace(format_args!("{name} ends {task_id} with {status}"));
-                report(&machine, Command::ReportExit { container_id, status: Some(status) });
-            });
-        }
-        Effect::Stop { container_id, signal } => stop(agent, &container_id, signal),
-        Effect::Release { container_id } => {
-            agent.machine.lock().containers.remove(&container_id);
-        }
-        Effect::ReportLeft => agent.machine.lock().stopped = true,
-        Effect::Deliver { .. }
-        | Effect::HangUp { .. }
-        | Effect::ForgetFiles { .. }
-        | Effect::SendMessages
-        | Effect::AcknowledgeOrders => {}
+/// A machine, as its agent's process sees it.
+#[derive(Clone)]
+struct Place {
+    world: Arc<World>,
+    machine: Arc<Mutex<Machine>>,
+    name: String,
+}
+
+impl Log for Place {
+    fn append(&self, record: Record) -> BoxFuture<'static, Result<(), AppendError>> {
+        self.write(Written::Record(Box::new(record)))
     }
+
+    fn rotate(&self, records: Vec<Record>) -> BoxFuture<'static, Result<(), AppendError>> {
+        self.write(Written::Instead(records))
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.machine.lock().disk.bytes
+    }
+}
+
+impl Place {
+    fn write(&self, written: Written) -> BoxFuture<'static, Result<(), AppendError>> {
+        let mut machine = self.machine.lock();
+        let disk = &mut machine.disk;
+        match &written {
+            Written::Record(record) => {
+                disk.bytes += record.encode().len() as u64;
+                apply(&mut disk.head, record, &self.world);
+            }
+            Written::Instead(records) => {
+                let mut restored = State::default();
+                records.iter().for_each(|record| drop(apply(&mut restored, record, &self.world)));
+                if restored != disk.head {
+                    self.world.violated("agents", format!("{} shortens its log to another state", self.name));
+                }
+                disk.bytes = records.iter().map(|record| record.encode().len() as u64).sum();
+            }
+        }
+        disk.last += 1;
+        let number = disk.last;
+        disk.written.push_back((number, written));
+        let done = disk.flush();
+        drop(machine);
+        let place = self.clone();
+        Box::pin(async move {
+            tokio::time::sleep_until(done).await;
+            place.flushed(number);
+            Ok(())
+        })
+    }
+
+    /// What was written up to a number survives from now on.
+    fn flushed(&self, number: u64) {
+        let mut guard = self.machine.lock();
+        let machine = &mut *guard;
+        let disk = &mut machine.disk;
+        let mut events = Vec::new();
+        let mut obsolete = 0;
+        for (place, (written_number, written)) in disk.written.iter().enumerate() {
+            if *written_number > number || *written_number <= disk.synced {
+                continue;
+            }
+            match written {
+                Written::Record(record) => events.extend(apply(&mut disk.state, record, &self.world)),
+                Written::Instead(_) => obsolete = place,
+            }
+        }
+        disk.written.drain(..obsolete);
+        disk.synced = disk.synced.max(number);
+        let agent_id = disk.state.registration.agent_id.clone().unwrap_or_default();
+        for event in &events {
+            match event {
+                Event::OrdersTaken { up_to } => {
+                    self.world.oracle.lock().acknowledged.orders_taken(&agent_id, *up_to);
+                }
+                Event::MessagesReceived { up_to } => {
+                    self.world.oracle.lock().acknowledged.messages_forgotten(&self.world, &agent_id, *up_to);
+                }
+                Event::StatusWritten { framework_id, task_id, status, .. } => {
+                    let status: v1::TaskStatus = status.get();
+                    let key = (framework_id.clone(), task_id.clone());
+                    if status.reason() == v1::task_status::Reason::AgentRestarted {
+                        if machine.handed.contains(&key) {
+                            self.world.violated("executors", format!("{task_id} is declared lost, and runs"));
+                        }
+                        machine.declared_lost.insert(key);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let over = |executor: &agent_core::Executor| executor.tasks.values().filter(|task| task.is_terminal()).count();
+        if let Some((_, executor)) = disk.state.executors().find(|(_, one)| over(one) > ENDED_TASKS_MAX) {
+            let what = format!("{} remembers {} ended tasks", executor.executor_id, over(executor));
+            self.world.violated("executors", what);
+        }
+    }
+
+    /// To whoever runs on the machine now.
+    fn report(&self, command: Command) {
+        let inbox = self.machine.lock().inbox.clone();
+        if let Some(inbox) = inbox {
+            inbox.submit(command);
+        }
+    }
+
+    /// A supervisor and what it runs: processes of their own.
+    async fn supervise(self, framework_id: String, executor: agent_core::Executor, mut random: Random) {
+        let container_id = executor.container_id.clone();
+        let start_us = random.below(40_000);
+        tokio::time::sleep(Duration::from_micros(start_us)).await;
+        {
+            let mut machine = self.machine.lock();
+            let Some(container) = machine.containers.get_mut(&container_id) else { return };
+            if container.claim.is_some() {
+                return;
+            }
+            container.claim = Some(Claim::Supervisor);
+        }
+        let report = Command::ReportStart { container_id: container_id.clone(), process: process(start_us) };
+        let command = |command: Option<v1::CommandInfo>| command.and_then(|command| command.value).unwrap_or_default();
+        let task = executor.tasks.iter().next();
+        // An executor may be no more than a command, too.
+        let (task, run) = match executor.is_command {
+            true => (task, command(task.and_then(|(_, task)| task.info.get::<v1::TaskInfo>().command))),
+            false => (task, command(executor.info.get::<v1::ExecutorInfo>().command)),
+        };
+        let status = match task.filter(|_| run.starts_with("run ")) {
+            Some((task_id, _)) => {
+                let (run_ms, code) = run_of(&run);
+                self.world.trace(format_args!("{} runs {task_id} for {run_ms} ms in {container_id}", self.name));
+                let world = &self.world;
+                world.oracle.lock().once.launched(world, &self.name, &framework_id, task_id, &container_id);
+                self.report(report);
+                let status = self.run(&container_id, run_ms, code).await;
+                self.world.trace(format_args!("{} ends {task_id} with {status}", self.name));
+                status
+            }
+            None => {
+                self.world.trace(format_args!("{} runs {} in {container_id}", self.name, executor.executor_id));
+                self.report(report);
+                let (world, machine) = (self.world.clone(), self.machine.clone());
+                let named = (framework_id, executor.executor_id.clone(), container_id.clone());
+                let status = Executor::new(world, machine, &self.name, named, random).run().await;
+                self.world.trace(format_args!("{} ends {} with {status}", self.name, executor.executor_id));
+                status
+            }
+        };
+        if let Some(container) = self.machine.lock().containers.get_mut(&container_id) {
+            container.exit = Some(status);
+        }
+        self.report(Command::ReportExit { container_id, status: Some(status) });
+    }
+
+    async fn run(&self, container_id: &str, run_ms: u64, code: u64) -> i32 {
+        let mut left_ms = run_ms;
+        loop {
+            if let Some(signal) = self.machine.lock().signal(container_id) {
+                return signal;
+            }
+            if left_ms == 0 {
+                return (code as i32) << 8;
+            }
+            let step = left_ms.min(250);
+            tokio::time::sleep(Duration::from_millis(step)).await;
+            left_ms -= step;
+        }
+    }
+}
+
+/// `run MILLISECONDS CODE`
+pub(crate) fn run_of(command: &str) -> (u64, u64) {
+    let mut words = command.split(' ').skip(1).map(|word| word.parse::<u64>().unwrap_or(0));
+    (words.next().unwrap_or(0), words.next().unwrap_or(0))
 }
 
 fn process(start_us: u64) -> Process {
     Process { supervisor_pid: 7, start_ticks: start_us, boot_id: "boot".into(), pid: 8 }
 }
 
-/// To whoever runs on the machine now.
-fn report(machine: &Mutex<Machine>, command: Command) {
-    if let Some(inbox) = &machine.lock().inbox {
-        let _ = inbox.send(Request { command, reply: None });
+impl Containerizer for Place {
+    fn launch(&self, agent: &Inbox, container_id: String) {
+        let Some((framework_id, executor)) = agent.executor_of(&container_id) else { return };
+        self.machine.lock().containers.entry(container_id).or_default();
+        let random = Random::new(host::random() as u64, "supervisor");
+        // Not the agent's task.
+        tokio::spawn(self.clone().supervise(framework_id, executor, random));
     }
-}
 
-fn stop(agent: &Arc<Running>, container_id: &str, signal: Signal) {
-    let number = match signal {
-        Signal::Terminate => 15,
-        Signal::Kill => 9,
-    };
-    let mut machine = agent.machine.lock();
-    let container = machine.containers.entry(container_id.to_owned()).or_default();
-    match container.claim {
-        None => {
-            container.claim = Some(Claim::Agent);
-            drop(machine);
-            report(&agent.machine, Command::ReportRevocation { container_id: container_id.to_owned() });
-        }
-        Some(Claim::Agent) => {
-            drop(machine);
-            report(&agent.machine, Command::ReportRevocation { container_id: container_id.to_owned() });
-        }
-        Some(Claim::Supervisor) => match container.exit {
-            None => container.signal = Some(number),
-            Some(status) => {
-                drop(machine);
-                let container_id = container_id.to_owned();
-                report(&agent.machine, Command::ReportExit { container_id, status: Some(status) });
+    fn stop(&self, agent: &Inbox, container_id: String, signal: Signal) {
+        let why = agent.executor_of(&container_id).and_then(|(_, executor)| executor.stop).map(|stop| stop.why);
+        if why == Some(Why::ReregistrationTimeout) {
+            let since_ms = self.machine.lock().listening.as_ref().map(|listening| listening.since_ms);
+            let now_ms = self.world.now_ms();
+            if since_ms.is_none_or(|since_ms| now_ms < since_ms + REREGISTRATION_MS) {
+                let what = format!("an executor of {} is ended before it had time to return", self.name);
+                self.world.violated("executors", what);
             }
-        },
+        }
+        let mut machine = self.machine.lock();
+        let container = machine.containers.entry(container_id.clone()).or_default();
+        let report = match container.claim {
+            None | Some(Claim::Agent) => {
+                container.claim = Some(Claim::Agent);
+                Command::ReportRevocation { container_id }
+            }
+            Some(Claim::Supervisor) => match container.exit {
+                None => {
+                    container.signal = Some(if signal == Signal::Kill { 9 } else { 15 });
+                    return;
+                }
+                status => Command::ReportExit { container_id, status },
+            },
+        };
+        drop(machine);
+        agent.submit(report);
     }
-}
 
-/// Finds everything again that an earlier process had.
-async fn recover(agent: &Arc<Running>) {
-    let (live, effects) = {
-        let state = agent.state.lock();
-        let live: Vec<String> = state.containers.keys().chain(state.remnants.keys()).cloned().collect();
-        (live, agent_core::resume(&state))
-    };
-    if !live.is_empty() {
-        agent.ask(Command::Restart { boot: ("boot".into(), agent.world.now_ms()) }).await;
+    fn release(&self, container_id: String) {
+        self.machine.lock().containers.remove(&container_id);
     }
-    for container_id in live {
+
+    fn recover(&self, agent: &Inbox, container_id: &str) {
         let (claim, exit) = {
-            let mut machine = agent.machine.lock();
-            let container = machine.containers.entry(container_id.clone()).or_default();
+            let mut machine = self.machine.lock();
+            let container = machine.containers.entry(container_id.to_owned()).or_default();
             (*container.claim.get_or_insert(Claim::Agent), container.exit)
         };
+        let container_id = container_id.to_owned();
         if claim == Claim::Agent {
-            report(&agent.machine, Command::ReportRevocation { container_id });
-            continue;
+            return agent.submit(Command::ReportRevocation { container_id });
         }
-        report(&agent.machine, Command::ReportStart { container_id: container_id.clone(), process: process(0) });
+        agent.submit(Command::ReportStart { container_id: container_id.clone(), process: process(0) });
         if exit.is_some() {
-            report(&agent.machine, Command::ReportExit { container_id, status: exit });
+            agent.submit(Command::ReportExit { container_id, status: exit });
         }
     }
-    effects.into_iter().for_each(|effect| perform(agent, effect));
-    agent.ask(Command::PassDeadlines).await;
+
+    fn named(&self, agent_id: &str) {
+        self.world.trace(format_args!("{} is {agent_id}", self.name));
+    }
 }
 
-/// How a connection ended.
-enum Ended {
-    Broken,
-    Moved,
-    Stop(String),
-    BeginAnew,
+/// An agent's way to the masters.
+struct Way {
+    net: Net,
+    name: String,
 }
 
-impl Running {
-    fn submit(&self, command: Command) {
-        let _ = self.inbox.send(Request { command, reply: None });
-    }
-
-    async fn ask(&self, command: Command) -> Option<Answer> {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.inbox.send(Request { command, reply: Some(reply) });
-        answer.await.ok()
-    }
-
-    /// To any master, again and again, until it is sent away.
-    async fn stay_connected(self: &Arc<Self>) {
-        let mut backoff = BACKOFF_FIRST;
-        loop {
-            let masters = self.masters.lock().clone();
-            let master = {
-                let mut random = self.random.lock();
-                random.pick(&masters).cloned().unwrap_or_default()
-            };
-            let before = Instant::now();
-            let ended = self.connect(&master).await;
-            if before.elapsed() > BACKOFF_MAX {
-                backoff = BACKOFF_FIRST;
-            }
-            match ended {
-                Ended::Moved => continue,
-                Ended::Broken => {}
-                Ended::BeginAnew => {
-                    self.world.trace(format_args!("{} begins anew", self.name));
-                    self.ask(Command::Forget).await;
-                }
-                Ended::Stop(why) => {
-                    self.world.trace(format_args!("{} is sent away: {why}", self.name));
-                    self.machine.lock().stopped = true;
-                    return;
-                }
-            }
-            if self.machine.lock().stopped && self.state.lock().messages.waiting.is_empty() {
-                return;
-            }
-            let pause_ms = self.random.lock().below(backoff.as_millis() as u64 + 1);
-            tokio::time::sleep(Duration::from_millis(pause_ms) + backoff / 2).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-        }
-    }
-
-    async fn connect(self: &Arc<Self>, master: &str) -> Ended {
-        let Some(hello) = self.hello().await else { return Ended::Broken };
-        let target = crate::net::name_of(master).to_owned();
-        let (up, body) = api_http::stream(1024);
-        let headers = [("content-type", "application/x-protobuf".to_owned())];
-        let _ = up.send(framed(None, hello)).await;
-        let asked = self.net.call(&self.name, master, request("/meseta/agent", &headers, body));
-        let Ok(Ok((response, master_host))) = timeout(WELCOME, asked).await else { return Ended::Broken };
-        if !response.status().is_success() {
-            return Ended::Broken;
-        }
-        let mut reader =
-            Reader { chunks: self.net.stream(master, &self.name, response, master_host), buffer: BytesMut::new() };
-        let welcome = match timeout(WELCOME, reader.next()).await {
-            Ok(Some(to_agent::Message::Welcome(welcome))) => welcome,
-            Ok(Some(to_agent::Message::Refused(refused))) => return remedy(refused),
-            _ => return Ended::Broken,
-        };
-        let answer = self.ask(Command::AcceptWelcome {
-            agent_id: welcome.agent_id.value.clone(),
-            cluster_id: welcome.cluster_id.clone(),
-            received_up_to: welcome.messages_up_to,
-        });
-        match answer.await {
-            Some(Ok(_)) => {}
-            Some(Err(refusal)) => return Ended::Stop(refusal.to_string()),
-            None => return Ended::Broken,
-        }
-        self.world.trace(format_args!("{} is {} at {target}", self.name, welcome.agent_id.value));
-        let (pongs, queue) = mpsc::unbounded_channel();
-        let writing = host::spawn(self.clone().write(target, up, queue, welcome.messages_up_to));
-        let ended = self.read(&mut reader, &pongs).await;
-        writing.abort();
-        ended
-    }
-
-    async fn hello(&self) -> Option<from_agent::Message> {
-        if self.state.lock().registration == agent_core::Registration::default() {
-            let token = self.random.lock().bytes16();
-            self.ask(Command::ChooseToken { token }).await?.ok()?;
-        }
-        // Nothing is said to a master that a crash could still undo.
-        self.ask(Command::PassDeadlines).await?.ok()?;
-        let state = self.state.lock();
-        let registration = &state.registration;
-        let agent_info = v1::AgentInfo {
-            hostname: self.name.clone(),
-            resources: resources(CPUS as f64),
-            id: registration.agent_id.clone().map(|value| v1::AgentId { value }),
-            ..v1::AgentInfo::default()
-        };
-        let (version, address) = ("0.1.0".to_owned(), format!("{}:5051", self.name));
-        let capabilities = ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT"].map(str::to_owned).to_vec();
-        let (Some(agent_id), Some(cluster_id)) = (&registration.agent_id, &registration.cluster_id) else {
-            let token = registration.token?.to_vec().into();
-            let register = internal::Register { token, agent_info, version, capabilities, address };
-            return Some(from_agent::Message::Register(register));
-        };
-        let synced = *self.synced.borrow();
-        let tasks = state.executors().flat_map(|(framework_id, executor)| {
-            executor.live_tasks().map(move |(task_id, _)| internal::LiveTask {
-                framework_id: v1::FrameworkId { value: framework_id.to_owned() },
-                task_id: v1::TaskId { value: task_id.clone() },
-            })
-        });
-        Some(from_agent::Message::Resume(internal::Resume {
-            agent_id: v1::AgentId { value: agent_id.clone() },
-            cluster_id: cluster_id.clone(),
-            orders_up_to: synced.orders_up_to,
-            messages_up_to: synced.messages_up_to,
-            agent_info,
-            version,
-            capabilities,
-            address,
-            tasks: tasks.collect(),
-        }))
-    }
-
-    /// Sends what is synced, in order, and pongs.
-    async fn write(
-        self: Arc<Self>,
-        master: String,
-        up: api_http::StreamSender,
-        mut pongs: mpsc::UnboundedReceiver<()>,
-        received_up_to: u64,
-    ) {
-        let mut synced = self.synced.subscribe();
-        let (mut messages_sent, mut orders_sent) = (received_up_to, 0);
-        loop {
-            let now = *synced.borrow_and_update();
-            let mut messages: Vec<Bytes> = Vec::new();
-            if now.messages_up_to > messages_sent {
-                let state = self.state.lock();
-                let waiting = state.messages_after(messages_sent);
-                let waiting = waiting.take_while(|message| message.seq() <= now.messages_up_to);
-                messages.extend(waiting.map(|message| Bytes::from(message.encode_length_delimited_to_vec())));
-                messages_sent = now.messages_up_to;
-            }
-            if now.orders_up_to > orders_sent {
-                let acknowledged = internal::OrdersAcknowledged { up_to: now.orders_up_to };
-                messages.push(framed(None, from_agent::Message::OrdersAcknowledged(acknowledged)));
-                orders_sent = now.orders_up_to;
-            }
-            for message in messages {
-                self.net.pass(&self.name, &master).await;
-                if up.send(message).await.is_err() {
-                    return;
-                }
-            }
-            tokio::select! {
-                biased;
-                changed = synced.changed() => if changed.is_err() { return },
-                pong = pongs.recv() => {
-                    if pong.is_none() {
-                        return;
-                    }
-                    self.net.pass(&self.name, &master).await;
-                    if up.send(framed(None, from_agent::Message::Pong(internal::Pong {}))).await.is_err() {
+impl Dial for Way {
+    fn dial(&self, address: &str, upward: api_http::Body) -> BoxFuture<'static, Result<Chunks, String>> {
+        let (net, name, address) = (self.net.clone(), self.name.clone(), address.to_owned());
+        Box::pin(async move {
+            let (up, body) = api_http::stream(1024);
+            let (to, from, on) = (crate::net::name_of(&address).to_owned(), name.clone(), net.clone());
+            // What it says is under way as long as it says it: with the process ends the connection.
+            let pump = Task(host::spawn(async move {
+                let mut upward = upward;
+                while let Some(Ok(frame)) = upward.frame().await {
+                    let Ok(data) = frame.into_data() else { continue };
+                    on.pass(&from, &to).await;
+                    if up.send(data).await.is_err() {
                         return;
                     }
                 }
-            }
-        }
-    }
-
-    async fn read(&self, reader: &mut Reader, pongs: &mpsc::UnboundedSender<()>) -> Ended {
-        loop {
-            let message = match timeout(PING.patience(), reader.next()).await {
-                Ok(Some(message)) => message,
-                Ok(None) | Err(_) => return Ended::Broken,
+            }));
+            let headers = [("content-type", "application/x-protobuf".to_owned())];
+            let asked = net.call(&name, &address, request("/meseta/agent", &headers, body));
+            let (response, master) = match timeout(PATIENCE, asked).await {
+                Ok(Ok(answered)) => answered,
+                Ok(Err(error)) => return Err(format!("{error:?}")),
+                Err(_) => return Err("no answer".to_owned()),
             };
-            match message {
-                to_agent::Message::Order(order) => self.submit(Command::TakeOrder(Box::new(order))),
-                to_agent::Message::Received(received) => {
-                    let agent_id = self.state.lock().registration.agent_id.clone().unwrap_or_default();
-                    self.world.oracle.lock().acknowledged.messages_forgotten(&self.world, &agent_id, received.up_to);
-                    self.submit(Command::CoverMessages { up_to: received.up_to });
-                }
-                to_agent::Message::Ping(_) => {
-                    let _ = pongs.send(());
-                }
-                to_agent::Message::FrameworkMessage(_) | to_agent::Message::Masters(_) => {}
-                to_agent::Message::Move(_) => return Ended::Moved,
-                to_agent::Message::Refused(refused) => return remedy(refused),
-                to_agent::Message::Welcome(_) => return Ended::Broken,
+            if !response.status().is_success() {
+                return Err(format!("the master answered {}", response.status()));
             }
-        }
+            let chunks = net.stream(&address, &name, response, master);
+            let reading = |(mut chunks, pump): (mpsc::Receiver<bytes::Bytes>, Task)| async move {
+                chunks.recv().await.map(|chunk| (Ok(chunk), (chunks, pump)))
+            };
+            Ok(stream::unfold((chunks, pump), reading).boxed())
+        })
     }
 }
 
-fn remedy(refused: internal::Refused) -> Ended {
-    match refused.remedy() {
-        Remedy::Stop => Ended::Stop(refused.message),
-        Remedy::RegisterNew => Ended::BeginAnew,
-        Remedy::Retry | Remedy::AskOthers | Remedy::Unknown => Ended::Broken,
-    }
-}
+/// A task that does not outlive its connection.
+struct Task(tokio::task::JoinHandle<()>);
 
-fn framed(seq: Option<u64>, message: from_agent::Message) -> Bytes {
-    FromAgent { seq, message: Some(message) }.encode_length_delimited_to_vec().into()
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// So many cpus, and 1024 of mem for each.
@@ -621,31 +604,4 @@ pub fn resources(cpus: f64) -> Vec<v1::Resource> {
         ..v1::Resource::default()
     };
     vec![scalar("cpus", cpus), scalar("mem", cpus * 1024.0)]
-}
-
-/// Length-delimited messages out of a stream.
-struct Reader {
-    chunks: mpsc::Receiver<Bytes>,
-    buffer: BytesMut,
-}
-
-impl Reader {
-    /// None at the end.
-    async fn next(&mut self) -> Option<to_agent::Message> {
-        loop {
-            let mut view = &self.buffer[..];
-            if let Ok(length) = prost::encoding::decode_varint(&mut view) {
-                let (head, length) = (self.buffer.len() - view.len(), usize::try_from(length).ok()?);
-                if view.len() >= length {
-                    let _ = self.buffer.split_to(head);
-                    let message = ToAgent::decode(self.buffer.split_to(length).freeze()).ok()?;
-                    match message.message {
-                        Some(message) => return Some(message),
-                        None => continue,
-                    }
-                }
-            }
-            self.buffer.extend_from_slice(&self.chunks.recv().await?);
-        }
-    }
 }

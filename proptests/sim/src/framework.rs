@@ -330,23 +330,30 @@ impl Framework {
             book.last_task = Some(name.clone());
         }
         let (run_ms, code) = self.draw(|random| (random.range(200, 15_000), random.below(2)));
-        let command = v1::CommandInfo { value: Some(format!("run {run_ms} {code}")), ..Default::default() };
-        // Some bring an executor of their own that has nothing beside its task, and ends without a word.
-        let is_bare = self.draw(|random| random.permille(200));
-        let executor = v1::ExecutorInfo {
-            r#type: Some(v1::executor_info::Type::Custom as i32),
-            executor_id: v1::ExecutorId { value: format!("{name}-e") },
-            command: Some(command.clone()),
-            ..Default::default()
-        };
-        v1::TaskInfo {
-            command: (!is_bare).then_some(command),
-            executor: is_bare.then_some(executor),
+        let run = format!("run {run_ms} {code}");
+        let task = v1::TaskInfo {
             name: name.clone(),
             task_id: v1::TaskId { value: name },
             agent_id: offer.agent_id.clone(),
             resources: resources(1.0),
             ..Default::default()
+        };
+        let command = |value| Some(v1::CommandInfo { value: Some(value), ..Default::default() });
+        let executor = |executor_id, value| v1::ExecutorInfo {
+            r#type: Some(v1::executor_info::Type::Custom as i32),
+            executor_id: v1::ExecutorId { value: executor_id },
+            command: command(value),
+            ..Default::default()
+        };
+        match self.draw(|random| (random.below(10), random.below(4) / 3)) {
+            // Some bring an executor of their own that has nothing beside its task, and ends without a word.
+            (0 | 1, _) => v1::TaskInfo { executor: Some(executor(format!("{}-e", task.name), run)), ..task },
+            // Some share one that runs what it is handed.
+            (2..=5, number) => {
+                let executor = executor(format!("{}-x{number}", self.name), "executor".to_owned());
+                v1::TaskInfo { executor: Some(executor), data: Some(run.into_bytes().into()), ..task }
+            }
+            _ => v1::TaskInfo { command: command(run), ..task },
         }
     }
 
@@ -475,14 +482,14 @@ pub fn is_over(state: i32) -> bool {
 }
 
 /// Records out of an event stream: a length in decimal, a line feed, and so many bytes.
-struct Records {
-    chunks: mpsc::Receiver<Bytes>,
-    buffer: BytesMut,
+pub(crate) struct Records {
+    pub(crate) chunks: mpsc::Receiver<Bytes>,
+    pub(crate) buffer: BytesMut,
 }
 
 impl Records {
     /// None at the end.
-    async fn next(&mut self) -> Option<Bytes> {
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some(at) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let length: usize = std::str::from_utf8(&self.buffer[..at]).ok()?.parse().ok()?;

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod cluster;
+mod executor;
 pub mod framework;
 pub mod invariants;
 pub mod master;

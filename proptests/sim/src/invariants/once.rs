@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::v1;
 use master_core::{Event, State};
+use prost::Message as _;
 
 use crate::framework::is_over;
 use crate::world::World;
@@ -60,6 +62,14 @@ impl Once {
                     let key = (updated.task.0.0, updated.task.1.to_string());
                     if let Some((_, before)) = self.ended.insert(key, (updated.state, index)) {
                         return Err(format!("{} ends at index {index}, and ended at {before}", updated.task.1));
+                    }
+                }
+                // A machine that lost its disk is another agent: whoever returns has all that was handed to it.
+                Event::TaskDeclared(declared) => {
+                    let status = v1::TaskStatus::decode(declared.status.clone()).unwrap_or_default();
+                    if status.reason() == v1::task_status::Reason::Reconciliation {
+                        let task_id = &declared.task.1;
+                        return Err(format!("{task_id} is said to be unknown to its agent, at index {index}"));
                     }
                 }
                 Event::LaunchRefused(refused) => {
