@@ -142,7 +142,7 @@ fn memory_mib(cluster: &Cluster, name: &str) -> u64 {
 
 #[test]
 fn an_operator_who_does_not_read_is_let_go_and_goes_on() {
-    const UPDATES: usize = 450;
+    const UPDATES: usize = 750;
     let cluster = Plan::new().start();
     let address = cluster.address("m0");
     let mut framework = Framework::subscribe(address, &info("large"));
@@ -153,7 +153,7 @@ fn an_operator_who_does_not_read_is_let_go_and_goes_on() {
     for update in 0..UPDATES {
         let mut info = info("large");
         info["id"] = json!({"value": framework.id});
-        info["labels"] = json!({"labels": [{"key": update.to_string(), "value": "x".repeat(100 << 10)}]});
+        info["labels"] = json!({"labels": [{"key": update.to_string(), "value": "x".repeat(60 << 10)}]});
         let call = json!({"type": "UPDATE_FRAMEWORK", "update_framework": {"framework_info": info}});
         assert_eq!(framework.try_call(call).status(), 200);
         events.extend(reader.take(1));
@@ -187,9 +187,9 @@ fn a_framework_that_does_not_read_is_let_go() {
         let request = Request::post_json(SCHEDULER, &call.to_string()).header("Mesos-Stream-Id", &framework.stream_id);
         http::send(address, &request).expect("an answer").status()
     };
-    for _ in 0..15 {
-        assert_eq!(reconcile(20_000), 202);
-    }
+    // On a slow machine it is let go while it still calls.
+    let taken = (0..15).take_while(|_| reconcile(20_000) == 202).count();
+    assert!(taken > 0);
     wait::until("the framework to be let go", LIMIT, || {
         reconcile(1);
         let list = cluster.get("m0", "/frameworks");
