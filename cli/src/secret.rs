@@ -8,9 +8,11 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use api::flags::{Flag, Values};
 use api_http::Secret;
+use api_http::dial::Signer;
 
 use crate::error::Error;
 use crate::http;
@@ -53,16 +55,15 @@ pub(crate) fn mint(file: &Path) -> Result<(), Error> {
     written.map_err(|error| Error::Failed(format!("cannot make {}: {error}", file.display())))
 }
 
-/// Shows what `--cluster_secret` names from now on; without it, what is noted for one of the masters.
+/// Shows what `--cluster_secret` names from now on.
 pub(crate) fn show(flags: &Values) -> Result<(), Error> {
-    if let Some(flag) = flags.text(http::SECRET.name) {
-        return http::show_secret(flag);
-    }
-    let masters = http::addresses(flags.text("master").unwrap_or_default())?;
-    let noted = masters.iter().filter_map(|address| fs::read_to_string(note(address)?).ok());
-    // What is left of a cluster that is gone says nothing.
-    let found = noted.map(|path| path.trim().to_owned()).find(|path| Path::new(path).is_file());
-    found.map_or(Ok(()), |path| http::show_secret(&path))
+    flags.text(http::SECRET.name).map_or(Ok(()), http::show_secret)
+}
+
+/// What is noted for a master; whoever has no secret there now is believed without.
+pub(crate) fn noted(address: &str) -> Option<Arc<Signer>> {
+    let path = fs::read_to_string(note(address)?).ok()?;
+    Some(Arc::new(Signer::new(Secret::read(path.trim()).ok()?, true)))
 }
 
 /// Notes where the secret of the masters at `addresses` is. A machine without a place for it does without.
