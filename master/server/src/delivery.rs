@@ -32,13 +32,23 @@ pub(crate) struct Delivery {
 
 #[derive(Clone)]
 enum Queue {
-    Thread(Arc<Backlog>),
+    Thread(Arc<Senders>),
     /// On a simulated host, which has no threads.
     Task(mpsc::UnboundedSender<Work>),
 }
 
 /// A simulated thread is late by up to so many microseconds.
 const LATE_US_MAX: u64 = 2_000;
+
+/// All that hand work over; without any of them the thread ends, and lets go of what it holds.
+struct Senders(Arc<Backlog>);
+
+impl Drop for Senders {
+    fn drop(&mut self) {
+        self.0.inner.lock().is_over = true;
+        self.0.work.notify_all();
+    }
+}
 
 /// Work that waits for the thread.
 #[derive(Default)]
@@ -53,6 +63,8 @@ struct Waiting {
     work: VecDeque<Work>,
     /// What was announced up to this index was left out, and nobody was told that yet.
     left_out: Option<u64>,
+    /// Nobody is left to hand more over.
+    is_over: bool,
 }
 
 impl Backlog {
@@ -79,14 +91,18 @@ impl Backlog {
         self.work.notify_one();
     }
 
-    fn pop(&self) -> Work {
+    /// None when all is done and nothing more can come.
+    fn pop(&self) -> Option<Work> {
         let mut waiting = self.inner.lock();
         loop {
             if let Some(work) = waiting.work.pop_front() {
                 if waiting.work.len() < WORK_MUCH {
                     self.room.notify_waiters();
                 }
-                return work;
+                return Some(work);
+            }
+            if waiting.is_over {
+                return None;
             }
             self.work.wait(&mut waiting);
         }
@@ -136,24 +152,25 @@ impl Delivery {
         let backlog = Arc::new(Backlog::default());
         let jobs = backlog.clone();
         vital::thread("delivery", move || {
-            loop {
-                carriers.work(jobs.pop());
+            while let Some(work) = jobs.pop() {
+                carriers.work(work);
             }
         })?;
-        Ok(Delivery { work: Queue::Thread(backlog) })
+        Ok(Delivery { work: Queue::Thread(Arc::new(Senders(backlog))) })
     }
 
     /// Whether more should be decided now.
     pub(crate) fn has_room(&self) -> bool {
         match &self.work {
-            Queue::Thread(backlog) => backlog.has_room(),
+            Queue::Thread(senders) => senders.0.has_room(),
             Queue::Task(_) => true,
         }
     }
 
     /// Resolves when it has.
     pub(crate) async fn room(&self) {
-        let Queue::Thread(backlog) = &self.work else { return };
+        let Queue::Thread(senders) = &self.work else { return };
+        let backlog = &senders.0;
         let mut freed = std::pin::pin!(backlog.room.notified());
         loop {
             freed.as_mut().enable();
@@ -187,9 +204,8 @@ impl Delivery {
     }
 
     fn send(&self, work: Work) {
-        // The thread ends with the process: then nobody is left to be told anything.
         match &self.work {
-            Queue::Thread(backlog) => backlog.push(work),
+            Queue::Thread(senders) => senders.0.push(work),
             Queue::Task(queue) => drop(queue.send(work)),
         }
     }
@@ -279,16 +295,16 @@ mod tests {
         for index in 0..=EFFECTS_RECORDS_MAX as u64 {
             backlog.push(record(index));
         }
-        assert!(matches!(backlog.pop(), Work::CloseAll { state: Some(_), reason: Reason::CutOff, .. }));
+        assert!(matches!(backlog.pop(), Some(Work::CloseAll { state: Some(_), reason: Reason::CutOff, .. })));
         backlog.push(record(99_999));
-        let Work::Everywhere { undelivered, .. } = backlog.pop() else { panic!("what follows is told") };
+        let Some(Work::Everywhere { undelivered, .. }) = backlog.pop() else { panic!("what follows is told") };
         assert_eq!(undelivered, Some(EFFECTS_RECORDS_MAX as u64), "who watches hears that something is missing");
     }
 
     #[tokio::test]
     async fn while_much_waits_nothing_more_is_decided() {
         let backlog = Arc::new(Backlog::default());
-        let delivery = Delivery { work: Queue::Thread(backlog.clone()) };
+        let delivery = Delivery { work: Queue::Thread(Arc::new(Senders(backlog.clone()))) };
         (0..WORK_MUCH as u64).for_each(|index| backlog.push(record(index)));
         assert!(!delivery.has_room());
         let waits = tokio::spawn(async move { delivery.room().await });
@@ -296,5 +312,14 @@ mod tests {
         assert!(!waits.is_finished());
         backlog.pop();
         waits.await.unwrap();
+    }
+
+    #[test]
+    fn the_thread_ends_when_nobody_is_left_and_all_is_done() {
+        let backlog = Arc::new(Backlog::default());
+        let delivery = Delivery { work: Queue::Thread(Arc::new(Senders(backlog.clone()))) };
+        delivery.committed(1, Arc::default(), Vec::new(), None);
+        drop(delivery);
+        assert!(backlog.pop().is_some() && backlog.pop().is_none());
     }
 }

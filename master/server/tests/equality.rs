@@ -55,8 +55,10 @@ async fn failure(cluster: &Cluster, number: usize) -> Option<String> {
 }
 
 async fn level_is_raised(cluster: &Cluster) {
-    until("feature level 2", async || {
-        let raised = |master: &support::Master| master.running().context.reader.state().0.feature_level.0 == 2;
+    until("the newest feature level", async || {
+        let raised = |master: &support::Master| {
+            master.running().context.reader.state().0.feature_level == master_core::FeatureLevel::NEWEST
+        };
         cluster.masters.iter().all(raised).then_some(())
     })
     .await;
