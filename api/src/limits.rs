@@ -89,14 +89,17 @@ pub const QUOTE_BYTES_MAX: usize = 300;
 pub const FRAMEWORK_INFO_BYTES_MAX: usize = 256 * KIB;
 /// Largest launch, in bytes of protobuf: a `TaskInfo`, or all of a group, each with its `ExecutorInfo`.
 pub const LAUNCH_BYTES_MAX: usize = 4 * MIB;
+/// What one launch weighs at most as an order or an event, in bytes: an executor may be in it twice.
+const LAUNCH_ORDER_BYTES_MAX: usize = 2 * LAUNCH_BYTES_MAX + FRAMEWORK_INFO_BYTES_MAX;
 /// Most tasks of one group.
 pub const GROUP_TASKS_MAX: usize = 1000;
 /// Most tasks that one call launches.
 pub const CALL_TASKS_MAX: usize = 5000;
 /// Most operations of one call.
 pub const CALL_OPERATIONS_MAX: usize = 5000;
-/// What the launches of one call may weigh as orders, in bytes: each has its task, executor and `FrameworkInfo`.
-pub const CALL_LAUNCHES_BYTES_MAX: usize = 6 * MIB;
+/// What the launches of one call may weigh, in bytes, as orders (each has the `FrameworkInfo` beside it, a group's its
+/// executor once more) or as events (a new executor once more).
+pub const CALL_LAUNCHES_BYTES_MAX: usize = 9 * MIB;
 /// Most tasks that one RECONCILE names. One that names none asks for all, however many.
 pub const RECONCILE_TASKS_MAX: usize = 100_000;
 /// Most operations that one RECONCILE_OPERATIONS names.
@@ -117,7 +120,7 @@ pub const UPDATES_WAITING_BYTES_MAX: usize = 4 * MIB;
 // Records of the masters' log.
 
 /// What one command may lead to, in bytes of events. A call that leads to more is refused.
-pub const COMMAND_BYTES_MAX: usize = 12 * MIB;
+pub const COMMAND_BYTES_MAX: usize = 16 * MIB;
 /// A record of so many bytes takes no further command: it is to be on its way soon.
 pub const RECORD_BYTES_FULL: usize = MIB;
 /// Commands that are decided together. Larger batches wait longer than they save.
@@ -241,14 +244,16 @@ const _: () = assert!(16 * decoded_bytes_max(SMALL_BODY_BYTES_MAX) <= SMALL_BODI
 // A call that was read is read again by the leader, in whatever it is put.
 const _: () = assert!(DECODED_BYTES_MAX + PEER_BYTES_MAX <= DECODED_MESSAGE_BYTES_MAX);
 // A launch, with all that is put around it, is read by its agent; and so is what a framework says to its executor.
-const _: () = assert!(LAUNCH_BYTES_MAX + FRAMEWORK_INFO_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);
+const _: () = assert!(LAUNCH_ORDER_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);
 const _: () = assert!(MESSAGE_DATA_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);
 // What an executor says is read by the masters, and so is the agent's description of itself.
 const _: () = assert!(STATUS_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
 const _: () = assert!(MESSAGE_DATA_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
 const _: () = assert!(AGENT_INFO_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
+const _: () = assert!(LAUNCH_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
 // One launch fits into a call, all launches of a call into a command, a batch of an agent's messages too.
-const _: () = assert!(LAUNCH_BYTES_MAX + FRAMEWORK_INFO_BYTES_MAX <= CALL_LAUNCHES_BYTES_MAX);
+const _: () = assert!(LAUNCH_ORDER_BYTES_MAX <= CALL_LAUNCHES_BYTES_MAX);
+const _: () = assert!(LAUNCH_ORDER_BYTES_MAX <= OUTBOX_BYTES_MAX && LAUNCH_BYTES_MAX <= AGENT_EXECUTORS_BYTES_MAX);
 const _: () = assert!(LAUNCH_BYTES_MAX + ENVELOPE_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(CALL_LAUNCHES_BYTES_MAX + CALL_TASKS_MAX * KIB < COMMAND_BYTES_MAX);
 const _: () = assert!(SESSION_BATCH_BYTES + SESSION_BATCH_MAX * KIB + STATUS_BYTES_MAX <= COMMAND_BYTES_MAX);

@@ -49,7 +49,7 @@ struct Known {
 /// What the launches of one ACCEPT add up to, in bytes.
 #[derive(Default)]
 struct Weight {
-    /// As orders, of this call.
+    /// Of this call, as orders or as events, whichever is more.
     call: usize,
     /// Of all orders that wait for the agent, those of this call with them.
     outbox: usize,
@@ -125,7 +125,7 @@ impl Launch {
             }
         };
         let info: Bytes = self.stamped(draft, task, &needed).encode_to_vec().into();
-        let weight = self.weighed("TaskInfo", &[&info], chosen.as_ref())?;
+        let weight = self.weighed("TaskInfo", &[&info], 0, chosen.as_ref())?;
         let own = chosen.as_ref().map(|chosen| &chosen.resources);
         self.remaining = self.without(own.into_iter().chain([&needed])).map_err(|total| {
             let remaining = &self.remaining;
@@ -198,8 +198,10 @@ impl Launch {
             let info = self.stamped(draft, &task, &needed).encode_to_vec().into();
             tasks.push(GroupTask { task_id: task.task_id.value.as_str().into(), info, resources: needed });
         }
+        // The order of a group has the executor beside the tasks.
+        let executor_bytes = self.stamped_executor(draft, executor).encoded_len();
         let infos: Vec<&Bytes> = tasks.iter().map(|task| &task.info).collect();
-        let weight = self.weighed("TaskGroupInfo", &infos, Some(&chosen))?;
+        let weight = self.weighed("TaskGroupInfo", &infos, executor_bytes, Some(&chosen))?;
         let needed = tasks.iter().map(|task| &task.resources);
         self.remaining = self.without([&chosen.resources].into_iter().chain(needed)).map_err(|total| {
             let remaining = &self.remaining;
@@ -220,8 +222,9 @@ impl Launch {
         Ok(())
     }
 
-    /// What all launches weigh with this one, which has these tasks, or why it is too much.
-    fn weighed(&self, what: &str, tasks: &[&Bytes], chosen: Option<&Chosen>) -> Result<Weight, No> {
+    /// What all launches weigh with this one, which has these tasks and in its order so many bytes beside them, or why it
+    /// is too much.
+    fn weighed(&self, what: &str, tasks: &[&Bytes], beside: usize, chosen: Option<&Chosen>) -> Result<Weight, No> {
         let new = chosen.and_then(|chosen| chosen.executor.new.as_ref()).map_or(0, |new| new.info.len());
         let bytes: usize = tasks.iter().map(|task| task.len()).sum();
         if bytes > LAUNCH_BYTES_MAX {
@@ -230,9 +233,9 @@ impl Launch {
             );
             return Err(why.into());
         }
-        let order = bytes + new + self.weight.framework_info;
+        let order = bytes + beside + self.weight.framework_info;
         let weight = Weight {
-            call: self.weight.call + order,
+            call: self.weight.call + order.max(bytes + new),
             outbox: self.weight.outbox + order,
             executors: self.weight.executors + new,
             framework_info: self.weight.framework_info,
@@ -317,6 +320,9 @@ impl Launch {
             return Err(format!("Resource limits are only supported for cpus and mem, not for '{limited}'"));
         }
         unbuilt::task(task)?;
+        if let Some(command) = &task.command {
+            runs_something("Task", command)?;
+        }
         if task.resources.is_empty() {
             return Err("Task uses no resources".to_owned());
         }
@@ -328,9 +334,10 @@ impl Launch {
         let id = &info.executor_id.value;
         validate::id(id)?;
         lengths::executor(info)?;
-        if info.command.is_none() {
+        let Some(command) = &info.command else {
             return Err("'ExecutorInfo.command' must be set for 'CUSTOM' executor".to_owned());
-        }
+        };
+        runs_something("Executor", command)?;
         if info.shutdown_grace_period.as_ref().is_some_and(|grace| grace.nanoseconds < 0) {
             return Err("ExecutorInfo's 'shutdown_grace_period' must be non-negative".to_owned());
         }
@@ -416,6 +423,15 @@ pub(crate) fn refused(
     })
 }
 
+/// A shell without a line would end at once, and well.
+fn runs_something(whose: &str, command: &v1::CommandInfo) -> Result<(), String> {
+    let what = if command.shell() { "the shell command" } else { "the path of the executable" };
+    match command.value {
+        Some(_) => Ok(()),
+        None => Err(format!("{whose} uses invalid command: 'value' must be set, it is {what}")),
+    }
+}
+
 fn health_check(check: &v1::HealthCheck) -> Result<(), String> {
     use v1::health_check::Type;
     let kind = check.r#type.and_then(|number| Type::try_from(number).ok());
@@ -442,6 +458,7 @@ fn health_check(check: &v1::HealthCheck) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Cluster, executor, group, operation, task_info};
+    use api::limits::LAUNCH_BYTES_MAX;
     use api::v1;
 
     fn refused(change: impl FnOnce(&mut v1::TaskInfo)) -> (String, v1::task_status::Reason) {
@@ -482,6 +499,62 @@ mod tests {
             refused(|task| task.command = None).0,
             "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
         );
+    }
+
+    #[test]
+    fn a_command_has_something_to_run() {
+        let shell = "Task uses invalid command: 'value' must be set, it is the shell command";
+        assert_eq!(refused(|task| task.command = Some(v1::CommandInfo::default())).0, shell);
+        let command = |shell| Some(v1::CommandInfo { shell: Some(shell), ..v1::CommandInfo::default() });
+        assert_eq!(refused(|task| task.command = command(true)).0, shell);
+        let arguments = vec!["true".to_owned()];
+        assert_eq!(
+            refused(|task| task.command = command(false).map(|command| v1::CommandInfo { arguments, ..command })).0,
+            "Task uses invalid command: 'value' must be set, it is the path of the executable"
+        );
+        assert_eq!(
+            refused(|task| {
+                task.command = None;
+                task.executor = Some(v1::ExecutorInfo { command: command(true), ..executor("e") });
+            })
+            .0,
+            "Executor uses invalid command: 'value' must be set, it is the shell command"
+        );
+    }
+
+    /// Whatever one launch may be, it fits where it is put: into a call, among an agent's orders, into a command.
+    #[test]
+    fn the_largest_launch_is_launched() {
+        let mut cluster = Cluster::new();
+        let text = |length| Some("x".repeat(length));
+        let labels = |length| v1::Labels { labels: vec![v1::Label { key: String::new(), value: text(length) }] };
+        let framework = cluster.subscribe_with(|info| info.labels = Some(labels(60_000)));
+        let agent = cluster.agent("cpus:8;mem:1000");
+        let large = |id: &str, length| v1::ExecutorInfo { data: Some(vec![7; length].into()), ..executor(id) };
+        let task = |length| {
+            let executor = Some(large("e", length));
+            operation(vec![v1::TaskInfo { command: None, executor, ..task_info("t", "cpus:1;mem:1") }])
+        };
+        let offers = cluster.offer();
+        let names = cluster.accept(framework, &offers, vec![task(LAUNCH_BYTES_MAX)]);
+        assert_eq!(names, ["offers-accepted", "launch-refused"]);
+        let status = cluster.statuses().pop().unwrap();
+        assert_eq!(status.state(), v1::TaskState::TaskError);
+        assert!(status.message().contains(&format!("more than the {LAUNCH_BYTES_MAX} that")), "{}", status.message());
+
+        cluster.at_ms += 10_000;
+        let offers = cluster.offer();
+        let names = cluster.accept(framework, &offers, vec![task(LAUNCH_BYTES_MAX - 1000)]);
+        assert_eq!(names, ["offers-accepted", "task-launched"]);
+
+        cluster.at_ms += 10_000;
+        let offers = cluster.offer();
+        let mut one = group(large("f", LAUNCH_BYTES_MAX - 1000));
+        one.launch_group.as_mut().unwrap().task_group.tasks.truncate(1);
+        let names = cluster.accept(framework, &offers, vec![one]);
+        assert_eq!(names, ["offers-accepted", "task-group-launched"]);
+        let sent = cluster.state.agents.get(agent).unwrap().outbox_bytes();
+        assert!((3 * LAUNCH_BYTES_MAX..3 * LAUNCH_BYTES_MAX + 200_000).contains(&sent), "{sent}");
     }
 
     #[test]

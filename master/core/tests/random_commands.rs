@@ -322,7 +322,7 @@ impl World {
         let executor = v1::ExecutorInfo {
             r#type: Some(v1::executor_info::Type::Custom as i32),
             executor_id: v1::ExecutorId { value: format!("e{}", self.dice.roll(2)) },
-            command: Some(v1::CommandInfo::default()),
+            command: Some(v1::CommandInfo { value: Some("true".into()), ..v1::CommandInfo::default() }),
             resources: parsed(own),
             ..Default::default()
         };
@@ -336,7 +336,8 @@ impl World {
                 task_id: v1::TaskId { value: format!("t{}", self.dice.roll(30)) },
                 agent_id: v1::AgentId { value: view::agent_id(&self.state, agent.unwrap_or(AgentKey(0))) },
                 resources: parsed(text),
-                command: (kind == 0).then(v1::CommandInfo::default),
+                command: (kind == 0)
+                    .then(|| v1::CommandInfo { value: Some("true".into()), ..v1::CommandInfo::default() }),
                 executor: (kind == 1).then(|| executor.clone()),
                 ..Default::default()
             });
