@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -53,15 +54,21 @@ impl World {
         let masters: Vec<SocketAddr> = (11..14).map(|byte| place(byte, 5050)).collect();
         let agents: Vec<SocketAddr> = (21..24).map(|byte| place(byte, 5051)).collect();
         let list = masters.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+        // They listen where others reach them.
+        let secret = dir.path().join("secret");
+        fs::write(&secret, "a secret of sufficient length").expect("a file");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("its mode");
+        let secret = format!("--cluster_secret=file://{}", secret.display());
         let mut daemons = Vec::new();
         for (number, address) in masters.into_iter().enumerate() {
             // Snapshots, archives and digests often enough to be there when something happens.
-            let flags = [format!("--masters={list}"), "--snapshot_bytes=1MB".into(), "--raft_trailing_logs=200".into()];
+            let often = ["--snapshot_bytes=1MB".into(), "--raft_trailing_logs=200".into()];
+            let flags = [&[format!("--masters={list}"), secret.clone()][..], &often].concat();
             daemons.push(Daemon::new(dir.path(), format!("m{number}"), address, &flags));
         }
         for (number, address) in agents.into_iter().enumerate() {
-            let flags =
-                [format!("--master={list}"), "--resources=cpus:4;mem:4096;disk:1024;ports:[31000-31999]".into()];
+            let resources = "--resources=cpus:4;mem:4096;disk:1024;ports:[31000-31999]".into();
+            let flags = [format!("--master={list}"), secret.clone(), resources];
             daemons.push(Daemon::new(dir.path(), format!("a{number}"), address, &flags));
         }
         let mut world = World { daemons, dir: Some(dir) };
