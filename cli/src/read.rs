@@ -81,7 +81,7 @@ async fn cluster(masters: &[String]) -> Value {
 
 /// Agents without a connection, since when and until when; none if no master tells.
 async fn away(masters: &[String]) -> Value {
-    http::get_json(masters, "/meseta/agents/away").await.unwrap_or_default()
+    http::get_json(masters, "/agents/away").await.unwrap_or_default()
 }
 
 fn agents(answer: &Value, away: &Value, full: bool) -> String {

@@ -20,7 +20,7 @@ pub(super) async fn why(masters: Vec<String>, wanted: Value) -> String {
 }
 
 async fn nobody(masters: &[String]) -> String {
-    let away = http::get_json(masters, "/meseta/agents/away").await.unwrap_or_default();
+    let away = http::get_json(masters, "/agents/away").await.unwrap_or_default();
     match away["agents"].as_array().map_or(0, Vec::len) {
         0 => NOBODY.to_owned(),
         count => format!("{NOBODY}; unreachable: {} (meseta agents tells since when)", self::count(count)),

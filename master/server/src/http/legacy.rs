@@ -85,7 +85,7 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/state", ANY, Endpoint::Read(Read::State)),
     ("/state-summary", ANY, Endpoint::Read(Read::StateSummary)),
     ("/slaves", ANY, Endpoint::Read(Read::Slaves)),
-    ("/meseta/agents/away", ANY, Endpoint::Read(Read::AgentsAway)),
+    ("/agents/away", ANY, Endpoint::Read(Read::AgentsAway)),
     ("/frameworks", ANY, Endpoint::Read(Read::Frameworks)),
     ("/tasks", ANY, Endpoint::Read(Read::Tasks)),
     ("/roles", ANY, Endpoint::Read(Read::Roles)),

@@ -52,7 +52,7 @@ pub fn agents(state: &State, slave_id: Option<&str>) -> Vec<u8> {
     json.into_bytes()
 }
 
-/// `/meseta/agents/away`: the agents without a connection, since when, and until when they count as registered. Mesos's
+/// `/agents/away`: the agents without a connection, since when, and until when they count as registered. Mesos's
 /// lists have no place for it, and none at all for the unreachable ones.
 pub fn agents_away(state: &State) -> Vec<u8> {
     let mut json = Json::default();
