@@ -151,6 +151,26 @@ pub enum Refusal {
     /// The framework has no such executor here.
     #[error("Executor cannot be found")]
     UnknownExecutor,
+    /// The status is of a task that another executor of the framework has.
+    #[error("Task '{task_id}' is not one of executor '{executor_id}'")]
+    OtherExecutorsTask {
+        /// The task.
+        task_id: String,
+        /// Who spoke of it.
+        executor_id: String,
+    },
+    /// An update that could not be acknowledged, since it cannot be told from others.
+    #[error("Expecting 'uuid' to have 16 bytes, but it has {bytes}")]
+    InvalidUuid {
+        /// So many.
+        bytes: usize,
+    },
+    /// A state that is not an executor's to report.
+    #[error("Received {state} from executor, which is not allowed")]
+    NotAnExecutorsState {
+        /// Name of the state.
+        state: &'static str,
+    },
     /// So much waits for the masters that only ends of tasks are still written down.
     #[error("{messages} updates of {bytes} bytes wait for a master to take them: try again later")]
     TooManyWaiting {

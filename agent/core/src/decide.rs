@@ -149,7 +149,8 @@ fn leave(state: &State, around: &mut Surroundings<'_>) -> Vec<Event> {
         state.executors().map(|(framework_id, executor)| kill::stop(framework_id, executor, Why::Leaving, around));
     let mut events = vec![Event::LeavingBegun {}];
     events.extend(stops);
-    if state.containers.is_empty() {
+    // Once: whoever leaves again has said it.
+    if state.containers.is_empty() && !state.leaving {
         events.push(Event::Left {});
     }
     events

@@ -112,6 +112,24 @@ fn is_full(state: &State) -> bool {
     state.messages.waiting.len() >= AGENT_WAITING_MAX || state.messages.waiting_bytes >= AGENT_WAITING_BYTES_MAX
 }
 
+/// Whether a status can be taken from an executor, whatever task it is of.
+///
+/// # Errors
+/// A [`Refusal`] if it cannot be acknowledged, or says what only agents and masters say.
+pub fn check_status(status: &TaskStatus) -> Result<(), Refusal> {
+    let bytes = status.uuid.as_ref().map_or(0, |uuid| uuid.len());
+    if bytes != 16 {
+        return Err(Refusal::InvalidUuid { bytes });
+    }
+    match status.state() {
+        // Whether an agent can be reached, or a task is known, is for masters to say.
+        state @ (TaskState::TaskStaging | TaskState::TaskUnreachable | TaskState::TaskUnknown) => {
+            Err(Refusal::NotAnExecutorsState { state: state.as_str_name() })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A task's new state. No events if it is known already, or comes after the end: then it is only acknowledged.
 pub(crate) fn update(
     state: &State,
@@ -121,12 +139,15 @@ pub(crate) fn update(
     around: &mut Surroundings<'_>,
 ) -> Result<Vec<Event>, Refusal> {
     let executor = find(state, framework_id, executor_id)?;
+    check_status(&status)?;
     let task_id = status.task_id.value.clone();
     if let Some(task) = executor.tasks.get(&task_id) {
         let known = status.uuid.as_ref().is_some_and(|uuid| task.uuids.iter().any(|seen| seen[..] == uuid[..]));
         if known || task.is_terminal() {
             return Ok(Vec::new());
         }
+    } else if state.frameworks[framework_id].executors.values().any(|other| other.tasks.contains_key(&task_id)) {
+        return Err(Refusal::OtherExecutorsTask { task_id, executor_id: executor_id.to_owned() });
     }
     if state.frameworks[framework_id].removed {
         return Ok(Vec::new());
@@ -141,6 +162,8 @@ pub(crate) fn update(
     status.agent_id = agent_id(state);
     status.executor_id = Some(api::v1::ExecutorId { value: executor_id.to_owned() });
     status.source = Some(Source::Executor as i32);
+    // No reader of JSON can be told of a time that is no number.
+    status.timestamp = status.timestamp.filter(|timestamp| timestamp.is_finite());
     status.timestamp.get_or_insert(seconds(around.at_ms));
     let known = container_status(executor, &around.settings.ip);
     let container = status.container_status.get_or_insert_with(Default::default);

@@ -22,6 +22,7 @@ pub use command::{Command, Refusal, Settings, Surroundings, Unreadable};
 pub use decide::decide;
 pub use effect::{Delivery, Effect, Signal, react, resume};
 pub use event::{Blob, Event, EventError, FEATURE_LEVEL, decode_record, first};
+pub use executors::check_status;
 pub use fold::fold;
 pub use restore::restoring;
 pub use state::{

@@ -453,6 +453,50 @@ fn so_much_waits_for_the_masters_and_then_only_ends() {
 }
 
 #[test]
+fn an_executor_speaks_of_its_own_tasks_and_of_what_it_may() {
+    let mut story = with_executor(&["own"]);
+    story.subscribe(1, &[]);
+    story.launch("command");
+    let refused = story.try_to_update("command", TaskState::TaskFinished).unwrap_err();
+    assert_eq!(refused.to_string(), "Task 'command' is not one of executor 'e'");
+    story.try_to_update("nobody", TaskState::TaskRunning).unwrap();
+    for state in [TaskState::TaskStaging, TaskState::TaskUnreachable, TaskState::TaskUnknown] {
+        let refused = story.try_to_update("own", state).unwrap_err();
+        assert_eq!(refused, Refusal::NotAnExecutorsState { state: state.as_str_name() });
+    }
+    let say = |uuid: Option<usize>, timestamp| {
+        let status = TaskStatus {
+            task_id: v1::TaskId { value: "own".into() },
+            state: TaskState::TaskRunning as i32,
+            uuid: uuid.map(|bytes| vec![9; bytes].into()),
+            timestamp: Some(timestamp),
+            ..Default::default()
+        };
+        Command::UpdateTask { framework_id: "f".into(), executor_id: "e".into(), status: Box::new(status) }
+    };
+    for uuid in [None, Some(3), Some(17)] {
+        let refused = story.try_tell(say(uuid, 1.0)).unwrap_err();
+        assert_eq!(refused, Refusal::InvalidUuid { bytes: uuid.unwrap_or(0) });
+    }
+    assert_eq!(story.state.executor("f", "e").unwrap().tasks["own"].state, TaskState::TaskStaging as i32);
+    story.tell(say(Some(16), f64::NAN));
+    assert_eq!(story.told().pop().unwrap().timestamp, Some(1.0), "the agent's own time");
+}
+
+#[test]
+fn who_leaves_again_says_so_once() {
+    let mut story = Story::new();
+    let container = story.launch("t");
+    story.start(&container);
+    story.tell(Command::Leave);
+    story.exit(&container, Some(15));
+    let waiting = story.state.messages.waiting.len();
+    assert_eq!(story.state.messages.waiting.values().next_back(), Some(&agent_core::Message::Leaving));
+    let (_, effects) = story.tell(Command::Leave);
+    assert_eq!((effects, story.state.messages.waiting.len()), (vec![Effect::ReportLeft], waiting));
+}
+
+#[test]
 fn an_order_that_cannot_be_read_is_taken_and_its_tasks_are_in_error() {
     let mut story = Story::new();
     let order = Unreadable {

@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use agent_core::{
@@ -119,6 +119,8 @@ pub(crate) struct Agent {
     pub(crate) synced: watch::Sender<Synced>,
     /// Where messages of executors go, while there is a master; they may be lost.
     pub(crate) to_master: Mutex<Option<mpsc::Sender<api::internal::from_agent::Message>>>,
+    /// Why the masters will never want this agent again: it fails with this sentence as soon as nothing runs.
+    pub(crate) gone: OnceLock<String>,
     /// Everything ended, for good; or the agent cannot go on: a sentence says why.
     pub(crate) end: watch::Sender<Option<End>>,
     inbox: mpsc::UnboundedSender<Request>,
@@ -204,6 +206,7 @@ impl Agent {
             master: RwLock::default(),
             synced: watch::Sender::new(synced),
             to_master: Mutex::default(),
+            gone: OnceLock::new(),
             end: watch::Sender::new(None),
             inbox,
         };
@@ -474,9 +477,10 @@ pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
         }
         Effect::ForgetFiles { framework_id, executor } => agent.detach(&framework_id, executor),
         Effect::ReportLeft => {
+            let ended = agent.gone.get().map_or(End::Left, |sentence| End::Failed(sentence.clone()));
             agent.end.send_if_modified(|end| {
                 let first = end.is_none();
-                end.get_or_insert(End::Left);
+                end.get_or_insert(ended);
                 first
             });
         }

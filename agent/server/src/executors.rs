@@ -10,7 +10,7 @@ use api::internal::{self, from_agent};
 use api::limits::{MESSAGE_DATA_BYTES_MAX, STATUS_BYTES_MAX, STATUS_MESSAGE_BYTES_MAX, cut};
 use api::media::{Media, Rejection, accept, request_media};
 use api::v1::executor::{Call, Event, call, event};
-use api::v1::{self, TaskInfo, TaskState, task_status};
+use api::v1::{self, TaskInfo, task_status};
 use api_http::{HeaderMap, Received, Response, StatusCode, header, text};
 use event_log::{Bug, host, planted};
 use prost::Message as _;
@@ -119,7 +119,7 @@ fn validate(call: &Call) -> Result<(), String> {
         call::Type::Subscribe => match &call.subscribe {
             None => Err("Expecting 'subscribe' to be present".to_owned()),
             Some(subscribe) => {
-                subscribe.unacknowledged_updates.iter().try_for_each(|update| check_size(&update.status))
+                subscribe.unacknowledged_updates.iter().try_for_each(|update| check_status(call, &update.status))
             }
         },
         call::Type::Message => match &call.message {
@@ -132,27 +132,25 @@ fn validate(call: &Call) -> Result<(), String> {
         },
         call::Type::Update => {
             let Some(update) = &call.update else { return Err("Expecting 'update' to be present".to_owned()) };
-            let status = &update.status;
-            match &status.uuid {
-                None => return Err("Expecting 'uuid' to be present".to_owned()),
-                Some(uuid) if uuid.len() != 16 => {
-                    return Err(format!("Expecting 'uuid' to have 16 bytes, but it has {}", uuid.len()));
-                }
-                Some(_) => {}
-            }
-            if status.executor_id.as_ref().is_some_and(|id| *id != call.executor_id) {
-                return Err("ExecutorID in Call does not match ExecutorID in TaskStatus".to_owned());
-            }
-            if status.source() != task_status::Source::Executor {
-                return Err("Received Call from executor with invalid source: expecting SOURCE_EXECUTOR".to_owned());
-            }
-            if status.state() == TaskState::TaskStaging {
-                return Err("Received TASK_STAGING from executor, which is not allowed".to_owned());
-            }
-            check_size(status)
+            check_status(call, &update.status)
         }
         _ => Ok(()),
     }
+}
+
+/// A status is the same whether it is new or was not acknowledged.
+fn check_status(call: &Call, status: &v1::TaskStatus) -> Result<(), String> {
+    if status.uuid.is_none() {
+        return Err("Expecting 'uuid' to be present".to_owned());
+    }
+    if status.executor_id.as_ref().is_some_and(|id| *id != call.executor_id) {
+        return Err("ExecutorID in Call does not match ExecutorID in TaskStatus".to_owned());
+    }
+    if status.source() != task_status::Source::Executor {
+        return Err("Received Call from executor with invalid source: expecting SOURCE_EXECUTOR".to_owned());
+    }
+    agent_core::check_status(status).map_err(|refusal| refusal.to_string())?;
+    check_size(status)
 }
 
 /// The message of a status is cut where it enters; the rest must fit.

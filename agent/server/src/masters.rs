@@ -40,6 +40,8 @@ enum Ended {
     BeginAnew(String),
     /// The masters do not want the agent.
     Stop(String),
+    /// The masters will never want the agent again, nor anything that it runs.
+    Gone(String),
     /// Another cluster's master.
     Foreign(String),
 }
@@ -87,6 +89,7 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
                 }
             }
             Ended::Stop(sentence) => return agent.fail(format!("The masters refuse this agent: {sentence}")),
+            Ended::Gone(sentence) => return end_all(&agent, sentence).await,
             Ended::Foreign(sentence) => {
                 tracing::warn!(master, reason = sentence, "a master of another cluster");
                 foreign.insert(master);
@@ -99,6 +102,14 @@ pub(crate) async fn stay_connected(agent: Arc<Agent>) {
         tokio::time::sleep(pause).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
+}
+
+/// Ends what runs, and then the agent. Nothing of it is told to the masters: for them it is over.
+async fn end_all(agent: &Agent, sentence: String) {
+    tracing::error!(reason = sentence, "the masters want nothing of this agent any more: ending what runs");
+    agent.gone.get_or_init(|| format!("The masters refuse this agent: {sentence}"));
+    agent.submit(Command::Leave);
+    let _ = agent.end.subscribe().wait_for(Option::is_some).await;
 }
 
 /// Masters that could not be reached since the last welcome.
@@ -240,6 +251,7 @@ pub(crate) fn agent_info(agent: &Agent, id: Option<String>) -> v1::AgentInfo {
 
 fn remedy(refused: internal::Refused) -> Ended {
     match refused.remedy() {
+        refused::Remedy::Stop if refused.end_all() => Ended::Gone(refused.message),
         refused::Remedy::Stop => Ended::Stop(refused.message),
         refused::Remedy::RegisterNew => Ended::BeginAnew(refused.message),
         refused::Remedy::AskOthers => Ended::Foreign(refused.message),

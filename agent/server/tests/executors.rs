@@ -337,6 +337,52 @@ async fn an_agent_remembers_so_much_of_an_executor() {
     assert_eq!(told.message().len(), 16 << 10, "cut off, and told");
 }
 
+/// What is not its to say is refused, new or not yet acknowledged, and nothing of it is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_may_not_say_everything() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    launch(&master, "t1", "sleep 1000");
+    launched(&master).await;
+    master.launch(task("command", "sleep 1000"));
+    master.update("command", TaskState::TaskRunning).await;
+    let mut stream = Stream::open(&agent.address, json!({})).await;
+    while stream.next().await["type"] != "LAUNCH" {}
+    let (head, text) = update(&agent, "command", "TASK_FINISHED", UUID_1).await;
+    assert!(head.starts_with("HTTP/1.1 400"), "{head}");
+    assert_eq!(text, "Task 'command' is not one of executor 'e1'");
+
+    let status = |more: Value| {
+        let mut status = json!({ "task_id": { "value": "t1" }, "state": "TASK_FINISHED", "uuid": UUID_1,
+                                 "source": "SOURCE_EXECUTOR" });
+        status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        status
+    };
+    for (more, sentence) in [
+        (json!({ "uuid": null }), "Expecting 'uuid' to be present"),
+        (json!({ "uuid": "AAAA" }), "Expecting 'uuid' to have 16 bytes, but it has 3"),
+        (json!({ "source": "SOURCE_MASTER" }), "expecting SOURCE_EXECUTOR"),
+        (json!({ "executor_id": { "value": "e2" } }), "ExecutorID in Call does not match ExecutorID in TaskStatus"),
+        (json!({ "state": "TASK_STAGING" }), "Received TASK_STAGING from executor, which is not allowed"),
+        (json!({ "state": "TASK_UNREACHABLE" }), "Received TASK_UNREACHABLE from executor, which is not allowed"),
+        (json!({ "state": "TASK_UNKNOWN" }), "Received TASK_UNKNOWN from executor, which is not allowed"),
+    ] {
+        let status = status(more);
+        let again = json!({ "subscribe": { "unacknowledged_updates": [{ "status": status }] } });
+        for body in [call("UPDATE", json!({ "update": { "status": status } })), call("SUBSCRIBE", again)] {
+            let (head, text) = http(&agent.address, "POST", "/api/v1/executor", JSON, &body).await;
+            assert!(head.starts_with("HTTP/1.1 400") && text.contains(sentence), "{body}: {head} {text}");
+        }
+    }
+    let body = call("UPDATE", json!({ "update": { "status": status(json!({ "timestamp": "NaN" })) } }));
+    let (head, text) = http(&agent.address, "POST", "/api/v1/executor", JSON, &body).await;
+    assert!(head.starts_with("HTTP/1.1 202"), "{head} {text}");
+    let told = master.update("t1", TaskState::TaskFinished).await;
+    assert!(told.timestamp().is_finite() && told.timestamp() > 0.0, "{:?}", told.timestamp);
+    agent.signal(nix::sys::signal::Signal::SIGUSR1);
+    assert!(agent.ended().await.success());
+}
+
 /// An order that nobody can carry out does not stop those behind it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_of_an_unknown_kind_is_passed_over() {

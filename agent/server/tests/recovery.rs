@@ -124,7 +124,7 @@ async fn an_agent_that_is_told_to_begins_anew() {
     };
     agent.kill();
     let remedy = refused::Remedy::RegisterNew as i32;
-    master.known.lock().refuse = Some(internal::Refused { message: "gone".into(), remedy });
+    master.known.lock().refuse = Some(internal::Refused { message: "gone".into(), remedy, end_all: None });
     let _agent = RealAgent::start(&master.address, dir.path(), &[]);
     master.wait("a second registration", |known| (known.registers.len() == 2).then_some(())).await;
     {
@@ -133,6 +133,58 @@ async fn an_agent_that_is_told_to_begins_anew() {
     }
     // Before the resources are offered again.
     assert!(agent_server::spec::start_ticks(pid.parse().unwrap()).is_none());
+}
+
+/// Whether it is told while it lives, or when it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_gone_for_the_masters_ends_what_it_runs() {
+    for alive in [true, false] {
+        let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+        let mut agent = RealAgent::start(&master.address, dir.path(), &[]);
+        master.launch(task("t1", "echo $$; exec sleep 1000"));
+        master.update("t1", TaskState::TaskRunning).await;
+        let stdout = agent.sandbox("t1").join("stdout");
+        let pid = loop {
+            let text = std::fs::read_to_string(&stdout).unwrap();
+            if text.ends_with('\n') {
+                break text.trim().parse().unwrap();
+            }
+            tokio::task::yield_now().await;
+        };
+        let remedy = refused::Remedy::Stop as i32;
+        let gone = internal::Refused { message: "gone".into(), remedy, end_all: Some(true) };
+        if alive {
+            master.send(internal::to_agent::Message::Refused(gone.clone()));
+        } else {
+            agent.kill();
+            master.known.lock().refuse = Some(gone.clone());
+            agent = RealAgent::start(&master.address, dir.path(), &[]);
+        }
+        assert_eq!(agent.ended().await.code(), Some(1), "alive: {alive}");
+        assert!(agent_server::spec::start_ticks(pid).is_none(), "alive: {alive}");
+        // Again, with nothing left to end.
+        master.known.lock().refuse = Some(gone);
+        let agent = RealAgent::start(&master.address, dir.path(), &[]);
+        assert_eq!(agent.ended().await.code(), Some(1), "alive: {alive}");
+    }
+}
+
+/// One that is only too small now keeps its tasks, for the one that is started again with more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_must_stop_keeps_what_it_runs() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.launch(task("t1", "sleep 1000"));
+    master.update("t1", TaskState::TaskRunning).await;
+    let remedy = refused::Remedy::Stop as i32;
+    let stop = internal::Refused { message: "too small".into(), remedy, end_all: None };
+    master.send(internal::to_agent::Message::Refused(stop));
+    assert_eq!(agent.ended().await.code(), Some(1));
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.wait("a return", |known| (!known.resumes.is_empty()).then_some(())).await;
+    assert_eq!(master.known.lock().resumes[0].tasks.len(), 1);
+    agent.signal(Signal::SIGUSR1);
+    assert!(agent.ended().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -354,7 +354,7 @@ mod tests {
         assert!(cluster.effects_text().contains("CloseAgent"));
         assert_eq!(cluster.mark_gone(agent), [""; 0], "once is enough");
         let refusal = cluster.resume(agent, &["e"]).unwrap_err();
-        assert_eq!(refusal.kind, crate::refusal::RefusalKind::StopAgent);
+        assert_eq!(refusal.kind, crate::refusal::RefusalKind::EndAgent);
         assert!(cluster.offer().is_empty());
         // Its framework leaves in the middle of it.
         cluster.teardown(framework);

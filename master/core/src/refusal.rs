@@ -33,6 +33,8 @@ pub enum RefusalKind {
     HolderOver,
     /// An agent must stop: the sentence is for its operator.
     StopAgent,
+    /// An agent will never be welcome again: it must end what runs, and stop.
+    EndAgent,
     /// An agent belongs to another cluster: it may try the other masters that it was given.
     OtherCluster,
     /// An agent must forget its id and register anew.

@@ -25,6 +25,10 @@ fn stop(name: &'static str, message: impl Into<String>) -> Refusal {
     Refusal::new(RefusalKind::StopAgent, name, message)
 }
 
+fn end_all(name: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::EndAgent, name, message)
+}
+
 fn anew(name: &'static str, message: impl Into<String>) -> Refusal {
     Refusal::new(RefusalKind::RegisterAnew, name, message)
 }
@@ -94,12 +98,12 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
     let key = view::parse_agent_id(state, id);
     if let Some(gone) = key.and_then(|key| state.agents.gone.get(&key)) {
         let message = format!("Agent {id} cannot return: {}", gone.reason);
-        return Err(if gone.by_operator { stop("AgentGone", message) } else { anew("AgentGone", message) });
+        return Err(if gone.by_operator { end_all("AgentGone", message) } else { anew("AgentGone", message) });
     }
     if let Some(end) = key.and_then(|key| state.unfinished.agents.get(&key)) {
         let message = format!("Agent {id} cannot return: {}", end.why.sentence());
         let is_final = end.why == Parting::MarkedGone;
-        return Err(if is_final { stop("AgentGone", message) } else { anew("AgentGone", message) });
+        return Err(if is_final { end_all("AgentGone", message) } else { anew("AgentGone", message) });
     }
     let Some(agent) = key.and_then(|key| state.agents.get(key)) else {
         return Err(anew("UnknownAgent", format!("Agent {id} is not known here")));

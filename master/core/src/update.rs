@@ -15,6 +15,7 @@ use api::internal;
 use api::internal::from_agent::Message;
 use api::limits::{UPDATES_WAITING_BYTES_MAX, UPDATES_WAITING_MAX};
 use api::v1;
+use api::v1::task_status::Source;
 use event_log::{Bug, planted};
 use prost::Message as _;
 
@@ -117,6 +118,12 @@ fn status_update(draft: &mut Draft, agent: AgentKey, seq: u64, update: &internal
     let key = (framework.key, status.task_id.value.as_str().into());
     // A task that is over, or is somewhere else by now: nobody waits for this.
     let Some(task) = draft.state.tasks.get(&key).filter(|task| task.agent == agent) else { return };
+    // An executor speaks of its own tasks: the agent may not have heard yet whose this one is.
+    let of_executor = task.executor_id.as_deref().unwrap_or(&task.task_id);
+    let is_anothers = status.executor_id.as_ref().is_some_and(|spoke| *spoke.value != *of_executor);
+    if is_anothers && status.source() == Source::Executor {
+        return;
+    }
     let Some(uuid) = status.uuid.clone().filter(|uuid| uuid.len() == 16) else { return };
     let is_again = task.updates.iter().any(|known| known.uuid == uuid)
         || task.delivered.as_ref().is_some_and(|(_, delivered)| *delivered == uuid);
@@ -175,6 +182,28 @@ mod tests {
         let ended = cluster.state.tasks.completed_of(framework).next().unwrap();
         assert_eq!((ended.state, ended.statuses.len()), (TaskFinished as i32, 3));
         assert_eq!(cluster.acknowledge(&task), [""; 0]);
+    }
+
+    #[test]
+    fn an_executor_does_not_end_the_task_of_another() {
+        use api::internal::from_agent::Message;
+        use api::v1::{ExecutorId, task_status::Source};
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        let says = |cluster: &mut Cluster, executor_id: &str| {
+            let mut message = cluster.status_update(&task, TaskRunning);
+            let Some(Message::StatusUpdate(update)) = &mut message.message else { panic!("{message:?}") };
+            update.status.source = Some(Source::Executor as i32);
+            update.status.executor_id = Some(ExecutorId { value: executor_id.into() });
+            message
+        };
+        let other = says(&mut cluster, "e");
+        assert_eq!(cluster.agent_says(agent, vec![other]).unwrap(), ["agent-messages-received"]);
+        assert_eq!(cluster.state.tasks.get(&task).unwrap().state, TaskStaging as i32);
+        let own = says(&mut cluster, "t");
+        assert_eq!(cluster.agent_says(agent, vec![own]).unwrap(), ["task-updated"]);
     }
 
     /// As an agent of an earlier release may have it in its log.

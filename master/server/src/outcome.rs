@@ -57,7 +57,9 @@ impl Refused {
             RefusalKind::Forbidden => 403,
             RefusalKind::NotFound => 404,
             RefusalKind::Conflict | RefusalKind::HolderOver | RefusalKind::StaleConnection => 409,
-            RefusalKind::StopAgent | RefusalKind::OtherCluster | RefusalKind::RegisterAnew => 410,
+            RefusalKind::StopAgent | RefusalKind::EndAgent | RefusalKind::OtherCluster | RefusalKind::RegisterAnew => {
+                410
+            }
             RefusalKind::NotImplemented => 501,
         }
     }
@@ -71,7 +73,7 @@ impl Refused {
 const INVALID: u32 = 400;
 
 /// Every kind, with its number between masters. Where one number has two kinds, the one with a name is known by it.
-const KINDS: [(RefusalKind, u32, Option<&str>); 11] = [
+const KINDS: [(RefusalKind, u32, Option<&str>); 12] = [
     (RefusalKind::Invalid, INVALID, None),
     (RefusalKind::Forbidden, 403, None),
     (RefusalKind::NotFound, 404, None),
@@ -80,6 +82,7 @@ const KINDS: [(RefusalKind, u32, Option<&str>); 11] = [
     (RefusalKind::NotImplemented, 501, None),
     (RefusalKind::OnStream, 200, None),
     (RefusalKind::OtherCluster, 410, Some("OtherCluster")),
+    (RefusalKind::EndAgent, 410, Some("AgentGone")),
     (RefusalKind::StopAgent, 410, None),
     (RefusalKind::RegisterAnew, 412, None),
     (RefusalKind::StaleConnection, 423, None),

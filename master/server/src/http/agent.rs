@@ -78,11 +78,15 @@ async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, p
             tracing::warn!(%peer, refusal.message, "an agent was refused");
             let remedy = match refusal.kind {
                 RefusalKind::OtherCluster => Remedy::AskOthers,
-                RefusalKind::StopAgent => Remedy::Stop,
+                RefusalKind::StopAgent | RefusalKind::EndAgent => Remedy::Stop,
                 RefusalKind::RegisterAnew => Remedy::RegisterNew,
                 _ => Remedy::Retry,
             };
-            return refuse(&records, &refusal.message, remedy);
+            let end_all = (refusal.kind == RefusalKind::EndAgent).then_some(true);
+            return say_refused(
+                &records,
+                internal::Refused { message: refusal.message, remedy: remedy as i32, end_all },
+            );
         }
         Outcome::Done { .. } | Outcome::Crashed => return refuse(&records, "The hello failed", Remedy::Retry),
         Outcome::Unknown | Outcome::Untried => {
@@ -96,7 +100,11 @@ async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, p
 }
 
 fn refuse(records: &RecordSender, message: &str, remedy: Remedy) {
-    let refused = internal::Refused { message: message.to_owned(), remedy: remedy as i32 };
+    let (message, remedy) = (message.to_owned(), remedy as i32);
+    say_refused(records, internal::Refused { message, remedy, end_all: None });
+}
+
+fn say_refused(records: &RecordSender, refused: internal::Refused) {
     // Whoever is gone does not need the reason.
     let _ = records.send(frame(to_agent::Message::Refused(refused)));
 }
