@@ -273,6 +273,9 @@ impl Node {
             };
             OpenError::Storage { dir: options.dir.clone(), why }
         })?;
+        // What the disk knows of the members is published by another task; once that has answered, it can be asked for. An
+        // error comes up again with whatever is asked first.
+        let _ = raft.with_raft_state(|_| ()).await;
 
         let pending = Arc::new(Pending::default());
         let handing_over = Arc::new(AtomicBool::new(false));
