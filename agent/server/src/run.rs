@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, decode_record, fold, resume};
+use api_http::Serving;
 use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -169,7 +170,9 @@ async fn serve(config: Config) -> Result<(), String> {
     };
     // Whoever comes back is heard from here on, and has its time from here on.
     let connection = running.begin(boot(&supervised.0));
-    let server = tokio::spawn(api_http::serve(listener, handler, stopped));
+    // Whoever else is connected, executors find room.
+    let serving = Serving { reserved: &["/api/v1/executor"], ..Serving::new() };
+    let server = tokio::spawn(api_http::serve_with(listener, handler, stopped, serving));
     println!("meseta-agent listening on {}:{}", agent.config.listen.ip(), bound.port());
 
     let mut end = agent.end.subscribe();

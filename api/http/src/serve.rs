@@ -30,13 +30,15 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Between two looks whether a silent connection still belongs to a client with a stream.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// What masters and agents ask for all the time.
-const INNER: [&str; 5] = ["/meseta/raft", "/meseta/submit", "/meseta/deliver", "/meseta/hello", "/meseta/agent"];
+pub const INNER: &[&str] = &["/meseta/raft", "/meseta/submit", "/meseta/deliver", "/meseta/hello", "/meseta/agent"];
 
 /// How a port is served.
 #[derive(Clone, Debug)]
 pub struct Serving {
     /// Who may be connected.
     pub connections: Arc<Connections>,
+    /// Paths of those for whom the reserve is, once they were answered well: [`INNER`] on masters.
+    pub reserved: &'static [&'static str],
     /// Where masters and agents are served, if not where [`serve_with`] itself runs.
     pub inside: Option<Handle>,
     /// The same for everybody else.
@@ -46,7 +48,8 @@ pub struct Serving {
 impl Serving {
     /// Bounds as they follow from what this process may open; everybody is served in one place.
     pub fn new() -> Serving {
-        Serving { connections: Connections::new(Bounds::of_this_process()), inside: None, outside: None }
+        let connections = Connections::new(Bounds::of_this_process());
+        Serving { connections, reserved: INNER, inside: None, outside: None }
     }
 }
 
@@ -91,6 +94,7 @@ where
                     peer,
                     place: Arc::new(place),
                     stop: stop.clone(),
+                    reserved: serving.reserved,
                     inside: serving.inside.clone(),
                     outside: serving.outside.clone(),
                 };
@@ -114,6 +118,7 @@ struct Port<H> {
     peer: SocketAddr,
     place: Arc<Place>,
     stop: watch::Receiver<bool>,
+    reserved: &'static [&'static str],
     /// Where masters and agents are served, if that is a place of its own.
     inside: Option<Handle>,
     outside: Option<Handle>,
@@ -162,14 +167,14 @@ where
     }
 
     async fn serve(self, socket: TcpStream, cut: Arc<Notify>) {
-        let Port { handler, peer, place, mut stop, inside, outside } = self;
+        let Port { handler, peer, place, mut stop, reserved, inside, outside } = self;
         let asked = Arc::new(Notify::new());
         let service = {
             let (place, asked) = (place.clone(), asked.clone());
             service_fn(move |request: http::Request<hyper::body::Incoming>| {
                 asked.notify_one();
                 let (handler, place) = (handler.clone(), place.clone());
-                let is_inner = INNER.contains(&request.uri().path());
+                let is_inner = reserved.contains(&request.uri().path());
                 let elsewhere = if is_inner { inside.clone() } else { outside.clone() };
                 async move {
                     let answer = answer(request.map(Into::into), peer, handler, place, is_inner);
@@ -210,7 +215,14 @@ where
                 ended = connection.as_mut() => break ended,
                 () = asked.notified(), if new => new = false,
                 () = first.as_mut(), if new => return place.cut(),
-                () = cut.notified(), if new => return place.cut(),
+                () = cut.notified(), if !stopping => {
+                    if place.is_new() {
+                        return place.cut();
+                    }
+                    // It was idle and makes room; if it is asked something now, that is answered.
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
                 _ = stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -238,13 +250,13 @@ where
     let Some(working) = place.request(is_inner) else { return crowded() };
     let packed = accepts_gzip(request.headers());
     let response = handler(request, peer).await;
-    drop(working);
     if is_inner && !place.inner_answered(response.status().is_success()) {
         return crowded();
     }
     if response.body().is_endless() {
         place.streams();
     }
+    drop(working);
     if packed { gzip(response).await } else { response }
 }
 

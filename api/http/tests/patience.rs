@@ -43,7 +43,7 @@ async fn serve(bounds: Bounds) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
-    let serving = Serving { connections: Connections::new(bounds), inside: None, outside: None };
+    let serving = Serving { connections: Connections::new(bounds), ..Serving::new() };
     let connections = serving.connections.clone();
     tokio::spawn(api_http::serve_with(listener, |request, _| answer(request), stopped, serving));
     Served { address, connections, _stop: stop }
@@ -180,7 +180,7 @@ async fn strangers_who_speak_leave_room_for_masters_and_agents() {
     let mut strangers = Vec::new();
     for _ in 0..14 {
         let mut socket = served.connect().await;
-        assert!(ask(&mut socket, "GET /").await.starts_with("HTTP/1.1 200"));
+        assert!(ask(&mut socket, "GET /stream").await.starts_with("HTTP/1.1 200"));
         strangers.push(socket);
     }
     for path in ["GET /", "GET /meseta/refused"] {
@@ -191,5 +191,29 @@ async fn strangers_who_speak_leave_room_for_masters_and_agents() {
     }
     let mut inner = served.connect().await;
     assert!(ask(&mut inner, "POST /meseta/hello").await.starts_with("HTTP/1.1 200"));
-    assert!(ask(&mut strangers[0], "GET /").await.starts_with("HTTP/1.1 200"), "who was there first stays");
+    assert!(is_open(&mut strangers[0]).await, "who was there first stays");
+}
+
+#[tokio::test]
+async fn idle_connections_keep_nobody_out() {
+    let bounds = Bounds { connections_max: 30, reserve: 16, new_max: 8, ..Bounds::of_files(1024) };
+    let served = serve(bounds).await;
+    let mut idle = Vec::new();
+    for _ in 0..14 {
+        let mut socket = served.connect().await;
+        assert!(ask(&mut socket, "GET /").await.starts_with("HTTP/1.1 200"));
+        idle.push(socket);
+    }
+    assert!(ask(&mut idle[0], "GET /").await.starts_with("HTTP/1.1 200"), "there is room for all of them");
+    for longest in 1..4 {
+        let mut late = served.connect().await;
+        assert!(ask(&mut late, "GET /").await.starts_with("HTTP/1.1 200"));
+        assert_eq!(read(&mut idle[longest]).await, "", "it makes room");
+        assert!(is_open(&mut idle[0]).await && is_open(&mut idle[longest + 1]).await, "and nobody else");
+        served.holds(14).await;
+        drop(late);
+        served.holds(13).await;
+        idle.push(served.connect().await);
+        assert!(ask(idle.last_mut().unwrap(), "GET /").await.starts_with("HTTP/1.1 200"));
+    }
 }

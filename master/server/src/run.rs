@@ -22,7 +22,7 @@ use crate::witness::Witness;
 use crate::{allocate, clock, entrance, equality, goodbye, level, liveness, outage, vital};
 use api::v1::master::event::closing::Reason;
 use api_http::dial::Signer;
-use api_http::{Bounds, Connections, Door, Secret, Serving};
+use api_http::{Bounds, Connections, Door, INNER, Secret, Serving};
 use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
 use master_core::ids::NodeId;
@@ -198,7 +198,7 @@ pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Res
     let Port { connections, places } = port;
     let (door, clients) = places.unzip();
     let inside = door.as_ref().map(|_| Handle::current());
-    let serving = Serving { connections: connections.clone(), inside, outside: clients };
+    let serving = Serving { connections: connections.clone(), reserved: INNER, inside, outside: clients };
     let serving = {
         let server = server.clone();
         let handler = move |request, peer| {

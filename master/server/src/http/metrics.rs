@@ -102,6 +102,7 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metri
     set("master/meseta/connections/refused", count(&turned.refused));
     set("master/meseta/connections/refused_per_address", count(&turned.refused_address));
     set("master/meseta/connections/cut_silent", count(&turned.silent));
+    set("master/meseta/connections/cut_idle", count(&turned.idle));
     set("master/meseta/connections/requests_refused", count(&turned.requests));
     set("master/elected", f64::from(u8::from(moment.elected)));
     set("master/uptime_secs", moment.uptime.as_secs_f64());
