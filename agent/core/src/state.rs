@@ -48,7 +48,7 @@ pub struct Clock {
 
 impl Clock {
     /// By how many milliseconds this time is ahead of an earlier one's; none if the machine was started in between.
-    pub(crate) fn ahead_of(&self, earlier: &Clock) -> Option<i64> {
+    pub fn ahead_of(&self, earlier: &Clock) -> Option<i64> {
         let passed_ms = self.since_boot_ms.checked_sub(earlier.since_boot_ms)?;
         let expected_ms = i64::try_from(earlier.at_ms.saturating_add(passed_ms)).ok()?;
         (self.boot_id == earlier.boot_id).then(|| i64::try_from(self.at_ms).map(|at_ms| at_ms - expected_ms).ok())?

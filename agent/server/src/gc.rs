@@ -1,12 +1,14 @@
 //! Deletes the sandboxes of executors that ended: those of an age, and younger ones the fuller the disk is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
+use agent_core::Clock;
 use nix::sys::statvfs::statvfs;
 
 use crate::agent::Agent;
@@ -14,7 +16,7 @@ use crate::agent::Agent;
 /// How long sandboxes stay.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sandboxes {
-    /// Since they were last changed, on an empty disk.
+    /// Since their containers ended, on an empty disk.
     pub(crate) age_max: Duration,
     /// Part of the disk to keep free, from 0 to 1.
     pub(crate) headroom: f64,
@@ -30,35 +32,96 @@ impl Sandboxes {
     }
 }
 
-/// Looks and deletes for as long as the agent lives.
-pub(crate) async fn collect(agent: Arc<Agent>) {
-    loop {
-        tokio::time::sleep(agent.config.sandboxes.look_every).await;
-        let looking = agent.clone();
-        match tokio::task::spawn_blocking(move || look(&looking)).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(deleted)) => tracing::info!(deleted, "deleted old sandboxes"),
-            Ok(Err(error)) => tracing::warn!(%error, "cannot look for old sandboxes"),
-            Err(error) => tracing::warn!(%error, "looking for old sandboxes failed"),
+/// The clock was set so much ahead while no agent ran: what it says of the age of anything says nothing.
+const AHEAD_MIN: Duration = Duration::from_secs(60);
+
+/// Sandboxes that nobody needs any more: since when, as this process knows, and how old they were then. A clock that is set
+/// makes nothing older, and neither do the times of files that a task sets.
+#[derive(Default)]
+struct Ended(HashMap<PathBuf, (Instant, Duration)>);
+
+impl Ended {
+    /// These are there; those that were not there before have been so for a while.
+    fn note(&mut self, sandboxes: &BTreeSet<PathBuf>, now: Instant, before: impl Fn(&Path) -> Duration) {
+        self.0.retain(|sandbox, _| sandboxes.contains(sandbox));
+        for sandbox in sandboxes {
+            self.0.entry(sandbox.clone()).or_insert_with(|| (now, before(sandbox)));
+        }
+    }
+
+    fn age(&self, sandbox: &Path, now: Instant) -> Duration {
+        let age = |(since, before): &(Instant, Duration)| now.saturating_duration_since(*since).saturating_add(*before);
+        self.0.get(sandbox).map_or(Duration::ZERO, age)
+    }
+}
+
+/// Looks and deletes for as long as the agent lives, which is started at this time of its machine.
+pub(crate) fn collect(agent: Arc<Agent>, (boot_id, since_boot_ms): (String, u64)) -> impl Future<Output = ()> {
+    // As the agent before left it.
+    let earlier = agent.state.read().clock.clone();
+    let now = Clock { at_ms: agent.clock.now_ms(), boot_id, since_boot_ms };
+    let ahead_ms = earlier.and_then(|earlier| now.ahead_of(&earlier)).unwrap_or(0);
+    let is_ahead = u128::try_from(ahead_ms).is_ok_and(|ahead_ms| ahead_ms >= AHEAD_MIN.as_millis());
+    async move {
+        let ended = Arc::new(Mutex::new(Ended::default()));
+        let mut is_first = true;
+        loop {
+            let (looking, ended) = (agent.clone(), ended.clone());
+            let look = move || {
+                let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+                if is_first { find(&looking, &mut ended, is_ahead).map(|()| 0) } else { look(&looking, &mut ended) }
+            };
+            match tokio::task::spawn_blocking(look).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(deleted)) => tracing::info!(deleted, "deleted old sandboxes"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot look for old sandboxes"),
+                Err(error) => tracing::warn!(%error, "looking for old sandboxes failed"),
+            }
+            is_first = false;
+            tokio::time::sleep(agent.config.sandboxes.look_every).await;
         }
     }
 }
 
+/// Finds what agents before have left.
+fn find(agent: &Agent, ended: &mut Ended, is_ahead: bool) -> io::Result<()> {
+    let found = ended_sandboxes(agent);
+    if is_ahead {
+        tracing::warn!("the clock was set ahead: the sandboxes that are there are as old as if they had ended now");
+        for sandbox in &found {
+            // So that the next agent knows it, too.
+            if let Err(error) = fs::File::open(sandbox).and_then(|dir| dir.set_modified(SystemTime::now())) {
+                tracing::warn!(sandbox = %sandbox.display(), %error, "cannot be marked as new");
+            }
+        }
+    }
+    ended.note(&found, Instant::now(), |sandbox| if is_ahead { Duration::ZERO } else { unchanged(sandbox) });
+    Ok(())
+}
+
+/// Those whose containers are no more.
+fn ended_sandboxes(agent: &Agent) -> BTreeSet<PathBuf> {
+    let found = sandboxes(&agent.config.work_dir.join("slaves"));
+    let state = agent.state.read();
+    let is_needed = |sandbox: &PathBuf| {
+        let container_id = sandbox.file_name().unwrap_or_default().to_string_lossy();
+        state.containers.contains_key(&*container_id) || state.remnants.contains_key(&*container_id)
+    };
+    found.into_iter().filter(|sandbox| !is_needed(sandbox)).collect()
+}
+
 /// How many were deleted.
-fn look(agent: &Agent) -> io::Result<usize> {
+fn look(agent: &Agent, ended: &mut Ended) -> io::Result<usize> {
+    let (found, now) = (ended_sandboxes(agent), Instant::now());
+    ended.note(&found, now, |_| Duration::ZERO);
     let disk = statvfs(&agent.config.work_dir)?;
     let free = disk.blocks_available() as f64 / disk.blocks().max(1) as f64;
     let age_max = agent.config.sandboxes.age_max(1.0 - free);
-    let needed: BTreeSet<String> = {
-        let state = agent.state.read();
-        state.containers.keys().chain(state.remnants.keys()).cloned().collect()
-    };
     let slaves = agent.config.work_dir.join("slaves");
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let mut deleted = 0;
-    for sandbox in sandboxes(&slaves) {
-        let container_id = sandbox.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if needed.contains(&container_id) || age(&sandbox) < age_max {
+    for sandbox in found {
+        if ended.age(&sandbox, now) < age_max {
             continue;
         }
         if has_mounts(&mounts, &sandbox) {
@@ -103,12 +166,14 @@ fn sandboxes(slaves: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Since the folder or an output in it was last changed; nothing for what cannot be looked at.
-fn age(sandbox: &Path) -> Duration {
-    let changed = |path: PathBuf| fs::symlink_metadata(path).and_then(|found| found.modified());
+/// Since the folder or an output in it was last changed, which nobody can say of it, as they can when it was written;
+/// nothing for what cannot be looked at, or is of a time to come.
+fn unchanged(sandbox: &Path) -> Duration {
+    let changed = |path: PathBuf| fs::symlink_metadata(path).map(|found| found.ctime());
     let Ok(dir) = changed(sandbox.to_owned()) else { return Duration::ZERO };
-    let outputs = ["stdout", "stderr"].map(|name| changed(sandbox.join(name)).unwrap_or(SystemTime::UNIX_EPOCH));
-    let newest = outputs.into_iter().fold(dir, SystemTime::max);
+    let outputs = ["stdout", "stderr"].map(|name| changed(sandbox.join(name)).unwrap_or(0));
+    let newest = outputs.into_iter().fold(dir, i64::max);
+    let newest = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(newest).unwrap_or(0));
     newest.elapsed().unwrap_or_default()
 }
 
@@ -131,6 +196,35 @@ mod tests {
         assert_eq!(sandboxes.age_max(0.4), week / 2);
         assert_eq!(sandboxes.age_max(0.95), Duration::ZERO);
         assert!(Sandboxes { age_max: Duration::MAX, ..sandboxes }.age_max(0.1) > week);
+    }
+
+    #[test]
+    fn an_age_counts_from_the_end_whatever_the_files_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        let [future, past] = ["future", "past"].map(|name| dir.path().join(name));
+        for (sandbox, time) in
+            [(&future, SystemTime::now() + 30_000 * day), (&past, SystemTime::UNIX_EPOCH + Duration::from_secs(1))]
+        {
+            fs::create_dir(sandbox).unwrap();
+            for path in [sandbox.join("stdout"), sandbox.join("stderr"), sandbox.clone()] {
+                let file = if path == *sandbox { fs::File::open(&path) } else { fs::File::create(&path) };
+                file.unwrap().set_modified(time).unwrap();
+            }
+        }
+        // Both as a later agent finds them.
+        let both = BTreeSet::from([future.clone(), past.clone()]);
+        let (mut ended, start) = (Ended::default(), Instant::now());
+        ended.note(&both, start, unchanged);
+        for sandbox in &both {
+            assert!(ended.age(sandbox, start) < day, "{}", sandbox.display());
+            assert!(ended.age(sandbox, start + day) >= day);
+        }
+        // And one that ends while this one lives. Who is needed again, or gone, is forgotten.
+        ended.note(&BTreeSet::from([past.clone()]), start + day, |_| Duration::ZERO);
+        ended.note(&both, start + 2 * day, |_| Duration::ZERO);
+        assert_eq!(ended.age(&future, start + 3 * day), day);
+        assert!(ended.age(&past, start + 3 * day) >= 3 * day);
     }
 
     #[test]

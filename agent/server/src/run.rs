@@ -153,7 +153,7 @@ async fn serve(config: Config) -> Result<(), String> {
     };
     let running = Running::new(config, address, state, surroundings);
     let agent = running.0.clone();
-    vital(&agent, "collection of sandboxes", crate::gc::collect(agent.clone()));
+    vital(&agent, "collection of sandboxes", crate::gc::collect(agent.clone(), boot(&supervised.0)));
     if let Some(log) = agent.config.values.path("external_log_file").or_else(|| agent.config.log_file.clone()) {
         // A link to the newest of many, perhaps.
         agent.files.attach("/slave/log", std::fs::canonicalize(&log).unwrap_or(log));

@@ -131,3 +131,18 @@ async fn a_task_runs_as_its_user_in_a_sandbox_of_its_own() {
     master.update("t2", TaskState::TaskFinished).await;
     assert!(fs::read_to_string(agent.sandbox("t2").join("stdout")).unwrap().starts_with("root\n"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sandbox_goes_in_its_time_whatever_the_dates_of_its_files() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let more = ["--gc_delay=1secs", "--disk_watch_interval=100ms"];
+    let agent = RealAgent::start(&master.address, dir.path(), &more);
+    master.launch(task("t1", "touch -d 2099-01-01 stdout stderr ."));
+    master.update("t1", TaskState::TaskFinished).await;
+    let runs = agent.work_dir.join("slaves/C-S0/frameworks/C-0000/executors/t1/runs");
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while runs.exists() {
+        assert!(std::time::Instant::now() < deadline, "it stays");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

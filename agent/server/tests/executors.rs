@@ -491,3 +491,23 @@ async fn wrong_calls_get_the_texts_that_clients_know() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_finds_room_however_many_idle_connections_there_are() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start_after("ulimit -n 512", &master.address, dir.path(), &[]);
+    launch(&master, "t1", "exec sleep 600");
+    launched(&master).await;
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        let mut socket = TcpStream::connect(&agent.address).await.unwrap();
+        socket.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 12];
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200", "{}", idle.len());
+        idle.push(socket);
+    }
+    let mut stream = Stream::open(&agent.address, json!({})).await;
+    assert_eq!(stream.next().await["type"], "SUBSCRIBED");
+    assert!(update(&agent, "t1", "TASK_RUNNING", UUID_1).await.0.starts_with("HTTP/1.1 202"));
+}
