@@ -137,7 +137,7 @@ fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
         // A master that has just started may not answer yet.
         Some(answer.text().to_string()).filter(|said| !said.contains("no master answers there"))
     });
-    assert!(said.contains("reads feature levels up to 1, and this cluster writes level 2"), "{said}");
+    assert!(said.contains("reads feature levels up to 1, and this cluster writes level 3"), "{said}");
     cluster.kill("m3");
 
     let summary = run.finish(LIMIT);
