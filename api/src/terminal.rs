@@ -58,13 +58,18 @@ pub fn width(line: &str) -> usize {
     line.chars().map(|letter| letter.width().unwrap_or(0)).sum()
 }
 
-/// Control characters (C0, DEL, C1), ends of lines, marks of direction, and what takes no room at all. Joiners stay:
-/// scripts and emoji are written with them.
+/// Control characters (C0, DEL, C1), ends of lines, marks of direction, and what shows nothing: whatever Unicode has
+/// ignored by default, blanks that are no space, selectors of variants. Two names that look alike are alike. The two
+/// joiners stay: scripts and emoji are written with them.
 fn is_unseen(letter: char) -> bool {
     letter.is_control()
+        || letter.is_whitespace() && letter != ' '
         || matches!(letter,
-            '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{13430}'..='\u{1343f}' | '\u{16fe4}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d159}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -81,6 +86,8 @@ mod tests {
             ("\u{9b}31m\u{7f}\u{85}", r"\x9b31m\x7f\x85"),
             ("\u{202e}txt\u{2066}\u{200f}\u{2028}\u{feff}", r"\u{202e}txt\u{2066}\u{200f}\u{2028}\u{feff}"),
             ("\u{e0041}", r"\u{e0041}"),
+            ("a b\u{a0}c\u{3000}", r"a b\xa0c\u{3000}"),
+            ("x\u{ad}\u{34f}\u{3164}\u{2800}\u{fe0f}\u{e01ef}", r"x\xad\u{34f}\u{3164}\u{2800}\u{fe0f}\u{e01ef}"),
         ] {
             assert_eq!(plain(text), shown);
             assert!(!plain(text).contains(is_unseen));

@@ -87,7 +87,8 @@ struct JsonLines<W> {
 
 impl<W: Write> Sink for JsonLines<W> {
     fn event(&mut self, event: &Value) -> io::Result<()> {
-        writeln!(self.writer, "{event}")
+        // Names in a log are of strangers.
+        writeln!(self.writer, "{}", api::terminal::json(&event.to_string()))
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<()> {
@@ -95,7 +96,7 @@ impl<W: Write> Sink for JsonLines<W> {
     }
 }
 
-/// As RFC 4180 has it, but for line ends.
+/// As RFC 4180 has it, but for line ends. What shows nothing on a terminal is escaped, in JSON as JSON has it.
 struct Csv<W> {
     writer: W,
 }
@@ -122,8 +123,8 @@ impl<W: Write> Sink for Csv<W> {
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::String(text) => api::terminal::plain(text).into_owned(),
+        other => api::terminal::json(&other.to_string()).into_owned(),
     };
     if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
@@ -137,5 +138,7 @@ mod tests {
     fn cells_are_quoted_where_they_must_be() {
         let cells = [json!("a"), json!(7), json!(null), json!("a,b"), json!({"x": "y"})].map(|value| cell(&value));
         assert_eq!(cells, ["a", "7", "", "\"a,b\"", "\"{\"\"x\"\":\"\"y\"\"}\""]);
+        let cells = [json!("a\u{9b}\n"), json!({"x": "\u{202e}"})].map(|value| cell(&value));
+        assert_eq!(cells, ["a\\x9b\\n", "\"{\"\"x\"\":\"\"\\u202e\"\"}\""]);
     }
 }
