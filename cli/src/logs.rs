@@ -12,7 +12,7 @@ use crate::http;
 use crate::ids::text;
 use crate::sandbox::{self, Sandbox, Tail, Task};
 use crate::table;
-use crate::{say, write_out};
+use crate::{is_unwritten, say, write_out};
 
 const MASTER: Flag = Flag::new("master", Kind::Text, "HOST:PORT of a master, or of several with commas; any will do.")
     .default("127.0.0.1:5050");
@@ -49,9 +49,13 @@ pub(crate) async fn logs(words: &[String], flags: Values) -> Result<ExitCode, Er
     let (masters, task, sandbox) = find(name, &flags).await?;
     let file = if flags.bool("stderr") { "stderr" } else { "stdout" };
     let mut tail = Tail::new(&sandbox, file);
-    tail.pump(&sandbox, write_out).await?;
-    if flags.bool("follow") {
-        follow(&masters, &task, &sandbox, &mut tail).await?;
+    let is_there = if flags.bool("follow") {
+        follow(&masters, &task, &sandbox, &mut tail).await?
+    } else {
+        tail.pump(&sandbox, write_out).await?
+    };
+    if !is_there {
+        return Err(missing(file, &task, &sandbox));
     }
     if tail.offset() == 0 && file == "stdout" {
         let errors = sandbox.read(&sandbox.path("stderr"), 0).await?.unwrap_or_default();
@@ -62,19 +66,21 @@ pub(crate) async fn logs(words: &[String], flags: Values) -> Result<ExitCode, Er
     Ok(ExitCode::SUCCESS)
 }
 
-/// Until its executor has ended and all of the file was read. An agent that does not answer may be starting again.
-async fn follow(masters: &[String], task: &Task, sandbox: &Sandbox, tail: &mut Tail) -> Result<(), Error> {
+/// Until its executor has ended and all of the file was read, or nobody has what is printed; whether there was such a
+/// file. An agent that does not answer may be starting again.
+async fn follow(masters: &[String], task: &Task, sandbox: &Sandbox, tail: &mut Tail) -> Result<bool, Error> {
+    let mut is_there = tail.pump(sandbox, write_out).await?;
     let mut is_live = sandbox.is_live;
     let mut next_look = tokio::time::Instant::now() + LOOK;
     let mut told = false;
     loop {
         match tail.pump(sandbox, write_out).await {
-            Ok(()) => told = false,
+            Ok(found) => (told, is_there) = (false, found),
             Err(error) if !std::mem::replace(&mut told, true) => eprintln!("meseta: {error}; trying on"),
             Err(_) => {}
         }
-        if !is_live {
-            return Ok(());
+        if !is_live || is_unwritten() {
+            return Ok(is_there || tail.offset() > 0);
         }
         tokio::time::sleep(PACE).await;
         if tokio::time::Instant::now() >= next_look {
@@ -96,14 +102,19 @@ pub(crate) async fn files(words: &[String], flags: Values) -> Result<ExitCode, E
         _ => return Err(Error::Usage("files: name one task, and at most one path in its sandbox".into())),
     };
     let (_, task, sandbox) = find(name, &flags).await?;
-    let missing = || Error::Failed(format!("there is no {path:?} in the sandbox of {} ({})", task.id, sandbox.shown()));
+    let missing = || missing(path, &task, &sandbox);
     if !path.is_empty() && !is_folder(&sandbox, path).await?.ok_or_else(missing)? {
-        Tail::new(&sandbox, path).pump(&sandbox, write_out).await?;
-        return Ok(ExitCode::SUCCESS);
+        // What its folder lists may be a link that leads out of the sandbox.
+        let is_there = Tail::new(&sandbox, path).pump(&sandbox, write_out).await?;
+        return if is_there { Ok(ExitCode::SUCCESS) } else { Err(missing()) };
     }
     let entries = sandbox.list(&sandbox.path(path)).await?.ok_or_else(missing)?;
     say(&format!("{}\n{}", plain(&format!("{}:{}", sandbox.host, sandbox.path(path))), listing(&entries)));
     Ok(ExitCode::SUCCESS)
+}
+
+fn missing(path: &str, task: &Task, sandbox: &Sandbox) -> Error {
+    Error::Failed(format!("there is no {path:?} in the sandbox of {} ({})", task.id, sandbox.shown()))
 }
 
 /// What its folder says of it; none if it is not there.

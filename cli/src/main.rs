@@ -19,7 +19,9 @@ mod secret;
 mod snapshot;
 mod table;
 
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::flags::{Flag, Kind, Values};
@@ -83,7 +85,13 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let command = words.next();
     let words: Vec<String> = words.collect();
-    match run(command.as_deref(), words) {
+    let ended = run(command.as_deref(), words).and_then(|code| match LOST.get() {
+        Some(error) if code == ExitCode::SUCCESS && error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::Failed(format!("cannot write the output: {error}")))
+        }
+        _ => Ok(code),
+    });
+    match ended {
         Ok(code) => code,
         Err(error) => {
             eprintln!("meseta: {}", api::terminal::plain(&error.to_string()));
@@ -180,11 +188,9 @@ fn in_runtime(work: impl Future<Output = Result<ExitCode, Error>>) -> Result<Exi
 
 /// Prints; whoever stopped reading (`meseta tasks | head`) is not told more.
 pub(crate) fn say(text: &str) {
-    use std::io::Write as _;
-    let mut stdout = std::io::stdout().lock();
     // Our lines are lines, wherever a task stopped writing.
     let end = if IN_A_LINE.swap(false, Ordering::Relaxed) { "\n" } else { "" };
-    let _ = stdout.write_all(format!("{end}{text}").as_bytes()).and_then(|()| stdout.flush());
+    print(format!("{end}{text}").as_bytes());
 }
 
 /// Whether what a task wrote last did not end its line.
@@ -192,10 +198,24 @@ static IN_A_LINE: AtomicBool = AtomicBool::new(false);
 
 /// What a task wrote, as it is.
 pub(crate) fn write_out(data: &[u8]) {
-    use std::io::Write as _;
-    let mut stdout = std::io::stdout().lock();
     IN_A_LINE.store(data.last().is_some_and(|byte| *byte != b'\n'), Ordering::Relaxed);
-    let _ = stdout.write_all(data).and_then(|()| stdout.flush());
+    print(data);
+}
+
+/// Why something that was printed was not written, the first time.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// A command that goes on until it is over is told by [`is_unwritten`]; the others end a moment later anyway.
+fn print(data: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = stdout.write_all(data).and_then(|()| stdout.flush()) {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Whether nobody has what is printed any more.
+pub(crate) fn is_unwritten() -> bool {
+    LOST.get().is_some()
 }
 
 #[cfg(test)]

@@ -48,10 +48,7 @@ pub(crate) async fn find_task(masters: &[String], name: &str, framework: Option<
     }
     let live = found.iter().position(|task| !is_terminal(&task.state));
     let Some(chosen) = live.or_else(|| found.len().checked_sub(1)) else {
-        let all = http::get_json(masters, "/master/tasks?limit=100000").await?;
-        let names = all["tasks"].as_array().into_iter().flatten().map(|task| text(&task["id"]));
-        let hint = api::nearest::did_you_mean(names, name);
-        return Err(Error::Failed(format!("no task {name:?} is known{hint} (meseta tasks lists them)")));
+        return Err(no_task(masters, name, framework).await?);
     };
     let task = found.swap_remove(chosen);
     if !found.is_empty() {
@@ -61,6 +58,32 @@ pub(crate) async fn find_task(masters: &[String], name: &str, framework: Option<
         );
     }
     Ok(task)
+}
+
+/// Who is unknown: the framework, if one was named and has never been heard of, else the task.
+async fn no_task(masters: &[String], name: &str, framework: Option<&str>) -> Result<Error, Error> {
+    let all = http::get_json(masters, "/master/tasks?limit=100000").await?;
+    let of_it = |task: &&Value| framework.is_none_or(|wanted| ids::is(wanted, text(&task["framework_id"])));
+    let names: Vec<&str> =
+        all["tasks"].as_array().into_iter().flatten().filter(of_it).map(|task| text(&task["id"])).collect();
+    let mut whose = String::new();
+    if let Some(framework) = framework {
+        if names.is_empty() {
+            check_framework(masters, framework).await?;
+        }
+        whose = format!(" of framework {framework:?}");
+    }
+    let hint = api::nearest::did_you_mean(names, name);
+    Ok(Error::Failed(format!("no task {name:?}{whose} is known{hint} (meseta tasks lists them)")))
+}
+
+/// An error that says so if the masters have never heard of this framework, or not any more.
+pub(crate) async fn check_framework(masters: &[String], wanted: &str) -> Result<(), Error> {
+    let answer = http::get_json(masters, "/master/frameworks").await?;
+    let lists = ["frameworks", "completed_frameworks"].into_iter().filter_map(|list| answer[list].as_array());
+    let is_known = lists.flatten().any(|framework| ids::is(wanted, text(&framework["id"])));
+    let unknown = || Error::Failed(format!("no framework {wanted:?} is known (meseta frameworks lists them)"));
+    if is_known { Ok(()) } else { Err(unknown()) }
 }
 
 /// Oldest first.
@@ -194,13 +217,16 @@ impl Tail {
         self.offset
     }
 
-    /// Hands over what is there by now.
-    pub(crate) async fn pump(&mut self, sandbox: &Sandbox, mut out: impl FnMut(&[u8])) -> Result<(), Error> {
-        while let Some(data) = sandbox.read(&self.path, self.offset).await?.filter(|data| !data.is_empty()) {
+    /// Hands over what is there by now; false if the agent knows of no such file (yet).
+    pub(crate) async fn pump(&mut self, sandbox: &Sandbox, mut out: impl FnMut(&[u8])) -> Result<bool, Error> {
+        while let Some(data) = sandbox.read(&self.path, self.offset).await? {
+            if data.is_empty() {
+                return Ok(true);
+            }
             self.offset += data.len() as u64;
             out(&data);
         }
-        Ok(())
+        Ok(false)
     }
 }
 

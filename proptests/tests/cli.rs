@@ -135,8 +135,24 @@ fn what_a_task_writes_is_shown_and_found_again() {
     let files = out(&local.meseta("files", &["ct:17 a"]));
     assert!(files.starts_with(sandbox) && files.contains("stdout"), "{files}");
     assert_eq!(out(&local.meseta("files", &["ct:17 a", "f"])), "kept\n");
-    let missing = local.meseta("files", &["ct:17 a", "../../x"]);
-    assert_eq!(missing.status.code(), Some(1), "{}", out(&missing));
+    std::os::unix::fs::symlink("/etc/passwd", format!("{folder}/link")).expect("a link out of the sandbox");
+    for path in ["../../x", "link"] {
+        let missing = local.meseta("files", &["ct:17 a", path]);
+        assert_eq!(missing.status.code(), Some(1), "{}", out(&missing));
+    }
+    assert!(out(&local.meseta("files", &["ct:17 a", "link"])).contains("there is no \"link\""));
+    let nobody = local.meseta("logs", &["ct:17 a", "--framework=nope"]);
+    assert!(out(&nobody).contains("no framework \"nope\" is known"), "{}", out(&nobody));
+
+    // Where nothing can be written, whoever asked is told.
+    for words in [&["tasks", "--json"][..], &["state"], &["logs", "ct:17 a"], &["files", "ct:17 a"]] {
+        let full = fs::File::options().write(true).open("/dev/full").expect("it is there");
+        let mut asked = Command::new(binary("meseta"));
+        asked.args(words).arg(format!("--master={}", local.masters)).stdout(full);
+        let lost = asked.output().expect("meseta starts");
+        assert_eq!(lost.status.code(), Some(1), "{words:?}");
+        assert!(out(&lost).contains("cannot write the output: "), "{words:?}: {}", out(&lost));
+    }
     assert!(out(&local.meseta("logs", &["ct:17 b"])).contains("did you mean \"ct:17 a\"?"));
 
     // The output alone, for a pipe; and none at all.
@@ -197,6 +213,8 @@ fn names_of_strangers_stay_in_their_cells() {
         log(&["explain", "role", "*"]),
         log(&["cat"]),
         log(&["cat", "--json"]),
+        log(&["export"]),
+        log(&["export", "--format=csv"]),
         log(&["state"]),
         log(&["diff", "1", "20"]),
         log(&["stats"]),

@@ -102,5 +102,6 @@ async fn find(masters: &[String], task: &Task, over: &mut oneshot::Receiver<()>)
 
 async fn pump(sandbox: &Sandbox, stdout: &mut Tail, stderr: &mut Tail) -> Result<(), Error> {
     stdout.pump(sandbox, write_out).await?;
-    stderr.pump(sandbox, |data| drop(std::io::stderr().write_all(data))).await
+    stderr.pump(sandbox, |data| drop(std::io::stderr().write_all(data))).await?;
+    Ok(())
 }

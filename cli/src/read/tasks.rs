@@ -12,6 +12,7 @@ use super::{line, list};
 use crate::error::Error;
 use crate::http::{self, Request};
 use crate::ids::{self, Short, text};
+use crate::sandbox::check_framework;
 use crate::table;
 
 /// Which tasks are wanted.
@@ -77,11 +78,7 @@ impl Wanted {
         if all.iter().any(|task| ids::is(wanted, task.framework)) {
             return Ok(());
         }
-        let answer = http::get_json(masters, "/master/frameworks").await?;
-        let known = list(&answer["frameworks"]).iter().chain(list(&answer["completed_frameworks"]));
-        let known = known.map(|framework| text(&framework["id"])).any(|id| ids::is(wanted, id));
-        let unknown = || Error::Failed(format!("no framework {wanted:?} is known (meseta frameworks lists them)"));
-        if known { Ok(()) } else { Err(unknown()) }
+        check_framework(masters, wanted).await
     }
 }
 
