@@ -45,6 +45,9 @@ pub(crate) fn show_secret(flag: &str) -> Result<(), Error> {
         Some(source) => Error::Usage(format!("{error}: {source}")),
         None => Error::Usage(error.to_string()),
     })?;
+    if let Some(warning) = secret.warning() {
+        eprintln!("meseta: {warning}");
+    }
     // The first is the one that was asked for.
     let _ = SIGNER.set(Arc::new(Signer::new(secret, false)));
     Ok(())

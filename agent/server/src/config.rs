@@ -230,6 +230,8 @@ pub(crate) struct Config {
     pub(crate) masters: Vec<String>,
     /// Shows the masters that this agent knows the cluster's secret.
     pub(crate) signer: Option<Arc<Signer>>,
+    /// What its owner is to know about the secret's file.
+    pub(crate) secret_warning: Option<String>,
     pub(crate) work_dir: PathBuf,
     pub(crate) listen: SocketAddr,
     pub(crate) advertise_ip: IpAddr,
@@ -354,6 +356,7 @@ fn check(values: Values) -> Result<Config, String> {
     let secret = secret.map_err(|error| event_log::sentence(&error))?;
     Ok(Config {
         masters,
+        secret_warning: secret.as_ref().and_then(Secret::warning),
         signer: secret.map(|secret| Arc::new(Signer::new(secret, values.bool("insecure")))),
         listen: SocketAddr::new(ip, port("port")?.unwrap_or(5051)),
         advertise_ip,

@@ -133,6 +133,9 @@ async fn serve(config: Config) -> Result<(), String> {
     if let Some(warning) = api_http::open_door(bound, "reads the files of every task") {
         tracing::warn!("{warning}");
     }
+    if let Some(warning) = &config.secret_warning {
+        tracing::warn!("{warning}");
+    }
     if config.is_exposed() {
         tracing::warn!(
             "masters on other machines, and no --cluster_secret: whoever takes a master's place could have this agent run anything; \

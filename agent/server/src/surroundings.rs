@@ -121,6 +121,7 @@ impl Terms {
         let words = ["--master=none:0", "--work_dir=/nowhere"].map(str::to_owned);
         let values = api::flags::parse(config::FLAGS, words.to_vec(), |_| None, none);
         Ok(Config {
+            secret_warning: None,
             masters: self.masters,
             signer: None,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5051),

@@ -5,7 +5,9 @@
 //! so that nobody without the secret can take a server's place either. No clock is asked: clocks need not agree.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use blake3::Hash;
@@ -27,6 +29,11 @@ const SECRET_BYTES_MAX: usize = 1024;
 /// Secrets that are taken at the same time.
 const SECRETS_MAX: usize = 4;
 
+/// A file of secrets is no longer, in bytes: as many lines as are taken, as long as they may be, with room for their ends.
+const FILE_BYTES_MAX: u64 = 8192;
+/// Some editors write it before the first letter.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Random bits that name a challenge, or whoever answers it.
 pub(crate) type Random = [u8; 16];
 
@@ -34,6 +41,8 @@ pub(crate) type Random = [u8; 16];
 #[derive(Clone)]
 pub struct Secret {
     keys: Vec<[u8; 32]>,
+    /// The mode of the file it was read from, if others than its owner may do something to that.
+    exposed: Option<u32>,
 }
 
 impl fmt::Debug for Secret {
@@ -51,6 +60,15 @@ pub enum SecretError {
     /// It cannot be read.
     #[error("cannot read the file of --cluster_secret")]
     Unreadable(#[source] io::Error),
+    /// A device, a pipe, a folder.
+    #[error("what --cluster_secret names is no regular file")]
+    NoRegularFile,
+    /// Far too long.
+    #[error("the file of --cluster_secret has more than {FILE_BYTES_MAX} bytes")]
+    Large,
+    /// No text that people write.
+    #[error("the file of --cluster_secret is no text: it has NULs, control characters or no UTF-8 in it")]
+    NoText,
     /// Nothing in it.
     #[error("the file of --cluster_secret is empty: `meseta secret new FILE` makes one")]
     Empty,
@@ -68,7 +86,15 @@ impl Secret {
     /// # Errors
     /// A [`SecretError`], which is one sentence.
     pub fn parse(text: &str) -> Result<Secret, SecretError> {
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        let is_odd = |letter: char| letter.is_control() && !"\t\r\n".contains(letter) || letter == BYTE_ORDER_MARK;
+        if text.contains(is_odd) {
+            return Err(SecretError::NoText);
+        }
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        if lines.iter().any(|line| line.contains(char::is_control)) {
+            return Err(SecretError::NoText);
+        }
         if let Some(odd) = lines.iter().find(|line| !(SECRET_BYTES_MIN..=SECRET_BYTES_MAX).contains(&line.len())) {
             return Err(SecretError::Length(odd.len()));
         }
@@ -76,13 +102,13 @@ impl Secret {
             0 => Err(SecretError::Empty),
             1..=SECRETS_MAX => {
                 let key = |line: &&str| blake3::derive_key("meseta: the secret of a cluster, 1", line.as_bytes());
-                Ok(Secret { keys: lines.iter().map(key).collect() })
+                Ok(Secret { keys: lines.iter().map(key).collect(), exposed: None })
             }
             _ => Err(SecretError::Many),
         }
     }
 
-    /// Reads what `--cluster_secret` names: `file:///PATH`, or an absolute path.
+    /// Reads what `--cluster_secret` names: `file:///PATH`, or an absolute path, of a regular file.
     ///
     /// # Errors
     /// A [`SecretError`], which is one sentence.
@@ -91,7 +117,29 @@ impl Secret {
         if !path.is_absolute() {
             return Err(SecretError::NoFile);
         }
-        Secret::parse(&std::fs::read_to_string(path).map_err(SecretError::Unreadable)?)
+        // A pipe would have us wait for somebody who writes.
+        let no_wait = nix::libc::O_NONBLOCK;
+        let file = File::options().read(true).custom_flags(no_wait).open(path).map_err(SecretError::Unreadable)?;
+        let metadata = file.metadata().map_err(SecretError::Unreadable)?;
+        if !metadata.is_file() {
+            return Err(SecretError::NoRegularFile);
+        }
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(SecretError::Unreadable)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(SecretError::Large);
+        }
+        let secret = Secret::parse(std::str::from_utf8(&bytes).map_err(|_| SecretError::NoText)?)?;
+        let mode = metadata.permissions().mode() & 0o777;
+        Ok(Secret { exposed: Some(mode).filter(|mode| mode & 0o077 != 0), ..secret })
+    }
+
+    /// A sentence for its owner, if others on this machine can get at the file that it was read from.
+    pub fn warning(&self) -> Option<String> {
+        let mode = self.exposed?;
+        Some(format!(
+            "the file of --cluster_secret is open to others on this machine (mode {mode:03o}): chmod 600 closes it"
+        ))
     }
 
     /// The text of a new one.
@@ -214,15 +262,43 @@ mod tests {
             ("short", "has 5 bytes"),
             (&"x".repeat(1025), "has 1025 bytes"),
             (&format!("{secret}\n").repeat(5), "more than 4 lines"),
+            (&"\0".repeat(64), "is no text"),
+            ("correct horse\tbattery", "is no text"),
+            ("\u{feff}\u{feff}correct horse battery", "is no text"),
         ] {
             let error = Secret::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
         }
         let error = Secret::read(secret).unwrap_err().to_string();
         assert!(error.contains("file:///PATH") && !error.contains(secret), "{error}");
+        assert_eq!(Secret::parse(&format!("\u{feff}{secret}\r\n")).unwrap().keys, Secret::parse(secret).unwrap().keys);
         assert!(!Secret::read("/no/such/file").unwrap_err().to_string().contains("/no/such"));
         assert!(Secret::parse(&Secret::mint()).is_ok() && Secret::mint() != Secret::mint());
         assert_eq!(format!("{:?}", Secret::parse(secret).unwrap()), "Secret");
+    }
+
+    #[test]
+    fn only_a_short_regular_file_is_read_and_one_that_others_can_read_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("long"), "x".repeat(8193)).unwrap();
+        nix::unistd::mkfifo(path("pipe").as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for (name, says) in [
+            ("/dev/zero", "no regular file"),
+            (&path("pipe"), "no regular file"),
+            (&path(""), "no regular file"),
+            (&path("long"), "more than 8192 bytes"),
+        ] {
+            let error = Secret::read(name).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
+        for (mode, is_open) in [(0o600, false), (0o400, false), (0o644, true), (0o620, true)] {
+            std::fs::write(path("s"), Secret::mint()).unwrap();
+            std::fs::set_permissions(path("s"), std::fs::Permissions::from_mode(mode)).unwrap();
+            let warning = Secret::read(&path("s")).unwrap().warning();
+            assert_eq!(warning.is_some(), is_open, "{warning:?}");
+            std::fs::remove_file(path("s")).unwrap();
+        }
     }
 
     #[test]

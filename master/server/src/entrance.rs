@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::peers::Peers;
 use crate::run::{RunError, Settings};
 use api::internal;
+use api_http::Secret;
 use bytes::Bytes;
 use event_log::raft::Node;
 use prost::Message;
@@ -27,6 +28,9 @@ pub(crate) fn check(settings: &Settings, is_quorum: bool) -> Result<(), RunError
 
 /// What an operator is to know about who is let in.
 pub(crate) fn say(settings: &Settings) {
+    if let Some(warning) = settings.secret.as_ref().and_then(Secret::warning) {
+        tracing::warn!("{warning}");
+    }
     if settings.listen.ip().to_canonical().is_loopback() {
         return;
     }
