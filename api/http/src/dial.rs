@@ -27,8 +27,6 @@ use crate::socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
 
 /// Below this path a server asks for the key.
 const INNER: &str = "/meseta/";
-/// But for this, which is read like Mesos's own lists.
-const FOR_EVERYBODY: &str = "/meseta/agents/";
 /// The largest answer to an exchange that is not one, in bytes.
 const SENTENCE_BYTES_MAX: usize = 64 << 10;
 /// Between two warnings of one server.
@@ -317,11 +315,6 @@ impl Drop for Line {
     }
 }
 
-/// Whether a master proves there that it knows the secret.
-fn is_inner(path: &str) -> bool {
-    path.starts_with(INNER) && !path.starts_with(FOR_EVERYBODY)
-}
-
 async fn connect(address: &str, patience: Duration) -> Result<TcpStream, DialError> {
     let socket = timeout(patience, TcpStream::connect(address)).await.map_err(|_| "no connection in time".to_owned());
     let socket = socket.and_then(|socket| socket.map_err(|error| error.to_string()));
@@ -375,7 +368,7 @@ impl Line {
         request: Request<Body>,
     ) -> Result<Response<Incoming>, DialError> {
         let path = request.uri().path_and_query().map_or_else(String::new, |path| path.as_str().to_owned());
-        let Some(signer) = signer.filter(|_| is_inner(&path)) else { return self.pass(request).await };
+        let Some(signer) = signer.filter(|_| path.starts_with(INNER)) else { return self.pass(request).await };
         let asked = Request::post(CHALLENGE_PATH).body(Body::empty()).expect("a request without surprises");
         let challenge = self.pass(asked).await?.into_body();
         let text = Limited::new(challenge, SENTENCE_BYTES_MAX).collect().await;

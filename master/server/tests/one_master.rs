@@ -113,6 +113,22 @@ async fn calls_are_refused_in_the_order_and_with_the_texts_that_clients_know() {
     assert_eq!(response.headers()["allow"], "POST");
     let text = "405 Method Not Allowed. Expecting one of { 'POST' }, but received 'GET'.";
     assert_eq!(whole(response).await, (405, text.into()));
+    for (method, path, allow) in [
+        ("POST", "/agents/away", "GET"),
+        ("GET", "/meseta/challenge", "POST"),
+        ("DELETE", "/meseta/hello", "POST"),
+        ("PUT", "/meseta/digest", "GET, POST"),
+        ("PUT", "/meseta/masters", "POST"),
+        ("POST", "/meseta/snapshot", "GET"),
+    ] {
+        let request = http::Request::builder().method(method).uri(path).body(Default::default()).unwrap();
+        let response = send(to, request).await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["allow"]),
+            (405, &allow.parse().unwrap()),
+            "{path}"
+        );
+    }
 }
 
 /// A SUBSCRIBE that is refused for what it says is answered 200, and on its stream.

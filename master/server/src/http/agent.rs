@@ -12,7 +12,7 @@ use crate::identity::new_connection;
 use crate::outcome::{Outcome, TOO_LARGE};
 use crate::records::{self, RecordSender};
 use api::internal::{self, FromAgent, from_agent, refused::Remedy, to_agent};
-use api_http::{Body, Incoming, Method, Request, Response, StatusCode};
+use api_http::{Body, Incoming, Request, Response, StatusCode};
 use event_log::host;
 use futures_util::future::{BoxFuture, OptionFuture};
 use master_core::command::{Caller, Command};
@@ -31,9 +31,6 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(30);
 const PACE: Duration = Duration::from_millis(200);
 
 pub(super) fn answer(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Response {
-    if request.method() != Method::POST {
-        return api_http::method_not_allowed(&["POST"], request.method());
-    }
     if !context.is_ready() {
         return super::recovering();
     }

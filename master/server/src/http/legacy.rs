@@ -71,6 +71,7 @@ pub enum Read {
 
 /// Any method: Mesos does not look.
 const ANY: &[&str] = &[];
+const GET: &[&str] = &["GET"];
 const POST: &[&str] = &["POST"];
 
 /// Every path with the methods that it takes and what serves it.
@@ -85,7 +86,7 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/state", ANY, Endpoint::Read(Read::State)),
     ("/state-summary", ANY, Endpoint::Read(Read::StateSummary)),
     ("/slaves", ANY, Endpoint::Read(Read::Slaves)),
-    ("/agents/away", ANY, Endpoint::Read(Read::AgentsAway)),
+    ("/agents/away", GET, Endpoint::Read(Read::AgentsAway)),
     ("/frameworks", ANY, Endpoint::Read(Read::Frameworks)),
     ("/tasks", ANY, Endpoint::Read(Read::Tasks)),
     ("/roles", ANY, Endpoint::Read(Read::Roles)),

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::level;
 use crate::peers::PeerError;
 use api::limits::MASTERS_BODY_BYTES_MAX;
-use api_http::{Method, Request, Response, StatusCode};
+use api_http::{Request, Response, StatusCode};
 use bytes::Bytes;
 use event_log::raft::{MemberStatus, MembershipError, Node, Role};
 use master_core::State;
@@ -47,9 +47,6 @@ enum Done {
 }
 
 pub(super) async fn answer(context: &Context, request: Request) -> Response {
-    if request.method() != Method::POST {
-        return api_http::method_not_allowed(&["POST"], request.method());
-    }
     let (parts, body) = request.into_parts();
     let body = match api_http::read_body(&parts.headers, body, MASTERS_BODY_BYTES_MAX).await {
         Ok(body) => body,

@@ -71,6 +71,17 @@ impl Target {
             Target::Scheduler | Target::Challenge | Target::Operators | Target::Health => None,
         }
     }
+
+    /// What may be asked of our own endpoints; empty where Mesos says what is answered. Masters post what they ask of
+    /// each other, the digest too, which people get.
+    fn methods(self) -> &'static [&'static str] {
+        match self {
+            Target::Digest => &["GET", "POST"],
+            Target::Snapshot => &["GET"],
+            Target::Scheduler | Target::Operators | Target::Health => &[],
+            _ => &["POST"],
+        }
+    }
 }
 
 impl Server {
@@ -110,6 +121,10 @@ impl Server {
     }
 
     async fn serve(&self, target: Target, request: Request, peer: SocketAddr) -> Response {
+        let methods = target.methods();
+        if !methods.is_empty() && !methods.contains(&request.method().as_str()) {
+            return api_http::method_not_allowed(methods, request.method());
+        }
         let served = match target {
             // A client that is told 503 at once may come back at once; whoever asks for a sign of life, or is one of
             // us, gets an answer now.

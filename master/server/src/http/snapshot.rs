@@ -5,7 +5,7 @@
 //! happens to it on its way.
 
 use crate::context::Context;
-use api_http::{Method, Query, Request, Response, StatusCode};
+use api_http::{Query, Request, Response, StatusCode};
 use event_log::raft::SnapshotInfo;
 use http::HeaderValue;
 use std::fs::File;
@@ -14,9 +14,6 @@ use std::io::{self, Read};
 const READ_BYTES: usize = 1 << 18;
 
 pub(super) async fn answer(context: &Context, request: Request) -> Response {
-    if request.method() != Method::GET {
-        return api_http::method_not_allowed(&["GET"], request.method());
-    }
     let stale = Query::parse(request.uri().query().unwrap_or_default()).get("stale") == Some("true");
     if context.reader.read(stale).await.is_err() {
         return context.reader.no_leader();
