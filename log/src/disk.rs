@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::codec::CodecError;
 
@@ -138,6 +139,10 @@ pub(crate) struct DirLock {
     _file: File,
 }
 
+/// Whoever was killed a moment ago may still be there: what it had just forked holds its files until it runs its program.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+const CLAIM_PACE: Duration = Duration::from_millis(10);
+
 /// Makes the folder if need be and claims it.
 pub(crate) fn claim(dir: &Path) -> Result<DirLock, OpenError> {
     fs::create_dir_all(dir).map_err(OpenError::io("create", dir))?;
@@ -148,10 +153,14 @@ pub(crate) fn claim(dir: &Path) -> Result<DirLock, OpenError> {
         .write(true)
         .open(&path)
         .map_err(OpenError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(DirLock { _file: file }),
-        Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
-        Err(fs::TryLockError::Error(error)) => Err(OpenError::io("lock", &path)(error)),
+    let patience = Instant::now() + CLAIM_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(DirLock { _file: file }),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < patience => std::thread::sleep(CLAIM_PACE),
+            Err(fs::TryLockError::WouldBlock) => return Err(OpenError::Locked { dir: dir.to_owned() }),
+            Err(fs::TryLockError::Error(error)) => return Err(OpenError::io("lock", &path)(error)),
+        }
     }
 }
 
