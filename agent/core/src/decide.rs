@@ -115,7 +115,7 @@ fn take_order(state: &State, order: api::internal::Order, around: &mut Surroundi
         Some(Wanted::ShutdownAgent(_)) => leave(state, around),
         // A kind of order that a newer master gives. It would not be given to an agent that does not name the
         // capability for it; passing it over keeps the later ones coming.
-        None => {
+        None | Some(Wanted::ApplyOperation(_) | Wanted::Drain(_) | Wanted::EndDrain(_)) => {
             let sentence = "It is of a kind that this release does not know".to_owned();
             vec![Event::OrderNotUnderstood { seq: order.seq, sentence }]
         }

@@ -212,6 +212,7 @@ async fn hello(agent: &Agent) -> Option<from_agent::Message> {
     };
     let tasks = live.chain(ending(&state, synced.messages_up_to)).map(live_task);
     Some(from_agent::Message::Resume(internal::Resume {
+        checkpointed_resources: Vec::new(),
         agent_id: v1::AgentId { value: agent_id.clone() },
         cluster_id: cluster_id.clone(),
         orders_up_to: synced.orders_up_to,

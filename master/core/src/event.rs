@@ -594,6 +594,24 @@ events! {
         /// Whose.
         framework: FrameworkKey,
     }
+
+    // Operations on resources: 110 to 119.
+    // -
+
+    // Quota and weights of roles: 120 to 129.
+    // -
+
+    // Offer constraints: 130 to 139.
+    // -
+
+    // Drains, and what agents can spare: 140 to 149.
+    // -
+
+    // Maintenance: 150 to 159.
+    // -
+
+    // Brakes: 160 to 169.
+    // -
 }
 
 /// What a master said that it reads.

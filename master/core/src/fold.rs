@@ -101,7 +101,23 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         Event::FrameworkUpdateOrdered(event) => {
             let framework_info = &state.frameworks.get(event.framework).expect("the framework is live").info;
             state.agents.order(event.agent, OrderParts::UpdateFramework { framework_info });
-        }
+        } // Operations on resources.
+          // -
+
+          // Roles.
+          // -
+
+          // Offer constraints.
+          // -
+
+          // Drains, and what agents can spare.
+          // -
+
+          // Maintenance.
+          // -
+
+          // Brakes.
+          // -
     }
 }
 

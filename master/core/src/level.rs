@@ -5,6 +5,8 @@
 //! level 1   what the first release writes
 //! level 2   what each master reads is in the log; digests of State are in the log
 //! level 3   what is large ends in steps; what is remembered has bounds: statuses, expired filters, history by flags
+//! level 4   the resource model: operations, roles with quota and weights, drains, maintenance; sections of snapshots
+//!           have names
 //! ```
 
 use crate::decide::{Draft, Reply};
@@ -22,7 +24,7 @@ impl FeatureLevel {
     /// Where every cluster begins.
     pub const FIRST: FeatureLevel = FeatureLevel(1);
     /// The highest that this release reads, and the highest that it writes.
-    pub const NEWEST: FeatureLevel = FeatureLevel(3);
+    pub const NEWEST: FeatureLevel = FeatureLevel(4);
 
     /// Whether digests of State are logged.
     pub fn has_digests(self) -> bool {
@@ -37,6 +39,11 @@ impl FeatureLevel {
     /// Whether what was is forgotten by bounds that level 2 does not have.
     pub fn forgets(self) -> bool {
         self >= FeatureLevel(3)
+    }
+
+    /// Whether there are operations on resources, quota, weights, drains and maintenance, and what comes with them.
+    pub fn has_resource_model(self) -> bool {
+        self >= FeatureLevel(4)
     }
 
     /// Whether what each master reads is logged when it starts.
@@ -119,7 +126,7 @@ mod tests {
         cluster.start_master(master(2, 1));
         assert!(raise(&mut cluster, 2, &[(1, 2), (2, 1)]).unwrap_err().contains("reads feature levels up to 1, not 2"));
         assert!(raise(&mut cluster, 2, &[(1, 2)]).unwrap_err().contains("It is not known which"));
-        assert!(raise(&mut cluster, 4, &[(1, 4), (2, 4)]).unwrap_err().contains("above 3"));
+        assert!(raise(&mut cluster, 5, &[(1, 5), (2, 5)]).unwrap_err().contains("above 4"));
         assert_eq!(cluster.state.feature_level, FeatureLevel::FIRST);
 
         assert_eq!(raise(&mut cluster, 2, &[(1, 2), (2, 2)]).unwrap(), ["feature-level-raised"]);

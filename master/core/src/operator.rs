@@ -46,6 +46,17 @@ pub(crate) fn call(draft: &mut Draft, call: &Call) -> Result<Reply, Refusal> {
             draft.push(AgentReactivated { agent });
             Ok(Reply::Empty)
         }
+        // Operations on resources.
+        // -
+
+        // Roles.
+        // -
+
+        // Drains, and what agents can spare.
+        // -
+
+        // Maintenance.
+        // -
         other => Err(Refusal::new(
             RefusalKind::NotImplemented,
             "NotImplemented",

@@ -176,7 +176,23 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::FrameworkShutdownOrdered(FrameworkShutdownOrdered { agent, .. })
         | Event::FrameworkUpdateOrdered(FrameworkUpdateOrdered { agent, .. }) => {
             effects.push(Effect::OrdersWaiting { agent: *agent });
-        }
+        } // Operations on resources.
+          // -
+
+          // Roles.
+          // -
+
+          // Offer constraints.
+          // -
+
+          // Drains, and what agents can spare.
+          // -
+
+          // Maintenance.
+          // -
+
+          // Brakes.
+          // -
     }
     effects
 }

@@ -414,6 +414,7 @@ impl Cluster {
 
     fn try_register(&mut self, token: u128, address: &str, resources: &str) -> Result<AgentKey, Refusal> {
         let register = internal::Register {
+            checkpointed_resources: Vec::new(),
             token: token.to_be_bytes().to_vec().into(),
             agent_info: v1::AgentInfo {
                 hostname: "host".into(),
@@ -472,6 +473,7 @@ impl Cluster {
     ) -> Result<Names, Refusal> {
         let agent_id = v1::AgentId { value: view::agent_id(&self.state, key) };
         let mut resume = internal::Resume {
+            checkpointed_resources: Vec::new(),
             agent_id,
             cluster_id: self.state.cluster_id.to_string(),
             version: "0.1.0".into(),

@@ -100,6 +100,8 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
             draft.tell(Effect::SendMessage { framework, agent, executor_id, data: message.data.clone() });
         }
         Message::Leaving(_) => lost::remove(draft, agent, Parting::Left),
+        // No operation was ordered yet, and nothing spare is offered.
+        Message::OperationStatus(_) | Message::Oversubscribed(_) => {}
         // The launch said it already; the others are the connection's own business.
         Message::ExecutorLaunched(_) | Message::Register(_) | Message::Resume(_) | Message::Pong(_) => {}
     }

@@ -210,6 +210,7 @@ impl Agent {
                 from_agent::Message::Register(internal::Register { token, agent_info, version, capabilities, address })
             }
             Some((agent_id, cluster_id)) => from_agent::Message::Resume(internal::Resume {
+                checkpointed_resources: Vec::new(),
                 agent_id,
                 cluster_id,
                 orders_up_to: self.orders_up_to,
@@ -253,6 +254,7 @@ fn registration(number: usize, cpus: f64, mem: f64) -> internal::Register {
     let mut token = b"benchmark-------".to_vec();
     token[8..].copy_from_slice(&(number as u64).to_be_bytes());
     internal::Register {
+        checkpointed_resources: Vec::new(),
         token: token.into(),
         agent_info: v1::AgentInfo {
             hostname: format!("agent-{number}"),

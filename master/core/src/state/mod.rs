@@ -5,16 +5,30 @@
 //! Every field changes by a named transition in these files, called by `fold` alone.
 
 pub mod agents;
+pub mod brakes;
 mod cautious;
+pub mod constraints;
+pub mod drains;
 pub mod frameworks;
+pub mod maintenance;
 pub mod offers;
+pub mod operations;
+pub mod oversubscribed;
+pub mod roles;
 pub mod snapshot;
 pub mod tasks;
 pub mod unfinished;
 
 pub use agents::{Agent, AgentLiveness, Agents, Executor, GoneAgent, Order};
+pub use brakes::Brakes;
+pub use constraints::Constraints;
+pub use drains::Drains;
 pub use frameworks::{CompletedFramework, Framework, FrameworkStream, Frameworks, RoleFilter, RoleState};
+pub use maintenance::Maintenance;
 pub use offers::{Offer, Offers};
+pub use operations::Operations;
+pub use oversubscribed::Oversubscribed;
+pub use roles::Roles;
 pub use snapshot::{Digests, SectionDigest, Sections, SnapshotError};
 pub use tasks::{PendingUpdate, Task, Tasks};
 pub use unfinished::Unfinished;
@@ -54,6 +68,20 @@ pub struct State {
     pub unfinished: Unfinished,
     /// How much of what is over is remembered.
     pub history: History,
+    /// Operations on resources that are not forgotten yet.
+    pub operations: Operations,
+    /// Quota and weights.
+    pub roles: Roles,
+    /// Agents that are to be empty.
+    pub drains: Drains,
+    /// Machines that are to be down, and inverse offers.
+    pub maintenance: Maintenance,
+    /// What agents can spare.
+    pub oversubscribed: Oversubscribed,
+    /// Offer constraints of frameworks.
+    pub constraints: Constraints,
+    /// What is paused.
+    pub brakes: Brakes,
     /// What happens when nothing else does, by time. Derived.
     #[serde(skip)]
     pub deadlines: OrdSet<(u64, Deadline)>,

@@ -3,8 +3,12 @@
 //!
 //! ```text
 //! snapshot := magic · section* in the order of [`State::visit`]
-//! section  := entry* · end          entry := length u32 (little endian, > 0) · payload       end := length 0
+//! section  := name · entry* · end          name := length u8 · text, from format 004 on
+//! entry    := length u32 (little endian, > 0) · payload       end := length 0
 //! ```
+//!
+//! What level 4 and later ones brought is in rooms of its own, each a section that is found by its name: one that is not
+//! there is empty. A room whose entries change gets another name; the structs of the sections before are frozen.
 //!
 //! What is written is the projection for the cluster's feature level: releases that read more write the same bytes as
 //! those that do not, until the level is raised. Format 001 is that of level 1, format 002 that of level 2, and so on.
@@ -18,6 +22,7 @@ use std::io::{self, BufWriter, Read, Write};
 const MAGIC_1: &[u8; 16] = b"meseta state 001";
 const MAGIC_2: &[u8; 16] = b"meseta state 002";
 const MAGIC_3: &[u8; 16] = b"meseta state 003";
+const MAGIC_4: &[u8; 16] = b"meseta state 004";
 
 /// Largest entry that is written or read, in bytes: a damaged length must not allocate more.
 const ENTRY_BYTES_MAX: u32 = 256 << 20;
@@ -31,6 +36,9 @@ pub enum SnapshotError {
     /// Not a snapshot of State, or one of a newer release.
     #[error("these are not the bytes of a state that this release can read")]
     Foreign,
+    /// A room that this release does not have.
+    #[error("the snapshot has a section {0}, which this release cannot read: it needs a newer release")]
+    UnknownSection(String),
     /// A state of a higher feature level.
     #[error(
         "the snapshot is of feature level {level}, and this release reads levels up to {reads}: it needs a newer release"
@@ -188,6 +196,9 @@ impl State {
             out.section("history")?;
             out.entry(&self.history)?;
         }
+        if self.feature_level.has_resource_model() {
+            self.visit_rooms(out)?;
+        }
         Ok(())
     }
 
@@ -195,7 +206,8 @@ impl State {
         match self.feature_level {
             FeatureLevel::FIRST => MAGIC_1,
             FeatureLevel(2) => MAGIC_2,
-            _ => MAGIC_3,
+            FeatureLevel(3) => MAGIC_3,
+            _ => MAGIC_4,
         }
     }
 
@@ -209,7 +221,8 @@ impl State {
 
     fn write_snapshot_with(&self, writer: &mut dyn Write, entry_bytes_max: u32) -> io::Result<()> {
         let out = BufWriter::with_capacity(1 << 16, writer);
-        let mut writer = Writer { out, open: false, section: "", entry_bytes_max };
+        let has_names = self.feature_level.has_resource_model();
+        let mut writer = Writer { out, has_names, open: false, section: "", entry_bytes_max };
         writer.out.write_all(self.magic())?;
         self.visit(&mut writer)?;
         writer.end()?;
@@ -229,24 +242,18 @@ impl State {
     /// # Errors
     /// As [`State::read_snapshot`].
     pub fn read_snapshot_at(reader: &mut dyn Read, reads: FeatureLevel) -> Result<State, SnapshotError> {
-        let mut reader = io::BufReader::with_capacity(1 << 16, reader);
-        let mut magic = [0; MAGIC_1.len()];
-        reader.read_exact(&mut magic)?;
-        if ![MAGIC_1, MAGIC_2, MAGIC_3].contains(&&magic) {
-            return Err(SnapshotError::Foreign);
-        }
-        let input = &mut reader;
-        let head: Head = entries(input)?.pop().ok_or(SnapshotError::Foreign)?;
-        let (features, masters) = if magic == *MAGIC_1 {
-            let masters = entries::<(NodeId, Master1)>(input)?;
+        let input = &mut Input::new(reader)?;
+        let head: Head = entries(input, "head")?.pop().ok_or(SnapshotError::Foreign)?;
+        let (features, masters) = if input.level == FeatureLevel::FIRST {
+            let masters = entries::<(NodeId, Master1)>(input, "masters")?;
             let features = Features { level: FeatureLevel::FIRST, digest_every: 0, last_digest: None };
             (features, masters.into_iter().map(|(node, master)| (node, master.lift())).collect())
         } else {
-            let features: Features = entries(input)?.pop().ok_or(SnapshotError::Foreign)?;
+            let features: Features = entries(input, "features")?.pop().ok_or(SnapshotError::Foreign)?;
             if features.level > reads {
                 return Err(SnapshotError::Level { level: features.level, reads });
             }
-            (features, map(input)?)
+            (features, map(input, "masters")?)
         };
         let mut state = State {
             cluster_id: head.cluster_id,
@@ -257,42 +264,46 @@ impl State {
             last_digest: features.last_digest,
             masters,
             frameworks: Frameworks {
-                live: if magic == *MAGIC_3 { frameworks(input)? } else { map(input)? },
-                by_id: map(input)?,
-                completed: map(input)?,
+                live: if input.level.forgets() { frameworks(input)? } else { map(input, "frameworks")? },
+                by_id: map(input, "framework ids")?,
+                completed: map(input, "completed frameworks")?,
                 next_completed: head.next_completed_framework,
                 next: head.next_framework,
                 by_role: OrdSet::new(),
             },
             agents: Agents {
-                live: map(input)?,
-                by_token: map(input)?,
-                gone: map(input)?,
+                live: map(input, "agents")?,
+                by_token: map(input, "agent tokens")?,
+                gone: map(input, "gone agents")?,
                 next: head.next_agent,
                 by_address: OrdSet::new(),
             },
             offers: Offers {
-                live: map(input)?,
+                live: map(input, "offers")?,
                 next: head.next_offer,
                 plans: head.plans,
                 by_agent: OrdSet::new(),
                 by_framework: OrdSet::new(),
             },
             tasks: Tasks {
-                live: map(input)?,
-                completed: map(input)?,
+                live: map(input, "tasks")?,
+                completed: map(input, "completed tasks")?,
                 next_completed: head.next_completed_task,
                 by_agent: OrdSet::new(),
                 completed_counts: OrdMap::new(),
             },
-            unfinished: Unfinished::default(),
-            history: History::default(),
-            deadlines: OrdSet::new(),
+            ..State::default()
         };
-        if magic == *MAGIC_3 {
-            let (frameworks, agents, returns) = (map(input)?, map(input)?, map(input)?);
+        if input.level.has_steps() {
+            let frameworks = map(input, "ending frameworks")?;
+            let (agents, returns) = (map(input, "ending agents")?, map(input, "returning agents")?);
             state.unfinished = Unfinished { frameworks, agents, returns };
-            state.history = entries(input)?.pop().ok_or(SnapshotError::Foreign)?;
+            state.history = entries(input, "history")?.pop().ok_or(SnapshotError::Foreign)?;
+        }
+        if input.level.has_resource_model() {
+            while let Some(name) = input.name()? {
+                state.read_room(&name, input)?;
+            }
         }
         state.rebuild();
         Ok(state)
@@ -303,38 +314,38 @@ impl State {
     /// # Errors
     /// As [`State::read_snapshot`], which then fails too.
     pub fn check_snapshot(reader: &mut dyn Read) -> Result<(), SnapshotError> {
-        let input = &mut io::BufReader::with_capacity(1 << 16, reader);
-        let mut magic = [0; MAGIC_1.len()];
-        input.read_exact(&mut magic)?;
-        skim::<Head>(input)?;
-        if magic == *MAGIC_1 {
-            skim::<(NodeId, Master1)>(input)?;
+        let input = &mut Input::new(reader)?;
+        skim::<Head>(input, "head")?;
+        if input.level == FeatureLevel::FIRST {
+            skim::<(NodeId, Master1)>(input, "masters")?;
         } else {
-            skim::<Features>(input)?;
-            skim::<(NodeId, Arc<Master>)>(input)?;
+            skim::<Features>(input, "features")?;
+            skim::<(NodeId, Arc<Master>)>(input, "masters")?;
         }
-        skim::<(FrameworkKey, Arc<Framework>)>(input)?;
-        if magic == *MAGIC_3 {
-            skim::<Filter>(input)?;
+        skim::<(FrameworkKey, Arc<Framework>)>(input, "frameworks")?;
+        if input.level.forgets() {
+            skim::<Filter>(input, "filters")?;
         }
-        skim::<(Arc<str>, FrameworkKey)>(input)?;
-        skim::<(u64, Arc<CompletedFramework>)>(input)?;
-        skim::<(AgentKey, Arc<Agent>)>(input)?;
-        skim::<(u128, AgentKey)>(input)?;
-        skim::<(AgentKey, GoneAgent)>(input)?;
-        skim::<(OfferKey, Arc<Offer>)>(input)?;
-        skim::<((FrameworkKey, TaskId), Arc<Task>)>(input)?;
-        skim::<((FrameworkKey, u64), Arc<Task>)>(input)?;
-        if magic == *MAGIC_3 {
-            skim::<(FrameworkKey, FrameworkEnd)>(input)?;
-            skim::<(AgentKey, AgentEnd)>(input)?;
-            skim::<(AgentKey, u64)>(input)?;
-            skim::<History>(input)?;
+        skim::<(Arc<str>, FrameworkKey)>(input, "framework ids")?;
+        skim::<(u64, Arc<CompletedFramework>)>(input, "completed frameworks")?;
+        skim::<(AgentKey, Arc<Agent>)>(input, "agents")?;
+        skim::<(u128, AgentKey)>(input, "agent tokens")?;
+        skim::<(AgentKey, GoneAgent)>(input, "gone agents")?;
+        skim::<(OfferKey, Arc<Offer>)>(input, "offers")?;
+        skim::<((FrameworkKey, TaskId), Arc<Task>)>(input, "tasks")?;
+        skim::<((FrameworkKey, u64), Arc<Task>)>(input, "completed tasks")?;
+        if input.level.has_steps() {
+            skim::<(FrameworkKey, FrameworkEnd)>(input, "ending frameworks")?;
+            skim::<(AgentKey, AgentEnd)>(input, "ending agents")?;
+            skim::<(AgentKey, u64)>(input, "returning agents")?;
+            skim::<History>(input, "history")?;
         }
-        match input.read(&mut [0])? {
-            0 => Ok(()),
-            _ => Err(SnapshotError::Foreign),
+        if input.level.has_resource_model() {
+            while let Some(name) = input.name()? {
+                State::skim_room(&name, input)?;
+            }
         }
+        input.end()
     }
 
     /// A fingerprint of everything that is not derived.
@@ -393,9 +404,45 @@ fn visit<K: Serialize + Ord, V: Serialize>(
     map.iter().try_for_each(|entry| out.entry(&entry))
 }
 
+macro_rules! rooms {
+    ($(map $name:literal $($path:ident).+: $key:ty => $value:ty;)* $(one $single:literal $($field:ident).+: $type:ty;)*) => {
+        impl State {
+            /// What level 4 and later ones brought: maps, entry by entry, and what is in no map.
+            fn visit_rooms(&self, out: &mut impl Sections) -> io::Result<()> {
+                $(visit(out, $name, &self.$($path).+)?;)*
+                $(out.section($single)?; out.entry(&self.$($field).+)?;)*
+                Ok(())
+            }
+
+            fn read_room(&mut self, name: &str, input: &mut Input<'_>) -> Result<(), SnapshotError> {
+                match name {
+                    $($name => self.$($path).+ = rest(input)?.into_iter().collect(),)*
+                    $($single => self.$($field).+ = rest(input)?.pop().ok_or(SnapshotError::Foreign)?,)*
+                    _ => return Err(SnapshotError::UnknownSection(name.to_owned())),
+                }
+                Ok(())
+            }
+
+            fn skim_room(name: &str, input: &mut Input<'_>) -> Result<(), SnapshotError> {
+                match name {
+                    $($name => each(input, |_: ($key, $value)| {}),)*
+                    $($single => each(input, |_: $type| {}),)*
+                    _ => Err(SnapshotError::UnknownSection(name.to_owned())),
+                }
+            }
+        }
+    };
+}
+
+// A map by its key and value, or one value that is in no map, of at least a byte. What is derived is skipped by serde.
+rooms! {
+    one "operations" operations: Operations;
+}
+
 /// The file format.
 struct Writer<W: Write> {
     out: BufWriter<W>,
+    has_names: bool,
     open: bool,
     section: &'static str,
     entry_bytes_max: u32,
@@ -411,6 +458,11 @@ impl<W: Write> Sections for Writer<W> {
     fn section(&mut self, name: &'static str) -> io::Result<()> {
         self.end()?;
         (self.open, self.section) = (true, name);
+        if self.has_names {
+            let length = u8::try_from(name.len()).map_err(io::Error::other)?;
+            self.out.write_all(&[length])?;
+            self.out.write_all(name.as_bytes())?;
+        }
         Ok(())
     }
 
@@ -476,9 +528,51 @@ impl Sections for Digester {
 /// A filter: whose, for which role, of which agent.
 type Filter = (FrameworkKey, Arc<str>, AgentKey, RoleFilter);
 
+/// A snapshot that is read.
+struct Input<'a> {
+    reader: io::BufReader<&'a mut dyn Read>,
+    /// Of the format.
+    level: FeatureLevel,
+}
+
+impl<'a> Input<'a> {
+    fn new(reader: &'a mut dyn Read) -> Result<Input<'a>, SnapshotError> {
+        let mut reader = io::BufReader::with_capacity(1 << 16, reader);
+        let mut magic = [0; MAGIC_1.len()];
+        reader.read_exact(&mut magic)?;
+        let level = [MAGIC_1, MAGIC_2, MAGIC_3, MAGIC_4].iter().position(|known| **known == magic);
+        let level = u32::try_from(level.ok_or(SnapshotError::Foreign)?).unwrap_or_default() + 1;
+        Ok(Input { reader, level: FeatureLevel(level) })
+    }
+
+    /// The name of the next section; None at the end.
+    fn name(&mut self) -> Result<Option<String>, SnapshotError> {
+        let mut length = [0];
+        if self.reader.read(&mut length)? == 0 {
+            return Ok(None);
+        }
+        let mut name = vec![0; length[0].into()];
+        self.reader.read_exact(&mut name)?;
+        String::from_utf8(name).map(Some).map_err(|_| SnapshotError::Foreign)
+    }
+
+    /// The next section is this one.
+    fn begin(&mut self, name: &'static str) -> Result<(), SnapshotError> {
+        if self.level.has_resource_model() && self.name()?.as_deref() != Some(name) {
+            return Err(SnapshotError::Foreign);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), SnapshotError> {
+        if self.reader.read(&mut [0])? == 0 { Ok(()) } else { Err(SnapshotError::Foreign) }
+    }
+}
+
 /// Frameworks with their filters, which are a section of their own.
-fn frameworks(input: &mut impl Read) -> Result<OrdMap<FrameworkKey, Arc<Framework>>, SnapshotError> {
-    let mut frameworks: OrdMap<FrameworkKey, Arc<Framework>> = map(input)?;
+fn frameworks(input: &mut Input<'_>) -> Result<OrdMap<FrameworkKey, Arc<Framework>>, SnapshotError> {
+    let mut frameworks: OrdMap<FrameworkKey, Arc<Framework>> = map(input, "frameworks")?;
+    input.begin("filters")?;
     each(input, |(key, role, agent, filter): Filter| {
         let framework = frameworks.get_mut(&key).map(Arc::make_mut);
         if let Some(role) = framework.and_then(|framework| framework.roles.get_mut(&role)) {
@@ -488,22 +582,36 @@ fn frameworks(input: &mut impl Read) -> Result<OrdMap<FrameworkKey, Arc<Framewor
     Ok(frameworks)
 }
 
-fn skim<T: DeserializeOwned>(input: &mut impl Read) -> Result<(), SnapshotError> {
+fn skim<T: DeserializeOwned>(input: &mut Input<'_>, name: &'static str) -> Result<(), SnapshotError> {
+    input.begin(name)?;
     each(input, |_: T| {})
 }
 
-fn entries<T: DeserializeOwned>(input: &mut impl Read) -> Result<Vec<T>, SnapshotError> {
+fn entries<T: DeserializeOwned>(input: &mut Input<'_>, name: &'static str) -> Result<Vec<T>, SnapshotError> {
+    input.begin(name)?;
+    rest(input)
+}
+
+fn map<K: DeserializeOwned + Ord + Clone, V: DeserializeOwned + Clone>(
+    input: &mut Input<'_>,
+    name: &'static str,
+) -> Result<OrdMap<K, V>, SnapshotError> {
+    Ok(entries::<(K, V)>(input, name)?.into_iter().collect())
+}
+
+/// The entries of a section that has begun.
+fn rest<T: DeserializeOwned>(input: &mut Input<'_>) -> Result<Vec<T>, SnapshotError> {
     let mut entries = Vec::new();
     each(input, |entry| entries.push(entry))?;
     Ok(entries)
 }
 
-/// Reads a section.
-fn each<T: DeserializeOwned>(input: &mut impl Read, mut take: impl FnMut(T)) -> Result<(), SnapshotError> {
+/// Reads the entries of a section that has begun.
+fn each<T: DeserializeOwned>(input: &mut Input<'_>, mut take: impl FnMut(T)) -> Result<(), SnapshotError> {
     let mut payload = Vec::new();
     loop {
         let mut length = [0; 4];
-        input.read_exact(&mut length)?;
+        input.reader.read_exact(&mut length)?;
         let length = u32::from_le_bytes(length);
         if length == 0 {
             return Ok(());
@@ -513,17 +621,11 @@ fn each<T: DeserializeOwned>(input: &mut impl Read, mut take: impl FnMut(T)) -> 
         }
         // As it comes: a length alone sets nothing aside.
         payload.clear();
-        if input.by_ref().take(length.into()).read_to_end(&mut payload)? < length as usize {
+        if input.reader.by_ref().take(length.into()).read_to_end(&mut payload)? < length as usize {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         take(event_log::decode_payload(&payload)?);
     }
-}
-
-fn map<K: DeserializeOwned + Ord + Clone, V: DeserializeOwned + Clone>(
-    input: &mut impl Read,
-) -> Result<OrdMap<K, V>, SnapshotError> {
-    Ok(entries::<(K, V)>(input)?.into_iter().collect())
 }
 
 #[cfg(test)]
@@ -546,6 +648,27 @@ mod tests {
         bytes[middle..middle + 4].fill(0xff);
         bytes.truncate(middle + 4);
         assert!(State::check_snapshot(&mut bytes.as_slice()).is_err());
+    }
+
+    #[test]
+    fn sections_have_names_and_a_newer_one_is_named() {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        cluster.subscribe();
+        let mut bytes = Vec::new();
+        cluster.state.write_snapshot(&mut bytes).unwrap();
+        assert_eq!(State::read_snapshot(&mut bytes.as_slice()).unwrap(), cluster.state);
+        State::check_snapshot(&mut bytes.as_slice()).unwrap();
+        bytes.extend(b"\x05tides\0\0\0\0");
+        for why in
+            [State::read_snapshot(&mut bytes.as_slice()).map(|_| ()), State::check_snapshot(&mut bytes.as_slice())]
+        {
+            let why = why.unwrap_err().to_string();
+            assert_eq!(
+                why,
+                "the snapshot has a section tides, which this release cannot read: it needs a newer release"
+            );
+        }
     }
 
     #[test]

@@ -233,6 +233,8 @@ fn kind(message: &from_agent::Message) -> &'static str {
         from_agent::Message::ExecutorExited(_) => "executor exited",
         from_agent::Message::ExecutorLaunched(_) => "executor launched",
         from_agent::Message::Leaving(_) => "leaving",
+        from_agent::Message::OperationStatus(_) => "operation status",
+        from_agent::Message::Oversubscribed(_) => "oversubscribed",
         from_agent::Message::Pong(_) => "pong",
     }
 }

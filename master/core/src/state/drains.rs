@@ -1,0 +1,7 @@
+//! Agents that operators want empty.
+
+use serde::{Deserialize, Serialize};
+
+/// Agents that operators want empty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Drains {}
