@@ -200,7 +200,14 @@ async fn hello(agent: &Agent) -> Option<from_agent::Message> {
     let registration = &state.registration;
     let (Some(agent_id), Some(cluster_id)) = (&registration.agent_id, &registration.cluster_id) else {
         let token = registration.token?.to_vec().into();
-        let register = internal::Register { token, agent_info, version, capabilities, address };
+        let register = internal::Register {
+            token,
+            agent_info,
+            version,
+            capabilities,
+            address,
+            checkpointed_resources: Vec::new(),
+        };
         return Some(from_agent::Message::Register(register));
     };
     let live = state.executors().flat_map(|(framework_id, executor)| {
