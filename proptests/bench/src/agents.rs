@@ -204,11 +204,17 @@ impl Agent {
     /// What it says first.
     fn greeting(&self) -> from_agent::Message {
         let Agent { number, cpus, mem, .. } = *self;
-        let internal::Register { token, agent_info, version, capabilities, address } = registration(number, cpus, mem);
+        let internal::Register { token, agent_info, version, capabilities, address, checkpointed_resources } =
+            registration(number, cpus, mem);
         match self.identity.clone() {
-            None => {
-                from_agent::Message::Register(internal::Register { token, agent_info, version, capabilities, address })
-            }
+            None => from_agent::Message::Register(internal::Register {
+                token,
+                agent_info,
+                version,
+                capabilities,
+                address,
+                checkpointed_resources,
+            }),
             Some((agent_id, cluster_id)) => from_agent::Message::Resume(internal::Resume {
                 checkpointed_resources: Vec::new(),
                 agent_id,
