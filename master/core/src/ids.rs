@@ -1,17 +1,11 @@
 //! Names of things, dense where the log is long: a framework, an agent or an offer is a counter in State, moved by
 //! the event that uses it. On the wire each is prefixed by the cluster's id.
 
+pub use allocator::{AgentKey, FrameworkKey};
+
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
-
-/// A framework, in the order of first subscription. On the wire `CLUSTER-0000`, unless the framework chose its own id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct FrameworkKey(pub u32);
-
-/// An agent, in the order of registration. On the wire `CLUSTER-S0`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct AgentKey(pub u64);
 
 /// An offer. On the wire `CLUSTER-O0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
