@@ -4,6 +4,7 @@
 
 pub mod constraints;
 pub mod ids;
+mod re2;
 
 pub use constraints::OfferConstraints;
 pub use ids::{AgentKey, FrameworkKey};

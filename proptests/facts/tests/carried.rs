@@ -21,3 +21,8 @@ fn all_hold(file: &str) {
 fn resources() {
     all_hold("resources.jsonl");
 }
+
+#[test]
+fn offer_constraints() {
+    all_hold("offer_constraints.jsonl");
+}
