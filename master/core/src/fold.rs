@@ -102,22 +102,21 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
             let framework_info = &state.frameworks.get(event.framework).expect("the framework is live").info;
             state.agents.order(event.agent, OrderParts::UpdateFramework { framework_info });
         } // Operations on resources.
-          // -
+        // -
 
-          // Roles.
-          // -
+        // Roles.
+        // -
 
-          // Offer constraints.
-          // -
+        // Offer constraints.
+        Event::OfferConstraintsSet(event) => state.constraints.set(event.framework, &event.constraints),
+        // Drains, and what agents can spare.
+        // -
 
-          // Drains, and what agents can spare.
-          // -
+        // Maintenance.
+        // -
 
-          // Maintenance.
-          // -
-
-          // Brakes.
-          // -
+        // Brakes.
+        // -
     }
 }
 
@@ -174,6 +173,7 @@ impl State {
             self.deadlines.remove(&(end.since_ms, Deadline::FrameworkEnd(key)));
         }
         self.frameworks.remove(key, at_ms);
+        self.constraints.forget(key);
         self.forget_frameworks();
     }
 

@@ -223,6 +223,9 @@ fn check_derived(state: &State, report: Report<'_>) {
     if state.tasks.completed_counts != rebuilt.tasks.completed_counts {
         report("derived", "completed tasks of a framework".into());
     }
+    if state.constraints.ready != rebuilt.constraints.ready {
+        report("derived", "constraints that are ready to be asked".into());
+    }
     if state.deadlines != rebuilt.deadlines {
         report("derived", "deadlines".into());
     }

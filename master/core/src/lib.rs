@@ -33,6 +33,7 @@ mod lengths;
 mod lost;
 mod masters;
 mod message;
+mod offer_constraints;
 mod operator;
 mod reconcile;
 mod register;
@@ -53,6 +54,7 @@ mod golden_logs;
 #[cfg(test)]
 mod testing;
 
+pub use ::allocator::constraints::Limits as RegexLimits;
 pub use command::{Caller, Command};
 pub use decide::{Decision, Reply, decide, decide_with};
 pub use effect::{Announcement, Effect};

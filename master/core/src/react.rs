@@ -177,22 +177,21 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::FrameworkUpdateOrdered(FrameworkUpdateOrdered { agent, .. }) => {
             effects.push(Effect::OrdersWaiting { agent: *agent });
         } // Operations on resources.
-          // -
+        // -
 
-          // Roles.
-          // -
+        // Roles.
+        // -
 
-          // Offer constraints.
-          // -
+        // Offer constraints.
+        Event::OfferConstraintsSet(_) => effects.push(Effect::Allocate),
+        // Drains, and what agents can spare.
+        // -
 
-          // Drains, and what agents can spare.
-          // -
+        // Maintenance.
+        // -
 
-          // Maintenance.
-          // -
-
-          // Brakes.
-          // -
+        // Brakes.
+        // -
     }
     effects
 }

@@ -362,6 +362,7 @@ impl State {
 
     /// Makes the derived indexes anew.
     pub(crate) fn rebuild(&mut self) {
+        self.constraints.rebuild();
         self.frameworks.by_role = OrdSet::new();
         self.deadlines = self.unfinished.deadlines();
         for framework in self.frameworks.live.values() {
@@ -416,7 +417,7 @@ macro_rules! rooms {
 
             fn read_room(&mut self, name: &str, input: &mut Input<'_>) -> Result<(), SnapshotError> {
                 match name {
-                    $($name => self.$($path).+ = rest(input)?.into_iter().collect(),)*
+                    $($name => self.$($path).+ = rest::<($key, $value)>(input)?.into_iter().collect(),)*
                     $($single => self.$($field).+ = rest(input)?.pop().ok_or(SnapshotError::Foreign)?,)*
                     _ => return Err(SnapshotError::UnknownSection(name.to_owned())),
                 }
@@ -436,6 +437,7 @@ macro_rules! rooms {
 
 // A map by its key and value, or one value that is in no map, of at least a byte. What is derived is skipped by serde.
 rooms! {
+    map "offer constraints" constraints.said: FrameworkKey => bytes::Bytes;
     one "operations" operations: Operations;
 }
 
