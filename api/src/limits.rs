@@ -87,8 +87,6 @@ pub const QUOTE_BYTES_MAX: usize = 300;
 
 /// Largest `FrameworkInfo`, in bytes of protobuf. It goes with every launch order.
 pub const FRAMEWORK_INFO_BYTES_MAX: usize = 256 * KIB;
-/// Offer constraints of a framework, in protobuf.
-pub const OFFER_CONSTRAINTS_BYTES_MAX: usize = 256 * KIB;
 /// Largest launch, in bytes of protobuf: a `TaskInfo`, or all of a group, each with its `ExecutorInfo`.
 pub const LAUNCH_BYTES_MAX: usize = 4 * MIB;
 /// What one launch weighs at most as an order or an event, in bytes: an executor may be in it twice.
@@ -106,6 +104,8 @@ pub const CALL_LAUNCHES_BYTES_MAX: usize = 9 * MIB;
 pub const RECONCILE_TASKS_MAX: usize = 100_000;
 /// Most operations that one RECONCILE_OPERATIONS names.
 pub const RECONCILE_OPERATIONS_MAX: usize = 10_000;
+/// Most machines that one schedule or one call names.
+pub const MACHINES_MAX: usize = 10_000;
 
 // Statuses.
 

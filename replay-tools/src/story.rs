@@ -5,6 +5,7 @@ mod agent;
 mod ending;
 mod master;
 mod offers;
+mod operation;
 pub(crate) mod phrase;
 
 use crate::args::Usage;

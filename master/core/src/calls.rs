@@ -44,9 +44,17 @@ pub(crate) fn call(draft: &mut Draft, stream_id: Option<&str>, call: &Call, call
             let body = call.update_framework.as_ref().ok_or_else(missing)?;
             update_framework::update_framework(draft, framework, body)?;
         }
-        // No allocator here listens to requests; there are no inverse offers and no operations to acknowledge. All of
-        // these are about what is not there, which is silently ignored.
-        Type::Request | Type::AcceptInverseOffers | Type::DeclineInverseOffers | Type::AcknowledgeOperationStatus => {}
+        Type::AcceptInverseOffers => {
+            let body = call.accept_inverse_offers.as_ref().ok_or_else(missing)?;
+            inverse::answer(draft, framework, &body.inverse_offer_ids, body.filters.as_ref(), true);
+        }
+        Type::DeclineInverseOffers => {
+            let body = call.decline_inverse_offers.as_ref().ok_or_else(missing)?;
+            inverse::answer(draft, framework, &body.inverse_offer_ids, body.filters.as_ref(), false);
+        }
+        // No allocator here listens to requests, and there are no operations to acknowledge. Both are about what is not
+        // there, which is silently ignored.
+        Type::Request | Type::AcknowledgeOperationStatus => {}
     }
     Ok(Reply::Empty)
 }

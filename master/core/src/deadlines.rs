@@ -6,7 +6,7 @@ use crate::event::{OfferKeys, OffersReturned, Removal, Return};
 use crate::ids::{FrameworkKey, OfferKey};
 use crate::lost::{self, Options};
 use crate::state::{AgentLiveness, Deadline, State};
-use crate::{register, teardown};
+use crate::{inverse, register, teardown};
 use std::collections::BTreeMap;
 
 /// So many items are named at once: what is behind them waits for the next look.
@@ -88,6 +88,7 @@ pub(crate) fn pass(draft: &mut Draft, due: &Due) -> Reply {
                     expired.entry(offer.framework).or_default().push(key);
                 }
             }
+            Deadline::InverseOffer(key) => inverse::expire(draft, key),
             Deadline::Framework(key) => teardown::remove(draft, key, Removal::FailoverTimeout),
             Deadline::Agent(key) => lost::unreachable(draft, key),
             Deadline::FrameworkEnd(key) => teardown::go_on(draft, key),
@@ -105,6 +106,7 @@ pub(crate) fn pass(draft: &mut Draft, due: &Due) -> Reply {
 fn due_ms(state: &State, what: Deadline) -> Option<u64> {
     match what {
         Deadline::Offer(key) => state.offers.get(key)?.expires_ms,
+        Deadline::InverseOffer(key) => state.maintenance.inverse_offers.get(&key)?.expires_ms,
         Deadline::Framework(key) => state.frameworks.get(key)?.failover_deadline_ms,
         Deadline::Agent(key) => match state.agents.get(key)?.liveness {
             AgentLiveness::Disconnected { deadline_ms, .. } => Some(deadline_ms),
@@ -117,7 +119,11 @@ fn due_ms(state: &State, what: Deadline) -> Option<u64> {
 /// Whether its time ran while nobody led, so that it could not have returned.
 fn has_grace(state: &State, at_ms: u64, options: &Options, what: Deadline) -> bool {
     let away_since_ms = match what {
-        Deadline::Offer(_) | Deadline::FrameworkEnd(_) | Deadline::AgentEnd(_) | Deadline::AgentReturn(_) => None,
+        Deadline::Offer(_)
+        | Deadline::InverseOffer(_)
+        | Deadline::FrameworkEnd(_)
+        | Deadline::AgentEnd(_)
+        | Deadline::AgentReturn(_) => None,
         Deadline::Framework(key) => state.frameworks.get(key).and_then(|framework| framework.disconnected_ms),
         Deadline::Agent(key) => match state.agents.get(key).map(|agent| &agent.liveness) {
             Some(AgentLiveness::Disconnected { since_ms, .. }) => Some(*since_ms),

@@ -11,6 +11,7 @@ use crate::refusal::{Refusal, RefusalKind};
 use crate::state::State;
 use crate::*;
 use api::v1;
+use std::collections::BTreeSet;
 
 /// What a command leads to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -106,9 +107,14 @@ pub fn decide_with(
         Command::LogDigest { index, digest, by } => equality::log_digest(draft, *index, *digest, *by),
         Command::PassDeadline { due } => deadlines::pass(draft, due),
         Command::Forget => forget::forget(draft),
-        Command::MakeOffers { plan } => allocator::accept_plan(draft, plan),
+        Command::MakeOffers { plan } => {
+            let reply = allocator::accept_plan(draft, plan);
+            inverse::make(draft, plan.offer_timeout_ms);
+            reply
+        }
         Command::RemoveFramework { framework } => teardown::by_key(draft, *framework)?,
     };
+    drain::settle(draft);
     let Draft { state, events, effects, .. } = std::mem::take(draft);
     Ok(Decision { events, effects, reply, state })
 }
@@ -122,6 +128,8 @@ pub(crate) struct Draft {
     pub(crate) options: Options,
     events: Vec<Event>,
     effects: Vec<Effect>,
+    /// Agents that may have become empty.
+    pub(crate) emptied: BTreeSet<AgentKey>,
 }
 
 impl Draft {
@@ -133,6 +141,7 @@ impl Draft {
 
     pub(crate) fn push(&mut self, event: impl Into<Event>) {
         let event = event.into();
+        self.emptied.extend(drain::emptied(&self.state, &event));
         fold(&mut self.state, &event, self.at_ms);
         self.events.push(event);
     }

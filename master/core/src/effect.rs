@@ -20,6 +20,10 @@ pub enum Effect {
     SendOffers { framework: FrameworkKey, offers: Vec<OfferKey> },
     /// An offer that it may have is no longer valid.
     SendRescind { framework: FrameworkKey, offer: OfferKey },
+    /// It is asked to give back what it has of agents, all in one INVERSE_OFFERS event.
+    SendInverseOffers { framework: FrameworkKey, offers: Vec<OfferKey> },
+    /// An inverse offer that it may have is no longer valid.
+    SendRescindInverse { framework: FrameworkKey, offer: OfferKey },
     /// The head of this task's queue of updates waits to be sent; sent again with Mesos's back-off until it changes.
     UpdateWaiting { framework: FrameworkKey, task_id: TaskId },
     /// A status without uuid, which is neither acknowledged nor sent again (launch refused, reconciliation).

@@ -11,6 +11,7 @@ use crate::ids::{
 use crate::level::FeatureLevel;
 use crate::state::History;
 use crate::state::frameworks::Capabilities;
+use crate::state::maintenance::{MachineId, Window};
 use crate::state::unfinished::Parting;
 use api::resources::Resources;
 use bytes::Bytes;
@@ -601,23 +602,92 @@ events! {
     // Quota and weights of roles: 120 to 129.
     // -
 
-    // Offer constraints: 75 to 79.
+    // Offer constraints: 130 to 139.
+    // -
 
-    /// A framework said anew which agents it wants to be offered.
-    75 "offer-constraints-set" OfferConstraintsSet (1 of level 4) {
+    // Drains, and what agents can spare: 80 to 89.
+    /// An operator wants an agent empty: no offers of it are made, and it ends what it runs. Its offers went back by events
+    /// of the same record. Asked again, this is what counts.
+    80 "agent-drain-started" AgentDrainStarted (1 of level 4) {
         /// Which.
-        framework: FrameworkKey,
-        /// The `OfferConstraints` in protobuf; empty: every agent will do.
-        constraints: Bytes,
+        agent: AgentKey,
+        /// The most that a task may take to end, in nanoseconds.
+        max_grace_ns: Option<i64>,
+        /// Once it is empty, it is over.
+        mark_gone: bool,
+    }
+    /// An agent that drains can, since it came back as another: it was ordered to.
+    81 "agent-drain-ordered" AgentDrainOrdered (1 of level 4) {
+        /// Which.
+        agent: AgentKey,
+    }
+    /// Nothing is left on an agent that drained: the end of its last task was acknowledged.
+    82 "agent-drained" AgentDrained (1 of level 4) {
+        /// Which.
+        agent: AgentKey,
+    }
+    /// An agent need not be empty any more: `agent-reactivated` follows.
+    83 "agent-drain-ended" AgentDrainEnded (1 of level 4) {
+        /// Which.
+        agent: AgentKey,
+    }
+    /// An agent said what it can spare of what is in use.
+    84 "agent-oversubscribed" AgentOversubscribed (1 of level 4) {
+        /// Which.
+        agent: AgentKey,
+        /// The number of the agent's message.
+        seq: u64,
+        /// In place of what it said before; revocable.
+        resources: Resources,
     }
 
-    // Drains, and what agents can spare: 140 to 149.
-    // -
+    // Maintenance: 90 to 99.
+    /// An operator wrote a schedule, in place of the one before.
+    90 "maintenance-scheduled" MaintenanceScheduled (1 of level 4) {
+        /// All of it.
+        windows: Vec<Window>,
+    }
+    /// Machines are down: their agents ended by events of the same record, and none is admitted.
+    91 "machines-down" MachinesDown (1 of level 4) {
+        /// Which.
+        machines: Vec<MachineId>,
+    }
+    /// Machines are up again, and out of the schedule.
+    92 "machines-up" MachinesUp (1 of level 4) {
+        /// Which.
+        machines: Vec<MachineId>,
+    }
+    /// Frameworks are asked to give back what they have of agents that are to be unavailable.
+    93 "inverse-offers-made" InverseOffersMade (1 of level 4) {
+        /// Key of the first; the others follow in order.
+        first: OfferKey,
+        /// By framework.
+        groups: Vec<InverseGroup>,
+        /// When they are taken back, in milliseconds since the epoch.
+        expires_ms: Option<u64>,
+    }
+    /// Inverse offers were taken back.
+    94 "inverse-offers-returned" InverseOffersReturned (1 of level 4) {
+        /// From whom.
+        framework: FrameworkKey,
+        /// Which.
+        offers: OfferKeys,
+        /// Why.
+        why: Return,
+    }
+    /// A framework answered inverse offers.
+    95 "inverse-offers-answered" InverseOffersAnswered (1 of level 4) {
+        /// Who.
+        framework: FrameworkKey,
+        /// Which.
+        offers: OfferKeys,
+        /// It will leave.
+        is_accepted: bool,
+        /// Not to be asked again before, in milliseconds since the epoch.
+        until_ms: Option<u64>,
+    }
 
-    // Maintenance: 150 to 159.
-    // -
-
-    // Brakes: 100 to 109.
+    // Brakes: 160 to 169.
     // -
 }
 
@@ -669,6 +739,15 @@ pub struct OfferGroup {
     pub role: Arc<str>,
     /// Whose resources.
     pub offers: OfferItems,
+}
+
+/// What one framework is asked to give back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InverseGroup {
+    /// Who.
+    pub framework: FrameworkKey,
+    /// Of which agents.
+    pub agents: Vec<AgentKey>,
 }
 
 /// Agents and what is offered of each, in compact form: stored as differences between the agents' keys.
@@ -782,6 +861,8 @@ pub enum Return {
     RoleLeft,
     /// They were named in a call that had other, invalid ones.
     Invalid,
+    /// The agent's machine is to be unavailable at another time. From level 4 on.
+    MaintenanceChanged,
 }
 
 impl Return {
@@ -793,7 +874,8 @@ impl Return {
             | Return::AgentDeactivated
             | Return::AgentChanged
             | Return::Expired
-            | Return::RoleLeft => true,
+            | Return::RoleLeft
+            | Return::MaintenanceChanged => true,
         }
     }
 }
@@ -868,6 +950,10 @@ impl Event {
             }
             Event::TaskGroupLaunched(event) => {
                 touches.tasks.extend(event.tasks.iter().map(|task| (event.framework, task.task_id.clone())));
+            }
+            Event::InverseOffersMade(event) => {
+                let count: usize = event.groups.iter().map(|group| group.agents.len()).sum();
+                touches.offers.extend((0..count as u64).map(|n| OfferKey(event.first.0 + n)));
             }
             _ => {}
         }

@@ -37,6 +37,7 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         Event::FrameworkResubscribed(event) => state.resubscribe(event, at_ms),
         Event::FrameworkDisconnected(event) => {
             state.frameworks.disconnect(event.framework, event.deadline_ms, at_ms);
+            state.maintenance.forget_filters(event.framework);
             state.deadlines.insert((event.deadline_ms, Deadline::Framework(event.framework)));
         }
         Event::FrameworkUpdated(event) => state.frameworks.update(event.framework, &event.info, &event.terms),
@@ -78,7 +79,10 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
             state.take_back(offer);
         }),
         Event::OffersAccepted(event) => state.accept(event),
-        Event::RolesRevived(event) => state.frameworks.revive(event.framework, &event.roles),
+        Event::RolesRevived(event) => {
+            state.frameworks.revive(event.framework, &event.roles);
+            state.maintenance.forget_filters(event.framework);
+        }
         Event::RolesSuppressed(event) => state.frameworks.suppress(event.framework, &event.roles),
 
         Event::TaskLaunched(event) => state.launch(event, at_ms),
@@ -108,13 +112,27 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         // -
 
         // Offer constraints.
-        Event::OfferConstraintsSet(event) => state.constraints.set(event.framework, &event.constraints),
-        // Drains, and what agents can spare.
         // -
+
+        // Drains, and what agents can spare.
+        Event::AgentDrainStarted(event) => state.start_drain(event, at_ms),
+        Event::AgentDrainOrdered(event) => state.order_drain(event.agent),
+        Event::AgentDrained(event) => state.drains.finish(event.agent, at_ms),
+        Event::AgentDrainEnded(event) => state.end_drain(event.agent),
+        Event::AgentOversubscribed(event) => {
+            state.agents.receive(event.agent, event.seq);
+            state.oversubscribed.set(event.agent, &event.resources);
+        }
 
         // Maintenance.
-        // -
-
+        Event::MaintenanceScheduled(event) => state.maintenance.schedule(&event.windows, at_ms),
+        Event::MachinesDown(event) => state.maintenance.take_down(&event.machines),
+        Event::MachinesUp(event) => state.maintenance.bring_up(&event.machines),
+        Event::InverseOffersMade(event) => state.make_inverse_offers(event, at_ms),
+        Event::InverseOffersReturned(event) => event.offers.iter().for_each(|offer| {
+            state.take_back_inverse(offer);
+        }),
+        Event::InverseOffersAnswered(event) => state.answer_inverse_offers(event, at_ms),
         // Brakes.
         // -
     }
@@ -165,6 +183,7 @@ impl State {
     fn resubscribe(&mut self, event: &FrameworkResubscribed, at_ms: u64) {
         self.forget_framework_deadline(event.framework);
         self.frameworks.resubscribe(event, at_ms);
+        self.maintenance.forget_filters(event.framework);
     }
 
     fn remove_framework(&mut self, key: FrameworkKey, at_ms: u64) {
@@ -173,7 +192,7 @@ impl State {
             self.deadlines.remove(&(end.since_ms, Deadline::FrameworkEnd(key)));
         }
         self.frameworks.remove(key, at_ms);
-        self.constraints.forget(key);
+        self.maintenance.forget_framework(key);
         self.forget_frameworks();
     }
 
@@ -192,6 +211,7 @@ impl State {
     fn begin_end_of_framework(&mut self, event: &FrameworkEnding, at_ms: u64) {
         self.forget_framework_deadline(event.framework);
         self.frameworks.begin_end(event.framework, at_ms);
+        self.maintenance.forget_framework(event.framework);
         let end = FrameworkEnd { since_ms: at_ms, why: event.why };
         self.unfinished.frameworks.insert(event.framework, end);
         self.deadlines.insert((at_ms, Deadline::FrameworkEnd(event.framework)));
@@ -216,6 +236,7 @@ impl State {
         self.agents.resume(event, at_ms);
         if event.profile.is_some() {
             self.frameworks.forget_agent(event.agent);
+            self.maintenance.forget_agent(event.agent);
         }
     }
 
@@ -234,6 +255,9 @@ impl State {
         }
         self.agents.remove(event.agent, event.by_operator, &event.reason, at_ms);
         self.frameworks.forget_agent(event.agent);
+        self.drains.end(event.agent);
+        self.maintenance.forget_agent(event.agent);
+        self.oversubscribed.forget(event.agent);
     }
 
     fn forget_framework_deadline(&mut self, key: FrameworkKey) {

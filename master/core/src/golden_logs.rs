@@ -136,10 +136,7 @@ fn story() -> Cluster {
     cluster.mark_gone(second);
 
     ends_in_steps(&mut cluster);
-
-    let zone = br#"{"role_constraints":{"web":{"groups":[{"attribute_constraints":[{"selector":
-        {"attribute_name":"zone"},"predicate":{"not_exists":{}}}]}]}}}"#;
-    cluster.constrain(third, Some(api::json::from_slice(zone).unwrap())).unwrap();
+    drains_and_maintenance(&mut cluster);
 
     // Something is under way at the end.
     cluster.at_ms += 10_000;
@@ -191,6 +188,28 @@ fn ends_in_steps(cluster: &mut Cluster) {
     cluster.deadline_passed();
     cluster.mark_gone(agent);
     cluster.chosen = usual;
+}
+
+/// Agents that are to be empty, and machines that are to be away.
+fn drains_and_maintenance(cluster: &mut Cluster) {
+    let agent = cluster.agent_at("10.9.0.1:5051", "cpus:3;mem:30");
+    let no_drains = |resume: &mut api::internal::Resume| resume.capabilities = vec!["MULTI_ROLE".into()];
+    cluster.resume_with(agent, no_drains).unwrap();
+    cluster.agent_unreachable(agent);
+    cluster.drain(agent).unwrap();
+    cluster.resume_with(agent, |resume| resume.capabilities.push("AGENT_DRAINING".into())).unwrap();
+    cluster.reactivate(agent).unwrap();
+    cluster.oversubscribe(agent, "cpus:1");
+    cluster.at_ms += 10_000;
+    cluster.schedule(&[("host", "10.9.0.1")], 5_000_000_000).unwrap();
+    cluster.offer();
+    let (key, asked) = cluster.state.maintenance.inverse_offers.get_min().cloned().unwrap();
+    cluster.answer_inverse(asked.framework, &[key], true, Some(1.0));
+    cluster.at_ms += 10_000;
+    cluster.offer();
+    cluster.schedule(&[("host", "10.9.0.1")], 6_000_000_000).unwrap();
+    cluster.machines_down(&[("host", "10.9.0.1")]).unwrap();
+    cluster.machines_up(&[("host", "10.9.0.1")]).unwrap();
 }
 
 /// A framework with tasks and executors on agent C-S0, up to its end.

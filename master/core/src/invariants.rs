@@ -223,8 +223,12 @@ fn check_derived(state: &State, report: Report<'_>) {
     if state.tasks.completed_counts != rebuilt.tasks.completed_counts {
         report("derived", "completed tasks of a framework".into());
     }
-    if state.constraints.ready != rebuilt.constraints.ready {
-        report("derived", "constraints that are ready to be asked".into());
+    let (maintenance, rebuilt_maintenance) = (&state.maintenance, &rebuilt.maintenance);
+    if maintenance.waiting != rebuilt_maintenance.waiting {
+        report("derived", "inverse offers by agent and framework".into());
+    }
+    if maintenance.unavailable != rebuilt_maintenance.unavailable {
+        report("derived", "unavailability of machines".into());
     }
     if state.deadlines != rebuilt.deadlines {
         report("derived", "deadlines".into());

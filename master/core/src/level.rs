@@ -13,6 +13,7 @@ use crate::decide::{Draft, Reply};
 use crate::event::{FeatureLevelRaised, MasterReads};
 use crate::ids::NodeId;
 use crate::refusal::{Refusal, RefusalKind};
+use crate::state::State;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -94,6 +95,15 @@ pub(crate) fn raise(
     let masters = masters.iter().map(|(node, reads)| MasterReads { node: *node, reads: *reads }).collect();
     draft.push(FeatureLevelRaised { level, digest_every, masters });
     Ok(Reply::Empty)
+}
+
+/// Refuses what needs shapes of level 4 until they are written. `what` begins a sentence.
+pub(crate) fn check_resource_model(state: &State, what: &str) -> Result<(), Refusal> {
+    if state.feature_level.has_resource_model() {
+        return Ok(());
+    }
+    let why = format!("{what} is not possible until every master of this cluster has been upgraded");
+    Err(Refusal::new(RefusalKind::Conflict, "FeatureLevel", why))
 }
 
 /// Whether a master that reads levels up to `reads` can take part.

@@ -7,13 +7,13 @@ use crate::event::{
     TaskDeclared,
 };
 use crate::ids::{AgentKey, Connection, ConnectionId, FrameworkKey, OfferKey};
+use crate::inverse;
 use crate::reconcile::time_info;
 use crate::state::unfinished::Parting;
 use crate::state::{History, State, Task};
 use crate::status;
 use crate::task_state::lost_or;
 use crate::view;
-use allocator::constraints::Limits;
 use api::v1;
 use api::v1::TaskState;
 use api::v1::task_status::Reason;
@@ -36,8 +36,6 @@ pub struct Options {
     pub unreachable_max: usize,
     /// How much of what is over is remembered.
     pub history: History,
-    /// What a regular expression of offer constraints may cost.
-    pub regex: Limits,
 }
 
 impl Default for Options {
@@ -49,7 +47,6 @@ impl Default for Options {
             unreachable_ms_max: 14 * 24 * 3_600_000,
             unreachable_max: 102_400,
             history: History::default(),
-            regex: Limits::default(),
         }
     }
 }
@@ -97,6 +94,7 @@ pub(crate) fn return_offers(draft: &mut Draft, agent: AgentKey, why: Return) {
     for (framework, offers) in offers {
         draft.push(OffersReturned { framework, offers: OfferKeys::new(offers), why });
     }
+    inverse::return_on(draft, agent, why);
 }
 
 /// The agent did not return in time. It may still, with its tasks. One with very many is given up some tasks at a time:
@@ -154,17 +152,23 @@ pub(crate) fn go_on(draft: &mut Draft, key: AgentKey) {
 /// Ends some more of its tasks. True if none is left.
 fn end_some(draft: &mut Draft, key: AgentKey, why: Parting, max: usize) -> bool {
     let (tasks, is_all) = some(not_over(&draft.state, key), max);
+    let sentence = match (why, draft.state.agents.get(key)) {
+        (Parting::MachineDown, Some(agent)) => format!("Agent {} removed: {}", agent.hostname, why.sentence()),
+        _ => why.sentence().to_owned(),
+    };
     for task in tasks {
         let framework = draft.state.frameworks.get(task.framework).expect("a live task's framework is live");
         let (finer, reason) = match why {
             Parting::MarkedGone => (TaskState::TaskGoneByOperator, Reason::AgentRemovedByOperator),
             Parting::Forgotten => (TaskState::TaskGone, Reason::AgentRemoved),
-            Parting::Left | Parting::LogLost | Parting::Replaced => (TaskState::TaskLost, Reason::AgentRemoved),
+            Parting::Left | Parting::LogLost | Parting::Replaced | Parting::MachineDown => {
+                (TaskState::TaskLost, Reason::AgentRemoved)
+            }
         };
         let state = lost_or(finer, framework);
         let reason = if state == finer { reason } else { Reason::AgentRemoved };
         let agent_id = Some(view::agent_id(&draft.state, key));
-        let status = status::of_master(&task.task_id, agent_id, state, reason, why.sentence(), draft.at_ms);
+        let status = status::of_master(&task.task_id, agent_id, state, reason, sentence.as_str(), draft.at_ms);
         declare(draft, &task, state as i32, status, Fate::Completed);
     }
     is_all

@@ -1,9 +1,9 @@
 //! What operators may change.
 
 use crate::decide::{Draft, Reply};
-use crate::event::{AgentDeactivated, AgentReactivated, Return};
-use crate::ids::AgentKey;
+use crate::drain;
 use crate::lost;
+use crate::maintenance;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::unfinished::Parting;
 use crate::teardown;
@@ -28,24 +28,6 @@ pub(crate) fn call(draft: &mut Draft, call: &Call) -> Result<Reply, Refusal> {
             let id = &call.mark_agent_gone.as_ref().ok_or_else(|| absent("mark_agent_gone"))?.agent_id.value;
             mark_gone(draft, id)
         }
-        Type::DeactivateAgent => {
-            let id = &call.deactivate_agent.as_ref().ok_or_else(|| absent("deactivate_agent"))?.agent_id.value;
-            let agent = known_agent(draft, id)?;
-            if draft.state.agents.get(agent).is_some_and(|agent| !agent.deactivated) {
-                lost::return_offers(draft, agent, Return::AgentDeactivated);
-                draft.push(AgentDeactivated { agent });
-            }
-            Ok(Reply::Empty)
-        }
-        Type::ReactivateAgent => {
-            let id = &call.reactivate_agent.as_ref().ok_or_else(|| absent("reactivate_agent"))?.agent_id.value;
-            let agent = known_agent(draft, id)?;
-            if draft.state.agents.get(agent).is_some_and(|agent| !agent.deactivated) {
-                return Err(Refusal::invalid("NotDeactivated", format!("Agent {id} is not deactivated")));
-            }
-            draft.push(AgentReactivated { agent });
-            Ok(Reply::Empty)
-        }
         // Operations on resources.
         // -
 
@@ -53,22 +35,33 @@ pub(crate) fn call(draft: &mut Draft, call: &Call) -> Result<Reply, Refusal> {
         // -
 
         // Drains, and what agents can spare.
-        // -
+        Type::DrainAgent => drain::drain(draft, call.drain_agent.as_ref().ok_or_else(|| absent("drain_agent"))?),
+        Type::DeactivateAgent => {
+            drain::deactivate(draft, call.deactivate_agent.as_ref().ok_or_else(|| absent("deactivate_agent"))?)
+        }
+        Type::ReactivateAgent => {
+            drain::reactivate(draft, call.reactivate_agent.as_ref().ok_or_else(|| absent("reactivate_agent"))?)
+        }
 
         // Maintenance.
-        // -
+        Type::UpdateMaintenanceSchedule => {
+            let update = call.update_maintenance_schedule.as_ref();
+            maintenance::schedule(draft, &update.ok_or_else(|| absent("update_maintenance_schedule"))?.schedule)
+        }
+        Type::StartMaintenance => {
+            let start = call.start_maintenance.as_ref().ok_or_else(|| absent("start_maintenance"))?;
+            maintenance::start(draft, &start.machines)
+        }
+        Type::StopMaintenance => {
+            let stop = call.stop_maintenance.as_ref().ok_or_else(|| absent("stop_maintenance"))?;
+            maintenance::stop(draft, &stop.machines)
+        }
         other => Err(Refusal::new(
             RefusalKind::NotImplemented,
             "NotImplemented",
             format!("{} is not supported by this version", other.as_str_name()),
         )),
     }
-}
-
-fn known_agent(draft: &Draft, id: &str) -> Result<AgentKey, Refusal> {
-    view::parse_agent_id(&draft.state, id)
-        .filter(|key| draft.state.agents.get(*key).is_some())
-        .ok_or_else(|| Refusal::invalid("UnknownAgent", "Unknown agent"))
 }
 
 /// MARK_AGENT_GONE: for good. Asking again is welcome.
@@ -120,8 +113,8 @@ mod tests {
             (RefusalKind::Invalid, "Unknown agent".into())
         );
         assert_eq!(
-            refused(of(Type::DrainAgent)),
-            (RefusalKind::NotImplemented, "DRAIN_AGENT is not supported by this version".into())
+            refused(of(Type::DrainAgent)).1,
+            "Failed to validate master::Call: Expecting 'drain_agent' to be present"
         );
     }
 

@@ -183,15 +183,39 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         // -
 
         // Offer constraints.
-        Event::OfferConstraintsSet(_) => effects.push(Effect::Allocate),
-        // Drains, and what agents can spare.
         // -
+
+        // Drains, and what agents can spare.
+        Event::AgentDrainStarted(AgentDrainStarted { agent, .. })
+        | Event::AgentDrainOrdered(AgentDrainOrdered { agent })
+        | Event::AgentDrainEnded(AgentDrainEnded { agent }) => {
+            effects.push(Effect::OrdersWaiting { agent: *agent });
+        }
+        Event::AgentDrained(_) => {}
+        Event::AgentOversubscribed(AgentOversubscribed { agent, seq, .. }) => {
+            effects.push(Effect::SendReceived { agent: *agent, up_to: *seq });
+            effects.push(Effect::Allocate);
+        }
 
         // Maintenance.
-        // -
-
-        // Brakes.
-        // -
+        Event::MaintenanceScheduled(_) => effects.push(Effect::Allocate),
+        Event::MachinesDown(_) | Event::MachinesUp(_) | Event::InverseOffersAnswered(_) => {}
+        Event::InverseOffersMade(event) => {
+            let mut key = event.first.0;
+            for group in &event.groups {
+                let count = group.agents.len() as u64;
+                let offers = (key..key + count).map(OfferKey).collect();
+                key += count;
+                effects.push(Effect::SendInverseOffers { framework: group.framework, offers });
+            }
+        }
+        Event::InverseOffersReturned(InverseOffersReturned { framework, offers, why }) => {
+            if why.is_rescind() {
+                let framework = *framework;
+                effects.extend(offers.iter().map(|offer| Effect::SendRescindInverse { framework, offer }));
+            }
+        } // Brakes.
+          // -
     }
     effects
 }

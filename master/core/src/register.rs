@@ -1,10 +1,12 @@
 //! The story of an agent's arrival: it gets an id once, and returns with its log ever after.
 
 use crate::decide::{Draft, Reply, check_holder};
+use crate::drain;
 use crate::event::{AgentProfile, AgentRegistered, AgentResumed, AgentReturned, AgentReturning, Fate, Return};
 use crate::ids::{AgentKey, Connection};
 use crate::lengths;
 use crate::lost::{self, declare, some};
+use crate::maintenance;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::resources;
 use crate::state::unfinished::Parting;
@@ -40,6 +42,7 @@ pub(crate) fn register(
     register: &internal::Register,
 ) -> Result<Reply, Refusal> {
     check_holder(&draft.state, connection)?;
+    maintenance::check_admission(&draft.state, &register.agent_info.hostname, &register.address)?;
     let token = <[u8; 16]>::try_from(register.token.as_ref())
         .map(u128::from_be_bytes)
         .map_err(|_| stop("InvalidToken", "The agent's token must have 16 bytes"))?;
@@ -94,6 +97,7 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
             format!("The agent belongs to cluster {}, this is cluster {}", resume.cluster_id, state.cluster_id);
         return Err(Refusal::new(RefusalKind::OtherCluster, "OtherCluster", message));
     }
+    maintenance::check_admission(&draft.state, &resume.agent_info.hostname, &resume.address)?;
     let id = &resume.agent_id.value;
     let key = view::parse_agent_id(state, id);
     if let Some(gone) = key.and_then(|key| state.agents.gone.get(&key)) {
@@ -173,6 +177,7 @@ fn resumed(
         replaced,
         was_unreachable,
     });
+    drain::order_late(draft, key);
     Reply::Agent { agent: key }
 }
 

@@ -381,27 +381,10 @@ impl Cluster {
         framework: FrameworkKey,
         change: impl Fn(&mut v1::FrameworkInfo),
     ) -> Result<Names, Refusal> {
-        self.update_framework_with(framework, change, None)
-    }
-
-    pub(crate) fn constrain(
-        &mut self,
-        framework: FrameworkKey,
-        offer_constraints: Option<v1::scheduler::OfferConstraints>,
-    ) -> Result<Names, Refusal> {
-        self.update_framework_with(framework, |_| {}, offer_constraints)
-    }
-
-    fn update_framework_with(
-        &mut self,
-        framework: FrameworkKey,
-        change: impl Fn(&mut v1::FrameworkInfo),
-        offer_constraints: Option<v1::scheduler::OfferConstraints>,
-    ) -> Result<Names, Refusal> {
         let call = self.call_of(framework, Type::UpdateFramework);
         let mut info = v1::FrameworkInfo { id: call.framework_id.clone(), ..framework_info() };
         change(&mut info);
-        let update = call::UpdateFramework { framework_info: info, offer_constraints, ..Default::default() };
+        let update = call::UpdateFramework { framework_info: info, ..Default::default() };
         let stream = self.stream_id(framework);
         self.try_call(&Call { update_framework: Some(update), ..call }, Some(&stream), &Caller::default())
     }
@@ -425,6 +408,10 @@ impl Cluster {
         self.try_register(token, &format!("10.1.0.{token}:5051"), resources)
     }
 
+    pub(crate) fn try_agent_at(&mut self, address: &str) -> Result<AgentKey, Refusal> {
+        self.try_register(u128::from(self.state.agents.next) + 1, address, "cpus:1;mem:100")
+    }
+
     fn register(&mut self, token: u128, address: &str, resources: &str) -> AgentKey {
         self.try_register(token, address, resources).unwrap()
     }
@@ -439,7 +426,7 @@ impl Cluster {
                 ..Default::default()
             },
             version: "0.1.0".into(),
-            capabilities: vec!["MULTI_ROLE".into()],
+            capabilities: vec!["MULTI_ROLE".into(), "AGENT_DRAINING".into()],
             address: address.into(),
         };
         let connection = self.connection();
@@ -471,6 +458,105 @@ impl Cluster {
             ..Default::default()
         })
         .unwrap()
+    }
+
+    /// An operator's call about one agent.
+    fn on_agent(&mut self, kind: v1::master::call::Type, agent: AgentKey) -> v1::master::Call {
+        use v1::master::call;
+        let agent_id = v1::AgentId { value: view::agent_id(&self.state, agent) };
+        let mut call = v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
+        match kind {
+            call::Type::DeactivateAgent => call.deactivate_agent = Some(call::DeactivateAgent { agent_id }),
+            call::Type::ReactivateAgent => call.reactivate_agent = Some(call::ReactivateAgent { agent_id }),
+            _ => call.drain_agent = Some(call::DrainAgent { agent_id, ..Default::default() }),
+        }
+        call
+    }
+
+    pub(crate) fn deactivate(&mut self, agent: AgentKey) -> Result<Names, Refusal> {
+        let call = self.on_agent(v1::master::call::Type::DeactivateAgent, agent);
+        self.operator(call)
+    }
+
+    pub(crate) fn reactivate(&mut self, agent: AgentKey) -> Result<Names, Refusal> {
+        let call = self.on_agent(v1::master::call::Type::ReactivateAgent, agent);
+        self.operator(call)
+    }
+
+    pub(crate) fn drain(&mut self, agent: AgentKey) -> Result<Names, Refusal> {
+        self.drain_with(agent, |_| {})
+    }
+
+    pub(crate) fn drain_with(
+        &mut self,
+        agent: AgentKey,
+        change: impl FnOnce(&mut v1::master::call::DrainAgent),
+    ) -> Result<Names, Refusal> {
+        let mut call = self.on_agent(v1::master::call::Type::DrainAgent, agent);
+        change(call.drain_agent.as_mut().unwrap());
+        self.operator(call)
+    }
+
+    pub(crate) fn machine_ids(machines: &[(&str, &str)]) -> Vec<v1::MachineId> {
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        machines.iter().map(|(hostname, ip)| v1::MachineId { hostname: text(hostname), ip: text(ip) }).collect()
+    }
+
+    /// One window for these machines, if there are any.
+    pub(crate) fn schedule(&mut self, machines: &[(&str, &str)], start_ns: i64) -> Result<Names, Refusal> {
+        let unavailability = v1::Unavailability { start: v1::TimeInfo { nanoseconds: start_ns }, duration: None };
+        let machine_ids = Self::machine_ids(machines);
+        let window = v1::maintenance::Window { machine_ids, unavailability };
+        let windows = if machines.is_empty() { Vec::new() } else { vec![window] };
+        self.try_schedule(windows)
+    }
+
+    pub(crate) fn try_schedule(&mut self, windows: Vec<v1::maintenance::Window>) -> Result<Names, Refusal> {
+        let schedule = v1::maintenance::Schedule { windows };
+        let update = v1::master::call::UpdateMaintenanceSchedule { schedule };
+        let kind = v1::master::call::Type::UpdateMaintenanceSchedule as i32;
+        let update_maintenance_schedule = Some(update);
+        self.operator(v1::master::Call { r#type: Some(kind), update_maintenance_schedule, ..Default::default() })
+    }
+
+    pub(crate) fn machines_down(&mut self, machines: &[(&str, &str)]) -> Result<Names, Refusal> {
+        let start = v1::master::call::StartMaintenance { machines: Self::machine_ids(machines) };
+        let kind = v1::master::call::Type::StartMaintenance as i32;
+        self.operator(v1::master::Call { r#type: Some(kind), start_maintenance: Some(start), ..Default::default() })
+    }
+
+    pub(crate) fn machines_up(&mut self, machines: &[(&str, &str)]) -> Result<Names, Refusal> {
+        let stop = v1::master::call::StopMaintenance { machines: Self::machine_ids(machines) };
+        let kind = v1::master::call::Type::StopMaintenance as i32;
+        self.operator(v1::master::Call { r#type: Some(kind), stop_maintenance: Some(stop), ..Default::default() })
+    }
+
+    pub(crate) fn answer_inverse(
+        &mut self,
+        framework: FrameworkKey,
+        offers: &[OfferKey],
+        accept: bool,
+        refuse_seconds: Option<f64>,
+    ) -> Names {
+        let inverse_offer_ids = self.offer_ids(offers);
+        let filters = refuse_seconds.map(|seconds| v1::Filters { refuse_seconds: Some(seconds) });
+        let mut call = self.call_of(framework, Type::AcceptInverseOffers);
+        if accept {
+            call.accept_inverse_offers = Some(call::AcceptInverseOffers { inverse_offer_ids, filters });
+        } else {
+            call.set_type(Type::DeclineInverseOffers);
+            call.decline_inverse_offers = Some(call::DeclineInverseOffers { inverse_offer_ids, filters });
+        }
+        self.call(framework, call)
+    }
+
+    /// The agent says what it can spare.
+    pub(crate) fn oversubscribe(&mut self, agent: AgentKey, resources: &str) -> Names {
+        let mut resources = api::resources::parse(resources, "*").unwrap().resources.to_v1(Format::PostRefinement);
+        resources.iter_mut().for_each(|resource| resource.revocable = Some(v1::resource::RevocableInfo {}));
+        let seq = Some(self.state.agents.get(agent).unwrap().messages_received + 1);
+        let message = Message::Oversubscribed(internal::Oversubscribed { resources });
+        self.agent_says(agent, vec![internal::FromAgent { seq, message: Some(message) }]).unwrap()
     }
 
     pub(crate) fn resume(&mut self, agent: AgentKey, tasks: &[&str]) -> Result<Names, Refusal> {

@@ -5,6 +5,7 @@ use crate::effect::Effect;
 use crate::event::{AgentMessagesReceived, ExecutorExited, OrdersAcknowledged, TaskUpdated, UpdateAcknowledged};
 use crate::ids::{AgentKey, Connection, ExecutorId, FrameworkKey};
 use crate::lost;
+use crate::oversubscribed;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::Task;
 use crate::state::unfinished::Parting;
@@ -100,8 +101,9 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
             draft.tell(Effect::SendMessage { framework, agent, executor_id, data: message.data.clone() });
         }
         Message::Leaving(_) => lost::remove(draft, agent, Parting::Left),
-        // No operation was ordered yet, and nothing spare is offered.
-        Message::OperationStatus(_) | Message::Oversubscribed(_) => {}
+        Message::Oversubscribed(message) => oversubscribed::change(draft, agent, seq, message),
+        // No operation was ordered yet.
+        Message::OperationStatus(_) => {}
         // The launch said it already; the others are the connection's own business.
         Message::ExecutorLaunched(_) | Message::Register(_) | Message::Resume(_) | Message::Pong(_) => {}
     }

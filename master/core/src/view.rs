@@ -1,9 +1,13 @@
 //! State as the wire shows it: ids, and the messages of Mesos's v1 API.
 
 use crate::ids::{AgentKey, FrameworkKey, NodeId, OfferKey, TaskId};
+use crate::maintenance;
+use crate::reconcile::time_info;
+use crate::state::maintenance::{Answer, MachineId, Mode};
 use crate::state::{Agent, Framework, Order, State, Task};
 use api::resources::Format;
 use api::v1;
+use api::v1::maintenance::cluster_status;
 use bytes::Bytes;
 use prost::Message;
 
@@ -115,9 +119,60 @@ pub fn offer(state: &State, key: OfferKey) -> Option<v1::Offer> {
             .filter(|(of, _)| *of == offer.framework)
             .map(|(_, id)| v1::ExecutorId { value: id.to_string() })
             .collect(),
-        unavailability: None,
+        unavailability: state.maintenance.unavailability(agent).map(|time| time.to_v1()),
         allocation_info: multi_role.then(|| v1::resource::AllocationInfo { role: Some(offer.role.to_string()) }),
     })
+}
+
+/// An outstanding inverse offer as its framework sees it. It is for all that the framework has of the agent.
+pub fn inverse_offer(state: &State, key: OfferKey) -> Option<v1::InverseOffer> {
+    let offer = state.maintenance.inverse_offers.get(&key)?;
+    let agent = state.agents.get(offer.agent)?;
+    Some(v1::InverseOffer {
+        id: v1::OfferId { value: offer_id(state, key) },
+        url: Some(agent_url(agent)),
+        framework_id: v1::FrameworkId { value: framework_id(state, offer.framework) },
+        agent_id: Some(v1::AgentId { value: agent_id(state, offer.agent) }),
+        unavailability: state.maintenance.unavailability(agent)?.to_v1(),
+        resources: Vec::new(),
+    })
+}
+
+/// A machine's maintenance as operators see it.
+pub fn maintenance_status(state: &State) -> v1::maintenance::ClusterStatus {
+    let mut status = v1::maintenance::ClusterStatus::default();
+    for (key, machine) in &state.maintenance.machines {
+        let id = machine.id.to_v1();
+        match machine.mode {
+            Mode::Up => {}
+            Mode::Down => status.down_machines.push(id),
+            Mode::Draining => {
+                let agents = maintenance::agents_on(state, key);
+                let answers = agents.flat_map(|agent| state.maintenance.answers_of(agent.key));
+                let statuses = answers.map(|(framework, answer)| inverse_status(state, framework, answer)).collect();
+                status.draining_machines.push(cluster_status::DrainingMachine { id, statuses });
+            }
+        }
+    }
+    status
+}
+
+fn inverse_status(state: &State, framework: FrameworkKey, answer: &Answer) -> v1::allocator::InverseOfferStatus {
+    use v1::allocator::inverse_offer_status::Status;
+    v1::allocator::InverseOfferStatus {
+        status: if answer.is_accepted { Status::Accept } else { Status::Decline } as i32,
+        framework_id: v1::FrameworkId { value: framework_id(state, framework) },
+        timestamp: time_info(answer.at_ms),
+    }
+}
+
+/// The schedule as it was written, without the machines that are up again.
+pub fn maintenance_schedule(state: &State) -> v1::maintenance::Schedule {
+    let windows = state.maintenance.windows.iter().map(|window| v1::maintenance::Window {
+        machine_ids: window.machines.iter().map(MachineId::to_v1).collect(),
+        unavailability: window.unavailability.to_v1(),
+    });
+    v1::maintenance::Schedule { windows: windows.collect() }
 }
 
 fn agent_url(agent: &Agent) -> v1::Url {

@@ -12,6 +12,8 @@ pub(crate) enum OrderParts<'a> {
     ShutdownFramework { framework_id: &'a str },
     ShutdownExecutor { framework_id: &'a str, executor_id: &'a str },
     UpdateFramework { framework_info: &'a Bytes },
+    Drain { config: &'a Bytes },
+    EndDrain,
 }
 
 impl OrderParts<'_> {
@@ -39,6 +41,8 @@ impl OrderParts<'_> {
                 (6, [id(1, framework_id), id(2, executor_id)].concat())
             }
             OrderParts::UpdateFramework { framework_info } => (7, fields(&[(1, framework_info)])),
+            OrderParts::Drain { config } => (10, fields(&[(1, config)])),
+            OrderParts::EndDrain => (11, Vec::new()),
         };
         let mut bytes = Vec::with_capacity(body.len() + 16);
         encode_key(1, WireType::Varint, &mut bytes);
@@ -146,5 +150,12 @@ mod tests {
             decoded(&OrderParts::UpdateFramework { framework_info: &info_bytes }),
             internal::order::Order::UpdateFramework(internal::UpdateFramework { framework_info: info })
         );
+        let config =
+            v1::DrainConfig { max_grace_period: Some(v1::DurationInfo { nanoseconds: -5 }), mark_gone: Some(true) };
+        assert_eq!(
+            decoded(&OrderParts::Drain { config: &config.encode_to_vec().into() }),
+            internal::order::Order::Drain(internal::Drain { config })
+        );
+        assert_eq!(decoded(&OrderParts::EndDrain), internal::order::Order::EndDrain(internal::EndDrain {}));
     }
 }

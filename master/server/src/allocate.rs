@@ -27,14 +27,20 @@ pub(crate) async fn run(reader: Reader, clock: Arc<Steady>, wake: Arc<Notify>, i
         let began = Instant::now();
         let (state, _) = reader.state();
         let (options, at_ms) = (options.clone(), clock.now_ms());
-        let plan = host::blocking(move || allocator::plan(&state, at_ms, &options)).await;
+        let plan = host::blocking(move || {
+            let plan = allocator::plan(&state, at_ms, &options);
+            // Who is to leave an agent is asked when offers are made, whether or not there are any.
+            let is_needed = !plan.is_empty() || master_core::inverse_offers_are_due(&state, at_ms);
+            is_needed.then_some(plan)
+        });
+        let plan = plan.await;
         let took = began.elapsed();
         match plan {
-            Ok(plan) if !plan.is_empty() => {
+            Ok(Some(plan)) => {
                 // The outcome does not matter: what was not offered now is found by the next plan.
                 let _ = reader.submit(Command::MakeOffers { plan }, Caller::default()).await;
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(error) => tracing::error!(%error, "the allocator failed"),
         }
         // Reasons may come faster than large clusters can be planned: leave time for everything else.

@@ -58,6 +58,20 @@ pub(crate) fn of(state: &State, effect: &Effect) -> Option<(FrameworkKey, Event)
             let rescind = Some(event::Rescind { offer_id });
             Some((*framework, Event { r#type: Some(event::Type::Rescind as i32), rescind, ..Event::default() }))
         }
+        Effect::SendInverseOffers { framework, offers } => {
+            let offers = offers.iter().filter_map(|offer| view::inverse_offer(state, *offer));
+            let inverse_offers: Vec<v1::InverseOffer> = offers.collect();
+            (!inverse_offers.is_empty()).then(|| {
+                let (kind, offers) = (event::Type::InverseOffers as i32, Some(event::InverseOffers { inverse_offers }));
+                (*framework, Event { r#type: Some(kind), inverse_offers: offers, ..Event::default() })
+            })
+        }
+        Effect::SendRescindInverse { framework, offer } => {
+            let inverse_offer_id = v1::OfferId { value: view::offer_id(state, *offer) };
+            let kind = Some(event::Type::RescindInverseOffer as i32);
+            let rescind_inverse_offer = Some(event::RescindInverseOffer { inverse_offer_id });
+            Some((*framework, Event { r#type: kind, rescind_inverse_offer, ..Event::default() }))
+        }
         Effect::SendOperationStatus { framework, status } => {
             let update = event::UpdateOperationStatus { status: v1::OperationStatus::clone(status) };
             let (kind, update) = (Some(event::Type::UpdateOperationStatus as i32), Some(update));

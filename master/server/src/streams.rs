@@ -288,6 +288,8 @@ fn framework_of(effect: &Effect) -> Option<FrameworkKey> {
     match effect {
         Effect::SendOffers { framework, .. }
         | Effect::SendRescind { framework, .. }
+        | Effect::SendInverseOffers { framework, .. }
+        | Effect::SendRescindInverse { framework, .. }
         | Effect::SendStatus { framework, .. }
         | Effect::SendOperationStatus { framework, .. }
         | Effect::SendFailure { framework, .. }

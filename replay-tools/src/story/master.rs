@@ -1,7 +1,7 @@
 //! Sentences for the events of a master's log.
 
 use super::phrase::{count, reason, span, status, task_state};
-use super::{Sentence, Subject, Teller, Topic, ending, offers};
+use super::{Sentence, Subject, Teller, Topic, ending, offers, operation};
 use crate::messages;
 use crate::names::Names;
 use crate::output::time;
@@ -138,6 +138,7 @@ impl Master {
             Event::AgentResumed(event) => on(event.agent),
             Event::AgentUnreachable(event) => on(event.agent),
             Event::AgentRemoved(event) => on(event.agent),
+            Event::AgentDrainStarted(event) => on(event.agent),
             // Its own launch is among the orders.
             Event::OrdersAcknowledged(event) => self.live().any(|task| {
                 let before = self.state.agents.get(event.agent).map_or(0, |agent| agent.orders_acknowledged);
@@ -294,6 +295,18 @@ impl Master {
             | Event::OffersAccepted(_)
             | Event::RolesRevived(_)
             | Event::RolesSuppressed(_) => return offers::sentence(self, before, event, at_ms),
+
+            Event::AgentDrainStarted(_)
+            | Event::AgentDrainOrdered(_)
+            | Event::AgentDrained(_)
+            | Event::AgentDrainEnded(_)
+            | Event::AgentOversubscribed(_)
+            | Event::MaintenanceScheduled(_)
+            | Event::MachinesDown(_)
+            | Event::MachinesUp(_)
+            | Event::InverseOffersMade(_)
+            | Event::InverseOffersReturned(_)
+            | Event::InverseOffersAnswered(_) => return operation::sentence(self, before, event, at_ms),
 
             Event::TaskLaunched(event) => Sentence::new(format!(
                 "{} launched {} on {} for role {} with {}: {}{}{}.",

@@ -39,6 +39,7 @@ pub(super) fn sentence(story: &mut Master, before: &State, event: &Event, at_ms:
                 Return::AgentDeactivated => "an operator deactivated the agent",
                 Return::AgentChanged => "the agent has other resources now",
                 Return::Expired => "its time was up",
+                Return::MaintenanceChanged => "the agent's machine is to be unavailable at another time",
                 Return::RoleLeft => "its framework left the role",
                 Return::Invalid => "it was named in a call with other, invalid ones",
             };

@@ -9,7 +9,7 @@ macro_rules! show_display {
         fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{self}") }
     })* };
 }
-show_display!(u64, i32, bool, ConnectionId, FeatureLevel);
+show_display!(u64, i64, i32, bool, ConnectionId, FeatureLevel);
 
 macro_rules! show_debug {
     ($($type:ty),*) => { $(impl Field for $type {
@@ -231,6 +231,38 @@ impl Field for OfferGroup {
     fn touch(&self, touches: &mut Touches) {
         touches.frameworks.push(self.framework);
         touches.agents.extend(self.offers.0.iter().map(|(agent, _)| *agent));
+    }
+}
+
+impl Field for InverseGroup {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.framework.show(f)?;
+        for (at, agent) in self.agents.iter().enumerate() {
+            f.write_char(if at == 0 { ':' } else { '+' })?;
+            agent.show(f)?;
+        }
+        Ok(())
+    }
+
+    fn touch(&self, touches: &mut Touches) {
+        touches.frameworks.push(self.framework);
+        touches.agents.extend(&self.agents);
+    }
+}
+
+impl Field for MachineId {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hostname.show(f)?;
+        f.write_char('/')?;
+        self.ip.show(f)
+    }
+}
+
+impl Field for Window {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.machines.show(f)?;
+        write!(f, ":{}ns+", self.unavailability.start_ns)?;
+        self.unavailability.duration_ns.show(f)
     }
 }
 

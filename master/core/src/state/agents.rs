@@ -145,6 +145,16 @@ impl Agent {
         self.outbox.len() >= ORDERS_WAITING_MAX || self.outbox_bytes() >= OUTBOX_BYTES_MAX
     }
 
+    /// Whether it said that it can do this.
+    pub fn has_capability(&self, name: &str) -> bool {
+        self.capabilities.iter().any(|known| **known == *name)
+    }
+
+    /// Whether it ends what it runs when it is told to.
+    pub fn can_drain(&self) -> bool {
+        self.has_capability("AGENT_DRAINING")
+    }
+
     /// Whether offers of it may be made.
     pub fn is_offerable(&self) -> bool {
         self.connection().is_some() && !self.deactivated

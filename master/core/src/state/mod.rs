@@ -96,6 +96,8 @@ pub enum Deadline {
     Agent(AgentKey),
     /// An offer's timeout.
     Offer(OfferKey),
+    /// An inverse offer's timeout.
+    InverseOffer(OfferKey),
     /// The next step of a framework's end.
     FrameworkEnd(FrameworkKey),
     /// The next step of an agent's end.

@@ -362,7 +362,6 @@ impl State {
 
     /// Makes the derived indexes anew.
     pub(crate) fn rebuild(&mut self) {
-        self.constraints.rebuild();
         self.frameworks.by_role = OrdSet::new();
         self.deadlines = self.unfinished.deadlines();
         for framework in self.frameworks.live.values() {
@@ -377,6 +376,12 @@ impl State {
         for agent in self.agents.live.values() {
             if let AgentLiveness::Disconnected { deadline_ms, .. } = agent.liveness {
                 self.deadlines.insert((deadline_ms, Deadline::Agent(agent.key)));
+            }
+        }
+        self.maintenance.rebuild();
+        for (key, offer) in &self.maintenance.inverse_offers {
+            if let Some(expires_ms) = offer.expires_ms {
+                self.deadlines.insert((expires_ms, Deadline::InverseOffer(*key)));
             }
         }
         self.offers.by_agent = OrdSet::new();
@@ -417,7 +422,7 @@ macro_rules! rooms {
 
             fn read_room(&mut self, name: &str, input: &mut Input<'_>) -> Result<(), SnapshotError> {
                 match name {
-                    $($name => self.$($path).+ = rest::<($key, $value)>(input)?.into_iter().collect(),)*
+                    $($name => self.$($path).+ = rest(input)?.into_iter().collect(),)*
                     $($single => self.$($field).+ = rest(input)?.pop().ok_or(SnapshotError::Foreign)?,)*
                     _ => return Err(SnapshotError::UnknownSection(name.to_owned())),
                 }
@@ -437,7 +442,12 @@ macro_rules! rooms {
 
 // A map by its key and value, or one value that is in no map, of at least a byte. What is derived is skipped by serde.
 rooms! {
-    map "offer constraints" constraints.said: FrameworkKey => bytes::Bytes;
+    map "drains" drains.by_agent: AgentKey => super::drains::Drain;
+    map "machines" maintenance.machines: super::maintenance::MachineKey => super::maintenance::Machine;
+    map "inverse offers" maintenance.inverse_offers: OfferKey => super::maintenance::InverseOffer;
+    map "inverse answers" maintenance.answers: (AgentKey, FrameworkKey) => super::maintenance::Answer;
+    map "oversubscribed" oversubscribed.by_agent: AgentKey => api::resources::Resources;
+    one "maintenance windows" maintenance.windows: Vec<super::maintenance::Window>;
     one "operations" operations: Operations;
 }
 

@@ -51,6 +51,8 @@ pub enum Parting {
     Replaced,
     /// It was unreachable for too long.
     Forgotten,
+    /// An operator took its machine down. From level 4 on.
+    MachineDown,
 }
 
 impl Parting {
@@ -61,6 +63,7 @@ impl Parting {
             Parting::MarkedGone => "Agent has been marked gone",
             Parting::LogLost => "Agent has lost part of its log",
             Parting::Replaced => "Agent was replaced by a new one at its address",
+            Parting::MachineDown => "Operator initiated 'Machine DOWN'",
             Parting::Forgotten => "Agent was unreachable for too long and is forgotten",
         }
     }
@@ -81,7 +84,7 @@ impl Unfinished {
             Deadline::FrameworkEnd(key) => self.frameworks.get(&key).map(|end| end.since_ms),
             Deadline::AgentEnd(key) => self.agents.get(&key).map(|end| end.since_ms),
             Deadline::AgentReturn(key) => self.returns.get(&key).copied(),
-            Deadline::Framework(_) | Deadline::Agent(_) | Deadline::Offer(_) => None,
+            Deadline::Framework(_) | Deadline::Agent(_) | Deadline::Offer(_) | Deadline::InverseOffer(_) => None,
         }
     }
 }

@@ -1,0 +1,206 @@
+//! The story of inverse offers: a framework that has something of an agent whose machine is to be unavailable is asked to
+//! leave it. What it answers is remembered and shown; nothing is taken from it.
+
+use crate::decide::Draft;
+use crate::decline::refused_until;
+use crate::event::{InverseGroup, InverseOffersAnswered, InverseOffersMade, InverseOffersReturned, OfferKeys, Return};
+use crate::ids::{AgentKey, FrameworkKey, OfferKey};
+use crate::maintenance;
+use crate::state::State;
+use crate::view;
+use api::v1;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Whether somebody is to be asked at `at_ms`, in milliseconds since the epoch.
+pub fn inverse_offers_are_due(state: &State, at_ms: u64) -> bool {
+    !due(state, at_ms).is_empty()
+}
+
+/// Who is to be asked of which agents: whoever is there, has something of them or is offered it, was not asked, and has
+/// not refused to be for now.
+fn due(state: &State, at_ms: u64) -> Vec<InverseGroup> {
+    let mut asked: BTreeMap<FrameworkKey, Vec<AgentKey>> = BTreeMap::new();
+    for machine in state.maintenance.unavailable.keys() {
+        for agent in maintenance::agents_on(state, machine) {
+            if !agent.is_offerable() {
+                continue;
+            }
+            let offered = state.offers.on(agent.key).filter_map(|key| Some(state.offers.get(key)?.framework));
+            let used = state.tasks.on(agent.key).filter(|task| !task.released).map(|task| task.framework);
+            let executors = agent.executors.keys().map(|(framework, _)| *framework);
+            let concerned: BTreeSet<FrameworkKey> = offered.chain(used).chain(executors).collect();
+            for framework in concerned {
+                let is_there = state.frameworks.get(framework).is_some_and(|framework| framework.is_connected());
+                if is_there && !state.maintenance.is_asked(agent.key, framework, at_ms) {
+                    asked.entry(framework).or_default().push(agent.key);
+                }
+            }
+        }
+    }
+    let group = |(framework, mut agents): (_, Vec<AgentKey>)| {
+        agents.sort_unstable();
+        InverseGroup { framework, agents }
+    };
+    asked.into_iter().map(group).collect()
+}
+
+/// Asks whoever is to be asked. After a plan's offers were made: who was offered something is asked too.
+pub(crate) fn make(draft: &mut Draft, timeout_ms: Option<u64>) {
+    if !draft.state.feature_level.has_resource_model() {
+        return;
+    }
+    let groups = due(&draft.state, draft.at_ms);
+    if !groups.is_empty() {
+        let first = OfferKey(draft.state.offers.next);
+        let expires_ms = timeout_ms.map(|timeout_ms| draft.at_ms.saturating_add(timeout_ms));
+        draft.push(InverseOffersMade { first, groups, expires_ms });
+    }
+}
+
+/// ACCEPT_INVERSE_OFFERS and DECLINE_INVERSE_OFFERS: what is not outstanding, or not the framework's own, is no longer its
+/// business.
+pub(crate) fn answer(
+    draft: &mut Draft,
+    framework: FrameworkKey,
+    ids: &[v1::OfferId],
+    filters: Option<&v1::Filters>,
+    is_accepted: bool,
+) {
+    let own = |key: &OfferKey| {
+        draft.state.maintenance.inverse_offers.get(key).is_some_and(|offer| offer.framework == framework)
+    };
+    let keys = ids.iter().filter_map(|id| view::parse_offer_id(&draft.state, &id.value)).filter(own);
+    let offers = OfferKeys::new(keys.collect());
+    if !offers.is_empty() {
+        let until_ms = refused_until(filters, draft.at_ms);
+        draft.push(InverseOffersAnswered { framework, offers, is_accepted, until_ms });
+    }
+}
+
+/// All inverse offers of an agent are taken back, one event for each framework.
+pub(crate) fn return_on(draft: &mut Draft, agent: AgentKey, why: Return) {
+    return_on_all(draft, &[agent], why);
+}
+
+/// The same of several agents.
+pub(crate) fn return_on_all(draft: &mut Draft, agents: &[AgentKey], why: Return) {
+    let mut offers: BTreeMap<FrameworkKey, Vec<OfferKey>> = BTreeMap::new();
+    for (framework, key) in agents.iter().flat_map(|agent| draft.state.maintenance.waiting_on(*agent)) {
+        offers.entry(framework).or_default().push(key);
+    }
+    for (framework, offers) in offers {
+        draft.push(InverseOffersReturned { framework, offers: OfferKeys::new(offers), why });
+    }
+}
+
+/// All inverse offers of a framework go back.
+pub(crate) fn return_all(draft: &mut Draft, framework: FrameworkKey, why: Return) {
+    let offers = OfferKeys::new(draft.state.maintenance.waiting_for(framework).map(|(key, _)| key).collect());
+    if !offers.is_empty() {
+        draft.push(InverseOffersReturned { framework, offers, why });
+    }
+}
+
+/// An inverse offer's time is up: it may be made again.
+pub(crate) fn expire(draft: &mut Draft, key: OfferKey) {
+    let offer = draft.state.maintenance.inverse_offers.get(&key);
+    if let Some(framework) = offer.map(|offer| offer.framework) {
+        draft.push(InverseOffersReturned { framework, offers: OfferKeys::new(vec![key]), why: Return::Expired });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::Effect;
+    use crate::testing::Cluster;
+
+    const HERE: (&str, &str) = ("host", "10.0.0.0");
+
+    /// A framework with a task on an agent whose machine is scheduled.
+    fn scheduled() -> (Cluster, FrameworkKey, AgentKey) {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        let framework = cluster.subscribe_with(|info| info.failover_timeout = Some(100.0));
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:4;mem:100");
+        cluster.schedule(&[HERE], 19).unwrap();
+        (cluster, framework, agent)
+    }
+
+    fn waiting(cluster: &Cluster) -> Vec<OfferKey> {
+        cluster.state.maintenance.inverse_offers.keys().copied().collect()
+    }
+
+    fn status(cluster: &Cluster) -> String {
+        api::json::to_string(&view::maintenance_status(&cluster.state).draining_machines[0])
+    }
+
+    #[test]
+    fn whoever_has_something_of_the_agent_is_asked_once() {
+        let (mut cluster, framework, agent) = scheduled();
+        cluster.subscribe();
+        let first = OfferKey(cluster.state.offers.next);
+        assert!(inverse_offers_are_due(&cluster.state, cluster.at_ms));
+        cluster.offer();
+        assert_eq!(cluster.effects, [Effect::SendInverseOffers { framework, offers: vec![first] }]);
+        let shown = view::inverse_offer(&cluster.state, first).unwrap();
+        assert_eq!(shown.agent_id.unwrap().value, view::agent_id(&cluster.state, agent));
+        assert_eq!((shown.unavailability.start.nanoseconds, shown.resources.len()), (19, 0));
+        assert!(!inverse_offers_are_due(&cluster.state, cluster.at_ms));
+        cluster.offer();
+        assert_eq!(waiting(&cluster), [first]);
+    }
+
+    #[test]
+    fn an_answer_is_remembered_and_asked_for_again_after_a_while() {
+        let (mut cluster, framework, _) = scheduled();
+        cluster.offer();
+        assert_eq!(cluster.answer_inverse(framework, &[OfferKey(99)], true, None), [""; 0], "not its business");
+        let first = waiting(&cluster);
+        assert_eq!(cluster.answer_inverse(framework, &first, false, Some(10.0)), ["inverse-offers-answered"]);
+        assert!(status(&cluster).contains(r#""status":"DECLINE""#), "{}", status(&cluster));
+        cluster.at_ms += 9_999;
+        cluster.offer();
+        assert!(waiting(&cluster).is_empty());
+        cluster.at_ms += 1;
+        cluster.offer();
+        let second = waiting(&cluster);
+        assert_eq!(second.len(), 1);
+        cluster.answer_inverse(framework, &second, true, None);
+        assert!(status(&cluster).contains(r#""status":"ACCEPT""#), "{}", status(&cluster));
+        cluster.revive(framework, &[]);
+        cluster.offer();
+        assert_eq!(waiting(&cluster).len(), 1, "whoever revives is asked at once");
+        assert!(status(&cluster).contains(r#""status":"ACCEPT""#), "and what it said last still stands");
+        cluster.schedule(&[HERE], 20).unwrap();
+        assert!(!status(&cluster).contains("ACCEPT"), "but not of another time");
+    }
+
+    #[test]
+    fn an_inverse_offer_is_taken_back_with_its_reason() {
+        let (mut cluster, framework, agent) = scheduled();
+        cluster.offer();
+        let rescind = |offer| Effect::SendRescindInverse { framework, offer };
+        let asked = waiting(&cluster);
+        assert_eq!(cluster.schedule(&[HERE], 20).unwrap(), ["inverse-offers-returned", "maintenance-scheduled"]);
+        assert!(cluster.effects.contains(&rescind(asked[0])));
+        cluster.offer();
+        let asked = waiting(&cluster);
+        assert_eq!(cluster.deactivate(agent).unwrap(), ["inverse-offers-returned", "agent-deactivated"]);
+        assert!(cluster.effects.contains(&rescind(asked[0])));
+        cluster.offer();
+        assert!(waiting(&cluster).is_empty(), "nobody is asked of a deactivated agent");
+        cluster.reactivate(agent).unwrap();
+        cluster.options.offer_timeout_ms = Some(30_000);
+        cluster.offer();
+        let asked = waiting(&cluster);
+        cluster.at_ms += 30_000;
+        assert_eq!(cluster.deadline_passed(), ["inverse-offers-returned"]);
+        assert_eq!(cluster.effects, [rescind(asked[0])]);
+        cluster.offer();
+        assert_eq!(cluster.disconnect(framework), ["inverse-offers-returned", "framework-disconnected"]);
+        assert!(!cluster.effects_text().contains("SendRescindInverse"), "it does not hear of it");
+        assert!(waiting(&cluster).is_empty());
+    }
+}
