@@ -1,7 +1,7 @@
 //! How large RE2's program of an expression is: its machine over bytes, built and laid out as RE2 does, but only counted.
 //!
 //! Agrees with RE2 instruction for instruction on expressions as people write them. Not followed: a class that mixes
-//! in halves of surrogate pairs, and `\C*`.
+//! in halves of surrogate pairs, `\C*`, and anchors that are repeated.
 
 use std::collections::BTreeMap;
 
