@@ -87,6 +87,8 @@ pub const QUOTE_BYTES_MAX: usize = 300;
 
 /// Largest `FrameworkInfo`, in bytes of protobuf. It goes with every launch order.
 pub const FRAMEWORK_INFO_BYTES_MAX: usize = 256 * KIB;
+/// Offer constraints of a framework, in protobuf.
+pub const OFFER_CONSTRAINTS_BYTES_MAX: usize = 256 * KIB;
 /// Largest launch, in bytes of protobuf: a `TaskInfo`, or all of a group, each with its `ExecutorInfo`.
 pub const LAUNCH_BYTES_MAX: usize = 4 * MIB;
 /// What one launch weighs at most as an order or an event, in bytes: an executor may be in it twice.

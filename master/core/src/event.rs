@@ -602,8 +602,15 @@ events! {
     // Quota and weights of roles: 120 to 129.
     // -
 
-    // Offer constraints: 130 to 139.
-    // -
+    // Offer constraints: 75 to 79.
+
+    /// A framework said anew which agents it wants to be offered.
+    75 "offer-constraints-set" OfferConstraintsSet (1 of level 4) {
+        /// Which.
+        framework: FrameworkKey,
+        /// The `OfferConstraints` in protobuf; empty: every agent will do.
+        constraints: Bytes,
+    }
 
     // Drains, and what agents can spare: 80 to 89.
     /// An operator wants an agent empty: no offers of it are made, and it ends what it runs. Its offers went back by events
@@ -687,7 +694,7 @@ events! {
         until_ms: Option<u64>,
     }
 
-    // Brakes: 160 to 169.
+    // Brakes: 100 to 109.
     // -
 }
 

@@ -112,7 +112,7 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         // -
 
         // Offer constraints.
-        // -
+        Event::OfferConstraintsSet(event) => state.constraints.set(event.framework, &event.constraints),
 
         // Drains, and what agents can spare.
         Event::AgentDrainStarted(event) => state.start_drain(event, at_ms),
@@ -193,6 +193,7 @@ impl State {
         }
         self.frameworks.remove(key, at_ms);
         self.maintenance.forget_framework(key);
+        self.constraints.forget(key);
         self.forget_frameworks();
     }
 

@@ -138,6 +138,10 @@ fn story() -> Cluster {
     ends_in_steps(&mut cluster);
     drains_and_maintenance(&mut cluster);
 
+    let zone = br#"{"role_constraints":{"web":{"groups":[{"attribute_constraints":[{"selector":
+        {"attribute_name":"zone"},"predicate":{"not_exists":{}}}]}]}}}"#;
+    cluster.constrain(third, Some(api::json::from_slice(zone).unwrap())).unwrap();
+
     // Something is under way at the end.
     cluster.at_ms += 10_000;
     let task = cluster.launch(third, "live", "cpus:1;mem:1");

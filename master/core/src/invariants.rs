@@ -230,6 +230,9 @@ fn check_derived(state: &State, report: Report<'_>) {
     if maintenance.unavailable != rebuilt_maintenance.unavailable {
         report("derived", "unavailability of machines".into());
     }
+    if state.constraints.ready != rebuilt.constraints.ready {
+        report("derived", "constraints that are ready to be asked".into());
+    }
     if state.deadlines != rebuilt.deadlines {
         report("derived", "deadlines".into());
     }

@@ -35,6 +35,11 @@ pub(crate) fn framework(info: &v1::FrameworkInfo) -> Result<(), String> {
     labels("FrameworkInfo.labels", info.labels.as_ref())
 }
 
+/// Offer constraints.
+pub(crate) fn offer_constraints(said: &v1::scheduler::OfferConstraints) -> Result<(), String> {
+    bytes("offer_constraints", said.encoded_len(), OFFER_CONSTRAINTS_BYTES_MAX)
+}
+
 /// The name of a role.
 pub(crate) fn role(name: &str) -> Result<(), String> {
     api::limits::role(name).map_or(Ok(()), Err)

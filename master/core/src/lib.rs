@@ -36,6 +36,7 @@ mod lost;
 mod maintenance;
 mod masters;
 mod message;
+mod offer_constraints;
 mod operator;
 mod oversubscribed;
 mod reconcile;
@@ -57,6 +58,7 @@ mod golden_logs;
 #[cfg(test)]
 mod testing;
 
+pub use ::allocator::constraints::Limits as RegexLimits;
 pub use command::{Caller, Command};
 pub use decide::{Decision, Reply, decide, decide_with};
 pub use effect::{Announcement, Effect};

@@ -14,6 +14,7 @@ use crate::state::{History, State, Task};
 use crate::status;
 use crate::task_state::lost_or;
 use crate::view;
+use allocator::constraints::Limits;
 use api::v1;
 use api::v1::TaskState;
 use api::v1::task_status::Reason;
@@ -36,6 +37,8 @@ pub struct Options {
     pub unreachable_max: usize,
     /// How much of what is over is remembered.
     pub history: History,
+    /// What a regular expression of offer constraints may cost.
+    pub regex: Limits,
 }
 
 impl Default for Options {
@@ -47,6 +50,7 @@ impl Default for Options {
             unreachable_ms_max: 14 * 24 * 3_600_000,
             unreachable_max: 102_400,
             history: History::default(),
+            regex: Limits::default(),
         }
     }
 }

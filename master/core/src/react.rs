@@ -183,7 +183,7 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         // -
 
         // Offer constraints.
-        // -
+        Event::OfferConstraintsSet(_) => effects.push(Effect::Allocate),
 
         // Drains, and what agents can spare.
         Event::AgentDrainStarted(AgentDrainStarted { agent, .. })

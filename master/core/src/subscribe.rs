@@ -8,6 +8,7 @@ use crate::event::{
 use crate::ids::{Connection, FrameworkKey};
 use crate::inverse;
 use crate::masters::MASTER_LOST_FAILOVER_MS_MIN;
+use crate::offer_constraints;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::{Framework, State};
 use crate::validate;
@@ -29,11 +30,12 @@ pub(crate) fn subscribe(
     validate::subscribe(info, framework_id, caller.principal.as_deref())?;
     check_holder(&draft.state, connection)?;
     let on_stream = |message: String| Refusal::new(RefusalKind::OnStream, "InvalidFramework", message);
-    let terms = validate::framework(info, &subscribe.suppressed_roles, subscribe.offer_constraints.as_ref());
+    let terms = validate::framework(info, &subscribe.suppressed_roles);
     let wanted = info.id.as_ref().map(|id| id.value.as_str()).filter(|id| !id.is_empty());
     let known = wanted.and_then(|id| draft.state.frameworks.by_id.get(id)).copied();
     let was_removed = known.is_some_and(|key| draft.state.frameworks.get(key).is_none() || draft.state.is_ending(key));
     let terms = terms.map_err(on_stream)?;
+    let constraints = offer_constraints::check(draft, subscribe.offer_constraints.as_ref()).map_err(on_stream)?;
     if was_removed {
         return Err(Refusal::new(RefusalKind::OnStream, "FrameworkRemoved", "Framework has been removed"));
     }
@@ -51,6 +53,7 @@ pub(crate) fn subscribe(
         let replaced = framework.stream.as_ref().map(|stream| stream.connection.id);
         return_all(draft, key, Return::FailedOver);
         draft.push(FrameworkResubscribed { framework: key, info, terms, connection, replaced });
+        offer_constraints::replace(draft, key, constraints);
         return Ok(Reply::Framework { framework: key });
     }
     let (framework, id) = match wanted {
@@ -65,6 +68,7 @@ pub(crate) fn subscribe(
         terms,
         connection,
     });
+    offer_constraints::replace(draft, framework, constraints);
     Ok(Reply::Framework { framework })
 }
 

@@ -381,10 +381,27 @@ impl Cluster {
         framework: FrameworkKey,
         change: impl Fn(&mut v1::FrameworkInfo),
     ) -> Result<Names, Refusal> {
+        self.update_framework_with(framework, change, None)
+    }
+
+    pub(crate) fn constrain(
+        &mut self,
+        framework: FrameworkKey,
+        offer_constraints: Option<v1::scheduler::OfferConstraints>,
+    ) -> Result<Names, Refusal> {
+        self.update_framework_with(framework, |_| {}, offer_constraints)
+    }
+
+    fn update_framework_with(
+        &mut self,
+        framework: FrameworkKey,
+        change: impl Fn(&mut v1::FrameworkInfo),
+        offer_constraints: Option<v1::scheduler::OfferConstraints>,
+    ) -> Result<Names, Refusal> {
         let call = self.call_of(framework, Type::UpdateFramework);
         let mut info = v1::FrameworkInfo { id: call.framework_id.clone(), ..framework_info() };
         change(&mut info);
-        let update = call::UpdateFramework { framework_info: info, ..Default::default() };
+        let update = call::UpdateFramework { framework_info: info, offer_constraints, ..Default::default() };
         let stream = self.stream_id(framework);
         self.try_call(&Call { update_framework: Some(update), ..call }, Some(&stream), &Caller::default())
     }

@@ -3,6 +3,7 @@
 use crate::decide::Draft;
 use crate::event::{FrameworkUpdateOrdered, FrameworkUpdated, OfferKeys, OffersReturned, Return};
 use crate::ids::{AgentKey, FrameworkKey};
+use crate::offer_constraints;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::Agent;
 use crate::subscribe;
@@ -20,7 +21,7 @@ pub(crate) fn update_framework(
 ) -> Result<(), Refusal> {
     let invalid = |message: String| Refusal::invalid("InvalidFramework", message);
     let info = &call.framework_info;
-    let terms = validate::framework(info, &call.suppressed_roles, call.offer_constraints.as_ref())
+    let terms = validate::framework(info, &call.suppressed_roles)
         .map_err(|why| invalid(format!("Supplied FrameworkInfo is not valid: {why}")))?;
     let framework = draft.state.frameworks.get(key).expect("the speaker is live");
     let before = v1::FrameworkInfo::decode(framework.info.clone()).unwrap_or_default();
@@ -33,11 +34,14 @@ pub(crate) fn update_framework(
     change("principal", before.principal(), info.principal())?;
     change("user", &before.user, &info.user)?;
     change("checkpoint", &before.checkpoint().to_string(), &info.checkpoint().to_string())?;
+    let constraints = offer_constraints::check(draft, call.offer_constraints.as_ref())
+        .map_err(|why| invalid(format!("'UpdateFramework.offer_constraints' are not valid: {why}")))?;
+    let is_same_constraints = !offer_constraints::is_changed(draft, key, &constraints);
 
     let bytes = subscribe::with_id(info, &framework.id);
     let is_same_info = bytes == framework.info;
     let suppressed: Vec<_> = framework.roles.iter().filter(|(_, role)| role.suppressed).map(|(name, _)| name).collect();
-    if is_same_info && suppressed.iter().copied().eq(&terms.suppressed) {
+    if is_same_info && is_same_constraints && suppressed.iter().copied().eq(&terms.suppressed) {
         return Ok(());
     }
     let left = draft
@@ -59,6 +63,7 @@ pub(crate) fn update_framework(
     if !left.is_empty() {
         draft.push(OffersReturned { framework: key, offers: left, why: Return::RoleLeft });
     }
+    offer_constraints::replace(draft, key, constraints);
     draft.push(FrameworkUpdated { framework: key, info: bytes, terms });
     if !is_same_info {
         for agent in agents {

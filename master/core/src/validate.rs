@@ -95,11 +95,7 @@ pub fn subscribe(info: &v1::FrameworkInfo, framework_id: Option<&str>, principal
 }
 
 /// What a framework's info says, or what is wrong with it.
-pub(crate) fn framework(
-    info: &v1::FrameworkInfo,
-    suppressed: &[String],
-    constraints: Option<&v1::scheduler::OfferConstraints>,
-) -> Result<FrameworkTerms, String> {
+pub(crate) fn framework(info: &v1::FrameworkInfo, suppressed: &[String]) -> Result<FrameworkTerms, String> {
     lengths::framework(info)?;
     let capabilities = capabilities(info);
     let roles = framework_roles(info, capabilities.multi_role)?;
@@ -117,9 +113,6 @@ pub(crate) fn framework(
             let role = quoted(role);
             return Err(format!("Suppressed role '{role}' is not contained in the list of roles"));
         }
-    }
-    if constraints.is_some_and(|constraints| !constraints.role_constraints.is_empty()) {
-        return Err("Offer constraints are not supported by this version".to_owned());
     }
     unbuilt::framework(info)?;
     let suppressed: BTreeSet<&String> = suppressed.iter().collect();

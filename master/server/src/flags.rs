@@ -12,7 +12,7 @@ use api::flags::{Values, parse};
 use api_http::Secret;
 use event_log::raft::ArchiveBounds;
 use master_core::state::History;
-use master_core::{FeatureLevel, allocator};
+use master_core::{FeatureLevel, RegexLimits, allocator};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -184,6 +184,7 @@ impl Flags {
             snapshot_bytes: self.values.bytes("snapshot_bytes").unwrap_or(256 << 20).max(1),
             trailing_logs: self.trailing_logs()?,
             forgetting: self.forgetting()?,
+            regex: self.regex()?,
             rehearsal: self.rehearsal,
         })
     }
@@ -207,6 +208,16 @@ impl Flags {
                 tasks: count("max_completed_tasks_per_framework", default.history.tasks)?,
             },
             ..default
+        })
+    }
+
+    fn regex(&self) -> Result<RegexLimits, String> {
+        let default = RegexLimits::default();
+        let name = "offer_constraints_re2_max_program_size";
+        let size = self.values.int(name).map_or(Ok(default.program_size_max), u64::try_from);
+        Ok(RegexLimits {
+            mem_bytes_max: self.values.bytes("offer_constraints_re2_max_mem").unwrap_or(default.mem_bytes_max),
+            program_size_max: size.map_err(|_| format!("--{name} is a number of instructions, from 0"))?,
         })
     }
 

@@ -27,7 +27,7 @@ use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
 use master_core::ids::NodeId;
 use master_core::state::History;
-use master_core::{FeatureLevel, Options, State, allocator};
+use master_core::{FeatureLevel, Options, RegexLimits, State, allocator};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,6 +80,8 @@ pub struct Settings {
     pub trailing_logs: u64,
     /// What is forgotten when.
     pub forgetting: Forgetting,
+    /// What a regular expression of offer constraints may cost.
+    pub regex: RegexLimits,
     /// What a test asks for.
     pub rehearsal: Rehearsal,
 }
@@ -294,6 +296,7 @@ pub async fn start_in(
             unreachable_ms_max: u64::try_from(forgetting.unreachable_age_max.as_millis()).unwrap_or(u64::MAX),
             unreachable_max: forgetting.unreachable_max,
             history: forgetting.history,
+            regex: settings.regex,
         },
         forget_every: forgetting.every,
     };

@@ -240,6 +240,7 @@ impl Master {
             feature_level_max: None,
             archive: ArchiveBounds::default(),
             forgetting: FORGETTING,
+            regex: Default::default(),
             snapshot_bytes: self.terms.snapshot_bytes,
             trailing_logs: self.terms.tail_entries_min,
             rehearsal: Rehearsal { reads: self.reads, digest_every: 64, ..Rehearsal::default() },

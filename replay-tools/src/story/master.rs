@@ -296,6 +296,10 @@ impl Master {
             | Event::RolesRevived(_)
             | Event::RolesSuppressed(_) => return offers::sentence(self, before, event, at_ms),
 
+            Event::OfferConstraintsSet(event) => {
+                Sentence::new(format!("{} said which agents it wants to be offered.", self.framework(event.framework)))
+            }
+
             Event::AgentDrainStarted(_)
             | Event::AgentDrainOrdered(_)
             | Event::AgentDrained(_)

@@ -362,6 +362,7 @@ impl State {
 
     /// Makes the derived indexes anew.
     pub(crate) fn rebuild(&mut self) {
+        self.constraints.rebuild();
         self.frameworks.by_role = OrdSet::new();
         self.deadlines = self.unfinished.deadlines();
         for framework in self.frameworks.live.values() {
@@ -422,7 +423,7 @@ macro_rules! rooms {
 
             fn read_room(&mut self, name: &str, input: &mut Input<'_>) -> Result<(), SnapshotError> {
                 match name {
-                    $($name => self.$($path).+ = rest(input)?.into_iter().collect(),)*
+                    $($name => self.$($path).+ = rest::<($key, $value)>(input)?.into_iter().collect(),)*
                     $($single => self.$($field).+ = rest(input)?.pop().ok_or(SnapshotError::Foreign)?,)*
                     _ => return Err(SnapshotError::UnknownSection(name.to_owned())),
                 }
@@ -447,6 +448,7 @@ rooms! {
     map "inverse offers" maintenance.inverse_offers: OfferKey => super::maintenance::InverseOffer;
     map "inverse answers" maintenance.answers: (AgentKey, FrameworkKey) => super::maintenance::Answer;
     map "oversubscribed" oversubscribed.by_agent: AgentKey => api::resources::Resources;
+    map "offer constraints" constraints.said: FrameworkKey => bytes::Bytes;
     one "maintenance windows" maintenance.windows: Vec<super::maintenance::Window>;
     one "operations" operations: Operations;
 }

@@ -114,12 +114,18 @@ pub const FLAGS: &[Flag] = &[
     flag("min_allocatable_resources", Kind::Text, "What an offer has at least.").default("cpus:0.01|mem:32"),
     flag("modules", Kind::Content, "Modules are not supported."),
     flag("modules_dir", Kind::Path, "Modules are not supported."),
-    flag("offer_constraints_re2_max_mem", Kind::Bytes, "there are no constraints by pattern yet.")
-        .default("4KB")
-        .idle(),
-    flag("offer_constraints_re2_max_program_size", Kind::Int, "there are no constraints by pattern yet.")
-        .default("100")
-        .idle(),
+    flag(
+        "offer_constraints_re2_max_mem",
+        Kind::Bytes,
+        "Memory of RE2 for a regular expression in offer constraints; the leader's flag counts.",
+    )
+    .default("4KB"),
+    flag(
+        "offer_constraints_re2_max_program_size",
+        Kind::Int,
+        "Instructions of RE2's program of a regular expression in offer constraints; the leader's flag counts.",
+    )
+    .default("100"),
     flag("offer_timeout", Kind::Duration, "Not built yet."),
     flag("port", Kind::Int, "Port to listen on; 0 lets the system choose.").default("5050").variable("LIBPROCESS_PORT"),
     flag("publish_per_framework_metrics", Kind::Bool, "there are no metrics of single frameworks yet.")

@@ -200,6 +200,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         snapshot_bytes: 256 << 20,
         trailing_logs: 10_000,
         forgetting: Default::default(),
+        regex: Default::default(),
         rehearsal: Default::default(),
     }
 }

@@ -224,7 +224,7 @@ pub fn framework(json: &mut Json, groups: &Groups<'_>, framework: &Framework, re
     if let Some(list) = &info.labels {
         labels(json, list);
     }
-    json.object_at("offer_constraints", |_| ());
+    json.key("offer_constraints").raw(&api::json::to_vec(&state.constraints.message(framework.key)));
 }
 
 /// A removed framework.

@@ -55,7 +55,7 @@ pub fn framework(groups: &Groups<'_>, framework: &Framework, removed_ms: Option<
         offers: offers.collect(),
         allocated_resources: parts::used(framework).to_v1(Format::Endpoint),
         offered_resources: groups.offered(framework.key).to_v1(Format::Endpoint),
-        offer_constraints: Some(v1::scheduler::OfferConstraints::default()),
+        offer_constraints: Some(groups.state.constraints.message(framework.key)),
         ..framework_alone(framework, removed_ms)
     }
 }
