@@ -17,7 +17,7 @@ type Answer = Result<Value, String>;
 const UNKNOWN: &str = "there is no operation";
 
 /// Anything that a fact gives as resources.
-fn resources(value: &Value) -> Resources {
+pub(crate) fn resources(value: &Value) -> Resources {
     match value {
         Value::Null => Resources::new(),
         Value::String(text) => parse(text, "*").unwrap_or_else(|error| panic!("{text}: {error}")).resources,
@@ -38,7 +38,7 @@ fn one(value: &Value) -> Result<Resource, String> {
     Resource::from_v1(&message).map_err(|error| error.why)
 }
 
-fn minus(a: &Resources, b: &Resources) -> Resources {
+pub(crate) fn minus(a: &Resources, b: &Resources) -> Resources {
     let mut left = a.clone();
     left.saturating_sub(b);
     left

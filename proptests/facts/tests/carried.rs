@@ -26,3 +26,13 @@ fn resources() {
 fn offer_constraints() {
     all_hold("offer_constraints.jsonl");
 }
+
+#[test]
+fn allocator() {
+    all_hold("allocator.jsonl");
+}
+
+#[test]
+fn sorter() {
+    all_hold("sorter.jsonl");
+}
