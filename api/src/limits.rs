@@ -68,6 +68,16 @@ pub const ROLE_BYTES_MAX: usize = 256;
 pub const ROLE_COMPONENTS_MAX: usize = 32;
 /// Most roles of one framework. Each is looked at in every allocation.
 pub const ROLES_MAX: usize = 1000;
+/// Most roles that one call of an operator names.
+pub const CALL_ROLES_MAX: usize = 10_000;
+/// Most roles that have quota or a weight. Each is looked at in every allocation.
+pub const ROLES_CONFIGURED_MAX: usize = 100_000;
+/// Most resources that a quota names.
+pub const QUOTA_NAMES_MAX: usize = 1000;
+/// Longest name of a resource in a quota, in bytes.
+pub const RESOURCE_NAME_BYTES_MAX: usize = 256;
+/// The largest weight of a role. What shares are compared by must fit into integers.
+pub const WEIGHT_MAX: u64 = 1_000_000_000_000;
 /// Longest name of a task, a framework or an executor, in bytes.
 pub const NAME_BYTES_MAX: usize = 4 * KIB;
 /// Longest name of a user, in bytes.

@@ -7,6 +7,7 @@ mod convert;
 mod disk;
 mod find;
 mod quantities;
+pub mod quota_milli;
 mod role;
 mod text;
 mod v1;

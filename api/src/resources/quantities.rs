@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::text::items;
 use super::{Milli, Name, Resource, Resources, Value, parse_value};
 
 /// So much of each name, in thousandths. What is not named is zero, and so is never kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quantities(BTreeMap<Name, i64>);
 
 /// At most so much of each name, in thousandths; what is not named has no end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits(BTreeMap<Name, i64>);
 
 /// `cpus:10;mem:5`, in the order given.
@@ -82,6 +84,11 @@ impl Quantities {
         self.0.retain(|_, milli| *milli > 0);
     }
 
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether there is at least as much of each name as in `other`.
     pub fn contains(&self, other: &Quantities) -> bool {
         other.0.iter().all(|(name, milli)| self.0.get(name).is_some_and(|own| own >= milli))
@@ -126,6 +133,19 @@ impl Limits {
     /// All limits, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, i64)> {
         self.0.iter().map(|(name, milli)| (name, *milli))
+    }
+
+    /// Whether nothing has an end.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The narrower of both, name by name.
+    pub fn narrow(&mut self, other: &Limits) {
+        for (name, milli) in other.iter() {
+            let limit = self.0.entry(name.clone()).or_insert(milli);
+            *limit = milli.min(*limit);
+        }
     }
 
     /// Whether whoever keeps `other` keeps this too.

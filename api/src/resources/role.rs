@@ -6,7 +6,7 @@ pub fn role_problem(role: &str) -> Option<String> {
         return None;
     }
     if role.is_empty() {
-        return Some("Empty role name is invalid".into());
+        return Some("Role names cannot be the empty string".into());
     }
     if role.starts_with('/') {
         return Some(format!("Role '{role}' cannot start with a slash"));
@@ -22,16 +22,12 @@ pub fn role_problem(role: &str) -> Option<String> {
             "." | ".." => return Some(format!("Role '{role}' cannot include '{part}' as a component")),
             "*" => return Some(format!("Role '{role}' cannot include '*' as a component")),
             _ if part.starts_with('-') => {
-                return Some(format!("Role component '{part}' is invalid because it begins with a dash"));
+                return Some(format!("Role component '{part}' is invalid because it starts with a dash"));
             }
             _ => {}
         }
-        if let Some(bad) = part.chars().find(|each| each.is_ascii_whitespace() || *each == '\x0b' || *each == '\x7f') {
-            return Some(format!(
-                "Role component '{}' contains the invalid character '{}'",
-                part,
-                bad.escape_default()
-            ));
+        if part.bytes().any(|byte| matches!(byte, b'\t'..=b'\r' | b' ' | 0x7f)) {
+            return Some(format!("Role component '{part}' is invalid because it contains backspace or whitespace"));
         }
     }
     None

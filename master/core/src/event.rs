@@ -12,6 +12,7 @@ use crate::level::FeatureLevel;
 use crate::state::History;
 use crate::state::frameworks::Capabilities;
 use crate::state::maintenance::{MachineId, Window};
+use crate::state::roles::{Quota, Weight};
 use crate::state::unfinished::Parting;
 use api::resources::Resources;
 use bytes::Bytes;
@@ -60,6 +61,8 @@ pub struct Touches {
     pub frameworks: Vec<FrameworkKey>,
     /// Offers.
     pub offers: Vec<OfferKey>,
+    /// Roles, as far as an event is about a role and not about somebody in it.
+    pub roles: Vec<Arc<str>>,
 }
 
 /// A field of an event: how it is shown, and what it names.
@@ -600,7 +603,17 @@ events! {
     // -
 
     // Quota and weights of roles: 120 to 129.
-    // -
+
+    /// Operators said what roles are entitled to and what they may have at most.
+    120 "quotas-set" QuotasSet (1 of level 4) {
+        /// By role, each once: what it has from now on. A quota that says nothing takes the role's away.
+        quotas: Vec<RoleQuota>,
+    }
+    /// Operators said how much roles count among their siblings.
+    121 "weights-set" WeightsSet (1 of level 4) {
+        /// By role, each once.
+        weights: Vec<RoleWeight>,
+    }
 
     // Offer constraints: 75 to 79.
 
@@ -838,6 +851,24 @@ pub struct GroupTask {
     pub resources: Resources,
 }
 
+/// What a role is entitled to and may have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoleQuota {
+    /// Which.
+    pub role: Arc<str>,
+    /// From now on.
+    pub quota: Quota,
+}
+
+/// How much a role counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoleWeight {
+    /// Which.
+    pub role: Arc<str>,
+    /// From now on.
+    pub weight: Weight,
+}
+
 /// Why a framework was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Removal {
@@ -870,6 +901,10 @@ pub enum Return {
     Invalid,
     /// The agent's machine is to be unavailable at another time. From level 4 on.
     MaintenanceChanged,
+    /// A role may have no more than an operator said, or another is entitled to so much. From level 4 on.
+    QuotaSet,
+    /// Roles count differently now. From level 4 on.
+    WeightsSet,
 }
 
 impl Return {
@@ -882,7 +917,9 @@ impl Return {
             | Return::AgentChanged
             | Return::Expired
             | Return::RoleLeft
-            | Return::MaintenanceChanged => true,
+            | Return::MaintenanceChanged
+            | Return::QuotaSet
+            | Return::WeightsSet => true,
         }
     }
 }
@@ -962,6 +999,8 @@ impl Event {
                 let count: usize = event.groups.iter().map(|group| group.agents.len()).sum();
                 touches.offers.extend((0..count as u64).map(|n| OfferKey(event.first.0 + n)));
             }
+            Event::QuotasSet(event) => touches.roles.extend(event.quotas.iter().map(|quota| quota.role.clone())),
+            Event::WeightsSet(event) => touches.roles.extend(event.weights.iter().map(|weight| weight.role.clone())),
             _ => {}
         }
     }

@@ -109,7 +109,12 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         // -
 
         // Roles.
-        // -
+        Event::QuotasSet(event) => {
+            event.quotas.iter().for_each(|RoleQuota { role, quota }| state.roles.set_quota(role, quota));
+        }
+        Event::WeightsSet(event) => {
+            event.weights.iter().for_each(|RoleWeight { role, weight }| state.roles.set_weight(role, *weight));
+        }
 
         // Offer constraints.
         Event::OfferConstraintsSet(event) => state.constraints.set(event.framework, &event.constraints),

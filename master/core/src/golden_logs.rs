@@ -137,6 +137,7 @@ fn story() -> Cluster {
 
     ends_in_steps(&mut cluster);
     drains_and_maintenance(&mut cluster);
+    roles_are_configured(&mut cluster);
 
     let zone = br#"{"role_constraints":{"web":{"groups":[{"attribute_constraints":[{"selector":
         {"attribute_name":"zone"},"predicate":{"not_exists":{}}}]}]}}}"#;
@@ -154,7 +155,7 @@ fn story() -> Cluster {
 /// What is too large for one record, which is hardly anything here; and what is forgotten.
 fn ends_in_steps(cluster: &mut Cluster) {
     let usual = std::mem::take(&mut cluster.chosen);
-    cluster.chosen = lost::Options { step_events: 1, history: History { frameworks: 40, tasks: 500 }, ..usual };
+    cluster.chosen = lost::Options { step_events: 1, history: History { frameworks: 40, tasks: 500 }, ..usual.clone() };
     cluster.at_ms += 10_000;
     let framework = cluster.subscribe_with(|info| info.failover_timeout = Some(100.0));
     let agent = cluster.agent("cpus:3;mem:30");
@@ -214,6 +215,27 @@ fn drains_and_maintenance(cluster: &mut Cluster) {
     cluster.schedule(&[("host", "10.9.0.1")], 6_000_000_000).unwrap();
     cluster.machines_down(&[("host", "10.9.0.1")]).unwrap();
     cluster.machines_up(&[("host", "10.9.0.1")]).unwrap();
+}
+
+/// Quota and weights, which take offers back.
+fn roles_are_configured(cluster: &mut Cluster) {
+    let of = |kind: v1::master::call::Type| v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
+    cluster.at_ms += 10_000;
+    cluster.offer();
+    let scalars = |cpus| [("cpus".into(), v1::value::Scalar { value: cpus })].into();
+    let config = |role: &str, least, most| v1::quota::QuotaConfig {
+        role: role.into(),
+        guarantees: scalars(least),
+        limits: scalars(most),
+    };
+    let quota_configs = vec![config("web", 0.0, 50.0), config("db", 0.5, 1.0)];
+    let update_quota = Some(v1::master::call::UpdateQuota { force: Some(true), quota_configs });
+    cluster.operator(v1::master::Call { update_quota, ..of(v1::master::call::Type::UpdateQuota) }).unwrap();
+    cluster.at_ms += 10_000;
+    cluster.offer();
+    let weight_infos = vec![v1::WeightInfo { role: Some("web".into()), weight: 2.5 }];
+    let update_weights = Some(v1::master::call::UpdateWeights { weight_infos });
+    cluster.operator(v1::master::Call { update_weights, ..of(v1::master::call::Type::UpdateWeights) }).unwrap();
 }
 
 /// A framework with tasks and executors on agent C-S0, up to its end.

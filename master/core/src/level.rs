@@ -118,6 +118,15 @@ pub(crate) fn check(draft: &Draft, address: &str, reads: FeatureLevel) -> Result
     Err(Refusal::new(RefusalKind::Conflict, "FeatureLevel", why))
 }
 
+/// Refuses what no master of an older release could read, until all are newer.
+pub(crate) fn needs_resource_model(state: &State, what: &str) -> Result<(), Refusal> {
+    if state.feature_level.has_resource_model() {
+        return Ok(());
+    }
+    let why = format!("{what} is not possible until every master of this cluster has been upgraded");
+    Err(Refusal::new(RefusalKind::Conflict, "FeatureLevel", why))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

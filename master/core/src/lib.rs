@@ -17,6 +17,7 @@ pub mod invariants;
 pub mod level;
 pub mod react;
 pub mod refusal;
+pub mod roles;
 pub mod state;
 pub mod task_state;
 pub mod validate;
@@ -39,6 +40,7 @@ mod message;
 mod offer_constraints;
 mod operator;
 mod oversubscribed;
+mod quota;
 mod reconcile;
 mod register;
 mod resources;
@@ -51,6 +53,7 @@ mod teardown;
 mod unbuilt;
 mod update;
 mod update_framework;
+mod weights;
 mod wire;
 
 #[cfg(test)]

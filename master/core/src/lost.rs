@@ -19,12 +19,12 @@ use api::v1;
 use api::v1::TaskState;
 use api::v1::task_status::Reason;
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What an operator may choose about losing touch and forgetting. It enters events as deadlines and bounds: each is what
 /// the leader had when the event was decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// How long an agent whose connection ended has to return, here or at another master, in milliseconds. Whoever was
     /// away when a leadership began has at least so long from then on: while nobody led, nobody could return.
@@ -39,6 +39,15 @@ pub struct Options {
     pub history: History,
     /// What a regular expression of offer constraints may cost.
     pub regex: Limits,
+    /// The only roles that frameworks may have and operators may name, beside `*`; None if any will do.
+    pub whitelist: Option<Arc<BTreeSet<Arc<str>>>>,
+}
+
+impl Options {
+    /// Whether frameworks may have this role and operators may name it.
+    pub fn lists(&self, role: &str) -> bool {
+        role == "*" || self.whitelist.as_ref().is_none_or(|whitelist| whitelist.contains(role))
+    }
 }
 
 impl Default for Options {
@@ -51,6 +60,7 @@ impl Default for Options {
             unreachable_max: 102_400,
             history: History::default(),
             regex: Limits::default(),
+            whitelist: None,
         }
     }
 }

@@ -4,14 +4,17 @@ use crate::decide::{Draft, Reply};
 use crate::drain;
 use crate::lost;
 use crate::maintenance;
+use crate::quota;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::unfinished::Parting;
 use crate::teardown;
 use crate::view;
+use crate::weights;
 use api::v1::master::Call;
 use api::v1::master::call::Type;
 
 /// An operator's call that changes something.
+#[allow(deprecated)] // Older ways to set quota still work.
 pub(crate) fn call(draft: &mut Draft, call: &Call) -> Result<Reply, Refusal> {
     let absent = |what: &str| {
         Refusal::invalid("InvalidCall", format!("Failed to validate master::Call: Expecting '{what}' to be present"))
@@ -32,7 +35,17 @@ pub(crate) fn call(draft: &mut Draft, call: &Call) -> Result<Reply, Refusal> {
         // -
 
         // Roles.
-        // -
+        Type::UpdateQuota => quota::update(draft, call.update_quota.as_ref().ok_or_else(|| absent("update_quota"))?),
+        Type::SetQuota => {
+            let set = call.set_quota.as_ref().ok_or_else(|| absent("set_quota"))?;
+            quota::set(draft, &set.quota_request)
+        }
+        Type::RemoveQuota => {
+            quota::remove(draft, &call.remove_quota.as_ref().ok_or_else(|| absent("remove_quota"))?.role)
+        }
+        Type::UpdateWeights => {
+            weights::update(draft, call.update_weights.as_ref().ok_or_else(|| absent("update_weights"))?)
+        }
 
         // Drains, and what agents can spare.
         Type::DrainAgent => drain::drain(draft, call.drain_agent.as_ref().ok_or_else(|| absent("drain_agent"))?),

@@ -24,6 +24,8 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::FiltersForgotten(_)
         | Event::AgentReturning(_)
         | Event::RolesSuppressed(_)
+        | Event::QuotasSet(_)
+        | Event::WeightsSet(_)
         | Event::OrdersAcknowledged(_)
         | Event::AgentDeactivated(_) => {}
 

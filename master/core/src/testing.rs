@@ -133,7 +133,7 @@ impl Cluster {
     pub(crate) fn run(&mut self, command: Command, caller: &Caller) -> Result<Names, Refusal> {
         (self.events, self.effects) = (Vec::new(), Vec::new());
         let before = self.state.clone();
-        let decision = decide_with(&self.state, &command, caller, self.at_ms, self.chosen);
+        let decision = decide_with(&self.state, &command, caller, self.at_ms, self.chosen.clone());
         assert_eq!(self.state, before, "a decision changes nothing");
         let decision = decision?;
         let mut stored = Vec::new();

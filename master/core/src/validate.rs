@@ -179,33 +179,7 @@ fn framework_roles(info: &v1::FrameworkInfo, multi_role: bool) -> Result<Vec<Arc
 
 /// What is wrong with the name of a role.
 pub(crate) fn role(name: &str) -> Result<(), String> {
-    if name == "*" {
-        return Ok(());
-    }
-    if name.is_empty() {
-        return Err("Empty role name is invalid".to_owned());
-    }
-    if name.starts_with('/') {
-        return Err(format!("Role '{name}' cannot start with a slash"));
-    }
-    if name.ends_with('/') {
-        return Err(format!("Role '{name}' cannot end with a slash"));
-    }
-    if name.contains("//") {
-        return Err(format!("Role '{name}' cannot contain two adjacent slashes"));
-    }
-    for component in name.split('/') {
-        if matches!(component, "." | ".." | "*") {
-            return Err(format!("Role '{name}' cannot include '{component}' as a component"));
-        }
-        if component.starts_with('-') {
-            return Err(format!("Role component '{component}' is invalid because it begins with a dash"));
-        }
-        if component.bytes().any(|byte| matches!(byte, b'\t'..=b'\r' | b' ' | 0x7f)) {
-            return Err(format!("Role component '{component}' is invalid because it contains backspace or whitespace"));
-        }
-    }
-    Ok(())
+    api::resources::role_problem(name).map_or_else(|| lengths::role(name), Err)
 }
 
 /// What is wrong with the id of a task, an executor or a framework.

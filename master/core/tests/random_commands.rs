@@ -94,7 +94,7 @@ impl World {
 
     fn run(&mut self, command: &Command) {
         let before = self.state.clone();
-        let decided = decide_with(&self.state, command, &Caller::default(), self.at_ms, self.options);
+        let decided = decide_with(&self.state, command, &Caller::default(), self.at_ms, self.options.clone());
         assert_eq!(self.state, before);
         let Ok(decision) = decided else { return };
         for event in &decision.events {

@@ -210,7 +210,7 @@ impl Sequencer {
             clock::ask_others(&clock, &peers, &others).await;
             clock.lead(state.at_ms);
             let at_ms = clock.now_ms();
-            let decision = match decide_with(&state, &command, &Caller::default(), at_ms, options) {
+            let decision = match decide_with(&state, &command, &Caller::default(), at_ms, options.clone()) {
                 Ok(decision) => decision,
                 Err(refusal) => {
                     tracing::error!(term, %refusal, "cannot take office");
@@ -361,7 +361,7 @@ impl Leadership {
     fn decide(&self, state: &State, command: &Command, caller: &Caller, at_ms: u64) -> Result<Attempted, Verdictless> {
         let decided = crashes::catch(|| {
             self.rehearsal.crash(command);
-            let decision = decide_with(state, command, caller, at_ms, self.options)?;
+            let decision = decide_with(state, command, caller, at_ms, self.options.clone())?;
             let encoded = encode(&decision);
             Ok((decision, encoded))
         });

@@ -45,6 +45,23 @@ impl Field for History {
     }
 }
 
+impl Field for RoleQuota {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.role.show(f)?;
+        let amounts = |amounts: String| amounts.replace(' ', "");
+        let (guarantees, limits) = (&self.quota.guarantees, &self.quota.limits);
+        write!(f, ":{{guarantees:{{{}}}", amounts(guarantees.to_string()))?;
+        write!(f, ",limits:{{{}}}}}", amounts(limits.to_string()))
+    }
+}
+
+impl Field for RoleWeight {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.role.show(f)?;
+        write!(f, ":{}", self.weight)
+    }
+}
+
 impl Field for NodeId {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

@@ -145,6 +145,13 @@ impl Frameworks {
         self.by_id.get(id).and_then(|key| self.get(*key))
     }
 
+    /// Who has this very role, by key.
+    pub fn with<'a>(&'a self, role: &'a str) -> impl Iterator<Item = &'a Framework> {
+        let from = (Arc::from(role), FrameworkKey(0));
+        let keys = self.by_role.range(from..).take_while(move |(name, _)| **name == *role).map(|(_, key)| *key);
+        keys.filter_map(|key| self.get(key))
+    }
+
     fn change(&mut self, key: FrameworkKey) -> &mut Framework {
         Arc::make_mut(self.live.get_mut(&key).expect("the event's framework is live"))
     }

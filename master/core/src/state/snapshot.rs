@@ -449,6 +449,8 @@ rooms! {
     map "inverse answers" maintenance.answers: (AgentKey, FrameworkKey) => super::maintenance::Answer;
     map "oversubscribed" oversubscribed.by_agent: AgentKey => api::resources::Resources;
     map "offer constraints" constraints.said: FrameworkKey => bytes::Bytes;
+    map "quotas" roles.quotas: Arc<str> => Arc<roles::Quota>;
+    map "weights" roles.weights: Arc<str> => roles::Weight;
     one "maintenance windows" maintenance.windows: Vec<super::maintenance::Window>;
     one "operations" operations: Operations;
 }
