@@ -121,6 +121,9 @@ impl Names {
             Event::OffersAccepted(event) => of_offers(&event.offers),
             Event::RolesRevived(event) => event.roles.iter().map(ToString::to_string).collect(),
             Event::RolesSuppressed(event) => event.roles.iter().map(ToString::to_string).collect(),
+            Event::QuotasSet(_) | Event::WeightsSet(_) => {
+                event.touches().roles.iter().map(ToString::to_string).collect()
+            }
             _ => event.touches().tasks.iter().filter_map(|task| self.tasks.get(task).cloned()).collect(),
         };
         roles.sort_unstable();

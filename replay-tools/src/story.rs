@@ -7,6 +7,7 @@ mod master;
 mod offers;
 mod operation;
 pub(crate) mod phrase;
+mod roles;
 
 use crate::args::Usage;
 use crate::commands::cat::{Told, cause_of};

@@ -34,7 +34,7 @@ pub(crate) fn subscribe(
     let wanted = info.id.as_ref().map(|id| id.value.as_str()).filter(|id| !id.is_empty());
     let known = wanted.and_then(|id| draft.state.frameworks.by_id.get(id)).copied();
     let was_removed = known.is_some_and(|key| draft.state.frameworks.get(key).is_none() || draft.state.is_ending(key));
-    let terms = terms.map_err(on_stream)?;
+    let terms = terms.and_then(|terms| validate::listed(terms, &draft.options)).map_err(on_stream)?;
     let constraints = offer_constraints::check(draft, subscribe.offer_constraints.as_ref()).map_err(on_stream)?;
     if was_removed {
         return Err(Refusal::new(RefusalKind::OnStream, "FrameworkRemoved", "Framework has been removed"));
@@ -184,6 +184,23 @@ mod tests {
         assert_eq!(cluster.state.next_deadline(), Some(cluster.at_ms + 600_000));
         assert_eq!(cluster.deadline_passed(), [""; 0]);
         assert_eq!(cluster.resubscribe(framework, |_| {}).unwrap(), ["framework-resubscribed"]);
+    }
+
+    #[test]
+    fn roles_that_are_not_listed_are_refused() {
+        let mut cluster = Cluster::new();
+        cluster.chosen.whitelist = Some(std::sync::Arc::new(["web".into(), "db".into()].into()));
+        let framework = cluster.subscribe_with(|info| info.roles = vec!["web".into(), "*".into()]);
+        let refusal = cluster.try_subscribe(|info| info.roles = vec!["web".into(), "dev".into()], &[]).unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::OnStream);
+        assert_eq!(refusal.message, "Roles { dev } are not present in the master's --roles");
+        assert!(
+            cluster.try_subscribe(|info| info.roles = vec!["web/a".into()], &[]).is_err(),
+            "nor what is below them"
+        );
+        let refusal = cluster.update_framework(framework, |info| info.roles = vec!["dev".into()]).unwrap_err();
+        assert!(refusal.message.ends_with("Roles { dev } are not present in the master's --roles"), "{refusal}");
+        assert!(cluster.update_framework(framework, |info| info.roles = vec!["db".into()]).is_ok());
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(crate) fn update_framework(
     let invalid = |message: String| Refusal::invalid("InvalidFramework", message);
     let info = &call.framework_info;
     let terms = validate::framework(info, &call.suppressed_roles)
+        .and_then(|terms| validate::listed(terms, &draft.options))
         .map_err(|why| invalid(format!("Supplied FrameworkInfo is not valid: {why}")))?;
     let framework = draft.state.frameworks.get(key).expect("the speaker is live");
     let before = v1::FrameworkInfo::decode(framework.info.clone()).unwrap_or_default();

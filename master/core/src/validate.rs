@@ -3,6 +3,7 @@
 
 use crate::event::FrameworkTerms;
 use crate::lengths;
+use crate::lost::Options;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::frameworks::Capabilities;
 use crate::unbuilt;
@@ -122,6 +123,15 @@ pub(crate) fn framework(info: &v1::FrameworkInfo, suppressed: &[String]) -> Resu
         roles,
         suppressed: suppressed.into_iter().map(|role| role.as_str().into()).collect(),
     })
+}
+
+/// The same, if all of its roles are on the whitelist.
+pub(crate) fn listed(terms: FrameworkTerms, options: &Options) -> Result<FrameworkTerms, String> {
+    let unlisted: Vec<&str> = terms.roles.iter().map(|role| &**role).filter(|role| !options.lists(role)).collect();
+    if unlisted.is_empty() {
+        return Ok(terms);
+    }
+    Err(format!("Roles {{ {} }} are not present in the master's --roles", quoted(&unlisted.join(", "))))
 }
 
 /// The sentence for a field that may not change.

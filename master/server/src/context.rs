@@ -9,6 +9,7 @@ use crate::level::Levels;
 use crate::outage::Outage;
 use crate::outcome::Outcome;
 use crate::published::Published;
+use crate::roles::RoleSettings;
 use crate::streams::Streams;
 use crate::submit::Submitter;
 use event_log::Steady;
@@ -44,6 +45,8 @@ pub struct Context {
     pub ready: watch::Sender<bool>,
     /// What agents are told about pings.
     pub ping: Ping,
+    /// Which roles there may be, and what they weigh at first.
+    pub roles: RoleSettings,
     /// Feature levels, of this master and of the others.
     pub levels: Levels,
     /// Decisions that failed by a defect, on this master.

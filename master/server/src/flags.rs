@@ -7,6 +7,7 @@ pub use table::FLAGS;
 use crate::context::Ping;
 use crate::identity::Address;
 use crate::rehearsal::Rehearsal;
+use crate::roles::RoleSettings;
 use crate::run::{Forgetting, Settings};
 use api::flags::{Values, parse};
 use api_http::Secret;
@@ -185,6 +186,7 @@ impl Flags {
             trailing_logs: self.trailing_logs()?,
             forgetting: self.forgetting()?,
             regex: self.regex()?,
+            roles: RoleSettings::read(self.values.text("roles"), self.values.text("weights"))?,
             rehearsal: self.rehearsal,
         })
     }
@@ -360,7 +362,6 @@ mod tests {
             "--acls={}",
             "--zk=zk://h/p",
             "--no-root_submissions",
-            "--roles=a,b",
             "--credentials=/x",
             "--recovery_agent_removal_limit=10%",
             "--no-log_auto_initialize",

@@ -32,6 +32,7 @@ mod records;
 pub mod rehearsal;
 mod remote;
 pub mod restore;
+pub mod roles;
 pub mod run;
 mod sequencer;
 pub mod streams;

@@ -15,11 +15,12 @@ use crate::peers::{Network, Peers};
 use crate::published::Published;
 use crate::rehearsal::Rehearsal;
 use crate::remote::Remote;
+use crate::roles::RoleSettings;
 use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
 use crate::streams::Streams;
 use crate::submit::Submitter;
 use crate::witness::Witness;
-use crate::{allocate, clock, entrance, equality, goodbye, level, liveness, outage, vital};
+use crate::{allocate, clock, entrance, equality, goodbye, level, liveness, outage, roles, vital};
 use api::v1::master::event::closing::Reason;
 use api_http::dial::Signer;
 use api_http::{Bounds, Connections, Door, INNER, Secret, Serving};
@@ -82,6 +83,8 @@ pub struct Settings {
     pub forgetting: Forgetting,
     /// What a regular expression of offer constraints may cost.
     pub regex: RegexLimits,
+    /// Which roles there may be, and what they weigh.
+    pub roles: RoleSettings,
     /// What a test asks for.
     pub rehearsal: Rehearsal,
 }
@@ -297,6 +300,7 @@ pub async fn start_in(
             unreachable_max: forgetting.unreachable_max,
             history: forgetting.history,
             regex: settings.regex,
+            whitelist: settings.roles.whitelist.clone(),
         },
         forget_every: forgetting.every,
     };
@@ -314,6 +318,7 @@ pub async fn start_in(
         started,
         ready: watch::Sender::new(false),
         ping: settings.ping,
+        roles: settings.roles,
         levels: Levels::new(rehearsal.reads, settings.feature_level_max, rehearsal.digest_every),
         crashes,
         equality,
@@ -349,6 +354,7 @@ pub async fn start_in(
         vital::spawn("watch on the leader", outage::watch(context.clone(), peers.clone())),
         vital::spawn("watch on others", liveness::miss(context.clone(), peers.clone())),
         vital::spawn("feature level", level::raise(context.clone(), peers.clone())),
+        vital::spawn("weights", roles::weigh(context.clone())),
         vital::spawn("other cluster", entrance::meet(context.clone(), peers.clone(), join)),
         vital::spawn("time", clock::keep(context.clone(), peers.clone())),
         vital::spawn("digests", equality::log(context.clone())),

@@ -148,7 +148,7 @@ impl Sequencer {
                 continue;
             };
             tracing::info!(term, "this master leads");
-            let (options, clock, crashes) = (self.options, self.clock.clone(), self.crashes.clone());
+            let (options, clock, crashes) = (self.options.clone(), self.clock.clone(), self.crashes.clone());
             let leadership = Leadership {
                 term,
                 options,
@@ -199,7 +199,7 @@ impl Sequencer {
     async fn take_office(&mut self, term: u64) -> Option<State> {
         let (node, published) = (self.node.clone(), self.published.clone());
         let leader = self.identity.incarnation();
-        let (version, options, clock) = (self.version.clone(), self.options, self.clock.clone());
+        let (version, options, clock) = (self.version.clone(), self.options.clone(), self.clock.clone());
         let (peers, status) = (self.peers.clone(), self.status.clone());
         let office = async move {
             let state = published.borrow().state.clone();
@@ -210,7 +210,7 @@ impl Sequencer {
             clock::ask_others(&clock, &peers, &others).await;
             clock.lead(state.at_ms);
             let at_ms = clock.now_ms();
-            let decision = match decide_with(&state, &command, &Caller::default(), at_ms, options.clone()) {
+            let decision = match decide_with(&state, &command, &Caller::default(), at_ms, options) {
                 Ok(decision) => decision,
                 Err(refusal) => {
                     tracing::error!(term, %refusal, "cannot take office");

@@ -16,6 +16,7 @@ use master_server::http::Server;
 use master_server::identity::Address;
 use master_server::outcome::Outcome;
 use master_server::rehearsal::Rehearsal;
+use master_server::roles::RoleSettings;
 use master_server::run::{self, Forgetting, Settings, Surroundings};
 use master_server::witness::Witness;
 use parking_lot::Mutex;
@@ -241,6 +242,7 @@ impl Master {
             archive: ArchiveBounds::default(),
             forgetting: FORGETTING,
             regex: Default::default(),
+            roles: RoleSettings::default(),
             snapshot_bytes: self.terms.snapshot_bytes,
             trailing_logs: self.terms.tail_entries_min,
             rehearsal: Rehearsal { reads: self.reads, digest_every: 64, ..Rehearsal::default() },

@@ -1,8 +1,8 @@
 //! How the subject of a story stands in the end, from the state after the last record.
 
-use super::Topic;
 use super::master::{Master, plain};
 use super::phrase::{count, milli, percent, span, task_state};
+use super::{Topic, roles};
 use crate::output::time;
 use api::resources::Name;
 use master_core::allocator::{Options, Reason, WhyNot, plan, reasons, standings};
@@ -184,6 +184,7 @@ fn of_role(story: &Master, role: &str) -> Vec<String> {
     if members == 0 {
         lines.push("no framework has this role.".to_owned());
     }
+    lines.extend(roles::standing(state, role));
     let outstanding = state.offers.live.values().filter(|offer| *offer.role == *role).count();
     lines.push(format!("{} of it outstanding.", count(outstanding, "offer")));
     lines.extend(not_offered(story, |reason| *reason.role == *role));

@@ -1,7 +1,7 @@
 //! Sentences for the events of a master's log.
 
 use super::phrase::{count, reason, span, status, task_state};
-use super::{Sentence, Subject, Teller, Topic, ending, offers, operation};
+use super::{Sentence, Subject, Teller, Topic, ending, offers, operation, roles};
 use crate::messages;
 use crate::names::Names;
 use crate::output::time;
@@ -96,7 +96,10 @@ impl Teller for Master {
                 all.any(|id| is(id.to_string()))
             }
             Topic::Offer => self.state.offers.live.keys().any(|key| is(view::offer_id(&self.state, *key))),
-            Topic::Role => frameworks.live.values().any(|it| it.roles.keys().any(|role| is(role.to_string()))),
+            Topic::Role => {
+                frameworks.live.values().any(|it| it.roles.keys().any(|role| is(role.to_string())))
+                    || roles::knows(&self.state, &self.subject.id)
+            }
         }
     }
 
@@ -128,6 +131,9 @@ impl Master {
 
     /// Whether it happened to what the subject depends on just now.
     fn is_beside(&self, event: &Event) -> bool {
+        if self.subject.topic == Topic::Role {
+            return roles::is_over(event, &self.subject.id);
+        }
         if self.subject.topic != Topic::Task {
             return false;
         }
@@ -311,6 +317,7 @@ impl Master {
             | Event::InverseOffersMade(_)
             | Event::InverseOffersReturned(_)
             | Event::InverseOffersAnswered(_) => return operation::sentence(self, before, event, at_ms),
+            Event::QuotasSet(_) | Event::WeightsSet(_) => return roles::sentence(self, before, event),
 
             Event::TaskLaunched(event) => Sentence::new(format!(
                 "{} launched {} on {} for role {} with {}: {}{}{}.",

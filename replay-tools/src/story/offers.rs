@@ -42,6 +42,8 @@ pub(super) fn sentence(story: &mut Master, before: &State, event: &Event, at_ms:
                 Return::MaintenanceChanged => "the agent's machine is to be unavailable at another time",
                 Return::RoleLeft => "its framework left the role",
                 Return::Invalid => "it was named in a call with other, invalid ones",
+                Return::QuotaSet => "quota changed, and it was in the way",
+                Return::WeightsSet => "weights changed",
             };
             let what = answered(story, before, &event.offers, at_ms);
             story.answered = Some(format!("it was taken back: {why}"));

@@ -62,7 +62,7 @@ impl Weight {
         // value = mantissa * 2^shift
         let (mantissa, shift) = if exponent == 0 { (fraction, -1074) } else { (fraction | 1 << 52, exponent - 1075) };
         let micro = u128::from(mantissa) * 1_000_000;
-        let micro = match u32::try_from(shift.unsigned_abs()).unwrap_or(u32::MAX) {
+        let micro = match shift.unsigned_abs() {
             0 => micro,
             left if shift > 0 => micro.checked_shl(left).unwrap_or(u128::MAX),
             right if right < 128 => (micro + (1 << (right - 1))) >> right,

@@ -201,6 +201,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         trailing_logs: 10_000,
         forgetting: Default::default(),
         regex: Default::default(),
+        roles: master_server::roles::RoleSettings::default(),
         rehearsal: Default::default(),
     }
 }
