@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use api::internal::Order;
-use api::v1::TaskStatus;
+use api::v1::{AgentInfo, Resource, TaskStatus};
 
 use crate::state::Process;
 
@@ -88,6 +88,30 @@ pub enum Command {
         /// As the executor sent it.
         status: Box<TaskStatus>,
     },
+    /// What the disk made of an operation.
+    ReportOperation {
+        /// Names it.
+        operation: Vec<u8>,
+        /// Why it could not be done, in a sentence.
+        failure: Option<String>,
+    },
+    /// What an executor's tasks use could not be brought into its sandbox.
+    ReportUpdateFailure {
+        /// Its container.
+        container_id: String,
+    },
+    /// The agent describes itself so.
+    Describe(Box<AgentInfo>),
+    /// The agent can spare these, which are revocable.
+    Spare {
+        /// None of them if it needs all that it has.
+        resources: Vec<Resource>,
+    },
+    /// The agent is overloaded: executors of others give way.
+    Preempt {
+        /// Framework and executor.
+        executors: Vec<(String, String)>,
+    },
     /// It is `State::next_deadline_ms`, or later.
     PassDeadlines,
     /// Nothing: the answer comes when all that was wanted before is in the log.
@@ -118,6 +142,11 @@ impl Command {
             Command::SubscribeExecutor { .. } => "executor-subscribe",
             Command::LoseExecutor { .. } => "executor-lost",
             Command::UpdateTask { .. } => "executor-update",
+            Command::ReportOperation { .. } => "operation-done",
+            Command::ReportUpdateFailure { .. } => "update-failed",
+            Command::Describe(_) => "describe",
+            Command::Spare { .. } => "spare",
+            Command::Preempt { .. } => "preempt",
             Command::PassDeadlines => "deadline",
             Command::Settle => "settle",
             Command::Restart { .. } => "restart",
@@ -138,6 +167,8 @@ pub struct Unreadable {
     pub executor_id: Option<String>,
     /// Tasks that it would have launched.
     pub task_ids: Vec<String>,
+    /// The operation that it is: its name, and the id that its framework gave it.
+    pub operation: Option<(Vec<u8>, Option<String>)>,
     /// Why, in a sentence.
     pub sentence: String,
 }
@@ -145,6 +176,12 @@ pub struct Unreadable {
 /// Why they may not have it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// What this release does not know it does not take: the masters keep it until one that knows it does.
+    #[error("order {seq} is of a kind that this release does not know")]
+    UnknownOrder {
+        /// Number of the order.
+        seq: u64,
+    },
     /// The agent has no such framework.
     #[error("Framework cannot be found")]
     UnknownFramework,

@@ -5,7 +5,7 @@ use api::internal::order::Order as Wanted;
 use crate::command::{Command, Refusal, Surroundings, Unreadable};
 use crate::event::{Blob, Event};
 use crate::state::{Clock, State, Why};
-use crate::{executors, kill, launch, status};
+use crate::{drain, executors, kill, launch, operations, spare, status};
 
 /// A clock that is less ahead was set right, and nothing more.
 const AHEAD_MS_MIN: u64 = 1_000;
@@ -20,7 +20,7 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         Command::AcceptWelcome { agent_id, cluster_id, received_up_to } => {
             accept_welcome(state, agent_id, cluster_id, received_up_to)
         }
-        Command::TakeOrder(order) => Ok(take_order(state, *order, around)),
+        Command::TakeOrder(order) => take_order(state, *order, around),
         Command::GiveUpOrder(order) => Ok(give_up_order(state, *order, around)),
         Command::CoverMessages { up_to } => Ok(cover(state, up_to)),
         Command::ReportStart { container_id, process } => Ok(launch::started(state, &container_id, process, around)),
@@ -38,6 +38,16 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         Command::UpdateTask { framework_id, executor_id, status } => {
             executors::update(state, &framework_id, &executor_id, *status, around)
         }
+        Command::ReportOperation { operation, failure } => {
+            Ok(operations::report(state, operation, failure.as_deref(), around))
+        }
+        Command::ReportUpdateFailure { container_id } => Ok(kill::update_failed(state, &container_id, around)),
+        Command::Describe(info) => {
+            let info = Blob::of(&*info);
+            Ok((state.model.info.as_ref() != Some(&info)).then_some(Event::InfoTaken { info }).into_iter().collect())
+        }
+        Command::Spare { resources } => Ok(spare::estimate(state, &resources)),
+        Command::Preempt { executors } => Ok(spare::preempt(state, &executors, around)),
         Command::PassDeadlines => Ok(kill::pass_deadlines(state, around)),
         Command::Settle => Ok(Vec::new()),
         Command::Restart { boot } => Ok(vec![restart(state, boot, around)]),
@@ -88,10 +98,14 @@ fn cover(state: &State, up_to: u64) -> Vec<Event> {
     if up_to > state.messages.received_up_to { vec![Event::MessagesReceived { up_to }] } else { Vec::new() }
 }
 
-fn take_order(state: &State, order: api::internal::Order, around: &mut Surroundings<'_>) -> Vec<Event> {
+fn take_order(
+    state: &State,
+    order: api::internal::Order,
+    around: &mut Surroundings<'_>,
+) -> Result<Vec<Event>, Refusal> {
     // Sent again after a Welcome because our acknowledgement was lost.
     if order.seq <= state.orders_up_to && !event_log::planted(event_log::Bug::OutboxReplayed) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let mut events = vec![Event::OrdersTaken { up_to: order.seq }];
     let grace_ms = around.settings.executor_shutdown_grace_ms;
@@ -113,25 +127,27 @@ fn take_order(state: &State, order: api::internal::Order, around: &mut Surroundi
         }
         Some(Wanted::UpdateFramework(order)) => see_framework(state, &order.framework_info),
         Some(Wanted::ShutdownAgent(_)) => leave(state, around),
-        // A kind of order that a newer master gives. It would not be given to an agent that does not name the
-        // capability for it; passing it over keeps the later ones coming.
-        None | Some(Wanted::ApplyOperation(_) | Wanted::Drain(_) | Wanted::EndDrain(_)) => {
-            let sentence = "It is of a kind that this release does not know".to_owned();
-            vec![Event::OrderNotUnderstood { seq: order.seq, sentence }]
-        }
+        Some(Wanted::ApplyOperation(order)) => operations::take(state, order, around),
+        Some(Wanted::Drain(order)) => drain::begin(state, &order.config, around),
+        Some(Wanted::EndDrain(_)) => drain::end(state),
+        // A kind of order that a newer master gives. To acknowledge it would be to say that it is so.
+        None => return Err(Refusal::UnknownOrder { seq: order.seq }),
     });
-    events
+    Ok(events)
 }
 
 /// Without an answer the masters would give it again for ever, and none of those behind it.
 fn give_up_order(state: &State, order: Unreadable, around: &mut Surroundings<'_>) -> Vec<Event> {
-    let Unreadable { seq, framework_id, executor_id, task_ids, sentence } = order;
+    let Unreadable { seq, framework_id, executor_id, task_ids, operation, sentence } = order;
     if seq <= state.orders_up_to {
         return Vec::new();
     }
     let mut events = vec![Event::OrdersTaken { up_to: seq }];
     if let Some(framework_id) = framework_id {
         events.extend(launch::invalid(state, &framework_id, executor_id, &task_ids, &sentence, around));
+    }
+    if let Some((operation, id)) = operation {
+        events.extend(operations::invalid(state, operation, id, &sentence, around));
     }
     events.push(Event::OrderNotUnderstood { seq, sentence });
     events

@@ -51,6 +51,21 @@ pub enum Effect {
         /// The executor and its container, if it is not all of them.
         executor: Option<(String, String)>,
     },
+    /// Make an operation so on the disk. What comes of it is reported; what is done behind this effect sees it done.
+    Apply {
+        /// Names it.
+        operation: Vec<u8>,
+    },
+    /// An operation is over, for good: nothing of it needs to be kept on the disk to know how far it got.
+    Settle {
+        /// Names it.
+        operation: Vec<u8>,
+    },
+    /// The volumes of an executor in whose sandbox there are others are not what they were.
+    Link {
+        /// Its container.
+        container_id: String,
+    },
     /// There are messages for the masters.
     SendMessages,
     /// Orders are in the log.
@@ -110,7 +125,10 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         },
         Event::TasksDelivered { framework_id, executor_id, task_ids } => {
             state.executor(framework_id, executor_id).map_or(Vec::new(), |executor| {
-                launches(executor, task_ids).filter_map(|delivery| deliver(framework_id, executor, delivery)).collect()
+                let tasks = task_ids.iter().filter_map(|task_id| executor.tasks.get(task_id));
+                let link = tasks.filter(|task| has_volumes(task)).map(|_| link(executor)).take(1);
+                let launches = launches(executor, task_ids);
+                link.chain(launches.filter_map(|delivery| deliver(framework_id, executor, delivery))).collect()
             })
         }
         Event::ExecutorDisconnected { framework_id, executor_id, stream } => vec![Effect::HangUp {
@@ -127,6 +145,11 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
                 let executor = state.executor(framework_id, executor_id);
                 effects.extend(executor.and_then(|executor| deliver(framework_id, executor, delivery)));
             }
+            let executor = executor_id.as_ref().and_then(|id| state.executor(framework_id, id));
+            let over = executor.filter(|executor| !executor.is_command).filter(|executor| {
+                executor.tasks.get(task_id).is_some_and(|task| task.is_terminal() && has_volumes(task))
+            });
+            effects.extend(over.map(link));
             effects
         }
         Event::StopRequested { framework_id, executor_id, .. } | Event::StopForced { framework_id, executor_id } => {
@@ -153,7 +176,13 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             vec![Effect::ForgetFiles { framework_id: framework_id.clone(), executor: None }]
         }
         Event::RemnantEnded { container_id } => vec![Effect::Release { container_id: container_id.clone() }],
-        Event::ExecutorAnnounced { .. } | Event::Left {} => vec![Effect::SendMessages],
+        Event::OperationTaken { operation, on_disk: true, .. } => {
+            vec![Effect::Apply { operation: operation.clone() }]
+        }
+        Event::OperationEnded { operation, .. } => {
+            vec![Effect::Settle { operation: operation.clone() }, Effect::SendMessages]
+        }
+        Event::ExecutorAnnounced { .. } | Event::Left {} | Event::SpareEstimated { .. } => vec![Effect::SendMessages],
         Event::Restored { .. }
         | Event::TokenChosen { .. }
         | Event::Registered { .. }
@@ -170,7 +199,13 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::MessageRestored { .. }
         | Event::FrameworkRestored { .. }
         | Event::ExecutorRestored { .. }
-        | Event::TaskRestored { .. } => Vec::new(),
+        | Event::TaskRestored { .. }
+        | Event::OperationTaken { on_disk: false, .. }
+        | Event::DrainBegun { .. }
+        | Event::DrainEnded {}
+        | Event::InfoTaken { .. }
+        | Event::ModelRestored { .. }
+        | Event::OperationRestored { .. } => Vec::new(),
     }
 }
 
@@ -179,7 +214,11 @@ pub fn resume(state: &State) -> Vec<Effect> {
     let stopping = state.executors().filter(|(_, executor)| executor.stop.is_some());
     let remnants = state.remnants.keys().map(|container_id| kill(container_id));
     let left = state.leaving && state.containers.is_empty() && state.messages.waiting.is_empty();
-    stopping.map(|(_, executor)| stop(executor)).chain(remnants).chain(left.then_some(Effect::ReportLeft)).collect()
+    // In the order in which they came: the first that begins may have been done already, and says so.
+    let open = state.model.operations.values().filter(|one| one.on_disk && one.status.is_none());
+    let operations = open.map(|one| Effect::Apply { operation: one.operation.clone() });
+    let stopping = operations.chain(stopping.map(|(_, executor)| stop(executor)));
+    stopping.chain(remnants).chain(left.then_some(Effect::ReportLeft)).collect()
 }
 
 /// Tasks as they are handed over: a group at once, others one by one.
@@ -204,6 +243,15 @@ fn stops(framework_id: &str, executor: &Executor) -> Vec<Effect> {
     } else {
         vec![stop(executor)]
     }
+}
+
+fn has_volumes(task: &Task) -> bool {
+    let resources = task.info.get::<api::v1::TaskInfo>().resources;
+    resources.iter().any(|resource| resource.disk.as_ref().is_some_and(|disk| disk.persistence.is_some()))
+}
+
+fn link(executor: &Executor) -> Effect {
+    Effect::Link { container_id: executor.container_id.clone() }
 }
 
 fn stop(executor: &Executor) -> Effect {

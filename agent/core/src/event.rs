@@ -61,7 +61,9 @@ impl<'de> Deserialize<'de> for Blob {
 ///
 /// Level 2: ended tasks, executors and frameworks are forgotten by events, a shortened log begins with the parts of State,
 /// and streams of executors are in State.
-pub const FEATURE_LEVEL: u32 = 2;
+///
+/// Level 3: operations, drains, what the agent can spare, and how it described itself.
+pub const FEATURE_LEVEL: u32 = 3;
 
 /// The events of a stored record.
 ///
@@ -500,5 +502,78 @@ events! {
         uuids: Vec<Vec<u8>>,
         /// Number of the message that told its end.
         ended: u64,
+    }
+    /// The masters decided an operation (1 of level 3).
+    35 OperationTaken {
+        /// Names it.
+        operation: Vec<u8>,
+        /// Who wanted it; none if an operator did.
+        framework_id: Option<String>,
+        /// `Offer.Operation`
+        info: Blob,
+        /// Whether the disk is to be changed for it.
+        on_disk: bool,
+        /// All that is reserved dynamically or is a volume from now on: a `Resource` each.
+        checkpointed: Vec<Blob>,
+    }
+    /// An operation is over. If it is told, takes the next message number (2 of level 3).
+    36 OperationEnded {
+        /// Names it.
+        operation: Vec<u8>,
+        /// `OperationStatus`
+        status: Blob,
+        /// Whether the masters that wanted it know the agent still.
+        told: bool,
+    }
+    /// The masters want the agent empty (3 of level 3).
+    37 DrainBegun {
+        /// `DrainConfig`
+        config: Blob,
+        /// Milliseconds since 1970.
+        at_ms: u64,
+    }
+    /// They want it in use again (4 of level 3).
+    38 DrainEnded {}
+    /// The agent describes itself so from now on (5 of level 3).
+    39 InfoTaken {
+        /// `AgentInfo`
+        info: Blob,
+    }
+    /// The agent can spare this, and what it said before counts no longer. Takes the next message number (6 of level 3).
+    40 SpareEstimated {
+        /// A `Resource` each.
+        resources: Vec<Blob>,
+    }
+    /// The resource model's part of a shortened log, without operations (7 of level 3).
+    41 ModelRestored {
+        /// All that is reserved dynamically or is a volume.
+        checkpointed: Vec<Blob>,
+        /// Counts operations as they come.
+        operations_taken: u64,
+        /// The order to be empty: `DrainConfig`, and when it came.
+        drain: Option<(Blob, u64)>,
+        /// `AgentInfo`
+        info: Option<Blob>,
+        /// What the agent said last that it can spare.
+        spare: Option<Vec<Blob>>,
+    }
+    /// An operation that is not over for the masters (8 of level 3).
+    42 OperationRestored {
+        /// Its place among all.
+        place: u64,
+        /// Names it.
+        operation: Vec<u8>,
+        /// Who wanted it.
+        framework_id: Option<String>,
+        /// `Offer.Operation`
+        info: Blob,
+        /// Whether the disk is to be changed for it.
+        on_disk: bool,
+        /// `OperationStatus`, once it is over.
+        status: Option<Blob>,
+        /// Number of the message that told its end.
+        ended: u64,
+        /// Nobody is told.
+        forgotten: bool,
     }
 }

@@ -8,9 +8,9 @@ use api::v1::{FrameworkInfo, TaskState, TaskStatus};
 
 use crate::command::{Refusal, Surroundings};
 use crate::event::{Blob, Event};
-use crate::kill;
 use crate::state::{Executor, State, Stop, Why, is_terminal};
 use crate::status::{Update, agent_id, container_status, lost, seconds};
+use crate::{drain, kill};
 
 fn find<'a>(state: &'a State, framework_id: &str, executor_id: &str) -> Result<&'a Executor, Refusal> {
     state.frameworks.get(framework_id).ok_or(Refusal::UnknownFramework)?;
@@ -172,6 +172,7 @@ pub(crate) fn update(
     if container.network_infos.is_empty() {
         container.network_infos = known.network_infos;
     }
+    drain::mark(state, framework_id, &mut status);
     let forgotten =
         if ends { forgotten(framework_id, executor, &[&task_id], around.settings.ended_tasks_max) } else { None };
     let written = Event::StatusWritten {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::event::{Blob, Event, first};
+use crate::model::{Drain, Operation};
 use crate::restore;
 use crate::state::{Executor, Message, State, Stop, Task, UUIDS_MAX};
 use api::v1::{TaskState, TaskStatus};
@@ -117,7 +118,10 @@ pub fn fold(state: &mut State, event: &Event) {
                 state.number(Message::ExecutorExited { framework_id, executor_id, status: *status });
             }
         }
-        Event::MessagesReceived { up_to } => state.messages.cover(*up_to),
+        Event::MessagesReceived { up_to } => {
+            state.messages.cover(*up_to);
+            state.model.cover(*up_to);
+        }
         Event::Restarted { reregister_by_ms, register_by_ms, clock, ahead_ms } => {
             state.clock = (!clock.boot_id.is_empty()).then(|| clock.clone());
             let executors = state.frameworks.values_mut().flat_map(|framework| framework.executors.values_mut());
@@ -134,7 +138,8 @@ pub fn fold(state: &mut State, event: &Event) {
             remnants.extend(
                 state.executors().map(|(_, executor)| (executor.container_id.clone(), executor.process.clone())),
             );
-            *state = State { remnants, clock: state.clock.take(), ..State::default() };
+            let model = std::mem::take(&mut state.model).forget();
+            *state = State { remnants, clock: state.clock.take(), model, ..State::default() };
         }
         Event::RemnantEnded { container_id } => {
             state.remnants.remove(container_id);
@@ -154,13 +159,39 @@ pub fn fold(state: &mut State, event: &Event) {
                 state.frameworks.remove(framework_id);
             }
         }
+        Event::OperationTaken { operation, framework_id, info, on_disk, checkpointed } => {
+            state.model.checkpointed.clone_from(checkpointed);
+            state.model.operations_taken += 1;
+            let one = Operation {
+                operation: operation.clone(),
+                framework_id: framework_id.clone(),
+                info: info.clone(),
+                on_disk: *on_disk,
+                status: None,
+                ended: 0,
+                forgotten: false,
+            };
+            state.model.operations.insert(state.model.operations_taken, one);
+        }
+        Event::OperationEnded { operation, status, told } => state.end_operation(operation, status, *told),
+        Event::DrainBegun { config, at_ms } => {
+            state.model.drain = Some(Drain { config: config.clone(), at_ms: *at_ms });
+        }
+        Event::DrainEnded {} => state.model.drain = None,
+        Event::InfoTaken { info } => state.model.info = Some(info.clone()),
+        Event::SpareEstimated { resources } => {
+            state.model.spare = Some(resources.clone());
+            state.number(Message::Spare { resources: resources.clone() });
+        }
         // For those who read the log.
         Event::OrderNotUnderstood { .. } => {}
         Event::RestoreBegun { .. }
         | Event::MessageRestored { .. }
         | Event::FrameworkRestored { .. }
         | Event::ExecutorRestored { .. }
-        | Event::TaskRestored { .. } => restore::fold(state, event),
+        | Event::TaskRestored { .. }
+        | Event::ModelRestored { .. }
+        | Event::OperationRestored { .. } => restore::fold(state, event),
     }
 }
 
@@ -174,6 +205,18 @@ impl State {
         self.messages.up_to += 1;
         self.messages.wait(self.messages.up_to, message);
         self.messages.up_to
+    }
+
+    fn end_operation(&mut self, operation: &[u8], status: &Blob, told: bool) {
+        let Some((place, _)) = self.model.find(operation) else { return };
+        if !told {
+            self.model.operations.remove(&place);
+            return;
+        }
+        let number = self.number(Message::Operation { operation: operation.to_vec(), status: status.clone() });
+        if let Some(one) = self.model.operations.get_mut(&place) {
+            (one.status, one.ended) = (Some(status.clone()), number);
+        }
     }
 
     fn see_framework(&mut self, framework_id: &str, info: &Blob) {

@@ -91,6 +91,16 @@ fn custom(
     events
 }
 
+/// What its tasks use could not be brought into its sandbox: they cannot run as they should.
+pub(crate) fn update_failed(state: &State, container_id: &str, around: &Surroundings<'_>) -> Vec<Event> {
+    let Some((framework_id, executor)) = state.executor_of(container_id) else { return Vec::new() };
+    let (framework_id, executor_id) = (framework_id.to_owned(), executor.executor_id.clone());
+    let (why, kill_at_ms) = (Why::UpdateFailed, around.at_ms);
+    let requested =
+        Event::StopRequested { framework_id: framework_id.clone(), executor_id: executor_id.clone(), why, kill_at_ms };
+    vec![requested, Event::StopForced { framework_id, executor_id }]
+}
+
 /// A framework is gone, and with it all that it has here.
 pub(crate) fn framework(state: &State, framework_id: &str, kill_at_ms: u64) -> Vec<Event> {
     let Some(framework) = state.frameworks.get(framework_id) else { return Vec::new() };

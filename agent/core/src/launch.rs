@@ -5,9 +5,11 @@ use api::v1::task_status::{Reason, Source};
 use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, container_info, executor_info};
 
 use crate::command::Surroundings;
+use crate::drain;
 use crate::event::{Blob, Event};
 use crate::state::{Process, State, Why};
 use crate::status::{self, Update, lost};
+use crate::volumes;
 
 /// A task for an executor of its own (a command) or of its framework's.
 pub(crate) fn task(state: &State, info: &FrameworkInfo, task: TaskInfo, around: &mut Surroundings<'_>) -> Vec<Event> {
@@ -59,6 +61,7 @@ fn tasks(
     let refusal = tasks.iter().find_map(|task| unsupported(executor, task));
     let dropped = lost(info);
     let refused = match (refusal, live) {
+        _ if state.model.drain.is_some() => Some((dropped, Reason::AgentDraining, drain::TOO_LATE.to_owned())),
         (Some(sentence), _) => Some((TaskState::TaskFailed, Reason::ContainerLaunchFailed, sentence)),
         _ if state.leaving => Some((dropped, Reason::AgentDisconnected, "The agent is leaving".to_owned())),
         (None, Some(executor)) if is_command || executor.is_command => {
@@ -162,7 +165,8 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
     } else if task.command.iter().chain(&executor.command).any(has_secrets) {
         "environment variables from secrets are"
     } else {
-        return None;
+        let resources: Vec<Resource> = executor.resources.iter().chain(&task.resources).cloned().collect();
+        return volumes::uses(&resources).err().map(|sentence| format!("Failed to launch container: {sentence}"));
     };
     Some(format!("Failed to launch container: {what} not supported by this agent"))
 }

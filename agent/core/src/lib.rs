@@ -7,27 +7,37 @@
 //! ```
 
 mod command;
+mod configured;
 mod decide;
+mod drain;
 mod effect;
 mod event;
 mod executors;
 mod fold;
 mod kill;
 mod launch;
+mod model;
+mod operations;
 mod restore;
+mod spare;
 mod state;
 mod status;
+mod volumes;
 
 pub use command::{Command, Refusal, Settings, Surroundings, Unreadable};
+pub use configured::{Policy, total};
 pub use decide::decide;
 pub use effect::{Delivery, Effect, Signal, react, resume};
 pub use event::{Blob, Event, EventError, FEATURE_LEVEL, decode_record, first};
 pub use executors::check_status;
 pub use fold::fold;
+pub use model::{Drain, Model, Operation};
+pub use operations::on_disk;
 pub use restore::restoring;
 pub use state::{
     Clock, Executor, Framework, Message, Messages, Process, Registration, State, Stop, Task, Why, is_terminal,
 };
+pub use volumes::{Use, Volume};
 
 /// The kind that identifies an agent's log on disk.
 pub const LOG_KIND: &str = "agent";

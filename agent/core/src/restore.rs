@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::event::Event;
+use crate::model::{Drain, Model, Operation};
 use crate::state::{Executor, Framework, Messages, Registration, State, Task};
 
 /// The events from which this state follows, whatever was before.
@@ -25,7 +26,28 @@ pub fn restoring(state: &State) -> impl Iterator<Item = Event> + '_ {
     let messages = state.messages.waiting.iter();
     let messages = messages.map(|(seq, message)| Event::MessageRestored { seq: *seq, message: message.clone() });
     let frameworks = state.frameworks.iter().flat_map(|(id, framework)| of_framework(id, framework));
-    std::iter::once(begun).chain(messages).chain(frameworks)
+    std::iter::once(begun).chain(messages).chain(of_model(&state.model)).chain(frameworks)
+}
+
+fn of_model(model: &Model) -> impl Iterator<Item = Event> + '_ {
+    let itself = (!model.is_empty()).then(|| Event::ModelRestored {
+        checkpointed: model.checkpointed.clone(),
+        operations_taken: model.operations_taken,
+        drain: model.drain.clone().map(|Drain { config, at_ms }| (config, at_ms)),
+        info: model.info.clone(),
+        spare: model.spare.clone(),
+    });
+    let operations = model.operations.iter().map(|(place, one)| Event::OperationRestored {
+        place: *place,
+        operation: one.operation.clone(),
+        framework_id: one.framework_id.clone(),
+        info: one.info.clone(),
+        on_disk: one.on_disk,
+        status: one.status.clone(),
+        ended: one.ended,
+        forgotten: one.forgotten,
+    });
+    itself.into_iter().chain(operations)
 }
 
 fn of_framework<'a>(framework_id: &'a str, framework: &'a Framework) -> impl Iterator<Item = Event> + 'a {
@@ -167,6 +189,14 @@ pub(crate) fn fold(state: &mut State, event: &Event) {
             if let Some(executor) = executor {
                 Arc::make_mut(executor).tasks.insert(task_id, task);
             }
+        }
+        Event::ModelRestored { checkpointed, operations_taken, drain, info, spare } => {
+            let drain = drain.map(|(config, at_ms)| Drain { config, at_ms });
+            state.model = Model { checkpointed, operations_taken, drain, info, spare, ..Model::default() };
+        }
+        Event::OperationRestored { place, operation, framework_id, info, on_disk, status, ended, forgotten } => {
+            let one = Operation { operation, framework_id, info, on_disk, status, ended, forgotten };
+            state.model.operations.insert(place, one);
         }
         _ => {}
     }

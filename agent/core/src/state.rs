@@ -8,6 +8,7 @@ use api::v1::{self, TaskState};
 use serde::{Deserialize, Serialize};
 
 use crate::event::Blob;
+use crate::model::Model;
 
 /// Updates of one task that are remembered, to know one that is sent again.
 pub(crate) const UUIDS_MAX: usize = 64;
@@ -33,6 +34,9 @@ pub struct State {
     pub frameworks_seen: u64,
     /// The time of the agent that was started last.
     pub clock: Option<Clock>,
+    /// The resource model's part.
+    #[serde(skip_serializing_if = "Model::is_empty")]
+    pub model: Model,
 }
 
 /// An agent's time, as of its start: from there on it goes as fast as time does, whatever becomes of the machine's clock.
@@ -107,6 +111,18 @@ pub enum Message {
     },
     /// The agent is gone for good.
     Leaving,
+    /// An operation is over.
+    Operation {
+        /// Names it.
+        operation: Vec<u8>,
+        /// `OperationStatus`
+        status: Blob,
+    },
+    /// What the agent can spare, in place of what it said before.
+    Spare {
+        /// A `Resource` each.
+        resources: Vec<Blob>,
+    },
 }
 
 /// A framework with work on this agent.
@@ -183,6 +199,10 @@ pub enum Why {
     ReregistrationTimeout,
     /// The agent ends for good.
     Leaving,
+    /// The agent is overloaded, and it runs on what others need.
+    Preempted,
+    /// What its tasks use could not be brought into its sandbox.
+    UpdateFailed,
 }
 
 /// The processes of a container, named so that a pid which was given away again is not mistaken for them.
@@ -333,6 +353,8 @@ impl Message {
             Message::ExecutorLaunched { framework_id, info } => (framework_id.len(), info.0.len()),
             Message::ExecutorExited { framework_id, executor_id, .. } => (framework_id.len(), executor_id.len()),
             Message::Leaving => (0, 0),
+            Message::Operation { operation, status } => (operation.len(), status.0.len()),
+            Message::Spare { resources } => (0, resources.iter().map(|resource| resource.0.len()).sum()),
         };
         (framework_id + rest + 32) as u64
     }
@@ -359,6 +381,15 @@ impl Message {
                 })
             }
             Message::Leaving => from_agent::Message::Leaving(internal::Leaving {}),
+            Message::Operation { operation, status } => {
+                from_agent::Message::OperationStatus(internal::OperationStatus {
+                    operation: operation.clone().into(),
+                    status: status.get(),
+                })
+            }
+            Message::Spare { resources } => from_agent::Message::Oversubscribed(internal::Oversubscribed {
+                resources: resources.iter().map(Blob::get).collect(),
+            }),
         };
         FromAgent { seq: Some(seq), message: Some(message) }
     }

@@ -6,6 +6,7 @@ use api::v1::task_status::{Reason, Source};
 use api::v1::{ContainerId, ContainerStatus, FrameworkInfo, NetworkInfo, TaskState, TaskStatus, network_info};
 
 use crate::command::Surroundings;
+use crate::drain;
 use crate::event::{Blob, Event};
 use crate::state::{Executor, State, Why};
 
@@ -40,7 +41,7 @@ impl Update {
         task_id: &str,
         around: &mut Surroundings<'_>,
     ) -> Event {
-        let status = TaskStatus {
+        let mut status = TaskStatus {
             task_id: api::v1::TaskId { value: task_id.to_owned() },
             state: self.task_state as i32,
             message: self.message.clone(),
@@ -53,11 +54,12 @@ impl Update {
             container_status: executor.map(|executor| container_status(executor, &around.settings.ip)),
             ..TaskStatus::default()
         };
+        drain::mark(state, framework_id, &mut status);
         Event::StatusWritten {
             framework_id: framework_id.to_owned(),
             executor_id: executor.map(|executor| executor.executor_id.clone()),
             task_id: task_id.to_owned(),
-            task_state: self.task_state as i32,
+            task_state: status.state,
             status: Blob::of(&status),
             statuses_max: AGENT_STATUSES_MAX,
         }
@@ -177,7 +179,7 @@ pub(crate) fn exited(
     if !is_removed(state, framework_id) {
         for (task_id, _) in executor.live_tasks() {
             let update = if executor.is_command {
-                command_ended(executor, status)
+                command_ended(state, framework_id, executor, status)
             } else {
                 executor_ended(state, framework_id, executor, status)
             };
@@ -187,7 +189,10 @@ pub(crate) fn exited(
     ended(state, framework_id, executor, status, events, around)
 }
 
-fn command_ended(executor: &Executor, status: Option<i32>) -> Update {
+fn command_ended(state: &State, framework_id: &str, executor: &Executor, status: Option<i32>) -> Update {
+    if executor.stop.is_some_and(|stop| stop.why == Why::Preempted) {
+        return preempted(state, framework_id);
+    }
     let Some(status) = status else {
         return Update::new(TaskState::TaskFailed, Source::Agent)
             .because(Reason::ExecutorTerminated)
@@ -203,6 +208,18 @@ fn command_ended(executor: &Executor, status: Option<i32>) -> Update {
     }
 }
 
+fn preempted(state: &State, framework_id: &str) -> Update {
+    let update = Update::new(gone(state, framework_id), Source::Agent);
+    update.because(Reason::ContainerPreempted).saying(crate::spare::PREEMPTED)
+}
+
+/// The state of a task that was started and is no more.
+fn gone(state: &State, framework_id: &str) -> TaskState {
+    let framework = state.frameworks.get(framework_id);
+    let aware = framework.is_some_and(|framework| framework.can(Capability::PartitionAware));
+    if aware { TaskState::TaskGone } else { TaskState::TaskLost }
+}
+
 fn executor_ended(state: &State, framework_id: &str, executor: &Executor, status: Option<i32>) -> Update {
     let why = executor.stop.map(|stop| stop.why);
     let (task_state, reason, message) = match why {
@@ -212,11 +229,13 @@ fn executor_ended(state: &State, framework_id: &str, executor: &Executor, status
             "The executor did not subscribe in time".to_owned(),
         ),
         Some(Why::ReregistrationTimeout) => {
-            let framework = state.frameworks.get(framework_id);
-            let aware = framework.is_some_and(|framework| framework.can(Capability::PartitionAware));
-            let task_state = if aware { TaskState::TaskGone } else { TaskState::TaskLost };
             let message = "The executor did not come back after the agent was restarted".to_owned();
-            (task_state, Reason::ExecutorReregistrationTimeout, message)
+            (gone(state, framework_id), Reason::ExecutorReregistrationTimeout, message)
+        }
+        Some(Why::Preempted) => return preempted(state, framework_id),
+        Some(Why::UpdateFailed) => {
+            let message = "The volumes of the executor's tasks could not be brought into its sandbox".to_owned();
+            (TaskState::TaskFailed, Reason::ContainerUpdateFailed, message)
         }
         // Whether they had reached it or not: a task that waits for an executor fails with it.
         _ => {

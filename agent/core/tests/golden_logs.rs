@@ -175,6 +175,35 @@ fn story() -> Vec<Record> {
         vec![Event::OrdersTaken { up_to: 3 }, Event::FrameworkRemoved { framework_id: f() }],
         vec![Event::ExecutorForgotten { framework_id: f(), executor_id: e(), container_id: "c3".into() }],
         vec![Event::FrameworkForgotten { framework_id: f() }],
+    ]);
+    let checkpointed = || vec![Blob::of(&v1::Resource { name: "disk".into(), ..Default::default() })];
+    let taken = |name: u8, on_disk: bool| Event::OperationTaken {
+        operation: vec![name; 16],
+        framework_id: (!on_disk).then(f),
+        info: Blob::of(&v1::offer::Operation::default()),
+        on_disk,
+        checkpointed: checkpointed(),
+    };
+    let over = |name: u8, told: bool| Event::OperationEnded {
+        operation: vec![name; 16],
+        status: Blob::of(&v1::OperationStatus::default()),
+        told,
+    };
+    let later = batches.len();
+    batches.extend([
+        vec![Event::InfoTaken { info: Blob::of(&v1::AgentInfo { hostname: "h".into(), ..Default::default() }) }],
+        vec![taken(1, false), over(1, true), taken(2, true)],
+        vec![Event::SpareEstimated { resources: checkpointed() }],
+        vec![Event::DrainBegun { config: Blob::of(&v1::DrainConfig::default()), at_ms: 7_000 }],
+    ]);
+    batches[later - 1..].iter().flatten().for_each(|event| fold(&mut state, event));
+    batches.extend([
+        restoring(&state).collect(),
+        vec![over(2, true), Event::DrainEnded {}],
+        vec![Event::MessagesReceived { up_to: 8 }],
+        vec![taken(3, true)],
+        vec![Event::Forgotten {}],
+        vec![over(3, false)],
         vec![Event::LeavingBegun {}],
         vec![Event::Left {}],
     ]);

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use agent_core::{
-    Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Unreadable, decide, fold, react, restoring,
+    Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Unreadable, Why, decide, fold, react, restoring,
 };
 use api::limits::{
     AGENT_BATCH_COMMANDS_MAX, AGENT_LAUNCH_COPIES_MAX, AGENT_RECORD_BYTES_FULL, AGENT_RESTORE_BYTES,
@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::dial::Dial;
 use crate::executors::ExecutorStream;
 use crate::orders;
-use crate::surroundings::{Containerizer, Inbox, Log, Surroundings};
+use crate::surroundings::{Containerizer, Inbox, Log, Surroundings, Volumes};
 
 /// What one command may lead to, in bytes: more is not decided.
 const DECISION_BYTES_MAX: usize = AGENT_LAUNCH_COPIES_MAX * TO_AGENT_BYTES_MAX;
@@ -106,6 +106,7 @@ pub(crate) struct Agent {
     /// With all records in flight.
     pub(crate) state: RwLock<State>,
     pub(crate) containers: Box<dyn Containerizer>,
+    pub(crate) volumes: Box<dyn Volumes>,
     pub(crate) dial: Box<dyn Dial>,
     /// Those that are open: which of them counts is in State.
     pub(crate) streams: Mutex<BTreeMap<(String, String), ExecutorStream>>,
@@ -149,7 +150,11 @@ pub(crate) struct Counters {
     pub(crate) invalid_framework_messages: AtomicU64,
     pub(crate) launch_errors: AtomicU64,
     pub(crate) orders_given_up: AtomicU64,
+    pub(crate) orders_refused: AtomicU64,
     pub(crate) executors_terminated: AtomicU64,
+    pub(crate) executors_preempted: AtomicU64,
+    pub(crate) operations: AtomicU64,
+    pub(crate) operations_failed: AtomicU64,
 }
 
 impl Counters {
@@ -168,6 +173,16 @@ impl Counters {
                 }
             }
             Event::ExecutorEnded { .. } => &self.executors_terminated,
+            Event::StopRequested { why: Why::Preempted, .. } => &self.executors_preempted,
+            Event::OperationEnded { status, .. } => {
+                self.operations.fetch_add(1, Ordering::Relaxed);
+                let status: api::v1::OperationStatus = status.get();
+                if status.state() != api::v1::OperationState::OperationFailed {
+                    return;
+                }
+                tracing::error!(why = status.message(), "an operation of the masters failed");
+                &self.operations_failed
+            }
             Event::OrderNotUnderstood { seq, sentence } => {
                 tracing::error!(seq, why = sentence, "an order of the masters cannot be carried out");
                 &self.orders_given_up
@@ -197,6 +212,7 @@ impl Agent {
             recovered_ms: AtomicU64::new(0),
             state: RwLock::new(state),
             containers: surroundings.containers,
+            volumes: surroundings.volumes,
             dial: surroundings.dial,
             streams: Mutex::default(),
             streams_opened: AtomicU64::new(0),
@@ -462,6 +478,17 @@ fn weight(decided: &[(Event, RawEvent)]) -> usize {
     decided.iter().map(|(_, raw)| raw.payload.len() + 8).sum()
 }
 
+/// An executor whose tasks would not find their volumes is not handed them: it ends.
+fn link(agent: &Arc<Agent>, container_id: String) {
+    let Err(sentence) = agent.containers.link(&Inbox(agent.clone()), &container_id) else { return };
+    tracing::error!(container_id, why = sentence, "cannot bring volumes into a sandbox; ending its executor");
+    let key = agent.state.read().containers.get(&container_id).cloned();
+    if let Some(key) = key {
+        agent.streams.lock().remove(&key);
+    }
+    agent.submit(Command::ReportUpdateFailure { container_id });
+}
+
 pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
     match effect {
         Effect::Launch { container_id } => agent.containers.launch(&Inbox(agent.clone()), container_id),
@@ -469,6 +496,9 @@ pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
             agent.containers.stop(&Inbox(agent.clone()), container_id, signal);
         }
         Effect::Release { container_id } => agent.containers.release(container_id),
+        Effect::Apply { operation } => agent.volumes.apply(&Inbox(agent.clone()), operation),
+        Effect::Settle { operation } => agent.volumes.settle(operation),
+        Effect::Link { container_id } => link(agent, container_id),
         Effect::Deliver { framework_id, executor_id, stream, delivery } => {
             crate::executors::deliver(agent, &(framework_id, executor_id), stream, &delivery);
         }

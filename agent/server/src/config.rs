@@ -6,14 +6,29 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_core::Policy;
 use api::flags::{Flag, Kind, Values};
 use api::limits::AGENT_ENDED_TASKS_MAX;
-use api::v1::{Attribute, Resource};
+use api::v1::{AgentInfo, Attribute, DomainInfo, Resource, agent_info};
 use api_http::Secret;
 use api_http::dial::Signer;
 
 use crate::gc::Sandboxes;
 use crate::machine;
+use crate::oversubscription::{self, Loads, Modules};
+
+/// What a registered agent says that it can do.
+pub(crate) const CAPABILITIES: [&str; 6] = [
+    "MULTI_ROLE",
+    "HIERARCHICAL_ROLE",
+    "RESERVATION_REFINEMENT",
+    "RESIZE_VOLUME",
+    "AGENT_OPERATION_FEEDBACK",
+    "AGENT_DRAINING",
+];
+/// Those without which masters of today have no use for it.
+const CAPABILITIES_NEEDED: [&str; 5] =
+    ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_OPERATION_FEEDBACK", "AGENT_DRAINING"];
 
 pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("master", Kind::Text, "Masters to connect to: HOST:PORT[,HOST:PORT...]; any of them will do.").required(),
@@ -28,6 +43,30 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("resources", Kind::Content, "Resources to offer, as text or JSON; what is not named is detected."),
     Flag::new("attributes", Kind::Text, "Attributes of the agent: rack:a;zone:b."),
     Flag::new("default_role", Kind::Text, "Role of resources that name none.").default("*"),
+    Flag::new("domain", Kind::Content, "Fault domain of the agent: region and zone, a JSON object."),
+    Flag::new("agent_features", Kind::Content, "Capabilities told to the masters, a JSON object; by default all that there are."),
+    Flag::new(
+        "reconfiguration_policy",
+        Kind::Text,
+        "Changes of resources, attributes and names with which an agent keeps its id: equal (none) or additive (more of them).",
+    )
+    .default("equal"),
+    Flag::new("modules", Kind::Content, "Parameters of modules, JSON; those of --resource_estimator and --qos_controller are built in."),
+    Flag::new(
+        "resource_estimator",
+        Kind::Text,
+        "What can be spared, as revocable resources: org_apache_mesos_FixedResourceEstimator, with its parameter 'resources'.",
+    ),
+    Flag::new("oversubscribed_resources_interval", Kind::Duration, "what can be spared is told when it changes.")
+        .default("15secs")
+        .idle(),
+    Flag::new(
+        "qos_controller",
+        Kind::Text,
+        "What ends revocable work: org_apache_mesos_LoadQoSController, with load_threshold_5min and load_threshold_15min.",
+    ),
+    Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
+        .default("0ns"),
     Flag::new("isolation", Kind::Text, "Isolators of containers.").default("posix/cpu,posix/mem"),
     Flag::new("launcher", Kind::Text, "Launcher of containers.").default("posix"),
     Flag::new("containerizers", Kind::Text, "Containerizers.").default("mesos"),
@@ -92,7 +131,6 @@ pub(crate) const FLAGS: &[Flag] = &[
 /// Known to Mesos, and not built: running without them would be a surprise. As variables of the environment too.
 const REFUSED: &[&str] = &[
     "acls",
-    "agent_features",
     "agent_subsystems",
     "allowed_capabilities",
     "allowed_devices",
@@ -137,7 +175,6 @@ const REFUSED: &[&str] = &[
     "docker_store_dir",
     "docker_volume_checkpoint_dir",
     "docker_volume_chown",
-    "domain",
     "domain_socket_location",
     "effective_capabilities",
     "egress_burst",
@@ -181,7 +218,6 @@ const REFUSED: &[&str] = &[
     "memory_profiling",
     "minimum_egress_rate_limit",
     "minimum_ingress_rate_limit",
-    "modules",
     "modules_dir",
     "network_cni_config_dir",
     "network_cni_metrics",
@@ -195,14 +231,9 @@ const REFUSED: &[&str] = &[
     "network_rate_statistics_interval",
     "network_rate_statistics_window",
     "nvidia_gpu_devices",
-    "oversubscribed_resources_interval",
     "perf_duration",
     "perf_events",
     "perf_interval",
-    "qos_controller",
-    "qos_correction_interval_min",
-    "reconfiguration_policy",
-    "resource_estimator",
     "resource_provider_config_dir",
     "revocable_cpu_low_priority",
     "sandbox_directory",
@@ -239,6 +270,16 @@ pub(crate) struct Config {
     pub(crate) hostname: String,
     pub(crate) resources: Vec<Resource>,
     pub(crate) attributes: Vec<Attribute>,
+    pub(crate) domain: Option<DomainInfo>,
+    /// What it says that it can do.
+    pub(crate) capabilities: Vec<String>,
+    /// With which changes it keeps its id.
+    pub(crate) policy: Policy,
+    /// What it can spare, which is revocable.
+    pub(crate) spare: Vec<Resource>,
+    /// When revocable work gives way, and how often it is looked at.
+    pub(crate) loads: Option<Loads>,
+    pub(crate) correct_every: Duration,
     pub(crate) launcher: PathBuf,
     pub(crate) executor_environment: Vec<(String, String)>,
     pub(crate) settings: agent_core::Settings,
@@ -333,6 +374,23 @@ fn check(values: Values) -> Result<Config, String> {
     machine::check_disks(&resources, &work_dir)?;
     let attributes = api::attributes::parse(values.text("attributes").unwrap_or(""))
         .map_err(|error| format!("Failed to parse the attributes: {error}"))?;
+    let (capabilities, warning) = capabilities(values.text("agent_features"))?;
+    let policy = match values.text("reconfiguration_policy") {
+        Some("additive") => Policy::Additive,
+        Some("equal") | None => Policy::Equal,
+        Some(other) => {
+            return Err(format!(
+                "Unknown option for 'reconfiguration_policy' flag {other}: it must be equal or additive"
+            ));
+        }
+    };
+    let modules = Modules::read(values.text("modules"))?;
+    let domain = match values.text("domain").map(|text| api::json::from_slice::<DomainInfo>(text.as_bytes())) {
+        None => None,
+        Some(Ok(domain)) if domain.fault_domain.is_some() => Some(domain),
+        Some(Ok(_)) => return Err("Flag '--domain' names no fault_domain".to_owned()),
+        Some(Err(error)) => return Err(format!("Flag '--domain' must be a JSON object with a fault_domain: {error}")),
+    };
     let launcher = match values.path("launcher_dir") {
         Some(dir) => dir.join("meseta-executor"),
         None => std::env::current_exe()
@@ -364,6 +422,12 @@ fn check(values: Values) -> Result<Config, String> {
         hostname,
         resources,
         attributes,
+        domain,
+        capabilities,
+        policy,
+        spare: oversubscription::spare(&modules, values.text("resource_estimator"))?,
+        loads: oversubscription::loads(&modules, values.text("qos_controller"))?,
+        correct_every: values.duration("qos_correction_interval_min").unwrap_or_default(),
         launcher,
         executor_environment: executor_environment(&values)?,
         settings,
@@ -384,8 +448,42 @@ fn check(values: Values) -> Result<Config, String> {
         task_umask: None,
         log_bytes_max: values.bytes("log_bytes_max").unwrap_or(u64::MAX),
         work_dir,
-        values,
+        values: warned(values, warning),
     })
+}
+
+/// The value of `--agent_features`: an `AgentInfo` with nothing but capabilities; and what is to be said of it.
+fn capabilities(text: Option<&str>) -> Result<(Vec<String>, Option<String>), String> {
+    let all = || CAPABILITIES.map(str::to_owned).to_vec();
+    let Some(text) = text else { return Ok((all(), None)) };
+    let wrong = |why: &str| format!("Flag '--agent_features' must be a JSON object with capabilities: {why}");
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
+    let listed =
+        value.get("capabilities").and_then(|listed| listed.as_array()).ok_or_else(|| wrong("there are none"))?;
+    let mut names = Vec::new();
+    for one in listed {
+        let name = one.get("type").and_then(|name| name.as_str()).ok_or_else(|| wrong("one has no type"))?;
+        if agent_info::capability::Type::from_str_name(name)
+            .is_none_or(|one| one == agent_info::capability::Type::Unknown)
+        {
+            return Err(wrong(&format!("there is no '{name}'")));
+        }
+        names.push(name);
+    }
+    if CAPABILITIES_NEEDED.iter().any(|needed| !names.contains(needed)) {
+        let needed = CAPABILITIES_NEEDED.join(", ");
+        return Err(format!("At least the following agent features need to be enabled: {needed}"));
+    }
+    let unknown: Vec<&str> = names.iter().copied().filter(|name| !CAPABILITIES.contains(name)).collect();
+    let warning = (!unknown.is_empty()).then(|| {
+        format!("--agent_features names what this release does not have, and does not claim: {}", unknown.join(", "))
+    });
+    Ok((all().into_iter().filter(|name| names.contains(&name.as_str())).collect(), warning))
+}
+
+fn warned(mut values: Values, warning: Option<String>) -> Values {
+    values.warnings.extend(warning);
+    values
 }
 
 fn completed_executors_max(values: &Values) -> Result<u32, String> {
@@ -427,6 +525,19 @@ fn towards(masters: &[String]) -> Option<IpAddr> {
 }
 
 impl Config {
+    /// How it was told to describe the agent. A port that nobody chose is not part of that.
+    pub(crate) fn described(&self) -> AgentInfo {
+        let port = self.advertise_port.unwrap_or(self.listen.port());
+        AgentInfo {
+            hostname: self.hostname.clone(),
+            port: (port != 0).then_some(port.into()),
+            resources: self.resources.clone(),
+            attributes: self.attributes.clone(),
+            domain: self.domain.clone(),
+            ..AgentInfo::default()
+        }
+    }
+
     /// What an operator is to know: whoever takes a master's place could have this agent run anything.
     pub(crate) fn is_exposed(&self) -> bool {
         let is_here = |master: &String| {

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::{Command, Executor, Process, Signal};
+use agent_core::{Command, Executor, Process, Signal, State, Volume};
 use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, TaskInfo};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -20,10 +20,10 @@ use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
 
 use crate::agent::Agent;
-use crate::processes;
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, containers_in, look};
 use crate::surroundings::{Containerizer, Inbox};
 use crate::sys::{pidfd_open, pidfd_probe, pidfd_signal, watch};
+use crate::{processes, volumes};
 
 /// Where programs are looked for, when a task does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -161,6 +161,21 @@ impl Containerizer for Supervised {
         let _ = fs::remove_file(&latest);
         let _ = symlink(agent_id, latest);
     }
+
+    fn link(&self, agent: &Inbox, container_id: &str) -> Result<(), String> {
+        let here = self.here(agent);
+        let state = here.state.read().clone();
+        let Some((framework_id, executor)) = state.executor_of(container_id) else { return Ok(()) };
+        let sandbox = here.sandbox(framework_id, executor);
+        volumes::link(&here.config.work_dir, &sandbox, executor, |volume| is_used(&state, container_id, volume))
+    }
+}
+
+/// Whether another executor uses a volume.
+fn is_used(state: &State, container_id: &str, volume: &Volume) -> bool {
+    let others = state.executors().filter(|(_, executor)| executor.container_id != container_id);
+    let uses = |executor: &Executor| executor.volumes().unwrap_or_default();
+    others.flat_map(|(_, executor)| uses(executor)).any(|one| one.volume == *volume)
 }
 
 /// Whether this machine can do what containers need. The error is a sentence.
@@ -458,6 +473,9 @@ fn spawn(agent: &Here, container_id: &str) -> Result<Option<tokio::process::Chil
     let sandbox = agent.sandbox(&framework_id, &executor);
     make_sandbox(&agent.config.work_dir, &sandbox, &user)
         .map_err(|error| format!("cannot make the sandbox: {error}"))?;
+    let state = agent.state.read().clone();
+    volumes::link(&agent.config.work_dir, &sandbox, &executor, |volume| is_used(&state, container_id, volume))?;
+    drop(state);
     agent.attach(&framework_id, &executor);
     let (program, arguments) = arguments(&command)?;
     let spec = Spec {

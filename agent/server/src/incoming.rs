@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use prost::encoding::decode_varint;
 
-use crate::orders;
+use crate::orders::{self, Left};
 
 /// The bytes of a master's stream as they come. The error is a sentence.
 pub type Chunks = BoxStream<'static, Result<Bytes, String>>;
@@ -22,6 +22,8 @@ pub(crate) enum Said {
     Message(Box<to_agent::Message>),
     /// An order that could not be read; what could be.
     Unreadable(Box<Unreadable>),
+    /// The number of an order of a kind that this release does not know.
+    Unknown(u64),
 }
 
 /// Length-delimited messages out of chunks.
@@ -96,7 +98,8 @@ impl Reader {
 
 fn unreadable(message: &[u8], sentence: String) -> Result<Said, String> {
     match orders::salvage(message, sentence.clone()) {
-        Some(order) => Ok(Said::Unreadable(Box::new(order))),
+        Some(Left::Known(order)) => Ok(Said::Unreadable(Box::new(order))),
+        Some(Left::Unknown(seq)) => Ok(Said::Unknown(seq)),
         None => Err(format!("a message that is not for this agent: {sentence}")),
     }
 }

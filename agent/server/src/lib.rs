@@ -11,6 +11,7 @@ mod incoming;
 mod machine;
 mod masters;
 mod orders;
+mod oversubscription;
 mod processes;
 mod reads;
 mod records;
@@ -21,5 +22,6 @@ pub mod surroundings;
 mod sys;
 mod systemd;
 mod v1_calls;
+mod volumes;
 
 pub use run::run;

@@ -18,8 +18,6 @@ use crate::agent::Agent;
 use crate::dial::Task;
 use crate::incoming::{Reader, Said};
 
-/// As a registered agent says what it can do.
-pub(crate) const CAPABILITIES: [&str; 3] = ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT"];
 /// Time for a master to welcome the agent.
 const WELCOME: Duration = Duration::from_secs(10);
 /// Between two looks for what is still to end before this agent registers.
@@ -160,7 +158,9 @@ async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<Str
             to_agent::Message::Refused(refused) => return remedy(refused),
             _ => return Ended::Broken("the master's first message was no welcome".to_owned()),
         },
-        Ok(Ok(Said::Unreadable(_))) => return Ended::Broken("the master's first message was no welcome".to_owned()),
+        Ok(Ok(Said::Unreadable(_) | Said::Unknown(_))) => {
+            return Ended::Broken("the master's first message was no welcome".to_owned());
+        }
         Ok(Err(error)) => return Ended::Broken(error),
         Err(error) => return Ended::Broken(format!("no welcome: {error}")),
     };
@@ -196,7 +196,7 @@ async fn hello(agent: &Agent) -> Option<from_agent::Message> {
     let state = agent.state.read();
     let (agent_info, address) = (agent_info(agent, None), agent.address.clone());
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let capabilities = CAPABILITIES.map(str::to_owned).to_vec();
+    let capabilities = agent.config.capabilities.clone();
     let registration = &state.registration;
     let (Some(agent_id), Some(cluster_id)) = (&registration.agent_id, &registration.cluster_id) else {
         let token = registration.token?.to_vec().into();
@@ -206,7 +206,7 @@ async fn hello(agent: &Agent) -> Option<from_agent::Message> {
             version,
             capabilities,
             address,
-            checkpointed_resources: Vec::new(),
+            checkpointed_resources: state.model.checkpointed(),
         };
         return Some(from_agent::Message::Register(register));
     };
@@ -219,7 +219,7 @@ async fn hello(agent: &Agent) -> Option<from_agent::Message> {
     };
     let tasks = live.chain(ending(&state, synced.messages_up_to)).map(live_task);
     Some(from_agent::Message::Resume(internal::Resume {
-        checkpointed_resources: Vec::new(),
+        checkpointed_resources: state.model.checkpointed(),
         agent_id: v1::AgentId { value: agent_id.clone() },
         cluster_id: cluster_id.clone(),
         orders_up_to: synced.orders_up_to,
@@ -247,14 +247,7 @@ fn ending(state: &agent_core::State, synced_up_to: u64) -> impl Iterator<Item = 
 /// The agent as it describes itself.
 pub(crate) fn agent_info(agent: &Agent, id: Option<String>) -> v1::AgentInfo {
     let port = agent.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    v1::AgentInfo {
-        hostname: agent.config.hostname.clone(),
-        port,
-        resources: agent.config.resources.clone(),
-        attributes: agent.config.attributes.clone(),
-        id: id.map(|value| v1::AgentId { value }),
-        ..v1::AgentInfo::default()
-    }
+    v1::AgentInfo { port, id: id.map(|value| v1::AgentId { value }), ..agent.config.described() }
 }
 
 fn remedy(refused: internal::Refused) -> Ended {
@@ -276,6 +269,8 @@ async fn accept(agent: &Agent, welcome: &internal::Welcome) -> Option<Ended> {
     match answer.await {
         Some(Ok(_)) => {
             agent.containers.named(&welcome.agent_id.value);
+            agent.submit(Command::Describe(Box::new(agent.config.described())));
+            agent.submit(Command::Spare { resources: agent.config.spare.clone() });
             None
         }
         Some(Err(refusal @ Refusal::MastersForgot { .. })) => Some(Ended::BeginAnew(refusal.to_string())),
@@ -362,6 +357,9 @@ async fn read(
     masters: &mut Vec<String>,
 ) -> Ended {
     let mut due = Instant::now() + ping_timeout;
+    // The first order that this release does not know. It is not acknowledged, nor is any behind it: the masters keep them,
+    // give nothing more once too many wait, and what runs here goes on.
+    let mut unknown = None;
     loop {
         let message = match tokio::time::timeout_at(due, reader.next()).await {
             Ok(Ok(message)) => message,
@@ -371,11 +369,19 @@ async fn read(
         let message = match message {
             Said::Message(message) => message,
             Said::Unreadable(order) => {
-                agent.submit(Command::GiveUpOrder(order));
+                if unknown.is_none_or(|seq| order.seq < seq) {
+                    agent.submit(Command::GiveUpOrder(order));
+                }
+                continue;
+            }
+            Said::Unknown(seq) => {
+                refuse(agent, &mut unknown, seq);
                 continue;
             }
         };
         match *message {
+            to_agent::Message::Order(order) if order.order.is_none() => refuse(agent, &mut unknown, order.seq),
+            to_agent::Message::Order(order) if unknown.is_some_and(|seq| order.seq > seq) => {}
             to_agent::Message::Order(order) => {
                 if let Some(internal::order::Order::ShutdownAgent(shutdown)) = &order.order {
                     tracing::warn!(reason = shutdown.message, "the masters shut this agent down");
@@ -395,6 +401,17 @@ async fn read(
             to_agent::Message::Refused(refused) => return remedy(refused),
             to_agent::Message::Welcome(_) => return Ended::Broken("a second welcome".to_owned()),
         }
+    }
+}
+
+fn refuse(agent: &Agent, unknown: &mut Option<u64>, seq: u64) {
+    if seq > agent.state.read().orders_up_to && unknown.is_none_or(|earlier| seq < earlier) {
+        *unknown = Some(seq);
+        agent.counters.orders_refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tracing::error!(
+            seq,
+            "the masters give an order of a kind that this release does not know; no order is taken from here on: upgrade this agent"
+        );
     }
 }
 

@@ -1,6 +1,8 @@
 //! Orders that cannot be taken as they are. The masters give an order again until it is acknowledged, and none behind it
 //! counts before: so what can be read of such a one is enough to say which tasks will not run, and to go on.
 
+use std::ops::RangeInclusive;
+
 use agent_core::Unreadable;
 use api::internal::{Order, order};
 use bytes::Buf;
@@ -20,16 +22,31 @@ pub(crate) fn given_up(order: &Order, sentence: String) -> Unreadable {
             found.task_ids.extend(launch.task_group.tasks.iter().map(|task| task.task_id.value.clone()));
             found.executor_id = Some(launch.executor.executor_id.value.clone());
         }
+        Some(order::Order::ApplyOperation(order)) => {
+            let id = order.info.id.as_ref().map(|id| id.value.clone());
+            found.operation = Some((order.operation.to_vec(), id));
+        }
         _ => {}
     }
     found
 }
 
+/// What is left of an order.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It is of a kind that this release knows.
+    Known(Unreadable),
+    /// It is not, and has this number.
+    Unknown(u64),
+}
+
 /// What the bytes of a `ToAgent` say, of which some are damaged or missing at the end. None if it is no order.
-pub(crate) fn salvage(message: &[u8], sentence: String) -> Option<Unreadable> {
+pub(crate) fn salvage(message: &[u8], sentence: String) -> Option<Left> {
     let order = fields(message).find(|(number, _)| *number == 3)?.1.bytes()?;
     let mut found = Unreadable { sentence, ..Unreadable::default() };
+    let mut is_known = false;
     for (number, value) in fields(order) {
+        is_known |= KINDS.contains(&number);
         match (number, value) {
             (1, Value::Number(seq)) => found.seq = seq,
             // Launch: framework_info 1, task 2.
@@ -47,11 +64,23 @@ pub(crate) fn salvage(message: &[u8], sentence: String) -> Option<Unreadable> {
                 }
                 found.executor_id = child(launch, 2).and_then(|executor| text(child(executor, 1)?, 1));
             }
+            // ApplyOperation: operation 1, info 3, in which id is 12.
+            (9, Value::Bytes(order)) => {
+                let id = child(order, 3).and_then(|info| text(child(info, 12)?, 1));
+                found.operation = child(order, 1).map(|operation| (operation.to_vec(), id));
+            }
             _ => {}
         }
     }
-    (found.seq > 0).then_some(found)
+    match found.seq {
+        0 => None,
+        seq if !is_known => Some(Left::Unknown(seq)),
+        _ => Some(Left::Known(found)),
+    }
 }
+
+/// Fields of `Order` that are kinds of orders.
+const KINDS: RangeInclusive<u32> = 2..=11;
 
 /// `framework_info.id.value`
 fn framework_id(launch: &[u8]) -> Option<String> {
@@ -148,15 +177,15 @@ mod tests {
         let whole = given_up(&order, "why".into());
         assert_eq!((whole.seq, whole.framework_id.as_deref(), &whole.task_ids[..]), (9, Some("f"), &["t".into()][..]));
         assert_eq!(whole.executor_id.as_deref(), Some("e"));
-        assert_eq!(salvage(&bytes, "why".into()), Some(whole.clone()));
-        assert_eq!(salvage(&bytes[..bytes.len() - 900], "why".into()), Some(whole), "its data is missing");
+        assert_eq!(salvage(&bytes, "why".into()), Some(Left::Known(whole.clone())));
+        assert_eq!(salvage(&bytes[..bytes.len() - 900], "why".into()), Some(Left::Known(whole)), "its data is missing");
         let executor = task("", 0).executor.unwrap();
         let task_group = v1::TaskGroupInfo { tasks: vec![task("a", 10), task("b", 10)] };
         let group = internal::LaunchGroup { framework_info: framework_info(), executor, task_group };
         let (order, bytes) = message(order::Order::LaunchGroup(group));
         let whole = given_up(&order, "why".into());
         assert_eq!(whole.task_ids, ["a", "b"]);
-        assert_eq!(salvage(&bytes, "why".into()), Some(whole));
+        assert_eq!(salvage(&bytes, "why".into()), Some(Left::Known(whole)));
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use agent_core::{Executor, Framework, State, Task};
 use api::json::to_value;
 use api::resources::Resources;
-use api::v1::{ContainerStatus, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus};
+use api::v1::{ContainerStatus, DrainConfig, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus};
 use api_http::{Build, Query};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
-use crate::{machine, masters};
+use crate::machine;
+use crate::oversubscription::split;
 
 pub(crate) fn version() -> Value {
     let build = Build::of_this_program();
@@ -155,11 +156,26 @@ pub(crate) fn allocated(state: &State) -> Vec<Resource> {
     state.executors().flat_map(|(_, executor)| used(executor)).collect()
 }
 
+/// What there is: what was configured, and what the masters made of it.
+pub(crate) fn total(agent: &Agent, state: &State) -> Resources {
+    let configured = Resources::from_v1(&agent.config.resources).unwrap_or_default();
+    // Was looked at when the agent was started. What came since, the masters know to fit.
+    agent_core::total(&configured, &state.model.checkpointed()).unwrap_or(configured)
+}
+
+/// The order to be empty and when it came, as long as the agent is not.
+pub(crate) fn draining(state: &State) -> Option<(DrainConfig, u64)> {
+    let drain = state.draining()?;
+    let mut config: DrainConfig = drain.config.get();
+    config.mark_gone.get_or_insert(false);
+    Some((config, drain.at_ms / 1000))
+}
+
 /// `/state`
 pub(crate) fn state(agent: &Agent) -> String {
     // It shares what is in it; the agent goes on meanwhile.
     let state = agent.state.read().clone();
-    let total = Resources::from_v1(&agent.config.resources).unwrap_or_default();
+    let total = total(agent, &state);
     let full = |resources: &Resources| -> Vec<Value> {
         resources.to_v1(api::resources::Format::Endpoint).iter().map(to_value).collect()
     };
@@ -182,7 +198,7 @@ pub(crate) fn state(agent: &Agent) -> String {
         "start_time": agent.started_ms as f64 / 1000.0,
         "id": state.registration.agent_id.clone().unwrap_or_default(),
         "pid": format!("slave(1)@{}", agent.address), "hostname": agent.config.hostname,
-        "capabilities": masters::CAPABILITIES,
+        "capabilities": agent.config.capabilities,
         "resources": total.to_state_json(),
         "reserved_resources": by_role(&Resources::to_state_json),
         "unreserved_resources": total.unreserved().to_state_json(),
@@ -195,6 +211,13 @@ pub(crate) fn state(agent: &Agent) -> String {
     });
     if let (Value::Object(value), Value::Object(own)) = (&mut value, own) {
         value.extend(own);
+        if let Some(domain) = &agent.config.domain {
+            value.insert("domain".to_owned(), to_value(domain));
+        }
+        if let Some((config, seconds)) = draining(&state) {
+            value.insert("drain_config".to_owned(), to_value(&config));
+            value.insert("estimated_drain_start_time_seconds".to_owned(), seconds.into());
+        }
         if let Some(master) = agent.master.read().as_ref().and_then(|master| master.rsplit_once(':')) {
             value.insert("master_hostname".to_owned(), master.0.into());
         }
@@ -259,7 +282,7 @@ pub(crate) fn containers(agent: &Agent, query: &Query) -> Value {
 }
 
 /// Counted by agents that fetch, collect garbage, provision images and know resource providers.
-const NEVER: [&str; 15] = [
+const NEVER: [&str; 14] = [
     "containerizer/fetcher/cache_size_total_bytes",
     "containerizer/fetcher/cache_size_used_bytes",
     "containerizer/fetcher/task_fetches_failed",
@@ -273,7 +296,6 @@ const NEVER: [&str; 15] = [
     "resource_provider_manager/events/disconnect",
     "resource_provider_manager/events/subscribe",
     "resource_provider_manager/subscribed",
-    "slave/executors_preempted",
     "slave/recovery_errors",
 ];
 
@@ -282,15 +304,15 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     let state = agent.state.read().clone();
     let mut metrics = BTreeMap::new();
     let mut set = |name: &str, value: f64| metrics.insert(name.to_owned(), json!(value));
-    let total = Resources::from_v1(&agent.config.resources).unwrap_or_default();
-    let used = Resources::from_v1(&allocated(&state)).unwrap_or_default();
-    for name in ["cpus", "mem", "disk", "gpus"] {
-        let (total, used) = (total.scalar_milli(name) as f64 / 1000.0, used.scalar_milli(name) as f64 / 1000.0);
-        set(&format!("slave/{name}_total"), total);
-        set(&format!("slave/{name}_used"), used);
-        set(&format!("slave/{name}_percent"), if total > 0.0 { used / total } else { 0.0 });
-        for what in ["total", "used", "percent"] {
-            set(&format!("slave/{name}_revocable_{what}"), 0.0);
+    let (used, used_revocable) = split(&allocated(&state));
+    let spare: Vec<Resource> = state.model.spare.iter().flatten().map(agent_core::Blob::get).collect();
+    let (_, spare) = split(&spare);
+    for (kind, total, used) in [("", total(agent, &state), used), ("_revocable", spare, used_revocable)] {
+        for name in ["cpus", "mem", "disk", "gpus"] {
+            let (total, used) = (total.scalar_milli(name) as f64 / 1000.0, used.scalar_milli(name) as f64 / 1000.0);
+            set(&format!("slave/{name}{kind}_total"), total);
+            set(&format!("slave/{name}{kind}_used"), used);
+            set(&format!("slave/{name}{kind}_percent"), if total > 0.0 { used / total } else { 0.0 });
         }
     }
     let count = |wanted: TaskState| {
@@ -308,6 +330,7 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     set("slave/frameworks_active", state.frameworks.values().filter(|framework| is_active(framework)).count() as f64);
     let counters = &agent.counters;
     for (name, counter) in [
+        ("slave/executors_preempted", &counters.executors_preempted),
         ("slave/tasks_finished", &counters.finished),
         ("slave/tasks_failed", &counters.failed),
         ("slave/tasks_killed", &counters.killed),
@@ -318,6 +341,9 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
         ("slave/valid_framework_messages", &counters.framework_messages),
         ("slave/invalid_framework_messages", &counters.invalid_framework_messages),
         ("slave/orders_given_up", &counters.orders_given_up),
+        ("slave/orders_refused", &counters.orders_refused),
+        ("slave/operations", &counters.operations),
+        ("slave/operations_failed", &counters.operations_failed),
         ("slave/container_launch_errors", &counters.launch_errors),
         ("slave/executors_terminated", &counters.executors_terminated),
     ] {

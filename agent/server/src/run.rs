@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, decode_record, fold, resume};
+use api::resources::Resources;
 use api_http::Serving;
 use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::TcpListener;
@@ -15,7 +16,7 @@ use crate::agent::{Agent, End};
 use crate::config::{self, Asked, Config};
 use crate::containers::{self, Containers, Supervised};
 use crate::surroundings::{Inbox, Running, Surroundings};
-use crate::{dial, http, masters};
+use crate::{dial, http, masters, oversubscription, volumes};
 
 /// Runs the agent with the words of the command line behind the program's name.
 pub fn run(words: Vec<String>) -> ExitCode {
@@ -119,6 +120,42 @@ fn unreadable(dir: &Path, index: u64, error: &EventError) -> String {
     format!("Cannot read the log in {} at index {index}: {}{remedy}", dir.display(), event_log::sentence(error))
 }
 
+/// Whether there is what the masters made reservations and volumes of. The error is a sentence.
+fn check_total(config: &Config, state: &State) -> Result<(), String> {
+    let configured = Resources::from_v1(&config.resources).map_err(|error| error.to_string())?;
+    let total = agent_core::total(&configured, &state.model.checkpointed());
+    total.map(drop).map_err(|sentence| {
+        format!(
+            "The resources given no longer contain what was reserved or made a volume of them: {sentence}. \
+             Start this agent with --resources that do; or first, with those that it had, unreserve or destroy it at the masters"
+        )
+    })
+}
+
+/// Whether the agent registers anew, since it describes itself in another way than it may after a restart of its machine. The
+/// error is a sentence.
+fn check_description(config: &Config, state: &State, boot_id: &str) -> Result<bool, String> {
+    let (Some(agent_id), Some(before)) = (&state.registration.agent_id, &state.model.info) else { return Ok(false) };
+    let Err(difference) = config.policy.check(&before.get(), &config.described()) else { return Ok(false) };
+    // What ran is gone with it, whatever the agent is called.
+    if state.clock.as_ref().is_some_and(|clock| clock.boot_id != boot_id) {
+        tracing::warn!(
+            agent_id,
+            difference,
+            "the machine was restarted, and is another one now: registering as a new agent"
+        );
+        return Ok(true);
+    }
+    let policy = match config.policy {
+        agent_core::Policy::Equal => "equal",
+        agent_core::Policy::Additive => "additive",
+    };
+    Err(format!(
+        "Agent {agent_id} cannot go on as it is configured now: {difference} (--reconfiguration_policy={policy}). Start it as it \
+         was, or, if nothing became less, with --reconfiguration_policy=additive; or drain it first, and start it with another --work_dir"
+    ))
+}
+
 async fn serve(config: Config) -> Result<(), String> {
     // First of all: whoever is told to stop while it starts stops cleanly, a little later.
     let (mut terminate, mut interrupt, mut leave) = (
@@ -143,8 +180,13 @@ async fn serve(config: Config) -> Result<(), String> {
         );
     }
     let (log, state) = open_log(&config)?;
+    check_total(&config, &state)?;
     let (containers, pipe) = Containers::open(&config.work_dir)
         .map_err(|error| format!("Cannot use {}: {error}", config.work_dir.display()))?;
+    let begins_anew = check_description(&config, &state, containers.boot_id())?;
+    let disks = volumes::Disks::new(&config.work_dir);
+    let checkpointed = state.model.checkpointed();
+    disks.sweep(&volumes::roots(config.resources.iter().chain(&checkpointed)), &volumes::open(&state));
     let port = config.advertise_port.unwrap_or(bound.port());
     let address = format!("{}:{port}", config.advertise_ip);
     let supervised = Supervised(Arc::new(containers));
@@ -153,6 +195,7 @@ async fn serve(config: Config) -> Result<(), String> {
         log: Arc::new(log),
         dial: Box::new(dial::Tcp { signer: config.signer.clone() }),
         containers: Box::new(Supervised(supervised.0.clone())),
+        volumes: Box::new(volumes::OnDisks(disks)),
     };
     let running = Running::new(config, address, state, surroundings);
     let agent = running.0.clone();
@@ -163,9 +206,16 @@ async fn serve(config: Config) -> Result<(), String> {
     }
     let sweeping = here(&agent);
     tokio::task::spawn_blocking(move || containers::sweep(&sweeping)).await.map_err(|error| error.to_string())??;
+    if begins_anew {
+        let _ = agent.ask(Command::Forget).await;
+    }
     running.recover().await;
     // What the agent before had heard and not written down was found in files: what comes now comes after it.
     vital(&agent, "hearing of containers", containers::listen(here(&agent), pipe));
+    if let Some(loads) = agent.config.loads {
+        let interval = agent.config.correct_every;
+        vital(&agent, "look at the load", oversubscription::correct(agent.clone(), loads, interval));
+    }
     let (stop, stopped) = watch::channel(false);
     let handler = {
         let agent = agent.clone();
@@ -249,6 +299,10 @@ pub(crate) async fn recover(agent: &Arc<Agent>) {
     if planted(Bug::DeadlineBeforeListener) {
         agent.submit(Command::Restart { boot: Default::default() });
     }
+    // Before anything is launched: it is to see what was ordered before.
+    let (operations, effects): (Vec<_>, Vec<_>) =
+        effects.into_iter().partition(|effect| matches!(effect, agent_core::Effect::Apply { .. }));
+    operations.into_iter().for_each(|effect| crate::agent::perform(agent, effect));
     let inbox = Inbox(agent.clone());
     live.iter().chain(&remnants).for_each(|container_id| agent.containers.recover(&inbox, container_id));
     for effect in effects {

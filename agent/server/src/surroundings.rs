@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use agent_core::{Command, Executor, Settings, Signal, State};
 use api::v1::Resource;
+use api::v1::offer::Operation as OperationInfo;
 use api_http::{Request, Response};
 use event_log::Record;
 use event_log::local::{AppendError, LocalLog};
@@ -59,6 +60,20 @@ pub trait Containerizer: Send + Sync {
     fn recover(&self, agent: &Inbox, container_id: &str);
     /// The agent has this id: its sandboxes are found under it.
     fn named(&self, agent_id: &str);
+    /// Lets a live executor find the volumes of its tasks, and no longer those of tasks that are over.
+    ///
+    /// # Errors
+    /// A sentence: its tasks cannot run as they should.
+    fn link(&self, agent: &Inbox, container_id: &str) -> Result<(), String>;
+}
+
+/// What makes persistent volumes.
+pub trait Volumes: Send + Sync {
+    /// Makes an operation so. Whatever is done next sees it done; what came of it, with what takes longer, is reported by
+    /// `Command::ReportOperation`. It may have been begun before a crash.
+    fn apply(&self, agent: &Inbox, operation: Vec<u8>);
+    /// The log knows that an operation is over: it will not be made so again.
+    fn settle(&self, operation: Vec<u8>);
 }
 
 /// All of it.
@@ -69,6 +84,8 @@ pub struct Surroundings {
     pub dial: Box<dyn Dial>,
     /// The containers.
     pub containers: Box<dyn Containerizer>,
+    /// The volumes.
+    pub volumes: Box<dyn Volumes>,
 }
 
 impl std::fmt::Debug for Surroundings {
@@ -85,6 +102,12 @@ impl Inbox {
     /// Reports something; it is not waited for.
     pub fn submit(&self, command: Command) {
         self.0.submit(command);
+    }
+
+    /// What an operation is to change, if it is not over.
+    pub fn operation(&self, operation: &[u8]) -> Option<OperationInfo> {
+        let state = self.0.state.read();
+        state.model.find(operation).filter(|(_, one)| one.status.is_none()).map(|(_, one)| one.info.get())
     }
 
     /// The live executor of a container, with the id of its framework.
@@ -130,6 +153,12 @@ impl Terms {
             hostname: self.hostname,
             resources: self.resources,
             attributes: Vec::new(),
+            domain: None,
+            capabilities: config::CAPABILITIES.map(str::to_owned).to_vec(),
+            policy: agent_core::Policy::Equal,
+            spare: Vec::new(),
+            loads: None,
+            correct_every: Duration::MAX,
             launcher: PathBuf::new(),
             executor_environment: Vec::new(),
             settings: self.settings,

@@ -122,19 +122,47 @@ fn handle(agent: &Agent, call: &Call, media: Media) -> Response {
         call::Type::GetFrameworks => answer.get_frameworks = Some(frameworks(&state())),
         call::Type::GetExecutors => answer.get_executors = Some(executors(&state())),
         call::Type::GetTasks => answer.get_tasks = Some(tasks(&state())),
-        call::Type::GetOperations => answer.get_operations = Some(response::GetOperations::default()),
+        call::Type::GetOperations => {
+            let state = state();
+            let operations = state.model.operations.values().map(|one| operation(&state, one)).collect();
+            answer.get_operations = Some(response::GetOperations { operations });
+        }
         call::Type::GetResourceProviders => {
             answer.get_resource_providers = Some(response::GetResourceProviders::default());
         }
         call::Type::GetAgent => {
-            let agent_info = masters::agent_info(agent, state().registration.agent_id.clone());
-            answer.get_agent =
-                Some(response::GetAgent { agent_info: Some(agent_info), ..response::GetAgent::default() });
+            let state = state();
+            let agent_info = Some(masters::agent_info(agent, state.registration.agent_id.clone()));
+            let (drain_config, since) = reads::draining(&state).unzip();
+            let estimated_drain_start_time = since.map(|seconds| v1::TimeInfo {
+                nanoseconds: i64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000),
+            });
+            answer.get_agent = Some(response::GetAgent { agent_info, drain_config, estimated_drain_start_time });
         }
         call::Type::Unknown => return text(StatusCode::NOT_IMPLEMENTED, "501 Not Implemented."),
         other => return not_built(other),
     }
     api_http::bytes(StatusCode::OK, media.content_type(), media.encode(&answer))
+}
+
+fn operation(state: &State, one: &agent_core::Operation) -> v1::Operation {
+    let info: v1::offer::Operation = one.info.get();
+    let agent_id = state.registration.agent_id.clone().map(|value| v1::AgentId { value });
+    let status: Option<v1::OperationStatus> = one.status.as_ref().map(agent_core::Blob::get);
+    let pending = || v1::OperationStatus {
+        operation_id: info.id.clone(),
+        state: v1::OperationState::OperationPending as i32,
+        agent_id: agent_id.clone(),
+        ..v1::OperationStatus::default()
+    };
+    v1::Operation {
+        framework_id: one.framework_id.clone().map(|value| v1::FrameworkId { value }),
+        agent_id: agent_id.clone(),
+        latest_status: status.clone().unwrap_or_else(pending),
+        statuses: status.into_iter().collect(),
+        uuid: v1::Uuid { value: one.operation.clone().into() },
+        info,
+    }
 }
 
 fn read_file(agent: &Agent, call: &Call) -> Result<response::ReadFile, FilesError> {

@@ -383,17 +383,30 @@ async fn an_executor_may_not_say_everything() {
     assert!(agent.ended().await.success());
 }
 
-/// An order that nobody can carry out does not stop those behind it.
+/// To acknowledge an order is to say that it is so. What ran goes on, and is told of.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_of_an_unknown_kind_is_passed_over() {
+async fn an_order_of_an_unknown_kind_is_not_taken_and_none_behind_it() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
     let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let go = dir.path().join("go");
+    master.launch(task("t1", &format!("while [ ! -e {} ]; do sleep 0.02; done", go.display())));
+    master.update("t1", TaskState::TaskRunning).await;
     master.order_of_nothing();
-    master.launch(task("t1", "true"));
+    master.launch(task("t2", "true"));
+    let refused = async {
+        loop {
+            let (_, metrics) = http(&agent.address, "GET", "/metrics/snapshot", "", "").await;
+            let metrics: Value = serde_json::from_str(&metrics).unwrap();
+            if metrics["slave/orders_refused"] == 1.0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, refused).await.unwrap();
+    std::fs::write(&go, "").unwrap();
     master.update("t1", TaskState::TaskFinished).await;
-    let (_, metrics) = http(&agent.address, "GET", "/metrics/snapshot", "", "").await;
-    let metrics: Value = serde_json::from_str(&metrics).unwrap();
-    assert_eq!(metrics["slave/orders_given_up"], 1.0);
+    assert_eq!(master.known.lock().acknowledged, 1);
+    assert_eq!(master.history("t2"), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

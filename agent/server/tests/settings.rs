@@ -35,11 +35,8 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         "executor_secret_key",
         "firewall_rules",
         "authorizer",
-        "modules",
         "hooks",
-        "domain",
         "secret_resolver",
-        "reconfiguration_policy",
         "image_providers",
         "seccomp_profile_name",
         "effective_capabilities",
@@ -57,6 +54,17 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         check(program(dir.path(), &[]).env(variable, "true"), &[variable, "TLS is not built yet"]);
     }
     check(program(dir.path(), &[]).env("MESOS_AUTHENTICATE_HTTP_READWRITE", "true"), &["authenticate_http_readwrite"]);
+    for (flag, why) in [
+        ("--modules={\"libraries\":[{\"modules\":[{\"name\":\"mine\"}]}]}", "'mine' in '--modules' is not built in"),
+        ("--resource_estimator=mine", "there is: org_apache_mesos_FixedResourceEstimator"),
+        ("--qos_controller=org_apache_mesos_LoadQoSController", "'--modules' has no parameters for it"),
+        ("--domain={}", "names no fault_domain"),
+        ("--reconfiguration_policy=x", "must be equal or additive"),
+        ("--agent_features={\"capabilities\":[{\"type\":\"MULTI_ROLE\"}]}", "AGENT_OPERATION_FEEDBACK, AGENT_DRAINING"),
+        ("--agent_features={\"capabilities\":[{\"type\":\"X\"}]}", "there is no 'X'"),
+    ] {
+        check(&mut program(dir.path(), &[flag]), &[why]);
+    }
     check(&mut program(dir.path(), &["--advertise_ip=0.0.0.0"]), &["--advertise_ip", "0.0.0.0"]);
     check(program(dir.path(), &[]).env("LIBPROCESS_ADVERTISE_IP", "::"), &["--advertise_ip", "'::'"]);
     check(&mut program(dir.path(), &["--logging_level=DEBUG"]), &["--logging_level", "DEBUG"]);

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::{Command, Event, Process, Settings, Signal, State, Why, decode_record, fold};
-use agent_server::surroundings::{Chunks, Containerizer, Dial, Inbox, Log, Running, Surroundings, Terms};
+use agent_core::{Command, Event, Process, Settings, Signal, State, Volume, Why, decode_record, fold};
+use agent_server::surroundings::{Chunks, Containerizer, Dial, Inbox, Log, Running, Surroundings, Terms, Volumes};
 use api::v1;
 use event_log::Record;
 use event_log::host::{self, Host};
@@ -90,6 +90,10 @@ struct Disk {
 pub(crate) struct Machine {
     disk: Disk,
     containers: BTreeMap<String, Container>,
+    /// Persistent volumes: each with the operation that made it.
+    volumes: BTreeMap<Volume, Vec<u8>>,
+    /// Operations that were made so on the disk, until the log knows.
+    made_so: BTreeSet<Vec<u8>>,
     /// The process that runs now, for those who report to it.
     inbox: Option<Inbox>,
     listening: Option<Listening>,
@@ -221,7 +225,8 @@ impl Agent {
         let surroundings = Surroundings {
             log: Arc::new(place.clone()),
             dial: Box::new(Way { net: self.net.clone(), name: name.clone() }),
-            containers: Box::new(place),
+            containers: Box::new(place.clone()),
+            volumes: Box::new(place),
         };
         // A machine that has just come back is busy.
         let busy_ms = if self.random.permille(250) { self.random.below(4_000) } else { 0 };
@@ -484,6 +489,9 @@ fn process(start_us: u64) -> Process {
 impl Containerizer for Place {
     fn launch(&self, agent: &Inbox, container_id: String) {
         let Some((framework_id, executor)) = agent.executor_of(&container_id) else { return };
+        if let Err(message) = self.link(agent, &container_id) {
+            return agent.submit(Command::ReportLaunchFailure { container_id, message });
+        }
         self.machine.lock().containers.entry(container_id).or_default();
         let random = Random::new(host::random() as u64, "supervisor");
         // Not the agent's task.
@@ -541,6 +549,44 @@ impl Containerizer for Place {
 
     fn named(&self, agent_id: &str) {
         self.world.trace(format_args!("{} is {agent_id}", self.name));
+    }
+
+    fn link(&self, agent: &Inbox, container_id: &str) -> Result<(), String> {
+        let Some((_, executor)) = agent.executor_of(container_id) else { return Ok(()) };
+        let machine = self.machine.lock();
+        match executor.volumes()?.into_iter().find(|one| !machine.volumes.contains_key(&one.volume)) {
+            None => Ok(()),
+            Some(one) => Err(format!("volume {} is not there", one.volume.id)),
+        }
+    }
+}
+
+impl Volumes for Place {
+    fn apply(&self, agent: &Inbox, operation: Vec<u8>) {
+        let Some(info) = agent.operation(&operation) else { return };
+        let creates = info.create.is_some();
+        let volumes = agent_core::on_disk(&info).iter().filter_map(|volume| Volume::of(volume).ok());
+        let mut machine = self.machine.lock();
+        // Once, whatever crashes in between.
+        if machine.made_so.insert(operation.clone()) {
+            for volume in volumes {
+                if creates {
+                    machine.volumes.entry(volume).or_insert_with(|| operation.clone());
+                } else {
+                    machine.volumes.remove(&volume);
+                }
+            }
+        }
+        drop(machine);
+        let (agent, takes) = (agent.clone(), Duration::from_micros(host::random() as u64 % 20_000));
+        host::spawn(async move {
+            tokio::time::sleep(takes).await;
+            agent.submit(Command::ReportOperation { operation, failure: None });
+        });
+    }
+
+    fn settle(&self, operation: Vec<u8>) {
+        self.machine.lock().made_so.remove(&operation);
     }
 }
 

@@ -184,8 +184,34 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
         Event::MessageRestored { .. }
         | Event::FrameworkRestored { .. }
         | Event::ExecutorRestored { .. }
-        | Event::TaskRestored { .. } => {
+        | Event::TaskRestored { .. }
+        | Event::ModelRestored { .. }
+        | Event::OperationRestored { .. } => {
             return Sentence::routine("A part of what came before.".to_owned(), "parts of what came before");
+        }
+        Event::OperationTaken { operation, info, on_disk, .. } => {
+            let kind = info.get::<api::v1::offer::Operation>().r#type().as_str_name();
+            let disk = if *on_disk { ", and its disk is to be changed" } else { "" };
+            format!("The masters decided operation {} ({kind}){disk}.", crate::replay::hex(operation))
+        }
+        Event::OperationEnded { operation, status, .. } => {
+            let status: api::v1::OperationStatus = status.get();
+            let why = status.message.as_ref().map_or(String::new(), |why| format!(": {why}"));
+            format!("Operation {} is {}{why}.", crate::replay::hex(operation), status.state().as_str_name())
+        }
+        Event::DrainBegun { config, .. } => {
+            let grace = config.get::<api::v1::DrainConfig>().max_grace_period;
+            let within = grace.map_or(String::new(), |grace| {
+                format!(", within {}", span(u64::try_from(grace.nanoseconds / 1_000_000).unwrap_or(0)))
+            });
+            format!("The masters want the agent empty{within}.")
+        }
+        Event::DrainEnded {} => "The masters want the agent in use again.".to_owned(),
+        Event::InfoTaken { .. } => "The agent describes itself in another way.".to_owned(),
+        Event::SpareEstimated { resources } => {
+            let resources: Vec<api::v1::Resource> = resources.iter().map(agent_core::Blob::get).collect();
+            let resources = api::resources::Resources::from_v1(&resources).unwrap_or_default();
+            format!("The masters must hear that the agent can spare {resources}.")
         }
         Event::LeavingBegun {} => "The agent will end, for good.".to_owned(),
         Event::Left {} => "Nothing runs any more; the masters must hear that the agent is gone.".to_owned(),

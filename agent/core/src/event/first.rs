@@ -96,6 +96,7 @@ pub(crate) fn decode(encoded: &Blob) -> Result<state::State, CodecError> {
         leaving: first.leaving,
         frameworks_seen: first.frameworks_seen,
         clock: None,
+        model: crate::Model::default(),
     })
 }
 

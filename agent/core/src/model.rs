@@ -1,0 +1,88 @@
+//! What an agent remembers of the resource model: what the masters converted of its resources, operations that are not over for
+//! them, whether it is to be empty, how it described itself, and what it can spare.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::event::Blob;
+
+/// The resource model's part of State.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Model {
+    /// All that is reserved dynamically or is a volume, as the masters said it last: a `Resource` each.
+    pub checkpointed: Vec<Blob>,
+    /// Operations by the order in which they came, until the masters have committed what became of them.
+    pub operations: BTreeMap<u64, Operation>,
+    /// Counts operations as they come.
+    pub operations_taken: u64,
+    /// The masters want the agent empty.
+    pub drain: Option<Drain>,
+    /// `AgentInfo` as the agent described itself last.
+    pub info: Option<Blob>,
+    /// What it said last that it can spare: a `Resource` each.
+    pub spare: Option<Vec<Blob>>,
+}
+
+/// An operation that the masters decided.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Operation {
+    /// Names it for ever.
+    pub operation: Vec<u8>,
+    /// Who wanted it; none if an operator did.
+    pub framework_id: Option<String>,
+    /// `Offer.Operation`
+    pub info: Blob,
+    /// Whether the disk is to be changed for it.
+    pub on_disk: bool,
+    /// `OperationStatus`, once it is over.
+    pub status: Option<Blob>,
+    /// Number of the message that told its end; 0 if it is not over, or nobody is told.
+    pub ended: u64,
+    /// The masters that wanted it know the agent by another id now: nobody is told.
+    pub forgotten: bool,
+}
+
+/// The order to be empty.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Drain {
+    /// `DrainConfig`
+    pub config: Blob,
+    /// When it came, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl Model {
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        *self == Model::default()
+    }
+
+    /// The operation of this name, with its place.
+    pub fn find(&self, operation: &[u8]) -> Option<(u64, &Operation)> {
+        self.operations.iter().find(|(_, one)| one.operation == operation).map(|(place, one)| (*place, one))
+    }
+
+    /// `Resource`s that are reserved dynamically or are volumes.
+    pub fn checkpointed(&self) -> Vec<api::v1::Resource> {
+        self.checkpointed.iter().map(Blob::get).collect()
+    }
+
+    /// The masters have the messages up to a number.
+    pub(crate) fn cover(&mut self, up_to: u64) {
+        self.operations.retain(|_, one| one.ended == 0 || one.ended > up_to);
+    }
+
+    /// What stays when the agent registers anew: its disk. Operations under way end on it, and nobody is told.
+    pub(crate) fn forget(self) -> Model {
+        let open = |(place, one): (u64, Operation)| {
+            (one.on_disk && one.status.is_none()).then_some((place, Operation { forgotten: true, ..one }))
+        };
+        Model {
+            checkpointed: self.checkpointed,
+            operations: self.operations.into_iter().filter_map(open).collect(),
+            operations_taken: self.operations_taken,
+            ..Model::default()
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Operations on the resources of real agents: volumes on the disk and in sandboxes, drains, and starts with other flags.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use api::internal::{self, from_agent, order};
+use api::v1::offer::{Operation, operation};
+use api::v1::{self, OperationState, TaskState, task_status::Reason};
+use common::{Master, PATIENCE, RealAgent, framework, http, task};
+use serde_json::Value;
+
+fn volume(id: &str, source: Option<v1::resource::disk_info::Source>) -> v1::Resource {
+    let persistence = v1::resource::disk_info::Persistence { id: id.into(), principal: None };
+    let found = v1::Volume { mode: v1::volume::Mode::Rw as i32, container_path: "data".into(), ..Default::default() };
+    let disk = v1::resource::DiskInfo { persistence: Some(persistence), volume: Some(found), source };
+    v1::Resource {
+        name: "disk".into(),
+        r#type: v1::value::Type::Scalar as i32,
+        scalar: Some(v1::value::Scalar { value: 64.0 }),
+        reservations: vec![v1::resource::ReservationInfo {
+            r#type: Some(v1::resource::reservation_info::Type::Dynamic as i32),
+            role: Some("eng/dev".into()),
+            ..Default::default()
+        }],
+        disk: Some(disk.into()),
+        ..Default::default()
+    }
+}
+
+fn create(volumes: Vec<v1::Resource>) -> Operation {
+    let create = Some(operation::Create { volumes });
+    Operation { r#type: Some(operation::Type::Create as i32), create, ..Default::default() }
+}
+
+fn destroy(volumes: Vec<v1::Resource>) -> Operation {
+    let destroy = Some(operation::Destroy { volumes });
+    Operation { r#type: Some(operation::Type::Destroy as i32), destroy, ..Default::default() }
+}
+
+impl Master {
+    fn apply(&self, name: u8, info: Operation, checkpointed: Vec<v1::Resource>) {
+        self.order(order::Order::ApplyOperation(internal::ApplyOperation {
+            operation: vec![name; 16].into(),
+            framework_id: framework().id,
+            info,
+            checkpointed_resources: checkpointed,
+        }));
+    }
+
+    async fn applied(&self, name: u8) -> v1::OperationStatus {
+        self.wait(&format!("the end of operation {name}"), |known| {
+            known.messages.iter().find_map(|message| match &message.message {
+                Some(from_agent::Message::OperationStatus(said)) if said.operation[..] == [name; 16] => {
+                    Some(said.status.clone())
+                }
+                _ => None,
+            })
+        })
+        .await
+    }
+
+    fn launch_on(&self, id: &str, volume: &v1::Resource, command: &str) {
+        let mut task = task(id, command);
+        task.resources.push(volume.clone());
+        self.launch(task);
+    }
+}
+
+async fn state(agent: &RealAgent) -> Value {
+    serde_json::from_str(&http(&agent.address, "GET", "/state", "", "").await.1).unwrap()
+}
+
+async fn call(agent: &RealAgent, call: &str) -> Value {
+    let head = "Content-Type: application/json\r\nAccept: application/json\r\n";
+    let body = format!(r#"{{"type": "{call}"}}"#);
+    serde_json::from_str(&http(&agent.address, "POST", "/api/v1", head, &body).await.1).unwrap()
+}
+
+/// Starts an agent that is to refuse, and what it says.
+fn refused(master: &Master, dir: &Path, flags: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_meseta-agent"))
+        .args([format!("--master={}", master.address), format!("--work_dir={}", dir.display())])
+        .args(["--ip=127.0.0.1", "--port=0"])
+        .args(flags)
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_outlives_its_tasks_and_the_agent_until_it_is_destroyed() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let made = volume("v", None);
+    let place = dir.path().join("volumes/roles/eng dev/v");
+    master.apply(1, create(vec![made.clone()]), vec![made.clone()]);
+    // Ordered at once: it sees the volume.
+    master.launch_on("writer", &made, "echo kept > data/x; readlink data; sleep 1000");
+    master.update("writer", TaskState::TaskRunning).await;
+    assert_eq!(master.applied(1).await.state(), OperationState::OperationFinished);
+    let kept = async {
+        while !std::fs::read_to_string(place.join("x")).is_ok_and(|text| text == "kept\n") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, kept).await.unwrap();
+    let sandbox = std::fs::canonicalize(agent.sandbox("writer")).unwrap();
+    assert_eq!(std::fs::read_link(sandbox.join("data")).unwrap(), std::fs::canonicalize(&place).unwrap());
+    // What is behind the link is none of the sandbox's files.
+    let path = format!("/files/read?path={}/data/x&offset=0", sandbox.display());
+    assert!(http(&agent.address, "GET", &path, "", "").await.0.starts_with("HTTP/1.1 404"));
+    let shown = state(&agent).await;
+    assert_eq!(shown["reserved_resources"]["eng/dev"]["disk"], 64.0);
+    assert_eq!(shown["unreserved_resources"]["disk"], 960.0);
+    assert_eq!(shown["reserved_resources_full"]["eng/dev"][0]["disk"]["persistence"]["id"], "v");
+    agent.kill();
+
+    let flags = ["--gc_delay=0secs", "--disk_watch_interval=50ms", "--resources=cpus:4;mem:1024;disk:1024"];
+    let agent = RealAgent::start(&master.address, dir.path(), &flags);
+    master.kill("writer");
+    master.update("writer", TaskState::TaskKilled).await;
+    {
+        let known = master.known.lock();
+        let checkpointed = &known.resumes[0].checkpointed_resources;
+        assert_eq!(checkpointed.len(), 1);
+        assert_eq!(known.registers[0].capabilities.len(), 6);
+    }
+    // Its sandbox goes, its volume stays.
+    let gone = async {
+        while sandbox.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    master.launch_on("reader", &made, "[ $(cat data/x) = kept ]");
+    master.update("reader", TaskState::TaskFinished).await;
+    master.apply(2, destroy(vec![made.clone()]), Vec::new());
+    master.apply(3, create(vec![made.clone()]), vec![made.clone()]);
+    master.launch_on("again", &made, "[ ! -e data/x ]");
+    master.update("again", TaskState::TaskFinished).await;
+    for name in [2, 3] {
+        assert_eq!(master.applied(name).await.state(), OperationState::OperationFinished);
+    }
+    drop(agent);
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    assert_eq!(std::fs::read_dir(dir.path().join("volumes/destroyed")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_of_their_own_and_disks_that_refuse() {
+    use v1::resource::disk_info::{Source, source};
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let [path, mount] = ["path", "mount"].map(|name| dir.path().join(name));
+    [&path, &mount].into_iter().for_each(|root| std::fs::create_dir(root).unwrap());
+    std::fs::write(mount.join("old"), "").unwrap();
+    let path_source = Source {
+        r#type: source::Type::Path as i32,
+        path: Some(source::Path { root: Some("path".into()) }),
+        ..Default::default()
+    };
+    let mount_source = Source {
+        r#type: source::Type::Mount as i32,
+        mount: Some(source::Mount { root: Some(mount.display().to_string()) }),
+        ..Default::default()
+    };
+    let resources = serde_json::json!([
+        { "name": "cpus", "type": "SCALAR", "scalar": { "value": 4 } },
+        { "name": "mem", "type": "SCALAR", "scalar": { "value": 1024 } },
+        { "name": "disk", "type": "SCALAR", "scalar": { "value": 1024 } },
+        { "name": "disk", "type": "SCALAR", "scalar": { "value": 640 },
+          "disk": { "source": { "type": "PATH", "path": { "root": "path" } } } },
+        { "name": "disk", "type": "SCALAR", "scalar": { "value": 64 },
+          "disk": { "source": { "type": "MOUNT", "mount": { "root": mount } } } },
+    ]);
+    let _agent = RealAgent::start(&master.address, dir.path(), &[&format!("--resources={resources}")]);
+    let (on_path, on_mount) = (volume("p", Some(path_source)), volume("m", Some(mount_source)));
+    master.apply(1, create(vec![on_path.clone(), on_mount.clone()]), vec![on_path.clone(), on_mount.clone()]);
+    master.launch_on("p", &on_path, "touch data/x");
+    master.launch_on("m", &on_mount, "touch data/y");
+    master.update("p", TaskState::TaskFinished).await;
+    master.update("m", TaskState::TaskFinished).await;
+    assert!(path.join("volumes/roles/eng dev/p/x").exists() && mount.join("y").exists());
+    master.apply(2, destroy(vec![on_path.clone(), on_mount]), Vec::new());
+    assert_eq!(master.applied(2).await.state(), OperationState::OperationFinished);
+    assert!(!path.join("volumes/roles/eng dev/p").exists());
+    let empty = async {
+        // Its root stays, and what was done of it is forgotten behind the answer.
+        while std::fs::read_dir(&mount).unwrap().count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, empty).await.unwrap();
+    // A disk that is away is not made anew on another one.
+    std::fs::remove_dir_all(&path).unwrap();
+    master.apply(3, create(vec![on_path.clone()]), vec![on_path.clone()]);
+    let failed = master.applied(3).await;
+    assert_eq!(failed.state(), OperationState::OperationFailed);
+    assert!(failed.message().starts_with("Cannot make the volume 'p' at "), "{}", failed.message());
+    master.launch_on("late", &on_path, "true");
+    let failed = master.update("late", TaskState::TaskFailed).await;
+    assert!(failed.message().contains("cannot link volume 'p'"), "{}", failed.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_goes_on_over_a_restart() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let go = dir.path().join("go");
+    master.launch(task("soft", "sleep 1000"));
+    let stubborn = format!("trap 'touch {}' TERM; while true; do sleep 0.02; done", go.display());
+    let mut hard = task("hard", &stubborn);
+    hard.kill_policy = Some(v1::KillPolicy { grace_period: Some(v1::DurationInfo { nanoseconds: 3_600_000_000_000 }) });
+    master.launch(hard);
+    for id in ["soft", "hard"] {
+        master.update(id, TaskState::TaskRunning).await;
+    }
+    let config =
+        v1::DrainConfig { max_grace_period: Some(v1::DurationInfo { nanoseconds: 2_000_000_000 }), mark_gone: None };
+    master.order(order::Order::Drain(internal::Drain { config }));
+    let killing = master.update("hard", TaskState::TaskKilling).await;
+    assert_eq!(killing.reason(), Reason::AgentDraining);
+    let shown = state(&agent).await;
+    let config = serde_json::json!({ "max_grace_period": { "nanoseconds": 2_000_000_000 }, "mark_gone": false });
+    assert_eq!(shown["drain_config"], config);
+    assert!(shown["estimated_drain_start_time_seconds"].is_u64());
+    let shown = call(&agent, "GET_AGENT").await;
+    assert_eq!(shown["get_agent"]["drain_config"]["mark_gone"], false);
+    assert!(shown["get_agent"]["estimated_drain_start_time"]["nanoseconds"].is_i64());
+    agent.kill();
+
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    for id in ["soft", "hard"] {
+        let killed = master.update(id, TaskState::TaskKilled).await;
+        assert_eq!(killed.reason(), Reason::AgentDraining);
+    }
+    master.launch(task("late", "true"));
+    let lost = master.update("late", TaskState::TaskLost).await;
+    assert_eq!(
+        (lost.reason(), lost.message()),
+        (Reason::AgentDraining, "Task was received while agent was already draining")
+    );
+    assert!(state(&agent).await.get("drain_config").is_none(), "it is empty");
+    master.order(order::Order::EndDrain(internal::EndDrain {}));
+    master.launch(task("again", "true"));
+    master.update("again", TaskState::TaskFinished).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_keeps_its_id_with_what_it_was_or_more() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let made = volume("v", None);
+    let agent = RealAgent::start(&master.address, dir.path(), &["--attributes=rack:a"]);
+    master.apply(1, create(vec![made.clone()]), vec![made]);
+    master.applied(1).await;
+    agent.kill();
+    let sentence = refused(&master, dir.path(), &["--resources=cpus:4;mem:1024;disk:1024", "--attributes=rack:b"]);
+    assert!(sentence.contains("Agent C-S0 cannot go on") && sentence.contains("rack"), "{sentence}");
+    let more = "--resources=cpus:8;mem:1024;disk:2048";
+    let sentence = refused(&master, dir.path(), &[more, "--attributes=rack:a"]);
+    assert!(sentence.contains("resources changed") && sentence.contains("additive"), "{sentence}");
+    let additive = "--reconfiguration_policy=additive";
+    let sentence =
+        refused(&master, dir.path(), &["--resources=cpus:8;mem:1024;disk:32", "--attributes=rack:a", additive]);
+    assert!(sentence.contains("[v:data]") && sentence.contains("destroy it at the masters"), "{sentence}");
+    let sentence =
+        refused(&master, dir.path(), &["--resources=cpus:8;mem:1024;disk:512", "--attributes=rack:a", additive]);
+    assert!(sentence.contains("the resource 'disk:1024' became less"), "{sentence}");
+    let domain = r#"--domain={"fault_domain":{"region":{"name":"r"},"zone":{"name":"z"}}}"#;
+    let agent = RealAgent::start(&master.address, dir.path(), &[more, "--attributes=rack:a;zone:z", additive, domain]);
+    let resumed = master.wait("it is back", |known| known.resumes.last().cloned()).await;
+    assert_eq!(resumed.agent_info.domain.unwrap().fault_domain.unwrap().zone.name, "z");
+    assert_eq!(state(&agent).await["domain"]["fault_domain"]["region"]["name"], "r");
+    assert_eq!(resumed.checkpointed_resources.len(), 1);
+    // From here on that is what it was.
+    let settled = async {
+        loop {
+            let (_, metrics) = http(&agent.address, "GET", "/metrics/snapshot", "", "").await;
+            let metrics: Value = serde_json::from_str(&metrics).unwrap();
+            if metrics["slave/registered"] == 1.0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.unwrap();
+    agent.kill();
+    let _agent = RealAgent::start(&master.address, dir.path(), &[more, "--attributes=rack:a;zone:z", domain]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_on_spare_resources_gives_way() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let modules = serde_json::json!({ "libraries": [{ "modules": [
+        { "name": "org_apache_mesos_FixedResourceEstimator", "parameters": [{ "key": "resources", "value": "cpus:2" }] },
+        { "name": "org_apache_mesos_LoadQoSController", "parameters": [{ "key": "load_threshold_15min", "value": "0" }] },
+    ]}]});
+    let flags = [
+        &format!("--modules={modules}"),
+        "--resource_estimator=org_apache_mesos_FixedResourceEstimator",
+        "--qos_controller=org_apache_mesos_LoadQoSController",
+    ];
+    let _agent = RealAgent::start(&master.address, dir.path(), &flags);
+    let spare = master
+        .wait("what it can spare", |known| {
+            known.messages.iter().find_map(|message| match &message.message {
+                Some(from_agent::Message::Oversubscribed(said)) => Some(said.resources.clone()),
+                _ => None,
+            })
+        })
+        .await;
+    assert!(spare.len() == 1 && spare[0].revocable.is_some());
+    let mut revocable = task("revocable", "sleep 1000");
+    revocable.resources[0].revocable = Some(Default::default());
+    master.launch(revocable);
+    master.launch(task("plain", "sleep 1000"));
+    let lost = master.update("revocable", TaskState::TaskLost).await;
+    assert_eq!(lost.reason(), Reason::ContainerPreempted);
+    assert_eq!(lost.message(), "Container preempted by QoS correction");
+    assert_eq!(master.history("plain").last(), Some(&"TASK_RUNNING"));
+    master.kill("plain");
+    master.update("plain", TaskState::TaskKilled).await;
+}
