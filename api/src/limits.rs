@@ -97,6 +97,8 @@ pub const QUOTE_BYTES_MAX: usize = 300;
 
 /// Largest `FrameworkInfo`, in bytes of protobuf. It goes with every launch order.
 pub const FRAMEWORK_INFO_BYTES_MAX: usize = 256 * KIB;
+/// Things that operators have paused.
+pub const BRAKES_MAX: usize = 1000;
 /// Offer constraints of a framework, in protobuf.
 pub const OFFER_CONSTRAINTS_BYTES_MAX: usize = 256 * KIB;
 /// Largest launch, in bytes of protobuf: a `TaskInfo`, or all of a group, each with its `ExecutorInfo`.

@@ -2,6 +2,7 @@
 //! each, and how it stands in the end.
 
 mod agent;
+mod brakes;
 mod ending;
 mod master;
 mod offers;

@@ -48,8 +48,23 @@ pub enum Command {
     Forget,
     /// What the allocator proposes, computed from an older State.
     MakeOffers { plan: Plan },
+    /// Pauses something, or `release`s it; `why` is for whoever asks.
+    Brake { what: What, release: bool, why: String },
     /// Ends a framework whatever its state (operator, failover timeout uses PassDeadline).
     RemoveFramework { framework: FrameworkKey },
+}
+
+/// What an operator may pause, as it is named to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Allocation for everybody.
+    Allocation,
+    /// Allocation for a role and those below it.
+    Role(String),
+    /// Allocation for the framework of this id.
+    Framework(String),
+    /// Letting in frameworks that are not known yet.
+    NewFrameworks,
 }
 
 /// Who is behind a command; part of the record. Frameworks and operators by principal, everyone by address.

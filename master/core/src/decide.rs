@@ -112,6 +112,7 @@ pub fn decide_with(
             inverse::make(draft, plan.offer_timeout_ms);
             reply
         }
+        Command::Brake { what, release, why } => brakes::decide(draft, what, *release, why, caller)?,
         Command::RemoveFramework { framework } => teardown::by_key(draft, *framework)?,
     };
     drain::settle(draft);

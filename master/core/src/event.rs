@@ -10,6 +10,7 @@ use crate::ids::{
 };
 use crate::level::FeatureLevel;
 use crate::state::History;
+use crate::state::brakes::Brake;
 use crate::state::frameworks::Capabilities;
 use crate::state::maintenance::{MachineId, Window};
 use crate::state::roles::{Quota, Weight};
@@ -708,7 +709,25 @@ events! {
     }
 
     // Brakes: 100 to 109.
-    // -
+
+    /// An operator paused something, or gave another reason for it.
+    100 "brake-pulled" BrakePulled (1 of level 4) {
+        /// What.
+        brake: Brake,
+        /// As the operator said.
+        why: Arc<str>,
+        /// The operator, if known.
+        by: Option<Arc<str>>,
+    }
+    /// An operator released what was paused.
+    101 "brake-released" BrakeReleased (1 of level 4) {
+        /// What.
+        brake: Brake,
+        /// As the operator said; may be empty.
+        why: Arc<str>,
+        /// The operator, if known.
+        by: Option<Arc<str>>,
+    }
 }
 
 /// What a master said that it reads.

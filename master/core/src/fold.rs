@@ -4,6 +4,7 @@
 use crate::event::*;
 use crate::ids::{AgentKey, FrameworkKey, OfferKey, TaskKey};
 use crate::resources;
+use crate::state::brakes::Brake;
 use crate::state::tasks::STATUSES_MAX;
 use crate::state::unfinished::{AgentEnd, FrameworkEnd};
 use crate::state::{Deadline, Leader, LoggedDigest, Master, Offer, PendingUpdate, RoleFilter, State, Task};
@@ -139,7 +140,8 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         }),
         Event::InverseOffersAnswered(event) => state.answer_inverse_offers(event, at_ms),
         // Brakes.
-        // -
+        Event::BrakePulled(event) => state.brakes.pull(&event.brake, &event.why, event.by.as_ref(), at_ms),
+        Event::BrakeReleased(event) => state.brakes.release(&event.brake),
     }
 }
 
@@ -199,6 +201,7 @@ impl State {
         self.frameworks.remove(key, at_ms);
         self.maintenance.forget_framework(key);
         self.constraints.forget(key);
+        self.brakes.release(&Brake::Framework(key));
         self.forget_frameworks();
     }
 

@@ -6,7 +6,7 @@
 //! testdata/logs/VERSION-NUMBER/state.txt   digests on the way, then State as its feature level has it
 //! ```
 
-use crate::command::{Caller, Command};
+use crate::command::{Caller, Command, What};
 use crate::event::Event;
 use crate::ids::{NodeId, TaskKey};
 use crate::level::FeatureLevel;
@@ -142,6 +142,10 @@ fn story() -> Cluster {
     let zone = br#"{"role_constraints":{"web":{"groups":[{"attribute_constraints":[{"selector":
         {"attribute_name":"zone"},"predicate":{"not_exists":{}}}]}]}}}"#;
     cluster.constrain(third, Some(api::json::from_slice(zone).unwrap())).unwrap();
+
+    let brake = |release, why: &str| Command::Brake { what: What::Allocation, release, why: why.into() };
+    cluster.run(brake(false, "a try"), &Caller::default()).unwrap();
+    cluster.run(brake(true, ""), &Caller::default()).unwrap();
 
     // Something is under way at the end.
     cluster.at_ms += 10_000;

@@ -24,6 +24,7 @@ pub mod validate;
 pub mod view;
 
 mod accept;
+mod brakes;
 mod budget;
 mod calls;
 mod decline;

@@ -216,8 +216,11 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
                 let framework = *framework;
                 effects.extend(offers.iter().map(|offer| Effect::SendRescindInverse { framework, offer }));
             }
-        } // Brakes.
-          // -
+        }
+
+        // Brakes.
+        Event::BrakePulled(_) => {}
+        Event::BrakeReleased(_) => effects.push(Effect::Allocate),
     }
     effects
 }

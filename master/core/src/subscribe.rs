@@ -1,5 +1,6 @@
 //! The story of subscribing: a framework gets an id and a stream, comes back on another, goes away for a while.
 
+use crate::brakes;
 use crate::command::Caller;
 use crate::decide::{Draft, Reply, check_holder};
 use crate::event::{
@@ -56,6 +57,7 @@ pub(crate) fn subscribe(
         offer_constraints::replace(draft, key, constraints);
         return Ok(Reply::Framework { framework: key });
     }
+    brakes::check_new_framework(draft)?;
     let (framework, id) = match wanted {
         Some(id) => (FrameworkKey(draft.state.frameworks.next), Arc::from(id)),
         None => mint(&draft.state),

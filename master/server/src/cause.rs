@@ -34,6 +34,13 @@ pub(crate) fn name(command: &Command) -> &'static str {
         Command::PassDeadline { .. } => "deadline-passed",
         Command::Forget => "forget",
         Command::MakeOffers { .. } => "make-offers",
+        Command::Brake { release, .. } => {
+            if *release {
+                "RESUME"
+            } else {
+                "PAUSE"
+            }
+        }
         Command::RemoveFramework { .. } => "remove-framework",
     }
 }

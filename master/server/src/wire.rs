@@ -3,7 +3,7 @@
 use crate::outcome::{Outcome, Refused, kind_of};
 use api::{internal, v1};
 use bytes::Bytes;
-use master_core::command::{Caller, Command};
+use master_core::command::{Caller, Command, What};
 use master_core::ids::{AgentKey, Connection, ConnectionId, FrameworkKey, Incarnation, IncarnationId, NodeId};
 use master_core::{FeatureLevel, Reply};
 use prost::Message;
@@ -65,6 +65,20 @@ pub(crate) fn submission(
             version: version.clone(),
             reads_level: Some(reads.0),
         }),
+        Command::Brake { what, release, why } => {
+            let (role, framework_id) = match what {
+                What::Role(role) => (Some(role.clone()), None),
+                What::Framework(id) => (None, Some(id.clone())),
+                What::Allocation | What::NewFrameworks => (None, None),
+            };
+            Wire::Brake(internal::Brake {
+                release: Some(*release),
+                why: Some(why.clone()),
+                role,
+                framework_id,
+                new_frameworks: Some(*what == What::NewFrameworks),
+            })
+        }
         Command::LoseMaster { master } if *master == origin => Wire::MasterStopping(internal::MasterStopping {}),
         Command::LoseMaster { .. }
         | Command::BecomeLeader { .. }
@@ -130,6 +144,15 @@ pub(crate) fn command(submission: internal::Submission) -> Result<(Command, Call
         Wire::MasterStarted(started) => {
             let reads = started.reads_level.map_or(FeatureLevel::FIRST, FeatureLevel);
             Command::StartMaster { master: origin, address: started.address, version: started.version, reads }
+        }
+        Wire::Brake(brake) => {
+            let what = match (brake.role, brake.framework_id) {
+                _ if brake.new_frameworks == Some(true) => What::NewFrameworks,
+                (Some(role), _) => What::Role(role),
+                (None, Some(id)) => What::Framework(id),
+                (None, None) => What::Allocation,
+            };
+            Command::Brake { what, release: brake.release.unwrap_or_default(), why: brake.why.unwrap_or_default() }
         }
         Wire::MasterStopping(_) => Command::LoseMaster { master: origin },
     };

@@ -1,7 +1,7 @@
 //! Sentences for the events of a master's log.
 
 use super::phrase::{count, reason, span, status, task_state};
-use super::{Sentence, Subject, Teller, Topic, ending, offers, operation, roles};
+use super::{Sentence, Subject, Teller, Topic, brakes, ending, offers, operation, roles};
 use crate::messages;
 use crate::names::Names;
 use crate::output::time;
@@ -302,10 +302,6 @@ impl Master {
             | Event::RolesRevived(_)
             | Event::RolesSuppressed(_) => return offers::sentence(self, before, event, at_ms),
 
-            Event::OfferConstraintsSet(event) => {
-                Sentence::new(format!("{} said which agents it wants to be offered.", self.framework(event.framework)))
-            }
-
             Event::AgentDrainStarted(_)
             | Event::AgentDrainOrdered(_)
             | Event::AgentDrained(_)
@@ -318,6 +314,10 @@ impl Master {
             | Event::InverseOffersReturned(_)
             | Event::InverseOffersAnswered(_) => return operation::sentence(self, before, event, at_ms),
             Event::QuotasSet(_) | Event::WeightsSet(_) => return roles::sentence(self, before, event),
+
+            Event::OfferConstraintsSet(_) | Event::BrakePulled(_) | Event::BrakeReleased(_) => {
+                return brakes::sentence(self, before, event);
+            }
 
             Event::TaskLaunched(event) => Sentence::new(format!(
                 "{} launched {} on {} for role {} with {}: {}{}{}.",

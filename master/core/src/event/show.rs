@@ -123,6 +123,26 @@ impl<T: Field> Field for Vec<T> {
     }
 }
 
+impl Field for Brake {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Brake::Allocation => f.write_str("allocation"),
+            Brake::NewFrameworks => f.write_str("new-frameworks"),
+            Brake::Role(role) => {
+                f.write_str("role:")?;
+                role.show(f)
+            }
+            Brake::Framework(framework) => framework.show(f),
+        }
+    }
+
+    fn touch(&self, touches: &mut Touches) {
+        if let Brake::Framework(framework) = self {
+            framework.touch(touches);
+        }
+    }
+}
+
 impl Field for FrameworkKey {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "F{}", self.0)

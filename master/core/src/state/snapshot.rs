@@ -451,6 +451,7 @@ rooms! {
     map "offer constraints" constraints.said: FrameworkKey => bytes::Bytes;
     map "quotas" roles.quotas: Arc<str> => Arc<roles::Quota>;
     map "weights" roles.weights: Arc<str> => roles::Weight;
+    map "brakes" brakes.pulled: brakes::Brake => brakes::Pulled;
     one "maintenance windows" maintenance.windows: Vec<super::maintenance::Window>;
     one "operations" operations: Operations;
 }
