@@ -7,7 +7,7 @@ use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, Task
 use crate::command::Surroundings;
 use crate::drain;
 use crate::event::{Blob, Event};
-use crate::state::{Process, State, Why};
+use crate::state::{Executor, Process, State, Why};
 use crate::status::{self, Update, lost};
 use crate::volumes;
 
@@ -58,7 +58,8 @@ fn tasks(
     }
     let live = state.executor(&framework_id, &executor_id);
     let has_stream = live.is_some_and(|executor| executor.stream.is_some());
-    let refusal = tasks.iter().find_map(|task| unsupported(executor, task));
+    let refusal =
+        tasks.iter().find_map(|task| unsupported(executor, task)).or_else(|| misplaced(executor, live, &tasks));
     let dropped = lost(info);
     let refused = match (refusal, live) {
         _ if state.model.drain.is_some() => Some((dropped, Reason::AgentDraining, drain::TOO_LATE.to_owned())),
@@ -165,10 +166,16 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
     } else if task.command.iter().chain(&executor.command).any(has_secrets) {
         "environment variables from secrets are"
     } else {
-        let resources: Vec<Resource> = executor.resources.iter().chain(&task.resources).cloned().collect();
-        return volumes::uses(&resources).err().map(|sentence| format!("Failed to launch container: {sentence}"));
+        return None;
     };
     Some(format!("Failed to launch container: {what} not supported by this agent"))
+}
+
+/// Why the volumes of an executor and all its tasks cannot be found in one sandbox.
+fn misplaced(executor: &ExecutorInfo, live: Option<&Executor>, tasks: &[TaskInfo]) -> Option<String> {
+    let mut resources = live.map_or_else(|| executor.resources.clone(), Executor::resources);
+    resources.extend(tasks.iter().flat_map(|task| task.resources.iter().cloned()));
+    volumes::uses(&resources).err().map(|sentence| format!("Failed to launch container: {sentence}"))
 }
 
 fn has_secrets(command: &CommandInfo) -> bool {

@@ -155,7 +155,7 @@ impl Executor {
     }
 
     /// Its resources and those of its live tasks. What only stands for a command task has none of its own to use.
-    fn resources(&self) -> Vec<v1::Resource> {
+    pub(crate) fn resources(&self) -> Vec<v1::Resource> {
         let of_tasks = self.live_tasks().flat_map(|(_, task)| task.info.get::<TaskInfo>().resources);
         self.info.get::<ExecutorInfo>().resources.into_iter().chain(of_tasks).collect()
     }

@@ -157,6 +157,28 @@ fn what_would_lead_elsewhere_on_the_disk_is_never_tried() {
 }
 
 #[test]
+fn tasks_of_one_executor_do_not_hide_each_others_volumes() {
+    let mut story = Story::new();
+    let executor = v1::ExecutorInfo { executor_id: v1::ExecutorId { value: "e".into() }, ..Default::default() };
+    let on = |id: &str, volume: v1::Resource| v1::TaskInfo {
+        command: None,
+        executor: Some(executor.clone()),
+        resources: vec![volume],
+        ..task(id)
+    };
+    assert!(story.launch_of(&AWARE, on("a", volume("v", "data"))).is_some());
+    story.launch_of(&AWARE, on("b", volume("w", "data")));
+    assert_eq!(story.states(), [TaskState::TaskFailed]);
+    assert!(
+        story.told()[0].message().contains("'v' and 'w' have the same container_path"),
+        "{}",
+        story.told()[0].message()
+    );
+    story.launch_of(&AWARE, on("c", volume("w", "other")));
+    assert_eq!(story.state.executor("f", "e").unwrap().volumes().unwrap().len(), 2);
+}
+
+#[test]
 fn volumes_stay_when_the_agent_begins_anew_and_nobody_hears_of_what_was_under_way() {
     let mut story = Story::new();
     let made = volume("v", "data");

@@ -409,6 +409,46 @@ async fn an_order_of_an_unknown_kind_is_not_taken_and_none_behind_it() {
     assert_eq!(master.history("t2"), [""; 0]);
 }
 
+/// What a task uses is there before its executor hears of it, and no longer when it is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_of_tasks_come_and_go_while_their_executor_runs() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let volumes = ["v", "w"].map(common::volume);
+    for (name, volume) in (1..).zip(&volumes) {
+        master.create(name, volume, &volumes);
+    }
+    let launch_on = |id: &str, volume: &v1::Resource| {
+        let mut task = v1::TaskInfo { command: None, executor: Some(executor("sleep 1000")), ..task(id, "") };
+        task.resources.push(volume.clone());
+        master.launch(task);
+    };
+    launch_on("t1", &volumes[0]);
+    launched(&master).await;
+    let data = agent.sandbox("e1").join("data");
+    let target = |id: &str| std::fs::canonicalize(dir.path().join(format!("volumes/roles/eng dev/{id}"))).unwrap();
+    assert_eq!(std::fs::read_link(&data).unwrap(), target("v"));
+    let mut stream = Stream::open(&agent.address, json!({})).await;
+    stream.next().await;
+    assert_eq!(stream.next().await["type"], "LAUNCH");
+    update(&agent, "t1", "TASK_FINISHED", UUID_1).await;
+    assert_eq!(stream.next().await["type"], "ACKNOWLEDGED");
+    launch_on("t2", &volumes[1]);
+    assert_eq!(stream.next().await["type"], "LAUNCH");
+    assert_eq!(std::fs::read_link(&data).unwrap(), target("w"));
+    update(&agent, "t2", "TASK_FINISHED", UUID_2).await;
+    assert_eq!(stream.next().await["type"], "ACKNOWLEDGED");
+    launch(&master, "t3", "sleep 1000");
+    assert_eq!(stream.next().await["type"], "LAUNCH");
+    assert!(std::fs::symlink_metadata(&data).is_err(), "nobody uses one");
+    // What the executor put in its place is not replaced; it is not handed the task.
+    std::fs::write(&data, "its own").unwrap();
+    launch_on("t4", &volumes[0]);
+    let failed = master.update("t4", TaskState::TaskFailed).await;
+    assert_eq!(failed.reason(), task_status::Reason::ContainerUpdateFailed);
+    assert_eq!(std::fs::read_to_string(&data).unwrap(), "its own");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn executors_that_do_not_subscribe_are_ended() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());

@@ -8,31 +8,8 @@ use std::process::Command;
 use api::internal::{self, from_agent, order};
 use api::v1::offer::{Operation, operation};
 use api::v1::{self, OperationState, TaskState, task_status::Reason};
-use common::{Master, PATIENCE, RealAgent, framework, http, task};
+use common::{Master, PATIENCE, RealAgent, create, http, task, volume, volume_on};
 use serde_json::Value;
-
-fn volume(id: &str, source: Option<v1::resource::disk_info::Source>) -> v1::Resource {
-    let persistence = v1::resource::disk_info::Persistence { id: id.into(), principal: None };
-    let found = v1::Volume { mode: v1::volume::Mode::Rw as i32, container_path: "data".into(), ..Default::default() };
-    let disk = v1::resource::DiskInfo { persistence: Some(persistence), volume: Some(found), source };
-    v1::Resource {
-        name: "disk".into(),
-        r#type: v1::value::Type::Scalar as i32,
-        scalar: Some(v1::value::Scalar { value: 64.0 }),
-        reservations: vec![v1::resource::ReservationInfo {
-            r#type: Some(v1::resource::reservation_info::Type::Dynamic as i32),
-            role: Some("eng/dev".into()),
-            ..Default::default()
-        }],
-        disk: Some(disk.into()),
-        ..Default::default()
-    }
-}
-
-fn create(volumes: Vec<v1::Resource>) -> Operation {
-    let create = Some(operation::Create { volumes });
-    Operation { r#type: Some(operation::Type::Create as i32), create, ..Default::default() }
-}
 
 fn destroy(volumes: Vec<v1::Resource>) -> Operation {
     let destroy = Some(operation::Destroy { volumes });
@@ -40,15 +17,6 @@ fn destroy(volumes: Vec<v1::Resource>) -> Operation {
 }
 
 impl Master {
-    fn apply(&self, name: u8, info: Operation, checkpointed: Vec<v1::Resource>) {
-        self.order(order::Order::ApplyOperation(internal::ApplyOperation {
-            operation: vec![name; 16].into(),
-            framework_id: framework().id,
-            info,
-            checkpointed_resources: checkpointed,
-        }));
-    }
-
     async fn applied(&self, name: u8) -> v1::OperationStatus {
         self.wait(&format!("the end of operation {name}"), |known| {
             known.messages.iter().find_map(|message| match &message.message {
@@ -94,7 +62,7 @@ fn refused(master: &Master, dir: &Path, flags: &[&str]) -> String {
 async fn a_volume_outlives_its_tasks_and_the_agent_until_it_is_destroyed() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
     let agent = RealAgent::start(&master.address, dir.path(), &[]);
-    let made = volume("v", None);
+    let made = volume("v");
     let place = dir.path().join("volumes/roles/eng dev/v");
     master.apply(1, create(vec![made.clone()]), vec![made.clone()]);
     // Ordered at once: it sees the volume.
@@ -176,7 +144,7 @@ async fn disks_of_their_own_and_disks_that_refuse() {
           "disk": { "source": { "type": "MOUNT", "mount": { "root": mount } } } },
     ]);
     let _agent = RealAgent::start(&master.address, dir.path(), &[&format!("--resources={resources}")]);
-    let (on_path, on_mount) = (volume("p", Some(path_source)), volume("m", Some(mount_source)));
+    let (on_path, on_mount) = (volume_on("p", Some(path_source)), volume_on("m", Some(mount_source)));
     master.apply(1, create(vec![on_path.clone(), on_mount.clone()]), vec![on_path.clone(), on_mount.clone()]);
     master.launch_on("p", &on_path, "touch data/x");
     master.launch_on("m", &on_mount, "touch data/y");
@@ -251,7 +219,7 @@ async fn a_drain_goes_on_over_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_keeps_its_id_with_what_it_was_or_more() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
-    let made = volume("v", None);
+    let made = volume("v");
     let agent = RealAgent::start(&master.address, dir.path(), &["--attributes=rack:a"]);
     master.apply(1, create(vec![made.clone()]), vec![made]);
     master.applied(1).await;
@@ -321,4 +289,62 @@ async fn what_runs_on_spare_resources_gives_way() {
     assert_eq!(master.history("plain").last(), Some(&"TASK_RUNNING"));
     master.kill("plain");
     master.update("plain", TaskState::TaskKilled).await;
+}
+
+/// The volume itself is its task's; what others left in it is not touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_its_tasks_and_what_is_in_it_stays_as_it_is() {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(Some(nobody)) = nix::unistd::User::from_name("nobody") else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+    std::fs::set_permissions(dir.path(), passable).unwrap();
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let made = volume("v");
+    master.create(1, &made, std::slice::from_ref(&made));
+    master.launch_on("root", &made, "touch data/old");
+    master.update("root", TaskState::TaskFinished).await;
+    let mut task = task("nobody", "touch data/new && [ ! -w data/old ]");
+    task.resources.push(made);
+    task.command.as_mut().unwrap().user = Some("nobody".into());
+    master.launch(task);
+    master.update("nobody", TaskState::TaskFinished).await;
+    let owner =
+        |name: &str| std::fs::symlink_metadata(dir.path().join("volumes/roles/eng dev/v").join(name)).unwrap().uid();
+    assert_eq!(["", "old", "new"].map(owner), [nobody.uid.as_raw(), 0, nobody.uid.as_raw()]);
+}
+
+/// Whenever the agent is killed: each volume is made and destroyed once, and none is destroyed that was made since.
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_are_done_once_whenever_the_agent_is_killed() {
+    const ROUNDS: u8 = 12;
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let made = volume("v");
+    let mut agent = RealAgent::start(&master.address, dir.path(), &[]);
+    for round in 0..ROUNDS {
+        master.apply(2 * round, create(vec![made.clone()]), vec![made.clone()]);
+        let id = format!("t{round}");
+        master.launch_on(
+            &id,
+            &made,
+            &format!("[ -z \"$(ls data)\" ] && touch data/{round} && sleep 0.1 && ls data/{round}"),
+        );
+        if round % 3 == 0 {
+            master.update(&id, TaskState::TaskRunning).await;
+            agent.kill();
+            agent = RealAgent::start(&master.address, dir.path(), &[]);
+        }
+        master.update(&id, TaskState::TaskFinished).await;
+        master.apply(2 * round + 1, destroy(vec![made.clone()]), Vec::new());
+        if round % 3 == 1 {
+            agent.kill();
+            agent = RealAgent::start(&master.address, dir.path(), &[]);
+        }
+    }
+    for name in 0..2 * ROUNDS {
+        assert_eq!(master.applied(name).await.state(), OperationState::OperationFinished);
+    }
 }

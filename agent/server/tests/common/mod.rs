@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::internal::{self, FromAgent, ToAgent, from_agent, order, to_agent};
 use api::v1;
+use api::v1::offer::{Operation, operation};
 use api_http::StreamSender;
 use bytes::BytesMut;
 use http_body_util::BodyExt;
@@ -122,6 +123,19 @@ impl Master {
             task_id: v1::TaskId { value: task_id.into() },
             kill_policy: None,
         }));
+    }
+
+    pub fn apply(&self, name: u8, info: Operation, checkpointed: Vec<v1::Resource>) {
+        self.order(order::Order::ApplyOperation(internal::ApplyOperation {
+            operation: vec![name; 16].into(),
+            framework_id: framework().id,
+            info,
+            checkpointed_resources: checkpointed,
+        }));
+    }
+
+    pub fn create(&self, name: u8, volume: &v1::Resource, checkpointed: &[v1::Resource]) {
+        self.apply(name, create(vec![volume.clone()]), checkpointed.to_vec());
     }
 
     /// Waits for the update of a task in a state.
@@ -246,6 +260,35 @@ pub fn task(id: &str, command: &str) -> v1::TaskInfo {
         command: Some(v1::CommandInfo { value: Some(command.into()), ..Default::default() }),
         ..Default::default()
     }
+}
+
+/// A volume of the role eng/dev, found at `data`.
+pub fn volume(id: &str) -> v1::Resource {
+    volume_on(id, None)
+}
+
+/// The same on a disk of its own.
+pub fn volume_on(id: &str, source: Option<v1::resource::disk_info::Source>) -> v1::Resource {
+    let persistence = v1::resource::disk_info::Persistence { id: id.into(), principal: None };
+    let found = v1::Volume { mode: v1::volume::Mode::Rw as i32, container_path: "data".into(), ..Default::default() };
+    let disk = v1::resource::DiskInfo { persistence: Some(persistence), volume: Some(found), source };
+    v1::Resource {
+        name: "disk".into(),
+        r#type: v1::value::Type::Scalar as i32,
+        scalar: Some(v1::value::Scalar { value: 64.0 }),
+        reservations: vec![v1::resource::ReservationInfo {
+            r#type: Some(v1::resource::reservation_info::Type::Dynamic as i32),
+            role: Some("eng/dev".into()),
+            ..Default::default()
+        }],
+        disk: Some(disk.into()),
+        ..Default::default()
+    }
+}
+
+pub fn create(volumes: Vec<v1::Resource>) -> Operation {
+    let create = Some(operation::Create { volumes });
+    Operation { r#type: Some(operation::Type::Create as i32), create, ..Default::default() }
 }
 
 /// A real agent. Killed when dropped; its tasks are ended by whoever started them.
