@@ -8,6 +8,7 @@ use crate::state::{Agent, Framework, Order, State, Task};
 use api::resources::Format;
 use api::v1;
 use api::v1::maintenance::cluster_status;
+use api::v1::master_info::capability::Type as Capability;
 use bytes::Bytes;
 use prost::Message;
 
@@ -79,9 +80,9 @@ pub fn master_info(state: &State, node: NodeId) -> Option<v1::MasterInfo> {
             port: port as i32,
         }),
         domain: None,
-        capabilities: vec![v1::master_info::Capability {
-            r#type: Some(v1::master_info::capability::Type::AgentUpdate as i32),
-        }],
+        capabilities: [Capability::AgentUpdate, Capability::AgentDraining]
+            .map(|known| v1::master_info::Capability { r#type: Some(known as i32) })
+            .to_vec(),
     })
 }
 

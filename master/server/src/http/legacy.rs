@@ -6,6 +6,7 @@ pub mod about;
 pub mod amounts;
 pub mod json;
 pub mod lists;
+pub mod maintenance;
 pub mod parts;
 pub mod state;
 pub mod views;
@@ -35,6 +36,8 @@ pub enum Endpoint {
     Redirect,
     /// `/teardown`
     Teardown,
+    /// Machines go down or come up.
+    Machines(maintenance::Change),
     /// Known to Mesos, a POST, not built here.
     Later,
 }
@@ -100,8 +103,8 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/unreserve", POST, Endpoint::Later),
     ("/create-volumes", POST, Endpoint::Later),
     ("/destroy-volumes", POST, Endpoint::Later),
-    ("/machine/down", POST, Endpoint::Later),
-    ("/machine/up", POST, Endpoint::Later),
+    ("/machine/down", POST, Endpoint::Machines(maintenance::Change::Down)),
+    ("/machine/up", POST, Endpoint::Machines(maintenance::Change::Up)),
 ];
 
 /// Answers a request for `endpoint`; `rest` is what follows the endpoint's path.
@@ -124,6 +127,16 @@ pub async fn answer(
         Endpoint::Redirect => match operators.leader().await {
             Some(leader) => redirect(&format!("//{}", operators.told(&leader))),
             None => no_leader(&operators.context),
+        },
+        Endpoint::Read(Read::MaintenanceSchedule) if request.method() == Method::POST => {
+            match elsewhere(operators, &request, &query).await {
+                Some(response) => response,
+                None => maintenance::change(operators, maintenance::Change::Schedule, request, peer).await,
+            }
+        }
+        Endpoint::Machines(change) => match elsewhere(operators, &request, &query).await {
+            Some(response) => response,
+            None => maintenance::change(operators, *change, request, peer).await,
         },
         // Whoever sends a change must not believe that it was made.
         Endpoint::Read(_) if !methods.is_empty() && request.method() != Method::GET => {
@@ -219,7 +232,9 @@ async fn answer_from(
         Read::StateSummary => Kind::Summary,
         // Nothing sets these yet.
         Read::Weights => return api_http::json_bytes("[]"),
-        Read::Quota | Read::MaintenanceSchedule | Read::MaintenanceStatus => return api_http::json_bytes("{}"),
+        Read::Quota => return api_http::json_bytes("{}"),
+        Read::MaintenanceSchedule => return api_http::json_bytes(maintenance::schedule(&state)),
+        Read::MaintenanceStatus => return api_http::json_bytes(maintenance::status(&state)),
         _ => Kind::List(read, request.uri().query().unwrap_or_default().to_owned()),
     };
     let (about, query) = (operators.clone(), query.clone());

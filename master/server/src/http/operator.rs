@@ -19,8 +19,8 @@ use api::v1::master::{Call, response};
 use api_http::{FileTable, FilesError, Query, Request, Response, Router, StatusCode};
 use event_log::host;
 use get::Read;
-use master_core::Reply;
 use master_core::command::{Caller, Command};
+use master_core::{Reply, view};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -183,6 +183,9 @@ impl Operators {
             Type::GetAgents => Read::Agents,
             Type::ListFiles | Type::ReadFile => return self.read_files(call, media).await,
             Type::GetRoles => return self.roles(media, (packed, stale)).await,
+            Type::GetMaintenanceStatus | Type::GetMaintenanceSchedule => {
+                return self.maintenance(call.r#type(), media, stale).await;
+            }
             Type::GetMaster => return self.leading_master(media, stale).await,
             Type::GetMetrics if call.get_metrics.is_some() => {
                 let about = self.clone();
@@ -249,14 +252,6 @@ impl Operators {
                 answer.get_quota = Some(response::GetQuota::default());
                 response::Type::GetQuota
             }
-            Type::GetMaintenanceStatus => {
-                answer.get_maintenance_status = Some(response::GetMaintenanceStatus::default());
-                response::Type::GetMaintenanceStatus
-            }
-            Type::GetMaintenanceSchedule => {
-                answer.get_maintenance_schedule = Some(response::GetMaintenanceSchedule::default());
-                response::Type::GetMaintenanceSchedule
-            }
             _ => return None,
         };
         answer.set_type(kind);
@@ -287,6 +282,21 @@ impl Operators {
         };
         let response = self.renderings.answer(wanted, media.content_type(), render).await;
         super::render::as_of(&reading, response)
+    }
+
+    async fn maintenance(&self, kind: Type, media: Media, stale: bool) -> Response {
+        let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
+        let mut answer = v1::master::Response::default();
+        if kind == Type::GetMaintenanceStatus {
+            answer.set_type(response::Type::GetMaintenanceStatus);
+            let status = view::maintenance_status(&reading.state);
+            answer.get_maintenance_status = Some(response::GetMaintenanceStatus { status });
+        } else {
+            answer.set_type(response::Type::GetMaintenanceSchedule);
+            let schedule = view::maintenance_schedule(&reading.state);
+            answer.get_maintenance_schedule = Some(response::GetMaintenanceSchedule { schedule });
+        }
+        super::render::as_of(&reading, encoded(media, &answer))
     }
 
     async fn leading_master(&self, media: Media, stale: bool) -> Response {

@@ -122,6 +122,10 @@ pub fn agent(json: &mut Json, state: &State, agent: &Agent) {
     json.string_at("version", MESOS_VERSION);
     json.string_at("meseta_version", &agent.version);
     json.array_at("capabilities", |json| agent.capabilities.iter().for_each(|name| json.string(name)));
+    if let Some(drain) = state.drains.get(agent.key) {
+        json.key("drain_info").message(&drain.info());
+        json.time_at("estimated_drain_start_time_seconds", drain.since_ms);
+    }
 }
 
 /// The resources of an agent in full, after the fields of [`agent`].

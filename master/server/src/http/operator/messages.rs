@@ -37,6 +37,9 @@ pub fn agent(state: &State, agent: &Agent) -> get_agents::Agent {
         allocated_resources: agent.used.to_v1(Format::Endpoint),
         offered_resources: agent.offered.to_v1(Format::Endpoint),
         capabilities: capabilities.collect(),
+        drain_info: state.drains.get(agent.key).map(|drain| drain.info()),
+        // In whole seconds, as clients know it.
+        estimated_drain_start_time: state.drains.get(agent.key).map(|drain| time(drain.since_ms / 1000 * 1000)),
         ..Default::default()
     }
 }
@@ -51,8 +54,10 @@ pub fn framework(groups: &Groups<'_>, framework: &Framework, removed_ms: Option<
             ..view::offer(groups.state, offer.key)?
         })
     });
+    let asked = groups.state.maintenance.waiting_for(framework.key);
     get_frameworks::Framework {
         offers: offers.collect(),
+        inverse_offers: asked.filter_map(|(key, _)| view::inverse_offer(groups.state, key)).collect(),
         allocated_resources: parts::used(framework).to_v1(Format::Endpoint),
         offered_resources: groups.offered(framework.key).to_v1(Format::Endpoint),
         offer_constraints: Some(groups.state.constraints.message(framework.key)),
