@@ -3,6 +3,7 @@
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::resources;
 use crate::state::agents::MAX_GONE_AGENTS;
+use crate::state::maintenance::Mode;
 use crate::state::{MAX_COMPLETED_TASKS, State};
 use api::resources::Resources;
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_queues(state, &mut report);
     check_history(state, &mut report);
     check_unfinished(state, &mut report);
+    check_operation(state, &mut report);
     check_derived(state, &mut report);
     found
 }
@@ -66,6 +68,8 @@ fn check_sums(state: &State, report: Report<'_>) {
         }
         let mut taken = resources::unallocated(&agent.offered);
         resources::add(&mut taken, &resources::unallocated(&agent.used));
+        // What is revocable may have become less than what is in use of it.
+        let taken = taken.non_revocable();
         if !resources::contains(&agent.total, &taken) {
             report("offered-and-used-fit-the-agent", format!("agent S{}: {taken} of {}", agent.key.0, agent.total));
         }
@@ -184,6 +188,47 @@ fn check_unfinished(state: &State, report: Report<'_>) {
     for key in state.unfinished.returns.keys() {
         if state.agents.get(*key).is_none() || state.is_parting(*key) {
             report("what-returns-is-there", format!("agent S{}", key.0));
+        }
+    }
+}
+
+/// Agents that are to be empty are offered to nobody, and are, once they are drained; nobody runs on a machine that is
+/// down; whoever is asked to leave is there, and the agent is to be unavailable.
+fn check_operation(state: &State, report: Report<'_>) {
+    for (key, drain) in &state.drains.by_agent {
+        if state.agents.get(*key).is_none_or(|agent| !agent.deactivated) {
+            report("what-drains-is-deactivated", format!("agent S{}", key.0));
+        }
+        if drain.is_drained() && state.tasks.on(*key).next().is_some() {
+            report("nothing-runs-on-what-is-drained", format!("agent S{}", key.0));
+        }
+    }
+    let maintenance = &state.maintenance;
+    for (key, machine) in &maintenance.machines {
+        let is_scheduled = maintenance.unavailable.contains_key(key);
+        if is_scheduled != (machine.mode != Mode::Up) {
+            report("what-is-scheduled-is-not-up", machine.id.named());
+        }
+        if machine.mode == Mode::Down && crate::maintenance::agents_on(state, key).next().is_some() {
+            report("nobody-is-where-it-is-down", machine.id.named());
+        }
+    }
+    for (key, offer) in &maintenance.inverse_offers {
+        let agent = state.agents.get(offer.agent);
+        let is_of_use = agent.is_some_and(|agent| agent.is_offerable() && maintenance.unavailability(agent).is_some());
+        let is_there = state.frameworks.get(offer.framework).is_some_and(|framework| framework.is_connected());
+        if !is_of_use || !is_there || key.0 >= state.offers.next || state.offers.live.contains_key(key) {
+            report("whoever-is-asked-to-leave-is-there", format!("inverse offer O{}", key.0));
+        }
+    }
+    for (agent, framework) in maintenance.answers.keys() {
+        if state.agents.get(*agent).is_none() || state.frameworks.get(*framework).is_none() {
+            report("answers-are-of-those-who-are-there", format!("framework F{} on S{}", framework.0, agent.0));
+        }
+    }
+    for (agent, spare) in &state.oversubscribed.by_agent {
+        if state.agents.get(*agent).is_none() || spare.is_empty() || !spare.non_revocable().is_empty() {
+            report("what-is-spared-is-revocable", format!("agent S{}", agent.0));
         }
     }
 }

@@ -9,6 +9,7 @@ use api::{internal, v1};
 use master_core::allocator::{self, Options};
 use master_core::deadlines::{self, Turn};
 use master_core::ids::*;
+use master_core::state::maintenance::Mode;
 use master_core::state::{AgentLiveness, History};
 use master_core::{Caller, Command, Event, FeatureLevel, State, decide_with, fold, invariants, react, view};
 use proptest::prelude::*;
@@ -163,8 +164,8 @@ impl World {
             token: u128::from(self.dice.roll(8)).to_be_bytes().to_vec().into(),
             agent_info: self.agent_info(),
             version: "1".into(),
-            capabilities: Vec::new(),
-            address: format!("h:{}", self.dice.roll(6)),
+            capabilities: if self.dice.roll(4) == 0 { Vec::new() } else { vec!["AGENT_DRAINING".into()] },
+            address: format!("10.0.0.{}:5051", self.dice.roll(6)),
         };
         let connection = self.connection();
         self.run(&Command::RegisterAgent { connection, register });
@@ -197,7 +198,7 @@ impl World {
             messages_up_to: agent.messages_received + self.dice.roll(2),
             agent_info: if self.dice.roll(4) == 0 { self.agent_info() } else { same },
             version: "1".into(),
-            capabilities: Vec::new(),
+            capabilities: if self.dice.roll(8) == 0 { vec![] } else { vec!["AGENT_DRAINING".into()] },
             address: agent.address.to_string(),
             tasks,
         };
@@ -241,6 +242,14 @@ impl World {
                     };
                     let framework_id = v1::FrameworkId { value: view::framework_id(&self.state, task.framework) };
                     Message::StatusUpdate(internal::StatusUpdate { framework_id, status })
+                }
+                _ if self.dice.roll(2) == 0 => {
+                    let text = ["cpus:1", "cpus:2;mem:50"][self.dice.roll(2) as usize];
+                    let mut resources =
+                        api::resources::parse(text, "*").unwrap().resources.to_v1(Format::PostRefinement);
+                    resources.iter_mut().for_each(|one| one.revocable = Some(v1::resource::RevocableInfo {}));
+                    resources.truncate(self.dice.roll(3) as usize);
+                    Message::Oversubscribed(internal::Oversubscribed { resources })
                 }
                 _ => Message::ExecutorLaunched(internal::ExecutorLaunched::default()),
             };
@@ -371,9 +380,75 @@ impl World {
         }
     }
 
+    /// Agents are drained, and their machines are scheduled, taken down and brought up.
+    fn operate(&mut self) {
+        use v1::master::call;
+        let agents = self.agents();
+        let machines: Vec<v1::MachineId> = (0..1 + self.dice.roll(2))
+            .map(|_| v1::MachineId {
+                hostname: Some(["h", "H", "far"][self.dice.roll(3) as usize].to_owned()),
+                ip: Some(format!("10.0.0.{}", self.dice.roll(3))),
+            })
+            .collect();
+        let of = |kind: call::Type| v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
+        let call = match (self.dice.roll(8), self.dice.pick(&agents)) {
+            (0..=2, Some(agent)) => {
+                let agent_id = v1::AgentId { value: view::agent_id(&self.state, agent) };
+                let mut drain = call::DrainAgent { agent_id, ..Default::default() };
+                drain.mark_gone = Some(self.dice.roll(4) == 0);
+                drain.max_grace_period.get_or_insert_default().seconds = self.dice.roll(2) as i64;
+                v1::master::Call { drain_agent: Some(drain), ..of(call::Type::DrainAgent) }
+            }
+            (3..=4, _) => {
+                let window = v1::maintenance::Window {
+                    machine_ids: machines,
+                    unavailability: v1::Unavailability {
+                        start: v1::TimeInfo { nanoseconds: self.dice.roll(3) as i64 },
+                        duration: None,
+                    },
+                };
+                let windows = if self.dice.roll(4) == 0 { Vec::new() } else { vec![window] };
+                let update = call::UpdateMaintenanceSchedule { schedule: v1::maintenance::Schedule { windows } };
+                let kind = of(call::Type::UpdateMaintenanceSchedule);
+                v1::master::Call { update_maintenance_schedule: Some(update), ..kind }
+            }
+            (5, _) => {
+                let start = call::StartMaintenance { machines };
+                v1::master::Call { start_maintenance: Some(start), ..of(call::Type::StartMaintenance) }
+            }
+            (6, _) => {
+                let machines = self.state.maintenance.machines.values().map(|machine| machine.id.to_v1()).take(1);
+                let stop = call::StopMaintenance { machines: machines.collect() };
+                v1::master::Call { stop_maintenance: Some(stop), ..of(call::Type::StopMaintenance) }
+            }
+            _ => return self.answer_inverse_offers(),
+        };
+        self.run(&Command::OperatorCall { call: Box::new(call) });
+    }
+
+    fn answer_inverse_offers(&mut self) {
+        let asked = self.state.maintenance.inverse_offers.values().map(|offer| offer.framework);
+        let known = asked.chain(self.frameworks()).collect::<Vec<_>>();
+        let Some(key) = self.dice.pick(&known) else { return };
+        let mut asked: Vec<OfferKey> = self.state.maintenance.waiting_for(key).map(|(key, _)| key).collect();
+        asked.push(OfferKey(self.dice.roll(1 + self.state.offers.next)));
+        let inverse_offer_ids = self.offer_ids(&asked);
+        let filters = Some(v1::Filters { refuse_seconds: Some(self.dice.roll(30) as f64) });
+        let framework = self.state.frameworks.get(key).unwrap();
+        let stream_id = framework.stream.as_ref().map(|stream| stream.connection.id.to_string());
+        let framework_id = Some(v1::FrameworkId { value: framework.id.to_string() });
+        let call = Call { framework_id, r#type: Some(Type::AcceptInverseOffers as i32), ..Default::default() };
+        let accept = Some(call::AcceptInverseOffers { inverse_offer_ids, filters });
+        let call = Call { accept_inverse_offers: accept, ..call };
+        self.run(&Command::FrameworkCall { stream_id, call: Box::new(call) });
+    }
+
     fn step(&mut self) {
         self.at_ms += self.dice.roll(4_000);
         self.agree();
+        if self.dice.roll(8) == 0 {
+            self.operate();
+        }
         match self.dice.roll(100) {
             0..=5 => self.subscribe(),
             6..=10 => self.register(),
@@ -498,11 +573,19 @@ fn the_random_world_gets_around() {
     // Otherwise the property above would prove little.
     let mut world = World::new(1);
     let (mut tasks, mut completed, mut offers) = (0, 0, 0);
+    let (mut drained, mut asked, mut answered, mut down) = (0, 0, 0, 0);
     for _ in 0..4_000 {
         world.step();
+        drained = drained.max(world.state.drains.by_agent.values().filter(|drain| drain.is_drained()).count());
+        let maintenance = &world.state.maintenance;
+        asked = asked.max(maintenance.inverse_offers.len());
+        answered = answered.max(maintenance.answers.len());
+        down = down.max(maintenance.machines.values().filter(|machine| machine.mode == Mode::Down).count());
         tasks = tasks.max(world.state.tasks.live.len());
         completed = world.state.tasks.next_completed;
         offers = world.state.offers.next;
     }
     assert!(tasks > 3 && completed > 15 && offers > 100, "{tasks} {completed} {offers}");
+    let is_operated = drained > 0 && asked > 0 && answered > 0 && down > 0;
+    assert!(is_operated, "{drained} drained, {asked} asked, {answered} answered, {down} down");
 }
