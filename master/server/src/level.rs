@@ -15,9 +15,13 @@ use prost::Message;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 const ASK_EVERY: Duration = Duration::from_millis(500);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the first clients of a cluster wait for its level.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(2);
+const BEGIN_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What a master says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,39 +87,58 @@ pub(crate) async fn ask(peers: &Peers, address: &str) -> Option<(NodeId, Willing
 pub(crate) async fn raise(context: Arc<Context>, peers: Arc<Peers>) {
     loop {
         tokio::time::sleep(ASK_EVERY).await;
-        let (state, _) = context.reader.state();
-        let level = state.feature_level;
         let leads = context.is_ready() && context.reader.leader().is_some_and(|leader| leader.is_me);
-        if !leads || level >= context.levels.own.reads {
+        if leads && context.reader.state().0.feature_level < context.levels.own.reads {
+            raise_once(&context, &peers).await;
+        } else {
             *context.levels.heard.lock() = Heard::default();
-            continue;
         }
-        let members = context.node.status().borrow().members.clone();
-        let (asked, mut waits_for) = ask_all(&context, &peers, &members).await;
-        let to = asked.iter().map(|(_, willing)| willing.raises_to).min().unwrap_or(level);
-        if let Some((node, willing)) =
-            asked.iter().find(|(_, willing)| waits_for.is_none() && willing.raises_to <= level)
-        {
-            let who = members.iter().find(|member| member.node_id == node.0);
-            let address = who.map_or("a master", |member| member.address.as_str());
-            waits_for = Some(if willing.reads <= level {
-                format!("{address} reads feature level {level} only")
-            } else {
-                format!("{address} is held at feature level {} by --feature_level_max", willing.raises_to)
-            });
-        }
-        let masters: Vec<_> = asked.into_iter().map(|(node, willing)| (node, willing.reads)).collect();
-        let held = waits_for.is_some();
-        *context.levels.heard.lock() = Heard { reads: masters.iter().copied().collect(), waits_for };
-        // Whoever was added meanwhile was not asked.
-        if held || to <= level || context.node.status().borrow().members != members {
-            continue;
-        }
-        tracing::info!(from = %level, %to, "every master reads it: raising the feature level");
-        let raise = Command::RaiseFeatureLevel { level: to, digest_every: context.levels.digest_every, masters };
-        let outcome = context.reader.submit(raise, Caller::default()).await;
-        tracing::info!(?outcome, "the feature level");
     }
+}
+
+/// A cluster that nobody has used yet begins at the level that all its masters read: until that is so, or cannot be, its
+/// first clients wait. The first of them would be refused what is only written from some level on.
+pub(crate) async fn begin(context: &Context, peers: &Peers) {
+    let until = Instant::now() + BEGIN_PATIENCE;
+    while Instant::now() < until {
+        let (state, _) = context.reader.state();
+        let is_new = state.frameworks.next == 0;
+        if !is_new || state.feature_level >= context.levels.own.raises_to {
+            return;
+        }
+        if context.reader.leader().is_some_and(|leader| leader.is_me) {
+            return raise_once(context, peers).await;
+        }
+        tokio::time::sleep(BEGIN_LOOK_EVERY).await;
+    }
+}
+
+/// Asks every member, and raises the level if all read more.
+async fn raise_once(context: &Context, peers: &Peers) {
+    let level = context.reader.state().0.feature_level;
+    let members = context.node.status().borrow().members.clone();
+    let (asked, mut waits_for) = ask_all(context, peers, &members).await;
+    let to = asked.iter().map(|(_, willing)| willing.raises_to).min().unwrap_or(level);
+    if let Some((node, willing)) = asked.iter().find(|(_, willing)| waits_for.is_none() && willing.raises_to <= level) {
+        let who = members.iter().find(|member| member.node_id == node.0);
+        let address = who.map_or("a master", |member| member.address.as_str());
+        waits_for = Some(if willing.reads <= level {
+            format!("{address} reads feature level {level} only")
+        } else {
+            format!("{address} is held at feature level {} by --feature_level_max", willing.raises_to)
+        });
+    }
+    let masters: Vec<_> = asked.into_iter().map(|(node, willing)| (node, willing.reads)).collect();
+    let held = waits_for.is_some();
+    *context.levels.heard.lock() = Heard { reads: masters.iter().copied().collect(), waits_for };
+    // Whoever was added meanwhile was not asked.
+    if held || to <= level || context.node.status().borrow().members != members {
+        return;
+    }
+    tracing::info!(from = %level, %to, "every master reads it: raising the feature level");
+    let raise = Command::RaiseFeatureLevel { level: to, digest_every: context.levels.digest_every, masters };
+    let outcome = context.reader.submit(raise, Caller::default()).await;
+    tracing::info!(?outcome, "the feature level");
 }
 
 /// What the members say, and who does not answer.

@@ -3,6 +3,7 @@
 
 use crate::context::{Context, Reader};
 use crate::delivery::Delivery;
+use crate::level;
 use crate::outcome::Outcome;
 use crate::peers::Peers;
 use api::internal;
@@ -29,13 +30,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_EVERY_AT_START: Duration = Duration::from_millis(5);
 
 /// Keeps this process's life in the log: until `StartMaster` is folded here, clients are not served.
-pub(crate) async fn live(context: Arc<Context>, delivery: Delivery, version: String) {
+pub(crate) async fn live(context: Arc<Context>, peers: Arc<Peers>, delivery: Delivery, version: String) {
     let address = context.address.member.clone();
     loop {
         let me = context.identity.incarnation();
         let (state, _) = context.reader.state();
         match state.masters.get(&me.node) {
             Some(known) if known.incarnation == me && (known.alive || planted(Bug::LifeKept)) => {
+                if !context.is_ready() {
+                    level::begin(&context, &peers).await;
+                }
                 context.set_ready(true);
             }
             Some(known) if known.incarnation == me => {

@@ -347,7 +347,7 @@ pub async fn start_in(
     let tasks = vec![
         vital::spawn("sequencer", sequencer.run()),
         vital::spawn("goodbye", goodbye::run(submitter, lost_streams, lost_agents)),
-        vital::spawn("life", liveness::live(context.clone(), delivery.clone(), version)),
+        vital::spawn("life", liveness::live(context.clone(), peers.clone(), delivery.clone(), version)),
         vital::spawn("introductions", liveness::introduce(context.clone())),
         vital::spawn("letting go", liveness::let_go(context.clone(), delivery.clone())),
         vital::spawn("names", liveness::learn_names(context.clone(), peers.clone())),
