@@ -26,13 +26,13 @@ if [ ! -f "$venv/made" ]; then
 fi
 echo "$venv/bin/python"
 
-source=proptests/clients/mesos_go/main.go
-program=$cache/mesos_go-$(sha256sum "$source" | cut -c1-16)
+source=proptests/clients/mesos_go
+program=$cache/mesos_go-$(cat "$source"/*.go | sha256sum | cut -c1-16)
 if [ ! -x "$program" ]; then
   (
     flock 9
     [ -x "$program" ] && exit 0
-    GOPATH=/usr/share/gocode GO111MODULE=off GOFLAGS= GOCACHE=$cache/go-build go build -o "$program.tmp" "$source" >&2
+    GOPATH=/usr/share/gocode GO111MODULE=off GOFLAGS= GOCACHE=$cache/go-build go build -o "$program.tmp" "$source"/*.go >&2
     mv "$program.tmp" "$program"
   ) 9>"$cache/mesos_go.lock"
 fi

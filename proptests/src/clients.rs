@@ -1,7 +1,8 @@
 //! Clients that others wrote: an unmodified pymesos (JSON), and a small program on the mesos-go library (protobuf).
-//! Both take the same options and print the same lines.
+//! Both take the same options and print the same lines; others show what frameworks with state or services do.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -20,6 +21,12 @@ pub enum Client {
     Pymesos,
     /// Debian's mesos-go v1 library.
     MesosGo,
+    /// pymesos as a stateful framework: reserves, creates a volume, writes, reads, destroys.
+    PymesosStateful,
+    /// mesos-go as the same.
+    MesosGoStateful,
+    /// pymesos as a framework that keeps services running in several roles.
+    PymesosServices,
 }
 
 /// A running client, and the file of its lines.
@@ -39,15 +46,15 @@ impl Client {
         let name = format!("{self:?}-{}", fs::read_dir(dir).map_or(0, Iterator::count)).to_lowercase();
         let (lines, errors) = (dir.join(format!("{name}.jsonl")), dir.join(format!("{name}.log")));
         let (python, mesos_go) = programs();
-        let mut command = match self {
-            Self::Pymesos => {
-                let mut command = Command::new(python);
-                command.arg(clients_dir().join("pymesos_framework.py"));
-                command
-            }
-            Self::MesosGo => Command::new(mesos_go),
+        let (program, first) = match self {
+            Self::Pymesos => (python, clients_dir().join("pymesos_framework.py").into()),
+            Self::PymesosStateful => (python, clients_dir().join("pymesos_stateful.py").into()),
+            Self::PymesosServices => (python, clients_dir().join("pymesos_services.py").into()),
+            Self::MesosGo => (mesos_go, OsString::from("--mode=tasks")),
+            Self::MesosGoStateful => (mesos_go, OsString::from("--mode=stateful")),
         };
-        command.args(flags).arg(format!("--output={}", lines.display()));
+        let mut command = Command::new(program);
+        command.arg(first).args(flags).arg(format!("--output={}", lines.display()));
         // A proxy of the user's is not for loopback.
         command.env("NO_PROXY", "*").env("no_proxy", "*").env("PYTHONUNBUFFERED", "1");
         let process = Process::start(&mut command, &errors).expect("the client starts");

@@ -40,6 +40,8 @@ var (
 	failoverTimeout = flag.Float64("failover_timeout", 3600, "FrameworkInfo.failover_timeout")
 	frameworkID     = flag.String("framework_id", "", "subscribe as this framework")
 	timeout         = flag.Float64("timeout", 240, "seconds until it gives up")
+	mode            = flag.String("mode", "tasks", "tasks, or stateful: reserve, create, launch on a volume, destroy")
+	gate            = flag.String("gate", "", "stateful: the volume is read once this file is there")
 	outputFile      = flag.String("output", "", "file for the lines, instead of stdout")
 )
 
@@ -381,6 +383,10 @@ func main() {
 			os.Exit(1)
 		}
 		f.output = file
+	}
+	if *mode == "stateful" {
+		(&stateful{framework: f, stage: "write"}).run()
+		return
 	}
 	for n := 0; n < *longCount; n++ {
 		f.long = append(f.long, &task{id: fmt.Sprintf("long-%d", n), command: "sleep 1000"})
