@@ -133,6 +133,8 @@ pub struct Agent {
     machine: Arc<Mutex<Machine>>,
     random: Random,
     life: Option<Host>,
+    /// None is started before then, in virtual milliseconds.
+    away_until_ms: u64,
 }
 
 impl Agent {
@@ -146,6 +148,7 @@ impl Agent {
             machine: Arc::default(),
             random: world.random(name),
             life: None,
+            away_until_ms: 0,
         }
     }
 
@@ -192,9 +195,16 @@ impl Agent {
         self.world.trace(format_args!("{} is wiped", self.name));
     }
 
+    /// Ends the process; none is started before then.
+    pub fn leave(&mut self, until_ms: u64) {
+        self.crash();
+        self.away_until_ms = until_ms;
+        self.world.trace(format_args!("{} is away until {until_ms}", self.name));
+    }
+
     /// Starts a process, if none runs and it was not sent away.
     pub fn start(&mut self) {
-        if self.is_up() || self.is_stopped() {
+        if self.is_up() || self.is_stopped() || self.world.now_ms() < self.away_until_ms {
             return;
         }
         // It may have ended by itself.

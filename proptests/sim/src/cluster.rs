@@ -470,6 +470,10 @@ impl Cluster {
                     master.damaged = master.disk().flip_bit(random).is_some();
                 }
             }
+            Step::Away(who, ms) => {
+                let until_ms = self.world.now_ms() + ms;
+                self.agents.iter_mut().filter(|agent| agent.name == *who).for_each(|agent| agent.leave(until_ms));
+            }
             Step::Wipe(who) => {
                 self.agents.iter_mut().filter(|agent| agent.name == *who).for_each(|agent| {
                     agent.wipe();

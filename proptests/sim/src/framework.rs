@@ -59,6 +59,8 @@ pub struct Book {
     /// The framework was removed and began anew: tasks of before count no more.
     pub lives: u64,
     outstanding: BTreeMap<String, v1::Offer>,
+    /// It stays away for longer than usual, once.
+    away_ms: Option<u64>,
 }
 
 /// One framework.
@@ -71,13 +73,19 @@ pub struct Framework {
     /// What it knows.
     pub book: Mutex<Book>,
     random: Mutex<Random>,
+    /// In seconds.
+    failover_timeout: f64,
 }
+
+/// In seconds: a week, or so short that a framework can miss it.
+const FAILOVER_TIMEOUTS: (f64, f64) = (604_800.0, 8.0);
 
 impl Framework {
     /// Starts a framework.
     pub fn start(world: &Arc<World>, net: &Net, name: &str, masters: Arc<Mutex<Vec<String>>>) -> Arc<Framework> {
         let mut random = world.random(name);
         let host = Host::new(random.number(), EPOCH_MS, 0);
+        let failover_timeout = if random.permille(250) { FAILOVER_TIMEOUTS.1 } else { FAILOVER_TIMEOUTS.0 };
         let framework = Arc::new(Framework {
             world: world.clone(),
             net: net.clone(),
@@ -85,6 +93,7 @@ impl Framework {
             masters,
             book: Mutex::default(),
             random: Mutex::new(random),
+            failover_timeout,
         });
         host.spawn(framework.clone().run());
         framework
@@ -107,7 +116,7 @@ impl Framework {
             user: "root".into(),
             name: self.name.clone(),
             id: self.book.lock().id.clone().map(|value| v1::FrameworkId { value }),
-            failover_timeout: Some(604_800.0),
+            failover_timeout: Some(self.failover_timeout),
             checkpoint: Some(true),
             roles: vec![self.name.clone()],
             capabilities: vec![capability(Kind::MultiRole), capability(Kind::PartitionAware)],
@@ -145,7 +154,8 @@ impl Framework {
                 self.book.lock().stream_id = None;
                 self.world.trace(format_args!("{} has no stream", self.name));
             }
-            let pause_ms = self.draw(|random| random.range(100, 1_500));
+            let away_ms = self.book.lock().away_ms.take();
+            let pause_ms = away_ms.unwrap_or_else(|| self.draw(|random| random.range(100, 1_500)));
             tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         }
     }
@@ -188,6 +198,9 @@ impl Framework {
                 let id = event.subscribed.map(|subscribed| subscribed.framework_id.value).unwrap_or_default();
                 self.book.lock().id = Some(id.clone());
                 self.world.oracle.lock().linear.framework_subscribed(&id);
+                if self.failover_timeout == FAILOVER_TIMEOUTS.1 {
+                    self.world.oracle.lock().linear.framework_leaving(&id);
+                }
                 self.world.oracle.lock().updates.stream_opened(&id);
             }
             event::Type::Offers => {
@@ -424,6 +437,9 @@ impl Framework {
                 });
             }
             12 => {
+                if self.failover_timeout == FAILOVER_TIMEOUTS.1 && self.draw(|random| random.permille(500)) {
+                    self.book.lock().away_ms = Some(self.draw(|random| random.range(6_000, 45_000)));
+                }
                 self.world.trace(format_args!("{} leaves its stream", self.name));
                 return false;
             }

@@ -108,6 +108,9 @@ impl Witness for Eyes {
     }
 }
 
+/// How long an agent has to return, in milliseconds.
+pub const AGENT_AWAY_MS_MAX: u64 = 25_000;
+
 /// What masters forget, and when. Hardly anything is done in one step.
 pub const FORGETTING: Forgetting = Forgetting {
     every: Duration::from_secs(5),
@@ -119,7 +122,8 @@ pub const FORGETTING: Forgetting = Forgetting {
 
 /// What masters decide by.
 pub fn options() -> master_core::Options {
-    master_core::Options { step_events: FORGETTING.step_events, ..master_core::Options::default() }
+    let (agent_away_ms_max, step_events) = (AGENT_AWAY_MS_MAX, FORGETTING.step_events);
+    master_core::Options { agent_away_ms_max, step_events, ..master_core::Options::default() }
 }
 
 impl Master {

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use master_core::FeatureLevel;
+
 use crate::random::Random;
 
 /// A run, written down.
@@ -55,6 +57,8 @@ pub enum Step {
     DiskWorks(String),
     /// One bit of one entry flips, while the process is down, if the others are whole.
     Flip(String),
+    /// A machine with an agent stands still for so many milliseconds, whoever else is started meanwhile.
+    Away(String, u64),
     /// A machine with an agent is lost with everything on it; a new one takes its name.
     Wipe(String),
     /// The leader hands over.
@@ -88,6 +92,7 @@ impl fmt::Display for Step {
             Step::DiskBroken(who) => write!(f, "disk-broken {who}"),
             Step::DiskWorks(who) => write!(f, "disk-works {who}"),
             Step::Flip(who) => write!(f, "flip {who}"),
+            Step::Away(who, ms) => write!(f, "away {who} {ms}"),
             Step::Wipe(who) => write!(f, "wipe {who}"),
             Step::Transfer => f.write_str("transfer"),
             Step::Add(who) => write!(f, "add {who}"),
@@ -121,6 +126,7 @@ impl FromStr for Step {
             "disk-broken" => Step::DiskBroken(name(1)?),
             "disk-works" => Step::DiskWorks(name(1)?),
             "flip" => Step::Flip(name(1)?),
+            "away" => Step::Away(name(1)?, number(2)?),
             "wipe" => Step::Wipe(name(1)?),
             "transfer" => Step::Transfer,
             "add" => Step::Add(name(1)?),
@@ -316,6 +322,11 @@ impl Plan {
                 self.steps.push((at_ms, Step::Isolate("leader".into())));
                 self.steps.push((end_ms, Step::Mend));
             }
+            39 if self.random.permille(60) => {
+                // For so long that its masters forget it.
+                let (who, length_ms) = (self.agent(), self.random.range(85_000, 110_000));
+                self.steps.push((at_ms, Step::Away(who, length_ms)));
+            }
             40..=43 => {
                 // Leadership is lost with records under way, whose callers hear nothing or from another.
                 let who = "busy".to_owned();
@@ -374,14 +385,17 @@ impl Plan {
 
     /// The cluster begins as an older release, and every master is brought to the newer one, some there and back.
     fn upgrade(&mut self, calm_ms: u64) {
+        let newest = u64::from(FeatureLevel::NEWEST.0);
+        let older = self.random.range(1, newest - 1);
+        let newer = self.random.range(older + 1, newest);
         for number in 1..=self.masters {
             let who = format!("m{number}");
-            self.steps.push((0, Step::Release(who.clone(), 1)));
+            self.steps.push((0, Step::Release(who.clone(), older)));
             let at_ms = self.random.range(3_000, calm_ms);
-            self.steps.push((at_ms, Step::Release(who.clone(), 2)));
+            self.steps.push((at_ms, Step::Release(who.clone(), newer)));
             if self.random.permille(200) {
-                self.steps.push((at_ms + 1_000, Step::Release(who.clone(), 1)));
-                self.steps.push((at_ms + 4_000, Step::Release(who, 2)));
+                self.steps.push((at_ms + 1_000, Step::Release(who.clone(), older)));
+                self.steps.push((at_ms + 4_000, Step::Release(who, newer)));
             }
         }
     }
