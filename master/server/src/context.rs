@@ -51,6 +51,8 @@ pub struct Context {
     pub levels: Levels,
     /// Decisions that failed by a defect, on this master.
     pub crashes: Arc<Crashes>,
+    /// By what this master decides.
+    pub options: master_core::Options,
     /// What time it is for the log.
     pub(crate) clock: Arc<Steady>,
     /// The digests of this master's fold.

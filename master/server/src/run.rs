@@ -280,6 +280,15 @@ pub async fn start_in(
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let crashes = Arc::new(Crashes::new(recent.counters.clone()));
     let (requests, inbox) = mpsc::channel(INBOX_COMMANDS_MAX);
+    let options = Options {
+        agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
+        step_events: forgetting.step_events,
+        unreachable_ms_max: u64::try_from(forgetting.unreachable_age_max.as_millis()).unwrap_or(u64::MAX),
+        unreachable_max: forgetting.unreachable_max,
+        history: forgetting.history,
+        regex: settings.regex,
+        whitelist: settings.roles.whitelist.clone(),
+    };
     let sequencer = Sequencer {
         node: node.clone(),
         status: node.status(),
@@ -293,15 +302,7 @@ pub async fn start_in(
         clock: clock.clone(),
         crashes: crashes.clone(),
         rehearsal,
-        options: Options {
-            agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
-            step_events: forgetting.step_events,
-            unreachable_ms_max: u64::try_from(forgetting.unreachable_age_max.as_millis()).unwrap_or(u64::MAX),
-            unreachable_max: forgetting.unreachable_max,
-            history: forgetting.history,
-            regex: settings.regex,
-            whitelist: settings.roles.whitelist.clone(),
-        },
+        options: options.clone(),
         forget_every: forgetting.every,
     };
     let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone(), witness);
@@ -323,6 +324,7 @@ pub async fn start_in(
         crashes,
         equality,
         connections: connections.unwrap_or_else(|| Connections::new(Bounds::of_this_process())),
+        options,
         clock: clock.clone(),
         failure: watch::Sender::new(None),
     });

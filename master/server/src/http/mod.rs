@@ -6,6 +6,7 @@ pub mod legacy;
 mod masters;
 pub mod metrics;
 pub mod operator;
+pub mod own;
 pub mod render;
 pub(crate) mod scheduler;
 mod snapshot;

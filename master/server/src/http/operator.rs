@@ -2,12 +2,14 @@
 //! as of an index that the leader confirms; the version 0 endpoints are in [`super::legacy`].
 
 pub mod check;
+pub mod dry_run;
 pub mod get;
 pub mod messages;
 
 use super::legacy::about::About;
 use super::legacy::{self, Endpoint};
 use super::metrics::{self, Counters, Metrics, Moment};
+use super::own;
 use super::render::{Kind, Rendering, Renderings};
 use super::watch::Watch;
 use crate::context::{Context, Leader};
@@ -50,6 +52,7 @@ pub struct Operators {
 enum Target {
     V1,
     Legacy(Endpoint, &'static [&'static str]),
+    Own(own::Endpoint, &'static [&'static str]),
 }
 
 impl Operators {
@@ -70,6 +73,9 @@ impl Operators {
         for (path, methods, endpoint) in legacy::PATHS {
             router = router.at(path, Target::Legacy(endpoint.clone(), methods));
         }
+        for (path, methods, endpoint) in own::PATHS {
+            router = router.at(path, Target::Own(*endpoint, methods));
+        }
         let files = FileTable::default();
         let written = || Some(std::path::Path::new(about.flag("log_dir")?).join(crate::flags::LOG_FILE));
         if let Some(log) = about.flag("external_log_file").map(std::path::PathBuf::from).or_else(written) {
@@ -84,6 +90,8 @@ impl Operators {
         match self.router.find(request.uri().path()) {
             None => api_http::not_found(),
             Some((Target::V1, _)) => self.v1(request, peer).await,
+            Some((Target::Own(..), rest)) if !rest.is_empty() => api_http::not_found(),
+            Some((Target::Own(endpoint, methods), _)) => own::answer(self, (*endpoint, methods), request, peer).await,
             Some((Target::Legacy(endpoint, methods), rest)) => {
                 legacy::answer(self, (endpoint, methods), &rest, request, peer).await
             }
@@ -163,8 +171,14 @@ impl Operators {
             };
         }
         let packed = api_http::accepts_gzip(&parts.headers);
-        let stale = Query::parse(parts.uri.query().unwrap_or_default()).get("stale") == Some("true");
-        self.call(call, media, (packed, stale), peer).await
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let stale = query.get("stale") == Some("true");
+        match dry_run::is_wanted(&query) {
+            Ok(false) => self.call(call, media, (packed, stale), peer).await,
+            Ok(true) if is_change(&call) => dry_run::answer(self, call, stale, peer).await,
+            Ok(true) => api_http::text(StatusCode::BAD_REQUEST, "Only calls that change something have a dry run"),
+            Err(response) => *response,
+        }
     }
 
     /// `packed`: the client takes gzip. `stale`: what this master has is good enough for a read.
@@ -338,6 +352,12 @@ impl Operators {
             Err(_) => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The file could not be read"),
         }
     }
+}
+
+/// Whether masters decide it.
+fn is_change(call: &Call) -> bool {
+    let name = call.r#type().as_str_name();
+    !name.starts_with("GET_") && !matches!(name, "LIST_FILES" | "READ_FILE" | "SET_LOGGING_LEVEL" | "SUBSCRIBE")
 }
 
 fn file(entry: api_http::FileEntry) -> v1::FileInfo {

@@ -1,0 +1,76 @@
+//! What Mesos does not have and operators ask for: brakes, who holds what, and what would have to go for a guarantee.
+//! JSON; every master answers, as of an index that the leader confirms, or with `?stale=true` as of its own.
+
+mod brakes;
+mod held;
+
+use super::legacy;
+use super::operator::Operators;
+use api_http::{Method, Query, Request, Response, StatusCode};
+use event_log::host;
+use master_core::State;
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// An endpoint of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// What is paused; a POST pauses and releases.
+    Brakes,
+    /// Who holds what without using it.
+    Holders,
+    /// What would have to go so that `?role=` gets its guarantee.
+    Preemption,
+}
+
+/// Every path with the methods that it takes.
+pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
+    ("/brakes", &["GET", "POST"], Endpoint::Brakes),
+    ("/holders", &["GET"], Endpoint::Holders),
+    ("/preemption", &["GET"], Endpoint::Preemption),
+];
+
+/// Answers a request for `endpoint`.
+pub async fn answer(
+    operators: &Arc<Operators>,
+    (endpoint, methods): (Endpoint, &'static [&'static str]),
+    request: Request,
+    peer: SocketAddr,
+) -> Response {
+    if !methods.contains(&request.method().as_str()) {
+        return api_http::method_not_allowed(methods, request.method());
+    }
+    if !operators.context.wait_ready().await {
+        return super::recovering();
+    }
+    if endpoint == Endpoint::Brakes && request.method() == Method::POST {
+        return brakes::change(operators, request, peer).await;
+    }
+    let query = Query::of(&request);
+    let Ok(reading) = operators.context.reader.read(query.get("stale") == Some("true")).await else {
+        return legacy::no_leader(&operators.context);
+    };
+    let state = reading.state.clone();
+    // Large clusters are walked elsewhere than where requests are served.
+    let told = host::blocking(move || told(&state, endpoint, &query)).await;
+    let response = match told {
+        Ok(Ok(value)) => api_http::json(&value),
+        Ok(Err(sentence)) => api_http::text(StatusCode::BAD_REQUEST, &sentence),
+        Err(_) => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "It could not be found out"),
+    };
+    super::render::as_of(&reading, response)
+}
+
+fn told(state: &State, endpoint: Endpoint, query: &Query) -> Result<Value, String> {
+    match endpoint {
+        Endpoint::Brakes => Ok(brakes::list(state)),
+        Endpoint::Holders => Ok(held::holders(state)),
+        Endpoint::Preemption => Ok(held::preemption(state, role(query)?)),
+    }
+}
+
+fn role(query: &Query) -> Result<&str, String> {
+    let role = query.get("role").filter(|role| !role.is_empty());
+    role.ok_or_else(|| "Say for which role: ?role=NAME".to_owned())
+}
