@@ -370,7 +370,7 @@ fn check(values: Values) -> Result<Config, String> {
     let given =
         api::resources::parse(values.text("resources").unwrap_or(""), values.text("default_role").unwrap_or("*"))
             .map_err(|error| format!("Failed to parse the resources: {error}"))?;
-    let resources = machine::resources(given, &work_dir);
+    let resources = machine::resources(given, values.text("default_role").unwrap_or("*"), &work_dir);
     machine::check_disks(&resources, &work_dir)?;
     let attributes = api::attributes::parse(values.text("attributes").unwrap_or(""))
         .map_err(|error| format!("Failed to parse the attributes: {error}"))?;

@@ -12,6 +12,7 @@ use agent_core::Clock;
 use nix::sys::statvfs::statvfs;
 
 use crate::agent::Agent;
+use crate::machine;
 
 /// How long sandboxes stay.
 #[derive(Clone, Copy, Debug)]
@@ -177,12 +178,9 @@ fn unchanged(sandbox: &Path) -> Duration {
     newest.elapsed().unwrap_or_default()
 }
 
-/// Whether something is mounted below, as `mountinfo` writes it: the fifth field is the place.
+/// Whether something is mounted below.
 fn has_mounts(mounts: &str, sandbox: &Path) -> bool {
-    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    places
-        .map(|place| place.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
-        .any(|place| Path::new(&place).starts_with(sandbox))
+    machine::mounted(mounts).any(|place| place.starts_with(sandbox))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use api::internal::{self, from_agent, order};
@@ -117,59 +117,91 @@ async fn a_volume_outlives_its_tasks_and_the_agent_until_it_is_destroyed() {
     assert_eq!(std::fs::read_dir(dir.path().join("volumes/destroyed")).unwrap().count(), 0);
 }
 
+/// A file system of its own, where that is allowed.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(at: &Path) -> Option<Mounted> {
+        std::fs::create_dir(at).unwrap();
+        let none: Option<&str> = None;
+        nix::mount::mount(Some("tmpfs"), at, Some("tmpfs"), nix::mount::MsFlags::empty(), none).ok()?;
+        Some(Mounted(at.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+fn on_disk(kind: &str, root: &Path) -> v1::resource::disk_info::Source {
+    let field = kind.to_lowercase();
+    api::json::from_value(&serde_json::json!({ "type": kind, field: { "root": root } })).unwrap()
+}
+
+fn flag(disks: &[(u64, &v1::resource::disk_info::Source)]) -> String {
+    let scalar =
+        |name: &str, value: u64| serde_json::json!({ "name": name, "type": "SCALAR", "scalar": { "value": value } });
+    let mut resources = vec![scalar("cpus", 4), scalar("mem", 1024), scalar("disk", 1024)];
+    for (value, source) in disks {
+        let mut resource = scalar("disk", *value);
+        resource["disk"] = serde_json::json!({ "source": api::json::to_value(*source) });
+        resources.push(resource);
+    }
+    format!("--resources={}", serde_json::Value::from(resources))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn disks_of_their_own_and_disks_that_refuse() {
-    use v1::resource::disk_info::{Source, source};
+async fn a_disk_below_a_path_is_made_and_one_that_went_away_is_not() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
-    let [path, mount] = ["path", "mount"].map(|name| dir.path().join(name));
-    [&path, &mount].into_iter().for_each(|root| std::fs::create_dir(root).unwrap());
-    std::fs::write(mount.join("old"), "").unwrap();
-    let path_source = Source {
-        r#type: source::Type::Path as i32,
-        path: Some(source::Path { root: Some("path".into()) }),
-        ..Default::default()
-    };
-    let mount_source = Source {
-        r#type: source::Type::Mount as i32,
-        mount: Some(source::Mount { root: Some(mount.display().to_string()) }),
-        ..Default::default()
-    };
-    let resources = serde_json::json!([
-        { "name": "cpus", "type": "SCALAR", "scalar": { "value": 4 } },
-        { "name": "mem", "type": "SCALAR", "scalar": { "value": 1024 } },
-        { "name": "disk", "type": "SCALAR", "scalar": { "value": 1024 } },
-        { "name": "disk", "type": "SCALAR", "scalar": { "value": 640 },
-          "disk": { "source": { "type": "PATH", "path": { "root": "path" } } } },
-        { "name": "disk", "type": "SCALAR", "scalar": { "value": 64 },
-          "disk": { "source": { "type": "MOUNT", "mount": { "root": mount } } } },
-    ]);
-    let _agent = RealAgent::start(&master.address, dir.path(), &[&format!("--resources={resources}")]);
-    let (on_path, on_mount) = (volume_on("p", Some(path_source)), volume_on("m", Some(mount_source)));
-    master.apply(1, create(vec![on_path.clone(), on_mount.clone()]), vec![on_path.clone(), on_mount.clone()]);
-    master.launch_on("p", &on_path, "touch data/x");
-    master.launch_on("m", &on_mount, "touch data/y");
+    // Below the work_dir.
+    let (source, path) = (on_disk("PATH", Path::new("path")), dir.path().join("path"));
+    let _agent = RealAgent::start(&master.address, dir.path(), &[&flag(&[(640, &source)])]);
+    let made = volume_on("p", Some(source));
+    master.create(1, &made, std::slice::from_ref(&made));
+    master.launch_on("p", &made, "touch data/x");
     master.update("p", TaskState::TaskFinished).await;
-    master.update("m", TaskState::TaskFinished).await;
-    assert!(path.join("volumes/roles/eng dev/p/x").exists() && mount.join("y").exists());
-    master.apply(2, destroy(vec![on_path.clone(), on_mount]), Vec::new());
+    assert!(path.join("volumes/roles/eng dev/p/x").exists());
+    master.apply(2, destroy(vec![made.clone()]), Vec::new());
     assert_eq!(master.applied(2).await.state(), OperationState::OperationFinished);
     assert!(!path.join("volumes/roles/eng dev/p").exists());
+    std::fs::remove_dir_all(&path).unwrap();
+    master.create(3, &made, std::slice::from_ref(&made));
+    let failed = master.applied(3).await;
+    assert_eq!(failed.state(), OperationState::OperationFailed);
+    assert!(failed.message().starts_with("Cannot make the volume 'p' at "), "{}", failed.message());
+    master.launch_on("late", &made, "true");
+    let failed = master.update("late", TaskState::TaskFailed).await;
+    assert!(failed.message().contains("cannot link volume 'p'"), "{}", failed.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mounted_disk_is_one_volume() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let plain = dir.path().join("plain");
+    std::fs::create_dir(&plain).unwrap();
+    let sentence = refused(&master, dir.path(), &[&flag(&[(64, &on_disk("MOUNT", &plain))])]);
+    assert!(sentence.contains("Nothing is mounted at the root"), "{sentence}");
+    let root = dir.path().join("mount");
+    let Some(_mounted) = Mounted::new(&root) else { return };
+    std::fs::write(root.join("old"), "").unwrap();
+    let source = on_disk("MOUNT", &root);
+    let _agent = RealAgent::start(&master.address, dir.path(), &[&flag(&[(64, &source)])]);
+    let made = volume_on("m", Some(source));
+    master.create(1, &made, std::slice::from_ref(&made));
+    master.launch_on("m", &made, "touch data/y");
+    master.update("m", TaskState::TaskFinished).await;
+    assert!(root.join("y").exists());
+    master.apply(2, destroy(vec![made]), Vec::new());
+    assert_eq!(master.applied(2).await.state(), OperationState::OperationFinished);
     let empty = async {
         // Its root stays, and what was done of it is forgotten behind the answer.
-        while std::fs::read_dir(&mount).unwrap().count() > 0 {
+        while std::fs::read_dir(&root).unwrap().count() > 0 {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, empty).await.unwrap();
-    // A disk that is away is not made anew on another one.
-    std::fs::remove_dir_all(&path).unwrap();
-    master.apply(3, create(vec![on_path.clone()]), vec![on_path.clone()]);
-    let failed = master.applied(3).await;
-    assert_eq!(failed.state(), OperationState::OperationFailed);
-    assert!(failed.message().starts_with("Cannot make the volume 'p' at "), "{}", failed.message());
-    master.launch_on("late", &on_path, "true");
-    let failed = master.update("late", TaskState::TaskFailed).await;
-    assert!(failed.message().contains("cannot link volume 'p'"), "{}", failed.message());
 }
 
 #[tokio::test(flavor = "multi_thread")]
