@@ -189,7 +189,9 @@ fn framework_roles(info: &v1::FrameworkInfo, multi_role: bool) -> Result<Vec<Arc
 
 /// What is wrong with the name of a role.
 pub(crate) fn role(name: &str) -> Result<(), String> {
-    api::resources::role_problem(name).map_or_else(|| lengths::role(name), Err)
+    // Long names are not repeated.
+    lengths::role(name)?;
+    api::resources::role_problem(name).map_or(Ok(()), Err)
 }
 
 /// What is wrong with the id of a task, an executor or a framework.

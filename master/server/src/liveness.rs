@@ -6,6 +6,7 @@ use crate::delivery::Delivery;
 use crate::level;
 use crate::outcome::Outcome;
 use crate::peers::Peers;
+use crate::roles;
 use api::internal;
 use api::v1::master::event::closing::Reason;
 use bytes::Bytes;
@@ -39,6 +40,7 @@ pub(crate) async fn live(context: Arc<Context>, peers: Arc<Peers>, delivery: Del
             Some(known) if known.incarnation == me && (known.alive || planted(Bug::LifeKept)) => {
                 if !context.is_ready() {
                     level::begin(&context, &peers).await;
+                    roles::weigh_once(&context).await;
                 }
                 context.set_ready(true);
             }

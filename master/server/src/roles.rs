@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// From `--roles` and `--weights`.
 #[derive(Clone, Debug, Default)]
@@ -65,19 +65,26 @@ pub(crate) async fn weigh(context: Arc<Context>) {
         return std::future::pending().await;
     }
     loop {
-        let (state, _) = context.reader.state();
-        let leads = context.is_ready() && context.reader.leader().is_some_and(|leader| leader.is_me);
-        if leads && state.feature_level.has_resource_model() && state.roles.weights.is_empty() {
-            let info = |(role, weight): &(String, f64)| WeightInfo { weight: *weight, role: Some(role.clone()) };
-            let update = UpdateWeights { weight_infos: context.roles.weights.iter().map(info).collect() };
-            let call =
-                Call { r#type: Some(Type::UpdateWeights as i32), update_weights: Some(update), ..Call::default() };
-            let command = Command::OperatorCall { call: Box::new(call) };
-            let outcome = context.reader.submit(command, Caller::default()).await;
-            tracing::info!(?outcome, "the weights of --weights");
-        }
         tokio::time::sleep(LOOK_EVERY).await;
+        if context.is_ready() {
+            weigh_once(&context).await;
+        }
     }
+}
+
+/// The same once, if this master leads.
+pub(crate) async fn weigh_once(context: &Context) {
+    let (state, _) = context.reader.state();
+    let leads = context.reader.leader().is_some_and(|leader| leader.is_me);
+    let are_wanted = !context.roles.weights.is_empty() && state.roles.weights.is_empty();
+    if !leads || !are_wanted || !state.feature_level.has_resource_model() {
+        return;
+    }
+    let info = |(role, weight): &(String, f64)| WeightInfo { weight: *weight, role: Some(role.clone()) };
+    let update = UpdateWeights { weight_infos: context.roles.weights.iter().map(info).collect() };
+    let call = Call { r#type: Some(Type::UpdateWeights as i32), update_weights: Some(update), ..Call::default() };
+    let outcome = context.reader.submit(Command::OperatorCall { call: Box::new(call) }, Caller::default()).await;
+    tracing::info!(?outcome, "the weights of --weights");
 }
 
 #[cfg(test)]

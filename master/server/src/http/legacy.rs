@@ -8,6 +8,7 @@ pub mod json;
 pub mod lists;
 pub mod maintenance;
 pub mod parts;
+pub mod roles;
 pub mod state;
 pub mod views;
 
@@ -139,9 +140,11 @@ pub async fn answer(
             None => maintenance::change(operators, *change, request, peer).await,
         },
         // Whoever sends a change must not believe that it was made.
-        Endpoint::Read(_) if !methods.is_empty() && request.method() != Method::GET => {
+        Endpoint::Read(read) if !methods.is_empty() && request.method() != Method::GET => {
             match elsewhere(operators, &request, &query).await {
                 Some(response) => response,
+                None if *read == Read::Quota => roles::quota(operators, request, rest, peer).await,
+                None if *read == Read::Weights => roles::weights(operators, request, peer).await,
                 None => later(&request),
             }
         }
@@ -230,9 +233,8 @@ async fn answer_from(
     let kind = match read {
         Read::State => Kind::State,
         Read::StateSummary => Kind::Summary,
-        // Nothing sets these yet.
-        Read::Weights => return api_http::json_bytes("[]"),
-        Read::Quota => return api_http::json_bytes("{}"),
+        Read::Weights => return api_http::json_bytes(super::roles::weights_json(&state)),
+        Read::Quota => return api_http::json_bytes(api::json::to_vec(&super::roles::quota_status(&state))),
         Read::MaintenanceSchedule => return api_http::json_bytes(maintenance::schedule(&state)),
         Read::MaintenanceStatus => return api_http::json_bytes(maintenance::status(&state)),
         _ => Kind::List(read, request.uri().query().unwrap_or_default().to_owned()),
@@ -244,7 +246,7 @@ async fn answer_from(
         Read::AgentsAway => lists::agents_away(&state),
         Read::Frameworks => lists::frameworks(&state, query.get("framework_id")),
         Read::Tasks => lists::tasks(&state, &lists::TaskQuery::new(|name| query.get(name).map(str::to_owned))),
-        Read::Roles => lists::roles(&state),
+        Read::Roles => super::roles::roles_json(&state, &about.context.roles.whitelist),
         _ => state::state(&state, &about.about),
     };
     operators.renderings.answer(Rendering { kind, packed, index }, JSON, render).await

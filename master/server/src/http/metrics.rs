@@ -112,6 +112,7 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metri
     set("registrar/log/recovered", f64::from(u8::from(state.leader.is_some())));
     agents(state, &mut set);
     resources(state, &mut set);
+    super::roles::metrics(state, &mut set);
     tasks(state, &mut set);
     frameworks(state, &mut set);
     system(&mut set);

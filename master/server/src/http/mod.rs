@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod operator;
 pub mod own;
 pub mod render;
+pub mod roles;
 pub(crate) mod scheduler;
 mod snapshot;
 pub mod watch;

@@ -11,6 +11,7 @@ use super::legacy::{self, Endpoint};
 use super::metrics::{self, Counters, Metrics, Moment};
 use super::own;
 use super::render::{Kind, Rendering, Renderings};
+use super::roles;
 use super::watch::Watch;
 use crate::context::{Context, Leader};
 use crate::outcome::{Outcome, Refused};
@@ -127,10 +128,28 @@ impl Operators {
         metrics::snapshot(&self.context.reader.state().0, &self.counters, moment)
     }
 
+    /// Has an operator's call decided and answers when that is committed.
+    pub async fn decide(&self, call: Call, peer: SocketAddr) -> Response {
+        self.change(Command::OperatorCall { call: Box::new(call) }, peer).await
+    }
+
+    /// The same; a refusal is told in other words.
+    pub async fn decide_saying(&self, call: Call, peer: SocketAddr, say: impl FnOnce(String) -> String) -> Response {
+        let caller = Caller { peer: Some(peer.to_string()), ..Caller::default() };
+        match self.context.reader.submit(Command::OperatorCall { call: Box::new(call) }, caller).await {
+            Outcome::Refused(reason) => refused(&Refused { message: say(reason.message), ..reason }),
+            outcome => self.told_of(outcome),
+        }
+    }
+
     /// Has a change decided and answers when it is committed.
     pub async fn change(&self, command: Command, peer: SocketAddr) -> Response {
         let caller = Caller { peer: Some(peer.to_string()), ..Caller::default() };
-        match self.context.reader.submit(command, caller).await {
+        self.told_of(self.context.reader.submit(command, caller).await)
+    }
+
+    fn told_of(&self, outcome: Outcome) -> Response {
+        match outcome {
             Outcome::Done { reply: Reply::Refused(refusal), .. } => refused(&refusal.into()),
             Outcome::Done { .. } => api_http::empty(StatusCode::OK),
             Outcome::Refused(reason) => refused(&reason),
@@ -200,6 +219,8 @@ impl Operators {
             Type::GetMaintenanceStatus | Type::GetMaintenanceSchedule => {
                 return self.maintenance(call.r#type(), media, stale).await;
             }
+            Type::GetQuota => return self.configured(response::Type::GetQuota, media, stale).await,
+            Type::GetWeights => return self.configured(response::Type::GetWeights, media, stale).await,
             Type::GetMaster => return self.leading_master(media, stale).await,
             Type::GetMetrics if call.get_metrics.is_some() => {
                 let about = self.clone();
@@ -258,14 +279,6 @@ impl Operators {
                 answer.get_operations = Some(response::GetOperations::default());
                 response::Type::GetOperations
             }
-            Type::GetWeights => {
-                answer.get_weights = Some(response::GetWeights::default());
-                response::Type::GetWeights
-            }
-            Type::GetQuota => {
-                answer.get_quota = Some(response::GetQuota::default());
-                response::Type::GetQuota
-            }
             _ => return None,
         };
         answer.set_type(kind);
@@ -287,11 +300,12 @@ impl Operators {
     async fn roles(&self, media: Media, (packed, stale): (bool, bool)) -> Response {
         let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
         let state = reading.state.clone();
+        let whitelist = self.context.roles.whitelist.clone();
         let wanted = Rendering { kind: Kind::Roles(media == Media::Json), packed, index: reading.index };
         let render = move || {
             let mut answer = v1::master::Response::default();
             answer.set_type(response::Type::GetRoles);
-            answer.get_roles = Some(response::GetRoles { roles: messages::roles(&state) });
+            answer.get_roles = Some(roles::get_roles(&state, &whitelist));
             media.encode(&answer).into()
         };
         let response = self.renderings.answer(wanted, media.content_type(), render).await;
@@ -311,6 +325,12 @@ impl Operators {
             answer.get_maintenance_schedule = Some(response::GetMaintenanceSchedule { schedule });
         }
         super::render::as_of(&reading, encoded(media, &answer))
+    }
+
+    /// What operators said about roles.
+    async fn configured(&self, kind: response::Type, media: Media, stale: bool) -> Response {
+        let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
+        super::render::as_of(&reading, encoded(media, &roles::answer(&reading.state, kind)))
     }
 
     async fn leading_master(&self, media: Media, stale: bool) -> Response {

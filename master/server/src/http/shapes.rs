@@ -116,7 +116,7 @@ fn empty_lists_are_there() {
         text(lists::frameworks(&cluster.state, Some("nosuch"))),
         r#"{"frameworks":[],"completed_frameworks":[],"unregistered_frameworks":[]}"#
     );
-    assert_eq!(text(lists::roles(&cluster.state)), r#"{"roles":[]}"#);
+    assert_eq!(text(crate::http::roles::roles_json(&cluster.state, &None)), r#"{"roles":[]}"#);
 }
 
 /// Client demands 31, 32 and 36.

@@ -1,10 +1,10 @@
-//! `/slaves`, `/frameworks`, `/tasks`, `/roles` and the small answers: `/version`, `/flags`.
+//! `/slaves`, `/frameworks`, `/tasks` and the small answers: `/version`, `/flags`.
 
 use super::about::About;
 use super::json::Json;
 use super::parts::{self, Groups};
+use super::state as whole;
 use super::views::StatusTime;
-use super::{amounts, state as whole};
 use api::MESOS_VERSION;
 use master_core::state::{AgentLiveness, Framework, State, Task};
 use master_core::view;
@@ -160,35 +160,6 @@ pub fn tasks(state: &State, query: &TaskQuery) -> Vec<u8> {
 
 fn first_status(task: &Task) -> f64 {
     task.statuses.first().and_then(|status| StatusTime::decode(&status[..]).ok()).map_or(0.0, |time| time.timestamp)
-}
-
-/// `/roles`
-pub fn roles(state: &State) -> Vec<u8> {
-    let mut json = Json::with_capacity(4096);
-    json.object(|json| {
-        json.array_at("roles", |json| {
-            for (name, role) in amounts::roles(state) {
-                json.object(|json| {
-                    json.string_at("name", &name);
-                    json.double_at("weight", 1.0);
-                    json.object_at("quota", |json| {
-                        json.string_at("role", &name);
-                        json.object_at("guarantee", |_| ());
-                        json.object_at("limit", |_| ());
-                        amounts::quantities(json, "consumed", &role.consumed());
-                    });
-                    amounts::quantities(json, "resources", &role.held());
-                    amounts::quantities(json, "allocated", &role.allocated);
-                    amounts::quantities(json, "offered", &role.offered);
-                    amounts::quantities(json, "reserved", &role.reserved);
-                    json.array_at("frameworks", |json| {
-                        role.frameworks.iter().for_each(|key| json.string(&view::framework_id(state, *key)));
-                    });
-                });
-            }
-        });
-    });
-    json.into_bytes()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Agents, frameworks, executors and roles as v1 messages, made from State.
 
-use crate::http::legacy::amounts;
 use crate::http::legacy::parts::{self, Groups};
 use api::MESOS_VERSION;
 use api::resources::Format;
@@ -92,19 +91,4 @@ pub fn executor(state: &State, agent: AgentKey, executor: &Executor) -> get_exec
         executor_info: v1::ExecutorInfo::decode(&executor.info[..]).unwrap_or_default(),
         agent_id: v1::AgentId { value: view::agent_id(state, agent) },
     }
-}
-
-/// The roles that are known because somebody uses them.
-pub fn roles(state: &State) -> Vec<v1::Role> {
-    let role = |(name, role): (_, amounts::Role)| v1::Role {
-        name,
-        weight: 1.0,
-        frameworks: role
-            .frameworks
-            .iter()
-            .map(|key| v1::FrameworkId { value: view::framework_id(state, *key) })
-            .collect(),
-        resources: amounts::plain(&role.held()),
-    };
-    amounts::roles(state).into_iter().map(role).collect()
 }
