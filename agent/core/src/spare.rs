@@ -9,14 +9,16 @@ use crate::state::{State, Why};
 /// What an end for the sake of others says.
 pub(crate) const PREEMPTED: &str = "Container preempted by QoS correction";
 
-/// The masters hear of revocable resources when they change. Who never spoke of any has none.
+/// The masters hear of revocable resources at every welcome: those that could not write them down before may be able to now. Who
+/// never spoke of any has none.
 pub(crate) fn estimate(state: &State, resources: &[Resource]) -> Vec<Event> {
     let resources: Vec<Blob> = resources.iter().map(Blob::of).collect();
-    let known = match &state.model.spare {
-        Some(known) => *known == resources,
-        None => resources.is_empty(),
-    };
-    if known || state.registration.agent_id.is_none() { Vec::new() } else { vec![Event::SpareEstimated { resources }] }
+    let is_nothing_new = resources.is_empty() && state.model.spare.as_ref().is_none_or(Vec::is_empty);
+    if is_nothing_new || state.registration.agent_id.is_none() {
+        Vec::new()
+    } else {
+        vec![Event::SpareEstimated { resources }]
+    }
 }
 
 /// These executors end at once, unless they are ending.

@@ -57,7 +57,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         Kind::Text,
         "What can be spared, as revocable resources: org_apache_mesos_FixedResourceEstimator, with its parameter 'resources'.",
     ),
-    Flag::new("oversubscribed_resources_interval", Kind::Duration, "what can be spared is told when it changes.")
+    Flag::new("oversubscribed_resources_interval", Kind::Duration, "what can be spared does not change.")
         .default("15secs")
         .idle(),
     Flag::new(

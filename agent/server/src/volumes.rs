@@ -244,7 +244,11 @@ fn make_path(top: &Path, path: &Path) -> io::Result<()> {
 
 /// Moves everything in the root of a disk to a folder in it; all of it, or nothing.
 fn empty_root(root: &Path, to: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(to)?;
+    // Nothing that a task put there is taken for it.
+    match fs::DirBuilder::new().mode(0o700).create(to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && fs::symlink_metadata(to)?.is_dir() => {}
+        made => made?,
+    }
     let mut moved: Vec<(PathBuf, PathBuf)> = Vec::new();
     for entry in fs::read_dir(root)? {
         let name = entry?.file_name();
@@ -269,11 +273,14 @@ fn empty_root(root: &Path, to: &Path) -> io::Result<()> {
 
 /// Deletes what is in a folder, if there is one. Links are removed, not followed.
 fn empty(dir: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(dir) {
+    let is_dir = match fs::symlink_metadata(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
+        found => found?.is_dir(),
     };
-    for entry in entries {
+    if !is_dir {
+        return fs::remove_file(dir);
+    }
+    for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
     }
