@@ -114,6 +114,16 @@ pub const CALL_OPERATIONS_MAX: usize = 5000;
 /// What the launches of one call may weigh, in bytes, as orders (each has the `FrameworkInfo` beside it, a group's its
 /// executor once more) or as events (a new executor once more).
 pub const CALL_LAUNCHES_BYTES_MAX: usize = 9 * MIB;
+/// Largest operation on resources, in bytes of protobuf: a RESERVE, a CREATE and so on.
+pub const OPERATION_BYTES_MAX: usize = 128 * KIB;
+/// What the operations of one call on resources may weigh, in bytes of protobuf. In events each is there three times.
+pub const CALL_OPERATIONS_BYTES_MAX: usize = 512 * KIB;
+/// Most operations of one framework whose end it has not acknowledged.
+pub const FRAMEWORK_OPERATIONS_MAX: usize = 10_000;
+/// Most operations on one agent that it has not ended.
+pub const AGENT_OPERATIONS_MAX: usize = 1000;
+/// What is reserved dynamically or a volume on one agent, in bytes of protobuf: it goes with every order of an operation.
+pub const AGENT_CHECKPOINT_BYTES_MAX: usize = 256 * KIB;
 /// Most tasks that one RECONCILE names. One that names none asks for all, however many.
 pub const RECONCILE_TASKS_MAX: usize = 100_000;
 /// Most operations that one RECONCILE_OPERATIONS names.
@@ -262,6 +272,8 @@ const _: () = assert!(DECODED_BYTES_MAX + PEER_BYTES_MAX <= DECODED_MESSAGE_BYTE
 // A launch, with all that is put around it, is read by its agent; and so is what a framework says to its executor.
 const _: () = assert!(LAUNCH_ORDER_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);
 const _: () = assert!(MESSAGE_DATA_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);
+// So is an operation.
+const _: () = assert!(OPERATION_BYTES_MAX + AGENT_CHECKPOINT_BYTES_MAX + ENVELOPE_BYTES_MAX <= TO_AGENT_BYTES_MAX);
 // What an executor says is read by the masters, and so is the agent's description of itself.
 const _: () = assert!(STATUS_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
 const _: () = assert!(MESSAGE_DATA_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
@@ -271,7 +283,8 @@ const _: () = assert!(LAUNCH_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_
 const _: () = assert!(LAUNCH_ORDER_BYTES_MAX <= CALL_LAUNCHES_BYTES_MAX);
 const _: () = assert!(LAUNCH_ORDER_BYTES_MAX <= OUTBOX_BYTES_MAX && LAUNCH_BYTES_MAX <= AGENT_EXECUTORS_BYTES_MAX);
 const _: () = assert!(LAUNCH_BYTES_MAX + ENVELOPE_BYTES_MAX <= BODY_BYTES_MAX);
-const _: () = assert!(CALL_LAUNCHES_BYTES_MAX + CALL_TASKS_MAX * KIB < COMMAND_BYTES_MAX);
+const _: () =
+    assert!(CALL_LAUNCHES_BYTES_MAX + CALL_TASKS_MAX * KIB + 4 * CALL_OPERATIONS_BYTES_MAX < COMMAND_BYTES_MAX);
 const _: () = assert!(SESSION_BATCH_BYTES + SESSION_BATCH_MAX * KIB + STATUS_BYTES_MAX <= COMMAND_BYTES_MAX);
 // An agent has room for what one of its executors is handed, and for what it has under way.
 const _: () = assert!(LAUNCH_BYTES_MAX + ENVELOPE_BYTES_MAX <= EXECUTOR_STREAM_BYTES_MAX);

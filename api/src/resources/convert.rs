@@ -79,13 +79,8 @@ impl Resources {
     /// # Errors
     /// Unless both are there.
     pub fn grow(&self, volume: &Resource, addition: &Resource) -> Result<Resources, Unfit> {
-        let one = Resources::from_iter([volume.clone()]);
-        if !addition.is_like(&disk_of(volume).ok_or_else(|| Unfit::NoVolume(one.clone()))?) {
-            return Err(Unfit::NoVolume(Resources::from_iter([addition.clone()])));
-        }
-        let mut grown = volume.clone();
-        grown.value.add(&addition.value);
-        self.replace(&one.plus(&[addition.clone()].into_iter().collect()), &[grown].into_iter().collect())
+        let grown = volume.grown(addition)?;
+        self.replace(&[volume, addition].into_iter().cloned().collect(), &[grown].into_iter().collect())
     }
 
     /// Makes a volume smaller by `milli` thousandths.
@@ -93,16 +88,71 @@ impl Resources {
     /// # Errors
     /// Unless it is there and larger than that.
     pub fn shrink_volume(&self, volume: &Resource, milli: i64) -> Result<Resources, Unfit> {
-        let one = Resources::from_iter([volume.clone()]);
-        let disk = disk_of(volume).ok_or_else(|| Unfit::NoVolume(one.clone()))?;
+        self.replace(&[volume.clone()].into_iter().collect(), &volume.shrunk(milli)?.into_iter().collect())
+    }
+
+    /// The disks that these persistent volumes are on.
+    ///
+    /// # Errors
+    /// If one is no persistent volume.
+    pub fn disks_of_volumes(&self) -> Result<Resources, Unfit> {
+        disks_of(self)
+    }
+
+    /// All of it as it was before anybody reserved it by a call or made a volume of it: what an agent's flags may give.
+    #[must_use]
+    pub fn as_configured(&self) -> Resources {
+        self.iter()
+            .map(|resource| {
+                let mut origin = disk_of(resource).unwrap_or_else(|| resource.clone());
+                origin.reservations.retain(|reservation| !reservation.dynamic);
+                origin.allocation_role = None;
+                origin
+            })
+            .collect()
+    }
+}
+
+impl Resource {
+    /// A volume with `addition`, a disk like the one that it is on.
+    ///
+    /// # Errors
+    /// If it is no volume, or the addition is of another kind.
+    pub fn grown(&self, addition: &Resource) -> Result<Resource, Unfit> {
+        let disk = disk_of(self).ok_or_else(|| Unfit::NoVolume(Resources::from_iter([self.clone()])))?;
+        if !addition.is_like(&disk) {
+            return Err(Unfit::NoVolume(Resources::from_iter([addition.clone()])));
+        }
+        let mut grown = self.clone();
+        grown.value.add(&addition.value);
+        Ok(grown)
+    }
+
+    /// A volume without `milli` thousandths, and the disk that is left over.
+    ///
+    /// # Errors
+    /// If it is no volume that is larger than that, or one that can only be had as a whole.
+    pub fn shrunk(&self, milli: i64) -> Result<[Resource; 2], Unfit> {
+        let one = || Resources::from_iter([self.clone()]);
+        let disk = disk_of(self).ok_or_else(|| Unfit::NoVolume(one()))?;
         let (held, freed) = (Value::Scalar(milli), Resource { value: Value::Scalar(milli), ..disk });
         let whole = freed.disk.as_ref().is_some_and(|disk| disk.is_whole());
-        if whole || milli <= 0 || volume.value == held || !volume.value.contains(&held) {
-            return Err(Unfit::TooSmall(one));
+        if whole || milli <= 0 || self.value == held || !self.value.contains(&held) {
+            return Err(Unfit::TooSmall(one()));
         }
-        let mut shrunk = volume.clone();
+        let mut shrunk = self.clone();
         shrunk.value.subtract(&held);
-        self.replace(&one, &[shrunk, freed].into_iter().collect())
+        Ok([shrunk, freed])
+    }
+
+    /// Reserved by a call: the last of its reservations is dynamic.
+    pub fn is_dynamically_reserved(&self) -> bool {
+        self.reservations.last().is_some_and(|reservation| reservation.dynamic)
+    }
+
+    /// Made by a call, not by an agent's flags, and to be kept by the agent: reserved dynamically, or a volume.
+    pub fn is_converted(&self) -> bool {
+        self.is_dynamically_reserved() || self.is_persistent_volume()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Disk, Name, Reservation, Resource, Resources, Value, is_at_or_below, role_problem, scalar_milli};
+use crate::limits::quoted;
 use crate::v1::resource::reservation_info::Type as ReservationType;
 use crate::v1::resource::{AllocationInfo, ReservationInfo, RevocableInfo, SharedInfo};
 use crate::v1::value::{self as v1_value, Type as ValueType};
@@ -22,10 +23,10 @@ pub enum Format {
 
 /// Why a message is not a resource.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Resource '{name}' is invalid: {why}")]
+#[error("Resource '{shown}' is invalid: {why}")]
 pub struct Invalid {
-    /// The resource's name.
-    pub name: String,
+    /// The resource as it would be shown, as far as it can be; at most a few hundred bytes of it.
+    pub shown: String,
     /// A sentence without a full stop.
     pub why: String,
 }
@@ -49,9 +50,9 @@ impl Resource {
     /// Reads one resource, which may be zero.
     #[allow(deprecated)] // Frameworks without RESERVATION_REFINEMENT set the role.
     pub fn from_v1(message: &v1::Resource) -> Result<Resource, Invalid> {
-        let invalid = |why: String| Invalid { name: message.name.clone(), why };
+        let invalid = |why: String| Invalid { shown: quoted(&shown(message)).into_owned(), why };
         if message.name.is_empty() {
-            return Err(invalid("it has no name".into()));
+            return Err(invalid("Empty resource name".into()));
         }
         let value = read_value(message).map_err(invalid)?;
         if message.name == "gpus" && !matches!(value, Value::Scalar(milli) if milli % 1000 == 0) {
@@ -63,7 +64,10 @@ impl Resource {
             return Err(invalid(format!("DiskInfo should not be set for {} resource", message.name)));
         }
         if message.shared.is_some() && disk.as_ref().is_none_or(|disk| disk.persistence_id.is_none()) {
-            return Err(invalid("only persistent volumes can be shared".into()));
+            return Err(invalid(match message.name.as_str() {
+                "disk" => "Only persistent volumes can be shared".into(),
+                name => format!("Resource {name} cannot be shared"),
+            }));
         }
         Ok(Resource {
             reservations,
@@ -128,26 +132,29 @@ fn read_value(message: &v1::Resource) -> Result<Value, String> {
     let given = [message.scalar.is_some(), message.ranges.is_some(), message.set.is_some()];
     let expect = |index: usize| {
         let wanted: [bool; 3] = std::array::from_fn(|at| at == index);
-        if given == wanted { Ok(()) } else { Err("it must have exactly the value that its type names".to_owned()) }
+        if given == wanted { Ok(()) } else { Err(format!("Invalid {} resource", ["scalar", "ranges", "set"][index])) }
     };
     match ValueType::try_from(message.r#type) {
         Ok(ValueType::Scalar) => {
             expect(0)?;
             let value = message.scalar.as_ref().map_or(0.0, |scalar| scalar.value);
-            let milli = scalar_milli(value).ok_or_else(|| format!("Invalid scalar resource: {value} is no amount"))?;
+            let milli = scalar_milli(value).ok_or_else(|| match value <= 0.0 {
+                true => "Invalid scalar resource: value <= 0".to_owned(),
+                false => format!("Invalid scalar resource: {value} is no amount"),
+            })?;
             Ok(Value::Scalar(milli))
         }
         Ok(ValueType::Ranges) => {
             expect(1)?;
             let ranges: Vec<(u64, u64)> =
                 message.ranges.iter().flat_map(|ranges| &ranges.range).map(|range| (range.begin, range.end)).collect();
-            if let Some((begin, end)) = ranges.iter().find(|(begin, end)| begin > end) {
-                return Err(format!("the range {begin}-{end} ends before it begins"));
+            if ranges.iter().any(|(begin, end)| begin > end) {
+                return Err("Invalid ranges resource: begin > end".into());
             }
             let mut sorted = ranges.clone();
             sorted.sort_unstable();
             if sorted.windows(2).any(|pair| pair[0].1 >= pair[1].0) {
-                return Err("its ranges overlap".into());
+                return Err("Invalid ranges resource: overlapping ranges".into());
             }
             Ok(Value::ranges(ranges))
         }
@@ -157,11 +164,11 @@ fn read_value(message: &v1::Resource) -> Result<Value, String> {
                 message.set.iter().flat_map(|set| &set.item).map(|item| item.as_str().into()).collect();
             let (given, value) = (items.len(), Value::set(items));
             match &value {
-                Value::Set(items) if items.len() < given => Err("its set has an item twice".into()),
+                Value::Set(items) if items.len() < given => Err("Invalid set resource: duplicated elements".into()),
                 _ => Ok(value),
             }
         }
-        _ => Err("its type must be SCALAR, RANGES or SET".into()),
+        _ => Err("Unsupported resource type".into()),
     }
 }
 
@@ -172,36 +179,45 @@ fn read_reservations(message: &v1::Resource) -> Result<Vec<Reservation>, String>
         let dynamic = match info.r#type.map(ReservationType::try_from) {
             Some(Ok(ReservationType::Static)) => false,
             Some(Ok(ReservationType::Dynamic)) => true,
-            _ => return Err("each reservation needs the type STATIC or DYNAMIC".into()),
+            None => return Err("Invalid reservation: 'Resource.ReservationInfo.type' field must be set.".into()),
+            Some(_) => return Err("Unsupported 'Resource.ReservationInfo.Type'".into()),
         };
-        let role = info.role.as_deref().ok_or("each reservation needs a role")?;
+        let role = info.role.as_deref();
+        let role = role.ok_or("Invalid reservation: 'Resource.ReservationInfo.role' field must be set.")?;
         if role == "*" {
-            return Err("nothing can be reserved for the role '*'".into());
+            return Err("Invalid reservation: role \"*\" cannot be reserved".into());
         }
         if let Some(problem) = role_problem(role) {
             return Err(problem);
         }
         if !dynamic && index > 0 {
-            return Err("only the first reservation can be STATIC".into());
+            return Err("Invalid refined reservation: A refined reservation cannot be STATIC".into());
         }
         if let Some(below) = stack.last()
             && (!is_at_or_below(role, &below.role) || *role == *below.role)
         {
-            return Err(format!("the reservation for '{role}' does not refine the one for '{}'", below.role));
+            let above = &below.role;
+            return Err(format!("Invalid refined reservation: role '{role}' is not a refinement of '{above}'"));
         }
         stack.push(read_reservation(info, dynamic, role));
     }
     let role = message.role.as_deref();
     if stack.is_empty() {
         return match (role.unwrap_or("*"), &message.reservation) {
-            ("*", Some(_)) => Err("nothing can be reserved for the role '*'".into()),
+            ("*", Some(_)) => Err("Invalid reservation: role \"*\" cannot be dynamically reserved".into()),
             ("*", None) => Ok(stack),
             (role, info) => {
                 if let Some(problem) = role_problem(role) {
                     return Err(problem);
                 }
-                if info.as_ref().is_some_and(|info| info.r#type.is_some() || info.role.is_some()) {
-                    return Err("'reservation' must have neither type nor role".into());
+                let set = |field| {
+                    format!("'Resource.ReservationInfo.{field}' must not be set for the 'Resource.reservation' field")
+                };
+                if info.as_ref().is_some_and(|info| info.r#type.is_some()) {
+                    return Err(set("type"));
+                }
+                if info.as_ref().is_some_and(|info| info.role.is_some()) {
+                    return Err(set("role"));
                 }
                 let dynamic = info.is_some();
                 Ok(vec![read_reservation(&info.clone().unwrap_or_default(), dynamic, role)])
@@ -212,12 +228,80 @@ fn read_reservations(message: &v1::Resource) -> Result<Vec<Reservation>, String>
     if role.is_none() && message.reservation.is_none() {
         return Ok(stack);
     }
-    let [only] = &stack[..] else { return Err("a refined reservation cannot be given by 'role' as well".into()) };
-    let agrees = match &message.reservation {
-        Some(info) => *only == read_reservation(info, true, role.unwrap_or("*")),
-        None => !only.dynamic && role == Some(&*only.role),
+    let wrong = |why: &str| Err(format!("Invalid resource format: {why}"));
+    let [only] = &stack[..] else {
+        let field = if role.is_some() { "role" } else { "reservation" };
+        return wrong(&format!(
+            "'Resource.{field}' must not be set if there is more than one reservation in 'Resource.reservations'"
+        ));
     };
-    if agrees { Ok(stack) } else { Err("'role' and 'reservation' differ from 'reservations'".into()) }
+    if let Some(role) = role.filter(|role| **role != *only.role) {
+        return wrong(&format!(
+            "'Resource.role' field with '{role}' does not match the role '{}' in 'Resource.reservations'",
+            only.role
+        ));
+    }
+    match &message.reservation {
+        Some(_) if !only.dynamic => wrong(
+            "'Resource.reservation' must not be set if the single reservation in 'Resource.reservations' is STATIC",
+        ),
+        Some(info) if role.is_some() => {
+            let own = read_reservation(info, true, &only.role);
+            let differs = |field: &str| {
+                wrong(&format!("'Resource.reservation.{field}' does not match that of 'Resource.reservations'"))
+            };
+            match (own.principal == only.principal, own.labels == only.labels) {
+                (true, true) => Ok(stack),
+                (false, _) => differs("principal"),
+                (true, false) => differs("labels"),
+            }
+        }
+        None if !only.dynamic => Ok(stack),
+        _ => wrong(
+            "'Resource.role' and 'Resource.reservation' must either be both set or both not set if the single \
+             reservation in 'Resource.reservations' is DYNAMIC",
+        ),
+    }
+}
+
+/// A message that may be no resource, as a resource would be shown.
+#[allow(deprecated)] // The role of the old format.
+fn shown(message: &v1::Resource) -> String {
+    use std::fmt::Write;
+    let mut text = message.name.clone();
+    if let Some(role) = message.allocation_info.as_ref().and_then(|info| info.role.as_deref()) {
+        let _ = write!(text, "(allocated: {role})");
+    }
+    let mut stack: Vec<Reservation> = message
+        .reservations
+        .iter()
+        .map(|info| {
+            let dynamic = info.r#type != Some(ReservationType::Static as i32);
+            read_reservation(info, dynamic, info.role.as_deref().unwrap_or_default())
+        })
+        .collect();
+    if let Some(role) = message.role.as_deref().filter(|role| stack.is_empty() && *role != "*") {
+        let info = message.reservation.clone().unwrap_or_default();
+        stack.push(read_reservation(&info, message.reservation.is_some(), role));
+    }
+    if !stack.is_empty() {
+        let stack: Vec<String> = stack.iter().map(ToString::to_string).collect();
+        let _ = write!(text, "(reservations: [{}])", stack.join(","));
+    }
+    if let Some(disk) = &message.disk {
+        let _ = write!(text, "[{}]", super::disk::text(disk));
+    }
+    text.push_str(if message.revocable.is_some() { "{REV}" } else { "" });
+    text.push_str(if message.shared.is_some() { "<SHARED>" } else { "" });
+    if let Some(scalar) = &message.scalar {
+        let _ = write!(text, ":{}", scalar.value);
+    } else if let Some(ranges) = &message.ranges {
+        let ranges: Vec<String> = ranges.range.iter().map(|range| format!("{}-{}", range.begin, range.end)).collect();
+        let _ = write!(text, ":[{}]", ranges.join(", "));
+    } else if let Some(set) = &message.set {
+        let _ = write!(text, ":{{{}}}", set.item.join(", "));
+    }
+    text
 }
 
 fn read_reservation(info: &ReservationInfo, dynamic: bool, role: &str) -> Reservation {

@@ -19,7 +19,11 @@ pub(crate) fn call(draft: &mut Draft, stream_id: Option<&str>, call: &Call, call
     match kind {
         Type::Unknown | Type::Subscribe => {}
         Type::Teardown => teardown::by_key(draft, framework).map(|_| ())?,
-        Type::Accept => accept::accept(draft, framework, call.accept.as_ref().ok_or_else(missing)?),
+        Type::Accept => {
+            let body = call.accept.as_ref().ok_or_else(missing)?;
+            accept::check_level(draft, body)?;
+            accept::accept(draft, framework, body);
+        }
         Type::Decline => decline::decline(draft, framework, call.decline.as_ref().ok_or_else(missing)?),
         Type::Revive => {
             let roles = call.revive.as_ref().map_or(&[][..], |revive| &revive.roles);
@@ -37,7 +41,7 @@ pub(crate) fn call(draft: &mut Draft, stream_id: Option<&str>, call: &Call, call
         Type::Reconcile => reconcile::reconcile(draft, framework, call.reconcile.as_ref().ok_or_else(missing)?),
         Type::ReconcileOperations => {
             let body = call.reconcile_operations.as_ref().ok_or_else(missing)?;
-            reconcile::reconcile_operations(draft, framework, body);
+            operations::reconcile(draft, framework, body);
         }
         Type::Message => message::message(draft, framework, call.message.as_ref().ok_or_else(missing)?),
         Type::UpdateFramework => {
@@ -52,9 +56,12 @@ pub(crate) fn call(draft: &mut Draft, stream_id: Option<&str>, call: &Call, call
             let body = call.decline_inverse_offers.as_ref().ok_or_else(missing)?;
             inverse::answer(draft, framework, &body.inverse_offer_ids, body.filters.as_ref(), false);
         }
-        // No allocator here listens to requests, and there are no operations to acknowledge. Both are about what is not
-        // there, which is silently ignored.
-        Type::Request | Type::AcknowledgeOperationStatus => {}
+        Type::AcknowledgeOperationStatus => {
+            let body = call.acknowledge_operation_status.as_ref().ok_or_else(missing)?;
+            operations::acknowledge(draft, framework, body);
+        }
+        // No allocator here listens to requests: silently ignored.
+        Type::Request => {}
     }
     Ok(Reply::Empty)
 }

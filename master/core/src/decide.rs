@@ -3,7 +3,7 @@
 
 use crate::command::{Caller, Command};
 use crate::effect::Effect;
-use crate::event::Event;
+use crate::event::{Event, Unused};
 use crate::fold::fold;
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::lost::Options;
@@ -92,7 +92,7 @@ pub fn decide_with(
         }
         Command::AgentDisconnected { agent_id, connection } => lost::connection_ended(draft, agent_id, *connection),
 
-        Command::OperatorCall { call } => operator::call(draft, call)?,
+        Command::OperatorCall { call } => operator::call(draft, call, caller)?,
 
         Command::BecomeLeader { leader, term, cluster_id, version } => {
             masters::become_leader(draft, *leader, *term, cluster_id, version)
@@ -150,6 +150,14 @@ impl Draft {
     /// How many there are so far.
     pub(crate) fn events(&self) -> usize {
         self.events.len()
+    }
+
+    /// What a framework left over of offers that it accepted by the event at `at`: known only when all that follows there
+    /// is decided. It is a filter, and a filter commutes with whatever else is in a record.
+    pub(crate) fn leave_over(&mut self, at: usize, unused: Unused) {
+        let Some(Event::OffersAccepted(event)) = self.events.get_mut(at) else { return };
+        self.state.leave_over(event.framework, event.agent, &unused);
+        event.unused = Some(unused);
     }
 
     pub(crate) fn tell(&mut self, effect: Effect) {

@@ -117,6 +117,8 @@ pub(crate) fn emptied(state: &State, event: &Event) -> Option<AgentKey> {
         Event::AgentReturned(event) => Some(event.agent),
         Event::TaskDeclared(event) => Some(event.agent),
         Event::UpdateAcknowledged(event) => state.tasks.get(&event.task).map(|task| task.agent),
+        Event::OperationUpdated(event) => Some(event.agent),
+        Event::OperationAcknowledged(event) => Some(event.agent),
         _ => None,
     }
 }
@@ -140,7 +142,7 @@ pub(crate) fn settle(draft: &mut Draft) {
 /// and no operation.
 fn is_empty(state: &State, agent: AgentKey) -> bool {
     let is_here = state.agents.get(agent).is_some_and(|agent| !agent.is_unreachable()) && !state.is_parting(agent);
-    is_here && state.tasks.on(agent).next().is_none()
+    is_here && state.tasks.on(agent).next().is_none() && state.operations.on(agent).next().is_none()
 }
 
 /// An agent that could not drain when it was asked to, or was not known to be able to, is back and can.

@@ -2,7 +2,7 @@
 //! carries out those that concern connections it holds, and drops the rest. What must arrive is in State until
 //! acknowledged: an effect only wakes whoever sends it.
 
-use crate::ids::{AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, OfferKey, TaskId};
+use crate::ids::{AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, OfferKey, OperationKey, TaskId};
 use api::v1;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub enum Effect {
     SendAnswers { framework: FrameworkKey, at_ms: u64, tasks: Option<Vec<Asked>> },
     /// The status of an operation, without uuid (refused operations, reconciliation).
     SendOperationStatus { framework: FrameworkKey, status: Box<v1::OperationStatus> },
+    /// The status of this operation waits to be sent; sent again with Mesos's back-off until it is acknowledged.
+    OperationWaiting { framework: FrameworkKey, operation: OperationKey },
     /// An executor or an agent failed: a FAILURE event.
     SendFailure { framework: FrameworkKey, agent: AgentKey, executor_id: Option<ExecutorId>, status: Option<i32> },
     /// A message from an executor; may be lost.
@@ -76,4 +78,6 @@ pub enum Announcement {
     AgentAdded { agent: AgentKey },
     /// AGENT_REMOVED
     AgentRemoved { agent: AgentKey },
+    /// What became of an operation of this kind. Watchers do not hear of it; it is counted.
+    OperationEnded { framework: Option<FrameworkKey>, kind: v1::offer::operation::Type, state: v1::OperationState },
 }

@@ -6,7 +6,8 @@
 //! fields are those of version 2, written from feature level 2 on; below that the shape `Old` of `upcast.rs` is written.
 
 use crate::ids::{
-    AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, Incarnation, NodeId, OfferKey, TaskId, TaskKey,
+    AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, Incarnation, NodeId, OfferKey, OperationKey, TaskId,
+    TaskKey,
 };
 use crate::level::FeatureLevel;
 use crate::state::History;
@@ -64,6 +65,8 @@ pub struct Touches {
     pub offers: Vec<OfferKey>,
     /// Roles, as far as an event is about a role and not about somebody in it.
     pub roles: Vec<Arc<str>>,
+    /// Operations.
+    pub operations: Vec<OperationKey>,
 }
 
 /// A field of an event: how it is shown, and what it names.
@@ -601,7 +604,82 @@ events! {
     }
 
     // Operations on resources: 110 to 119.
-    // -
+    /// Resources of an agent were turned into others: its agent was ordered to make it so. Of what a framework accepted, or
+    /// of what nobody holds.
+    110 "operation-applied" OperationApplied (1 of level 4) {
+        /// Its key.
+        operation: OperationKey,
+        /// Where.
+        agent: AgentKey,
+        /// Who wanted it; None for an operator.
+        framework: Option<FrameworkKey>,
+        /// Named by the framework, if that wants to hear what becomes of it.
+        id: Option<Arc<str>>,
+        /// The `v1::offer::Operation` in protobuf.
+        info: Bytes,
+        /// What was there, without allocation roles.
+        consumed: Resources,
+        /// What is there in its place.
+        produced: Resources,
+    }
+    /// An agent said what became of an operation. If that has an id, it waits for its framework; else it is forgotten.
+    111 "operation-updated" OperationUpdated (1 of level 4) {
+        /// Which.
+        operation: OperationKey,
+        /// From where.
+        agent: AgentKey,
+        /// Number of the `v1::offer::operation::Type`.
+        kind: i32,
+        /// The number of the agent's message.
+        seq: u64,
+        /// Number of `v1::OperationState`.
+        state: i32,
+        /// 16 bytes.
+        uuid: Bytes,
+        /// The `v1::OperationStatus` in protobuf.
+        status: Bytes,
+        /// What it made is what it was again: the agent could not do it.
+        is_undone: bool,
+    }
+    /// A framework has heard what became of its operation, which is forgotten.
+    112 "operation-acknowledged" OperationAcknowledged (1 of level 4) {
+        /// Which.
+        operation: OperationKey,
+        /// Where.
+        agent: AgentKey,
+        /// Whose.
+        framework: FrameworkKey,
+    }
+    /// The agent of an operation is over, and with it what the framework might have heard.
+    113 "operation-declared" OperationDeclared (1 of level 4) {
+        /// Which.
+        operation: OperationKey,
+        /// Where it was.
+        agent: AgentKey,
+        /// Whose.
+        framework: FrameworkKey,
+        /// Number of the `v1::offer::operation::Type`.
+        kind: i32,
+        /// Named by the framework.
+        id: Arc<str>,
+        /// Number of `v1::OperationState`.
+        state: i32,
+        /// A sentence.
+        why: Arc<str>,
+    }
+    /// What a framework wanted done cannot be; there is no such operation.
+    114 "operation-refused" OperationRefused (1 of level 4) {
+        /// Whose.
+        framework: FrameworkKey,
+        /// Where, if it was known.
+        agent: Option<AgentKey>,
+        /// Number of the `v1::offer::operation::Type`.
+        kind: i32,
+        /// Named by the framework; without one it is not told.
+        id: Option<Arc<str>>,
+        /// A sentence.
+        why: Arc<str>,
+    }
 
     // Quota and weights of roles: 120 to 129.
 

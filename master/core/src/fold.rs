@@ -8,9 +8,11 @@ use crate::state::brakes::Brake;
 use crate::state::tasks::STATUSES_MAX;
 use crate::state::unfinished::{AgentEnd, FrameworkEnd};
 use crate::state::{Deadline, Leader, LoggedDigest, Master, Offer, PendingUpdate, RoleFilter, State, Task};
+use crate::view;
 use crate::wire::OrderParts;
 use api::resources::Resources;
 use api::v1::TaskState;
+use prost::Message;
 use std::sync::Arc;
 
 /// Applies one event of a record made at `at_ms`, in milliseconds since the epoch.
@@ -106,8 +108,15 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         Event::FrameworkUpdateOrdered(event) => {
             let framework_info = &state.frameworks.get(event.framework).expect("the framework is live").info;
             state.agents.order(event.agent, OrderParts::UpdateFramework { framework_info });
-        } // Operations on resources.
-        // -
+        }
+
+        // Operations on resources.
+        Event::OperationApplied(event) => state.apply_operation(event, at_ms),
+        Event::OperationUpdated(event) => state.update_operation(event),
+        Event::OperationAcknowledged(event) => state.operations.forget(event.operation),
+        Event::OperationDeclared(event) => state.operations.forget(event.operation),
+        // There is no such operation: the log alone remembers, and the framework is told.
+        Event::OperationRefused(_) => {}
 
         // Roles.
         Event::QuotasSet(event) => {
@@ -198,6 +207,7 @@ impl State {
         if let Some(end) = self.unfinished.frameworks.remove(&key) {
             self.deadlines.remove(&(end.since_ms, Deadline::FrameworkEnd(key)));
         }
+        self.operations.forget_framework(key);
         self.frameworks.remove(key, at_ms);
         self.maintenance.forget_framework(key);
         self.constraints.forget(key);
@@ -262,6 +272,7 @@ impl State {
         for (framework, held) in executors {
             self.frameworks.release(framework, event.agent, &held);
         }
+        self.operations.forget_agent(event.agent);
         self.agents.remove(event.agent, event.by_operator, &event.reason, at_ms);
         self.frameworks.forget_agent(event.agent);
         self.drains.end(event.agent);
@@ -341,15 +352,49 @@ impl State {
         event.offers.iter().for_each(|offer| {
             self.take_back(offer);
         });
-        if let Some(Unused { role, resources, until_ms }) = &event.unused {
-            let filter = RoleFilter { resources: resources.clone(), until_ms: *until_ms };
-            self.frameworks.filter(event.framework, role, event.agent, filter);
+        if let Some(unused) = &event.unused {
+            self.leave_over(event.framework, event.agent, unused);
         }
+    }
+
+    /// What a framework does not want again for a while.
+    pub(crate) fn leave_over(&mut self, framework: FrameworkKey, agent: AgentKey, unused: &Unused) {
+        let filter = RoleFilter { resources: unused.resources.clone(), until_ms: unused.until_ms };
+        self.frameworks.filter(framework, &unused.role, agent, filter);
     }
 
     fn occupy(&mut self, framework: FrameworkKey, agent: AgentKey, resources: &Resources) {
         self.agents.occupy(agent, resources);
         self.frameworks.occupy(framework, agent, resources);
+    }
+
+    /// What is offered and used stays what it is: an operation is upon what nobody holds at that moment.
+    fn apply_operation(&mut self, event: &OperationApplied, at_ms: u64) {
+        self.agents.convert(event.agent, &event.consumed, &event.produced);
+        self.operations.apply(event, at_ms);
+        let operation = view::operation_uuid(self, event.operation);
+        let framework = event.framework.and_then(|framework| self.frameworks.get(framework));
+        let framework_id = framework.map(|framework| framework.id.clone());
+        let agent = self.agents.get(event.agent).expect("the operation's agent is registered");
+        let checkpointed = resources::to_message(&agent.checkpointed());
+        let checkpointed: Vec<_> = checkpointed.iter().map(|resource| resource.encode_to_vec().into()).collect();
+        let order = OrderParts::ApplyOperation {
+            operation: &operation,
+            framework_id: framework_id.as_deref(),
+            info: &event.info,
+            checkpointed: &checkpointed,
+        };
+        self.agents.order(event.agent, order);
+    }
+
+    fn update_operation(&mut self, event: &OperationUpdated) {
+        self.agents.receive(event.agent, event.seq);
+        if event.is_undone {
+            let operation = self.operations.get(event.operation).expect("the event's operation is known");
+            let (consumed, produced) = (operation.consumed.clone(), operation.produced.clone());
+            self.agents.convert(event.agent, &produced, &consumed);
+        }
+        self.operations.update(event);
     }
 
     fn launch(&mut self, event: &TaskLaunched, at_ms: u64) {

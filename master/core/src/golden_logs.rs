@@ -12,7 +12,7 @@ use crate::ids::{NodeId, TaskKey};
 use crate::level::FeatureLevel;
 use crate::lost;
 use crate::state::{History, Sections, State};
-use crate::testing::{Cluster, executor, group, master, operation, task_info};
+use crate::testing::{Cluster, conversion, executor, group, master, operation, reserved, task_info, volume};
 use crate::{decode_record, fold_record, invariants};
 use api::internal::{ExecutorExited, FromAgent, from_agent::Message};
 use api::v1::{self, TaskState, scheduler::call::Type};
@@ -142,6 +142,7 @@ fn story() -> Cluster {
     let zone = br#"{"role_constraints":{"web":{"groups":[{"attribute_constraints":[{"selector":
         {"attribute_name":"zone"},"predicate":{"not_exists":{}}}]}]}}}"#;
     cluster.constrain(third, Some(api::json::from_slice(zone).unwrap())).unwrap();
+    converts(&mut cluster);
 
     let brake = |release, why: &str| Command::Brake { what: What::Allocation, release, why: why.into() };
     cluster.run(brake(false, "a try"), &Caller::default()).unwrap();
@@ -154,6 +155,32 @@ fn story() -> Cluster {
     cluster.at_ms += 10_000;
     cluster.offer();
     cluster
+}
+
+/// Every event of an operation on resources.
+fn converts(cluster: &mut Cluster) {
+    use v1::offer::operation::Type::{Create, Reserve};
+    cluster.at_ms += 10_000;
+    let framework = cluster.subscribe_with(|info| info.roles = vec!["volumes".into()]);
+    let agent = cluster.agent("cpus:1;mem:100;disk:100");
+    cluster.offer();
+    let here =
+        |offer: &crate::ids::OfferKey| cluster.state.offers.get(*offer).is_some_and(|offer| offer.agent == agent);
+    let offers: Vec<_> = cluster.state.offers.to(framework).filter(here).collect();
+    let disk = reserved("disk:60", &["volumes"]);
+    let operations = vec![
+        conversion(Reserve, &disk, Some("reserve")),
+        conversion(Create, &volume(&disk, "v", false), Some("create")),
+        conversion(Create, &volume(&disk, "v", false), Some("again")),
+        conversion(Reserve, &reserved("cpus:1", &["volumes"]), None),
+    ];
+    cluster.accept(framework, &offers, operations);
+    for _ in 0..3 {
+        cluster.end_operation(agent, v1::OperationState::OperationFinished);
+    }
+    cluster.acknowledge_operation(framework);
+    cluster.mark_gone(agent);
+    cluster.run(Command::RemoveFramework { framework }, &Caller::default()).unwrap();
 }
 
 /// What is too large for one record, which is hardly anything here; and what is forgotten.

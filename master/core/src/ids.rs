@@ -11,6 +11,10 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OfferKey(pub u64);
 
+/// An operation on resources, in the order of decision. Its agent knows it by 16 bytes: [`crate::view::operation_uuid`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OperationKey(pub u64);
+
 /// A task's id as its framework named it; unique within that framework.
 pub type TaskId = Arc<str>;
 

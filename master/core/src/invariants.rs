@@ -1,5 +1,6 @@
 //! What is true of every State. Read by tests, by the simulator and by `verify`; nothing repairs what they find.
 
+use crate::accept::rules;
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::resources;
 use crate::state::agents::MAX_GONE_AGENTS;
@@ -34,6 +35,7 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_history(state, &mut report);
     check_unfinished(state, &mut report);
     check_operation(state, &mut report);
+    check_operations(state, &mut report);
     check_derived(state, &mut report);
     found
 }
@@ -70,7 +72,7 @@ fn check_sums(state: &State, report: Report<'_>) {
         resources::add(&mut taken, &resources::unallocated(&agent.used));
         // What is revocable may have become less than what is in use of it.
         let taken = taken.non_revocable();
-        if !resources::contains(&agent.total, &taken) {
+        if !resources::fits(&agent.total, &taken) {
             report("offered-and-used-fit-the-agent", format!("agent S{}: {taken} of {}", agent.key.0, agent.total));
         }
     }
@@ -249,6 +251,31 @@ fn check_queues(state: &State, report: Report<'_>) {
     }
 }
 
+/// An operation is on an agent that is there, and waits for it, or for a framework that is there.
+fn check_operations(state: &State, report: Report<'_>) {
+    for (key, operation) in &state.operations.live {
+        let mut wrong = |rule| report(rule, format!("operation P{}", key.0));
+        if operation.key != *key || key.0 >= state.operations.next {
+            wrong("keys-are-counted");
+        }
+        if state.agents.get(operation.agent).is_none() {
+            wrong("operations-have-agents");
+        }
+        let waiting = operation.framework.filter(|_| operation.id.is_some());
+        if waiting.is_some_and(|framework| state.frameworks.get(framework).is_none()) {
+            wrong("operations-with-an-id-have-live-frameworks");
+        }
+        if operation.is_pending() == operation.update.is_some() || (!operation.is_pending() && waiting.is_none()) {
+            wrong("ended-operations-wait-for-their-frameworks");
+        }
+    }
+    for agent in state.agents.live.values() {
+        if let Err(why) = rules::unique_volumes(&agent.total) {
+            report("volumes-are-unique", format!("agent S{}: {why}", agent.key.0));
+        }
+    }
+}
+
 /// Derived indexes are what a rebuild would make of them.
 fn check_derived(state: &State, report: Report<'_>) {
     let mut rebuilt = state.clone();
@@ -261,6 +288,11 @@ fn check_derived(state: &State, report: Report<'_>) {
     }
     if state.agents.by_address != rebuilt.agents.by_address {
         report("derived", "agents by address".into());
+    }
+    if state.operations.by_agent != rebuilt.operations.by_agent
+        || state.operations.by_framework != rebuilt.operations.by_framework
+    {
+        report("derived", "operations by agent or framework".into());
     }
     if state.tasks.by_agent != rebuilt.tasks.by_agent {
         report("derived", "tasks by agent".into());

@@ -1,5 +1,6 @@
 //! Launching on what an ACCEPT has left: what makes a task or a group valid, what it holds, and what it weighs.
 
+use crate::accept::rules;
 use crate::decide::Draft;
 use crate::event::{Event, ExecutorUse, GroupTask, LaunchRefused, NewExecutor, TaskGroupLaunched, TaskLaunched};
 use crate::ids::{AgentKey, ExecutorId, FrameworkKey, TaskId};
@@ -27,11 +28,15 @@ use std::sync::Arc;
 /// The launches of one ACCEPT.
 pub(crate) struct Launch {
     pub(crate) framework: FrameworkKey,
-    agent: AgentKey,
-    role: Arc<str>,
+    pub(crate) agent: AgentKey,
+    pub(crate) role: Arc<str>,
     /// What the operations before have left.
     pub(crate) remaining: Resources,
-    /// What happens.
+    /// What they made, be it still there or not.
+    pub(crate) converted: Resources,
+    /// What they weigh, in bytes of protobuf.
+    pub(crate) operations_bytes: usize,
+    /// What happens next.
     pub(crate) events: Vec<Event>,
     tasks: BTreeSet<TaskId>,
     /// Those that its tasks name, as they are on the agent or come with it.
@@ -96,7 +101,13 @@ impl Launch {
             executors: known.executors.values().map(|executor| executor.info.len()).sum(),
             framework_info: speaker.info.len(),
         };
-        Launch { framework, agent, role, remaining, events, tasks, executors, weight }
+        let converted = Resources::default();
+        Launch { framework, agent, role, remaining, converted, operations_bytes: 0, events, tasks, executors, weight }
+    }
+
+    /// An operation became an order of so many bytes.
+    pub(crate) fn weigh_operation(&mut self, order_bytes: usize) {
+        self.weight.outbox += order_bytes;
     }
 
     /// LAUNCH of one task.
@@ -266,11 +277,12 @@ impl Launch {
     }
 
     /// What remains without these, or their sum if they are too much. One after the other: the sum of two that want the
-    /// same port is one port.
+    /// same port is one port. What is shared remains, however many use it.
     fn without<'a>(&self, parts: impl Iterator<Item = &'a Resources>) -> Result<Resources, Resources> {
         let (mut left, mut total) = (Some(self.remaining.clone()), Resources::default());
         for part in parts {
-            left = left.and_then(|left| left.checked_sub(part));
+            let has_shared = part.shared().iter().all(|shared| self.remaining.count(shared) > 0);
+            left = left.filter(|_| has_shared).and_then(|left| left.checked_sub(&part.non_shared()));
             resources::add(&mut total, part);
         }
         left.ok_or(total)
@@ -327,7 +339,12 @@ impl Launch {
             return Err("Task uses no resources".to_owned());
         }
         // A nought is named, too: `disk:0` alone is a task that needs nothing.
-        resources::of_message(&task.resources, &self.role).map_err(|why| format!("Task uses invalid resources: {why}"))
+        let needed = resources::of_message(&task.resources, &self.role);
+        let needed = needed.map_err(|why| format!("Task uses invalid resources: {why}"))?;
+        rules::any(needed.as_slice()).map_err(|why| format!("Task uses invalid resources: {why}"))?;
+        rules::unique_volumes(&needed).map_err(|why| format!("Task uses duplicate persistence ID: {why}"))?;
+        rules::one_kind(&needed).map_err(|why| format!("Task mixes revocable and non-revocable resources: {why}"))?;
+        Ok(needed)
     }
 
     fn check_executor(&mut self, draft: &Draft, info: &v1::ExecutorInfo) -> Result<Chosen, String> {
@@ -361,6 +378,13 @@ impl Launch {
         let Some(known) = self.executors.get(&executor_id) else {
             let needed = resources::of_message(&info.resources, &self.role)
                 .map_err(|why| format!("Executor uses invalid resources: {why}"))?;
+            rules::any(needed.as_slice()).map_err(|why| format!("Executor uses invalid resources: {why}"))?;
+            rules::unique_volumes(&needed).map_err(|why| format!("Executor uses duplicate persistence ID: {why}"))?;
+            let mixed = |why| format!("Executor mixes revocable and non-revocable resources: {why}");
+            rules::one_kind(&needed).map_err(mixed)?;
+            if !needed.shared().is_empty() {
+                return Err("Executor resources must not be shared".to_owned());
+            }
             let new = Some(NewExecutor { info: bytes, resources: needed.clone() });
             return Ok(Chosen { executor: ExecutorUse { executor_id, new }, resources: needed });
         };

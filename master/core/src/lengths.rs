@@ -71,6 +71,8 @@ fn command(field: &str, command: Option<&v1::CommandInfo>) -> Result<(), String>
 pub(crate) fn call(call: &v1::scheduler::Call) -> Result<(), String> {
     if let Some(accept) = &call.accept {
         count("operations", accept.operations.len(), CALL_OPERATIONS_MAX)?;
+        let ids = accept.operations.iter().filter_map(|operation| operation.id.as_ref());
+        ids.into_iter().try_for_each(|id| bytes("Operation.id", id.value.len(), ID_BYTES_MAX))?;
         let tasks = |operation: &v1::offer::Operation| {
             let group = operation.launch_group.as_ref().map_or(0, |group| group.task_group.tasks.len());
             operation.launch.as_ref().map_or(0, |launch| launch.task_infos.len()) + group

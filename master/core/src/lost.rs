@@ -8,6 +8,7 @@ use crate::event::{
 };
 use crate::ids::{AgentKey, Connection, ConnectionId, FrameworkKey, OfferKey};
 use crate::inverse;
+use crate::operations;
 use crate::reconcile::time_info;
 use crate::state::unfinished::Parting;
 use crate::state::{History, State, Task};
@@ -140,6 +141,7 @@ pub(crate) fn remove(draft: &mut Draft, key: AgentKey, why: Parting) {
         return;
     }
     return_offers(draft, key, Return::AgentLost);
+    operations::agent_is_over(draft, key, why);
     let connection = draft.state.agents.get(key).and_then(|agent| agent.connection()).map(|connection| connection.id);
     let step = draft.options.step_events;
     if draft.state.feature_level.has_steps() && not_over(&draft.state, key).nth(step).is_some() {

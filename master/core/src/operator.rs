@@ -1,5 +1,7 @@
 //! What operators may change.
 
+use crate::by_operator;
+use crate::command::Caller;
 use crate::decide::{Draft, Reply};
 use crate::drain;
 use crate::lost;
@@ -15,7 +17,7 @@ use api::v1::master::call::Type;
 
 /// An operator's call that changes something.
 #[allow(deprecated)] // Older ways to set quota still work.
-pub(crate) fn call(draft: &mut Draft, call: &Call) -> Result<Reply, Refusal> {
+pub(crate) fn call(draft: &mut Draft, call: &Call, caller: &Caller) -> Result<Reply, Refusal> {
     let absent = |what: &str| {
         Refusal::invalid("InvalidCall", format!("Failed to validate master::Call: Expecting '{what}' to be present"))
     };
@@ -32,7 +34,12 @@ pub(crate) fn call(draft: &mut Draft, call: &Call) -> Result<Reply, Refusal> {
             mark_gone(draft, id)
         }
         // Operations on resources.
-        // -
+        kind @ (Type::ReserveResources
+        | Type::UnreserveResources
+        | Type::CreateVolumes
+        | Type::DestroyVolumes
+        | Type::GrowVolume
+        | Type::ShrinkVolume) => by_operator::call(draft, call, kind, caller),
 
         // Roles.
         Type::UpdateQuota => quota::update(draft, call.update_quota.as_ref().ok_or_else(|| absent("update_quota"))?),

@@ -6,6 +6,7 @@ use crate::event::*;
 use crate::ids::{AgentKey, FrameworkKey, OfferKey, TaskKey};
 use crate::state::State;
 use crate::status;
+use crate::view;
 use api::v1;
 use api::v1::task_status::Reason;
 use prost::Message;
@@ -90,7 +91,18 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         Event::AgentDisconnected(AgentDisconnected { agent, connection, .. }) => {
             effects.push(Effect::CloseAgent { agent: *agent, connection: *connection });
         }
-        Event::AgentUnreachable(AgentUnreachable { agent }) => fail_everyone(state, *agent, &mut effects),
+        Event::AgentUnreachable(AgentUnreachable { agent }) => {
+            for operation in state.operations.on(*agent) {
+                let (Some(framework), Some(id)) = (operation.framework, &operation.id) else { continue };
+                let status = v1::OperationStatus {
+                    agent_id: Some(v1::AgentId { value: view::agent_id(state, *agent) }),
+                    state: v1::OperationState::OperationUnreachable as i32,
+                    ..view::operation_error(id, "Agent was marked unreachable")
+                };
+                tell_operation(state, framework, status, &mut effects);
+            }
+            fail_everyone(state, *agent, &mut effects);
+        }
         Event::AgentRemoved(AgentRemoved { agent, connection, .. }) => {
             if let Some(connection) = connection {
                 effects.push(Effect::CloseAgent { agent: *agent, connection: *connection });
@@ -178,8 +190,38 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::FrameworkShutdownOrdered(FrameworkShutdownOrdered { agent, .. })
         | Event::FrameworkUpdateOrdered(FrameworkUpdateOrdered { agent, .. }) => {
             effects.push(Effect::OrdersWaiting { agent: *agent });
-        } // Operations on resources.
-        // -
+        }
+
+        // Operations on resources.
+        Event::OperationApplied(OperationApplied { agent, .. }) => {
+            effects.push(Effect::OrdersWaiting { agent: *agent });
+        }
+        Event::OperationUpdated(event) => {
+            effects.push(Effect::SendReceived { agent: event.agent, up_to: event.seq });
+            let operation = state.operations.get(event.operation);
+            let framework = operation.and_then(|operation| operation.framework);
+            if let Some(framework) = framework {
+                effects.push(Effect::OperationWaiting { framework, operation: event.operation });
+            }
+            effects.push(ended(framework, event.kind, event.state));
+        }
+        Event::OperationAcknowledged(_) => {}
+        Event::OperationDeclared(event) => {
+            let status = v1::OperationStatus {
+                agent_id: Some(v1::AgentId { value: view::agent_id(state, event.agent) }),
+                state: event.state,
+                ..view::operation_error(&event.id, &event.why)
+            };
+            tell_operation(state, event.framework, status, &mut effects);
+            effects.push(ended(Some(event.framework), event.kind, event.state));
+        }
+        Event::OperationRefused(event) => {
+            if let Some(id) = &event.id {
+                tell_operation(state, event.framework, view::operation_error(id, &event.why), &mut effects);
+            }
+            let state = v1::OperationState::OperationError as i32;
+            effects.push(ended(Some(event.framework), event.kind, state));
+        }
 
         // Roles.
         // -
@@ -246,6 +288,18 @@ fn announce((framework, task_id): &TaskKey, state: i32, status: &bytes::Bytes, e
     let Ok(status) = v1::TaskStatus::decode(status.clone()) else { return };
     let (framework, task_id, status) = (*framework, task_id.clone(), Box::new(status));
     effects.push(Effect::Announce(Announcement::TaskUpdated { framework, task_id, state, status }));
+}
+
+fn tell_operation(state: &State, framework: FrameworkKey, status: v1::OperationStatus, effects: &mut Vec<Effect>) {
+    if is_connected(state, framework) {
+        effects.push(Effect::SendOperationStatus { framework, status: Box::new(status) });
+    }
+}
+
+fn ended(framework: Option<FrameworkKey>, kind: i32, state: i32) -> Effect {
+    let kind = v1::offer::operation::Type::try_from(kind).unwrap_or(v1::offer::operation::Type::Unknown);
+    let state = v1::OperationState::try_from(state).unwrap_or(v1::OperationState::OperationUnsupported);
+    Effect::Announce(Announcement::OperationEnded { framework, kind, state })
 }
 
 /// FAILURE of an agent, to every connected framework.

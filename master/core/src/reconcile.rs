@@ -105,45 +105,6 @@ fn latest(state: &State, task: &Task, at_ms: u64) -> v1::TaskStatus {
     answer
 }
 
-/// RECONCILE_OPERATIONS: there are no operations, so none is known.
-pub(crate) fn reconcile_operations(
-    draft: &mut Draft,
-    framework: FrameworkKey,
-    call: &v1::scheduler::call::ReconcileOperations,
-) {
-    for operation in &call.operations {
-        let state = &draft.state;
-        let agent = operation.agent_id.as_ref();
-        let key = agent.and_then(|id| view::parse_agent_id(state, &id.value));
-        let liveness = key.and_then(|key| state.agents.get(key)).map(|agent| &agent.liveness);
-        let is_gone = key.is_some_and(|key| state.agents.gone.get(&key).is_some_and(|gone| gone.by_operator));
-        let (answer, message) = match liveness {
-            Some(AgentLiveness::Unreachable { .. }) => {
-                (v1::OperationState::OperationUnreachable, "Reconciliation: Agent is unreachable")
-            }
-            Some(_) => (v1::OperationState::OperationUnknown, "Reconciliation: Operation is unknown"),
-            None if is_gone => {
-                (v1::OperationState::OperationGoneByOperator, "Reconciliation: Agent marked gone by operator")
-            }
-            None if agent.is_some() => {
-                (v1::OperationState::OperationUnknown, "Reconciliation: Both operation and agent are unknown")
-            }
-            None => (
-                v1::OperationState::OperationUnknown,
-                "Reconciliation: Operation is unknown and no 'agent_id' was provided",
-            ),
-        };
-        let status = v1::OperationStatus {
-            operation_id: Some(operation.operation_id.clone()),
-            state: answer as i32,
-            message: Some(message.to_owned()),
-            agent_id: agent.cloned(),
-            ..Default::default()
-        };
-        draft.tell(Effect::SendOperationStatus { framework, status: Box::new(status) });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use crate::testing::Cluster;

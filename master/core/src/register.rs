@@ -1,5 +1,6 @@
 //! The story of an agent's arrival: it gets an id once, and returns with its log ever after.
 
+use crate::accept::rules;
 use crate::decide::{Draft, Reply, check_holder};
 use crate::drain;
 use crate::event::{AgentProfile, AgentRegistered, AgentResumed, AgentReturned, AgentReturning, Fate, Return};
@@ -15,7 +16,8 @@ use crate::status;
 use crate::task_state::lost_or;
 use crate::view;
 use api::internal;
-use api::resources::Resources;
+use api::limits::AGENT_CHECKPOINT_BYTES_MAX;
+use api::resources::{Resource, Resources};
 use api::v1;
 use api::v1::TaskState;
 use api::v1::task_status::Reason;
@@ -48,7 +50,9 @@ pub(crate) fn register(
         .map_err(|_| stop("InvalidToken", "The agent's token must have 16 bytes"))?;
     let profile = |key: AgentKey, draft: &Draft| {
         let (info, version) = (&register.agent_info, &register.version);
-        profile(draft, key, info, version, &register.capabilities, &register.address)
+        let known = draft.state.agents.get(key).map(Agent::checkpointed);
+        let kept = known.map_or_else(|| brought(&register.checkpointed_resources), Ok)?;
+        profile(draft, key, info, (version, &register.address), &register.capabilities, &kept)
     };
     let known = draft.state.agents.by_token.get(&token).and_then(|key| draft.state.agents.get(*key));
     if let Some(agent) = known {
@@ -119,7 +123,10 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
         let message = format!("Agent {id} has lost part of its log");
         return Ok(Reply::Refused(anew("LogLost", message)));
     }
-    let profile = profile(draft, key, &resume.agent_info, &resume.version, &resume.capabilities, &resume.address)?;
+    // What the masters know of it counts: orders that it does not have yet wait for it.
+    let kept = agent.checkpointed();
+    let addressed = (resume.version.as_str(), resume.address.as_str());
+    let profile = profile(draft, key, &resume.agent_info, addressed, &resume.capabilities, &kept)?;
     check_room_of(draft, key, &profile)?;
     let has_more_to_say =
         resume.messages_up_to > draft.state.agents.get(key).map_or(0, |agent| agent.messages_received);
@@ -146,13 +153,31 @@ fn still_ending() -> Refusal {
 fn check_room_of(draft: &Draft, key: AgentKey, profile: &AgentProfile) -> Result<(), Refusal> {
     let agent = draft.state.agents.get(key).expect("a returning agent is registered");
     let away = draft.state.tasks.on(key).filter(|task| task.unreachable_ms.is_some()).map(|task| &task.resources);
-    let mut left = Some(profile.total.clone());
+    let mut held = Resources::default();
     for used in away.chain([&agent.used]) {
-        left = left.and_then(|left| left.checked_sub(&resources::unallocated(used)));
+        resources::add(&mut held, &resources::unallocated(used));
     }
     let total = &profile.total;
     let message = || format!("The agent's resources {total} do not contain what is in use on it");
-    left.map(|_| ()).ok_or_else(|| stop("TooSmall", message()))
+    if resources::fits(total, &held) { Ok(()) } else { Err(stop("TooSmall", message())) }
+}
+
+/// What an agent that registers anew kept of what was made of its resources while it had another id.
+fn brought(messages: &[v1::Resource]) -> Result<Resources, Refusal> {
+    let invalid = |why: String| stop("InvalidResources", format!("What the agent kept is invalid: {why}"));
+    let kept = Resources::from_v1(messages).map_err(|why| invalid(why.to_string()))?;
+    let kept = resources::unallocated(&kept).filter(Resource::is_converted);
+    rules::any(kept.as_slice()).map_err(invalid)?;
+    rules::unique_volumes(&kept).map_err(invalid)?;
+    let bytes = resources::bytes(&kept);
+    if bytes > AGENT_CHECKPOINT_BYTES_MAX {
+        let bound = AGENT_CHECKPOINT_BYTES_MAX;
+        return Err(stop(
+            "TooLarge",
+            format!("What the agent kept has {bytes} bytes, more than the {bound} that are allowed"),
+        ));
+    }
+    Ok(kept)
 }
 
 fn resumed(
@@ -247,19 +272,22 @@ fn bring_some_back(draft: &mut Draft, key: AgentKey, max: usize) -> bool {
     is_all
 }
 
-/// What the agent says of itself, or why it cannot be.
+/// What the agent says of itself, or why it cannot be. What it has is what it was configured with, and `kept` in place of
+/// what that was made of.
 fn profile(
     draft: &Draft,
     key: AgentKey,
     info: &v1::AgentInfo,
-    version: &str,
+    (version, address): (&str, &str),
     capabilities: &[String],
-    address: &str,
+    kept: &Resources,
 ) -> Result<AgentProfile, Refusal> {
     let long = lengths::agent(info, version, capabilities, address);
     long.map_err(|why| stop("TooLarge", format!("The agent's description is too large: {why}")))?;
     let total = Resources::from_v1(&info.resources)
         .map_err(|why| stop("InvalidResources", format!("The agent's resources are invalid: {why}")))?;
+    let total =
+        resources::with_converted(&resources::unallocated(&total), kept).map_err(|why| stop("TooSmall", why))?;
     let id = Some(v1::AgentId { value: view::agent_id(&draft.state, key) });
     Ok(AgentProfile {
         info: v1::AgentInfo { id, ..info.clone() }.encode_to_vec().into(),
@@ -267,7 +295,7 @@ fn profile(
         address: address.into(),
         version: version.into(),
         capabilities: capabilities.iter().map(|name| name.as_str().into()).collect(),
-        total: resources::unallocated(&total),
+        total,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use api::resources::{Format, Resources};
 use api::v1;
+use prost::Message;
 
 pub(crate) fn add(sum: &mut Resources, more: &Resources) {
     sum.add(more);
@@ -23,6 +24,29 @@ pub(crate) fn minus(a: &Resources, b: &Resources) -> Resources {
     let mut left = a.clone();
     left.saturating_sub(b);
     left
+}
+
+/// Whether an agent with `total` can have all of this in use: what is shared, however often.
+pub(crate) fn fits(total: &Resources, taken: &Resources) -> bool {
+    total.contains(&taken.non_shared()) && taken.shared().iter().all(|shared| total.count(shared) > 0)
+}
+
+/// What they weigh in protobuf, in bytes.
+pub(crate) fn bytes(resources: &Resources) -> usize {
+    resources.iter().map(|resource| resource.to_v1(Format::PostRefinement).encoded_len()).sum()
+}
+
+/// What an agent has with what was made of what it was configured with in place of that.
+pub(crate) fn with_converted(configured: &Resources, converted: &Resources) -> Result<Resources, String> {
+    let mut left = configured.clone();
+    for item in converted {
+        let item = Resources::from_iter([item.clone()]);
+        let origin = item.as_configured();
+        left = left.checked_sub(&origin).ok_or_else(|| {
+            format!("The agent's resources {configured} do not contain {origin}, of which {item} was made")
+        })?;
+    }
+    Ok(left.plus(converted))
 }
 
 pub(crate) fn contains(a: &Resources, b: &Resources) -> bool {

@@ -58,21 +58,4 @@ impl Draft {
     pub(crate) fn tell_status(&mut self, framework: FrameworkKey, status: v1::TaskStatus) {
         self.tell(Effect::SendStatus { framework, status: Box::new(status) });
     }
-
-    /// Tells a framework that its operation cannot be, if it gave it an id: without one nobody could tell which.
-    pub(crate) fn tell_operation_error(
-        &mut self,
-        framework: FrameworkKey,
-        operation: &v1::offer::Operation,
-        message: impl Into<String>,
-    ) {
-        let Some(id) = operation.id.clone() else { return };
-        let status = v1::OperationStatus {
-            operation_id: Some(id),
-            state: v1::OperationState::OperationError as i32,
-            message: Some(message.into()),
-            ..Default::default()
-        };
-        self.tell(Effect::SendOperationStatus { framework, status: Box::new(status) });
-    }
 }

@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 use crate::state::{Framework, State};
 use crate::view;
 use api::internal::{self, from_agent::Message};
-use api::resources::Format;
+use api::resources::{Format, Reservation, Resources};
 use api::v1;
 use api::v1::scheduler::call::Type;
 use api::v1::scheduler::{Call, call};
@@ -33,8 +33,20 @@ pub(crate) struct Cluster {
     pub(crate) reply: Reply,
     /// Every command that led to events, as it is stored.
     pub(crate) log: Vec<event_log::Record>,
+    /// What agents say that they kept when they register.
+    pub(crate) brought: Vec<v1::Resource>,
     connections: u128,
 }
+
+/// What agents say that they can.
+const AGENT_CAPABILITIES: [&str; 6] = [
+    "MULTI_ROLE",
+    "HIERARCHICAL_ROLE",
+    "RESERVATION_REFINEMENT",
+    "RESIZE_VOLUME",
+    "AGENT_OPERATION_FEEDBACK",
+    "AGENT_DRAINING",
+];
 
 type Names = Vec<&'static str>;
 
@@ -61,6 +73,53 @@ pub(crate) fn operation(tasks: Vec<v1::TaskInfo>) -> v1::offer::Operation {
         launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
         ..Default::default()
     }
+}
+
+/// Resources in text form, reserved dynamically for each of these roles in turn.
+pub(crate) fn reserved(text: &str, roles: &[&str]) -> Resources {
+    let plain = api::resources::parse(text, "*").unwrap().resources;
+    roles.iter().fold(plain, |resources, role| {
+        let (role, labels) = ((*role).into(), Vec::new());
+        resources.push_reservation(&Reservation { dynamic: true, role, principal: None, labels })
+    })
+}
+
+/// A persistent volume of these disks.
+pub(crate) fn volume(disk: &Resources, id: &str, shared: bool) -> Resources {
+    let mut messages = disk.to_v1(Format::PostRefinement);
+    for message in &mut messages {
+        let persistence = v1::resource::disk_info::Persistence { id: id.into(), ..Default::default() };
+        let volume =
+            v1::Volume { container_path: "data".into(), mode: v1::volume::Mode::Rw as i32, ..Default::default() };
+        let disk =
+            v1::resource::DiskInfo { persistence: Some(persistence), volume: Some(volume), ..Default::default() };
+        message.disk = Some(Box::new(disk));
+        message.shared = shared.then(Default::default);
+    }
+    Resources::from_v1(&messages).unwrap()
+}
+
+/// RESERVE, UNRESERVE, CREATE or DESTROY of these.
+pub(crate) fn conversion(
+    kind: v1::offer::operation::Type,
+    resources: &Resources,
+    id: Option<&str>,
+) -> v1::offer::Operation {
+    use v1::offer::operation::{Create, Destroy, Reserve, Type, Unreserve};
+    let resources = resources.to_v1(Format::PostRefinement);
+    let mut operation = v1::offer::Operation {
+        r#type: Some(kind as i32),
+        id: id.map(|id| v1::OperationId { value: id.into() }),
+        ..Default::default()
+    };
+    match kind {
+        Type::Reserve => operation.reserve = Some(Reserve { resources, source: Vec::new() }),
+        Type::Unreserve => operation.unreserve = Some(Unreserve { resources }),
+        Type::Create => operation.create = Some(Create { volumes: resources }),
+        Type::Destroy => operation.destroy = Some(Destroy { volumes: resources }),
+        other => panic!("{other:?} is not of a list"),
+    }
+    operation
 }
 
 /// A custom executor.
@@ -118,6 +177,7 @@ impl Cluster {
             effects: Vec::new(),
             reply: Reply::Empty,
             log: Vec::new(),
+            brought: Vec::new(),
             connections: 0,
         }
     }
@@ -323,7 +383,7 @@ impl Cluster {
         self.run(Command::FrameworkCall { stream_id: stream.map(str::to_owned), call: Box::new(call.clone()) }, caller)
     }
 
-    fn call(&mut self, framework: FrameworkKey, call: Call) -> Names {
+    pub(crate) fn call(&mut self, framework: FrameworkKey, call: Call) -> Names {
         let stream = self.stream_id(framework);
         self.try_call(&call, Some(&stream), &Caller::default()).unwrap()
     }
@@ -336,6 +396,39 @@ impl Cluster {
     ) -> Names {
         let accept = call::Accept { offer_ids: self.offer_ids(offers), operations, filters: None };
         self.call(framework, Call { accept: Some(accept), ..self.call_of(framework, Type::Accept) })
+    }
+
+    /// ACCEPT of all offers that the framework has, which may be offered again at once.
+    pub(crate) fn accept_all(&mut self, framework: FrameworkKey, operations: Vec<v1::offer::Operation>) -> Names {
+        let offers: Vec<OfferKey> = self.state.offers.to(framework).collect();
+        let filters = Some(v1::Filters { refuse_seconds: Some(0.0) });
+        let accept = call::Accept { offer_ids: self.offer_ids(&offers), operations, filters };
+        self.call(framework, Call { accept: Some(accept), ..self.call_of(framework, Type::Accept) })
+    }
+
+    /// The agent says what became of the oldest operation that it has not ended.
+    pub(crate) fn end_operation(&mut self, agent: AgentKey, state: v1::OperationState) -> Names {
+        let operation = self.state.operations.on(agent).find(|operation| operation.is_pending()).unwrap().key;
+        let operation = view::operation_uuid(&self.state, operation).to_vec();
+        let seq = self.state.agents.get(agent).unwrap().messages_received + 1;
+        let uuid = Some(v1::Uuid { value: u128::from(seq).to_be_bytes().to_vec().into() });
+        let status = v1::OperationStatus { state: state as i32, uuid, ..Default::default() };
+        let message = Message::OperationStatus(internal::OperationStatus { operation: operation.into(), status });
+        self.agent_says(agent, vec![internal::FromAgent { seq: Some(seq), message: Some(message) }]).unwrap()
+    }
+
+    /// The framework acknowledges the status of its oldest operation that it was told.
+    pub(crate) fn acknowledge_operation(&mut self, framework: FrameworkKey) -> Names {
+        let operation =
+            self.state.operations.of(framework).find(|operation| operation.update.is_some()).unwrap().clone();
+        let acknowledge = call::AcknowledgeOperationStatus {
+            agent_id: Some(v1::AgentId { value: view::agent_id(&self.state, operation.agent) }),
+            resource_provider_id: None,
+            uuid: operation.update.as_ref().unwrap().uuid.clone(),
+            operation_id: v1::OperationId { value: operation.id.as_ref().unwrap().to_string() },
+        };
+        let call = self.call_of(framework, Type::AcknowledgeOperationStatus);
+        self.call(framework, Call { acknowledge_operation_status: Some(acknowledge), ..call })
     }
 
     pub(crate) fn decline(&mut self, framework: FrameworkKey, offers: &[OfferKey], seconds: Option<f64>) -> Names {
@@ -435,7 +528,7 @@ impl Cluster {
 
     fn try_register(&mut self, token: u128, address: &str, resources: &str) -> Result<AgentKey, Refusal> {
         let register = internal::Register {
-            checkpointed_resources: Vec::new(),
+            checkpointed_resources: self.brought.clone(),
             token: token.to_be_bytes().to_vec().into(),
             agent_info: v1::AgentInfo {
                 hostname: "host".into(),
@@ -443,7 +536,7 @@ impl Cluster {
                 ..Default::default()
             },
             version: "0.1.0".into(),
-            capabilities: vec!["MULTI_ROLE".into(), "AGENT_DRAINING".into()],
+            capabilities: AGENT_CAPABILITIES.map(str::to_owned).to_vec(),
             address: address.into(),
         };
         let connection = self.connection();
@@ -708,6 +801,14 @@ impl Cluster {
                 crate::answers(&self.state, *framework, *at_ms, tasks.as_deref()).collect()
             }
             _ => Vec::new(),
+        });
+        statuses.collect()
+    }
+
+    pub(crate) fn operation_statuses(&self) -> Vec<v1::OperationStatus> {
+        let statuses = self.effects.iter().filter_map(|effect| match effect {
+            Effect::SendOperationStatus { status, .. } => Some(v1::OperationStatus::clone(status)),
+            _ => None,
         });
         statuses.collect()
     }

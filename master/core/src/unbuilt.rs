@@ -23,13 +23,15 @@ pub(crate) fn framework(info: &v1::FrameworkInfo) -> Result<(), String> {
     first([("FrameworkInfo.offer_filters", filters)])
 }
 
-/// An operation of an ACCEPT that has no id, so that nothing could tell its framework what became of it.
+/// An operation of an ACCEPT that needs a resource provider and has no id, so that nothing could tell its framework what
+/// became of it.
 pub(crate) fn operation(operation: &v1::offer::Operation) -> Result<(), String> {
     let kind = operation.r#type.and_then(|number| OperationType::try_from(number).ok());
-    match kind.unwrap_or(OperationType::Unknown) {
-        OperationType::Launch | OperationType::LaunchGroup => Ok(()),
-        _ if operation.id.is_some() => Ok(()),
-        kind => Err(format!("{} is {BY_THIS_VERSION}", kind.as_str_name())),
+    match kind {
+        Some(kind @ (OperationType::CreateDisk | OperationType::DestroyDisk)) if operation.id.is_none() => {
+            Err(format!("{} is {BY_THIS_VERSION}", kind.as_str_name()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -208,17 +210,7 @@ mod tests {
         let framework = cluster.subscribe();
         cluster.agent("cpus:4;mem:100");
         let offers = cluster.offer();
-        let names = [
-            "RESERVE",
-            "UNRESERVE",
-            "CREATE",
-            "DESTROY",
-            "GROW_VOLUME",
-            "SHRINK_VOLUME",
-            "CREATE_DISK",
-            "DESTROY_DISK",
-        ];
-        for name in names {
+        for name in ["CREATE_DISK", "DESTROY_DISK"] {
             let kind = v1::offer::operation::Type::from_str_name(name).unwrap();
             let operations = vec![
                 v1::offer::Operation { r#type: Some(kind as i32), ..Default::default() },

@@ -5,6 +5,7 @@ use crate::effect::Effect;
 use crate::event::{AgentMessagesReceived, ExecutorExited, OrdersAcknowledged, TaskUpdated, UpdateAcknowledged};
 use crate::ids::{AgentKey, Connection, ExecutorId, FrameworkKey};
 use crate::lost;
+use crate::operations;
 use crate::oversubscribed;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::Task;
@@ -102,8 +103,7 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
         }
         Message::Leaving(_) => lost::remove(draft, agent, Parting::Left),
         Message::Oversubscribed(message) => oversubscribed::change(draft, agent, seq, message),
-        // No operation was ordered yet.
-        Message::OperationStatus(_) => {}
+        Message::OperationStatus(status) => operations::status(draft, agent, seq, status),
         // The launch said it already; the others are the connection's own business.
         Message::ExecutorLaunched(_) | Message::Register(_) | Message::Resume(_) | Message::Pong(_) => {}
     }

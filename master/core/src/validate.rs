@@ -54,6 +54,11 @@ pub fn call(call: &v1::scheduler::Call, principal: Option<&str>) -> Result<Type,
         Type::AcknowledgeOperationStatus => {
             present("acknowledge_operation_status", call.acknowledge_operation_status.is_some())?;
             uuid(call.acknowledge_operation_status.as_ref().map(|body| body.uuid.len()))?;
+            let is_nil =
+                |body: &v1::scheduler::call::AcknowledgeOperationStatus| body.uuid.iter().all(|byte| *byte == 0);
+            if call.acknowledge_operation_status.as_ref().is_some_and(is_nil) {
+                return Err(refuse("Not a valid UUID"));
+            }
             let agent = call.acknowledge_operation_status.as_ref().and_then(|body| body.agent_id.as_ref());
             present("agent_id", agent.is_some())?;
         }

@@ -1,16 +1,17 @@
 //! State as the wire shows it: ids, and the messages of Mesos's v1 API.
 
-use crate::ids::{AgentKey, FrameworkKey, NodeId, OfferKey, TaskId};
+use crate::ids::{AgentKey, FrameworkKey, NodeId, OfferKey, OperationKey, TaskId};
 use crate::maintenance;
 use crate::reconcile::time_info;
 use crate::state::maintenance::{Answer, MachineId, Mode};
-use crate::state::{Agent, Framework, Order, State, Task};
+use crate::state::{Agent, Framework, Operation, Order, State, Task};
 use api::resources::Format;
 use api::v1;
 use api::v1::maintenance::cluster_status;
 use api::v1::master_info::capability::Type as Capability;
 use bytes::Bytes;
 use prost::Message;
+use std::sync::Arc;
 
 /// A framework's id; an empty text if there never was such a framework.
 pub fn framework_id(state: &State, key: FrameworkKey) -> String {
@@ -45,6 +46,23 @@ pub fn offer_id(state: &State, key: OfferKey) -> String {
 /// The reverse of [`offer_id`], whether or not there is such an offer.
 pub fn parse_offer_id(state: &State, id: &str) -> Option<OfferKey> {
     parse(state, id, "-O").map(OfferKey)
+}
+
+/// The 16 bytes by which agents know an operation: the cluster and the key.
+pub fn operation_uuid(state: &State, key: OperationKey) -> [u8; 16] {
+    // FNV-1a: another cluster's operations, of which an agent may have a trace, are others.
+    let cluster = state
+        .cluster_id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (u128::from(cluster) << 64 | u128::from(key.0)).to_be_bytes()
+}
+
+/// The reverse of [`operation_uuid`], whether or not there is such an operation.
+pub fn parse_operation_uuid(state: &State, uuid: &[u8]) -> Option<OperationKey> {
+    let number = u128::from_be_bytes(uuid.try_into().ok()?);
+    let key = OperationKey(number as u64);
+    (operation_uuid(state, key) == uuid).then_some(key)
 }
 
 fn parse(state: &State, id: &str, infix: &str) -> Option<u64> {
@@ -224,6 +242,54 @@ pub fn task(state: &State, task: &Task) -> v1::Task {
         kill_policy: info.kill_policy,
         user,
         limits: info.limits,
+    }
+}
+
+/// What its framework has to acknowledge of an operation, or has heard last.
+pub fn operation_status(state: &State, operation: &Operation) -> v1::OperationStatus {
+    let update = operation.update.as_ref().and_then(|update| v1::OperationStatus::decode(update.status.clone()).ok());
+    update.unwrap_or_else(|| v1::OperationStatus {
+        operation_id: operation.id.as_ref().map(|id| v1::OperationId { value: id.to_string() }),
+        state: operation.state,
+        agent_id: Some(v1::AgentId { value: agent_id(state, operation.agent) }),
+        ..Default::default()
+    })
+}
+
+/// What an operation does.
+pub fn kind_of(operation: &Operation) -> v1::offer::operation::Type {
+    v1::offer::Operation::decode(operation.info.clone())
+        .map_or(v1::offer::operation::Type::Unknown, |info| info.r#type())
+}
+
+/// An operation as operators see it.
+pub fn operation(state: &State, operation: &Operation) -> v1::Operation {
+    let latest = operation_status(state, operation);
+    let framework = operation.framework.map(|key| framework_id(state, key)).filter(|id| !id.is_empty());
+    v1::Operation {
+        framework_id: framework.map(|value| v1::FrameworkId { value }),
+        agent_id: Some(v1::AgentId { value: agent_id(state, operation.agent) }),
+        info: v1::offer::Operation::decode(operation.info.clone()).unwrap_or_default(),
+        statuses: operation.update.iter().map(|_| latest.clone()).collect(),
+        latest_status: latest,
+        uuid: v1::Uuid { value: operation_uuid(state, operation.key).to_vec().into() },
+    }
+}
+
+/// The operations that operators see: those on agents that are not away for long.
+pub fn operations(state: &State) -> impl Iterator<Item = v1::Operation> + '_ {
+    let is_shown =
+        |operation: &&Arc<Operation>| state.agents.get(operation.agent).is_some_and(|agent| !agent.is_unreachable());
+    state.operations.live.values().filter(is_shown).map(|known| operation(state, known))
+}
+
+/// The status of an operation that never was.
+pub fn operation_error(id: &str, why: &str) -> v1::OperationStatus {
+    v1::OperationStatus {
+        operation_id: Some(v1::OperationId { value: id.to_owned() }),
+        state: v1::OperationState::OperationError as i32,
+        message: Some(why.to_owned()),
+        ..Default::default()
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) enum OrderParts<'a> {
     UpdateFramework { framework_info: &'a Bytes },
     Drain { config: &'a Bytes },
     EndDrain,
+    ApplyOperation { operation: &'a [u8], framework_id: Option<&'a str>, info: &'a Bytes, checkpointed: &'a [Bytes] },
 }
 
 impl OrderParts<'_> {
@@ -43,6 +44,13 @@ impl OrderParts<'_> {
             OrderParts::UpdateFramework { framework_info } => (7, fields(&[(1, framework_info)])),
             OrderParts::Drain { config } => (10, fields(&[(1, config)])),
             OrderParts::EndDrain => (11, Vec::new()),
+            OrderParts::ApplyOperation { operation, framework_id, info, checkpointed } => {
+                let mut parts = fields(&[(1, operation)]);
+                parts.extend(framework_id.iter().flat_map(|framework_id| id(2, framework_id)));
+                put(3, info, &mut parts);
+                checkpointed.iter().for_each(|resource| put(4, resource, &mut parts));
+                (9, parts)
+            }
         };
         let mut bytes = Vec::with_capacity(body.len() + 16);
         encode_key(1, WireType::Varint, &mut bytes);

@@ -42,6 +42,15 @@ pub(crate) fn update(status: v1::TaskStatus) -> Event {
     Event { r#type: Some(event::Type::Update as i32), update: Some(event::Update { status }), ..Event::default() }
 }
 
+/// What became of an operation.
+pub(crate) fn operation_update(status: v1::OperationStatus) -> Event {
+    Event {
+        r#type: Some(event::Type::UpdateOperationStatus as i32),
+        update_operation_status: Some(event::UpdateOperationStatus { status }),
+        ..Event::default()
+    }
+}
+
 /// The framework and the event that `effect` is for it; None for effects that are no event, and for what is over
 /// meanwhile.
 pub(crate) fn of(state: &State, effect: &Effect) -> Option<(FrameworkKey, Event)> {
@@ -73,9 +82,7 @@ pub(crate) fn of(state: &State, effect: &Effect) -> Option<(FrameworkKey, Event)
             Some((*framework, Event { r#type: kind, rescind_inverse_offer, ..Event::default() }))
         }
         Effect::SendOperationStatus { framework, status } => {
-            let update = event::UpdateOperationStatus { status: v1::OperationStatus::clone(status) };
-            let (kind, update) = (Some(event::Type::UpdateOperationStatus as i32), Some(update));
-            Some((*framework, Event { r#type: kind, update_operation_status: update, ..Event::default() }))
+            Some((*framework, operation_update(v1::OperationStatus::clone(status))))
         }
         Effect::SendStatus { framework, status } => Some((*framework, update(v1::TaskStatus::clone(status)))),
         Effect::SendFailure { framework, agent, executor_id, status } => {

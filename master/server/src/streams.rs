@@ -15,7 +15,7 @@ use api::v1::scheduler::Event;
 use bytes::Bytes;
 use event_log::{Bug, planted};
 use master_core::effect::Effect;
-use master_core::ids::{ConnectionId, FrameworkKey, TaskId};
+use master_core::ids::{ConnectionId, FrameworkKey, OperationKey, TaskId};
 use master_core::{State, view};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +51,7 @@ struct Inner {
     open: BTreeMap<FrameworkKey, Stream>,
     by_connection: BTreeMap<ConnectionId, FrameworkKey>,
     /// When which update is due again.
-    retries: BTreeSet<(Instant, FrameworkKey, TaskId)>,
+    retries: BTreeSet<(Instant, FrameworkKey, Item)>,
 }
 
 /// One stream.
@@ -59,13 +59,20 @@ pub(crate) struct Stream {
     connection: master_core::ids::Connection,
     media: Media,
     records: RecordSender,
-    sent: BTreeMap<TaskId, Sent>,
+    sent: BTreeMap<Item, Sent>,
     framework_id: String,
     /// Dropped with the stream: whoever watches the client stops.
     _end: oneshot::Sender<()>,
 }
 
-/// The update of a task that was sent last.
+/// What has updates that must be acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Item {
+    Task(TaskId),
+    Operation(OperationKey),
+}
+
+/// The update that was sent last.
 struct Sent {
     uuid: Bytes,
     due: Instant,
@@ -167,7 +174,12 @@ impl Streams {
             }
             Effect::UpdateWaiting { framework, task_id } => {
                 if inner.open.contains_key(framework) {
-                    self.send_update(&mut inner, state, *framework, task_id, RETRY_FIRST);
+                    self.send_update(&mut inner, state, *framework, &Item::Task(task_id.clone()), RETRY_FIRST);
+                }
+            }
+            Effect::OperationWaiting { framework, operation } => {
+                if inner.open.contains_key(framework) {
+                    self.send_update(&mut inner, state, *framework, &Item::Operation(*operation), RETRY_FIRST);
                 }
             }
             effect => {
@@ -184,16 +196,16 @@ impl Streams {
         let now = Instant::now();
         let mut inner = self.inner.lock();
         while inner.retries.first().is_some_and(|(due, ..)| *due <= now) {
-            let Some((due, framework, task_id)) = inner.retries.pop_first() else { return };
+            let Some((due, framework, item)) = inner.retries.pop_first() else { return };
             let Some(stream) = inner.open.get_mut(&framework) else { continue };
-            let Some(sent) = stream.sent.get(&task_id) else { continue };
+            let Some(sent) = stream.sent.get(&item) else { continue };
             if sent.due != due || planted(Bug::UpdatesNotSentAgain) {
                 continue;
             }
             let (uuid, pause) = (sent.uuid.clone(), (sent.pause * 2).min(RETRY_MAX));
-            stream.sent.remove(&task_id);
-            if head_uuid(state, framework, &task_id).is_some_and(|head| head == uuid) {
-                self.send_update(&mut inner, state, framework, &task_id, pause);
+            stream.sent.remove(&item);
+            if head_uuid(state, framework, &item).is_some_and(|head| head == uuid) {
+                self.send_update(&mut inner, state, framework, &item, pause);
             }
         }
     }
@@ -229,28 +241,32 @@ impl Streams {
             .map(|((_, task_id), _)| task_id.clone())
             .collect();
         for task_id in waiting.into_iter().filter(|_| !planted(Bug::UpdatesForgottenOnResubscribe)) {
-            self.send_update(inner, state, framework, &task_id, RETRY_FIRST);
+            self.send_update(inner, state, framework, &Item::Task(task_id), RETRY_FIRST);
+        }
+        let told = state.operations.of(framework).filter(|operation| operation.update.is_some());
+        for operation in told {
+            self.send_update(inner, state, framework, &Item::Operation(operation.key), RETRY_FIRST);
         }
     }
 
-    fn send_update(
-        &self,
-        inner: &mut Inner,
-        state: &State,
-        framework: FrameworkKey,
-        task_id: &TaskId,
-        pause: Duration,
-    ) {
-        let Some(uuid) = head_uuid(state, framework, task_id) else { return };
+    fn send_update(&self, inner: &mut Inner, state: &State, framework: FrameworkKey, item: &Item, pause: Duration) {
+        let Some(uuid) = head_uuid(state, framework, item) else { return };
         let Some(stream) = inner.open.get_mut(&framework) else { return };
-        if stream.sent.get(task_id).is_some_and(|sent| sent.uuid == uuid) {
+        if stream.sent.get(item).is_some_and(|sent| sent.uuid == uuid) {
             return;
         }
-        let Some(status) = view::status_of_update(state, framework, task_id) else { return };
+        let event = match item {
+            Item::Task(task_id) => view::status_of_update(state, framework, task_id).map(events::update),
+            Item::Operation(key) => {
+                let operation = state.operations.get(*key);
+                operation.map(|operation| events::operation_update(view::operation_status(state, operation)))
+            }
+        };
+        let Some(event) = event else { return };
         let due = Instant::now() + pause;
-        stream.sent.insert(task_id.clone(), Sent { uuid, due, pause });
-        inner.retries.insert((due, framework, task_id.clone()));
-        self.send(inner, framework, &events::update(status));
+        stream.sent.insert(item.clone(), Sent { uuid, due, pause });
+        inner.retries.insert((due, framework, item.clone()));
+        self.send(inner, framework, &event);
     }
 
     fn send(&self, inner: &mut Inner, framework: FrameworkKey, event: &Event) {
@@ -277,8 +293,15 @@ impl Inner {
     }
 }
 
-/// The uuid of the update at the head of a task's queue.
-fn head_uuid(state: &State, framework: FrameworkKey, task_id: &TaskId) -> Option<Bytes> {
+/// The uuid of the update that waits: of a task, that at the head of its queue.
+fn head_uuid(state: &State, framework: FrameworkKey, item: &Item) -> Option<Bytes> {
+    let task_id = match item {
+        Item::Task(task_id) => task_id,
+        Item::Operation(key) => {
+            let operation = state.operations.get(*key).filter(|operation| operation.framework == Some(framework));
+            return operation?.update.as_ref().map(|update| update.uuid.clone());
+        }
+    };
     let task = state.tasks.live.get(&(framework, task_id.clone()))?;
     let next = if planted(Bug::NewestUpdateFirst) { task.updates.back() } else { task.updates.front() };
     next.map(|update| update.uuid.clone())

@@ -11,7 +11,7 @@ use crate::source::Entry;
 use api::resources::Resources;
 use event_log::Gate;
 use master_core::event::{Event, Fate, FrameworkTerms, Removal};
-use master_core::ids::{AgentKey, FrameworkKey, Incarnation, NodeId, TaskKey};
+use master_core::ids::{AgentKey, FrameworkKey, Incarnation, NodeId, OperationKey, TaskKey};
 use master_core::state::{AgentLiveness, Task};
 use master_core::{State, fold, view};
 use std::io::Read;
@@ -413,6 +413,55 @@ impl Master {
                 ),
                 "tellings of changed frameworks",
             ),
+
+            // Operations on resources.
+            Event::OperationApplied(event) => {
+                let by =
+                    event.framework.map_or_else(|| "an operator".to_owned(), |framework| self.framework(framework));
+                let named = event.id.as_ref().map(|id| format!(" ({id})")).unwrap_or_default();
+                Sentence::new(format!(
+                    "{by} turned {} of {} into {} by {}{named}; the agent was ordered to make it so.",
+                    event.consumed,
+                    self.agent(event.agent),
+                    event.produced,
+                    self.operation(&self.state, event.operation),
+                ))
+            }
+            Event::OperationUpdated(event) => {
+                let undone = if event.is_undone { "; it is as it was before" } else { "" };
+                let waits = self.state.operations.get(event.operation).is_some();
+                let waits = if waits { ", which its framework has to acknowledge" } else { "" };
+                Sentence::new(format!(
+                    "{} said {} of {}{waits}{undone}.",
+                    self.agent(event.agent),
+                    operation_state(event.state),
+                    self.operation(before, event.operation),
+                ))
+            }
+            Event::OperationAcknowledged(event) => Sentence::routine(
+                format!(
+                    "{} acknowledged the end of {}.",
+                    self.framework(event.framework),
+                    self.operation(before, event.operation)
+                ),
+                "acknowledgements of operations",
+            ),
+            Event::OperationDeclared(event) => Sentence::new(format!(
+                "The masters declared {} of {} {}: {}.",
+                operation_state(event.state),
+                self.framework(event.framework),
+                self.operation(before, event.operation),
+                event.why
+            )),
+            Event::OperationRefused(event) => {
+                let kind = api::v1::offer::operation::Type::try_from(event.kind)
+                    .map_or("operation", |kind| kind.as_str_name());
+                let told = event.id.as_ref().map_or_else(
+                    || "without an id it is not told".to_owned(),
+                    |id| format!("it is told OPERATION_ERROR of {id}"),
+                );
+                Sentence::new(format!("{} may not {kind}; {told}: {}.", self.framework(event.framework), event.why))
+            }
         };
         Some(sentence)
     }
@@ -454,6 +503,12 @@ impl Master {
         format!("task {}", key.1)
     }
 
+    /// `operation P3 (RESERVE)`.
+    fn operation(&self, state: &State, key: OperationKey) -> String {
+        let kind = state.operations.get(key).map(|operation| view::kind_of(operation).as_str_name());
+        format!("operation P{} ({})", key.0, kind.unwrap_or("over"))
+    }
+
     fn offers(&self, shown: &Shown) -> String {
         let offers: Vec<_> =
             shown.touches.offers.iter().map(|key| format!("{}-{key}", self.state.cluster_id)).collect();
@@ -475,6 +530,12 @@ impl Master {
 /// Resources without the role that they are allocated to, which is said beside them.
 pub(super) fn plain(resources: &Resources) -> String {
     resources.unallocate().to_string()
+}
+
+/// The name of a number of the wire.
+fn operation_state(state: i32) -> String {
+    let known = api::v1::OperationState::try_from(state);
+    known.map_or_else(|_| format!("state {state}"), |state| state.as_str_name().to_owned())
 }
 
 fn roles(terms: &FrameworkTerms) -> String {

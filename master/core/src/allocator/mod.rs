@@ -198,7 +198,9 @@ pub(crate) fn accept_plan(draft: &mut Draft, plan: &Plan) -> Reply {
             if is_stale {
                 continue;
             }
-            let is_whole = resources::offerable(free, &group.role) == *offered;
+            // Of what is shared there is as much for the next in this plan, but it is offered once.
+            let is_plain = agent.total.shared().is_empty();
+            let is_whole = is_plain && resources::offerable(free, &group.role) == *offered;
             *free = resources::minus(free, &bare);
             items.push((*key, if is_whole { Offered::Whole } else { Offered::Part(offered.clone()) }));
         }

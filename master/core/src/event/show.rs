@@ -169,6 +169,16 @@ impl Field for OfferKey {
     }
 }
 
+impl Field for OperationKey {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "P{}", self.0)
+    }
+
+    fn touch(&self, touches: &mut Touches) {
+        touches.operations.push(*self);
+    }
+}
+
 impl Field for OfferKeys {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Runs: a framework often answers to a whole plan at once.

@@ -5,7 +5,7 @@ use crate::ids::{AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey};
 use crate::resources;
 use crate::wire;
 use api::limits::{ORDERS_WAITING_MAX, OUTBOX_BYTES_MAX};
-use api::resources::Resources;
+use api::resources::{Resource, Resources};
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
@@ -116,10 +116,22 @@ pub struct GoneAgent {
 }
 
 impl Agent {
-    /// What is neither offered nor used, without allocation roles.
+    /// What is neither offered nor used, without allocation roles; and what is shared, however much it is used.
     pub fn free(&self) -> Resources {
         let free = resources::minus(&self.total, &resources::unallocated(&self.used));
-        resources::minus(&free, &resources::unallocated(&self.offered))
+        let free = resources::minus(&free, &resources::unallocated(&self.offered));
+        let shared = self.total.shared();
+        if shared.is_empty() { free } else { free.non_shared().plus(&shared) }
+    }
+
+    /// What was made of what it was configured with, and what it keeps: dynamic reservations and volumes.
+    pub fn checkpointed(&self) -> Resources {
+        self.total.filter(Resource::is_converted)
+    }
+
+    /// Whether it says that it can do something, by the name of the capability.
+    pub fn can(&self, capability: &str) -> bool {
+        self.capabilities.iter().any(|name| **name == *capability)
     }
 
     /// Its connection, while it has one.
@@ -284,6 +296,13 @@ impl Agents {
         let seq = agent.next_order;
         agent.outbox.insert(seq, Arc::new(Order { bytes: order.encode(seq) }));
         agent.next_order += 1;
+    }
+
+    /// Turns some of what it has into something else.
+    pub(crate) fn convert(&mut self, key: AgentKey, consumed: &Resources, produced: &Resources) {
+        let total = &mut self.change(key).total;
+        resources::subtract(total, consumed);
+        resources::add(total, produced);
     }
 
     pub(crate) fn offer(&mut self, key: AgentKey, offered: &Resources) {

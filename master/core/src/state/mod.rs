@@ -26,7 +26,7 @@ pub use drains::Drains;
 pub use frameworks::{CompletedFramework, Framework, FrameworkStream, Frameworks, RoleFilter, RoleState};
 pub use maintenance::Maintenance;
 pub use offers::{Offer, Offers};
-pub use operations::Operations;
+pub use operations::{Operation, Operations};
 pub use oversubscribed::Oversubscribed;
 pub use roles::Roles;
 pub use snapshot::{Digests, SectionDigest, Sections, SnapshotError};

@@ -13,9 +13,10 @@
 //! What is written is the projection for the cluster's feature level: releases that read more write the same bytes as
 //! those that do not, until the level is raised. Format 001 is that of level 1, format 002 that of level 2, and so on.
 
+use super::operations::Operation;
 use super::unfinished::{AgentEnd, FrameworkEnd};
 use super::*;
-use crate::ids::TaskId;
+use crate::ids::{OperationKey, TaskId};
 use serde::de::DeserializeOwned;
 use std::io::{self, BufWriter, Read, Write};
 
@@ -395,6 +396,7 @@ impl State {
         }
         self.tasks.by_agent =
             self.tasks.live.values().map(|task| (task.agent, task.framework, task.task_id.clone())).collect();
+        self.operations.rebuild();
         self.tasks.completed_counts = OrdMap::new();
         for (framework, _) in self.tasks.completed.keys() {
             *self.tasks.completed_counts.entry(*framework).or_insert(0) += 1;
@@ -452,8 +454,9 @@ rooms! {
     map "quotas" roles.quotas: Arc<str> => Arc<roles::Quota>;
     map "weights" roles.weights: Arc<str> => roles::Weight;
     map "brakes" brakes.pulled: brakes::Brake => brakes::Pulled;
+    map "operations" operations.live: OperationKey => Arc<Operation>;
     one "maintenance windows" maintenance.windows: Vec<super::maintenance::Window>;
-    one "operations" operations: Operations;
+    one "next operation" operations.next: u64;
 }
 
 /// The file format.

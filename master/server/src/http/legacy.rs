@@ -7,6 +7,7 @@ pub mod amounts;
 pub mod json;
 pub mod lists;
 pub mod maintenance;
+mod operations;
 pub mod parts;
 pub mod roles;
 pub mod state;
@@ -17,6 +18,7 @@ use super::render::{Kind, Rendering};
 use crate::context::Context;
 use api::limits::SMALL_BODY_BYTES_MAX;
 use api::v1;
+use api::v1::master::call::Type;
 use api_http::{Method, Query, Request, Response, StatusCode, header};
 use event_log::host;
 use master_core::command::Command;
@@ -39,8 +41,8 @@ pub enum Endpoint {
     Teardown,
     /// Machines go down or come up.
     Machines(maintenance::Change),
-    /// Known to Mesos, a POST, not built here.
-    Later,
+    /// `/reserve` and its like: an operation on the resources of one agent.
+    Operation(Type),
 }
 
 /// Answered by every master, about itself.
@@ -100,10 +102,10 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/maintenance/status", &["GET"], Endpoint::Read(Read::MaintenanceStatus)),
     ("/redirect", ANY, Endpoint::Redirect),
     ("/teardown", POST, Endpoint::Teardown),
-    ("/reserve", POST, Endpoint::Later),
-    ("/unreserve", POST, Endpoint::Later),
-    ("/create-volumes", POST, Endpoint::Later),
-    ("/destroy-volumes", POST, Endpoint::Later),
+    ("/reserve", POST, Endpoint::Operation(Type::ReserveResources)),
+    ("/unreserve", POST, Endpoint::Operation(Type::UnreserveResources)),
+    ("/create-volumes", POST, Endpoint::Operation(Type::CreateVolumes)),
+    ("/destroy-volumes", POST, Endpoint::Operation(Type::DestroyVolumes)),
     ("/machine/down", POST, Endpoint::Machines(maintenance::Change::Down)),
     ("/machine/up", POST, Endpoint::Machines(maintenance::Change::Up)),
 ];
@@ -152,9 +154,9 @@ pub async fn answer(
             Some(response) => response,
             None => answer_read(operators, *read, &query, &request).await,
         },
-        Endpoint::Later => match elsewhere(operators, &request, &query).await {
+        Endpoint::Operation(kind) => match elsewhere(operators, &request, &query).await {
             Some(response) => response,
-            None => later(&request),
+            None => operations::answer(operators, *kind, request, peer).await,
         },
         Endpoint::Teardown => match elsewhere(operators, &request, &query).await {
             Some(response) => response,

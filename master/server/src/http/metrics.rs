@@ -6,8 +6,11 @@ use crate::http::legacy::amounts::{self, Quantities};
 use crate::http::legacy::json::Json;
 use crate::http::legacy::parts;
 use api::v1;
+use api::v1::OperationState;
+use api::v1::offer::operation::Type as OperationType;
 use master_core::effect::Announcement;
 use master_core::state::{AgentLiveness, State};
+use master_core::view;
 use parking_lot::Mutex;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -39,11 +42,18 @@ impl Counters {
             Announcement::TaskUpdated { state, status, .. } => self.count_ended(*state, status),
             Announcement::AgentAdded { .. } => self.count("master/slave_registrations"),
             Announcement::AgentRemoved { .. } => self.count("master/slave_removals"),
+            Announcement::OperationEnded { kind, state, .. } => self.count_operation(*kind, *state),
             Announcement::TaskAdded { .. }
             | Announcement::FrameworkAdded { .. }
             | Announcement::FrameworkUpdated { .. }
             | Announcement::FrameworkRemoved { .. } => (),
         }
+    }
+
+    fn count_operation(&self, kind: OperationType, state: v1::OperationState) {
+        let state = state_name(state);
+        self.count(&format!("master/operations/{state}"));
+        self.count(&format!("master/operations/{}/{state}", kind.as_str_name().to_ascii_lowercase()));
     }
 
     fn count_ended(&self, state: v1::TaskState, status: &v1::TaskStatus) {
@@ -92,6 +102,7 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metri
     for (name, count) in &*counters.0.lock() {
         metrics.insert(name.clone(), *count as f64);
     }
+    operations(state, &mut metrics);
     let mut set = |name: &str, value: f64| {
         metrics.insert(name.to_owned(), value);
     };
@@ -162,6 +173,38 @@ fn resources(state: &State, set: &mut impl FnMut(&str, f64)) {
             set(&format!("allocator/mesos/resources/{name}/total"), amounts::units(everything));
         }
     }
+}
+
+/// By kind and state, and all kinds together. What has ended was counted; the rest is in State.
+fn operations(state: &State, metrics: &mut Metrics) {
+    let mut now: BTreeMap<(OperationType, v1::OperationState), u64> = BTreeMap::new();
+    for operation in state.operations.live.values().filter(|operation| operation.is_pending()) {
+        let is_away = state.agents.get(operation.agent).is_some_and(|agent| agent.is_unreachable());
+        let here = if is_away { OperationState::OperationUnreachable } else { OperationState::OperationPending };
+        *now.entry((view::kind_of(operation), here)).or_default() += 1;
+    }
+    let mut add = |name: String, count: f64| *metrics.entry(name).or_insert(0.0) += count;
+    add("master/operations/total".to_owned(), 0.0);
+    for kind in OPERATIONS {
+        let path = format!("master/operations/{}", kind.as_str_name().to_ascii_lowercase());
+        for state in OPERATION_STATES {
+            let (name, count) = (state_name(state), now.get(&(kind, state)).copied().unwrap_or(0) as f64);
+            add(format!("master/operations/{name}"), count);
+            add(format!("{path}/{name}"), count);
+        }
+    }
+    for kind in OPERATIONS {
+        let path = format!("master/operations/{}", kind.as_str_name().to_ascii_lowercase());
+        let of = |state| metrics.get(&format!("{path}/{}", state_name(state))).copied().unwrap_or(0.0);
+        let total: f64 = OPERATION_STATES.into_iter().map(of).sum();
+        metrics.insert(format!("{path}/total"), total);
+        *metrics.entry("master/operations/total".to_owned()).or_insert(0.0) += total;
+    }
+}
+
+/// `OPERATION_FINISHED` as metrics have it.
+fn state_name(state: v1::OperationState) -> String {
+    state.as_str_name().trim_start_matches("OPERATION_").to_ascii_lowercase()
 }
 
 fn tasks(state: &State, set: &mut impl FnMut(&str, f64)) {
@@ -256,6 +299,30 @@ impl Host {
         }
     }
 }
+
+/// Kinds of operations that metrics know.
+const OPERATIONS: [OperationType; 8] = [
+    OperationType::Create,
+    OperationType::CreateDisk,
+    OperationType::Destroy,
+    OperationType::DestroyDisk,
+    OperationType::GrowVolume,
+    OperationType::Reserve,
+    OperationType::ShrinkVolume,
+    OperationType::Unreserve,
+];
+
+/// States of operations that metrics know.
+const OPERATION_STATES: [v1::OperationState; 8] = [
+    v1::OperationState::OperationDropped,
+    v1::OperationState::OperationError,
+    v1::OperationState::OperationFailed,
+    v1::OperationState::OperationFinished,
+    v1::OperationState::OperationGoneByOperator,
+    v1::OperationState::OperationPending,
+    v1::OperationState::OperationRecovering,
+    v1::OperationState::OperationUnreachable,
+];
 
 /// States that are an end, counted when they are reached.
 const ENDS: [v1::TaskState; 8] = [

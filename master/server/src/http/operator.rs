@@ -138,20 +138,23 @@ impl Operators {
         let caller = Caller { peer: Some(peer.to_string()), ..Caller::default() };
         match self.context.reader.submit(Command::OperatorCall { call: Box::new(call) }, caller).await {
             Outcome::Refused(reason) => refused(&Refused { message: say(reason.message), ..reason }),
-            outcome => self.told_of(outcome),
+            outcome => self.told_of(outcome, StatusCode::OK),
         }
     }
 
     /// Has a change decided and answers when it is committed.
     pub async fn change(&self, command: Command, peer: SocketAddr) -> Response {
         let caller = Caller { peer: Some(peer.to_string()), ..Caller::default() };
-        self.told_of(self.context.reader.submit(command, caller).await)
+        // Its agent makes it so in its own time.
+        let is_operation = matches!(&command, Command::OperatorCall { call } if is_operation(call.r#type()));
+        let done = if is_operation { StatusCode::ACCEPTED } else { StatusCode::OK };
+        self.told_of(self.context.reader.submit(command, caller).await, done)
     }
 
-    fn told_of(&self, outcome: Outcome) -> Response {
+    fn told_of(&self, outcome: Outcome, done: StatusCode) -> Response {
         match outcome {
             Outcome::Done { reply: Reply::Refused(refusal), .. } => refused(&refusal.into()),
-            Outcome::Done { .. } => api_http::empty(StatusCode::OK),
+            Outcome::Done { .. } => api_http::empty(done),
             Outcome::Refused(reason) => refused(&reason),
             Outcome::Untried => legacy::no_leader(&self.context),
             Outcome::Unknown => api_http::text(
@@ -214,6 +217,7 @@ impl Operators {
             Type::GetExecutors => Read::Executors,
             Type::GetFrameworks => Read::Frameworks,
             Type::GetAgents => Read::Agents,
+            Type::GetOperations => Read::Operations,
             Type::ListFiles | Type::ReadFile => return self.read_files(call, media).await,
             Type::GetRoles => return self.roles(media, (packed, stale)).await,
             Type::GetMaintenanceStatus | Type::GetMaintenanceSchedule => {
@@ -274,10 +278,6 @@ impl Operators {
             Type::GetLoggingLevel => {
                 answer.get_logging_level = Some(response::GetLoggingLevel { level: 0 });
                 response::Type::GetLoggingLevel
-            }
-            Type::GetOperations => {
-                answer.get_operations = Some(response::GetOperations::default());
-                response::Type::GetOperations
             }
             _ => return None,
         };
@@ -378,6 +378,19 @@ impl Operators {
 fn is_change(call: &Call) -> bool {
     let name = call.r#type().as_str_name();
     !name.starts_with("GET_") && !matches!(name, "LIST_FILES" | "READ_FILE" | "SET_LOGGING_LEVEL" | "SUBSCRIBE")
+}
+
+/// Whether a call turns resources of an agent into others.
+fn is_operation(kind: Type) -> bool {
+    matches!(
+        kind,
+        Type::ReserveResources
+            | Type::UnreserveResources
+            | Type::CreateVolumes
+            | Type::DestroyVolumes
+            | Type::GrowVolume
+            | Type::ShrinkVolume
+    )
 }
 
 fn file(entry: api_http::FileEntry) -> v1::FileInfo {

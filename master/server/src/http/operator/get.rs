@@ -22,6 +22,8 @@ pub enum Read {
     Frameworks,
     /// GET_AGENTS
     Agents,
+    /// GET_OPERATIONS
+    Operations,
 }
 
 /// The whole answer in JSON. Lists are there even when they are empty, as clients of Mesos expect of these calls.
@@ -75,6 +77,11 @@ pub fn message(state: &State, read: Read) -> Response {
         Read::Agents => {
             answer.get_agents = Some(get_agents(state));
             response::Type::GetAgents
+        }
+        Read::Operations => {
+            let operations = view::operations(state).collect();
+            answer.get_operations = Some(response::GetOperations { operations });
+            response::Type::GetOperations
         }
     };
     answer.set_type(kind);
@@ -132,6 +139,7 @@ fn names(read: Read) -> (&'static str, &'static str) {
         Read::Executors => ("GET_EXECUTORS", "get_executors"),
         Read::Frameworks => ("GET_FRAMEWORKS", "get_frameworks"),
         Read::Agents => ("GET_AGENTS", "get_agents"),
+        Read::Operations => ("GET_OPERATIONS", "get_operations"),
     }
 }
 
@@ -169,6 +177,13 @@ fn fields(json: &mut Json, groups: &Groups<'_>, read: Read) {
                 }
             });
             json.array_at("recovered_agents", |_| ());
+        }
+        // Mesos leaves an empty list out here.
+        Read::Operations => {
+            let mut operations = view::operations(groups.state).peekable();
+            if operations.peek().is_some() {
+                json.array_at("operations", |json| operations.for_each(|operation| json.message(&operation)));
+            }
         }
     }
 }

@@ -98,6 +98,8 @@ fn event_of(state: &State, announcement: &Announcement) -> Option<Event> {
             event.agent_removed = Some(event::AgentRemoved { agent_id });
             event::Type::AgentRemoved
         }
+        // Watchers do not hear of it.
+        Announcement::OperationEnded { .. } => return None,
     };
     event.set_type(kind);
     Some(event)

@@ -1,11 +1,19 @@
 //! The story of saying yes: ACCEPT consumes offers of one agent and role, its operations run in order on what they
-//! hold, and what they leave over is declined.
+//! hold, each upon what the one before made of it, and what they leave over is declined.
+
+pub(crate) mod convert;
+mod reserve;
+mod resize;
+pub(crate) mod rules;
+mod volume;
 
 use crate::decide::Draft;
 use crate::decline::refused_until;
-use crate::event::{Event, OfferKeys, OffersAccepted, OffersReturned, Return, Unused};
+use crate::event::{OfferKeys, OffersAccepted, OffersReturned, Return, Unused};
 use crate::ids::{FrameworkKey, OfferKey};
 use crate::launch::{self, Launch};
+use crate::operations;
+use crate::refusal::{Refusal, RefusalKind};
 use crate::resources;
 use crate::task_state;
 use crate::view;
@@ -15,6 +23,18 @@ use api::v1;
 use api::v1::offer::operation::Type;
 use api::v1::task_status::Reason;
 use std::collections::BTreeSet;
+
+/// Operations on resources that this cluster cannot log yet are refused with their call: nothing could say that one without
+/// an id did not happen.
+pub(crate) fn check_level(draft: &Draft, call: &v1::scheduler::call::Accept) -> Result<(), Refusal> {
+    let kind = call.operations.iter().map(kind_of).find(|kind| operations::is_conversion(*kind));
+    kind.map_or(Ok(()), |kind| operations::check_level(&draft.state, kind))
+        .map_err(|why| Refusal::new(RefusalKind::NotImplemented, "NotBuilt", why))
+}
+
+fn kind_of(operation: &v1::offer::Operation) -> Type {
+    operation.r#type.and_then(|number| Type::try_from(number).ok()).unwrap_or(Type::Unknown)
+}
 
 /// ACCEPT.
 pub(crate) fn accept(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::call::Accept) {
@@ -31,22 +51,24 @@ fn accept_valid(draft: &mut Draft, framework: FrameworkKey, offers: Vec<OfferKey
     for offer in &offers {
         resources::add(&mut remaining, &draft.state.offers.get(*offer).expect("a checked offer").resources);
     }
+    // The offers are consumed first: what is made and launched holds their resources from then on.
+    let at = draft.events();
+    draft.push(OffersAccepted { framework, offers: OfferKeys::new(offers), agent, unused: None });
     let mut launch = Launch::new(draft, framework, agent, role.clone(), remaining);
     for operation in &call.operations {
         perform(draft, &mut launch, operation);
+        std::mem::take(&mut launch.events).into_iter().for_each(|event| draft.push(event));
     }
-    let Launch { remaining, events, .. } = launch;
-    let until_ms = refused_until(call.filters.as_ref(), draft.at_ms);
-    let unused =
-        until_ms.filter(|_| !remaining.is_empty()).map(|until_ms| Unused { role, resources: remaining, until_ms });
-    // The offers are consumed first: what is launched holds their resources from then on.
-    draft.push(OffersAccepted { framework, offers: OfferKeys::new(offers), agent, unused });
-    events.into_iter().for_each(|event: Event| draft.push(event));
+    // What was made just now is offered again without delay.
+    let rest = resources::minus(&launch.remaining, &launch.converted);
+    if let Some(until_ms) = refused_until(call.filters.as_ref(), draft.at_ms).filter(|_| !rest.is_empty()) {
+        draft.leave_over(at, Unused { role, resources: rest, until_ms });
+    }
 }
 
 fn perform(draft: &mut Draft, launch: &mut Launch, operation: &v1::offer::Operation) {
     let framework = launch.framework;
-    match operation.r#type.and_then(|number| Type::try_from(number).ok()).unwrap_or(Type::Unknown) {
+    match kind_of(operation) {
         Type::Launch => {
             let tasks = operation.launch.as_ref().map_or(&[][..], |body| &body.task_infos);
             if operation.id.is_some() {
@@ -68,18 +90,19 @@ fn perform(draft: &mut Draft, launch: &mut Launch, operation: &v1::offer::Operat
             }
             launch.group(draft, body);
         }
-        Type::Unknown => draft.tell_operation_error(framework, operation, "The type of the operation is unknown"),
-        known @ (Type::Reserve
+        Type::Unknown => {
+            draft.refuse_operation(framework, Some(launch.agent), operation, "The type of the operation is unknown");
+        }
+        kind @ (Type::CreateDisk | Type::DestroyDisk) => {
+            let why = format!("{} is not supported by this version", kind.as_str_name());
+            draft.refuse_operation(framework, Some(launch.agent), operation, &why);
+        }
+        kind @ (Type::Reserve
         | Type::Unreserve
         | Type::Create
         | Type::Destroy
         | Type::GrowVolume
-        | Type::ShrinkVolume
-        | Type::CreateDisk
-        | Type::DestroyDisk) => {
-            let why = format!("{} is not supported by this version", known.as_str_name());
-            draft.tell_operation_error(framework, operation, why);
-        }
+        | Type::ShrinkVolume) => operations::of_framework(draft, launch, kind, operation),
     }
 }
 
@@ -148,7 +171,8 @@ fn refuse_all(draft: &mut Draft, framework: FrameworkKey, call: &v1::scheduler::
             draft.push(launch::refused(framework, task, state, Reason::InvalidOffers, &why));
         }
         if operation.launch.is_none() && operation.launch_group.is_none() {
-            draft.tell_operation_error(framework, operation, format!("Operation attempted with invalid offers: {why}"));
+            let why = format!("Operation attempted with invalid offers: {why}");
+            draft.refuse_operation(framework, None, operation, &why);
         }
     }
 }
@@ -209,14 +233,13 @@ mod tests {
         let framework = cluster.subscribe();
         cluster.agent("cpus:4;mem:100");
         let offers = cluster.offer();
-        let reserve = v1::offer::Operation {
-            r#type: Some(v1::offer::operation::Type::Reserve as i32),
+        let create = v1::offer::Operation {
+            r#type: Some(v1::offer::operation::Type::CreateDisk as i32),
             id: Some(v1::OperationId { value: "op".into() }),
-            reserve: Some(Default::default()),
             ..Default::default()
         };
-        cluster.accept(framework, &offers, vec![reserve]);
+        cluster.accept(framework, &offers, vec![create]);
         let text = cluster.effects_text();
-        assert!(text.contains("RESERVE is not supported by this version"), "{text}");
+        assert!(text.contains("CREATE_DISK is not supported by this version"), "{text}");
     }
 }
