@@ -3,6 +3,8 @@
 //! Exit codes: 0 done; 1 it failed, with one sentence on stderr; 2 the command line is wrong; 130 interrupted. Those of
 //! `execute` are the command's own.
 
+mod agents;
+mod drain;
 mod error;
 mod execute;
 mod http;
@@ -10,6 +12,7 @@ mod ids;
 mod launch;
 mod local;
 mod logs;
+mod maintenance;
 mod masters;
 mod port;
 mod process;
@@ -38,7 +41,9 @@ Commands:
   logs         what a task wrote
   files        what lies in a task's sandbox
   state        the cluster at a glance
-  agents       the agents and what they have
+  agents       the agents and what they have; deactivate, reactivate, gone
+  drain        empty an agent
+  maintenance  when machines are to be unavailable, and which are down
   frameworks   the frameworks and what they use
   tasks        the tasks, their states, and why they ended
   roles        the roles and what they use
@@ -72,7 +77,9 @@ const COMMANDS: &[Command] = &[
     command("logs", logs::LOGS_ABOUT, logs::LOGS_FLAGS, true),
     command("files", logs::FILES_ABOUT, logs::FILES_FLAGS, true),
     command("state", read::STATE_ABOUT, read::FLAGS, false),
-    command("agents", read::AGENTS_ABOUT, read::TABLE_FLAGS, false),
+    command("agents", read::AGENTS_ABOUT, read::TABLE_FLAGS, true),
+    command("drain", drain::ABOUT, drain::FLAGS, true),
+    command("maintenance", maintenance::ABOUT, maintenance::FLAGS, true),
     command("frameworks", read::FRAMEWORKS_ABOUT, read::TABLE_FLAGS, false),
     command("tasks", read::TASKS_ABOUT, read::TASKS_FLAGS, true),
     command("roles", read::ROLES_ABOUT, read::FLAGS, false),
@@ -136,6 +143,8 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "execute" => execute::run(values).await,
         "logs" => logs::logs(&words, values).await,
         "files" => logs::files(&words, values).await,
+        "drain" => drain::run(&words, values).await,
+        "maintenance" => maintenance::run(&words, values).await,
         "masters" => masters::run(&words, values).await,
         "secret" => secret::run(&words),
         "snapshot" => snapshot::run(&words, values).await,

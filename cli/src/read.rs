@@ -34,8 +34,14 @@ pub(crate) const TASKS_FLAGS: &[Flag] = &[
 
 pub(crate) const STATE_ABOUT: &str = "The cluster at a glance.";
 pub(crate) const AGENTS_ABOUT: &str = "\
-The agents, what they have and use, and how they are: active, deactivated by an operator, disconnected (with the time
-at which the masters will give up waiting), or unreachable.";
+The agents, what they have and use, and how they are: active, draining or drained, deactivated by an operator,
+disconnected (with the time at which the masters will give up waiting), or unreachable.
+
+  meseta agents deactivate AGENT   no offers of it are made; what it runs goes on
+  meseta agents reactivate AGENT   offers of it are made again; it need not be drained any more
+  meseta agents gone AGENT         it is over for good: its tasks are lost, its id is never admitted again
+
+AGENT is its id, S0 or whole, or its hostname.";
 pub(crate) const FRAMEWORKS_ABOUT: &str = "The frameworks, and what they use.";
 pub(crate) const TASKS_ABOUT: &str = "\
 The tasks that the masters remember, newest last: since when each is in its state, where, and what was said of it.
@@ -48,6 +54,10 @@ pub(crate) async fn run(name: &str, words: &[String], flags: Values) -> Result<E
     let json = flags.bool("json");
     let text = match name {
         "tasks" => tasks::run(&masters, words, &flags).await?,
+        "agents" if !words.is_empty() => {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            crate::agents::act(&masters, &words).await?
+        }
         "agents" => {
             let answer = http::get_json(&masters, "/master/slaves").await?;
             if json { line(&answer) } else { agents(&answer, &away(&masters).await, flags.bool("full")) }
@@ -98,6 +108,8 @@ fn agents(answer: &Value, away: &Value, full: bool) -> String {
         let gone = away.iter().find(|away| away["id"] == agent["id"]);
         let state = match (&agent["deactivated"], gone) {
             (_, Some(_)) => "disconnected",
+            _ if agent["drain_info"]["state"] == "DRAINING" => "draining",
+            _ if agent["drain_info"]["state"] == "DRAINED" => "drained",
             (Value::Bool(true), None) => "deactivated",
             _ if agent["active"] == true => "active",
             _ => "disconnected",

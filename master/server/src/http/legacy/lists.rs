@@ -73,6 +73,9 @@ pub fn agents_away(state: &State) -> Vec<u8> {
                     if let Some(at_ms) = unreachable_at_ms {
                         json.integer_at("unreachable_at_ms", at_ms as i64);
                     }
+                    if let Some(drain) = state.drains.get(agent.key) {
+                        json.key("drain_info").message(&drain.info());
+                    }
                 });
             }
         });
