@@ -4,9 +4,12 @@
 //! `execute` are the command's own.
 
 mod agents;
+mod brake;
 mod drain;
+mod dry_run;
 mod error;
 mod execute;
+mod held;
 mod http;
 mod ids;
 mod launch;
@@ -47,6 +50,10 @@ Commands:
   frameworks   the frameworks and what they use
   tasks        the tasks, their states, and why they ended
   roles        the roles and what they use
+  brake        pause allocation or refuse new frameworks, and release it
+  holders      who holds what without using it
+  preemption   what would have to go so that a role gets its guarantee
+  dry-run      what an operator's call would do
   snapshot     save the state of a cluster, inspect it, restore it
   masters      list, add, remove, replace masters
   secret       make what masters, agents and commands know each other by
@@ -83,6 +90,10 @@ const COMMANDS: &[Command] = &[
     command("frameworks", read::FRAMEWORKS_ABOUT, read::TABLE_FLAGS, false),
     command("tasks", read::TASKS_ABOUT, read::TASKS_FLAGS, true),
     command("roles", read::ROLES_ABOUT, read::FLAGS, false),
+    command("brake", brake::ABOUT, brake::FLAGS, true),
+    command("holders", held::HOLDERS_ABOUT, held::HOLDERS_FLAGS, false),
+    command("preemption", held::PREEMPTION_ABOUT, held::PREEMPTION_FLAGS, true),
+    command("dry-run", dry_run::ABOUT, dry_run::FLAGS, false),
     command("snapshot", snapshot::ABOUT, snapshot::FLAGS, true),
     command("masters", masters::ABOUT, masters::FLAGS, true),
     command("secret", secret::ABOUT, secret::FLAGS, true),
@@ -145,6 +156,10 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "files" => logs::files(&words, values).await,
         "drain" => drain::run(&words, values).await,
         "maintenance" => maintenance::run(&words, values).await,
+        "brake" => brake::run(&words, values).await,
+        "holders" => held::holders(values).await,
+        "preemption" => held::preemption(&words, values).await,
+        "dry-run" => dry_run::run(values).await,
         "masters" => masters::run(&words, values).await,
         "secret" => secret::run(&words),
         "snapshot" => snapshot::run(&words, values).await,
