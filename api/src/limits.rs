@@ -68,6 +68,8 @@ pub const ROLE_BYTES_MAX: usize = 256;
 pub const ROLE_COMPONENTS_MAX: usize = 32;
 /// Most roles of one framework. Each is looked at in every allocation.
 pub const ROLES_MAX: usize = 1000;
+/// Most calls of frameworks that wait for their turn by one of `--rate_limits`, on a master.
+pub const THROTTLED_CALLS_MAX: u64 = 10_000;
 /// Most roles that one call of an operator names.
 pub const CALL_ROLES_MAX: usize = 10_000;
 /// Most roles that have quota or a weight. Each is looked at in every allocation.

@@ -12,6 +12,7 @@ use crate::published::Published;
 use crate::roles::RoleSettings;
 use crate::streams::Streams;
 use crate::submit::Submitter;
+use crate::throttle::Throttle;
 use event_log::Steady;
 use event_log::raft::Node;
 use master_core::State;
@@ -47,6 +48,8 @@ pub struct Context {
     pub ping: Ping,
     /// Which roles there may be, and what they weigh at first.
     pub roles: RoleSettings,
+    /// Frameworks' calls as they come.
+    pub throttle: Throttle,
     /// Feature levels, of this master and of the others.
     pub levels: Levels,
     /// Decisions that failed by a defect, on this master.

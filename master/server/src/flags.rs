@@ -9,6 +9,7 @@ use crate::identity::Address;
 use crate::rehearsal::Rehearsal;
 use crate::roles::RoleSettings;
 use crate::run::{Forgetting, Settings};
+use crate::throttle::RateLimits;
 use api::flags::{Values, parse};
 use api_http::Secret;
 use event_log::raft::ArchiveBounds;
@@ -186,6 +187,7 @@ impl Flags {
             trailing_logs: self.trailing_logs()?,
             forgetting: self.forgetting()?,
             regex: self.regex()?,
+            rate_limits: self.values.text("rate_limits").map(RateLimits::read).transpose()?.unwrap_or_default(),
             roles: RoleSettings::read(self.values.text("roles"), self.values.text("weights"))?,
             rehearsal: self.rehearsal,
         })

@@ -38,6 +38,7 @@ mod sequencer;
 pub mod streams;
 pub mod submit;
 pub mod threads;
+pub mod throttle;
 mod vital;
 mod wire;
 pub mod witness;

@@ -19,6 +19,7 @@ use crate::roles::RoleSettings;
 use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
 use crate::streams::Streams;
 use crate::submit::Submitter;
+use crate::throttle::{RateLimits, Throttle};
 use crate::witness::Witness;
 use crate::{allocate, clock, entrance, equality, goodbye, level, liveness, outage, roles, vital};
 use api::v1::master::event::closing::Reason;
@@ -85,6 +86,8 @@ pub struct Settings {
     pub regex: RegexLimits,
     /// Which roles there may be, and what they weigh.
     pub roles: RoleSettings,
+    /// How fast frameworks may call.
+    pub rate_limits: RateLimits,
     /// What a test asks for.
     pub rehearsal: Rehearsal,
 }
@@ -320,6 +323,7 @@ pub async fn start_in(
         ready: watch::Sender::new(false),
         ping: settings.ping,
         roles: settings.roles,
+        throttle: Throttle::new(settings.rate_limits),
         levels: Levels::new(rehearsal.reads, settings.feature_level_max, rehearsal.digest_every),
         crashes,
         equality,

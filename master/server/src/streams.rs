@@ -129,6 +129,14 @@ impl Streams {
         }
     }
 
+    /// An event for this framework, if its stream is held here.
+    pub(crate) fn tell(&self, framework: FrameworkKey, event: &Event) {
+        let mut inner = self.inner.lock();
+        if inner.open.contains_key(&framework) {
+            self.send(&mut inner, framework, event);
+        }
+    }
+
     /// How many streams are open here.
     pub fn count(&self) -> usize {
         self.inner.lock().open.len()

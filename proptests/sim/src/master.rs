@@ -247,6 +247,7 @@ impl Master {
             forgetting: FORGETTING,
             regex: Default::default(),
             roles: RoleSettings::default(),
+            rate_limits: Default::default(),
             snapshot_bytes: self.terms.snapshot_bytes,
             trailing_logs: self.terms.tail_entries_min,
             rehearsal: Rehearsal { reads: self.reads, digest_every: 64, ..Rehearsal::default() },

@@ -139,7 +139,11 @@ pub const FLAGS: &[Flag] = &[
         "So many entries stay in the log behind a snapshot, for masters that are behind.",
     )
     .default("10000"),
-    flag("rate_limits", Kind::Content, "Not built yet."),
+    flag(
+        "rate_limits",
+        Kind::Content,
+        "How fast frameworks may call, by principal: RateLimits as JSON, or file:///PATH of it.",
+    ),
     flag("recovery_agent_removal_limit", Kind::Text, "A limit to what is removed after an election; not built yet.")
         .default("100%")
         .aliases(&["recovery_slave_removal_limit"]),
@@ -221,6 +225,5 @@ pub(super) const NEVER: &[&str] = &[
     "modules",
     "modules_dir",
     "offer_timeout",
-    "rate_limits",
     "whitelist",
 ];

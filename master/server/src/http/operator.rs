@@ -125,7 +125,12 @@ impl Operators {
             shared: self.renderings.shared(),
             connections: &self.context.connections,
         };
-        metrics::snapshot(&self.context.reader.state().0, &self.counters, moment)
+        let (state, _) = self.context.reader.state();
+        let mut metrics = metrics::snapshot(&state, &self.counters, moment);
+        self.context.throttle.metrics(&state, &mut |name, value| {
+            metrics.insert(name.to_owned(), value);
+        });
+        metrics
     }
 
     /// Has an operator's call decided and answers when that is committed.

@@ -6,6 +6,7 @@ use crate::identity::{connection_text, new_connection};
 use crate::outcome::{Outcome, Refused};
 use crate::records::{self, RecordBody, RecordSender};
 use crate::streams::Streams;
+use crate::throttle::Exceeded;
 use api::Media;
 use api::media::{self, Rejection};
 use api::v1::scheduler::Call;
@@ -76,6 +77,24 @@ async fn serve(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Re
 }
 
 async fn decide(context: &Context, stream_id: Option<String>, call: Box<Call>, caller: Caller) -> Response {
+    let speaker = call.framework_id.as_ref().map(|id| id.value.clone()).unwrap_or_default();
+    let (state, _) = context.reader.state();
+    let speaker = state.frameworks.by_id(&speaker).map(|known| (known.key, known.principal.clone()));
+    let principal = speaker.as_ref().and_then(|(_, principal)| principal.clone());
+    // Whoever is no framework is refused, at no great cost.
+    if let Some((framework, _)) = &speaker
+        && let Err(Exceeded { capacity }) = context.throttle.pass(principal.as_ref()).await
+    {
+        let sentence = format!("Message {} dropped: capacity({capacity}) exceeded", call.r#type().as_str_name());
+        context.streams.tell(*framework, &events::error(&sentence));
+        return api_http::text(StatusCode::TOO_MANY_REQUESTS, &sentence);
+    }
+    let response = decide_now(context, stream_id, call, caller).await;
+    context.throttle.processed(principal.as_ref());
+    response
+}
+
+async fn decide_now(context: &Context, stream_id: Option<String>, call: Box<Call>, caller: Caller) -> Response {
     let done = match call.r#type.and_then(|kind| Type::try_from(kind).ok()) {
         Some(Type::UpdateFramework) => StatusCode::OK,
         _ => StatusCode::ACCEPTED,

@@ -201,7 +201,8 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         trailing_logs: 10_000,
         forgetting: Default::default(),
         regex: Default::default(),
-        roles: master_server::roles::RoleSettings::default(),
+        roles: Default::default(),
+        rate_limits: Default::default(),
         rehearsal: Default::default(),
     }
 }
