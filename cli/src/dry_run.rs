@@ -42,7 +42,9 @@ fn shown(answer: &Value) -> String {
         Some(refusal) => {
             format!(
                 "{call} would be refused at index {}: {} {}.\n",
-                answer["index"], refusal["status"], refusal["message"]
+                answer["index"],
+                refusal["status"],
+                text(&refusal["message"])
             )
         }
         None => format!("{call} would do this at index {}:\n", answer["index"]),

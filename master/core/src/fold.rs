@@ -273,6 +273,7 @@ impl State {
             self.frameworks.release(framework, event.agent, &held);
         }
         self.operations.forget_agent(event.agent);
+        self.held.forget(event.agent);
         self.agents.remove(event.agent, event.by_operator, &event.reason, at_ms);
         self.frameworks.forget_agent(event.agent);
         self.drains.end(event.agent);
@@ -371,6 +372,7 @@ impl State {
     /// What is offered and used stays what it is: an operation is upon what nobody holds at that moment.
     fn apply_operation(&mut self, event: &OperationApplied, at_ms: u64) {
         self.agents.convert(event.agent, &event.consumed, &event.produced);
+        self.look_at_held(event.agent, at_ms);
         self.operations.apply(event, at_ms);
         let operation = view::operation_uuid(self, event.operation);
         let framework = event.framework.and_then(|framework| self.frameworks.get(framework));
@@ -387,12 +389,18 @@ impl State {
         self.agents.order(event.agent, order);
     }
 
+    fn look_at_held(&mut self, agent: AgentKey, at_ms: u64) {
+        let agent = self.agents.get(agent).expect("the operation's agent is registered");
+        self.held.look(agent, at_ms);
+    }
+
     fn update_operation(&mut self, event: &OperationUpdated) {
         self.agents.receive(event.agent, event.seq);
         if event.is_undone {
             let operation = self.operations.get(event.operation).expect("the event's operation is known");
             let (consumed, produced) = (operation.consumed.clone(), operation.produced.clone());
             self.agents.convert(event.agent, &produced, &consumed);
+            self.look_at_held(event.agent, self.at_ms);
         }
         self.operations.update(event);
     }

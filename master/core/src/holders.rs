@@ -2,9 +2,11 @@
 //! executors without tasks. Computed from State when somebody asks.
 
 use crate::ids::{AgentKey, ExecutorId, FrameworkKey};
-use crate::state::{Agent, State};
+use crate::state::{Agent, State, Task};
 use crate::view;
 use api::resources::{Resource, Resources};
+use api::v1;
+use prost::Message;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -69,13 +71,13 @@ pub fn holders(state: &State) -> Vec<Holder> {
         })
         .collect();
     for agent in state.agents.live.values() {
-        reserved(agent, &mut all);
+        reserved(state, agent, &mut all);
         executors(state, agent, &mut all);
     }
     all
 }
 
-fn reserved(agent: &Agent, all: &mut Vec<Holder>) {
+fn reserved(state: &State, agent: &Agent, all: &mut Vec<Holder>) {
     let is_left = |resource: &Resource| {
         resource.reservations.last().is_some_and(|last| last.dynamic) || resource.is_persistent_volume()
     };
@@ -91,7 +93,7 @@ fn reserved(agent: &Agent, all: &mut Vec<Holder>) {
             role: resource.reservation_role().unwrap_or("*").into(),
             agent: agent.key,
             resources: [resource.clone()].into_iter().collect(),
-            since_ms: None,
+            since_ms: state.held.get(agent.key, resource),
         });
     }
 }
@@ -117,15 +119,28 @@ fn executors(state: &State, agent: &Agent, all: &mut Vec<Holder>) {
             role: role.unwrap_or_else(|| "*".into()),
             agent: agent.key,
             resources: executor.resources.unallocate(),
-            since_ms: None,
+            since_ms: idle_since(state, agent.key, *framework, id),
         });
     }
+}
+
+/// When the last task of an executor that is remembered ended.
+fn idle_since(state: &State, agent: AgentKey, framework: FrameworkKey, id: &ExecutorId) -> Option<u64> {
+    let completed = state.tasks.completed.range((framework, 0)..=(framework, u64::MAX)).map(|(_, task)| task);
+    let ended = completed
+        .chain(state.tasks.on(agent))
+        .filter(|task| task.framework == framework && task.agent == agent && task.executor_id.as_ref() == Some(id));
+    let at_ms = |task: &Arc<Task>| {
+        let status = v1::TaskStatus::decode(task.statuses.last()?.clone()).ok()?;
+        Some((status.timestamp? * 1000.0) as u64)
+    };
+    ended.filter_map(at_ms).max()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Cluster, executor, operation, task_on};
+    use crate::testing::{Cluster, conversion, executor, operation, reserved, task_on, volume};
     use api::v1::TaskState;
 
     fn told(cluster: &Cluster) -> Vec<String> {
@@ -149,6 +164,33 @@ mod tests {
         let task = (framework, "t".into());
         cluster.update(&task, TaskState::TaskFinished);
         assert_eq!(told(&cluster), ["EXECUTOR e web cpus:0.5; mem:1"]);
+    }
+
+    #[test]
+    fn what_is_reserved_and_not_used_is_left_over_since_it_was_made() {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        let framework = cluster.subscribe_with(|info| {
+            let refined = Some(v1::framework_info::capability::Type::ReservationRefinement as i32);
+            info.capabilities.push(v1::framework_info::Capability { r#type: refined });
+        });
+        cluster.agent("cpus:4;mem:400;disk:1000");
+        cluster.offer();
+        let (cpus, disk) = (reserved("cpus:1", &["web"]), reserved("disk:64", &["web"]));
+        let reserve = |what| conversion(v1::offer::operation::Type::Reserve, what, None);
+        let create = conversion(v1::offer::operation::Type::Create, &volume(&disk, "v1", false), None);
+        cluster.accept_all(framework, vec![reserve(&cpus), reserve(&disk), create]);
+        let made_ms = cluster.at_ms;
+        cluster.at_ms += 10_000;
+        let held = holders(&cluster.state);
+        assert_eq!(
+            held.iter().map(|it| (it.what, &*it.id, &*it.role)).collect::<Vec<_>>(),
+            [(Held::Reservation, "", "web"), (Held::Volume, "v1", "web")]
+        );
+        assert!(held.iter().all(|holder| holder.since_ms == Some(made_ms)));
+        let mut bytes = Vec::new();
+        cluster.state.write_snapshot(&mut bytes).unwrap();
+        assert_eq!(State::read_snapshot(&mut bytes.as_slice()).unwrap().held, cluster.state.held);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod cautious;
 pub mod constraints;
 pub mod drains;
 pub mod frameworks;
+pub mod held;
 pub mod maintenance;
 pub mod offers;
 pub mod operations;
@@ -24,6 +25,7 @@ pub use brakes::Brakes;
 pub use constraints::Constraints;
 pub use drains::Drains;
 pub use frameworks::{CompletedFramework, Framework, FrameworkStream, Frameworks, RoleFilter, RoleState};
+pub use held::HeldSince;
 pub use maintenance::Maintenance;
 pub use offers::{Offer, Offers};
 pub use operations::{Operation, Operations};
@@ -82,6 +84,8 @@ pub struct State {
     pub constraints: Constraints,
     /// What is paused.
     pub brakes: Brakes,
+    /// Since when reservations and volumes are there.
+    pub held: HeldSince,
     /// What happens when nothing else does, by time. Derived.
     #[serde(skip)]
     pub deadlines: OrdSet<(u64, Deadline)>,

@@ -453,6 +453,7 @@ rooms! {
     map "offer constraints" constraints.said: FrameworkKey => bytes::Bytes;
     map "quotas" roles.quotas: Arc<str> => Arc<roles::Quota>;
     map "weights" roles.weights: Arc<str> => roles::Weight;
+    map "held since" held.since: held::HeldKey => u64;
     map "brakes" brakes.pulled: brakes::Brake => brakes::Pulled;
     map "operations" operations.live: OperationKey => Arc<Operation>;
     one "maintenance windows" maintenance.windows: Vec<super::maintenance::Window>;
