@@ -19,6 +19,7 @@ mod maintenance;
 mod masters;
 mod port;
 mod process;
+mod quota;
 mod read;
 mod sandbox;
 mod secret;
@@ -50,6 +51,8 @@ Commands:
   frameworks   the frameworks and what they use
   tasks        the tasks, their states, and why they ended
   roles        the roles and what they use
+  quota        what roles are guaranteed and may have at most
+  weights      how much roles count among their siblings
   brake        pause allocation or refuse new frameworks, and release it
   holders      who holds what without using it
   preemption   what would have to go so that a role gets its guarantee
@@ -90,6 +93,8 @@ const COMMANDS: &[Command] = &[
     command("frameworks", read::FRAMEWORKS_ABOUT, read::TABLE_FLAGS, false),
     command("tasks", read::TASKS_ABOUT, read::TASKS_FLAGS, true),
     command("roles", read::ROLES_ABOUT, read::FLAGS, false),
+    command("quota", quota::QUOTA_ABOUT, quota::QUOTA_FLAGS, true),
+    command("weights", quota::WEIGHTS_ABOUT, quota::WEIGHTS_FLAGS, true),
     command("brake", brake::ABOUT, brake::FLAGS, true),
     command("holders", held::HOLDERS_ABOUT, held::HOLDERS_FLAGS, false),
     command("preemption", held::PREEMPTION_ABOUT, held::PREEMPTION_FLAGS, true),
@@ -156,6 +161,8 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "files" => logs::files(&words, values).await,
         "drain" => drain::run(&words, values).await,
         "maintenance" => maintenance::run(&words, values).await,
+        "quota" => quota::quota(&words, values).await,
+        "weights" => quota::weights(&words, values).await,
         "brake" => brake::run(&words, values).await,
         "holders" => held::holders(values).await,
         "preemption" => held::preemption(&words, values).await,

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::http::{self, Request};
 use crate::ids::{Short, text};
+use crate::quota;
 use crate::say;
 use crate::table;
 
@@ -47,7 +48,8 @@ pub(crate) const TASKS_ABOUT: &str = "\
 The tasks that the masters remember, newest last: since when each is in its state, where, and what was said of it.
 
   meseta tasks [TASK ...] [--state=FAILED] [--framework=0010]";
-pub(crate) const ROLES_ABOUT: &str = "The roles, their frameworks, and what they use.";
+pub(crate) const ROLES_ABOUT: &str = "\
+The roles, their frameworks, what they use with those below them, and their quota (see meseta quota).";
 
 pub(crate) async fn run(name: &str, words: &[String], flags: Values) -> Result<ExitCode, Error> {
     let masters = http::addresses(flags.text("master").unwrap_or_default())?;
@@ -179,10 +181,20 @@ fn roles(answer: &Value) -> String {
             let used = |name: &str| number(role["resources"][name].as_f64().unwrap_or(0.0));
             let frameworks = list(&role["frameworks"]).len().to_string();
             let weight = number(role["weight"].as_f64().unwrap_or(1.0));
-            vec![text(&role["name"]).to_owned(), weight, frameworks, used("cpus"), used("mem"), used("disk")]
+            let quota = |kind: &str| quota::amounts(&role["quota"][kind]);
+            vec![
+                text(&role["name"]).to_owned(),
+                weight,
+                frameworks,
+                used("cpus"),
+                used("mem"),
+                used("disk"),
+                quota("guarantee"),
+                quota("limit"),
+            ]
         })
         .collect();
-    table::render(&["NAME", "WEIGHT", "FRAMEWORKS", "CPUS", "MEM", "DISK"], &rows)
+    table::render(&["NAME", "WEIGHT", "FRAMEWORKS", "CPUS", "MEM", "DISK", "GUARANTEED", "LIMIT"], &rows)
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -190,7 +202,7 @@ fn list(value: &Value) -> &[Value] {
 }
 
 /// Three decimals at most, and none that are not needed.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     // A sum of nothing is -0.0; adding 0.0 makes it 0.0.
     let rounded = (value * 1000.0).round() / 1000.0 + 0.0;
     format!("{rounded}")
