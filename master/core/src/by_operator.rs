@@ -4,6 +4,7 @@ use crate::accept::convert::{No, Wish, missing};
 use crate::command::Caller;
 use crate::decide::{Draft, Reply};
 use crate::operations;
+use crate::quota;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::view;
 use api::v1;
@@ -112,6 +113,8 @@ fn convert(
         let why = missing(&held, &made.consumed).unwrap_or_default();
         return Err(Refusal::new(RefusalKind::Conflict, "NotFree", why));
     }
+    // Behind what went back for it: what was offered to the role is not counted twice.
+    quota::check_reservation(&draft.state, &made.consumed, &made.produced)?;
     if kind == Type::Destroy {
         operations::return_offers_of(draft, key, &made.consumed);
     }

@@ -12,7 +12,7 @@ use crate::state::State;
 use crate::state::roles::Quota;
 use crate::validate;
 use api::limits::{CALL_ROLES_MAX, QUOTA_NAMES_MAX, RESOURCE_NAME_BYTES_MAX, ROLES_CONFIGURED_MAX, quoted};
-use api::resources::{Limits, Quantities, Resource, Value, is_at_or_below, quota_milli, role_ancestors};
+use api::resources::{Limits, Quantities, Resource, Resources, Value, is_at_or_below, quota_milli, role_ancestors};
 use api::v1;
 use api::v1::master::call;
 use api::v1::quota::{QuotaConfig, QuotaRequest};
@@ -118,6 +118,31 @@ pub(crate) fn remove(draft: &mut Draft, role: &str) -> Result<Reply, Refusal> {
     consistent(&with(&draft.state, &quotas)).map_err(|why| invalid(format!("Failed to remove quota: {why}")))?;
     apply(draft, &quotas)?;
     Ok(Reply::Empty)
+}
+
+/// Whether roles may have what an operator wants reserved for them: no limit of theirs, or of a role above, is passed.
+/// What a framework reserves is within its offers, which are.
+pub(crate) fn check_reservation(state: &State, consumed: &Resources, produced: &Resources) -> Result<(), Refusal> {
+    let reserved = |resources: &Resources, role: &str| {
+        let holds = |resource: &Resource| resource.reservation_role().is_some_and(|own| is_at_or_below(own, role));
+        resources.filter(holds).scalar_quantities()
+    };
+    for role in produced.reservation_roles() {
+        for (over, quota) in state.roles.quotas_over(role).filter(|(_, quota)| !quota.limits.is_empty()) {
+            let mut more = reserved(produced, over);
+            more.saturating_sub(&reserved(consumed, over));
+            let has = charged(state, over);
+            if !quota.limits.minus(&has).allow(&more) {
+                let limits = &quota.limits;
+                let why = format!(
+                    "Role '{over}' has '{has}' of its limits '{limits}' already, as reservations, offers and allocations: \
+                     '{more}' more would be too much"
+                );
+                return Err(Refusal::new(RefusalKind::Conflict, "OverLimit", why));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A configuration in thousandths, or what is wrong with it.
@@ -616,6 +641,36 @@ mod tests {
         assert!(check(&[("a", "cpus:9", ""), ("a/b/c", "cpus:1", "")]).is_err(), "a/b is guaranteed nothing");
         let why = check(&[("a", "cpus:2", "mem:1"), ("a/x", "cpus:2;mem:2", "")]).unwrap_err();
         assert!(why.contains("'a'"), "{why}");
+    }
+
+    #[test]
+    fn an_operator_reserves_up_to_the_limit() {
+        let mut cluster = cluster();
+        cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        update(&mut cluster, "web", "", "cpus:1.5").unwrap();
+        update(&mut cluster, "other", "", "mem:10").unwrap();
+        let reserve = |cluster: &mut Cluster, role: &str, text: &str| {
+            let resources = parse(text, "*").unwrap().resources;
+            let reservation =
+                api::resources::Reservation { dynamic: true, role: role.into(), principal: None, labels: Vec::new() };
+            let resources = resources.push_reservation(&reservation).to_v1(Format::PostRefinement);
+            let agent_id = v1::AgentId { value: "C-S0".into() };
+            let reserve_resources = Some(call::ReserveResources { agent_id, source: Vec::new(), resources });
+            let kind = Some(Type::ReserveResources as i32);
+            cluster.operator(Call { r#type: kind, reserve_resources, ..Default::default() })
+        };
+        assert!(reserve(&mut cluster, "web/a", "cpus:1").is_ok());
+        let refusal = reserve(&mut cluster, "web", "cpus:1").unwrap_err();
+        assert_eq!(
+            refusal.message,
+            "Role 'web' has 'cpus:1' of its limits 'cpus:1.5' already, as reservations, offers and allocations: \
+             'cpus:1' more would be too much"
+        );
+        assert!(reserve(&mut cluster, "web", "cpus:0.5;mem:90").is_ok(), "what has no limit has none");
+        assert!(reserve(&mut cluster, "web", "cpus:0.001").is_err());
+        assert!(reserve(&mut cluster, "free", "cpus:1").is_ok());
+        assert!(reserve(&mut cluster, "other", "mem:11").is_err());
     }
 
     #[test]

@@ -78,6 +78,7 @@ pub const NAMES: &[&str] = &[
     "OtherCluster",
     "OtherPrincipal",
     "OtherStream",
+    "OverLimit",
     "Overcommitted",
     "StaleConnection",
     "StillDraining",
