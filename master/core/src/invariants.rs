@@ -7,6 +7,8 @@ use crate::state::agents::MAX_GONE_AGENTS;
 use crate::state::maintenance::Mode;
 use crate::state::{MAX_COMPLETED_TASKS, State};
 use api::resources::Resources;
+use api::v1;
+use prost::Message;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -270,6 +272,13 @@ fn check_operations(state: &State, report: Report<'_>) {
         }
     }
     for agent in state.agents.live.values() {
+        // Whatever was made of what: undone, it is what the agent was configured with.
+        let info = v1::AgentInfo::decode(agent.info.clone()).unwrap_or_default();
+        let configured = Resources::from_v1(&info.resources).unwrap_or_default();
+        if agent.total.as_configured() != configured.as_configured() {
+            let total = &agent.total;
+            report("conversions-gain-and-lose-nothing", format!("agent S{}: {total} of {configured}", agent.key.0));
+        }
         if let Err(why) = rules::unique_volumes(&agent.total) {
             report("volumes-are-unique", format!("agent S{}: {why}", agent.key.0));
         }

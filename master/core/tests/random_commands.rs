@@ -2,7 +2,7 @@
 //! encoded events and a snapshot's round trip give the same State, and nothing panics.
 
 use api::internal::from_agent::Message;
-use api::resources::Format;
+use api::resources::{Format, Name, Reservation, Resource, Resources, Value};
 use api::v1::scheduler::call::Type;
 use api::v1::scheduler::{Call, call};
 use api::{internal, v1};
@@ -10,9 +10,11 @@ use master_core::allocator::{self, Options};
 use master_core::deadlines::{self, Turn};
 use master_core::ids::*;
 use master_core::state::maintenance::Mode;
-use master_core::state::{AgentLiveness, History};
+use master_core::state::{AgentLiveness, History, Task};
 use master_core::{Caller, Command, Event, FeatureLevel, State, decide_with, fold, invariants, react, view};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A small generator, so that a failing case is its seed.
 struct Dice(u64);
@@ -95,6 +97,7 @@ impl World {
 
     fn run(&mut self, command: &Command) {
         let before = self.state.clone();
+        let volumes = self.volumes();
         let decided = decide_with(&self.state, command, &Caller::default(), self.at_ms, self.options.clone());
         assert_eq!(self.state, before);
         let Ok(decision) = decided else { return };
@@ -112,7 +115,41 @@ impl World {
         let violations: Vec<String> = invariants::check(&self.state).iter().map(ToString::to_string).collect();
         assert!(violations.is_empty(), "{violations:?} after {command:?}: {:?}", decision.events);
         assert_eq!(self.state, self.replayed);
+        self.check_volumes(&volumes, &decision.events);
         assert!(decision.events.is_empty() || self.state == decision.state, "a decision knows what it leads to");
+    }
+
+    /// Every volume, by agent, role and id.
+    fn volumes(&self) -> BTreeSet<(AgentKey, String, String)> {
+        let agents = self.state.agents.live.values();
+        let all = agents.flat_map(|agent| agent.total.iter().map(|resource| (agent.key, resource)));
+        let volumes = all.filter_map(|(agent, resource)| {
+            let id = resource.disk.as_ref()?.persistence_id.as_ref()?;
+            Some((agent, resource.reservation_role().unwrap_or_default().to_owned(), id.to_string()))
+        });
+        volumes.collect()
+    }
+
+    /// A volume goes by a DESTROY, or with its agent, or because its agent could not make it; never otherwise.
+    fn check_volumes(&self, before: &BTreeSet<(AgentKey, String, String)>, events: &[Event]) {
+        let now = self.volumes();
+        for (agent, role, id) in before.difference(&now) {
+            let is_it = |resources: &Resources| {
+                resources.iter().any(|resource| {
+                    let own = resource.disk.as_ref().and_then(|disk| disk.persistence_id.as_deref());
+                    own == Some(id) && resource.reservation_role() == Some(role)
+                })
+            };
+            let is_why = |event: &Event| match event {
+                Event::OperationApplied(event) => {
+                    event.agent == *agent && is_it(&event.consumed) && !is_it(&event.produced)
+                }
+                Event::OperationUpdated(event) => event.agent == *agent && event.is_undone,
+                Event::AgentRemoved(event) => event.agent == *agent,
+                _ => false,
+            };
+            assert!(events.iter().any(is_why), "volume {id} of {role} is lost by {events:?}");
+        }
     }
 
     fn frameworks(&self) -> Vec<FrameworkKey> {
@@ -130,9 +167,13 @@ impl World {
         let roles = ["a", "a/b", "b", "*"];
         let role = roles[self.dice.roll(4) as usize].to_owned();
         let other = roles[self.dice.roll(4) as usize].to_owned();
-        let kinds =
-            [v1::framework_info::capability::Type::MultiRole, v1::framework_info::capability::Type::PartitionAware];
-        let count = 1 + self.dice.roll(2) as usize;
+        let kinds = [
+            v1::framework_info::capability::Type::MultiRole,
+            v1::framework_info::capability::Type::ReservationRefinement,
+            v1::framework_info::capability::Type::PartitionAware,
+            v1::framework_info::capability::Type::SharedResources,
+        ];
+        let count = 1 + self.dice.roll(4) as usize;
         let info = v1::FrameworkInfo {
             user: "u".into(),
             name: "n".into(),
@@ -152,7 +193,11 @@ impl World {
     }
 
     fn agent_info(&mut self) -> v1::AgentInfo {
-        let text = ["cpus:2;mem:100", "cpus:4;mem:200;ports:[1-9]", "cpus:1;mem:50;cpus(a):1;mem(a):20"];
+        let text = [
+            "cpus:2;mem:100;disk:50",
+            "cpus:4;mem:200;disk:50;ports:[1-9]",
+            "cpus:1;mem:50;disk:20;cpus(a):1;mem(a):20;disk(a):40",
+        ];
         let text = text[self.dice.roll(3) as usize];
         let resources = api::resources::parse(text, "*").unwrap().resources.to_v1(Format::PostRefinement);
         v1::AgentInfo { hostname: "h".into(), resources, ..Default::default() }
@@ -164,11 +209,26 @@ impl World {
             token: u128::from(self.dice.roll(8)).to_be_bytes().to_vec().into(),
             agent_info: self.agent_info(),
             version: "1".into(),
-            capabilities: if self.dice.roll(4) == 0 { Vec::new() } else { vec!["AGENT_DRAINING".into()] },
+            capabilities: self.capabilities(4),
             address: format!("10.0.0.{}:5051", self.dice.roll(6)),
         };
         let connection = self.connection();
         self.run(&Command::RegisterAgent { connection, register });
+    }
+
+    /// Now and then an agent can nothing.
+    fn capabilities(&mut self, sides: u64) -> Vec<String> {
+        if self.dice.roll(sides) == 0 {
+            return Vec::new();
+        }
+        let all = [
+            "AGENT_DRAINING",
+            "AGENT_OPERATION_FEEDBACK",
+            "HIERARCHICAL_ROLE",
+            "RESERVATION_REFINEMENT",
+            "RESIZE_VOLUME",
+        ];
+        all.map(str::to_owned).to_vec()
     }
 
     fn resume(&mut self) {
@@ -198,7 +258,7 @@ impl World {
             messages_up_to: agent.messages_received + self.dice.roll(2),
             agent_info: if self.dice.roll(4) == 0 { self.agent_info() } else { same },
             version: "1".into(),
-            capabilities: if self.dice.roll(8) == 0 { vec![] } else { vec!["AGENT_DRAINING".into()] },
+            capabilities: self.capabilities(8),
             address: agent.address.to_string(),
             tasks,
         };
@@ -220,6 +280,10 @@ impl World {
         messages.push(internal::FromAgent { seq: None, message: Some(acknowledged) });
         for _ in 0..self.dice.roll(5) {
             seq += 1;
+            if let Some(status) = self.operation_status(agent.key) {
+                messages.push(internal::FromAgent { seq: Some(seq), message: Some(status) });
+                continue;
+            }
             let message = match (self.dice.roll(12), self.dice.pick(&tasks)) {
                 (0, _) => {
                     let executor = agent.executors.keys().next().cloned();
@@ -277,7 +341,16 @@ impl World {
             0..=3 => {
                 let first = offers.first().and_then(|key| self.state.offers.get(*key)).map(|offer| offer.agent);
                 offers.retain(|key| self.state.offers.get(*key).is_none_or(|offer| Some(offer.agent) == first));
-                let operations = (0..self.dice.roll(3)).map(|_| self.operation(first)).collect();
+                let held = offers.iter().filter_map(|key| self.state.offers.get(*key).cloned()).collect::<Vec<_>>();
+                let operations =
+                    (0..self.dice.roll(4)).map(|_| match held.first().filter(|_| self.dice.roll(3) == 0) {
+                        Some(offer) => {
+                            let all = held.iter().fold(Resources::new(), |sum, offer| sum.plus(&offer.resources));
+                            self.conversion(&all.unallocate(), Some(&offer.role))
+                        }
+                        None => self.operation(first),
+                    });
+                let operations = operations.collect();
                 let filters = Some(v1::Filters { refuse_seconds: Some(self.dice.roll(3) as f64) });
                 let offer_ids = self.offer_ids(&offers);
                 Call { accept: Some(call::Accept { offer_ids, operations, filters }), ..of(Type::Accept) }
@@ -301,6 +374,19 @@ impl World {
                     ..Default::default()
                 };
                 Call { acknowledge: Some(acknowledge), ..of(Type::Acknowledge) }
+            }
+            10 if self.dice.roll(2) == 0 => {
+                let known: Vec<_> = self.state.operations.of(key).cloned().collect();
+                let Some(operation) = self.dice.pick(&known) else { return };
+                let uuid = operation.update.as_ref().map_or_else(|| vec![1; 16].into(), |update| update.uuid.clone());
+                let acknowledge = call::AcknowledgeOperationStatus {
+                    agent_id: Some(v1::AgentId { value: view::agent_id(&self.state, operation.agent) }),
+                    uuid,
+                    operation_id: v1::OperationId { value: operation.id.as_deref().unwrap_or_default().to_owned() },
+                    ..Default::default()
+                };
+                let of = of(Type::AcknowledgeOperationStatus);
+                Call { acknowledge_operation_status: Some(acknowledge), ..of }
             }
             10 => Call { reconcile: Some(call::Reconcile::default()), ..of(Type::Reconcile) },
             _ => {
@@ -342,11 +428,19 @@ impl World {
         for _ in 0..self.dice.roll(3) {
             let text = ["cpus:0.5;mem:5", "cpus:1;mem:10;ports:[2-3]", "cpus:3;mem:1", "cpus(a):0.5", "cpus:0"];
             let text = text[self.dice.roll(5) as usize];
+            let mut resources = parsed(text);
+            let volumes: Vec<Resource> = agent
+                .and_then(|agent| self.state.agents.get(agent))
+                .map(|agent| agent.offered.unallocate().persistent_volumes().iter().cloned().collect())
+                .unwrap_or_default();
+            if let Some(volume) = self.dice.pick(&volumes).filter(|_| self.dice.roll(2) == 0) {
+                resources.push(volume.to_v1(Format::PostRefinement));
+            }
             tasks.push(v1::TaskInfo {
                 name: "t".into(),
                 task_id: v1::TaskId { value: format!("t{}", self.dice.roll(30)) },
                 agent_id: v1::AgentId { value: view::agent_id(&self.state, agent.unwrap_or(AgentKey(0))) },
-                resources: parsed(text),
+                resources,
                 command: (kind == 0)
                     .then(|| v1::CommandInfo { value: Some("true".into()), ..v1::CommandInfo::default() }),
                 executor: (kind == 1).then(|| executor.clone()),
@@ -366,6 +460,135 @@ impl World {
             launch_group: Some(v1::offer::operation::LaunchGroup { executor, task_group }.into()),
             ..Default::default()
         }
+    }
+
+    /// What an agent says of an operation, if it says something of one.
+    fn operation_status(&mut self, agent: AgentKey) -> Option<Message> {
+        let pending: Vec<_> = self.state.operations.on(agent).filter(|it| it.is_pending()).cloned().collect();
+        let operation = self.dice.pick(&pending).filter(|_| self.dice.roll(3) > 0)?;
+        let states = [v1::OperationState::OperationFinished, v1::OperationState::OperationFailed];
+        let state = states[usize::from(self.dice.roll(4) == 0)];
+        let status = v1::OperationStatus { state: state as i32, ..Default::default() };
+        let operation = view::operation_uuid(&self.state, operation.key).to_vec().into();
+        Some(Message::OperationStatus(internal::OperationStatus { operation, status }))
+    }
+
+    /// Some operation upon some of these; now and then one that cannot be.
+    fn conversion(&mut self, from: &Resources, role: Option<&str>) -> v1::offer::Operation {
+        use v1::offer::operation::{self, Type};
+        let format = Format::PostRefinement;
+        let items: Vec<Resource> = from.iter().cloned().collect();
+        let mut operation = v1::offer::Operation::default();
+        if role.is_some() && self.dice.roll(2) == 0 {
+            operation.id = Some(v1::OperationId { value: format!("o{}", self.dice.roll(4)) });
+        }
+        let some = |dice: &mut Dice, wanted: &dyn Fn(&Resource) -> bool| {
+            let fit: Vec<Resource> = items.iter().filter(|item| wanted(item)).cloned().collect();
+            let mut one = dice.pick(&fit).unwrap_or_else(|| Resource::new("disk", Value::Scalar(1000)));
+            // A part of what is an amount.
+            if let Value::Scalar(milli) = &mut one.value
+                && one.disk.is_none()
+            {
+                *milli = (*milli / (1 + dice.roll(3) as i64)).max(1000);
+            }
+            one
+        };
+        let is_volume = |item: &Resource| item.is_persistent_volume();
+        let is_disk = |item: &Resource| item.name == Name::Disk && item.disk.is_none() && !item.reservations.is_empty();
+        let mut kinds = vec![Type::Reserve];
+        for (wanted, more) in [
+            (&is_volume as &dyn Fn(&Resource) -> bool, &[Type::Destroy, Type::GrowVolume, Type::ShrinkVolume][..]),
+            (&|item| item.is_dynamically_reserved() && !is_volume(item), &[Type::Unreserve]),
+            (&is_disk, &[Type::Create, Type::Create, Type::Create]),
+        ] {
+            if items.iter().any(wanted) || self.dice.roll(8) == 0 {
+                kinds.extend(more);
+            }
+        }
+        let kind = self.dice.pick(&kinds).unwrap();
+        operation.set_type(kind);
+        match kind {
+            Type::Reserve => {
+                let mut one = some(&mut self.dice, &|item| !is_volume(item));
+                let to = role.unwrap_or(["a", "a/b", "b"][self.dice.roll(3) as usize]);
+                one.reservations.push(Reservation { dynamic: true, role: to.into(), principal: None, labels: vec![] });
+                operation.reserve = Some(operation::Reserve { resources: vec![one.to_v1(format)], source: vec![] });
+            }
+            Type::Unreserve => {
+                let one = some(&mut self.dice, &|item| item.is_dynamically_reserved() && !is_volume(item));
+                operation.unreserve = Some(operation::Unreserve { resources: vec![one.to_v1(format)] });
+            }
+            Type::Create => {
+                let one = some(&mut self.dice, &is_disk);
+                let mut volume = one.to_v1(format);
+                let id = format!("v{}", self.dice.roll(6));
+                let persistence = v1::resource::disk_info::Persistence { id, ..Default::default() };
+                let place = v1::Volume {
+                    container_path: "data".into(),
+                    mode: v1::volume::Mode::Rw as i32,
+                    ..Default::default()
+                };
+                let (persistence, place) = (Some(persistence), Some(place));
+                volume.disk =
+                    Some(Box::new(v1::resource::DiskInfo { persistence, volume: place, ..Default::default() }));
+                volume.shared = (self.dice.roll(3) == 0).then(Default::default);
+                operation.create = Some(operation::Create { volumes: vec![volume] });
+            }
+            Type::Destroy => {
+                let mut one = some(&mut self.dice, &is_volume);
+                one.copies = 1;
+                operation.destroy = Some(operation::Destroy { volumes: vec![one.to_v1(format)] });
+            }
+            Type::GrowVolume => {
+                let volume = some(&mut self.dice, &is_volume);
+                let addition = some(&mut self.dice, &|item| item.name == Name::Disk && !is_volume(item));
+                let (volume, addition) = (volume.to_v1(format), addition.to_v1(format));
+                operation.grow_volume = Some(operation::GrowVolume { volume, addition }.into());
+            }
+            _ => {
+                let volume = some(&mut self.dice, &is_volume).to_v1(format);
+                let subtract = v1::value::Scalar { value: 1.0 + self.dice.roll(4) as f64 };
+                operation.shrink_volume = Some(operation::ShrinkVolume { volume, subtract }.into());
+            }
+        }
+        operation
+    }
+
+    /// An operator turns some of what an agent has into something else.
+    fn convert(&mut self) {
+        use v1::master::call;
+        let agents = self.agents();
+        let Some(agent) = self.dice.pick(&agents).and_then(|key| self.state.agents.live.get(&key).cloned()) else {
+            return;
+        };
+        let operation = self.conversion(&agent.total, None);
+        let agent_id = v1::AgentId { value: view::agent_id(&self.state, agent.key) };
+        let of = |kind: call::Type| v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
+        let call = if let Some(body) = operation.reserve {
+            let (source, resources) = (body.source, body.resources);
+            let reserve = Some(call::ReserveResources { agent_id, source, resources });
+            v1::master::Call { reserve_resources: reserve, ..of(call::Type::ReserveResources) }
+        } else if let Some(body) = operation.unreserve {
+            let unreserve = Some(call::UnreserveResources { agent_id, resources: body.resources });
+            v1::master::Call { unreserve_resources: unreserve, ..of(call::Type::UnreserveResources) }
+        } else if let Some(body) = operation.create {
+            let create = Some(call::CreateVolumes { agent_id, volumes: body.volumes });
+            v1::master::Call { create_volumes: create, ..of(call::Type::CreateVolumes) }
+        } else if let Some(body) = operation.destroy {
+            let destroy = Some(call::DestroyVolumes { agent_id, volumes: body.volumes });
+            v1::master::Call { destroy_volumes: destroy, ..of(call::Type::DestroyVolumes) }
+        } else if let Some(body) = operation.grow_volume {
+            let (volume, addition) = (body.volume, body.addition);
+            let grow = Some(call::GrowVolume { agent_id: Some(agent_id), volume, addition });
+            v1::master::Call { grow_volume: grow, ..of(call::Type::GrowVolume) }
+        } else if let Some(body) = operation.shrink_volume {
+            let (volume, subtract) = (body.volume, body.subtract);
+            let shrink = Some(call::ShrinkVolume { agent_id: Some(agent_id), volume, subtract });
+            v1::master::Call { shrink_volume: shrink, ..of(call::Type::ShrinkVolume) }
+        } else {
+            return;
+        };
+        self.run(&Command::OperatorCall { call: Box::new(call) });
     }
 
     /// The feature level is raised some time, and digests are logged.
@@ -448,6 +671,9 @@ impl World {
         self.agree();
         if self.dice.roll(8) == 0 {
             self.operate();
+        }
+        if self.dice.roll(20) == 0 {
+            self.convert();
         }
         match self.dice.roll(100) {
             0..=5 => self.subscribe(),
@@ -571,11 +797,16 @@ proptest! {
 #[test]
 fn the_random_world_gets_around() {
     // Otherwise the property above would prove little.
-    let mut world = World::new(1);
+    let mut world = World::new(3);
     let (mut tasks, mut completed, mut offers) = (0, 0, 0);
     let (mut drained, mut asked, mut answered, mut down) = (0, 0, 0, 0);
-    for _ in 0..4_000 {
+    let (mut volumes, mut on_volumes, mut waiting) = (0, 0, 0);
+    for _ in 0..9_000 {
         world.step();
+        volumes = volumes.max(world.volumes().len());
+        let holds = |task: &&Arc<Task>| !task.released && !task.resources.persistent_volumes().is_empty();
+        on_volumes = on_volumes.max(world.state.tasks.live.values().filter(holds).count());
+        waiting = waiting.max(world.state.operations.live.values().filter(|it| it.update.is_some()).count());
         drained = drained.max(world.state.drains.by_agent.values().filter(|drain| drain.is_drained()).count());
         let maintenance = &world.state.maintenance;
         asked = asked.max(maintenance.inverse_offers.len());
@@ -586,6 +817,9 @@ fn the_random_world_gets_around() {
         offers = world.state.offers.next;
     }
     assert!(tasks > 3 && completed > 15 && offers > 100, "{tasks} {completed} {offers}");
+    let operations = world.state.operations.next;
+    let is_converted = operations > 60 && volumes > 2 && on_volumes > 0 && waiting > 0;
+    assert!(is_converted, "{operations} operations, {volumes} volumes, {on_volumes} tasks on them, {waiting} waiting");
     let is_operated = drained > 0 && asked > 0 && answered > 0 && down > 0;
     assert!(is_operated, "{drained} drained, {asked} asked, {answered} answered, {down} down");
 }
