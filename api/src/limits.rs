@@ -314,6 +314,9 @@ pub fn role(name: &str) -> Option<String> {
     })
 }
 
+/// So many refusals of one agent by one framework for one role are in force at once.
+pub const FILTERS_PER_AGENT_MAX: usize = 8;
+
 /// A text for a sentence about it: cut where it is longer than anybody reads.
 pub fn quoted(text: &str) -> std::borrow::Cow<'_, str> {
     if text.len() <= QUOTE_BYTES_MAX {

@@ -94,9 +94,9 @@ impl Book {
         &self.options
     }
 
-    /// A role's weight among its siblings, in thousandths, at least 1.
-    pub fn set_weight(&mut self, role: &str, weight_milli: u64) {
-        self.tree.set_weight(role, weight_milli);
+    /// A role's weight among its siblings, in millionths, at least 1.
+    pub fn set_weight(&mut self, role: &str, weight_micro: u64) {
+        self.tree.set_weight(role, weight_micro);
     }
 
     /// A role's quota.

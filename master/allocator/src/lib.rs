@@ -21,5 +21,5 @@ pub use constraints::OfferConstraints;
 pub use ids::{AgentKey, FrameworkKey};
 pub use options::{Options, Sorting};
 pub use share::Share;
-pub use tree::{Quota, Tree, WEIGHT_MILLI};
+pub use tree::{Quota, Tree, WEIGHT_MICRO};
 pub use why::WhyNot;

@@ -20,6 +20,9 @@ pub struct Options {
     pub framework_sorter: Sorting,
     /// Where the masters are; None: no agent is elsewhere.
     pub region: Option<Arc<str>>,
+    /// A role's limits hold for what is offered to roles below it too. In Mesos they do not: what those have counts, but
+    /// they are offered more.
+    pub limits_hold_below: bool,
 }
 
 /// How the next to be offered something is found.
@@ -47,6 +50,7 @@ impl Default for Options {
             role_sorter: Sorting::DominantShare,
             framework_sorter: Sorting::DominantShare,
             region: None,
+            limits_hold_below: false,
         }
     }
 }

@@ -51,7 +51,11 @@ impl Number {
 
     /// So many thousandths.
     fn milli(milli: u128) -> Number {
-        Number::nearest(milli, false, 0).through(Number::nearest(1000, false, 0))
+        Number::ratio(milli, 1000)
+    }
+
+    fn ratio(above: u128, below: u128) -> Number {
+        Number::nearest(above, false, 0).through(Number::nearest(below, false, 0))
     }
 }
 
@@ -60,11 +64,11 @@ impl Share {
     pub const NONE: Share = Share(0);
 
     /// The largest of `held` in `totals`, leaving names out.
-    pub fn of(held: &Amounts, totals: &Amounts, without: &BTreeSet<Name>, weight_milli: u64) -> Share {
+    pub fn of(held: &Amounts, totals: &Amounts, without: &BTreeSet<Name>, weight_micro: u64) -> Share {
         let Some((_, held, total)) = largest(held, totals, without) else { return Share::NONE };
         let mut part = Number::milli(held).through(Number::milli(total));
-        if weight_milli != crate::tree::WEIGHT_MILLI {
-            part = part.through(Number::milli(weight_milli.max(1).into()));
+        if weight_micro != crate::tree::WEIGHT_MICRO {
+            part = part.through(Number::ratio(weight_micro.max(1).into(), crate::tree::WEIGHT_MICRO.into()));
         }
         let exponent = (part.exponent + DIGITS as i32 - 1 + BIAS).clamp(1, 2 * BIAS);
         Share((exponent as u64) << (DIGITS - 1) | (part.digits - FIRST))
@@ -116,34 +120,34 @@ fn product(a: u128, b: u128) -> (u128, u128) {
 mod tests {
     use super::*;
 
-    fn share(held: i128, total: i128, weight_milli: u64) -> Share {
+    fn share(held: i128, total: i128, weight_micro: u64) -> Share {
         let amounts = |milli| {
             let mut sum = Amounts::default();
             sum.add_one(&Name::Cpus, milli);
             sum
         };
-        Share::of(&amounts(held), &amounts(total), &BTreeSet::new(), weight_milli)
+        Share::of(&amounts(held), &amounts(total), &BTreeSet::new(), weight_micro)
     }
 
     #[test]
     fn parts_are_those_of_doubles() {
         for (held, total, weight) in [
-            (15_000, 100_000, 3000),
-            (10_000, 100_000, 2000),
-            (1, 3, 1000),
-            (2, 3, 1000),
+            (15_000, 100_000, 3_000_000),
+            (10_000, 100_000, 2_000_000),
+            (1, 3, 1_000_000),
+            (2, 3, 1_000_000),
             (7, 7, 1),
             (999_999_999_999_937, 1_000_000_000_000_000, 1001),
             (1, 1_000_000_000_000_000_000_000, 123_456_789),
             (123_456, 7, 17),
         ] {
-            let expected = (held as f64 / 1000.0) / (total as f64 / 1000.0) / (weight as f64 / 1000.0);
+            let expected = (held as f64 / 1000.0) / (total as f64 / 1000.0) / (weight as f64 / 1_000_000.0);
             let (above, below) = share(held, total, weight).parts();
             assert_eq!(share(held, total, weight).0, expected.to_bits(), "{held} of {total} by {weight}");
             assert!((above as f64 / below as f64 - expected).abs() <= 1e-15 * expected.max(1.0));
         }
-        assert!(share(15_000, 100_000, 3000) < share(10_000, 100_000, 2000), "as doubles have it");
-        assert_eq!(share(0, 5, 1000), Share::NONE);
+        assert!(share(15_000, 100_000, 3_000_000) < share(10_000, 100_000, 2_000_000), "as doubles have it");
+        assert_eq!(share(0, 5, 1_000_000), Share::NONE);
     }
 
     #[test]

@@ -17,8 +17,8 @@ use api::resources::{Limits, Name, Resources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The weight of a role that has no other, in thousandths.
-pub const WEIGHT_MILLI: u64 = 1000;
+/// The weight of a role that has no other, in millionths.
+pub const WEIGHT_MICRO: u64 = 1_000_000;
 
 /// So many components of a role's name are levels of the tree; what is behind them is one more name. Walks along the
 /// tree are as deep as it is.
@@ -67,7 +67,7 @@ pub(crate) struct Measure<'a> {
 
 impl Measure<'_> {
     pub(crate) fn share(&self, held: &Amounts) -> Share {
-        Share::of(held, self.totals, self.without, WEIGHT_MILLI)
+        Share::of(held, self.totals, self.without, WEIGHT_MICRO)
     }
 }
 
@@ -94,7 +94,7 @@ pub(crate) struct Node {
     name: Arc<str>,
     parent: Option<NodeId>,
     children: BTreeMap<Arc<str>, NodeId>,
-    pub(crate) weight_milli: u64,
+    pub(crate) weight_micro: u64,
     pub(crate) quota: Quota,
     /// What is reserved for it and for roles below it.
     reservations: Amounts,
@@ -144,7 +144,7 @@ impl Node {
             name,
             parent,
             children: BTreeMap::new(),
-            weight_milli: WEIGHT_MILLI,
+            weight_micro: WEIGHT_MICRO,
             quota: Quota::default(),
             reservations: Amounts::default(),
             held: Held::default(),
@@ -163,7 +163,7 @@ impl Node {
             && self.own.is_none()
             && self.reservations.is_zero()
             && self.quota.is_none()
-            && self.weight_milli == WEIGHT_MILLI
+            && self.weight_micro == WEIGHT_MICRO
     }
 
     /// What counts against its quota: what is reserved, whether held or not, and what is held of the rest.
@@ -246,9 +246,9 @@ impl Tree {
         self.id(role).map(|id| &self.nodes[id])
     }
 
-    /// A role's weight, in thousandths.
-    pub fn weight_milli(&self, role: &str) -> u64 {
-        self.named(role).map_or(WEIGHT_MILLI, |node| node.weight_milli)
+    /// A role's weight, in millionths.
+    pub fn weight_micro(&self, role: &str) -> u64 {
+        self.named(role).map_or(WEIGHT_MICRO, |node| node.weight_micro)
     }
 
     /// A role's quota.
@@ -334,10 +334,10 @@ impl Tree {
         }
     }
 
-    /// Sets a role's weight, in thousandths, at least 1.
-    pub fn set_weight(&mut self, role: &str, weight_milli: u64) {
+    /// Sets a role's weight, in millionths, at least 1.
+    pub fn set_weight(&mut self, role: &str, weight_micro: u64) {
         let id = self.make(role);
-        self.nodes[id].weight_milli = weight_milli.max(1);
+        self.nodes[id].weight_micro = weight_micro.max(1);
         self.replace(id);
         self.tidy(id);
     }
@@ -487,7 +487,7 @@ impl Tree {
 
     fn place_of(&self, id: NodeId) -> Place {
         let node = &self.nodes[id];
-        let share = Share::of(node.held.all.sum(), &self.totals, &self.without, node.weight_milli);
+        let share = Share::of(node.held.all.sum(), &self.totals, &self.without, node.weight_micro);
         Place { share, turns: node.turns, name: node.name.clone(), who: Sibling::Below(id) }
     }
 
@@ -661,6 +661,11 @@ impl Tree {
         self.named(role).and_then(|node| node.own.as_ref()).map(|own| own.held.all.sum())
     }
 
+    /// What a role's client and those below it hold; None for a role that is not known.
+    pub fn held_below(&self, role: &str) -> Option<&Amounts> {
+        self.named(role).map(|node| node.held.all.sum())
+    }
+
     /// What all hold.
     pub fn held_by_all(&self) -> &Amounts {
         self.nodes[ROOT].held.all.sum()
@@ -671,8 +676,8 @@ impl Tree {
         let node = self.named(role)?;
         let own = node.own.as_ref()?;
         // With nobody below it, the role and its client are one.
-        let weight_milli = if node.children.is_empty() { node.weight_milli } else { WEIGHT_MILLI };
-        Some(Share::of(own.held.all.sum(), &self.totals, &self.without, weight_milli))
+        let weight_micro = if node.children.is_empty() { node.weight_micro } else { WEIGHT_MICRO };
+        Some(Share::of(own.held.all.sum(), &self.totals, &self.without, weight_micro))
     }
 
     // Frameworks.

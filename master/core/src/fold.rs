@@ -41,12 +41,16 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         Event::FrameworkDisconnected(event) => {
             state.frameworks.disconnect(event.framework, event.deadline_ms, at_ms);
             state.maintenance.forget_filters(event.framework);
+            state.tidy_refusals(event.framework);
             state.deadlines.insert((event.deadline_ms, Deadline::Framework(event.framework)));
         }
-        Event::FrameworkUpdated(event) => state.frameworks.update(event.framework, &event.info, &event.terms),
+        Event::FrameworkUpdated(event) => {
+            state.frameworks.update(event.framework, &event.info, &event.terms);
+            state.tidy_framework(event.framework);
+        }
         Event::FrameworkRemoved(event) => state.remove_framework(event.framework, at_ms),
         Event::FrameworkEnding(event) => state.begin_end_of_framework(event, at_ms),
-        Event::FiltersForgotten(event) => state.frameworks.forget_expired_filters(event.framework, at_ms),
+        Event::FiltersForgotten(event) => state.forget_expired_filters(event.framework, at_ms),
 
         Event::AgentRegistered(event) => state.agents.register(event, at_ms),
         Event::AgentResumed(event) => state.resume_agent(event, at_ms),
@@ -85,6 +89,7 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         Event::RolesRevived(event) => {
             state.frameworks.revive(event.framework, &event.roles);
             state.maintenance.forget_filters(event.framework);
+            state.tidy_refusals(event.framework);
         }
         Event::RolesSuppressed(event) => state.frameworks.suppress(event.framework, &event.roles),
 
@@ -200,6 +205,7 @@ impl State {
         self.forget_framework_deadline(event.framework);
         self.frameworks.resubscribe(event, at_ms);
         self.maintenance.forget_filters(event.framework);
+        self.tidy_framework(event.framework);
     }
 
     fn remove_framework(&mut self, key: FrameworkKey, at_ms: u64) {
@@ -209,10 +215,19 @@ impl State {
         }
         self.operations.forget_framework(key);
         self.frameworks.remove(key, at_ms);
+        self.tidy_refusals(key);
+        self.turns.forget(key);
         self.maintenance.forget_framework(key);
         self.constraints.forget(key);
         self.brakes.release(&Brake::Framework(key));
         self.forget_frameworks();
+    }
+
+    /// What was kept for roles that it gave up, or for the time before it came back, goes.
+    fn tidy_framework(&mut self, key: FrameworkKey) {
+        self.tidy_refusals(key);
+        let roles = self.frameworks.get(key).map(|framework| framework.roles.clone()).unwrap_or_default();
+        self.turns.keep(key, |role| roles.contains_key(role));
     }
 
     /// Frameworks beyond the bound go at once; of tasks, when the next one of their framework ends.
@@ -230,6 +245,7 @@ impl State {
     fn begin_end_of_framework(&mut self, event: &FrameworkEnding, at_ms: u64) {
         self.forget_framework_deadline(event.framework);
         self.frameworks.begin_end(event.framework, at_ms);
+        self.tidy_refusals(event.framework);
         self.maintenance.forget_framework(event.framework);
         let end = FrameworkEnd { since_ms: at_ms, why: event.why };
         self.unfinished.frameworks.insert(event.framework, end);
@@ -254,7 +270,7 @@ impl State {
         self.forget_agent_deadline(event.agent);
         self.agents.resume(event, at_ms);
         if event.profile.is_some() {
-            self.frameworks.forget_agent(event.agent);
+            self.forget_filters_of(event.agent);
             self.maintenance.forget_agent(event.agent);
         }
     }
@@ -275,7 +291,7 @@ impl State {
         self.operations.forget_agent(event.agent);
         self.held.forget(event.agent);
         self.agents.remove(event.agent, event.by_operator, &event.reason, at_ms);
-        self.frameworks.forget_agent(event.agent);
+        self.forget_filters_of(event.agent);
         self.drains.end(event.agent);
         self.maintenance.forget_agent(event.agent);
         self.oversubscribed.forget(event.agent);
@@ -299,6 +315,9 @@ impl State {
         self.offers.plans += 1;
         let mut key = event.first;
         for group in &event.groups {
+            if self.feature_level.has_resource_model() {
+                self.turns.add(group.framework, &group.role, group.offers.0.len() as u64);
+            }
             for (agent, offered) in &group.offers.0 {
                 let resources = match offered {
                     Offered::Part(resources) => resources.clone(),
@@ -344,7 +363,7 @@ impl State {
                     Err(shared) => (shared.role.clone(), shared.agent, shared.resources.clone()),
                 };
                 let (role, agent, resources) = resources;
-                self.frameworks.filter(event.framework, &role, agent, RoleFilter { resources, until_ms });
+                self.refuse(event.framework, &role, agent, RoleFilter { resources, until_ms });
             }
         }
     }
@@ -361,7 +380,7 @@ impl State {
     /// What a framework does not want again for a while.
     pub(crate) fn leave_over(&mut self, framework: FrameworkKey, agent: AgentKey, unused: &Unused) {
         let filter = RoleFilter { resources: unused.resources.clone(), until_ms: unused.until_ms };
-        self.frameworks.filter(framework, &unused.role, agent, filter);
+        self.refuse(framework, &unused.role, agent, filter);
     }
 
     fn occupy(&mut self, framework: FrameworkKey, agent: AgentKey, resources: &Resources) {

@@ -6,6 +6,7 @@ use crate::ids::{AgentKey, FrameworkKey};
 use crate::lost;
 use crate::state::unfinished::Parting;
 use crate::state::{AgentLiveness, Framework, History};
+use std::collections::BTreeSet;
 
 /// So many agents are forgotten at once.
 const AGENTS_AT_ONCE: usize = 100;
@@ -31,8 +32,14 @@ fn bound_history(draft: &mut Draft) {
 
 fn forget_filters(draft: &mut Draft) {
     let at_ms = draft.at_ms;
+    let more = draft.state.refusals.more.iter();
+    let more: BTreeSet<FrameworkKey> = more
+        .filter(|(_, filters)| filters.iter().any(|filter| filter.until_ms <= at_ms))
+        .map(|((framework, ..), _)| *framework)
+        .collect();
     let expired = |framework: &Framework| {
-        framework.roles.values().flat_map(|role| role.filters.values()).any(|filter| filter.until_ms <= at_ms)
+        more.contains(&framework.key)
+            || framework.roles.values().flat_map(|role| role.filters.values()).any(|filter| filter.until_ms <= at_ms)
     };
     let frameworks = draft.state.frameworks.live.values().filter(|framework| expired(framework));
     let keys: Vec<FrameworkKey> = frameworks.map(|framework| framework.key).take(draft.options.step_events).collect();

@@ -36,6 +36,10 @@ pub struct Options {
     pub unreachable_ms_max: u64,
     /// So many unreachable agents are remembered.
     pub unreachable_max: usize,
+    /// The masters say where they are: only then may agents.
+    pub has_domain: bool,
+    /// Agents must say where they are.
+    pub require_agent_domain: bool,
     /// How much of what is over is remembered.
     pub history: History,
     /// What a regular expression of offer constraints may cost.
@@ -59,6 +63,8 @@ impl Default for Options {
             step_events: 1000,
             unreachable_ms_max: 14 * 24 * 3_600_000,
             unreachable_max: 102_400,
+            has_domain: false,
+            require_agent_domain: false,
             history: History::default(),
             regex: Limits::default(),
             whitelist: None,

@@ -284,6 +284,7 @@ fn profile(
 ) -> Result<AgentProfile, Refusal> {
     let long = lengths::agent(info, version, capabilities, address);
     long.map_err(|why| stop("TooLarge", format!("The agent's description is too large: {why}")))?;
+    check_domain(draft, info)?;
     let total = Resources::from_v1(&info.resources)
         .map_err(|why| stop("InvalidResources", format!("The agent's resources are invalid: {why}")))?;
     let total =
@@ -297,6 +298,19 @@ fn profile(
         capabilities: capabilities.iter().map(|name| name.as_str().into()).collect(),
         total,
     })
+}
+
+/// Agents say where they are only if the masters do, and must where `--require_agent_domain` says so.
+fn check_domain(draft: &Draft, info: &v1::AgentInfo) -> Result<(), Refusal> {
+    let has_domain = info.domain.as_ref().is_some_and(|domain| domain.fault_domain.is_some());
+    if has_domain && !draft.options.has_domain {
+        return Err(stop("UnknownDomain", "The agent has a --domain, and the masters have none to compare it with"));
+    }
+    if !has_domain && draft.options.require_agent_domain {
+        let why = "The agent has no --domain, and the masters want one of each agent (--require_agent_domain)";
+        return Err(stop("DomainRequired", why));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ struct World {
     options: master_core::Options,
     connections: u128,
     lives: [u128; 3],
+    /// Of the state at the last plan.
+    ledger: allocator::Ledger,
 }
 
 const STATES: [v1::TaskState; 6] = [
@@ -70,6 +72,7 @@ impl World {
             },
             connections: 0,
             lives: [1; 3],
+            ledger: allocator::Ledger::new(&Options::default()),
         };
         let leader = world.incarnation(0);
         world.run(&Command::BecomeLeader { leader, term: 1, cluster_id: "C".into(), version: "1".into() });
@@ -683,6 +686,8 @@ impl World {
             38..=69 => self.framework_call(),
             70..=84 => {
                 let plan = allocator::plan(&self.state, self.at_ms, &Options::default());
+                self.ledger.follow(&self.state);
+                assert_eq!(self.ledger.plan(self.at_ms), plan, "a ledger that follows proposes what a new one does");
                 // Now and then it comes late.
                 if self.dice.roll(4) == 0 {
                     self.framework_call();

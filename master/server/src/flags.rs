@@ -1,7 +1,9 @@
 //! The flags of `meseta-master`: from words to [`Settings`].
 
+pub(crate) mod allocator;
 mod table;
 
+pub use allocator::AllocatorSettings;
 pub use table::FLAGS;
 
 use crate::context::Ping;
@@ -14,7 +16,7 @@ use api::flags::{Values, parse};
 use api_http::Secret;
 use event_log::raft::ArchiveBounds;
 use master_core::state::History;
-use master_core::{FeatureLevel, RegexLimits, allocator};
+use master_core::{FeatureLevel, RegexLimits};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -180,7 +182,7 @@ impl Flags {
             flags: reported,
             ping: Ping { every, misses_max: misses_max.ok_or("--max_agent_ping_timeouts must be at least 1")? },
             allocation_interval,
-            allocator: allocator::Options::default(),
+            allocator: allocator::read(&self.values)?,
             feature_level_max: self.feature_level_max()?,
             archive: self.archive(),
             snapshot_bytes: self.values.bytes("snapshot_bytes").unwrap_or(256 << 20).max(1),
@@ -400,6 +402,39 @@ mod tests {
         assert!(refused.contains("--advertise_ip=0.0.0.0"), "{refused}");
         assert!(settings("--work_dir=/d --quorum=1").is_ok());
         assert!(settings("--work_dir=/d --quorum=2").unwrap_err().contains("majority"));
+    }
+
+    #[test]
+    fn what_is_offered_follows_flags() {
+        let read = |text: &str| settings(&format!("--work_dir=/d {text}")).map(|settings| settings.allocator);
+        let default = read("").unwrap();
+        assert_eq!(default, AllocatorSettings::default());
+        let chosen = read(
+            "--role_sorter=random --offer_timeout=2secs --no-filter_gpu_resources --min_allocatable_resources=cpus:1|gpus:2 \
+             --fair_sharing_excluded_resource_names=gpus,tapes --allocator=HierarchicalDRF \
+             --domain={\"fault_domain\":{\"region\":{\"name\":\"r\"},\"zone\":{\"name\":\"z\"}}} --require_agent_domain",
+        )
+        .unwrap();
+        assert_eq!(chosen.options.offer_timeout_ms, Some(2000));
+        assert!(!chosen.options.filter_gpu_resources && chosen.require_agent_domain);
+        assert_eq!(chosen.options.min_allocatable.len(), 2);
+        assert_eq!(chosen.options.excluded.len(), 2);
+        assert_ne!(chosen.options.role_sorter, chosen.options.framework_sorter);
+        assert_eq!(chosen.options.region.as_deref(), Some("r"));
+        assert!(read("--min_allocatable_resources=").unwrap().options.min_allocatable.is_empty());
+        for (bad, why) in [
+            ("--allocator=fifo", "hierarchical"),
+            ("--role_sorter=fifo", "drf or random"),
+            ("--framework_sorter=fifo", "drf or random"),
+            ("--offer_timeout=0secs", "longer than nothing"),
+            ("--min_allocatable_resources=cpus", "min_allocatable_resources"),
+            ("--require_agent_domain", "--domain"),
+            ("--domain={}", "fault_domain"),
+            ("--whitelist=/nowhere/at/all", "/nowhere/at/all"),
+        ] {
+            let refused = read(bad).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
     }
 
     /// What Mesos reports without any flag given, we report with the same values.

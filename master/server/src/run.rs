@@ -7,6 +7,7 @@ use crate::context::{Context, Ping, Reader};
 use crate::crashes::Crashes;
 use crate::delivery::{Carriers, Delivery};
 use crate::equality::Equality;
+use crate::flags::AllocatorSettings;
 use crate::http::Server;
 use crate::http::watch::recent::Recent;
 use crate::identity::{Address, Identity};
@@ -29,7 +30,7 @@ use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
 use master_core::ids::NodeId;
 use master_core::state::History;
-use master_core::{FeatureLevel, Options, RegexLimits, State, allocator};
+use master_core::{FeatureLevel, Options, RegexLimits, State};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,7 +72,7 @@ pub struct Settings {
     /// The allocator's pause without a reason to run.
     pub allocation_interval: Duration,
     /// What the allocator may offer.
-    pub allocator: allocator::Options,
+    pub allocator: AllocatorSettings,
     /// The highest feature level that the cluster may be raised to while this master is a member.
     pub feature_level_max: Option<FeatureLevel>,
     /// How much history is kept.
@@ -286,6 +287,8 @@ pub async fn start_in(
     let options = Options {
         agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
         step_events: forgetting.step_events,
+        has_domain: settings.allocator.domain.is_some(),
+        require_agent_domain: settings.allocator.require_agent_domain,
         unreachable_ms_max: u64::try_from(forgetting.unreachable_age_max.as_millis()).unwrap_or(u64::MAX),
         unreachable_max: forgetting.unreachable_max,
         history: forgetting.history,

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::Outcome;
 use crate::resources::{minus, resources};
-use crate::sorter::{amounts, quota, weight_milli};
+use crate::sorter::{amounts, quota, weight_micro};
 
 /// Asks one fact.
 pub(crate) fn judge(fact: &Value) -> Outcome {
@@ -206,7 +206,7 @@ impl World {
                 }
             }
             "set_quota" => self.book.set_quota(text(step, "role"), quota(step)),
-            "set_weight" => self.book.set_weight(text(step, "role"), weight_milli(step)),
+            "set_weight" => self.book.set_weight(text(step, "role"), weight_micro(step)),
             "set_whitelist" => {
                 let hostnames = &step["hostnames"];
                 let names = texts(hostnames).into_iter().map(Arc::from).collect();

@@ -54,8 +54,8 @@ fn wanted(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
     if holds { Outcome::Hold } else { Outcome::Wrong(otherwise()) }
 }
 
-pub(crate) fn weight_milli(step: &Value) -> u64 {
-    step["weight"].as_f64().map_or(allocator::WEIGHT_MILLI, |weight| (weight * 1000.0).round().max(1.0) as u64)
+pub(crate) fn weight_micro(step: &Value) -> u64 {
+    step["weight"].as_f64().map_or(allocator::WEIGHT_MICRO, |weight| (weight * 1_000_000.0).round().max(1.0) as u64)
 }
 
 pub(crate) fn amounts(value: &Value) -> Amounts {
@@ -132,7 +132,7 @@ impl World {
             }
             "activate" => self.tree.set_active(client, true),
             "deactivate" => self.tree.set_active(client, false),
-            "set_weight" => self.tree.set_weight(client, weight_milli(step)),
+            "set_weight" => self.tree.set_weight(client, weight_micro(step)),
             "allocated" => self.allocated(step, client, &step["resources"], 1),
             "unallocated" => self.unallocated(step, client, &step["resources"]),
             "update" => {
@@ -177,7 +177,7 @@ impl World {
                 return wanted(held == expected, || format!("{held:?}, not {expected:?}"));
             }
             "expect_distribution" => return self.distribution(step),
-            "role_weight" => self.tree.set_weight(role, weight_milli(step)),
+            "role_weight" => self.tree.set_weight(role, weight_micro(step)),
             "role_quota" => self.tree.set_quota(role, quota(step)),
             "role_reserve" => self.tree.reserve(&resources(&step["resources"])),
             "role_unreserve" => self.tree.unreserve(&resources(&step["resources"])),
@@ -199,8 +199,8 @@ impl World {
                 return wanted(others.is_empty(), || format!("known is {} for {others:?}", !known));
             }
             "expect_role_weight" => {
-                let weight = self.tree.weight_milli(role);
-                return wanted(weight == weight_milli(step), || format!("{weight} thousandths"));
+                let weight = self.tree.weight_micro(role);
+                return wanted(weight == weight_micro(step), || format!("{weight} millionths"));
             }
             "expect_role_quota" => {
                 let (is, expected) = (self.tree.quota(role), quota(step));

@@ -156,7 +156,7 @@ impl Walk {
 
     /// Another weight of a role that never was would change nothing, and say so as if it were an answer.
     fn check_roles(&self) -> Result<(), Failure> {
-        let asked = self.other.options.weights_milli.keys().chain(self.other.roles.keys());
+        let asked = self.other.options.weights_micro.keys().chain(self.other.roles.keys());
         let is_known = |role: &Arc<str>| {
             let below = format!("{role}/");
             self.roles.iter().any(|known| known == role || known.starts_with(&below))

@@ -274,8 +274,8 @@ impl Book {
         self.agents.values().map(of_agent).sum()
     }
 
-    /// What was refused until now or before may be offered again.
-    pub(super) fn expire(&mut self, at_ms: u64) {
+    /// What was refused until now or before may be offered again. Each run begins with this.
+    pub fn expire(&mut self, at_ms: u64) {
         while let Some(expiry) = self.expiries.first().copied().filter(|(until_ms, ..)| *until_ms <= at_ms) {
             let (_, key, framework, node, _) = expiry;
             self.forget_filter(expiry);

@@ -182,6 +182,13 @@ impl Book {
         self.set_lines(key);
     }
 
+    /// The role of the framework wants offers again; what it refused stays refused.
+    pub fn unsuppress(&mut self, key: FrameworkKey, role: &str) {
+        self.set_suppressed(key, role, false);
+        self.set_lines(key);
+        self.freshen(key, Some(role));
+    }
+
     /// The role of the framework wants offers; what it refused may be offered again.
     pub fn revive(&mut self, key: FrameworkKey, role: &str) {
         self.clear_filters(key, role);
@@ -305,6 +312,18 @@ impl Book {
         self.tree.refresh();
         let queue = self.tree.id(role).and_then(|id| self.tree.queue(id));
         queue.map(|queue| queue.order(Line::Active).collect()).unwrap_or_default()
+    }
+
+    /// Roles in which somebody wants offers, and those above them, with the frameworks that want some: parents before
+    /// their children, siblings and frameworks in the order in which they are next.
+    pub fn roles_in_order(&mut self) -> Vec<(Arc<str>, Vec<FrameworkKey>)> {
+        self.tree.refresh();
+        let all = self.tree.all_in_order().into_iter();
+        let row = |(role, id): (Arc<str>, NodeId)| {
+            let queue = self.tree.queue(id);
+            (role, queue.map(|queue| queue.order(Line::Active).collect()).unwrap_or_default())
+        };
+        all.map(row).collect()
     }
 
     /// What a framework holds for a role, by name.

@@ -15,7 +15,7 @@ use crate::dice::{Dice, blend};
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::options::Sorting;
 use crate::queue::Line;
-use crate::tree::{Lane, Node, NodeId};
+use crate::tree::{Lane, NodeId};
 use crate::why::WhyNot;
 use api::resources::{Resource, Resources, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -297,7 +297,7 @@ impl Book {
         if asked.is_empty() {
             return Err(WhyNot::NotAskedFor);
         }
-        let (proposal, shrunk) = self.shrink(stage, node, id, &asked, headroom, taken)?;
+        let (proposal, shrunk) = self.shrink(stage, id, &asked, headroom, taken)?;
         if shrunk.is_some() {
             *held_back = true;
         }
@@ -322,14 +322,13 @@ impl Book {
     fn shrink(
         &self,
         stage: Stage,
-        node: &Node,
         id: NodeId,
         asked: &Resources,
         headroom: &Headroom,
         taken: &[Taken],
     ) -> Result<(Proposal, Option<WhyNot>), WhyNot> {
-        let has_limits = node.quota.limits.iter().next().is_some();
-        if stage == Stage::Shares && !has_limits && headroom.needed.is_zero() {
+        let (node, limited) = (self.tree.node(id), self.limited(id));
+        if stage == Stage::Shares && limited.is_empty() && headroom.needed.is_zero() {
             let proposal =
                 Proposal { quota: quota_of(asked), guaranteed: Amounts::default(), resources: asked.clone() };
             return Ok((proposal, None));
@@ -345,14 +344,14 @@ impl Book {
         let mut more = plain;
         more.saturating_sub(&guaranteed);
         let (before, mut why) = (more.clone(), None);
-        let mut had = Amounts::of_scalars(&guaranteed);
-        let guarantee = had.clone();
-        if has_limits {
-            had.add(&self.consumed(id, taken));
-            more = more.shrink_to_limits(&room(&node.quota.limits, &had), 0);
-            if more != before {
-                why = Some(WhyNot::OverLimit);
-            }
+        let guarantee = Amounts::of_scalars(&guaranteed);
+        for above in limited {
+            let mut had = self.consumed(above, taken);
+            had.add(&guarantee);
+            more = more.shrink_to_limits(&room(&self.tree.node(above).quota.limits, &had), 0);
+        }
+        if more != before {
+            why = Some(WhyNot::OverLimit);
         }
         if !headroom.needed.is_zero() && !more.is_empty() {
             let surplus = headroom.left.minus(&headroom.needed);
@@ -374,6 +373,12 @@ impl Book {
         });
         let resources = rest.plus(&guaranteed).plus(&more);
         Ok((Proposal { resources, quota, guaranteed: guarantee }, why))
+    }
+
+    /// The roles whose limits hold for what is offered to this one.
+    fn limited(&self, id: NodeId) -> Vec<NodeId> {
+        let lineage = self.tree.lineage(id).take(if self.options.limits_hold_below { usize::MAX } else { 1 });
+        lineage.filter(|id| self.tree.node(*id).quota.limits.iter().next().is_some()).collect()
     }
 
     /// Whether it is worth offering.

@@ -47,31 +47,44 @@ impl Tree {
     /// A client's place, and before it those of all roles from the first on.
     fn places(&self, id: NodeId) -> Vec<&Place> {
         let mut places: Vec<&Place> = self.nodes[id].own.iter().filter_map(|own| own.place.as_ref()).collect();
-        let mut at = Some(id);
-        while let Some(id) = at {
-            places.extend(&self.nodes[id].place);
-            at = self.nodes[id].parent;
-        }
+        places.extend(self.lineage(id).filter_map(|id| self.nodes[id].place.as_ref()));
         places.reverse();
         places
     }
 
+    /// A role and all above it, the nearest first.
+    pub(crate) fn lineage(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        std::iter::successors(Some(id), |id| self.nodes[*id].parent)
+    }
+
     /// Whether a role is another one or below it.
     pub(crate) fn is_at_or_below(&self, role: NodeId, above: NodeId) -> bool {
-        let mut at = Some(role);
-        while let Some(id) = at {
-            if id == above {
-                return true;
-            }
-            at = self.nodes[id].parent;
-        }
-        false
+        self.lineage(role).any(|id| id == above)
     }
 
     /// The active clients, the next one first.
     pub fn clients_in_order(&mut self) -> Vec<Arc<str>> {
         self.refresh();
         self.order(Lane::Active).map(|id| self.nodes[id].path.clone()).collect()
+    }
+
+    /// The roles with active clients and those above them, parents before their children, the next one first.
+    pub(crate) fn all_in_order(&self) -> Vec<(Arc<str>, NodeId)> {
+        let mut roles = Vec::new();
+        let mut waiting: Vec<NodeId> = vec![ROOT];
+        while let Some(at) = waiting.pop() {
+            if at != ROOT {
+                roles.push((self.nodes[at].path.clone(), at));
+            }
+            // The first is taken last.
+            waiting.extend(self.nodes[at].lanes[Lane::Active as usize].iter().rev().filter_map(
+                |place| match place.who {
+                    Sibling::Own => None,
+                    Sibling::Below(child) => Some(child),
+                },
+            ));
+        }
+        roles
     }
 
     /// The active clients, drawn by weight: among siblings each has its weight's part of what its parent has.
@@ -89,8 +102,8 @@ impl Tree {
 
     fn weigh(&self, at: NodeId, lane: usize, weight: u128, clients: &mut Vec<(NodeId, u128)>) {
         let weight_of = |place: &Place| match place.who {
-            Sibling::Own => u128::from(super::WEIGHT_MILLI),
-            Sibling::Below(child) => u128::from(self.nodes[child].weight_milli),
+            Sibling::Own => u128::from(super::WEIGHT_MICRO),
+            Sibling::Below(child) => u128::from(self.nodes[child].weight_micro),
         };
         let siblings = &self.nodes[at].lanes[lane];
         let sum: u128 = siblings.iter().map(weight_of).sum();
@@ -172,7 +185,7 @@ mod tests {
         check(&mut tree, "b a a/x");
         tree.charge("b", on, &resources("cpus:6"), 1);
         check(&mut tree, "a a/x b");
-        tree.set_weight("b", 3000);
+        tree.set_weight("b", 3_000_000);
         check(&mut tree, "b a a/x");
         tree.discharge("a/x", on, &resources("cpus:5"));
         check(&mut tree, "a a/x b");

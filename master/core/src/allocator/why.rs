@@ -1,9 +1,9 @@
 //! Why somebody is not offered something: asked of a plan after it was made, so that making it costs nothing more.
 
-use super::{Options, Plan, why_not};
+use super::{Ledger, Options, Plan};
 use crate::ids::{AgentKey, FrameworkKey};
-use crate::resources;
-use crate::state::{Agent, Framework, State};
+use crate::state::State;
+pub use allocator::WhyNot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,44 +20,11 @@ pub struct Reason {
     pub why: WhyNot,
 }
 
-/// The reasons not to offer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WhyNot {
-    /// It has no stream.
-    Disconnected,
-    /// It suppressed the role.
-    Suppressed,
-    /// There is no agent at all.
-    NoAgents,
-    /// The agent is not connected.
-    AgentAway,
-    /// An operator wants no offers of the agent.
-    AgentDeactivated,
-    /// The agent has not taken its earlier orders yet.
-    AgentBehind,
-    /// It did not ask for GPUs, which the agent has.
-    HasGpus,
-    /// What may go to the role is in use or offered already.
-    NothingFree,
-    /// What is left for the role is less than the least that is offered.
-    TooSmall,
-    /// It declined as much of the agent not long ago.
-    Filtered {
-        /// The filter is over then, in milliseconds since the epoch.
-        until_ms: u64,
-    },
-    /// It would do, but this one is next by the allocator's policy.
-    OtherFirst {
-        /// Who.
-        framework: FrameworkKey,
-        /// For which of its roles.
-        role: Arc<str>,
-    },
-}
-
 /// Why each framework is not offered what `plan`, made of the same State with the same options, leaves out for it.
 /// Frameworks by key, then roles by name, then agents by key.
 pub fn reasons(state: &State, at_ms: u64, options: &Options, plan: &Plan) -> Vec<Reason> {
+    let mut ledger = Ledger::of(state, options);
+    ledger.book.expire(at_ms);
     let mut served: BTreeSet<(FrameworkKey, &Arc<str>, AgentKey)> = BTreeSet::new();
     let mut first: BTreeMap<AgentKey, (FrameworkKey, &Arc<str>)> = BTreeMap::new();
     for group in &plan.groups {
@@ -68,61 +35,32 @@ pub fn reasons(state: &State, at_ms: u64, options: &Options, plan: &Plan) -> Vec
     }
     let mut reasons = Vec::new();
     for framework in state.frameworks.live.values() {
-        for (role, said) in &framework.roles {
+        for role in framework.roles.keys() {
             let mut because = |agent: Option<AgentKey>, why| {
                 reasons.push(Reason { framework: framework.key, role: role.clone(), agent, why });
             };
-            if !framework.is_connected() {
-                because(None, WhyNot::Disconnected);
-                continue;
-            }
-            if said.suppressed {
-                because(None, WhyNot::Suppressed);
+            if let Some(why) = ledger.book.why_no_offers(framework.key, role) {
+                because(None, why);
                 continue;
             }
             if state.agents.live.is_empty() {
                 because(None, WhyNot::NoAgents);
             }
-            for agent in state.agents.live.values() {
-                if served.contains(&(framework.key, role, agent.key)) {
+            for agent in state.agents.live.keys() {
+                if served.contains(&(framework.key, role, *agent)) {
                     continue;
                 }
-                let winner = first.get(&agent.key).map(|(framework, role)| (*framework, *role));
-                if let Some(why) = of_agent(agent, framework, role, at_ms, options, winner) {
-                    because(Some(agent.key), why);
+                let why = ledger.book.why_not(*agent, framework.key, role).or_else(|| {
+                    let (framework, role) = first.get(agent)?;
+                    Some(WhyNot::OtherFirst { framework: *framework, role: (*role).clone() })
+                });
+                if let Some(why) = why {
+                    because(Some(*agent), why);
                 }
             }
         }
     }
     reasons
-}
-
-/// None if nothing speaks against it.
-fn of_agent(
-    agent: &Agent,
-    framework: &Framework,
-    role: &Arc<str>,
-    at_ms: u64,
-    options: &Options,
-    winner: Option<(FrameworkKey, &Arc<str>)>,
-) -> Option<WhyNot> {
-    if agent.connection().is_none() {
-        return Some(WhyNot::AgentAway);
-    }
-    if agent.deactivated {
-        return Some(WhyNot::AgentDeactivated);
-    }
-    if agent.is_behind() {
-        return Some(WhyNot::AgentBehind);
-    }
-    let offered = resources::offerable(&agent.free(), role);
-    if offered.is_empty() {
-        return Some(WhyNot::NothingFree);
-    }
-    why_not(agent, framework, role, &offered, at_ms, options).or_else(|| {
-        let (framework, role) = winner?;
-        Some(WhyNot::OtherFirst { framework, role: role.clone() })
-    })
 }
 
 #[cfg(test)]

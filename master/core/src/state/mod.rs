@@ -15,9 +15,11 @@ pub mod maintenance;
 pub mod offers;
 pub mod operations;
 pub mod oversubscribed;
+pub mod refusals;
 pub mod roles;
 pub mod snapshot;
 pub mod tasks;
+pub mod turns;
 pub mod unfinished;
 
 pub use agents::{Agent, AgentLiveness, Agents, Executor, GoneAgent, Order};
@@ -30,9 +32,11 @@ pub use maintenance::Maintenance;
 pub use offers::{Offer, Offers};
 pub use operations::{Operation, Operations};
 pub use oversubscribed::Oversubscribed;
+pub use refusals::Refusals;
 pub use roles::Roles;
 pub use snapshot::{Digests, SectionDigest, Sections, SnapshotError};
 pub use tasks::{PendingUpdate, Task, Tasks};
+pub use turns::Turns;
 pub use unfinished::Unfinished;
 
 use crate::ids::{AgentKey, FrameworkKey, Incarnation, NodeId, OfferKey};
@@ -86,6 +90,10 @@ pub struct State {
     pub brakes: Brakes,
     /// Since when reservations and volumes are there.
     pub held: HeldSince,
+    /// What was declined beside what frameworks' roles have.
+    pub refusals: Refusals,
+    /// How often it was whose turn.
+    pub turns: Turns,
     /// What happens when nothing else does, by time. Derived.
     #[serde(skip)]
     pub deadlines: OrdSet<(u64, Deadline)>,

@@ -450,6 +450,8 @@ rooms! {
     map "inverse offers" maintenance.inverse_offers: OfferKey => super::maintenance::InverseOffer;
     map "inverse answers" maintenance.answers: (AgentKey, FrameworkKey) => super::maintenance::Answer;
     map "oversubscribed" oversubscribed.by_agent: AgentKey => api::resources::Resources;
+    map "turns" turns.counts: (FrameworkKey, Arc<str>) => u64;
+    map "more filters" refusals.more: (FrameworkKey, Arc<str>, AgentKey) => Vec<RoleFilter>;
     map "offer constraints" constraints.said: FrameworkKey => bytes::Bytes;
     map "quotas" roles.quotas: Arc<str> => Arc<roles::Quota>;
     map "weights" roles.weights: Arc<str> => roles::Weight;

@@ -23,7 +23,7 @@ pub const FLAGS: &[Flag] = &[
         .idle(),
     flag("allocation_interval", Kind::Duration, "Between two plans of the allocator without another reason.")
         .default("1secs"),
-    flag("allocator", Kind::Text, "The allocator; hierarchical is the only one.").default("hierarchical"),
+    flag("allocator", Kind::Text, "The allocator: hierarchical, or random (both sorters are).").default("hierarchical"),
     flag("allocator_agent_recovery_factor", Kind::Double, "nothing needs to recover.").default("0.8").idle(),
     flag("allocator_recovery_timeout", Kind::Duration, "nothing needs to recover.").default("10mins").idle(),
     flag("archive_age_max", Kind::Duration, "History goes that is so much older than the newest.").default("4weeks"),
@@ -45,9 +45,9 @@ pub const FLAGS: &[Flag] = &[
          each is taken.",
     ),
     flag("credentials", Kind::Path, "Principals and secrets; not built yet."),
-    flag("domain", Kind::Content, "Not built yet."),
+    flag("domain", Kind::Content, "The fault domain of the masters, as JSON."),
     flag("external_log_file", Kind::Path, "A log that something else writes, served as /master/log."),
-    flag("fair_sharing_excluded_resource_names", Kind::Text, "Not built yet."),
+    flag("fair_sharing_excluded_resource_names", Kind::Text, "Names that do not count in shares: NAME,NAME,..."),
     flag(
         "feature_level_max",
         Kind::Int,
@@ -56,7 +56,7 @@ pub const FLAGS: &[Flag] = &[
     flag("filter_gpu_resources", Kind::Bool, "Offers agents with GPUs only to frameworks that know them.")
         .default("true"),
     flag("firewall_rules", Kind::Content, "Not built yet."),
-    flag("framework_sorter", Kind::Text, "How frameworks of a role are sorted: drf.").default("drf"),
+    flag("framework_sorter", Kind::Text, "How frameworks of a role are sorted: drf or random.").default("drf"),
     flag("hooks", Kind::Text, "Modules are not supported."),
     flag("hostname", Kind::Text, "Name told to clients instead of the one that was found."),
     flag("hostname_lookup", Kind::Bool, "Whether to look for a name at all; otherwise the address is it.")
@@ -111,7 +111,8 @@ pub const FLAGS: &[Flag] = &[
     .default("1000")
     .idle(),
     flag("memory_profiling", Kind::Bool, "Not built yet.").default("false"),
-    flag("min_allocatable_resources", Kind::Text, "What an offer has at least.").default("cpus:0.01|mem:32"),
+    flag("min_allocatable_resources", Kind::Text, "An offer has at least one of these: NAME:AMOUNT;...|...")
+        .default("cpus:0.01|mem:32"),
     flag("modules", Kind::Content, "Modules are not supported."),
     flag("modules_dir", Kind::Path, "Modules are not supported."),
     flag(
@@ -126,7 +127,7 @@ pub const FLAGS: &[Flag] = &[
         "Instructions of RE2's program of a regular expression in offer constraints; the leader's flag counts.",
     )
     .default("100"),
-    flag("offer_timeout", Kind::Duration, "Not built yet."),
+    flag("offer_timeout", Kind::Duration, "Offers are taken back after so long."),
     flag("port", Kind::Int, "Port to listen on; 0 lets the system choose.").default("5050").variable("LIBPROCESS_PORT"),
     flag("publish_per_framework_metrics", Kind::Bool, "there are no metrics of single frameworks yet.")
         .default("true")
@@ -165,9 +166,9 @@ pub const FLAGS: &[Flag] = &[
     .default("102400"),
     flag("registry_store_timeout", Kind::Duration, "the registry is this log.").default("20secs").idle(),
     flag("registry_strict", Kind::Bool, "Mesos refuses it too.").default("false"),
-    flag("require_agent_domain", Kind::Bool, "Not built yet.").default("false"),
+    flag("require_agent_domain", Kind::Bool, "Only agents that say where they are may register.").default("false"),
     flag("restore", Kind::Path, "A saved snapshot: makes a new work_dir from it, for this master alone, and exits."),
-    flag("role_sorter", Kind::Text, "How roles are sorted: drf.").default("drf").aliases(&["user_sorter"]),
+    flag("role_sorter", Kind::Text, "How roles are sorted: drf or random.").default("drf").aliases(&["user_sorter"]),
     flag("roles", Kind::Text, "The only roles that there may be, beside *: ROLE,ROLE,... (Mesos says: deprecated.)"),
     flag("root_submissions", Kind::Bool, "Whether frameworks may run as root.").default("true"),
     flag("snapshot_bytes", Kind::Bytes, "A snapshot is taken after so many bytes of log.").default("256MB"),
@@ -178,7 +179,7 @@ pub const FLAGS: &[Flag] = &[
         Kind::Text,
         "Weights of a cluster in which none was set: ROLE=WEIGHT,... (Mesos says: deprecated; see `meseta weights`.)",
     ),
-    flag("whitelist", Kind::Path, "Not built yet."),
+    flag("whitelist", Kind::Path, "A file of hosts, one a line: only their agents are offered. It may change."),
     flag("work_dir", Kind::Path, "Where this master's part of the log is kept.").required(),
     flag("zk", Kind::Text, "There is no ZooKeeper: use --masters."),
     flag("zk_session_timeout", Kind::Duration, "there is no ZooKeeper.").default("10secs").idle(),
@@ -186,7 +187,6 @@ pub const FLAGS: &[Flag] = &[
 
 /// A flag that would change what is safe or allowed, if it were not ignored: it may only have this value.
 pub(super) const ONLY: &[(&str, &str)] = &[
-    ("allocator", "hierarchical"),
     ("authenticate_agents", "false"),
     ("authenticate_frameworks", "false"),
     ("authenticate_http_frameworks", "false"),
@@ -194,17 +194,12 @@ pub(super) const ONLY: &[(&str, &str)] = &[
     ("authenticate_http_readwrite", "false"),
     ("authenticators", "crammd5"),
     ("authorizers", "local"),
-    ("framework_sorter", "drf"),
-    ("filter_gpu_resources", "true"),
     ("http_authenticators", "basic"),
     ("log_auto_initialize", "true"),
     ("memory_profiling", "false"),
-    ("min_allocatable_resources", "cpus:0.01|mem:32"),
     ("recovery_agent_removal_limit", "100%"),
     ("registry", "replicated_log"),
     ("registry_strict", "false"),
-    ("require_agent_domain", "false"),
-    ("role_sorter", "drf"),
     ("root_submissions", "true"),
 ];
 
@@ -213,8 +208,6 @@ pub(super) const NEVER: &[&str] = &[
     "acls",
     "agent_removal_rate_limit",
     "credentials",
-    "domain",
-    "fair_sharing_excluded_resource_names",
     "firewall_rules",
     "hooks",
     "http_framework_authenticators",
@@ -224,6 +217,4 @@ pub(super) const NEVER: &[&str] = &[
     "max_executors_per_agent",
     "modules",
     "modules_dir",
-    "offer_timeout",
-    "whitelist",
 ];

@@ -2,7 +2,7 @@
 
 use crate::args::{Args, Usage};
 use crate::story::phrase::milli;
-use master_core::allocator::{Options, Policy};
+use master_core::allocator::{Options, Sorting};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ impl Other {
             let weight_milli = thousandths(weight)
                 .filter(|milli| *milli > 0)
                 .ok_or_else(|| Usage(format!("the weight of {role} must be a number above 0, not {weight:?}")))?;
-            options.weights_milli.insert(role.into(), weight_milli);
+            options.weights_micro.insert(role.into(), weight_milli.saturating_mul(1000));
         }
         let mut roles = BTreeMap::new();
         for (role, name) in pairs(args, "roles", "ROLE=NAME,...")? {
@@ -36,11 +36,12 @@ impl Other {
             }
             roles.insert(role.into(), name.into());
         }
-        options.policy = match args.get("policy") {
-            None | Some("drf") => Policy::DominantShare,
-            Some("random") => Policy::Random,
+        options.role_sorter = match args.get("policy") {
+            None | Some("drf") => Sorting::DominantShare,
+            Some("random") => Sorting::Random,
             Some(other) => return Err(Usage(format!("--policy must be drf or random, not {other:?}"))),
         };
+        options.framework_sorter = options.role_sorter;
         let other = Other { options, roles };
         if other.options == Options::default() && other.roles.is_empty() && !args.has("policy") {
             return Err(Usage("what if what? Name --weights, --roles or --policy".into()));
@@ -51,11 +52,14 @@ impl Other {
     /// For people.
     pub(super) fn words(&self) -> String {
         let mut words = Vec::new();
-        if self.options.policy == Policy::Random {
+        if self.options.role_sorter == Sorting::Random {
             words.push("policy random".to_owned());
         }
         words.extend(
-            self.options.weights_milli.iter().map(|(role, weight)| format!("weight {} of {role}", milli(*weight))),
+            self.options
+                .weights_micro
+                .iter()
+                .map(|(role, weight)| format!("weight {} of {role}", milli(*weight / 1000))),
         );
         words.extend(self.roles.iter().map(|(role, name)| format!("role {role} as {name}")));
         if words.is_empty() { "the same settings".to_owned() } else { words.join(", ") }
@@ -63,12 +67,12 @@ impl Other {
 
     /// For programs.
     pub(super) fn json(&self) -> Value {
-        let policy = match self.options.policy {
-            Policy::DominantShare => "drf",
-            Policy::Random => "random",
+        let policy = match self.options.role_sorter {
+            Sorting::DominantShare => "drf",
+            Sorting::Random => "random",
         };
         let weights: BTreeMap<_, _> =
-            self.options.weights_milli.iter().map(|(role, weight)| (role.to_string(), milli(*weight))).collect();
+            self.options.weights_micro.iter().map(|(role, weight)| (role.to_string(), milli(*weight / 1000))).collect();
         let roles: BTreeMap<_, _> =
             self.roles.iter().map(|(role, name)| (role.to_string(), name.to_string())).collect();
         json!({ "policy": policy, "weights": weights, "roles": roles })

@@ -1,9 +1,10 @@
 //! Where everybody stands in the order of fairness, for people who ask why.
 
-use super::{Held, Roles, Share};
-use crate::allocator::{Options, Plan};
+use super::{Ledger, Options, Plan};
 use crate::ids::FrameworkKey;
 use crate::state::State;
+use allocator::share::largest;
+use allocator::{Amounts, Use};
 use api::resources::Name;
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use std::sync::Arc;
 pub struct Standing {
     /// Its name; of a part of the names of several roles, that part.
     pub role: Arc<str>,
-    /// In thousandths.
-    pub weight_milli: u64,
+    /// In millionths.
+    pub weight_micro: u64,
     /// The resource of which it holds the largest part; None if it holds nothing.
     pub dominant: Option<Name>,
     /// How much of that it holds, with all roles below it, in thousandths.
@@ -38,56 +39,41 @@ pub struct FrameworkStanding {
 }
 
 /// Where every role stands with what it holds and with what `plan` would give it: parents before their children,
-/// siblings in the order in which they are next.
+/// siblings in the order in which they are next. Roles in which nobody wants offers are left out.
 pub fn standings(state: &State, options: &Options, plan: &Plan) -> Vec<Standing> {
-    let mut roles = Roles::new(state, options);
+    let mut ledger = Ledger::of(state, options);
     for group in &plan.groups {
-        for (_, offered) in &group.offers {
-            roles.charge(&group.role, group.framework, offered);
+        for (agent, offered) in &group.offers {
+            ledger.book.hold(*agent, group.framework, Some(&group.role), offered, Use::Offer, 1);
         }
     }
-    let mut standings = Vec::new();
-    roles.stand(0, "", &mut standings);
-    standings
-}
-
-impl Roles<'_> {
-    fn stand(&self, at: usize, path: &str, standings: &mut Vec<Standing>) {
-        for (_, _, (name, child)) in &self.nodes[at].children {
-            let node = &self.nodes[*child];
-            if node.role.is_some() {
-                continue;
-            }
-            let path = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
-            let (dominant, held_milli, total_milli) = self.dominant(&node.held);
-            let leaf =
-                node.children.iter().map(|(_, _, (_, leaf))| &self.nodes[*leaf]).find(|leaf| leaf.role.is_some());
-            let frameworks = leaf.map_or(Vec::new(), |leaf| {
-                let stand = |framework: FrameworkKey| {
-                    let held = leaf.held_by.get(&framework).map(|held| self.dominant(held));
-                    let (dominant, held_milli, total_milli) = held.unwrap_or((None, 0, 1));
-                    FrameworkStanding { framework, dominant, held_milli, total_milli }
-                };
-                leaf.frameworks.iter().map(|(_, _, framework)| stand(*framework)).collect()
-            });
-            let (role, weight_milli) = (path.as_str().into(), node.weight_milli);
-            standings.push(Standing { role, weight_milli, dominant, held_milli, total_milli, frameworks });
-            self.stand(*child, &path, standings);
-        }
-    }
-
-    /// The resource of which the largest part is held, how much that is, and of how much.
-    fn dominant(&self, held: &Held) -> (Option<Name>, u64, u64) {
-        let names = self.names.iter().rev().map(|(name, at)| (name, held.milli[*at], self.totals[*at]));
-        let share = |held: u64, total: u64| Share { held, total: u128::from(total) };
-        // The last of equals is the first by name.
-        let most = names.max_by(|a, b| share(a.1, a.2).cmp(&share(b.1, b.2)));
+    let roles = ledger.book.roles_in_order();
+    let totals = ledger.book.tree().totals().clone();
+    let dominant = |held: Option<&Amounts>| {
+        let narrow = |milli: u128| u64::try_from(milli).unwrap_or(u64::MAX);
+        let most = held.and_then(|held| largest(held, &totals, &ledger.book.options().excluded));
+        let none = totals.iter().next().map_or(1, |(_, total)| narrow(total.unsigned_abs()));
         match most {
-            Some((name, held, total)) if held > 0 => (Some(name.clone()), held, total),
-            Some((_, _, total)) => (None, 0, total),
-            None => (None, 0, 1),
+            Some((name, held, total)) => (Some(name), narrow(held), narrow(total)),
+            None => (None, 0, none.max(1)),
         }
-    }
+    };
+    let standing = |(role, frameworks): (Arc<str>, Vec<FrameworkKey>)| {
+        let (name, held_milli, total_milli) = dominant(ledger.book.tree().held_below(&role));
+        let frameworks = frameworks.into_iter().map(|framework| {
+            let (dominant, held_milli, total_milli) = dominant(ledger.book.held_by(framework, &role));
+            FrameworkStanding { framework, dominant, held_milli, total_milli }
+        });
+        Standing {
+            weight_micro: ledger.book.tree().weight_micro(&role),
+            dominant: name,
+            held_milli,
+            total_milli,
+            frameworks: frameworks.collect(),
+            role: role.clone(),
+        }
+    };
+    roles.into_iter().map(standing).collect()
 }
 
 #[cfg(test)]
