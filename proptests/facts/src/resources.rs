@@ -321,7 +321,36 @@ fn answer(fact: &Value) -> Answer {
             let (a, b) = (a.as_str().expect("text"), b.as_str().expect("text"));
             Ok((a != b && api::resources::is_at_or_below(a, b)).into())
         }
+        "merge_facts" => merge_facts(if a.is_null() { &fact["source"] } else { a }, wanted),
         other => Err(format!("{UNKNOWN} {other}")),
+    }
+}
+
+/// Whether disks of a source can be split and added: whether 2 contains 1, whether 1 + 1 is 2, and how many entries that has.
+fn merge_facts(source: &Value, wanted: &Value) -> Answer {
+    let disk = match source {
+        disk if disk.get("disk").is_some() => disk["disk"].clone(),
+        disk if disk.get("source").is_some() => disk.clone(),
+        source => json!({ "source": source }),
+    };
+    let of = |amount: u32| {
+        let resource = json!({ "name": "disk", "type": "SCALAR", "scalar": { "value": amount }, "disk": disk });
+        one(&resource).map(|resource| -> Resources { [resource].into_iter().collect() })
+    };
+    let (single, double) = (of(1)?, of(2)?);
+    let sum = single.plus(&single);
+    let (is_split, is_added) = (double.contains(&single), sum == double);
+    match wanted {
+        Value::Bool(_) => Ok((is_split && is_added).into()),
+        Value::Object(keys) => {
+            let answer = |key: &String| match key.as_str() {
+                key if ["size", "entries", "count"].iter().any(|word| key.contains(word)) => json!(size(&sum)),
+                key if ["add", "merge", "sum", "equal"].iter().any(|word| key.contains(word)) => json!(is_added),
+                _ => json!(is_split),
+            };
+            Ok(keys.keys().map(|key| (key.clone(), answer(key))).collect::<serde_json::Map<_, _>>().into())
+        }
+        _ => Err("neither true or false nor an object is expected".into()),
     }
 }
 
