@@ -86,6 +86,16 @@ const WEIGHTS: Flag =
     Flag { name: "weights", value: Some("ROLE=N,..."), help: "other weights of roles; 1 for those not named" };
 const ROLES: Flag =
     Flag { name: "roles", value: Some("ROLE=NAME,..."), help: "roles by other names, or places in the tree" };
+const LIMITS: Flag = Flag {
+    name: "limits",
+    value: Some("ROLE=NAME:AMOUNT;...,..."),
+    help: "other limits of roles by quota, and nothing guaranteed unless said; none: no quota",
+};
+const GUARANTEES: Flag = Flag {
+    name: "guarantees",
+    value: Some("ROLE=NAME:AMOUNT;...,..."),
+    help: "other guarantees of roles, and no limits unless said; none: no quota",
+};
 const POLICY: Flag =
     Flag { name: "policy", value: Some("drf|random"), help: "how the next role and framework is found" };
 const EVENTS: Flag = Flag { name: "events", value: None, help: "the events that touched it, as cat shows them" };
@@ -155,8 +165,8 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "whatif",
         words: "[DIR]",
-        help: "what would have been offered with other weights, roles or policy, plan by plan",
-        flags: &[WEIGHTS, ROLES, POLICY, FROM, TO, JSON, HELP],
+        help: "what would have been offered with other weights, quotas, roles or policy, plan by plan",
+        flags: &[WEIGHTS, LIMITS, GUARANTEES, ROLES, POLICY, FROM, TO, JSON, HELP],
         run: commands::whatif::run,
     },
     Command {

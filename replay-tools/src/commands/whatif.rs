@@ -5,6 +5,7 @@
 //! them would have been others: that nobody can know from the log.
 
 mod options;
+mod quotas;
 mod roles;
 mod tally;
 
@@ -157,6 +158,7 @@ impl Walk {
     /// Another weight of a role that never was would change nothing, and say so as if it were an answer.
     fn check_roles(&self) -> Result<(), Failure> {
         let asked = self.other.options.weights_micro.keys().chain(self.other.roles.keys());
+        let asked = asked.chain(self.other.quotas.roles());
         let is_known = |role: &Arc<str>| {
             let below = format!("{role}/");
             self.roles.iter().any(|known| known == role || known.starts_with(&below))
@@ -177,7 +179,12 @@ impl Walk {
         let at_ms = entry.record.header.at_ms;
         let as_set = Options::default();
         let base = plan(before, at_ms, &as_set);
-        let other_state = renamed.unwrap_or(before);
+        let with_quotas;
+        let mut other_state = renamed.unwrap_or(before);
+        if !self.other.quotas.is_empty() {
+            with_quotas = self.other.quotas.put(other_state);
+            other_state = &with_quotas;
+        }
         let other = plan(other_state, at_ms, &self.other.options);
         self.plans += 1;
         self.again += u64::from(is_recorded(&base, made, &self.state));

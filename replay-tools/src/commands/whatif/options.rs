@@ -1,5 +1,6 @@
 //! The settings that might have been: `--weights=web=2,batch=0.5 --policy=random --roles=batch=web/batch`.
 
+use super::quotas::Quotas;
 use crate::args::{Args, Usage};
 use crate::story::phrase::milli;
 use master_core::allocator::{Options, Sorting};
@@ -14,6 +15,8 @@ pub(super) struct Other {
     pub options: Options,
     /// Roles by the name that they would have had.
     pub roles: BTreeMap<Arc<str>, Arc<str>>,
+    /// Of roles that would have had another one.
+    pub quotas: Quotas,
 }
 
 impl Other {
@@ -42,9 +45,10 @@ impl Other {
             Some(other) => return Err(Usage(format!("--policy must be drf or random, not {other:?}"))),
         };
         options.framework_sorter = options.role_sorter;
-        let other = Other { options, roles };
-        if other.options == Options::default() && other.roles.is_empty() && !args.has("policy") {
-            return Err(Usage("what if what? Name --weights, --roles or --policy".into()));
+        let other = Other { options, roles, quotas: Quotas::new(args)? };
+        let is_same = other.options == Options::default() && other.roles.is_empty() && other.quotas.is_empty();
+        if is_same && !args.has("policy") {
+            return Err(Usage("what if what? Name --weights, --roles, --limits, --guarantees or --policy".into()));
         }
         Ok(other)
     }
@@ -61,6 +65,7 @@ impl Other {
                 .iter()
                 .map(|(role, weight)| format!("weight {} of {role}", milli(*weight / 1000))),
         );
+        words.extend(self.quotas.words());
         words.extend(self.roles.iter().map(|(role, name)| format!("role {role} as {name}")));
         if words.is_empty() { "the same settings".to_owned() } else { words.join(", ") }
     }
@@ -75,11 +80,11 @@ impl Other {
             self.options.weights_micro.iter().map(|(role, weight)| (role.to_string(), milli(*weight / 1000))).collect();
         let roles: BTreeMap<_, _> =
             self.roles.iter().map(|(role, name)| (role.to_string(), name.to_string())).collect();
-        json!({ "policy": policy, "weights": weights, "roles": roles })
+        json!({ "policy": policy, "weights": weights, "roles": roles, "quotas": self.quotas.json() })
     }
 }
 
-fn pairs<'a>(args: &'a Args, flag: &str, form: &str) -> Result<Vec<(&'a str, &'a str)>, Usage> {
+pub(super) fn pairs<'a>(args: &'a Args, flag: &str, form: &str) -> Result<Vec<(&'a str, &'a str)>, Usage> {
     let Some(text) = args.get(flag) else { return Ok(Vec::new()) };
     let pair = |text: &'a str| {
         let pair = text.split_once('=').filter(|(role, value)| !role.is_empty() && !value.is_empty());
