@@ -228,6 +228,7 @@ impl World {
             "AGENT_DRAINING",
             "AGENT_OPERATION_FEEDBACK",
             "HIERARCHICAL_ROLE",
+            "MULTI_ROLE",
             "RESERVATION_REFINEMENT",
             "RESIZE_VOLUME",
         ];
