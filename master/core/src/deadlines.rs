@@ -41,12 +41,20 @@ pub enum Turn {
 pub fn due(state: &State, at_ms: u64, options: &Options, turn: impl Fn(&Deadline) -> Turn) -> Vec<Due> {
     let mut due: Vec<Due> = Vec::new();
     let mut offers: BTreeMap<FrameworkKey, usize> = BTreeMap::new();
+    // At most one agent at a time, if there is a pace.
+    let mut may_lose = None;
     for (_, what) in state.deadlines.iter().take_while(|(due_ms, _)| *due_ms <= at_ms) {
         if due.len() >= DUE_MAX || is_stuck(state, *what) {
             break;
         }
         if has_grace(state, at_ms, options, *what) {
             continue;
+        }
+        if matches!(what, Deadline::Agent(_)) {
+            let may = *may_lose.get_or_insert_with(|| lost::may_be_unreachable(state, at_ms, options));
+            if !may {
+                continue;
+            }
         }
         let turn = turn(what);
         if turn == Turn::Later {
@@ -60,6 +68,9 @@ pub fn due(state: &State, at_ms: u64, options: &Options, turn: impl Fn(&Deadline
         match beside {
             Some(place) => due[place].0.push(*what),
             None => {
+                if matches!(what, Deadline::Agent(_)) && options.removal_pace_ms.is_some() {
+                    may_lose = Some(false);
+                }
                 to.map(|to| offers.insert(to, due.len()));
                 due.push(Due(vec![*what]));
             }
@@ -90,7 +101,10 @@ pub(crate) fn pass(draft: &mut Draft, due: &Due) -> Reply {
             }
             Deadline::InverseOffer(key) => inverse::expire(draft, key),
             Deadline::Framework(key) => teardown::remove(draft, key, Removal::FailoverTimeout),
-            Deadline::Agent(key) => lost::unreachable(draft, key),
+            Deadline::Agent(key) if lost::may_be_unreachable(&draft.state, draft.at_ms, &draft.options) => {
+                lost::unreachable(draft, key);
+            }
+            Deadline::Agent(_) => {}
             Deadline::FrameworkEnd(key) => teardown::go_on(draft, key),
             Deadline::AgentEnd(key) => lost::go_on(draft, key),
             Deadline::AgentReturn(key) => register::go_on(draft, key),
@@ -130,9 +144,12 @@ fn has_grace(state: &State, at_ms: u64, options: &Options, what: Deadline) -> bo
             _ => None,
         },
     };
+    let grace_ms = match what {
+        Deadline::Agent(_) => options.agent_away_ms_max.max(options.reregister_ms_max),
+        _ => options.agent_away_ms_max,
+    };
     let led_since_ms = state.leader.as_ref().map_or(0, |leader| leader.since_ms);
-    away_since_ms.is_some_and(|since_ms| since_ms < led_since_ms)
-        && at_ms < led_since_ms.saturating_add(options.agent_away_ms_max)
+    away_since_ms.is_some_and(|since_ms| since_ms < led_since_ms) && at_ms < led_since_ms.saturating_add(grace_ms)
 }
 
 #[cfg(test)]
@@ -176,6 +193,38 @@ mod tests {
         assert_eq!(cluster.deadline_passed(), ["offers-returned"], "one event for all of them");
         assert!(cluster.effects_text().contains("SendRescind"));
         assert_eq!(cluster.state.next_deadline(), None);
+    }
+
+    #[test]
+    fn agents_become_unreachable_at_a_pace() {
+        let mut cluster = Cluster::new();
+        cluster.chosen.removal_pace_ms = Some(600_000);
+        let agents: Vec<_> = (0..3).map(|_| cluster.agent("cpus:1;mem:100")).collect();
+        for agent in &agents {
+            cluster.agent_disconnected(*agent);
+        }
+        cluster.at_ms = cluster.state.next_deadline().unwrap();
+        assert_eq!(cluster.deadline_passed(), ["agent-unreachable"]);
+        cluster.at_ms += 599_999;
+        assert_eq!(cluster.deadline_passed(), [""; 0]);
+        cluster.resume(agents[1], &[]).unwrap();
+        cluster.at_ms += 1;
+        assert_eq!(cluster.deadline_passed(), ["agent-unreachable"], "and the one that is back meanwhile is not");
+        assert!(!cluster.state.agents.get(agents[1]).unwrap().is_unreachable());
+    }
+
+    #[test]
+    fn a_new_leader_may_wait_longer_for_agents_that_were_away() {
+        let mut cluster = Cluster::new();
+        cluster.chosen.reregister_ms_max = 600_000;
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.agent_disconnected(agent);
+        cluster.at_ms += 1;
+        cluster.lead(2, 2, "C");
+        cluster.at_ms += 599_999;
+        assert_eq!(cluster.deadline_passed(), [""; 0]);
+        cluster.at_ms += 1;
+        assert_eq!(cluster.deadline_passed(), ["agent-unreachable"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::inverse;
 use crate::operations;
 use crate::reconcile::time_info;
 use crate::state::unfinished::Parting;
-use crate::state::{History, State, Task};
+use crate::state::{AgentLiveness, History, State, Task};
 use crate::status;
 use crate::task_state::lost_or;
 use crate::view;
@@ -30,6 +30,12 @@ pub struct Options {
     /// How long an agent whose connection ended has to return, here or at another master, in milliseconds. Whoever was
     /// away when a leadership began has at least so long from then on: while nobody led, nobody could return.
     pub agent_away_ms_max: u64,
+    /// Whoever was away when a leadership began has at least so long from then on, if that is longer, in milliseconds:
+    /// `--agent_reregister_timeout`.
+    pub reregister_ms_max: u64,
+    /// Agents become unreachable one at a time, so far apart, in milliseconds: `--agent_removal_rate_limit`. None: as they
+    /// are due.
+    pub removal_pace_ms: Option<u64>,
     /// What is large is done so many events at a time, each time in a record of its own.
     pub step_events: usize,
     /// An agent that is unreachable for longer is forgotten, in milliseconds.
@@ -60,6 +66,8 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             agent_away_ms_max: 75_000,
+            reregister_ms_max: 0,
+            removal_pace_ms: None,
             step_events: 1000,
             unreachable_ms_max: 14 * 24 * 3_600_000,
             unreachable_max: 102_400,
@@ -70,6 +78,16 @@ impl Default for Options {
             whitelist: None,
         }
     }
+}
+
+/// Whether another agent may become unreachable: the last one did long enough ago. One that is back by then is not counted.
+pub(crate) fn may_be_unreachable(state: &State, at_ms: u64, options: &Options) -> bool {
+    let Some(pace_ms) = options.removal_pace_ms else { return true };
+    let since = state.agents.live.values().filter_map(|agent| match agent.liveness {
+        AgentLiveness::Unreachable { since_ms } => Some(since_ms),
+        AgentLiveness::Connected { .. } | AgentLiveness::Disconnected { .. } => None,
+    });
+    since.max().is_none_or(|last_ms| last_ms.saturating_add(pace_ms) <= at_ms)
 }
 
 /// The agent's connection ended, if it still was its connection.
@@ -213,7 +231,8 @@ pub(crate) fn some<'a>(mut tasks: impl Iterator<Item = &'a Arc<Task>>, max: usiz
 }
 
 /// The masters say what became of a task.
-pub(crate) fn declare(draft: &mut Draft, task: &Task, state: i32, status: v1::TaskStatus, fate: Fate) {
+pub(crate) fn declare(draft: &mut Draft, task: &Task, state: i32, mut status: v1::TaskStatus, fate: Fate) {
+    status.executor_id = task.executor_id.as_ref().map(|id| v1::ExecutorId { value: id.to_string() });
     let status = status.encode_to_vec().into();
     draft.push(TaskDeclared { task: task.key(), agent: task.agent, state, status, fate });
 }

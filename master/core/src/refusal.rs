@@ -47,6 +47,7 @@ pub enum RefusalKind {
 pub const NAMES: &[&str] = &[
     "AgentAway",
     "AgentGone",
+    "AgentVersion",
     "AgentsBehind",
     "BeingMarkedGone",
     "CannotDrain",

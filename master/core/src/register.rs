@@ -272,6 +272,28 @@ fn bring_some_back(draft: &mut Draft, key: AgentKey, max: usize) -> bool {
     is_all
 }
 
+/// The oldest release of the agent that these masters work with.
+const OLDEST_AGENT: [u64; 3] = [0, 1, 0];
+
+/// Masters and agents of one cluster are of neighbouring releases.
+fn check_version(version: &str) -> Result<(), Refusal> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let mut numbers = [0; 3];
+    let mut parts = core.split('.');
+    let is_read = numbers.iter_mut().zip(&mut parts).all(|(number, part)| part.parse().map(|it| *number = it).is_ok());
+    let shown = api::limits::quoted(version);
+    if !is_read || parts.next().is_some() {
+        return Err(stop("AgentVersion", format!("The agent's version '{shown}' is none: it should be as 0.1.0")));
+    }
+    let [major, minor, patch] = OLDEST_AGENT;
+    if numbers < OLDEST_AGENT {
+        let oldest = format!("{major}.{minor}.{patch}");
+        let message = format!("The agent is of version {shown}, and the masters work with {oldest} and newer ones");
+        return Err(stop("AgentVersion", message));
+    }
+    Ok(())
+}
+
 /// What the agent says of itself, or why it cannot be. What it has is what it was configured with, and `kept` in place of
 /// what that was made of.
 fn profile(
@@ -285,6 +307,7 @@ fn profile(
     let long = lengths::agent(info, version, capabilities, address);
     long.map_err(|why| stop("TooLarge", format!("The agent's description is too large: {why}")))?;
     check_domain(draft, info)?;
+    check_version(version)?;
     let total = Resources::from_v1(&info.resources)
         .map_err(|why| stop("InvalidResources", format!("The agent's resources are invalid: {why}")))?;
     let total =
@@ -354,6 +377,25 @@ mod tests {
         assert_eq!(other.message, "The agent belongs to cluster D, this is cluster C");
         let unknown = cluster.resume_with(agent, |resume| resume.agent_id.value = "C-S99".into()).unwrap_err();
         assert_eq!(unknown.kind, RefusalKind::RegisterAnew);
+    }
+
+    #[test]
+    fn an_agent_is_not_too_old() {
+        let mut cluster = Cluster::new();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.agent_disconnected(agent);
+        let mut refused = |version: &str| {
+            let refusal = cluster.resume_with(agent, |resume| resume.version = version.into()).unwrap_err();
+            assert_eq!(refusal.kind, RefusalKind::StopAgent);
+            refusal.message
+        };
+        assert_eq!(refused("soon"), "The agent's version 'soon' is none: it should be as 0.1.0");
+        assert_eq!(refused("1.2.3.4"), "The agent's version '1.2.3.4' is none: it should be as 0.1.0");
+        assert_eq!(
+            refused("0.0.9-rc1"),
+            "The agent is of version 0.0.9-rc1, and the masters work with 0.1.0 and newer ones"
+        );
+        cluster.resume_with(agent, |resume| resume.version = "1.0.0-rc1+5".into()).unwrap();
     }
 
     #[test]

@@ -205,8 +205,16 @@ impl Flags {
         if every.is_zero() {
             return Err("--registry_gc_interval must be longer than nothing".into());
         }
+        let reregister = self.values.duration("agent_reregister_timeout").unwrap_or(REREGISTER_MIN);
+        if reregister < REREGISTER_MIN {
+            let least = api::duration::format(REREGISTER_MIN);
+            return Err(format!("--agent_reregister_timeout must be at least {least}: agents need time to come back"));
+        }
         Ok(Forgetting {
             every,
+            removal_pace: self.values.text("agent_removal_rate_limit").map(removal_pace).transpose()?,
+            // Unless somebody wants it, agents have the time of their pings.
+            reregister: if self.values.is_given("agent_reregister_timeout") { reregister } else { Duration::ZERO },
             unreachable_age_max: self.values.duration("registry_max_agent_age").unwrap_or(default.unreachable_age_max),
             unreachable_max: count("registry_max_agent_count", 102_400)? as usize,
             history: History {
@@ -297,6 +305,18 @@ impl Flags {
     }
 }
 
+/// The least that agents have to come back after an election.
+const REREGISTER_MIN: Duration = Duration::from_secs(600);
+
+/// How far apart agents become unreachable: `1/10mins` is one in ten minutes.
+fn removal_pace(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("--agent_removal_rate_limit={text} is not as 1/10mins: agents, and in how long");
+    let (agents, time) = text.split_once('/').ok_or_else(wrong)?;
+    let agents = agents.trim().parse::<u32>().ok().filter(|agents| *agents > 0).ok_or_else(wrong)?;
+    let time = api::duration::parse(time.trim()).map_err(|_| wrong())?;
+    Ok(time / agents)
+}
+
 /// Whether `member` is another name of this address.
 fn leads_to(member: &str, ip: IpAddr, port: u16) -> bool {
     member.to_socket_addrs().is_ok_and(|mut found| found.any(|it| it.ip() == ip && it.port() == port))
@@ -338,6 +358,21 @@ mod tests {
 
     fn settings(text: &str) -> Result<Settings, String> {
         flags(text)?.settings("127.0.0.1:5050".parse().unwrap())
+    }
+
+    #[test]
+    fn agents_are_given_up_at_a_pace_and_after_a_time() {
+        let forgetting = |text: &str| settings(&format!("--work_dir=/d --ip=127.0.0.1 {text}")).map(|it| it.forgetting);
+        let plain = forgetting("").unwrap();
+        assert_eq!((plain.removal_pace, plain.reregister), (None, Duration::ZERO));
+        let chosen = forgetting("--agent_removal_rate_limit=2/10mins --agent_reregister_timeout=20mins").unwrap();
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        assert_eq!((chosen.removal_pace, chosen.reregister), (Some(minutes(5)), minutes(20)));
+        for wrong in ["0/10mins", "1", "x/1mins", "1/soon"] {
+            let why = forgetting(&format!("--agent_removal_rate_limit={wrong}")).unwrap_err();
+            assert!(why.contains("is not as 1/10mins"), "{why}");
+        }
+        assert!(forgetting("--agent_reregister_timeout=5mins").unwrap_err().contains("at least 10mins"));
     }
 
     #[test]

@@ -106,6 +106,10 @@ pub struct Forgetting {
     pub history: History,
     /// What is large ends so many events at a time.
     pub step_events: usize,
+    /// Agents become unreachable so far apart.
+    pub removal_pace: Option<Duration>,
+    /// Agents that were away when a leadership began have at least so long from then on.
+    pub reregister: Duration,
 }
 
 impl Default for Forgetting {
@@ -118,6 +122,8 @@ impl Default for Forgetting {
             unreachable_max,
             history,
             step_events,
+            removal_pace: None,
+            reregister: Duration::ZERO,
         }
     }
 }
@@ -286,6 +292,8 @@ pub async fn start_in(
     let (requests, inbox) = mpsc::channel(INBOX_COMMANDS_MAX);
     let options = Options {
         agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
+        reregister_ms_max: u64::try_from(forgetting.reregister.as_millis()).unwrap_or(u64::MAX),
+        removal_pace_ms: forgetting.removal_pace.map(|pace| u64::try_from(pace.as_millis()).unwrap_or(u64::MAX)),
         step_events: forgetting.step_events,
         has_domain: settings.allocator.domain.is_some(),
         require_agent_domain: settings.allocator.require_agent_domain,

@@ -16,11 +16,19 @@ pub const FLAGS: &[Flag] = &[
     flag("agent_ping_timeout", Kind::Duration, "Between two pings of an agent.")
         .default("15secs")
         .aliases(&["slave_ping_timeout"]),
-    flag("agent_removal_rate_limit", Kind::Text, "Not built yet.").aliases(&["slave_removal_rate_limit"]),
-    flag("agent_reregister_timeout", Kind::Duration, "agents have the ping time to return.")
-        .default("10mins")
-        .aliases(&["slave_reregister_timeout"])
-        .idle(),
+    flag(
+        "agent_removal_rate_limit",
+        Kind::Text,
+        "At most so many agents become unreachable in a time, as 1/10mins; any number if not given.",
+    )
+    .aliases(&["slave_removal_rate_limit"]),
+    flag(
+        "agent_reregister_timeout",
+        Kind::Duration,
+        "Agents that were away when a master was elected have so long to return, if given; else the time of their pings.",
+    )
+    .default("10mins")
+    .aliases(&["slave_reregister_timeout"]),
     flag("allocation_interval", Kind::Duration, "Between two plans of the allocator without another reason.")
         .default("1secs"),
     flag("allocator", Kind::Text, "The allocator: hierarchical, or random (both sorters are).").default("hierarchical"),
@@ -206,7 +214,6 @@ pub(super) const ONLY: &[(&str, &str)] = &[
 /// The same for flags without a default: they must not be given.
 pub(super) const NEVER: &[&str] = &[
     "acls",
-    "agent_removal_rate_limit",
     "credentials",
     "firewall_rules",
     "hooks",
