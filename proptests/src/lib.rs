@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod counter;
 pub mod framework;
 pub mod http;
+pub mod pages;
 pub mod process;
 pub mod wait;
 pub mod watcher;
