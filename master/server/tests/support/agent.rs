@@ -53,7 +53,7 @@ impl Agent {
             token: token.clone(),
             agent_info: info(),
             version: "0.1.0".into(),
-            capabilities: vec!["MULTI_ROLE".into()],
+            capabilities: vec!["MULTI_ROLE".into(), "AGENT_DRAINING".into()],
             address: "127.0.0.1:5051".into(),
         };
         let mut agent = Agent::connect(master, from_agent::Message::Register(register)).await;
@@ -72,7 +72,7 @@ impl Agent {
             messages_up_to: self.seq,
             agent_info: v1::AgentInfo { id: Some(v1::AgentId { value: self.id.clone() }), ..info() },
             version: "0.1.0".into(),
-            capabilities: vec!["MULTI_ROLE".into()],
+            capabilities: vec!["MULTI_ROLE".into(), "AGENT_DRAINING".into()],
             address: "127.0.0.1:5051".into(),
             tasks: self.tasks.clone(),
         };
