@@ -9,6 +9,7 @@ mod drain;
 mod dry_run;
 mod error;
 mod execute;
+mod explain;
 mod held;
 mod http;
 mod ids;
@@ -54,6 +55,7 @@ Commands:
   quota        what roles are guaranteed and may have at most
   weights      how much roles count among their siblings
   brake        pause allocation or refuse new frameworks, and release it
+  explain      why a role is not offered what it is not offered
   holders      who holds what without using it
   preemption   what would have to go so that a role gets its guarantee
   dry-run      what an operator's call would do
@@ -96,6 +98,7 @@ const COMMANDS: &[Command] = &[
     command("quota", quota::QUOTA_ABOUT, quota::QUOTA_FLAGS, true),
     command("weights", quota::WEIGHTS_ABOUT, quota::WEIGHTS_FLAGS, true),
     command("brake", brake::ABOUT, brake::FLAGS, true),
+    command("explain", explain::ABOUT, explain::FLAGS, true),
     command("holders", held::HOLDERS_ABOUT, held::HOLDERS_FLAGS, false),
     command("preemption", held::PREEMPTION_ABOUT, held::PREEMPTION_FLAGS, true),
     command("dry-run", dry_run::ABOUT, dry_run::FLAGS, false),
@@ -164,6 +167,7 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "quota" => quota::quota(&words, values).await,
         "weights" => quota::weights(&words, values).await,
         "brake" => brake::run(&words, values).await,
+        "explain" => explain::run(&words, values).await,
         "holders" => held::holders(values).await,
         "preemption" => held::preemption(&words, values).await,
         "dry-run" => dry_run::run(values).await,

@@ -54,6 +54,8 @@ pub struct Context {
     pub levels: Levels,
     /// Decisions that failed by a defect, on this master.
     pub crashes: Arc<Crashes>,
+    /// By what this master would plan offers.
+    pub allocator: master_core::allocator::Options,
     /// By what this master decides.
     pub options: master_core::Options,
     /// What time it is for the log.

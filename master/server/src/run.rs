@@ -339,6 +339,7 @@ pub async fn start_in(
         crashes,
         equality,
         connections: connections.unwrap_or_else(|| Connections::new(Bounds::of_this_process())),
+        allocator: settings.allocator.options.clone(),
         options,
         clock: clock.clone(),
         failure: watch::Sender::new(None),

@@ -5,7 +5,7 @@ use super::phrase::{count, milli, percent, span, task_state};
 use super::{Topic, roles};
 use crate::output::time;
 use api::resources::Name;
-use master_core::allocator::{Options, Reason, WhyNot, plan, reasons, standings};
+use master_core::allocator::{Options, Reason, WhyNot, plan, reasons, standings, words};
 use master_core::ids::FrameworkKey;
 use master_core::state::{Agent, AgentLiveness, Framework, Task};
 use master_core::view;
@@ -220,7 +220,11 @@ fn not_offered(story: &Master, wanted: impl Fn(&Reason) -> bool) -> Vec<String> 
     let mut kinds: Vec<(Kind, Vec<String>)> = Vec::new();
     let mut known: BTreeMap<Kind, usize> = BTreeMap::new();
     for reason in reasons(state, state.at_ms, &options, &next).into_iter().filter(wanted) {
-        let kind = (reason.framework, reason.role.clone(), why(story, &reason.why));
+        let kind = (
+            reason.framework,
+            reason.role.clone(),
+            words(&reason.why, state.at_ms, |framework| story.framework(framework)),
+        );
         let at = *known.entry(kind.clone()).or_insert_with(|| {
             kinds.push((kind, Vec::new()));
             kinds.len() - 1
@@ -236,40 +240,4 @@ fn not_offered(story: &Master, wanted: impl Fn(&Reason) -> bool) -> Vec<String> 
         lines.push(format!("{} is not offered {of} in role {role}: {why}.", story.framework(framework)));
     }
     lines
-}
-
-fn why(story: &Master, why: &WhyNot) -> String {
-    match why {
-        WhyNot::AllPaused => "an operator has paused all offers".to_owned(),
-        WhyNot::FrameworkPaused => "an operator has paused its offers".to_owned(),
-        WhyNot::RolePaused => "an operator has paused the role's offers".to_owned(),
-        WhyNot::Disconnected => "it has no stream".to_owned(),
-        WhyNot::Suppressed => "it suppressed the role".to_owned(),
-        WhyNot::NoAgents => "there are no agents".to_owned(),
-        WhyNot::AgentAway => "the agent is not connected".to_owned(),
-        WhyNot::AgentDeactivated => "an operator wants no offers of the agent".to_owned(),
-        WhyNot::AgentDraining => "the agent is being drained, or was".to_owned(),
-        WhyNot::AgentDown => "the agent's machine is down for maintenance".to_owned(),
-        WhyNot::AgentNotListed => "the agent's host is not on the masters' whitelist".to_owned(),
-        WhyNot::Constrained => "its offer constraints leave the agent out".to_owned(),
-        WhyNot::OtherRegion => "the agent is in another region, and it is not region-aware".to_owned(),
-        WhyNot::NotAskedFor => {
-            "all that is left is shared, revocable or a refined reservation, which it did not ask for".to_owned()
-        }
-        WhyNot::OverLimit => "the role has all that its quota allows".to_owned(),
-        WhyNot::HeldBack => "what is left is held back for the guarantees of other roles".to_owned(),
-        WhyNot::AgentNotMultiRole => "the agent is from before frameworks of several roles".to_owned(),
-        WhyNot::AgentNotHierarchical => "the agent is from before roles below roles".to_owned(),
-        WhyNot::AgentBehind => "the agent has not taken its earlier orders yet".to_owned(),
-        WhyNot::HasGpus => "the agent has GPUs, which it did not ask for".to_owned(),
-        WhyNot::NothingFree => "what may go to the role is in use or offered already".to_owned(),
-        WhyNot::TooSmall => "what is left is less than the least that is offered".to_owned(),
-        WhyNot::Filtered { until_ms } => {
-            let left_ms = until_ms.saturating_sub(story.state.at_ms);
-            format!("it declined as much until {} (for {} more)", time(*until_ms), span(left_ms))
-        }
-        WhyNot::OtherFirst { framework, role } => {
-            format!("{} in role {role} is next, which has the lesser share", story.framework(*framework))
-        }
-    }
 }

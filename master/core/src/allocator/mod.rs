@@ -10,7 +10,7 @@ mod why;
 pub use allocator::{Sorting, WEIGHT_MICRO};
 pub use ledger::Ledger;
 pub use standing::{FrameworkStanding, Standing, standings};
-pub use why::{Reason, WhyNot, reasons};
+pub use why::{Reason, WhyNot, reasons, reasons_where, words};
 
 use crate::decide::{Draft, Reply};
 use crate::event::{OfferGroup, OfferItems, Offered, OffersMade};

@@ -1,11 +1,13 @@
-//! What Mesos does not have and operators ask for: brakes, who holds what, and what would have to go for a guarantee.
+//! What Mesos does not have and operators ask for: brakes, reasons, who holds what, and what would have to go for a guarantee.
 //! JSON; every master answers, as of an index that the leader confirms, or with `?stale=true` as of its own.
 
 mod brakes;
+mod explain;
 mod held;
 
 use super::legacy;
 use super::operator::Operators;
+use crate::context::Context;
 use api_http::{Method, Query, Request, Response, StatusCode};
 use event_log::host;
 use master_core::State;
@@ -18,6 +20,8 @@ use std::sync::Arc;
 pub enum Endpoint {
     /// What is paused; a POST pauses and releases.
     Brakes,
+    /// Why `?role=` is not offered what it is not offered.
+    Explain,
     /// Who holds what without using it.
     Holders,
     /// What would have to go so that `?role=` gets its guarantee.
@@ -27,6 +31,7 @@ pub enum Endpoint {
 /// Every path with the methods that it takes.
 pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/brakes", &["GET", "POST"], Endpoint::Brakes),
+    ("/explain", &["GET"], Endpoint::Explain),
     ("/holders", &["GET"], Endpoint::Holders),
     ("/preemption", &["GET"], Endpoint::Preemption),
 ];
@@ -53,7 +58,8 @@ pub async fn answer(
     };
     let state = reading.state.clone();
     // Large clusters are walked elsewhere than where requests are served.
-    let told = host::blocking(move || told(&state, endpoint, &query)).await;
+    let context = operators.context.clone();
+    let told = host::blocking(move || told(&context, &state, endpoint, &query)).await;
     let response = match told {
         Ok(Ok(value)) => api_http::json(&value),
         Ok(Err(sentence)) => api_http::text(StatusCode::BAD_REQUEST, &sentence),
@@ -62,9 +68,13 @@ pub async fn answer(
     super::render::as_of(&reading, response)
 }
 
-fn told(state: &State, endpoint: Endpoint, query: &Query) -> Result<Value, String> {
+fn told(context: &Context, state: &State, endpoint: Endpoint, query: &Query) -> Result<Value, String> {
     match endpoint {
         Endpoint::Brakes => Ok(brakes::list(state)),
+        Endpoint::Explain => {
+            let at_ms = context.clock.now_ms().max(state.at_ms);
+            Ok(explain::role(state, at_ms, &context.allocator, role(query)?))
+        }
         Endpoint::Holders => Ok(held::holders(state)),
         Endpoint::Preemption => Ok(held::preemption(state, role(query)?)),
     }
