@@ -9,6 +9,7 @@ use api::{internal, v1};
 use master_core::allocator::{self, Options};
 use master_core::deadlines::{self, Turn};
 use master_core::ids::*;
+use master_core::roles;
 use master_core::state::maintenance::Mode;
 use master_core::state::{AgentLiveness, History, Task};
 use master_core::{Caller, Command, Event, FeatureLevel, State, decide_with, fold, invariants, react, view};
@@ -42,6 +43,8 @@ struct World {
     options: master_core::Options,
     connections: u128,
     lives: [u128; 3],
+    /// How often a role came to have just what its limits allow.
+    at_limit: usize,
     /// Of the state at the last plan.
     ledger: allocator::Ledger,
 }
@@ -72,6 +75,7 @@ impl World {
             },
             connections: 0,
             lives: [1; 3],
+            at_limit: 0,
             ledger: allocator::Ledger::new(&Options::default()),
         };
         let leader = world.incarnation(0);
@@ -115,6 +119,7 @@ impl World {
         }
         // Whoever reacts after the whole record must not fall over what is gone by then.
         decision.events.iter().for_each(|event| drop(react(&self.state, event)));
+        self.check_limits(&before, command);
         let violations: Vec<String> = invariants::check(&self.state).iter().map(ToString::to_string).collect();
         assert!(violations.is_empty(), "{violations:?} after {command:?}: {:?}", decision.events);
         assert_eq!(self.state, self.replayed);
@@ -153,6 +158,70 @@ impl World {
             };
             assert!(events.iter().any(is_why), "volume {id} of {role} is lost by {events:?}");
         }
+    }
+
+    /// Nothing that is decided raises a role above its limits. What agents bring with them is no decision, nor is what they
+    /// could not do after all.
+    fn check_limits(&mut self, before: &State, command: &Command) {
+        let brought = matches!(
+            command,
+            Command::RegisterAgent { .. }
+                | Command::ResumeAgent { .. }
+                | Command::AgentMessages { .. }
+                | Command::PassDeadline { .. }
+        );
+        for (role, quota) in self.state.roles.quotas.iter().filter(|_| !brought) {
+            let (was, is) = (roles::charged(before, role), roles::charged(&self.state, role));
+            for (name, milli) in is.iter() {
+                let most = quota.limits.get(name.as_str()).unwrap_or(i64::MAX);
+                let had = was.get(name.as_str());
+                self.at_limit += usize::from(milli == most && had < most);
+                assert!(
+                    milli <= most.max(had),
+                    "{role} has {milli} of {name:?}, had {had}, may have {most}: {command:?}"
+                );
+            }
+        }
+    }
+
+    /// Operators set quota and weights, and reserve.
+    fn configure(&mut self) {
+        use v1::master::call;
+        let of = |kind: call::Type| v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
+        let role = ["a", "b", "*", "a/b"][self.dice.roll(4) as usize].to_owned();
+        let agents = self.agents();
+        let call = match (self.dice.roll(4), self.dice.pick(&agents)) {
+            (0, _) => {
+                let weight = [0.5, 1.0, 3.0][self.dice.roll(3) as usize];
+                let weight_infos = vec![v1::WeightInfo { weight, role: Some(role) }];
+                let update_weights = Some(call::UpdateWeights { weight_infos });
+                v1::master::Call { update_weights, ..of(call::Type::UpdateWeights) }
+            }
+            (1, Some(agent)) => {
+                let agent_id = v1::AgentId { value: view::agent_id(&self.state, agent) };
+                let reservation =
+                    api::resources::Reservation { dynamic: true, role: role.into(), principal: None, labels: vec![] };
+                let text = ["cpus:1", "mem:20", "cpus:0.5;mem:5"][self.dice.roll(3) as usize];
+                let resources = api::resources::parse(text, "*").unwrap().resources.push_reservation(&reservation);
+                let (source, resources) = (Vec::new(), resources.to_v1(Format::PostRefinement));
+                let reserve_resources = Some(call::ReserveResources { agent_id, source, resources });
+                v1::master::Call { reserve_resources, ..of(call::Type::ReserveResources) }
+            }
+            _ => {
+                let amounts = |dice: &mut Dice, most: u64| {
+                    let names = [("cpus", 1.0), ("mem", 25.0)];
+                    let named = names.into_iter().filter(|_| dice.roll(2) == 0).collect::<Vec<_>>();
+                    let scalar = |(name, unit): (&str, f64)| (name.to_owned(), unit * dice.roll(most) as f64);
+                    let named: Vec<_> = named.into_iter().map(scalar).collect();
+                    named.into_iter().map(|(name, value)| (name, v1::value::Scalar { value })).collect()
+                };
+                let (guarantees, limits) = (amounts(&mut self.dice, 3), amounts(&mut self.dice, 6));
+                let quota_configs = vec![v1::quota::QuotaConfig { role, guarantees, limits }];
+                let update_quota = Some(call::UpdateQuota { force: Some(self.dice.roll(2) == 0), quota_configs });
+                v1::master::Call { update_quota, ..of(call::Type::UpdateQuota) }
+            }
+        };
+        self.run(&Command::OperatorCall { call: Box::new(call) });
     }
 
     fn frameworks(&self) -> Vec<FrameworkKey> {
@@ -679,6 +748,9 @@ impl World {
         if self.dice.roll(20) == 0 {
             self.convert();
         }
+        if self.dice.roll(30) == 0 {
+            self.configure();
+        }
         match self.dice.roll(100) {
             0..=5 => self.subscribe(),
             6..=10 => self.register(),
@@ -822,6 +894,7 @@ fn the_random_world_gets_around() {
         completed = world.state.tasks.next_completed;
         offers = world.state.offers.next;
     }
+    assert!(world.at_limit > 10, "{} roles came to their limits", world.at_limit);
     assert!(tasks > 3 && completed > 15 && offers > 100, "{tasks} {completed} {offers}");
     let operations = world.state.operations.next;
     let is_converted = operations > 60 && volumes > 2 && on_volumes > 0 && waiting > 0;
