@@ -18,6 +18,7 @@ mod local;
 mod logs;
 mod maintenance;
 mod masters;
+mod operations;
 mod port;
 mod process;
 mod quota;
@@ -54,6 +55,10 @@ Commands:
   roles        the roles and what they use
   quota        what roles are guaranteed and may have at most
   weights      how much roles count among their siblings
+  reserve      reserve resources of an agent for a role
+  unreserve    take a reservation back
+  volumes      persistent volumes: list, create, grow, shrink, destroy
+  operations   operations on resources that are not over
   brake        pause allocation or refuse new frameworks, and release it
   explain      why a role is not offered what it is not offered
   holders      who holds what without using it
@@ -97,6 +102,10 @@ const COMMANDS: &[Command] = &[
     command("roles", read::ROLES_ABOUT, read::FLAGS, false),
     command("quota", quota::QUOTA_ABOUT, quota::QUOTA_FLAGS, true),
     command("weights", quota::WEIGHTS_ABOUT, quota::WEIGHTS_FLAGS, true),
+    command("reserve", operations::RESERVE_ABOUT, operations::RESERVE_FLAGS, true),
+    command("unreserve", operations::UNRESERVE_ABOUT, operations::UNRESERVE_FLAGS, true),
+    command("volumes", operations::VOLUMES_ABOUT, operations::VOLUMES_FLAGS, true),
+    command("operations", operations::OPERATIONS_ABOUT, operations::OPERATIONS_FLAGS, false),
     command("brake", brake::ABOUT, brake::FLAGS, true),
     command("explain", explain::ABOUT, explain::FLAGS, true),
     command("holders", held::HOLDERS_ABOUT, held::HOLDERS_FLAGS, false),
@@ -166,6 +175,10 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "maintenance" => maintenance::run(&words, values).await,
         "quota" => quota::quota(&words, values).await,
         "weights" => quota::weights(&words, values).await,
+        "reserve" => operations::reserve(&words, values).await,
+        "unreserve" => operations::unreserve(&words, values).await,
+        "volumes" => operations::volumes(&words, values).await,
+        "operations" => operations::operations(values).await,
         "brake" => brake::run(&words, values).await,
         "explain" => explain::run(&words, values).await,
         "holders" => held::holders(values).await,
