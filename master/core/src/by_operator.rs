@@ -110,7 +110,7 @@ fn convert(
         for offer in draft.state.offers.on(key).filter_map(|offer| draft.state.offers.get(offer)) {
             held.add(&crate::resources::unallocated(&offer.resources).non_shared());
         }
-        let why = missing(&held, &made.consumed).unwrap_or_default();
+        let why = missing(&held, &made).unwrap_or_default();
         return Err(Refusal::new(RefusalKind::Conflict, "NotFree", why));
     }
     // Behind what went back for it: what was offered to the role is not counted twice.

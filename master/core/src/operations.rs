@@ -83,7 +83,7 @@ fn try_of_framework(
             None => format!("Agent {id} applies no operations: it does not have the required {FEEDBACK} capability"),
         });
     }
-    if let Some(why) = missing(&launch.remaining, &made.consumed) {
+    if let Some(why) = missing(&launch.remaining, &made) {
         let is_resize = matches!(kind, Type::GrowVolume | Type::ShrinkVolume);
         return Err(if is_resize { format!("Invalid {} operation: {why}", kind.as_str_name()) } else { why });
     }

@@ -139,10 +139,16 @@ pub(super) fn sum(resources: &[Resource]) -> Resources {
     resources.iter().cloned().collect()
 }
 
-/// Why this is not to be had of that: the first that is missing.
-pub(crate) fn missing(held: &Resources, wanted: &Resources) -> Option<String> {
+/// Why what an operation takes is not to be had of that: the first that is missing. A volume and what is to be added to it
+/// are named together.
+pub(crate) fn missing(held: &Resources, made: &Conversion) -> Option<String> {
+    let wanted = &made.consumed;
     if held.contains(wanted) {
         return None;
+    }
+    if made.kind == Type::GrowVolume {
+        let (volume, addition) = (wanted.persistent_volumes(), wanted.filter(|one| !one.is_persistent_volume()));
+        return Some(format!("{held} does not contain {volume}; {addition}"));
     }
     let first = wanted.iter().find(|one| !held.contains(&Resources::from_iter([(*one).clone()])));
     let first = first.map_or_else(|| wanted.clone(), |one| Resources::from_iter([one.clone()]));

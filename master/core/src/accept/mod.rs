@@ -91,7 +91,9 @@ fn perform(draft: &mut Draft, launch: &mut Launch, operation: &v1::offer::Operat
             launch.group(draft, body);
         }
         Type::Unknown => {
-            draft.refuse_operation(framework, Some(launch.agent), operation, "The type of the operation is unknown");
+            // As at Mesos nobody is told: it may be of a newer schema, with an id that means something else.
+            let nameless = v1::offer::Operation { id: None, ..operation.clone() };
+            draft.refuse_operation(framework, Some(launch.agent), &nameless, "The type of the operation is unknown");
         }
         kind @ (Type::CreateDisk | Type::DestroyDisk) => {
             let why = format!("{} is not supported by this version", kind.as_str_name());
