@@ -2,7 +2,9 @@
 
 mod common;
 
+use api::v1;
 use api::v1::TaskState;
+use api::v1::master::call::{self, Type};
 use common::cluster::Cluster;
 use common::{at, failure, json, text};
 
@@ -10,6 +12,52 @@ use common::{at, failure, json, text};
 fn sentences(story: &str) -> Vec<String> {
     let told = story.lines().filter(|line| line.starts_with("20"));
     told.filter_map(|line| Some(line.split_once('#')?.1.split_once("  ")?.1.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn an_agent_is_told_as_it_drains_and_its_machine_goes_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::new(dir.path()).await;
+    cluster.raise().await;
+    let framework = cluster.framework("nightly", &["batch"]).await;
+    let agent = cluster.agent("cpus:4;mem:1000").await;
+    let offers = cluster.offer().await;
+    cluster.launch(framework, offers[0], "report", "cpus:1;mem:100").await;
+    let agent_id = v1::AgentId { value: "C-S0".into() };
+    let of = |kind: Type| v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
+    let drain = call::DrainAgent { agent_id: agent_id.clone(), mark_gone: Some(false), ..Default::default() };
+    cluster.operator(v1::master::Call { drain_agent: Some(drain), ..of(Type::DrainAgent) }).await;
+    let work_dir = at(dir.path());
+    cluster.last_index(work_dir);
+    let story = text(&["explain", "agent", "C-S0", work_dir]);
+    assert!(story.contains(": 1 task left."), "{story}");
+
+    cluster.log.at_ms += 3000;
+    cluster.update(framework, agent, "report", TaskState::TaskKilled).await;
+    cluster.acknowledge(framework, agent, "report").await;
+    let reactivate = Some(call::ReactivateAgent { agent_id });
+    cluster.operator(v1::master::Call { reactivate_agent: reactivate, ..of(Type::ReactivateAgent) }).await;
+    let machines = vec![v1::MachineId { hostname: Some("host0".into()), ip: Some("10.0.0.0".into()) }];
+    let unavailability = v1::Unavailability {
+        start: v1::TimeInfo { nanoseconds: 1_900_000_000_000_000_000 },
+        duration: Some(v1::DurationInfo { nanoseconds: 3_600_000_000_000 }),
+    };
+    let window = v1::maintenance::Window { machine_ids: machines.clone(), unavailability };
+    let schedule = v1::maintenance::Schedule { windows: vec![window] };
+    let update = Some(call::UpdateMaintenanceSchedule { schedule });
+    let scheduled = of(Type::UpdateMaintenanceSchedule);
+    cluster.operator(v1::master::Call { update_maintenance_schedule: update, ..scheduled }).await;
+    cluster.last_index(work_dir);
+    let story = text(&["explain", "agent", "C-S0", work_dir]);
+    let told = sentences(&story).join("\n");
+    for sentence in [
+        "An operator wants agent C-S0 (host0) empty.",
+        "Agent C-S0 (host0) is drained, 3s after an operator wanted it.",
+        "An operator wants agent C-S0 (host0) in use again.",
+    ] {
+        assert!(told.contains(sentence), "{sentence}: {told}");
+    }
+    assert!(story.contains("its machine is to be unavailable from 2030-03-17T17:46:40"), "{story}");
 }
 
 #[tokio::test]

@@ -87,8 +87,14 @@ pub(crate) fn call(draft: &mut Draft, call: &Call, caller: &Caller) -> Result<Re
 /// MARK_AGENT_GONE: for good. Asking again is welcome.
 fn mark_gone(draft: &mut Draft, id: &str) -> Result<Reply, Refusal> {
     let key = view::parse_agent_id(&draft.state, id);
-    if key.is_some_and(|key| draft.state.agents.gone.contains_key(&key)) {
+    let gone = key.and_then(|key| draft.state.agents.gone.get(&key));
+    let end = key.and_then(|key| draft.state.unfinished.agents.get(&key)).map(|end| end.why);
+    if gone.is_some_and(|gone| gone.by_operator) || end == Some(Parting::MarkedGone) {
         return Ok(Reply::Empty);
+    }
+    if end.is_some() {
+        let message = format!("Agent '{id}' is being transitioned to removed");
+        return Err(Refusal::new(RefusalKind::Busy, "BeingRemoved", message));
     }
     let Some(agent) = key.filter(|key| draft.state.agents.get(*key).is_some()) else {
         return Err(Refusal::new(RefusalKind::NotFound, "UnknownAgent", format!("Agent '{id}' not found")));

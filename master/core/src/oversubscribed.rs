@@ -33,3 +33,46 @@ pub(crate) fn change(draft: &mut Draft, agent: AgentKey, seq: u64, message: &int
     }
     draft.push(AgentOversubscribed { agent, seq, resources });
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Cluster, operation, task_info};
+    use api::v1;
+    use api::v1::framework_info::Capability;
+    use api::v1::framework_info::capability::Type;
+
+    #[test]
+    fn what_an_agent_can_spare_is_offered_as_revocable_until_it_says_something_else() {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        let plain = cluster.subscribe();
+        let able = cluster.subscribe_with(|info| {
+            info.capabilities.push(Capability { r#type: Some(Type::RevocableResources as i32) });
+        });
+        let agent = cluster.agent("cpus:2;mem:100");
+        assert_eq!(cluster.oversubscribe(agent, "cpus:3"), ["agent-oversubscribed"]);
+        let again = cluster.oversubscribe(agent, "cpus:3");
+        assert_eq!(again, ["agent-messages-received"], "the same is no news");
+        cluster.offer();
+        let spare = |cluster: &Cluster, framework| {
+            let offers = cluster.state.offers.to(framework).filter_map(|key| cluster.state.offers.get(key));
+            offers.map(|offer| offer.resources.revocable().scalar_milli("cpus")).sum::<i64>()
+        };
+        assert_eq!((spare(&cluster, plain), spare(&cluster, able)), (0, 3000));
+
+        // On what is left of the agent's own, and on what it can spare.
+        let offers: Vec<_> = cluster.state.offers.to(able).collect();
+        let mut task = task_info("t", "cpus:2");
+        task.resources.iter_mut().for_each(|one| one.revocable = Some(v1::resource::RevocableInfo {}));
+        cluster.accept(able, &offers, vec![operation(vec![task])]);
+        assert_eq!(cluster.state.agents.get(agent).unwrap().used.revocable().scalar_milli("cpus"), 2000);
+        cluster.at_ms += 10_000;
+        cluster.offer();
+        assert_eq!(spare(&cluster, able), 1000);
+        let names = cluster.oversubscribe(agent, "cpus:1");
+        assert_eq!(names, ["offers-returned", "agent-oversubscribed"], "less than is in use: its agent sees to that");
+        assert!(cluster.effects_text().contains("SendRescind"));
+        cluster.offer();
+        assert_eq!(spare(&cluster, able), 0);
+    }
+}

@@ -26,6 +26,8 @@ pub enum RefusalKind {
     Conflict,
     /// Known to the protocol, not to this version.
     NotImplemented,
+    /// Something else is under way; it may be tried again.
+    Busy,
     /// A SUBSCRIBE that is answered on its stream by an ERROR event, after which the stream ends.
     OnStream,
     /// The new connection's holder is a master whose life is over as the cluster knows it: nothing happened, and it may be
@@ -50,6 +52,7 @@ pub const NAMES: &[&str] = &[
     "AgentVersion",
     "AgentsBehind",
     "BeingMarkedGone",
+    "BeingRemoved",
     "CannotDrain",
     "FeatureLevel",
     "FrameworkRemoved",

@@ -61,6 +61,7 @@ impl Refused {
                 410
             }
             RefusalKind::NotImplemented => 501,
+            RefusalKind::Busy => 503,
         }
     }
 
@@ -73,7 +74,7 @@ impl Refused {
 const INVALID: u32 = 400;
 
 /// Every kind, with its number between masters. Where one number has two kinds, the one with a name is known by it.
-const KINDS: [(RefusalKind, u32, Option<&str>); 12] = [
+const KINDS: [(RefusalKind, u32, Option<&str>); 14] = [
     (RefusalKind::Invalid, INVALID, None),
     (RefusalKind::Forbidden, 403, None),
     (RefusalKind::NotFound, 404, None),
@@ -83,9 +84,11 @@ const KINDS: [(RefusalKind, u32, Option<&str>); 12] = [
     (RefusalKind::OnStream, 200, None),
     (RefusalKind::OtherCluster, 410, Some("OtherCluster")),
     (RefusalKind::EndAgent, 410, Some("AgentGone")),
+    (RefusalKind::EndAgent, 410, Some("MachineDown")),
     (RefusalKind::StopAgent, 410, None),
     (RefusalKind::RegisterAnew, 412, None),
     (RefusalKind::StaleConnection, 423, None),
+    (RefusalKind::Busy, 503, None),
 ];
 
 /// The kind that `number` and the refusal's `name` mean between masters; an unknown one is a plain refusal.

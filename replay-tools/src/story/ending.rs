@@ -110,9 +110,23 @@ fn of_agent(story: &Master) -> Vec<String> {
         }];
     };
     let liveness = away(agent, state.at_ms).unwrap_or_else(|| "connected".to_owned());
-    let deactivated = if agent.deactivated { ", and an operator wants no offers of it" } else { "" };
+    let deactivated = match state.drains.get(agent.key) {
+        Some(drain) => match drain.drained_ms {
+            Some(at_ms) => format!(", and drained since {}", time(at_ms)),
+            None => {
+                let left = state.tasks.on(agent.key).count();
+                format!(", and is to be empty since {}: {} left", time(drain.since_ms), count(left, "task"))
+            }
+        },
+        None if agent.deactivated => ", and an operator wants no offers of it".to_owned(),
+        None => String::new(),
+    };
     let tasks = state.tasks.on(agent.key).filter(|task| !task.is_terminal()).count();
-    vec![
+    let maintenance = state.maintenance.unavailability(agent).map(|from| {
+        let at_ms = u64::try_from(from.start_ns / 1_000_000).unwrap_or(0);
+        format!("its machine is to be unavailable from {} on.", time(at_ms))
+    });
+    let mut lines = vec![
         format!("it is {liveness}{deactivated}."),
         format!(
             "{} on it; {} ordered and not yet in its log.",
@@ -120,7 +134,9 @@ fn of_agent(story: &Master) -> Vec<String> {
             count(agent.outbox.len(), "thing")
         ),
         format!("in use {}; offered {}; free {}.", some(&agent.used), some(&agent.offered), some(&agent.free())),
-    ]
+    ];
+    lines.extend(maintenance);
+    lines
 }
 
 fn some(resources: &api::resources::Resources) -> String {

@@ -63,7 +63,7 @@ impl Cluster {
                 ..Default::default()
             },
             version: "0.1.0".into(),
-            capabilities: vec!["MULTI_ROLE".into(), "HIERARCHICAL_ROLE".into()],
+            capabilities: ["MULTI_ROLE", "HIERARCHICAL_ROLE", "AGENT_DRAINING"].map(str::to_owned).to_vec(),
             address: format!("10.0.0.{number}:5051"),
         };
         self.agents.push((connection, 0));
@@ -202,6 +202,17 @@ impl Cluster {
         let acknowledge = Some(acknowledge);
         let call = Call { r#type: Some(call::Type::Acknowledge.into()), acknowledge, ..Default::default() };
         self.call(framework, call).await;
+    }
+
+    /// What is written at the newest level.
+    pub(crate) async fn raise(&mut self) {
+        let level = master_core::FeatureLevel::NEWEST;
+        let masters = vec![(NodeId(1), level)];
+        self.log.run("raise", Command::RaiseFeatureLevel { level, digest_every: 0, masters }).await;
+    }
+
+    pub(crate) async fn operator(&mut self, call: v1::master::Call) {
+        self.log.run(call.r#type().as_str_name(), Command::OperatorCall { call: Box::new(call) }).await;
     }
 
     pub(crate) async fn agent_leaves(&mut self, agent: AgentKey) {

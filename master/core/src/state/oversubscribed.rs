@@ -1,6 +1,7 @@
 //! What agents can spare of what is promised to others, for as long as those do not use it.
 
 use crate::ids::AgentKey;
+use crate::state::{Agent, State};
 use api::resources::Resources;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -30,5 +31,16 @@ impl Oversubscribed {
         } else {
             self.by_agent.insert(agent, resources.clone());
         }
+    }
+}
+
+impl State {
+    /// All that an agent has: its own, and what it can spare.
+    pub fn everything_of(&self, agent: &Agent) -> Resources {
+        let mut everything = agent.total.clone();
+        if let Some(spare) = self.oversubscribed.of(agent.key) {
+            crate::resources::add(&mut everything, spare);
+        }
+        everything
     }
 }

@@ -154,7 +154,8 @@ fn resources(state: &State, set: &mut impl FnMut(&str, f64)) {
         amounts::tally(&mut total, &agent.total, amounts::is_firm);
         amounts::tally(&mut used, &agent.used, amounts::is_firm);
         amounts::tally(&mut offered, &agent.offered, |_| true);
-        amounts::tally(&mut total_revocable, &agent.total, |resource| !amounts::is_firm(resource));
+        let everything = state.everything_of(agent);
+        amounts::tally(&mut total_revocable, &everything, |resource| !amounts::is_firm(resource));
         amounts::tally(&mut used_revocable, &agent.used, |resource| !amounts::is_firm(resource));
     }
     let of = |quantities: &Quantities, name: &str| quantities.get(name).copied().unwrap_or(0);

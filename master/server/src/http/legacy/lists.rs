@@ -43,7 +43,7 @@ pub fn agents(state: &State, slave_id: Option<&str>) -> Vec<u8> {
                 }
                 json.object(|json| {
                     parts::agent(json, state, agent);
-                    parts::agent_in_full(json, agent);
+                    parts::agent_in_full(json, state, agent);
                 });
             }
         });

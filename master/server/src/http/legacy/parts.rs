@@ -107,7 +107,8 @@ pub fn agent(json: &mut Json, state: &State, agent: &Agent) {
     if let Some(at_ms) = agent.reregistered_ms {
         json.time_at("reregistered_time", at_ms);
     }
-    amounts::field(json, "resources", &agent.total);
+    let everything = state.everything_of(agent);
+    amounts::field(json, "resources", &everything);
     amounts::field(json, "used_resources", &agent.used);
     amounts::field(json, "offered_resources", &agent.offered);
     json.object_at("reserved_resources", |json| {
@@ -115,7 +116,7 @@ pub fn agent(json: &mut Json, state: &State, agent: &Agent) {
             amounts::field(json, &role, &resources);
         }
     });
-    amounts::field(json, "unreserved_resources", &agent.total.unreserved());
+    amounts::field(json, "unreserved_resources", &everything.unreserved());
     json.bool_at("active", is_active(agent));
     json.bool_at("deactivated", agent.deactivated);
     // Clients parse the first as a version of Mesos and choose by it; the second is the agent's own.
@@ -129,13 +130,13 @@ pub fn agent(json: &mut Json, state: &State, agent: &Agent) {
 }
 
 /// The resources of an agent in full, after the fields of [`agent`].
-pub fn agent_in_full(json: &mut Json, agent: &Agent) {
+pub fn agent_in_full(json: &mut Json, state: &State, agent: &Agent) {
     json.object_at("reserved_resources_full", |json| {
         for (role, resources) in amounts::reserved(&agent.total) {
             amounts::full(json, &role, &resources);
         }
     });
-    amounts::full(json, "unreserved_resources_full", &agent.total.unreserved());
+    amounts::full(json, "unreserved_resources_full", &state.everything_of(agent).unreserved());
     amounts::full(json, "used_resources_full", &agent.used);
     amounts::full(json, "offered_resources_full", &agent.offered);
 }

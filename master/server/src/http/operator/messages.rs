@@ -32,7 +32,7 @@ pub fn agent(state: &State, agent: &Agent) -> get_agents::Agent {
         pid: Some(parts::agent_pid(agent)),
         registered_time: Some(time(agent.registered_ms)),
         reregistered_time: agent.reregistered_ms.map(time),
-        total_resources: agent.total.to_v1(Format::Endpoint),
+        total_resources: state.everything_of(agent).to_v1(Format::Endpoint),
         allocated_resources: agent.used.to_v1(Format::Endpoint),
         offered_resources: agent.offered.to_v1(Format::Endpoint),
         capabilities: capabilities.collect(),
