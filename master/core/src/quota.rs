@@ -7,12 +7,14 @@ use crate::ids::{FrameworkKey, OfferKey};
 use crate::lengths;
 use crate::level;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::roles::{charged, consumed};
-use crate::state::State;
+use crate::roles::{self, charged, consumed, known};
 use crate::state::roles::Quota;
+use crate::state::{Offer, State};
 use crate::validate;
 use api::limits::{CALL_ROLES_MAX, QUOTA_NAMES_MAX, RESOURCE_NAME_BYTES_MAX, ROLES_CONFIGURED_MAX, quoted};
-use api::resources::{Limits, Quantities, Resource, Resources, Value, is_at_or_below, quota_milli, role_ancestors};
+use api::resources::{
+    Limits, Name, Quantities, Resource, Resources, Value, is_at_or_below, quota_milli, role_ancestors,
+};
 use api::v1;
 use api::v1::master::call;
 use api::v1::quota::{QuotaConfig, QuotaRequest};
@@ -46,9 +48,15 @@ pub(crate) fn update(draft: &mut Draft, call: &call::UpdateQuota) -> Result<Repl
         quotas.insert(role.as_str().into(), read(config).map_err(bad)?);
     }
     let force = call.force();
+    // One look at every agent for all of them.
+    let known = if quotas.len() > 1 && !force { known(&draft.state, None) } else { BTreeMap::new() };
     for config in configs.iter().filter(|_| !force) {
         let limits = &quotas[config.role.as_str()].limits;
-        let consumed = consumed(&draft.state, &config.role);
+        let consumed = match known.get(config.role.as_str()) {
+            Some(amounts) => amounts.consumed.clone(),
+            None if quotas.len() > 1 => Quantities::default(),
+            None => consumed(&draft.state, &config.role),
+        };
         if !limits.allow(&consumed) {
             let role = &config.role;
             return Err(bad(format!(
@@ -68,9 +76,10 @@ pub(crate) fn update(draft: &mut Draft, call: &call::UpdateQuota) -> Result<Repl
         )));
     }
     apply(draft, &quotas)?;
+    let mut charges = Charges::of(&draft.state, &quotas);
     for (role, quota) in &quotas {
-        rescind_over_limits(draft, role, &quota.limits);
-        rescind_for(draft, role, &quota.guarantees);
+        rescind_over_limits(draft, role, &quota.limits, &mut charges);
+        rescind_for(draft, role, &quota.guarantees, &mut charges);
     }
     Ok(Reply::Empty)
 }
@@ -102,7 +111,8 @@ pub(crate) fn set(draft: &mut Draft, request: &QuotaRequest) -> Result<Reply, Re
         return Err(Refusal::new(RefusalKind::Conflict, "Overcommitted", why));
     }
     apply(draft, &quotas)?;
-    rescind_over_limits(draft, role, &quotas[role].limits);
+    let mut charges = Charges::of(&draft.state, &quotas);
+    rescind_over_limits(draft, role, &quotas[role].limits, &mut charges);
     rescind_agents(draft, role, &quotas[role].guarantees);
     Ok(Reply::Empty)
 }
@@ -305,43 +315,73 @@ fn apply(draft: &mut Draft, quotas: &Quotas) -> Result<(), Refusal> {
 
 /// Offers to the role, or to one below it, go until the limits hold, the youngest first: those that have anything of what
 /// there is too much of.
-fn rescind_over_limits(draft: &mut Draft, role: &str, limits: &Limits) {
-    let state = &draft.state;
-    let mut charged = charged(state, role);
+fn rescind_over_limits(draft: &mut Draft, role: &str, limits: &Limits, charges: &mut Charges) {
     let mut taken = Vec::new();
-    let mut offers = state.offers.live.values().rev().filter(|offer| is_at_or_below(&offer.role, role));
-    while !limits.allow(&charged) {
+    let live = &draft.state.offers.live;
+    let mut offers = live.values().rev().filter(|offer| is_at_or_below(&offer.role, role));
+    while !limits.allow(charges.get(role)) {
         let Some(offer) = offers.next() else { break };
-        let counted = offer.resources.unreserved().non_revocable().scalar_quantities();
-        let is_over = |name: &str| limits.get(name).is_some_and(|limit| charged.get(name) > limit);
+        let counted = counted(offer);
+        let is_over = |name: &str| limits.get(name).is_some_and(|limit| charges.get(role).get(name) > limit);
         if counted.iter().any(|(name, _)| is_over(name.as_str())) {
-            charged.saturating_sub(&counted);
+            charges.take_back(&offer.role, &counted);
             taken.push(offer.key);
         }
     }
     rescind(draft, taken, Return::QuotaSet);
 }
 
+/// What of an offer counts under limits, beside what is reserved anyway.
+fn counted(offer: &Offer) -> Quantities {
+    offer.resources.unreserved().non_revocable().scalar_quantities()
+}
+
+/// What the limits of some roles count, while offers are taken back.
+struct Charges(BTreeMap<Arc<str>, Quantities>);
+
+impl Charges {
+    /// Of the roles of `quotas`; of many by one look at every agent.
+    fn of(state: &State, quotas: &Quotas) -> Charges {
+        let is_one = quotas.len() == 1;
+        let all = if is_one { BTreeMap::new() } else { roles::charges(state) };
+        let charge = |role: &Arc<str>| match all.get(role) {
+            Some(sum) => sum.clone(),
+            None if is_one => roles::charged(state, role),
+            None => Quantities::default(),
+        };
+        Charges(quotas.keys().map(|role| (role.clone(), charge(role))).collect())
+    }
+
+    fn get(&self, role: &str) -> &Quantities {
+        &self.0[role]
+    }
+
+    fn take_back(&mut self, role: &str, counted: &Quantities) {
+        for role in std::iter::once(role).chain(role_ancestors(role)) {
+            if let Some(sum) = self.0.get_mut(role) {
+                sum.saturating_sub(counted);
+            }
+        }
+    }
+}
+
 /// Offers to other roles go until what is guaranteed to the role could be made of them and of what it has. What is free
 /// does not count: others may be about to be offered it.
-fn rescind_for(draft: &mut Draft, role: &str, guarantees: &Quantities) {
+fn rescind_for(draft: &mut Draft, role: &str, guarantees: &Quantities, charges: &mut Charges) {
     let state = &draft.state;
-    let mut within = charged(state, role);
+    let mut within = charges.get(role).clone();
     let mut taken = Vec::new();
-    'enough: for agent in state.agents.live.keys() {
-        for key in state.offers.on(*agent) {
-            if within.contains(guarantees) {
-                break 'enough;
-            }
-            let Some(offer) = state.offers.get(key).filter(|offer| !is_at_or_below(&offer.role, role)) else {
-                continue;
-            };
-            let useful = offer.resources.unreserved().non_revocable().scalar_quantities();
-            if guarantees.iter().any(|(name, milli)| within.get(name.as_str()) < milli && useful.get(name.as_str()) > 0)
-            {
-                within.add(&useful);
-                taken.push(key);
-            }
+    // By agent, so that what is taken back lies together.
+    let mut offers = state.offers.by_agent.iter().filter_map(|(_, key)| state.offers.get(*key));
+    while !within.contains(guarantees) {
+        let Some(offer) = offers.next() else { break };
+        let counted = counted(offer);
+        let is_missing =
+            |(name, milli): (&Name, i64)| within.get(name.as_str()) < milli && counted.get(name.as_str()) > 0;
+        if !is_at_or_below(&offer.role, role) && guarantees.iter().any(is_missing) {
+            within.add(&counted);
+            charges.take_back(&offer.role, &counted);
+            taken.push(offer.key);
         }
     }
     rescind(draft, taken, Return::QuotaSet);
@@ -359,7 +399,7 @@ fn rescind_agents(draft: &mut Draft, role: &str, guarantees: &Quantities) {
         }
         let before = taken.len();
         for offer in state.offers.on(agent.key).filter_map(|key| state.offers.get(key)) {
-            within.add(&offer.resources.unreserved().non_revocable().scalar_quantities());
+            within.add(&counted(offer));
             taken.push(offer.key);
         }
         agents += usize::from(taken.len() > before);

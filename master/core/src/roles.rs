@@ -90,6 +90,30 @@ pub fn charged(state: &State, role: &str) -> Quantities {
     charged
 }
 
+/// What the limits of every role would count, as [`charged`] has it for one: by one look at every agent.
+pub fn charges(state: &State) -> BTreeMap<Arc<str>, Quantities> {
+    let mut charges: BTreeMap<Arc<str>, Quantities> = BTreeMap::new();
+    let mut charge = |role: &str, resource: &Resource| {
+        for above in std::iter::once(role).chain(role_ancestors(role)) {
+            match charges.get_mut(above) {
+                Some(sum) => add(sum, resource),
+                None => add(charges.entry(above.into()).or_default(), resource),
+            }
+        }
+    };
+    let is_scalar = |resource: &&Resource| matches!(resource.value, Value::Scalar(_));
+    for agent in state.agents.live.values().filter(|agent| counts(agent)) {
+        for resource in agent.total.iter().filter(is_scalar) {
+            resource.reservation_role().into_iter().for_each(|role| charge(role, resource));
+        }
+        let given = agent.used.iter().chain(agent.offered.iter()).filter(is_scalar);
+        for resource in given.filter(|resource| !resource.revocable && resource.reservations.is_empty()) {
+            resource.allocation_role.as_deref().into_iter().for_each(|role| charge(role, resource));
+        }
+    }
+    charges
+}
+
 /// How much more `role` may be given or have reserved, by its own limits and those of the roles above it; what is not
 /// named has no end. Whoever decides several things in one record asks after each: what is offered, given and reserved
 /// so far counts.
@@ -190,6 +214,9 @@ mod tests {
         }
         assert_eq!(charged(&cluster.state, "a").to_string(), "cpus:6; mem:110", "offers count, ports do not");
         assert_eq!(charged(&cluster.state, "a/b").to_string(), "cpus:4; mem:100", "what is a's counts for a");
+        for (role, charges) in charges(&cluster.state) {
+            assert_eq!(charged(&cluster.state, &role), charges, "{role}");
+        }
     }
 
     #[test]

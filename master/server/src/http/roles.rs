@@ -2,7 +2,7 @@
 
 use super::legacy::amounts::units;
 use super::legacy::json::Json;
-use api::resources::{Format, Quantities, Resource, Value};
+use api::resources::{Format, Name, Quantities, Resource, Value};
 use api::v1;
 use api::v1::master::response;
 use api::v1::quota::{QuotaConfig, QuotaInfo, QuotaStatus};
@@ -140,6 +140,16 @@ pub fn metrics(state: &State, set: &mut impl FnMut(&str, f64)) {
             set(&key(role, name.as_str(), what), units(milli));
             set(&key(role, name.as_str(), "offered_or_allocated"), units(held.get(name.as_str())));
         }
+    }
+    let mut total = Quantities::default();
+    for agent in state.agents.live.values().filter(|agent| !agent.is_unreachable()) {
+        total.add(&agent.total.scalar_quantities());
+    }
+    for (role, amounts) in known.iter().filter(|(_, amounts)| !amounts.frameworks.is_empty()) {
+        let share = |(name, milli): (&Name, i64)| milli as f64 / total.get(name.as_str()) as f64;
+        let held = amounts.held();
+        let scalars = held.iter().filter(|(name, _)| total.get(name.as_str()) > 0);
+        set(&format!("allocator/mesos/roles/{role}/shares/dominant"), scalars.map(share).fold(0.0, f64::max));
     }
     for role in known.keys() {
         let filters = state.frameworks.with(role).filter_map(|framework| framework.roles.get(role));
