@@ -87,6 +87,14 @@ impl Operator {
         let call = if active {
             let reactivate_agent = Some(call::ReactivateAgent { agent_id });
             Call { r#type: Some(Type::ReactivateAgent as i32), reactivate_agent, ..Call::default() }
+        } else if self.random.permille(500) {
+            // Every task is killed, and it is not offered until it is reactivated; that waits until it is empty.
+            let max_grace_period = self.random.permille(700).then(Default::default);
+            let mut drain = call::DrainAgent { agent_id, max_grace_period, mark_gone: None };
+            if let Some(grace) = &mut drain.max_grace_period {
+                grace.seconds = self.random.below(8) as i64;
+            }
+            Call { r#type: Some(Type::DrainAgent as i32), drain_agent: Some(drain), ..Call::default() }
         } else {
             let deactivate_agent = Some(call::DeactivateAgent { agent_id });
             Call { r#type: Some(Type::DeactivateAgent as i32), deactivate_agent, ..Call::default() }
