@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agent_core::{Command, Event, Process, Settings, Signal, State, Volume, Why, decode_record, fold};
 use agent_server::surroundings::{Chunks, Containerizer, Dial, Inbox, Log, Running, Surroundings, Terms, Volumes};
+use api::resources::Resources;
 use api::v1;
 use event_log::Record;
 use event_log::host::{self, Host};
@@ -38,6 +39,8 @@ const LOG_BYTES_MAX: u64 = 16 << 10;
 
 /// What an agent has, in whole units of cpus; and 1024 of mem for each.
 pub const CPUS: u64 = 4;
+/// And so much disk, for volumes.
+pub const DISK: u64 = 64;
 
 /// Who may decide whether a container runs: whoever claims it first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +165,17 @@ impl Agent {
         self.machine.lock().stopped
     }
 
+    /// What the process that runs now remembers of conversions, by its id, and whether its disk has just those volumes.
+    pub fn converted(&self) -> Option<(String, Resources, bool)> {
+        let machine = self.machine.lock();
+        let state = &machine.disk.state;
+        let id = state.registration.agent_id.clone().filter(|_| self.is_up())?;
+        let checkpointed = state.model.checkpointed();
+        let volumes: BTreeSet<Volume> = checkpointed.iter().filter_map(|volume| Volume::of(volume).ok()).collect();
+        let is_so = volumes.iter().eq(machine.volumes.keys());
+        Some((id, Resources::from_v1(&checkpointed).unwrap_or_default(), is_so))
+    }
+
     /// The process, to pause it.
     pub fn host(&self) -> Option<&Host> {
         self.life.as_ref()
@@ -218,7 +232,7 @@ impl Agent {
         let terms = Terms {
             hostname: self.name.clone(),
             masters: self.masters.lock().clone(),
-            resources: resources(CPUS as f64),
+            resources: resources(CPUS as f64).into_iter().chain([scalar("disk", DISK as f64)]).collect(),
             settings: Settings {
                 ip: "127.0.0.1".into(),
                 executor_registration_timeout_ms: 60_000,
@@ -651,13 +665,17 @@ impl Drop for Task {
     }
 }
 
-/// So many cpus, and 1024 of mem for each.
-pub fn resources(cpus: f64) -> Vec<v1::Resource> {
-    let scalar = |name: &str, value| v1::Resource {
+/// So much of something.
+pub fn scalar(name: &str, value: f64) -> v1::Resource {
+    v1::Resource {
         name: name.to_owned(),
         r#type: v1::value::Type::Scalar as i32,
         scalar: Some(v1::value::Scalar { value }),
         ..v1::Resource::default()
-    };
+    }
+}
+
+/// So many cpus, and 1024 of mem for each.
+pub fn resources(cpus: f64) -> Vec<v1::Resource> {
     vec![scalar("cpus", cpus), scalar("mem", cpus * 1024.0)]
 }

@@ -11,6 +11,7 @@ use event_log::host::Host;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use crate::agent::scalar;
 use crate::net::Net;
 use crate::random::Random;
 use crate::world::{EPOCH_MS, World};
@@ -46,6 +47,7 @@ impl Operator {
             let quiet = self.world.is_quiet();
             match self.random.below(20) {
                 0..=2 if self.writes => self.set_active(quiet).await,
+                4 | 5 if self.writes && !quiet => self.convert().await,
                 3 if self.writes && !quiet && self.random.permille(200) => self.mark_gone().await,
                 4..=9 => self.read_frameworks().await,
                 _ => self.read_agents().await,
@@ -102,6 +104,46 @@ impl Operator {
         self.world.oracle.lock().linear.write_begins(agent, !active);
         let status = self.call(call).await.map(|(status, _)| status);
         self.world.oracle.lock().linear.write_ends(agent, !active, status);
+    }
+
+    /// A piece of an agent's disk is reserved, made a volume, and the way back; where that fits, now.
+    async fn convert(&mut self) {
+        let Some(agent) = self.random.pick(&self.agents).cloned() else { return };
+        let agent_id = v1::AgentId { value: agent };
+        let reservation = v1::resource::ReservationInfo {
+            r#type: Some(v1::resource::reservation_info::Type::Dynamic as i32),
+            role: Some("stored".to_owned()),
+            ..Default::default()
+        };
+        let reserved = v1::Resource { reservations: vec![reservation], ..scalar("disk", 16.0) };
+        let id = format!("v{}", self.random.below(2));
+        let found =
+            v1::Volume { mode: v1::volume::Mode::Rw as i32, container_path: "data".into(), ..Default::default() };
+        let persistence = Some(v1::resource::disk_info::Persistence { id, principal: None });
+        let disk = v1::resource::DiskInfo { persistence, volume: Some(found), source: None };
+        let volume = v1::Resource { disk: Some(disk.into()), ..reserved.clone() };
+        let mut call = Call::default();
+        let kind = match self.random.below(4) {
+            0 => {
+                let (resources, source) = (vec![reserved], Vec::new());
+                call.reserve_resources = Some(call::ReserveResources { agent_id, source, resources });
+                Type::ReserveResources
+            }
+            1 => {
+                call.unreserve_resources = Some(call::UnreserveResources { agent_id, resources: vec![reserved] });
+                Type::UnreserveResources
+            }
+            2 => {
+                call.create_volumes = Some(call::CreateVolumes { agent_id, volumes: vec![volume] });
+                Type::CreateVolumes
+            }
+            _ => {
+                call.destroy_volumes = Some(call::DestroyVolumes { agent_id, volumes: vec![volume] });
+                Type::DestroyVolumes
+            }
+        };
+        call.r#type = Some(kind as i32);
+        self.call(call).await;
     }
 
     async fn mark_gone(&mut self) {

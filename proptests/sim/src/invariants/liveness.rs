@@ -3,6 +3,7 @@
 
 use master_core::view;
 
+use crate::agent::Agent;
 use crate::cluster::Cluster;
 
 /// Virtual milliseconds that everything may take to converge.
@@ -42,6 +43,19 @@ pub fn unfinished(cluster: &Cluster) -> Option<String> {
     // Asking about a task tells its state, but does not take the place of its updates.
     if let Some(task) = state.tasks.live.values().find(|task| !task.updates.is_empty()) {
         return Some(format!("an update of {} waits for its framework", task.task_id));
+    }
+    // What was converted is so on the agent, in its log and on its disk.
+    for agent in state.agents.live.values().filter(|agent| agent.connection().is_some()) {
+        let id = view::agent_id(&state, agent.key);
+        let found = cluster.agents.iter().filter_map(Agent::converted).find(|(known, ..)| *known == id);
+        if let Some((_, converted, is_so)) = found {
+            if converted != agent.checkpointed() {
+                return Some(format!("{id} has {converted}, and the masters {}", agent.checkpointed()));
+            }
+            if !is_so {
+                return Some(format!("the disk of {id} does not have the volumes of {converted}"));
+            }
+        }
     }
     // An offer that its framework was not told of is held for ever.
     for offer in state.offers.live.values() {
