@@ -380,3 +380,33 @@ async fn operations_are_done_once_whenever_the_agent_is_killed() {
         assert_eq!(master.applied(name).await.state(), OperationState::OperationFinished);
     }
 }
+
+/// What the guide tells operators to write.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guide_tells_what_works() {
+    let guide = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/agents.md")).unwrap();
+    let block = |nth: usize| guide.split("```json\n").nth(nth).unwrap().split("```").next().unwrap();
+    let disks = api::resources::parse(block(1), "*").unwrap().resources;
+    assert_eq!(disks.named("disk").iter().filter(|disk| disk.disk.is_some()).count(), 2);
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let modules = dir.path().join("modules.json");
+    std::fs::write(&modules, block(2)).unwrap();
+    let command = guide.split("## Promised twice").nth(1).unwrap().split("```").nth(1).unwrap();
+    let written =
+        command.split_whitespace().filter(|word| word.starts_with("--qos") || word.starts_with("--resource_"));
+    let domain = guide.split('`').find(|quoted| quoted.starts_with("--domain=")).unwrap();
+    let modules = format!("--modules={}", modules.display());
+    let flags: Vec<&str> = written.chain([domain, &modules]).collect();
+    assert_eq!(flags.len(), 5, "{flags:?}");
+    let agent = RealAgent::start(&master.address, dir.path(), &flags);
+    let spare = master
+        .wait("what it can spare", |known| {
+            known.messages.iter().find_map(|message| match &message.message {
+                Some(from_agent::Message::Oversubscribed(said)) => Some(said.resources.clone()),
+                _ => None,
+            })
+        })
+        .await;
+    assert_eq!(spare[0].scalar.unwrap().value, 8.0);
+    assert_eq!(state(&agent).await["domain"]["fault_domain"]["zone"]["name"], "a");
+}
