@@ -118,6 +118,8 @@ pub const FORGETTING: Forgetting = Forgetting {
     unreachable_max: 3,
     history: History { frameworks: 10, tasks: 100 },
     step_events: 2,
+    removal_pace: None,
+    reregister: Duration::ZERO,
 };
 
 /// What masters decide by.
