@@ -2,6 +2,7 @@
 //! table and writes JSON. docs/benchmarks.md says what each row means.
 
 mod agents;
+mod allocation;
 mod core;
 mod etcd;
 mod history;
@@ -49,6 +50,11 @@ const NAMES: &[&str] = &[
     "read_interference",
     "state_read_ms",
     "sim_speed",
+    "alloc_first_ms",
+    "alloc_steady_ms",
+    "alloc_decline_ms",
+    "alloc_quota_ms",
+    "alloc_event_us",
 ];
 
 /// A measurement, or why there is none. The reasons end on a terminal: text is enough.
@@ -107,6 +113,7 @@ fn main() -> ExitCode {
     let bench = Bench { runtime, quick, agents };
     let mut report = Report::new(only);
     core::rows(&bench, &mut report);
+    allocation::rows(&bench, &mut report);
     memory::rows(&bench, &mut report);
     restart::rows(&bench, &mut report);
     pause::rows(&bench, &mut report);
