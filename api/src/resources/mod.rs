@@ -403,6 +403,17 @@ impl Resources {
         self.map(|resource| resource.allocation_role = Some(role.clone()))
     }
 
+    /// The same, where the role's name is shared already. What is allocated to nobody yet keeps its order, and so costs
+    /// no sorting.
+    #[must_use]
+    pub fn allocate_shared(&self, role: &Arc<str>) -> Resources {
+        if self.iter().any(|resource| resource.allocation_role.is_some()) {
+            return self.allocate(role);
+        }
+        let allocated = |resource: &Resource| Resource { allocation_role: Some(role.clone()), ..resource.clone() };
+        Resources::from_normal(self.iter().map(allocated).collect())
+    }
+
     /// All of it, allocated to nobody.
     #[must_use]
     pub fn unallocate(&self) -> Resources {

@@ -82,13 +82,18 @@ impl Agent {
         filters.map(|filter| filter.until_ms).max()
     }
 
-    pub(super) fn take(&mut self, resources: &Resources) {
-        self.taken.add(&resources.unallocate());
-        self.count_available();
+    /// Somebody holds this from now on; it has no allocation role, here and below.
+    pub(super) fn take(&mut self, bare: &Resources) {
+        self.taken.add(bare);
+        if self.shared.is_empty() && self.available == *bare {
+            self.available = Resources::default();
+        } else {
+            self.count_available();
+        }
     }
 
-    pub(super) fn give_back(&mut self, resources: &Resources) {
-        self.taken.saturating_sub(&resources.unallocate());
+    pub(super) fn give_back(&mut self, bare: &Resources) {
+        self.taken.saturating_sub(bare);
         self.count_available();
     }
 

@@ -57,10 +57,25 @@ impl Book {
         if resources.is_empty() {
             return;
         }
-        let Some(on) = self.agents.get_mut(&agent) else { return };
         let role: Option<Arc<str>> = role.map(|role| self.tree.name(role));
+        self.hold_bare(agent, framework, role, resources, &resources.unallocate(), usage, turns);
+    }
+
+    /// The same where `bare` is known, which is what is held without allocation role.
+    #[expect(clippy::too_many_arguments, reason = "those of `hold`, and what it would compute of them")]
+    pub(super) fn hold_bare(
+        &mut self,
+        agent: AgentKey,
+        framework: FrameworkKey,
+        role: Option<Arc<str>>,
+        resources: &Resources,
+        bare: &Resources,
+        usage: Use,
+        turns: u64,
+    ) {
+        let Some(on) = self.agents.get_mut(&agent) else { return };
         let is_known = self.frameworks.contains_key(&framework);
-        on.take(resources);
+        on.take(bare);
         let holding = on.holdings.entry((framework, role.clone())).or_default();
         holding.of(usage).add(resources);
         let track = is_known && (holding.tracked || holding.all() == *resources);
@@ -138,7 +153,7 @@ impl Book {
         if is_over {
             on.holdings.remove(&place);
         }
-        on.give_back(resources);
+        on.give_back(&resources.unallocate());
         if let Some(of) = self.frameworks.get_mut(&framework).filter(|_| is_over) {
             of.holds.remove(&(agent, role.clone()));
         }

@@ -73,6 +73,8 @@ struct Taken {
     framework: FrameworkKey,
     role: NodeId,
     resources: Resources,
+    /// The same without allocation role.
+    bare: Resources,
     /// What of it uses up quota.
     quota: Amounts,
 }
@@ -128,7 +130,8 @@ impl Book {
                 let taken = self.visit(stage, *key, mode, seed, &mut headroom, &mut shared);
                 for taken in taken {
                     let role = self.tree.node(taken.role).path.clone();
-                    self.hold(*key, taken.framework, Some(&role), &taken.resources, Use::Offer, 1);
+                    let (resources, bare) = (&taken.resources, &taken.bare);
+                    self.hold_bare(*key, taken.framework, Some(role), resources, bare, Use::Offer, 1);
                     offered.push((*key, taken));
                 }
             }
@@ -228,13 +231,17 @@ impl Book {
                 let Ok(proposal) = proposal else { continue };
                 headroom.needed.sub(&proposal.guaranteed);
                 headroom.left.sub(&proposal.quota);
-                left.saturating_sub(&proposal.resources);
+                if left == proposal.resources {
+                    left = Resources::default();
+                } else {
+                    left.saturating_sub(&proposal.resources);
+                }
                 let again = proposal.resources.shared();
                 if !again.is_empty() {
                     shared.entry(key).or_default().add(&again);
                 }
-                let resources = proposal.resources.allocate(&node.path);
-                taken.push(Taken { framework, role: id, resources, quota: proposal.quota });
+                let resources = proposal.resources.allocate_shared(&node.path);
+                taken.push(Taken { framework, role: id, resources, bare: proposal.resources, quota: proposal.quota });
                 view = View::of(&left, &node.path);
             }
         }
