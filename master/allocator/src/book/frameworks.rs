@@ -314,8 +314,8 @@ impl Book {
         queue.map(|queue| queue.order(Line::Active).collect()).unwrap_or_default()
     }
 
-    /// Roles in which somebody wants offers, and those above them, with the frameworks that want some: parents before
-    /// their children, siblings and frameworks in the order in which they are next.
+    /// Roles of frameworks, and those above them, with the frameworks that want offers: parents before their children,
+    /// siblings and frameworks in the order in which they are next.
     pub fn roles_in_order(&mut self) -> Vec<(Arc<str>, Vec<FrameworkKey>)> {
         self.tree.refresh();
         let all = self.tree.all_in_order().into_iter();

@@ -68,7 +68,7 @@ impl Tree {
         self.order(Lane::Active).map(|id| self.nodes[id].path.clone()).collect()
     }
 
-    /// The roles with active clients and those above them, parents before their children, the next one first.
+    /// The roles with clients and those above them, parents before their children, the next one first.
     pub(crate) fn all_in_order(&self) -> Vec<(Arc<str>, NodeId)> {
         let mut roles = Vec::new();
         let mut waiting: Vec<NodeId> = vec![ROOT];
@@ -76,15 +76,18 @@ impl Tree {
             if at != ROOT {
                 roles.push((self.nodes[at].path.clone(), at));
             }
+            let below = self.nodes[at].children.values().filter(|id| self.has_client_at_or_below(**id));
+            let mut below: Vec<(&Option<Place>, NodeId)> = below.map(|id| (&self.nodes[*id].place, *id)).collect();
             // The first is taken last.
-            waiting.extend(self.nodes[at].lanes[Lane::Active as usize].iter().rev().filter_map(
-                |place| match place.who {
-                    Sibling::Own => None,
-                    Sibling::Below(child) => Some(child),
-                },
-            ));
+            below.sort_by(|a, b| b.cmp(a));
+            waiting.extend(below.into_iter().map(|(_, id)| id));
         }
         roles
+    }
+
+    fn has_client_at_or_below(&self, id: NodeId) -> bool {
+        let node = &self.nodes[id];
+        node.own.is_some() || node.children.values().any(|id| self.has_client_at_or_below(*id))
     }
 
     /// The active clients, drawn by weight: among siblings each has its weight's part of what its parent has.

@@ -39,7 +39,7 @@ pub struct FrameworkStanding {
 }
 
 /// Where every role stands with what it holds and with what `plan` would give it: parents before their children,
-/// siblings in the order in which they are next. Roles in which nobody wants offers are left out.
+/// siblings in the order in which they are next.
 pub fn standings(state: &State, options: &Options, plan: &Plan) -> Vec<Standing> {
     let mut ledger = Ledger::of(state, options);
     for group in &plan.groups {
