@@ -354,6 +354,15 @@ impl Resources {
         Resources::from_normal(self.iter().filter(|item| keep(item)).cloned().collect())
     }
 
+    /// Each shared resource once, however often it is in it.
+    #[must_use]
+    pub fn once(&self) -> Resources {
+        if self.iter().all(|resource| !resource.shared || resource.copies == 1) {
+            return self.clone();
+        }
+        self.map(|resource| resource.copies = if resource.shared { 1 } else { resource.copies })
+    }
+
     /// What nobody has reserved.
     #[must_use]
     pub fn unreserved(&self) -> Resources {

@@ -1,6 +1,6 @@
 //! What operators make of what nobody uses: RESERVE_RESOURCES and its like. Offers that hold some of it are taken back.
 
-use crate::accept::convert::{No, Wish, missing};
+use crate::accept::convert::{No, Wish, check_volumes_stay, missing};
 use crate::command::Caller;
 use crate::decide::{Draft, Reply};
 use crate::operations;
@@ -113,6 +113,11 @@ fn convert(
         let why = missing(&held, &made).unwrap_or_default();
         return Err(Refusal::new(RefusalKind::Conflict, "NotFree", why));
     }
+    check_volumes_stay(&made).map_err(|why| {
+        let agent = draft.state.agents.get(key).expect("just found");
+        let place = operations::described(&draft.state, agent);
+        Refusal::invalid("InvalidOperation", format!("Invalid {name} operation on agent {place}: {why}"))
+    })?;
     // Behind what went back for it: what was offered to the role is not counted twice.
     quota::check_reservation(&draft.state, &made.consumed, &made.produced)?;
     if kind == Type::Destroy {

@@ -135,6 +135,13 @@ impl Launch {
                 return Err(why.to_owned().into());
             }
         };
+        if let Some(chosen) = &chosen {
+            let both = needed.plus(&chosen.resources);
+            rules::unique_volumes(&both)
+                .map_err(|why| format!("Task and its executor use duplicate persistence ID: {why}"))?;
+            rules::one_kind(&both)
+                .map_err(|why| format!("Task and its executor mix revocable and non-revocable resources: {why}"))?;
+        }
         let info: Bytes = self.stamped(draft, task, &needed).encode_to_vec().into();
         let weight = self.weighed("TaskInfo", &[&info], 0, chosen.as_ref())?;
         let own = chosen.as_ref().map(|chosen| &chosen.resources);
@@ -209,6 +216,11 @@ impl Launch {
             let info = self.stamped(draft, &task, &needed).encode_to_vec().into();
             tasks.push(GroupTask { task_id: task.task_id.value.as_str().into(), info, resources: needed });
         }
+        let all = tasks.iter().fold(chosen.resources.clone(), |sum, task| sum.plus(&task.resources));
+        rules::unique_volumes(&all)
+            .map_err(|why| format!("Task group and executor use duplicate persistence ID: {why}"))?;
+        rules::one_kind(&all)
+            .map_err(|why| format!("Task group and executor mix revocable and non-revocable resources: {why}"))?;
         // The order of a group has the executor beside the tasks.
         let executor_bytes = self.stamped_executor(draft, executor).encoded_len();
         let infos: Vec<&Bytes> = tasks.iter().map(|task| &task.info).collect();

@@ -6,7 +6,7 @@
 //!    └─────► refused                                       └──the agent is over──► declared, over     (without an id: over)
 //! ```
 
-use crate::accept::convert::{Conversion, No, Wish, missing};
+use crate::accept::convert::{Conversion, No, Wish, check_volumes_stay, missing};
 use crate::decide::Draft;
 use crate::effect::Effect;
 use crate::event::{
@@ -87,6 +87,8 @@ fn try_of_framework(
         let is_resize = matches!(kind, Type::GrowVolume | Type::ShrinkVolume);
         return Err(if is_resize { format!("Invalid {} operation: {why}", kind.as_str_name()) } else { why });
     }
+    let stay = check_volumes_stay(&made);
+    stay.map_err(|why| format!("{why}; on agent {}", described(&draft.state, agent)))?;
     let waiting = draft.state.operations.of(launch.framework).take(FRAMEWORK_OPERATIONS_MAX + 1).count();
     if operation.id.is_some() && waiting >= FRAMEWORK_OPERATIONS_MAX {
         return Err(format!(

@@ -582,7 +582,8 @@ impl World {
         operation.set_type(kind);
         match kind {
             Type::Reserve => {
-                let mut one = some(&mut self.dice, &|item| !is_volume(item));
+                let volumes_too = self.dice.roll(4) == 0;
+                let mut one = some(&mut self.dice, &|item| volumes_too || !is_volume(item));
                 let to = role.unwrap_or(["a", "a/b", "b"][self.dice.roll(3) as usize]);
                 one.reservations.push(Reservation { dynamic: true, role: to.into(), principal: None, labels: vec![] });
                 operation.reserve = Some(operation::Reserve { resources: vec![one.to_v1(format)], source: vec![] });

@@ -129,6 +129,18 @@ pub(super) fn check_list(resources: &[Resource]) -> Result<(), No> {
     rules::one_provider(resources).map_err(invalid)
 }
 
+/// A volume lies where its role says: with another reservation its files would not be found.
+pub(crate) fn check_volumes_stay(made: &Conversion) -> Result<(), String> {
+    let moved = made.consumed.persistent_volumes();
+    if made.kind != Type::Reserve || moved.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "A persistent volume {moved} cannot be reserved for another role. Please destroy the persistent volume first then \
+         reserve the resource"
+    ))
+}
+
 /// As messages between our own processes carry them.
 pub(super) fn messages(resources: &[Resource]) -> Vec<v1::Resource> {
     resources.iter().map(|resource| resource.to_v1(Format::PostRefinement)).collect()

@@ -51,6 +51,8 @@ fn accept_valid(draft: &mut Draft, framework: FrameworkKey, offers: Vec<OfferKey
     for offer in &offers {
         resources::add(&mut remaining, &draft.state.offers.get(*offer).expect("a checked offer").resources);
     }
+    // What is shared may be in several offers, and is one thing.
+    let remaining = remaining.once();
     // The offers are consumed first: what is made and launched holds their resources from then on.
     let at = draft.events();
     draft.push(OffersAccepted { framework, offers: OfferKeys::new(offers), agent, unused: None });

@@ -372,6 +372,49 @@ fn a_shared_volume_has_many_users_and_goes_when_the_last_is_gone() {
     assert!(!total(&cluster, agent).contains("SHARED"));
 }
 
+#[test]
+fn a_volume_stays_where_its_role_says() {
+    let mut cluster = Cluster::new();
+    cluster.raise();
+    let agent = cluster.agent("cpus:4;mem:400;disk:1000");
+    let disk = reserved("disk:10", &["web"]);
+    operator(&mut cluster, &disk, call::Type::ReserveResources).unwrap();
+    operator(&mut cluster, &volume(&disk, "v", false), call::Type::CreateVolumes).unwrap();
+    let below = subscribe(&mut cluster, "web/a", &[]);
+    cluster.offer();
+    let refined = volume(&reserved("disk:10", &["web", "web/a"]), "v", false);
+    let why = refused(&mut cluster, below, conversion(Reserve, &refined, None));
+    assert!(why.contains("cannot be reserved for another role"), "{why}");
+    let (kind, why) = operator(&mut cluster, &refined, call::Type::ReserveResources).unwrap_err();
+    assert_eq!(kind, RefusalKind::Invalid);
+    assert!(why.contains("cannot be reserved for another role"), "{why}");
+    assert!(total(&cluster, agent).contains("[v:data]:10"));
+}
+
+#[test]
+fn what_is_shared_is_one_thing_in_several_offers() {
+    let mut cluster = Cluster::new();
+    cluster.raise();
+    let framework = subscribe(&mut cluster, "web", &[Capability::SharedResources]);
+    let agent = cluster.agent("cpus:4;mem:400;disk:1000");
+    let disk = reserved("disk:10", &["web"]);
+    let made = volume(&disk, "s", true);
+    cluster.offer();
+    let mut task = task_info("t", "cpus:1;mem:32");
+    task.resources.extend(made.to_v1(Format::PostRefinement));
+    let create = vec![conversion(Reserve, &disk, None), conversion(Create, &made, None), operation(vec![task])];
+    cluster.accept_all(framework, create);
+    cluster.offer();
+    cluster.update(&(framework, "t".into()), v1::TaskState::TaskFinished);
+    cluster.offer();
+    assert_eq!(cluster.state.offers.to(framework).count(), 2, "both with the volume");
+    let mut task = task_info("u", "cpus:1;mem:32");
+    task.resources.extend(made.to_v1(Format::PostRefinement));
+    let names = cluster.accept_all(framework, vec![conversion(Destroy, &made, None), operation(vec![task])]);
+    assert_eq!(names, ["offers-accepted", "operation-applied", "launch-refused"], "it is gone for good");
+    assert!(!total(&cluster, agent).contains("SHARED"));
+}
+
 fn operator(
     cluster: &mut Cluster,
     resources: &Resources,
