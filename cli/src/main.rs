@@ -149,6 +149,7 @@ fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
         (Some(name), _) => name,
     };
     let command = find(name)?;
+    let words: Vec<String> = words.into_iter().map(|word| underscored(word, command.flags)).collect();
     let (arguments, words) = if command.has_words { split(words, command.flags) } else { (Vec::new(), words) };
     let environment = |name: &str| std::env::var(name).ok();
     let values = api::flags::parse(command.flags, words, environment, |path| std::fs::read_to_string(path));
@@ -201,6 +202,15 @@ fn find(name: &str) -> Result<&'static Command, Error> {
 fn help_of(command: &Command) -> String {
     let Command { name, about, flags, .. } = command;
     format!("{about}\n\n{}", api::flags::help(&format!("meseta {name} [--flag=value ...]"), flags))
+}
+
+/// `--mark-gone` is `--mark_gone`: other programs write it so.
+fn underscored(word: String, flags: &[Flag]) -> String {
+    let Some(text) = word.strip_prefix("--") else { return word };
+    let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+    let ours = name.replace('-', "_");
+    let is_flag = |name: &str| flags.iter().any(|flag| flag.name == name);
+    if is_flag(name) || !is_flag(&ours) { word } else { format!("--{ours}{value}") }
 }
 
 /// The words that are no flags, and the flags with their values. `-f` is --follow where there is one.
@@ -276,6 +286,15 @@ mod tests {
         let (words, flags) = split("-f t1 --master h:1 --stderr --framework=0010");
         assert_eq!(words, ["t1"]);
         assert_eq!(flags, ["--follow", "--master", "h:1", "--stderr", "--framework=0010"]);
+    }
+
+    #[test]
+    fn a_flag_may_be_written_with_dashes() {
+        let written = |word: &str| underscored(word.to_owned(), drain::FLAGS);
+        assert_eq!(written("--ignore-role=a-b"), "--ignore_role=a-b");
+        assert_eq!(written("--mark-gone"), "--mark_gone");
+        assert_eq!(written("--no-wait"), "--no-wait");
+        assert_eq!(written("S0-x"), "S0-x");
     }
 
     #[test]
