@@ -66,7 +66,9 @@ fn shown(answer: &Value, full: bool) -> String {
     });
     let rows: Vec<Vec<String>> = offered.chain(left_out).collect();
     let table = table::render_with(&["FRAMEWORK", "ROLE", "AGENT", "HOSTNAME", "WHY"], &rows, &short.heading());
-    format!("Role {role} has {} unanswered offers.\n{table}", answer["outstanding"])
+    let outstanding = answer["outstanding"].as_u64().unwrap_or_default();
+    let plural = if outstanding == 1 { "" } else { "s" };
+    format!("Role {role} has {outstanding} unanswered offer{plural}.\n{table}")
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -137,8 +137,10 @@ impl Field for Brake {
     }
 
     fn touch(&self, touches: &mut Touches) {
-        if let Brake::Framework(framework) = self {
-            framework.touch(touches);
+        match self {
+            Brake::Framework(framework) => framework.touch(touches),
+            Brake::Role(role) => touches.roles.push(role.clone()),
+            Brake::Allocation | Brake::NewFrameworks => {}
         }
     }
 }
