@@ -313,3 +313,37 @@ pub(crate) async fn recover(agent: &Arc<Agent>) {
     let millis = u64::try_from(agent.started.elapsed().as_millis()).unwrap_or(u64::MAX);
     agent.recovered_ms.store(millis, std::sync::atomic::Ordering::Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::surroundings::Terms;
+    use agent_core::{Blob, Clock, Registration, Settings};
+    use api::v1::AgentInfo;
+
+    #[test]
+    fn only_after_a_restart_of_its_machine_another_agent_begins_anew() {
+        let settings = Settings {
+            ip: "127.0.0.1".into(),
+            executor_registration_timeout_ms: 1,
+            executor_reregistration_timeout_ms: 1,
+            executor_shutdown_grace_ms: 1,
+            launcher_dir: String::new(),
+            completed_executors_max: 1,
+            ended_tasks_max: 1,
+        };
+        let (hostname, masters, resources) = ("h".to_owned(), Vec::new(), Vec::new());
+        let config = Terms { hostname, masters, resources, settings, log_bytes_max: 1 }.config().unwrap();
+        let mut state = State::default();
+        let info = |hostname: &str| Some(Blob::of(&AgentInfo { hostname: hostname.into(), ..config.described() }));
+        state.registration = Registration { agent_id: Some("S0".into()), ..Registration::default() };
+        state.clock = Some(Clock { boot_id: "first".into(), ..Clock::default() });
+        assert_eq!(check_description(&config, &state, "first"), Ok(false), "an earlier release did not write it down");
+        state.model.info = info("h");
+        assert_eq!(check_description(&config, &state, "second"), Ok(false), "it keeps its id");
+        state.model.info = info("g");
+        let sentence = check_description(&config, &state, "first").unwrap_err();
+        assert!(sentence.contains("the hostname changed from 'g' to 'h'"), "{sentence}");
+        assert_eq!(check_description(&config, &state, "second"), Ok(true));
+    }
+}

@@ -139,7 +139,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    fn config(self) -> Result<Config, String> {
+    pub(crate) fn config(self) -> Result<Config, String> {
         let none = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
         let words = ["--master=none:0", "--work_dir=/nowhere"].map(str::to_owned);
         let values = api::flags::parse(config::FLAGS, words.to_vec(), |_| None, none);
