@@ -35,6 +35,7 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_references(state, &mut report);
     check_queues(state, &mut report);
     check_history(state, &mut report);
+    check_roles(state, &mut report);
     check_unfinished(state, &mut report);
     check_operation(state, &mut report);
     check_operations(state, &mut report);
@@ -89,6 +90,20 @@ fn check_sums(state: &State, report: Report<'_>) {
     for ((framework, agent), sum) in held {
         if !sum.is_empty() {
             report("a-framework-uses-what-it-holds", format!("framework F{} on S{}", framework.0, agent.0));
+        }
+    }
+}
+
+/// What operators said about roles says something, and can be counted with.
+fn check_roles(state: &State, report: Report<'_>) {
+    for (role, quota) in &state.roles.quotas {
+        if quota.is_nothing() {
+            report("a-quota-says-something", format!("role {role}"));
+        }
+    }
+    for (role, weight) in &state.roles.weights {
+        if crate::state::roles::Weight::new(weight.as_said()) != Some(*weight) {
+            report("weights-are-positive", format!("role {role}: {weight}"));
         }
     }
 }

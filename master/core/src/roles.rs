@@ -3,7 +3,7 @@
 
 use crate::ids::FrameworkKey;
 use crate::state::{Agent, State};
-use api::resources::{Limits, Quantities, Resource, Resources, Value, is_at_or_below, role_ancestors};
+use api::resources::{Quantities, Resource, Resources, Value, is_at_or_below, role_ancestors};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -114,17 +114,6 @@ pub fn charges(state: &State) -> BTreeMap<Arc<str>, Quantities> {
     charges
 }
 
-/// How much more `role` may be given or have reserved, by its own limits and those of the roles above it; what is not
-/// named has no end. Whoever decides several things in one record asks after each: what is offered, given and reserved
-/// so far counts.
-pub fn left(state: &State, role: &str) -> Limits {
-    let mut left = Limits::default();
-    for (above, quota) in state.roles.quotas_over(role).filter(|(_, quota)| !quota.limits.is_empty()) {
-        left.narrow(&quota.limits.minus(&charged(state, above)));
-    }
-    left
-}
-
 /// Whether an agent's resources count: while it is unreachable nobody can have them.
 fn counts(agent: &Agent) -> bool {
     !agent.is_unreachable()
@@ -217,6 +206,32 @@ mod tests {
         for (role, charges) in charges(&cluster.state) {
             assert_eq!(charged(&cluster.state, &role), charges, "{role}");
         }
+    }
+
+    #[test]
+    fn what_is_consumed_is_reserved_or_given_and_what_is_offered_is_not() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus(web):1;mem(web):10");
+        cluster.launch(framework, "reserved", "cpus(web):1;mem(web):10");
+        let second = cluster.agent("cpus:10;mem:100");
+        let offers = cluster.offer();
+        let agent_id = api::v1::AgentId { value: crate::view::agent_id(&cluster.state, second) };
+        let task = api::v1::TaskInfo { agent_id, ..crate::testing::task_info("plain", "cpus:10;mem:100") };
+        cluster.accept(framework, &offers, vec![crate::testing::operation(vec![task])]);
+        cluster.agent("cpus(web):100;mem(web):1000;ports(web):[100-199];cpus:1000;mem:10000;ports:[1000-1999]");
+        cluster.offer();
+        let amounts = &known(&cluster.state, None)["web"];
+        assert_eq!(amounts.held().to_string(), "cpus:1111; mem:11110; ports:1100");
+        assert_eq!(
+            text(amounts),
+            [
+                "cpus:11; mem:110",
+                "cpus:1100; mem:11000; ports:1100",
+                "cpus:101; mem:1010; ports:100",
+                "cpus:111; mem:1110; ports:100"
+            ]
+        );
     }
 
     #[test]

@@ -2,11 +2,10 @@
 //! a framework, a reservation, a quota or a weight names it or one below it.
 
 use api::limits::WEIGHT_MAX;
-use api::resources::{Limits, Quantities, is_at_or_below, role_ancestors};
+use api::resources::{Limits, Quantities, role_ancestors};
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::ops::Bound;
 use std::sync::Arc;
 
 /// Quota and weights by role.
@@ -107,17 +106,6 @@ impl Roles {
         lineage.filter_map(|role| self.quota(role).map(|quota| (role, quota)))
     }
 
-    /// The quotas of the roles below `role`, itself left out.
-    pub fn quotas_below<'a>(&'a self, role: &'a str) -> impl Iterator<Item = (&'a Arc<str>, &'a Quota)> {
-        let below = self
-            .quotas
-            .range::<_, str>((Bound::Included(role), Bound::Unbounded))
-            .map(|(name, quota)| (name, quota.as_ref()));
-        // Names between `a` and `a/b` in the order of names may belong to neither: `a-b`.
-        let below = below.take_while(move |(name, _)| name.starts_with(role));
-        below.filter(move |(name, _)| ***name != *role && is_at_or_below(name, role))
-    }
-
     pub(crate) fn set_quota(&mut self, role: &Arc<str>, quota: &Quota) {
         if quota.is_nothing() {
             self.quotas.remove(role);
@@ -158,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn quotas_count_up_and_down_the_tree() {
+    fn the_quotas_of_the_roles_above_count_too() {
         let mut roles = Roles::default();
         let quota = Quota { limits: Limits::parse("cpus:1").unwrap(), ..Quota::default() };
         for role in ["a", "a-b", "a/b", "a/b/c", "ab", "b"] {
@@ -166,8 +154,6 @@ mod tests {
         }
         let over: Vec<&str> = roles.quotas_over("a/b/c/d").map(|(role, _)| role).collect();
         assert_eq!(over, ["a/b/c", "a/b", "a"]);
-        let below: Vec<&str> = roles.quotas_below("a").map(|(role, _)| &**role).collect();
-        assert_eq!(below, ["a/b", "a/b/c"]);
         roles.set_quota(&"a/b".into(), &Quota::default());
         assert_eq!(roles.quota("a/b"), None, "a quota that says nothing is none");
     }
