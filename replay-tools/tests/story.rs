@@ -15,6 +15,42 @@ fn sentences(story: &str) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_role_is_told_with_its_quota_its_weight_and_those_of_the_roles_above() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::new(dir.path()).await;
+    cluster.raise().await;
+    cluster.framework("nightly", &["batch/night"]).await;
+    cluster.agent("cpus:4;mem:1000").await;
+    cluster.offer().await;
+    let of = |kind: Type| v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
+    let quota = |cpus: f64| {
+        let limits = [("cpus".to_owned(), v1::value::Scalar { value: cpus })].into();
+        let config = v1::quota::QuotaConfig { role: "batch".into(), limits, ..Default::default() };
+        let update_quota = Some(call::UpdateQuota { quota_configs: vec![config], force: None });
+        v1::master::Call { update_quota, ..of(Type::UpdateQuota) }
+    };
+    cluster.operator(quota(8.0)).await;
+    cluster.operator(quota(2.0)).await;
+    let weight_infos = vec![v1::WeightInfo { role: Some("batch/night".into()), weight: 2.5 }];
+    let update_weights = Some(call::UpdateWeights { weight_infos });
+    cluster.operator(v1::master::Call { update_weights, ..of(Type::UpdateWeights) }).await;
+    let work_dir = at(dir.path());
+    cluster.last_index(work_dir);
+    let story = text(&["explain", "role", "batch/night", work_dir]);
+    let told = sentences(&story).join("\n");
+    for sentence in [
+        "An operator said: role batch may have at most cpus:8.",
+        "An operator said: role batch may have at most cpus:2; before, may have at most cpus:8.",
+        "; quota changed, and it was in the way.",
+        "An operator said: role batch/night counts 2.5 among its siblings; before, 1.",
+    ] {
+        assert!(told.contains(sentence), "{sentence}: {told}");
+    }
+    assert!(story.contains("it counts 2.5 among its siblings."), "{story}");
+    assert!(story.contains("role batch above it may have at most cpus:2; it consumes nothing."), "{story}");
+}
+
+#[tokio::test]
 async fn an_agent_is_told_as_it_drains_and_its_machine_goes_down() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::new(dir.path()).await;
