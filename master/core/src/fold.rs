@@ -270,6 +270,7 @@ impl State {
         self.forget_agent_deadline(event.agent);
         self.agents.resume(event, at_ms);
         if event.profile.is_some() {
+            self.look_at_held(event.agent, at_ms);
             self.forget_filters_of(event.agent);
             self.maintenance.forget_agent(event.agent);
         }

@@ -4,9 +4,10 @@ use crate::accept::rules;
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::resources;
 use crate::state::agents::MAX_GONE_AGENTS;
+use crate::state::brakes::Brake;
 use crate::state::maintenance::Mode;
 use crate::state::{MAX_COMPLETED_TASKS, State};
-use api::resources::Resources;
+use api::resources::{Resource, Resources};
 use api::v1;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_unfinished(state, &mut report);
     check_operation(state, &mut report);
     check_operations(state, &mut report);
+    check_wishes(state, &mut report);
     check_derived(state, &mut report);
     found
 }
@@ -296,6 +298,33 @@ fn check_operations(state: &State, report: Report<'_>) {
         }
         if let Err(why) = rules::unique_volumes(&agent.total) {
             report("volumes-are-unique", format!("agent S{}: {why}", agent.key.0));
+        }
+    }
+}
+
+/// What frameworks want and operators pause goes with its framework; what is held goes with what it is of.
+fn check_wishes(state: &State, report: Report<'_>) {
+    for framework in state.constraints.said.keys().filter(|key| state.frameworks.get(**key).is_none()) {
+        report("constraints-are-of-frameworks", format!("F{}", framework.0));
+    }
+    for brake in state.brakes.pulled.keys() {
+        match brake {
+            Brake::Framework(key) if state.frameworks.get(*key).is_none() => {
+                report("brakes-are-of-frameworks", format!("F{}", key.0));
+            }
+            _ => {}
+        }
+    }
+    for offer in state.offers.live.values() {
+        let pulled = state.brakes.hold(offer.framework, &offer.role);
+        if pulled.is_some_and(|(_, pulled)| pulled.since_ms < offer.at_ms) {
+            report("nothing-is-offered-that-is-paused", format!("offer O{}", offer.key.0));
+        }
+    }
+    for (agent, role, volume) in state.held.since.keys() {
+        let is_it = |resource: &Resource| state.held.get(*agent, resource).is_some();
+        if !state.agents.get(*agent).is_some_and(|agent| agent.total.iter().any(is_it)) {
+            report("held-since-is-of-what-is-there", format!("S{} {role} {volume}", agent.0));
         }
     }
 }

@@ -7,9 +7,11 @@ use api::v1::scheduler::call::Type;
 use api::v1::scheduler::{Call, call};
 use api::{internal, v1};
 use master_core::allocator::{self, Options};
+use master_core::command::What;
 use master_core::deadlines::{self, Turn};
 use master_core::ids::*;
 use master_core::roles;
+use master_core::state::brakes::Brake;
 use master_core::state::maintenance::Mode;
 use master_core::state::{AgentLiveness, History, Task};
 use master_core::{Caller, Command, Event, FeatureLevel, State, decide_with, fold, invariants, react, view};
@@ -35,6 +37,8 @@ impl Dice {
 }
 
 struct World {
+    /// Brakes and offer constraints.
+    has_wishes: bool,
     dice: Dice,
     state: State,
     /// Folded from bytes, as a follower does.
@@ -61,6 +65,7 @@ const STATES: [v1::TaskState; 6] = [
 impl World {
     fn new(seed: u64) -> World {
         let mut world = World {
+            has_wishes: true,
             dice: Dice(seed),
             state: State::default(),
             replayed: State::default(),
@@ -232,6 +237,23 @@ impl World {
         self.state.agents.live.keys().copied().collect()
     }
 
+    /// Something is paused for a while.
+    fn brake(&mut self) {
+        let pulled = self.state.brakes.pulled.keys().next().cloned();
+        let release = pulled.is_some();
+        let known = self.frameworks();
+        let what = match (pulled, self.dice.roll(4), self.dice.pick(&known)) {
+            (Some(Brake::Allocation), ..) | (None, 0, _) => What::Allocation,
+            (Some(Brake::NewFrameworks), ..) | (None, 1, _) => What::NewFrameworks,
+            (Some(Brake::Framework(key)), ..) | (None, 2, Some(key)) => {
+                What::Framework(view::framework_id(&self.state, key))
+            }
+            (Some(Brake::Role(role)), ..) => What::Role(role.to_string()),
+            (None, ..) => What::Role("a".into()),
+        };
+        self.run(&Command::Brake { what, release, why: "chance".into() });
+    }
+
     fn subscribe(&mut self) {
         let known = self.frameworks();
         let again = if self.dice.roll(2) == 0 { self.dice.pick(&known) } else { None };
@@ -259,7 +281,15 @@ impl World {
             ..Default::default()
         };
         let framework_id = id.map(|id| id.value);
-        let subscribe = call::Subscribe { framework_info: info, ..Default::default() };
+        let offer_constraints = (self.has_wishes && self.dice.roll(5) == 0).then(|| {
+            let predicate = ["not_exists", "exists"][self.dice.roll(2) as usize];
+            let text = format!(
+                r#"{{"role_constraints":{{"a":{{"groups":[{{"attribute_constraints":[{{"selector":
+                {{"attribute_name":"zone"}},"predicate":{{"{predicate}":{{}}}}}}]}}]}}}}}}"#
+            );
+            api::json::from_slice(text.as_bytes()).unwrap()
+        });
+        let subscribe = call::Subscribe { framework_info: info, offer_constraints, ..Default::default() };
         let connection = self.connection();
         self.run(&Command::Subscribe { connection, subscribe, framework_id });
     }
@@ -752,6 +782,10 @@ impl World {
         if self.dice.roll(30) == 0 {
             self.configure();
         }
+        let rarely = if self.state.brakes.pulled.is_empty() { 150 } else { 4 };
+        if self.has_wishes && self.dice.roll(rarely) == 0 {
+            self.brake();
+        }
         match self.dice.roll(100) {
             0..=5 => self.subscribe(),
             6..=10 => self.register(),
@@ -877,6 +911,8 @@ proptest! {
 fn the_random_world_gets_around() {
     // Otherwise the property above would prove little.
     let mut world = World::new(3);
+    // What is paused or left out on purpose gets around less.
+    world.has_wishes = false;
     let (mut tasks, mut completed, mut offers) = (0, 0, 0);
     let (mut drained, mut asked, mut answered, mut down) = (0, 0, 0, 0);
     let (mut volumes, mut on_volumes, mut waiting) = (0, 0, 0);
