@@ -10,9 +10,6 @@ use api::v1;
 /// The longest refusal, in milliseconds: a year.
 const REFUSE_MS_MAX: u64 = 365 * 24 * 3600 * 1000;
 
-/// The shortest refusal that is not none, in milliseconds: the next plan would not know of less.
-const REFUSE_MS_MIN: u64 = 1000;
-
 /// Refused for this long unless the framework says otherwise, in milliseconds.
 const REFUSE_MS_DEFAULT: u64 = 5000;
 
@@ -23,7 +20,7 @@ pub(crate) fn decline(draft: &mut Draft, framework: FrameworkKey, call: &v1::sch
         .iter()
         .filter_map(|id| view::parse_offer_id(&draft.state, &id.value))
         .filter(|key| draft.state.offers.get(*key).is_some_and(|offer| offer.framework == framework));
-    let until_ms = refused_until(call.filters.as_ref(), draft.at_ms);
+    let until_ms = refused_until(draft, call.filters.as_ref());
     // What is refused for longer already stays refused for so long.
     let (longer, others): (Vec<OfferKey>, Vec<OfferKey>) = offers.partition(|key| {
         let offer = draft.state.offers.get(*key);
@@ -53,15 +50,20 @@ pub(crate) fn is_refused(
     })
 }
 
-/// Until when a refusal with these filters holds; None: not at all.
-pub(crate) fn refused_until(filters: Option<&v1::Filters>, at_ms: u64) -> Option<u64> {
+/// Until when a refusal with these filters holds; None: not at all. It holds until the next plan at least, which would not
+/// know of it otherwise.
+pub(crate) fn refused_until(draft: &Draft, filters: Option<&v1::Filters>) -> Option<u64> {
+    until(filters, draft.at_ms, draft.options.refuse_ms_min)
+}
+
+fn until(filters: Option<&v1::Filters>, at_ms: u64, refuse_ms_min: u64) -> Option<u64> {
     let refuse_ms = match filters.and_then(|filters| filters.refuse_seconds) {
         None => REFUSE_MS_DEFAULT,
         Some(seconds) if seconds.is_nan() || seconds < 0.0 => REFUSE_MS_DEFAULT,
         Some(seconds) if seconds * 1000.0 >= REFUSE_MS_MAX as f64 => REFUSE_MS_MAX,
         Some(seconds) => (seconds * 1000.0).round() as u64,
     };
-    (refuse_ms > 0).then(|| at_ms.saturating_add(refuse_ms.max(REFUSE_MS_MIN)))
+    (refuse_ms > 0).then(|| at_ms.saturating_add(refuse_ms.max(refuse_ms_min)))
 }
 
 #[cfg(test)]
@@ -71,8 +73,9 @@ mod tests {
 
     #[test]
     fn refusals_have_bounds() {
-        let until = |seconds: f64| refused_until(Some(&v1::Filters { refuse_seconds: Some(seconds) }), 100);
-        assert_eq!(refused_until(None, 100), Some(5_100));
+        let until = |seconds: f64| until(Some(&v1::Filters { refuse_seconds: Some(seconds) }), 100, 1_000);
+        assert_eq!(super::until(None, 100, 1_000), Some(5_100));
+        assert_eq!(super::until(None, 100, 60_000), Some(60_100), "at least until the next plan");
         assert_eq!(until(-1.0), Some(5_100));
         assert_eq!(until(f64::NAN), Some(5_100));
         assert_eq!(until(0.0), None);

@@ -72,7 +72,7 @@ pub(crate) fn answer(
     let keys = ids.iter().filter_map(|id| view::parse_offer_id(&draft.state, &id.value)).filter(own);
     let offers = OfferKeys::new(keys.collect());
     if !offers.is_empty() {
-        let until_ms = refused_until(filters, draft.at_ms);
+        let until_ms = refused_until(draft, filters);
         draft.push(InverseOffersAnswered { framework, offers, is_accepted, until_ms });
     }
 }

@@ -42,6 +42,8 @@ pub struct Options {
     pub unreachable_ms_max: u64,
     /// So many unreachable agents are remembered.
     pub unreachable_max: usize,
+    /// The shortest refusal of an offer that is not none, in milliseconds: the time between two plans.
+    pub refuse_ms_min: u64,
     /// The masters say where they are: only then may agents.
     pub has_domain: bool,
     /// Agents must say where they are.
@@ -71,6 +73,7 @@ impl Default for Options {
             step_events: 1000,
             unreachable_ms_max: 14 * 24 * 3_600_000,
             unreachable_max: 102_400,
+            refuse_ms_min: 1000,
             has_domain: false,
             require_agent_domain: false,
             history: History::default(),

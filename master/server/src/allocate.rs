@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Reasons that come together make one plan.
+/// Reasons that come so soon after a plan make one plan together. The first after a quiet time is not kept waiting.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// How often the whitelist is read again.
@@ -30,9 +30,14 @@ pub(crate) async fn run(
     let mut kept: Option<Ledger> = None;
     let mut options = settings.options;
     let mut read_at = Instant::now();
+    let mut planned_at: Option<Instant> = None;
     loop {
         tokio::select! {
-            () = wake.notified() => tokio::time::sleep(GATHER).await,
+            () = wake.notified() => {
+                if planned_at.is_some_and(|at| at.elapsed() < GATHER) {
+                    tokio::time::sleep(GATHER).await;
+                }
+            }
             () = tokio::time::sleep(interval) => {}
         }
         if !reader.leader().is_some_and(|leader| leader.is_me) {
@@ -61,6 +66,7 @@ pub(crate) async fn run(
         });
         let planned = planned.await;
         let took = began.elapsed();
+        planned_at = Some(Instant::now());
         match planned {
             Ok((ledger, plan)) => {
                 kept = Some(ledger);
@@ -73,6 +79,8 @@ pub(crate) async fn run(
             Err(error) => tracing::error!(%error, "the allocator failed"),
         }
         // Reasons may come faster than large clusters can be planned: leave time for everything else.
-        tokio::time::sleep(took).await;
+        if took >= Duration::from_millis(1) {
+            tokio::time::sleep(took).await;
+        }
     }
 }

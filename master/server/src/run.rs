@@ -295,6 +295,7 @@ pub async fn start_in(
         reregister_ms_max: u64::try_from(forgetting.reregister.as_millis()).unwrap_or(u64::MAX),
         removal_pace_ms: forgetting.removal_pace.map(|pace| u64::try_from(pace.as_millis()).unwrap_or(u64::MAX)),
         step_events: forgetting.step_events,
+        refuse_ms_min: u64::try_from(settings.allocation_interval.as_millis()).unwrap_or(u64::MAX),
         has_domain: settings.allocator.domain.is_some(),
         require_agent_domain: settings.allocator.require_agent_domain,
         unreachable_ms_max: u64::try_from(forgetting.unreachable_age_max.as_millis()).unwrap_or(u64::MAX),

@@ -63,7 +63,7 @@ fn accept_valid(draft: &mut Draft, framework: FrameworkKey, offers: Vec<OfferKey
     }
     // What was made just now is offered again without delay.
     let rest = resources::minus(&launch.remaining, &launch.converted);
-    if let Some(until_ms) = refused_until(call.filters.as_ref(), draft.at_ms).filter(|_| !rest.is_empty()) {
+    if let Some(until_ms) = refused_until(draft, call.filters.as_ref()).filter(|_| !rest.is_empty()) {
         draft.leave_over(at, Unused { role, resources: rest, until_ms });
     }
 }
