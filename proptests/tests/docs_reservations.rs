@@ -13,7 +13,7 @@ fn the_page_works_as_it_stands() {
     for seen in ["reserved for eng", "is larger", "is destroyed", "not reserved for ops any more"] {
         assert!(out.contains(seen), "{seen}: {out}\n{errors}");
     }
-    for seen in ["OPERATION_FINISHED", "db-1", "TASK_FINISHED"] {
+    for seen in ["OPERATION_FINISHED", "db-1", "TASK_STARTING"] {
         assert!(events.contains(seen), "{seen}: {events}");
     }
 }
