@@ -215,7 +215,8 @@ pub fn resume(state: &State) -> Vec<Effect> {
     let remnants = state.remnants.keys().map(|container_id| kill(container_id));
     let left = state.leaving && state.containers.is_empty() && state.messages.waiting.is_empty();
     // In the order in which they came: the first that begins may have been done already, and says so.
-    let open = state.model.operations.values().filter(|one| one.on_disk && one.status.is_none());
+    let is_forgotten = event_log::planted(event_log::Bug::OperationsUnfinishedAtStart);
+    let open = state.model.operations.values().filter(|one| one.on_disk && one.status.is_none() && !is_forgotten);
     let operations = open.map(|one| Effect::Apply { operation: one.operation.clone() });
     let stopping = operations.chain(stopping.map(|(_, executor)| stop(executor)));
     stopping.chain(remnants).chain(left.then_some(Effect::ReportLeft)).collect()

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use api::v1::offer::Operation as OperationInfo;
+
 use crate::event::Blob;
+use crate::volumes::Volume;
 
 /// The resource model's part of State.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -61,6 +64,13 @@ impl Model {
     /// The operation of this name, with its place.
     pub fn find(&self, operation: &[u8]) -> Option<(u64, &Operation)> {
         self.operations.iter().find(|(_, one)| one.operation == operation).map(|(place, one)| (*place, one))
+    }
+
+    /// Whether a volume is being made. Orders are taken together: a task of a later one may be known before it is.
+    pub fn is_to_come(&self, volume: &Volume) -> bool {
+        let open = self.operations.values().filter(|one| one.on_disk && one.status.is_none());
+        let mut made = open.filter_map(|one| one.info.get::<OperationInfo>().create);
+        made.any(|create| create.volumes.iter().any(|made| Volume::of(made).is_ok_and(|made| made == *volume)))
     }
 
     /// `Resource`s that are reserved dynamically or are volumes.

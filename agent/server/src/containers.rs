@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::{Command, Executor, Process, Signal, State, Volume};
+use agent_core::{Command, Executor, Process, Signal};
 use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, TaskInfo};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -167,15 +167,8 @@ impl Containerizer for Supervised {
         let state = here.state.read().clone();
         let Some((framework_id, executor)) = state.executor_of(container_id) else { return Ok(()) };
         let sandbox = here.sandbox(framework_id, executor);
-        volumes::link(&here.config.work_dir, &sandbox, executor, |volume| is_used(&state, container_id, volume))
+        volumes::link(&here.config.work_dir, &sandbox, executor, &state)
     }
-}
-
-/// Whether another executor uses a volume.
-fn is_used(state: &State, container_id: &str, volume: &Volume) -> bool {
-    let others = state.executors().filter(|(_, executor)| executor.container_id != container_id);
-    let uses = |executor: &Executor| executor.volumes().unwrap_or_default();
-    others.flat_map(|(_, executor)| uses(executor)).any(|one| one.volume == *volume)
 }
 
 /// Whether this machine can do what containers need. The error is a sentence.
@@ -474,7 +467,7 @@ fn spawn(agent: &Here, container_id: &str) -> Result<Option<tokio::process::Chil
     make_sandbox(&agent.config.work_dir, &sandbox, &user)
         .map_err(|error| format!("cannot make the sandbox: {error}"))?;
     let state = agent.state.read().clone();
-    volumes::link(&agent.config.work_dir, &sandbox, &executor, |volume| is_used(&state, container_id, volume))?;
+    volumes::link(&agent.config.work_dir, &sandbox, &executor, &state)?;
     drop(state);
     agent.attach(&framework_id, &executor);
     let (program, arguments) = arguments(&command)?;

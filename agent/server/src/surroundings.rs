@@ -110,6 +110,11 @@ impl Inbox {
         state.model.find(operation).filter(|(_, one)| one.status.is_none()).map(|(_, one)| one.info.get())
     }
 
+    /// Whether a volume is being made: whoever is to use it is told of it later.
+    pub fn is_to_come(&self, volume: &agent_core::Volume) -> bool {
+        self.0.state.read().model.is_to_come(volume)
+    }
+
     /// The live executor of a container, with the id of its framework.
     pub fn executor_of(&self, container_id: &str) -> Option<(String, Executor)> {
         let state = self.0.state.read();

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::{Command, Executor, Volume};
+use agent_core::{Command, Executor, State, Volume};
 use api::v1::offer::Operation as Info;
 use api::v1::offer::operation::Type;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
@@ -293,12 +293,7 @@ fn sync(dir: &Path) -> io::Result<()> {
 
 /// Lets an executor find its volumes in its sandbox, and no longer those of tasks that are over. Volumes that `is_used` by
 /// others keep their owner. The error is a sentence.
-pub(crate) fn link(
-    work_dir: &Path,
-    sandbox: &Path,
-    executor: &Executor,
-    is_used: impl Fn(&Volume) -> bool,
-) -> Result<(), String> {
+pub(crate) fn link(work_dir: &Path, sandbox: &Path, executor: &Executor, state: &State) -> Result<(), String> {
     let uses = executor.volumes()?;
     let before = executor.volumes_before();
     if uses.is_empty() && before.is_empty() {
@@ -314,8 +309,12 @@ pub(crate) fn link(
     }
     for one in &uses {
         let target = path(work_dir, &one.volume);
+        if state.model.is_to_come(&one.volume) && !target.exists() {
+            // The task that uses it is handed over behind the order that makes it.
+            continue;
+        }
         let linked = found(&target).and_then(|()| {
-            if owner.uid() != 0 && !(one.volume.shared && is_used(&one.volume)) {
+            if owner.uid() != 0 && !(one.volume.shared && is_used(state, &executor.container_id, &one.volume)) {
                 std::os::unix::fs::lchown(&target, Some(owner.uid()), Some(owner.gid()))?;
             }
             place_link(sandbox, &one.path, &target, &owner)
@@ -325,6 +324,13 @@ pub(crate) fn link(
         })?;
     }
     Ok(())
+}
+
+/// Whether another executor uses a volume.
+fn is_used(state: &State, container_id: &str, volume: &Volume) -> bool {
+    let others = state.executors().filter(|(_, executor)| executor.container_id != container_id);
+    let uses = |executor: &Executor| executor.volumes().unwrap_or_default();
+    others.flat_map(|(_, executor)| uses(executor)).any(|one| one.volume == *volume)
 }
 
 fn found(volume: &Path) -> io::Result<()> {
