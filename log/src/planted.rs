@@ -48,6 +48,14 @@ pub enum Bug {
     DeadlineBeforeListener,
     UnreachableKept,
     WallClockTaken,
+    ConversionsForgotten,
+    DrainedTooEarly,
+    DrainForgottenOnReturn,
+    OfferedWhileDraining,
+    DestroyedByName,
+    OperationsNotSentAgain,
+    OperationsUnfinishedAtStart,
+    RolesNotInSnapshot,
 }
 
 use Bug::*;
@@ -177,6 +185,26 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
     ),
     (UnreachableKept, "unreachable-kept", "agents that are unreachable are remembered for ever (ours)"),
     (WallClockTaken, "wall-clock-taken", "a leader's clock that is set forward ends what has hours left (many)"),
+    (
+        ConversionsForgotten,
+        "conversions-forgotten",
+        "an agent that comes back has what it was configured with, and no reservation or volume more (Mesos)",
+    ),
+    (DrainedTooEarly, "drained-too-early", "an agent is drained as soon as it was told to (ours)"),
+    (
+        DrainForgottenOnReturn,
+        "drain-forgotten-on-return",
+        "an agent that comes back is offered while it drains (Mesos)",
+    ),
+    (OfferedWhileDraining, "offered-while-draining", "an agent that drains is offered all the same (ours)"),
+    (DestroyedByName, "destroyed-by-name-only", "a volume that is destroyed leaves its data behind (Mesos)"),
+    (OperationsNotSentAgain, "operations-not-sent-again", "what became of an operation is told once (Mesos)"),
+    (
+        OperationsUnfinishedAtStart,
+        "operations-unfinished-at-start",
+        "an operation that an agent had begun when it ended is not gone on with (ours)",
+    ),
+    (RolesNotInSnapshot, "roles-not-in-snapshot", "quota and weights are not in a snapshot (ours)"),
 ];
 
 #[cfg(feature = "planted-bugs")]

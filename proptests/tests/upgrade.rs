@@ -142,6 +142,10 @@ fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
 
     let summary = run.finish(LIMIT);
     assert_eq!(summary["finished"], TASKS, "{summary}");
+    // What the older build had no words for: a reservation, a volume, and their end.
+    let flags = [format!("--masters={}", addresses.join(",")), "--feedback".into()];
+    let stateful = Client::PymesosStateful.start(cluster.dir(), &flags).finish(LIMIT);
+    assert_eq!(stateful["stage"], "gone", "{stateful}");
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
     for id in fs::read_to_string(&ran).expect("tasks ran").lines() {
         *times.entry(id.to_owned()).or_default() += 1;

@@ -116,12 +116,15 @@ fn check_references(state: &State, report: Report<'_>) {
         if offer.key != *key || key.0 >= state.offers.next {
             report("keys-are-counted", format!("offer O{}", key.0));
         }
+        if offer.resources.iter().any(|resource| !resource.may_go_to(&offer.role)) {
+            report("what-is-reserved-is-offered-to-its-role", format!("offer O{}", key.0));
+        }
         match state.frameworks.get(offer.framework) {
             Some(framework) if framework.is_connected() && framework.roles.contains_key(&offer.role) => {}
             _ => report("offers-are-with-connected-frameworks", format!("offer O{}", key.0)),
         }
         match state.agents.get(offer.agent) {
-            Some(agent) if agent.is_offerable() => {}
+            Some(agent) if agent.connection().is_some() && !agent.deactivated => {}
             _ => report("offers-are-of-connected-agents", format!("offer O{}", key.0)),
         }
     }

@@ -124,7 +124,8 @@ pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &interna
         return Ok(Reply::Refused(anew("LogLost", message)));
     }
     // What the masters know of it counts: orders that it does not have yet wait for it.
-    let kept = agent.checkpointed();
+    let is_forgotten = event_log::planted(event_log::Bug::ConversionsForgotten);
+    let kept = if is_forgotten { Resources::default() } else { agent.checkpointed() };
     let addressed = (resume.version.as_str(), resume.address.as_str());
     let profile = profile(draft, key, &resume.agent_info, addressed, &resume.capabilities, &kept)?;
     check_room_of(draft, key, &profile)?;
@@ -188,7 +189,7 @@ fn resumed(
     orders_up_to: u64,
 ) -> Reply {
     let agent = draft.state.agents.get(key).expect("a resuming agent is registered");
-    let is_other = !is_same(agent, &profile);
+    let is_other = !is_same(agent, &profile) || event_log::planted(event_log::Bug::ConversionsForgotten);
     let replaced = agent.connection().map(|connection| connection.id);
     let was_unreachable = agent.is_unreachable();
     if is_other {

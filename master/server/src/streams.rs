@@ -207,7 +207,11 @@ impl Streams {
             let Some((due, framework, item)) = inner.retries.pop_first() else { return };
             let Some(stream) = inner.open.get_mut(&framework) else { continue };
             let Some(sent) = stream.sent.get(&item) else { continue };
-            if sent.due != due || planted(Bug::UpdatesNotSentAgain) {
+            let is_told_once = match &item {
+                Item::Task(_) => planted(Bug::UpdatesNotSentAgain),
+                Item::Operation(_) => planted(Bug::OperationsNotSentAgain),
+            };
+            if sent.due != due || is_told_once {
                 continue;
             }
             let (uuid, pause) = (sent.uuid.clone(), (sent.pause * 2).min(RETRY_MAX));

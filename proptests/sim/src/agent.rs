@@ -578,9 +578,18 @@ impl Containerizer for Place {
     fn link(&self, agent: &Inbox, container_id: &str) -> Result<(), String> {
         let Some((_, executor)) = agent.executor_of(container_id) else { return Ok(()) };
         let machine = self.machine.lock();
-        match executor.volumes()?.into_iter().find(|one| !machine.volumes.contains_key(&one.volume)) {
+        match executor
+            .volumes()?
+            .into_iter()
+            .find(|one| !machine.volumes.contains_key(&one.volume) && !agent.is_to_come(&one.volume))
+        {
             None => Ok(()),
-            Some(one) => Err(format!("volume {} is not there", one.volume.id)),
+            Some(one) => {
+                let what = format!("volume {} of a task is not there", one.volume.id);
+                drop(machine);
+                self.world.violated("volumes", format!("{}: {what}", self.name));
+                Err(what)
+            }
         }
     }
 }
@@ -602,7 +611,7 @@ impl Volumes for Place {
             }
         }
         drop(machine);
-        let (agent, takes) = (agent.clone(), Duration::from_micros(host::random() as u64 % 20_000));
+        let (agent, takes) = (agent.clone(), Duration::from_micros(host::random() as u64 % 1_000_000));
         host::spawn(async move {
             tokio::time::sleep(takes).await;
             agent.submit(Command::ReportOperation { operation, failure: None });

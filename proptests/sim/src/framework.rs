@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::agent::resources;
 use crate::net::{Net, request};
 use crate::random::Random;
+use crate::wishes::{self, Wishes};
 use crate::world::{EPOCH_MS, World};
 
 const PATH: &str = "/api/v1/scheduler";
@@ -59,6 +60,8 @@ pub struct Book {
     /// The framework was removed and began anew: tasks of before count no more.
     pub lives: u64,
     outstanding: BTreeMap<String, v1::Offer>,
+    /// How many operations and volumes it named.
+    named: u64,
     /// It stays away for longer than usual, once.
     away_ms: Option<u64>,
 }
@@ -119,7 +122,11 @@ impl Framework {
             failover_timeout: Some(self.failover_timeout),
             checkpoint: Some(true),
             roles: vec![self.name.clone()],
-            capabilities: vec![capability(Kind::MultiRole), capability(Kind::PartitionAware)],
+            capabilities: vec![
+                capability(Kind::MultiRole),
+                capability(Kind::PartitionAware),
+                capability(Kind::ReservationRefinement),
+            ],
             ..v1::FrameworkInfo::default()
         }
     }
@@ -214,6 +221,10 @@ impl Framework {
                 self.book.lock().outstanding.remove(&id);
             }
             event::Type::Update => self.update(event.update.map(|update| update.status).unwrap_or_default()),
+            event::Type::UpdateOperationStatus => {
+                let status = event.update_operation_status.map(|update| update.status).unwrap_or_default();
+                self.operation_update(status);
+            }
             event::Type::Error => {
                 let message = event.error.map(|error| error.message).unwrap_or_default();
                 self.world.trace(format_args!("{} hears: {message}", self.name));
@@ -266,8 +277,40 @@ impl Framework {
         });
     }
 
+    fn operation_update(self: &Arc<Self>, status: v1::OperationStatus) {
+        let operation_id = status.operation_id.unwrap_or_default();
+        self.world.trace(format_args!("{} hears {} {}", self.name, operation_id.value, status.state));
+        let Some(uuid) = status.uuid.filter(|_| self.world.is_quiet() || !self.draw(|random| random.permille(100)))
+        else {
+            return;
+        };
+        let framework = self.clone();
+        let body = call::AcknowledgeOperationStatus {
+            agent_id: status.agent_id,
+            resource_provider_id: None,
+            uuid: uuid.value,
+            operation_id,
+        };
+        host::spawn(async move {
+            framework
+                .call(Type::AcknowledgeOperationStatus, |call| call.acknowledge_operation_status = Some(body))
+                .await;
+        });
+    }
+
+    /// What it wants of an offer beside plain tasks.
+    fn wishes(&self, offer: &v1::Offer, quiet: bool) -> Wishes {
+        let number = |what: &str| {
+            let mut book = self.book.lock();
+            book.named += 1;
+            format!("{}-{what}{}", self.name, book.lives * 1000 + book.named)
+        };
+        self.draw(|random| wishes::draw(offer, &self.name, random, quiet, number))
+    }
+
     fn consider(self: &Arc<Self>, offer: v1::Offer) {
-        let cpus = offer.resources.iter().filter(|it| it.name == "cpus").filter_map(|it| it.scalar.as_ref());
+        let unreserved = offer.resources.iter().filter(|it| it.reservations.is_empty());
+        let cpus = unreserved.filter(|it| it.name == "cpus").filter_map(|it| it.scalar.as_ref());
         let cpus: f64 = cpus.map(|scalar| scalar.value).sum();
         let quiet = self.world.is_quiet();
         let (launched, has_last) = {
@@ -288,19 +331,27 @@ impl Framework {
         host::spawn(async move {
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
             let offer_ids = vec![offer.id.clone()];
-            let tasks: Vec<v1::TaskInfo> = (0..count).map(|_| framework.task(&offer, quiet)).collect();
-            if tasks.is_empty() {
+            let Wishes { mut operations, volume } = framework.wishes(&offer, quiet);
+            let mut tasks: Vec<v1::TaskInfo> = (0..count).map(|_| framework.task(&offer, quiet)).collect();
+            if let (Some(task), Some(volume)) = (tasks.first_mut(), volume) {
+                task.resources.push(volume);
+            }
+            if tasks.is_empty() && operations.is_empty() {
                 framework.give_back(offer_ids, filters).await;
                 return;
             }
             let names: Vec<String> = tasks.iter().map(|task| task.task_id.value.clone()).collect();
-            let operation = v1::offer::Operation {
-                r#type: Some(v1::offer::operation::Type::Launch as i32),
-                launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
-                ..Default::default()
-            };
-            let accept = call::Accept { offer_ids: offer_ids.clone(), operations: vec![operation], filters };
-            framework.world.trace(format_args!("{} launches {names:?} with {}", framework.name, offer.id.value));
+            let wanted: Vec<&str> = operations.iter().map(|operation| operation.r#type().as_str_name()).collect();
+            let id = &offer.id.value;
+            framework.world.trace(format_args!("{} wants {wanted:?} and {names:?} with {id}", framework.name));
+            if !tasks.is_empty() {
+                operations.push(v1::offer::Operation {
+                    r#type: Some(v1::offer::operation::Type::Launch as i32),
+                    launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
+                    ..Default::default()
+                });
+            }
+            let accept = call::Accept { offer_ids: offer_ids.clone(), operations, filters };
             let lives = framework.book.lock().lives;
             let status = framework.call(Type::Accept, |call| call.accept = Some(accept)).await;
             if status.is_none() {

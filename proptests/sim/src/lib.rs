@@ -15,4 +15,5 @@ pub mod operator;
 pub mod random;
 pub mod scenario;
 pub mod shrink;
+mod wishes;
 pub mod world;

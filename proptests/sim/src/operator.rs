@@ -49,10 +49,13 @@ impl Operator {
                 0..=2 if self.writes => self.set_active(quiet).await,
                 4 | 5 if self.writes && !quiet => self.convert().await,
                 3 if self.writes && !quiet && self.random.permille(200) => self.mark_gone().await,
-                4..=9 => self.read_frameworks().await,
+                6 if self.writes && !quiet => self.set_quota(false).await,
+                7 if self.writes && !quiet => self.set_weight().await,
+                8..=9 => self.read_frameworks().await,
                 _ => self.read_agents().await,
             }
             if quiet && self.writes {
+                self.set_quota(true).await;
                 // Nobody stays deactivated: everything must end.
                 for agent in self.agents.clone() {
                     if self.world.oracle.lock().linear.may_be_deactivated(&agent) {
@@ -154,6 +157,33 @@ impl Operator {
         if let Some((200, _)) = self.call(call).await {
             self.world.oracle.lock().linear.gone(&agent);
         }
+    }
+
+    /// One role may have so much and no more; or all may have anything again.
+    async fn set_quota(&mut self, endless: bool) {
+        let limited = |role: &str, cpus: Option<u64>| {
+            let limit = |cpus: u64| ("cpus".to_owned(), v1::value::Scalar { value: cpus as f64 });
+            let limits = cpus.map(limit).into_iter().collect();
+            v1::quota::QuotaConfig { role: role.to_owned(), limits, ..Default::default() }
+        };
+        let quota_configs = if endless {
+            ["f1", "f2", "f3"].map(|role| limited(role, None)).to_vec()
+        } else {
+            let role = format!("f{}", self.random.range(1, 3));
+            let cpus = self.random.permille(700).then(|| self.random.below(6));
+            vec![limited(&role, cpus)]
+        };
+        let update_quota = call::UpdateQuota { force: Some(true), quota_configs };
+        let call = Call { r#type: Some(Type::UpdateQuota as i32), update_quota: Some(update_quota), ..Call::default() };
+        self.call(call).await;
+    }
+
+    async fn set_weight(&mut self) {
+        let role = format!("f{}", self.random.range(1, 3));
+        let weight_infos = vec![v1::WeightInfo { role: Some(role), weight: self.random.range(1, 40) as f64 / 10.0 }];
+        let update_weights = Some(call::UpdateWeights { weight_infos });
+        let call = Call { r#type: Some(Type::UpdateWeights as i32), update_weights, ..Call::default() };
+        self.call(call).await;
     }
 
     async fn read_agents(&mut self) {

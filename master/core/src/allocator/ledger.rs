@@ -316,10 +316,10 @@ fn closed(agent: &Agent, state: &State) -> Option<WhyNot> {
     if agent.connection().is_none() {
         return Some(WhyNot::AgentAway);
     }
-    if state.drains.get(agent.key).is_some() {
+    if state.drains.get(agent.key).is_some() && !event_log::planted(event_log::Bug::OfferedWhileDraining) {
         return Some(WhyNot::AgentDraining);
     }
-    if agent.deactivated {
+    if agent.deactivated && !event_log::planted(event_log::Bug::OfferedWhileDraining) {
         return Some(WhyNot::AgentDeactivated);
     }
     agent.is_behind().then_some(WhyNot::AgentBehind)

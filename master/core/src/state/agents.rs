@@ -169,7 +169,8 @@ impl Agent {
 
     /// Whether offers of it may be made.
     pub fn is_offerable(&self) -> bool {
-        self.connection().is_some() && !self.deactivated
+        let is_wanted = !self.deactivated || event_log::planted(event_log::Bug::OfferedWhileDraining);
+        self.connection().is_some() && is_wanted
     }
 
     /// Whether it was declared unreachable and has not come back.
@@ -241,6 +242,9 @@ impl Agents {
         let agent = self.change(event.agent);
         agent.liveness = AgentLiveness::Connected { connection: event.connection };
         agent.reregistered_ms = Some(at_ms);
+        if event_log::planted(event_log::Bug::DrainForgottenOnReturn) {
+            agent.deactivated = false;
+        }
         if let Some(profile) = &event.profile {
             agent.set_profile(profile);
         }

@@ -305,6 +305,9 @@ impl State {
             while let Some(name) = input.name()? {
                 state.read_room(&name, input)?;
             }
+            if event_log::planted(event_log::Bug::RolesNotInSnapshot) {
+                state.roles = Roles::default();
+            }
         }
         state.rebuild();
         Ok(state)

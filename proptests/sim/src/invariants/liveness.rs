@@ -65,6 +65,16 @@ pub fn unfinished(cluster: &Cluster) -> Option<String> {
             return Some(format!("{} does not know that {id} is offered to it", framework.name));
         }
     }
+    if let Some(operation) = state.operations.live.values().next() {
+        return Some(format!("operation {} waits for its end", operation.key.0));
+    }
+    // What operators reserved stays; frameworks give everything back.
+    for agent in state.agents.live.values() {
+        let left = agent.total.filter(|one| one.reservation_role().is_some_and(|role| role.starts_with('f')));
+        if !left.is_empty() {
+            return Some(format!("S{} has {left} left", agent.key.0));
+        }
+    }
     let connected = state.agents.live.values().filter(|agent| agent.connection().is_some()).count();
     let expected = cluster.agents.iter().filter(|agent| !agent.is_stopped()).count();
     if connected != expected {
