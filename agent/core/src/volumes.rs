@@ -149,7 +149,7 @@ impl Executor {
     /// The volumes that it and its live tasks use.
     ///
     /// # Errors
-    /// As of [`uses`].
+    /// A sentence, if one of them is none that an agent of ours can have.
     pub fn volumes(&self) -> Result<Vec<Use>, String> {
         uses(&self.resources())
     }
