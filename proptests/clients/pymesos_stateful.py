@@ -146,7 +146,9 @@ class Framework(Scheduler):
             self.operations[name] = state
             if state != "OPERATION_FINISHED":
                 self.problem = f"operation {name} is {state}: {status.get('message')}"
-            driver.acknowledgeOperationStatusUpdate(status)
+            # The library passes on what it is given: the call wants the uuid's bytes.
+            driver.acknowledgeOperationStatusUpdate(dict(
+                agent_id=status["agent_id"], operation_id=status["operation_id"], uuid=status["uuid"]["value"]))
             self.changed.notify_all()
 
     def error(self, driver, message):

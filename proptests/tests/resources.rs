@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptests::clients::{Client, Run};
 use proptests::cluster::{Cluster, Plan};
+use proptests::http::{self, Request};
 use proptests::wait;
 use serde_json::{Value, json};
 
@@ -15,6 +16,13 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn masters(cluster: &Cluster) -> String {
     let masters = cluster.masters().iter().map(|name| cluster.address(name).to_string()).collect::<Vec<_>>();
     format!("--masters={}", masters.join(","))
+}
+
+/// An operator's call that is answered with nothing.
+fn change(cluster: &Cluster, name: &str, call: &Value) {
+    let answer = http::send(cluster.address(name), &Request::post_json("/api/v1", &call.to_string()));
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.status(), 200, "{}", answer.text());
 }
 
 fn is(event: &'static str) -> impl Fn(&Value) -> bool {
@@ -80,7 +88,7 @@ fn roles_of_one_framework_share_a_cluster_under_quota() {
         let limits = json!({"cpus": {"value": cpus}});
         json!({"type": "UPDATE_QUOTA", "update_quota": {"quota_configs": [{"role": "web", "limits": limits}]}})
     };
-    cluster.operator("m0", &limit(1.0));
+    change(&cluster, "m0", &limit(1.0));
     let mut run = services(&cluster, &["--roles=web,batch", "--wanted=3", "--cpus=0.5"]);
     run.wait_lines("both roles to have what they may", 1, LIMIT, |line| {
         running(line, "web") == 2 && running(line, "batch") == 3
@@ -91,7 +99,7 @@ fn roles_of_one_framework_share_a_cluster_under_quota() {
         runs.is_none_or(|runs| runs > 5.0).then_some(())
     });
     assert!(run.lines().iter().all(|line| running(line, "web") <= 2), "the limit holds");
-    cluster.operator("m0", &limit(1.5));
+    change(&cluster, "m0", &limit(1.5));
     run.wait_lines("the raised limit to be used", 1, LIMIT, |line| running(line, "web") == 3);
     fs::write(cluster.dir().join("gate"), "").unwrap();
     let summary = run.finish(LIMIT);
@@ -113,7 +121,7 @@ fn a_drain_goes_on_when_the_leader_dies() {
     let leader = cluster.leader();
     let other = cluster.masters().into_iter().find(|name| *name != leader).expect("three masters");
     let drain = json!({"agent_id": {"value": drained}, "max_grace_period": {"seconds": 1}});
-    cluster.operator(&leader, &json!({"type": "DRAIN_AGENT", "drain_agent": drain}));
+    change(&cluster, &leader, &json!({"type": "DRAIN_AGENT", "drain_agent": drain}));
     cluster.kill(&leader);
     wait::until("the agent to be drained", LIMIT, || {
         let agents = cluster.get(&other, "/slaves?stale=true");

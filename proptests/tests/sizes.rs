@@ -92,18 +92,14 @@ fn what_is_not_built_is_refused_before_it_is_written() {
 
     // Without an id of the operation nothing could tell what became of it: the call is refused, and the offer stays.
     let offer = framework.offer();
-    let reserve = json!({"type": "RESERVE", "reserve": {"resources": []}});
-    let accept = json!({"offer_ids": [offer["id"]], "operations": [reserve]});
+    let source = json!({"name": "disk", "type": "SCALAR", "scalar": {"value": 1}});
+    let create = json!({"type": "CREATE_DISK", "create_disk": {"source": source, "target_type": "MOUNT"}});
+    let accept = json!({"offer_ids": [offer["id"]], "operations": [create]});
     let answer = framework.try_call(json!({"type": "ACCEPT", "accept": accept}));
-    assert_eq!((answer.status(), answer.text()), (501, "RESERVE is not supported by this version".to_owned()));
+    assert_eq!((answer.status(), answer.text()), (501, "CREATE_DISK is not supported by this version".to_owned()));
     framework.launch(&offer, &[command_task("after", &offer, "true")]);
     framework.until_state("after", "TASK_FINISHED");
 
-    let sentence = refused(&cluster, |info| {
-        info["offer_filters"] = json!({"default": {"min_allocatable_resources": {
-            "quantities": [{"quantities": {"cpus": {"value": 64.0}}}]}}});
-    });
-    assert!(sentence.contains("'FrameworkInfo.offer_filters' is not supported by this version"), "{sentence}");
     assert!(!is_written(cluster.dir(), SECRET.as_bytes()), "a secret was written down");
 }
 

@@ -80,6 +80,7 @@ fn an_agent_of_another_cluster() {
     let other = Plan::new().start();
     let mut agent = flags(&first.work_dir("a0"), 0);
     agent.push(format!("--master={}", other.address("m0")));
+    agent.push("--resources=cpus:8;mem:8192;disk:8192;ports:[31000-31999]".into());
     assert_refused(&start("meseta-agent", &agent), &["cluster"]);
     // One of another cluster among its own is passed over.
     first.set_flag("a0", "master", Some(&format!("{},{}", other.address("m0"), first.address("m0"))));

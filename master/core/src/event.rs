@@ -603,7 +603,7 @@ events! {
         framework: FrameworkKey,
     }
 
-    // Operations on resources: 110 to 119.
+    // Operations on resources.
     /// Resources of an agent were turned into others: its agent was ordered to make it so. Of what a framework accepted, or
     /// of what nobody holds.
     110 "operation-applied" OperationApplied (1 of level 4) {
@@ -681,7 +681,7 @@ events! {
         why: Arc<str>,
     }
 
-    // Quota and weights of roles: 120 to 129.
+    // Quota and weights of roles.
 
     /// Operators said what roles are entitled to and what they may have at most.
     120 "quotas-set" QuotasSet (1 of level 4) {
@@ -694,7 +694,7 @@ events! {
         weights: Vec<RoleWeight>,
     }
 
-    // Offer constraints: 75 to 79.
+    // Offer constraints.
 
     /// A framework said anew which agents it wants to be offered.
     75 "offer-constraints-set" OfferConstraintsSet (1 of level 4) {
@@ -704,7 +704,7 @@ events! {
         constraints: Bytes,
     }
 
-    // Drains, and what agents can spare: 80 to 89.
+    // Drains, and what agents can spare.
     /// An operator wants an agent empty: no offers of it are made, and it ends what it runs. Its offers went back by events
     /// of the same record. Asked again, this is what counts.
     80 "agent-drain-started" AgentDrainStarted (1 of level 4) {
@@ -740,7 +740,7 @@ events! {
         resources: Resources,
     }
 
-    // Maintenance: 90 to 99.
+    // Maintenance.
     /// An operator wrote a schedule, in place of the one before.
     90 "maintenance-scheduled" MaintenanceScheduled (1 of level 4) {
         /// All of it.
@@ -786,7 +786,7 @@ events! {
         until_ms: Option<u64>,
     }
 
-    // Brakes: 100 to 109.
+    // Brakes.
 
     /// An operator paused something, or gave another reason for it.
     100 "brake-pulled" BrakePulled (1 of level 4) {

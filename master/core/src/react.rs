@@ -223,9 +223,6 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             effects.push(ended(Some(event.framework), event.kind, state));
         }
 
-        // Roles.
-        // -
-
         // Offer constraints.
         Event::OfferConstraintsSet(_) => effects.push(Effect::Allocate),
 

@@ -76,7 +76,7 @@ fn what_is_not_built_is_refused() {
         assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{names:?}: {stderr}");
         assert!(names.iter().all(|name| stderr.contains(name)), "{names:?}: {stderr}");
     };
-    for name in ["acls", "credentials", "firewall_rules", "rate_limits", "modules", "hooks", "whitelist", "domain"] {
+    for name in ["acls", "credentials", "firewall_rules", "modules", "hooks"] {
         check(&mut program(dir.path(), &[format!("--{name}=x")]), &[name, "not built yet"]);
         for prefix in ["MESOS_", "MESETA_"] {
             let variable = format!("{prefix}{}", name.to_uppercase());
