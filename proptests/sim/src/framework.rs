@@ -501,9 +501,8 @@ impl Framework {
 
     /// Wants offers, and asks about tasks of which it does not know the end.
     async fn ask_about_doubtful(&self) {
-        if self.book.lock().last_task.is_none() {
-            self.call(Type::Revive, |call| call.revive = Some(call::Revive::default())).await;
-        }
+        // Also when it has launched its last: what it has reserved is offered to it only then.
+        self.call(Type::Revive, |call| call.revive = Some(call::Revive::default())).await;
         let doubtful: Vec<call::reconcile::Task> = {
             let book = self.book.lock();
             let doubtful =
