@@ -7,13 +7,11 @@ as it should.
 """
 
 import argparse
-import json
 import os
 import sys
-import threading
 import time
 
-from pymesos import MesosSchedulerDriver, Scheduler
+from pymesos_common import Client
 
 TERMINAL = {
     "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST",
@@ -34,50 +32,20 @@ def options():
     return parser.parse_args()
 
 
-class Framework(Scheduler):
-    def __init__(self, args, output):
-        self.args, self.output = args, output
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
-        self.masters = args.masters.split(",")
-        self.target = self.masters[0]
+class Framework(Client):
+    def __init__(self, args):
+        super().__init__(args)
         self.roles = args.roles.split(",")
         self.services = {}  # Task id to (role, agent, state, when it was launched).
         self.number = 0
         self.most = {role: 0 for role in self.roles}
         self.reasons = {}
-        self.problem = None
-
-    def say(self, event, **fields):
-        print(json.dumps(dict(event=event, **fields)), file=self.output, flush=True)
 
     def held(self, role):
         return sum(1 for of, _, state, _ in self.services.values() if of == role and state not in TERMINAL)
 
     def running(self, role):
         return sum(1 for of, _, state, _ in self.services.values() if of == role and state == "TASK_RUNNING")
-
-    def registered(self, driver, framework_id, master_info):
-        self.say("SUBSCRIBED", framework_id=framework_id["value"], master=driver.master)
-
-    def reregistered(self, driver, master_info):
-        self.say("SUBSCRIBED", framework_id=driver.framework_id, master=driver.master, again=True)
-
-    def disconnected(self, driver):
-        with self.lock:
-            self.say("DISCONNECTED", master=driver.master)
-            if driver.master == self.target and len(self.masters) > 1:
-                place = self.masters.index(self.target)
-                self.target = self.masters[(place + 1) % len(self.masters)]
-                driver.change_master(self.target)
-
-    def resourceOffers(self, driver, offers):
-        with self.lock:
-            for offer in offers:
-                try:
-                    self.answer(driver, offer)
-                except Exception as problem:  # The stream's end follows, or the offer comes again.
-                    self.say("CALL_FAILED", problem=str(problem)[:300])
 
     def answer(self, driver, offer):
         role, agent = offer["allocation_info"]["role"], offer["agent_id"]["value"]
@@ -115,28 +83,8 @@ class Framework(Scheduler):
                     self.reasons[reason] = self.reasons.get(reason, 0) + 1
             self.say("UPDATE", task=task, state=state, reason=reason, message=status.get("message"),
                      agent=known and known[1], running={role: self.running(role) for role in self.roles})
-            try:
-                driver.acknowledgeStatusUpdate(status)
-            except Exception as problem:  # It comes again.
-                self.say("CALL_FAILED", problem=str(problem)[:300])
+            self.attempt(driver.acknowledgeStatusUpdate, status)
             self.changed.notify_all()
-
-    def error(self, driver, message):
-        with self.lock:
-            self.problem = f"the master said: {message}"
-            self.changed.notify_all()
-
-    def offerRescinded(self, driver, offer_id):
-        self.say("RESCIND", offer=offer_id["value"])
-
-    def slaveLost(self, driver, agent_id):
-        self.say("FAILURE", agent=agent_id["value"])
-
-    def executorLost(self, driver, executor_id, agent_id, status):
-        self.say("FAILURE", agent=agent_id["value"], executor=executor_id["value"], status=status)
-
-    def processHeartBeat(self, driver):
-        pass
 
     def work(self, driver):
         deadline, repeat = time.monotonic() + self.args.timeout, time.monotonic() + 3
@@ -152,33 +100,20 @@ class Framework(Scheduler):
                     # An ACCEPT, or an update's acknowledgement, may have been lost with a master.
                     silent = [dict(task_id=dict(value=task)) for task, (_, _, state, since) in self.services.items()
                               if state is None and now - since > 5]
-                    try:
-                        if silent:
-                            driver.reconcileTasks(silent)
-                        driver.reviveOffers()
-                    except Exception as problem:
-                        self.say("CALL_FAILED", problem=str(problem)[:300])
+                    if silent:
+                        self.attempt(driver.reconcileTasks, silent)
+                    self.attempt(driver.reviveOffers)
                     repeat = now + 3
                 self.changed.wait(0.1)
 
 
 def main():
     args = options()
-    output = open(args.output, "w") if args.output else sys.stdout
-    framework = Framework(args, output)
+    framework = Framework(args)
     capabilities = [dict(type=kind) for kind in ("MULTI_ROLE", "RESERVATION_REFINEMENT", "PARTITION_AWARE")]
-    info = dict(user="root", name="pymesos-services", roles=framework.roles, capabilities=capabilities,
-                failover_timeout=3600.0)
-    driver = MesosSchedulerDriver(framework, info, framework.masters[0], use_addict=True,
-                                  implicit_acknowledgements=False)
-    driver.start()
-    framework.work(driver)
-    driver.stop()
-    driver.join()
-    well = framework.problem is None
-    framework.say("SUMMARY", most=framework.most, reasons=framework.reasons, launched=framework.number,
-                  problem=framework.problem, well=well)
-    sys.exit(0 if well else 1)
+    info = dict(name="pymesos-services", roles=framework.roles, capabilities=capabilities)
+    sys.exit(framework.run(info, lambda: dict(
+        most=framework.most, reasons=framework.reasons, launched=framework.number)))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,11 @@ as it should.
 """
 
 import argparse
-import json
 import os
 import sys
-import threading
 import time
 
-from pymesos import MesosSchedulerDriver, Scheduler
+from pymesos_common import Client
 
 VOLUME, TEXT = "ledger", "kept through it all"
 
@@ -34,53 +32,20 @@ def scalar(name, value, **more):
     return dict(name=name, type="SCALAR", scalar=dict(value=value), **more)
 
 
-class Framework(Scheduler):
+class Framework(Client):
     """Its stage says what the next offer is for: write, written, read, destroy, gone."""
 
-    def __init__(self, args, output):
-        self.args, self.output = args, output
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
-        self.masters = args.masters.split(",")
-        self.target = self.masters[0]
+    def __init__(self, args):
+        super().__init__(args)
         self.stage = "write"
         self.states = {}
         self.operations = {}
-        self.problem = None
         reservation = dict(type="DYNAMIC", role=args.role, principal="stateful")
         self.reserved = [scalar(name, value, reservations=[reservation])
                          for name, value in (("cpus", 0.2), ("mem", 32.0), ("disk", 16.0))]
         self.volume = dict(self.reserved[2], disk=dict(
             persistence=dict(id=VOLUME, principal="stateful"),
             volume=dict(mode="RW", container_path=VOLUME)))
-
-    def say(self, event, **fields):
-        print(json.dumps(dict(event=event, **fields)), file=self.output, flush=True)
-
-    # What the library calls, on its own thread.
-
-    def registered(self, driver, framework_id, master_info):
-        self.say("SUBSCRIBED", framework_id=framework_id["value"], master=driver.master)
-
-    def reregistered(self, driver, master_info):
-        self.say("SUBSCRIBED", framework_id=driver.framework_id, master=driver.master, again=True)
-
-    def disconnected(self, driver):
-        with self.lock:
-            self.say("DISCONNECTED", master=driver.master)
-            if driver.master == self.target and len(self.masters) > 1:
-                place = self.masters.index(self.target)
-                self.target = self.masters[(place + 1) % len(self.masters)]
-                driver.change_master(self.target)
-
-    def resourceOffers(self, driver, offers):
-        with self.lock:
-            for offer in offers:
-                try:
-                    self.answer(driver, offer)
-                except Exception as problem:  # The stream's end follows, or the offer comes again.
-                    self.say("CALL_FAILED", problem=str(problem)[:300])
-            self.changed.notify_all()
 
     def answer(self, driver, offer):
         resources = offer["resources"]
@@ -133,10 +98,7 @@ class Framework(Scheduler):
                 self.stage = after[1]
             elif state in ("TASK_FAILED", "TASK_ERROR", "TASK_LOST", "TASK_DROPPED", "TASK_GONE", "TASK_KILLED"):
                 self.problem = f"{task} is {state}: {status.get('message')}"
-            try:
-                driver.acknowledgeStatusUpdate(status)
-            except Exception as problem:  # It comes again.
-                self.say("CALL_FAILED", problem=str(problem)[:300])
+            self.attempt(driver.acknowledgeStatusUpdate, status)
             self.changed.notify_all()
 
     def operationStatusUpdate(self, driver, status):
@@ -147,28 +109,11 @@ class Framework(Scheduler):
             if state != "OPERATION_FINISHED":
                 self.problem = f"operation {name} is {state}: {status.get('message')}"
             # The library passes on what it is given: the call wants the uuid's bytes.
-            driver.acknowledgeOperationStatusUpdate(dict(
+            self.attempt(driver.acknowledgeOperationStatusUpdate, dict(
                 agent_id=status["agent_id"], operation_id=status["operation_id"], uuid=status["uuid"]["value"]))
             self.changed.notify_all()
 
-    def error(self, driver, message):
-        with self.lock:
-            self.problem = f"the master said: {message}"
-            self.changed.notify_all()
-
-    def offerRescinded(self, driver, offer_id):
-        self.say("RESCIND", offer=offer_id["value"])
-
-    def slaveLost(self, driver, agent_id):
-        self.say("FAILURE", agent=agent_id["value"])
-
-    def executorLost(self, driver, executor_id, agent_id, status):
-        self.say("FAILURE", agent=agent_id["value"], executor=executor_id["value"], status=status)
-
-    def processHeartBeat(self, driver):
-        pass
-
-    def work(self):
+    def work(self, driver):
         deadline = time.monotonic() + self.args.timeout
         wanted = {"reserve", "create", "destroy", "unreserve"} if self.args.feedback else set()
         with self.lock:
@@ -185,21 +130,11 @@ class Framework(Scheduler):
 
 def main():
     args = options()
-    output = open(args.output, "w") if args.output else sys.stdout
-    framework = Framework(args, output)
+    framework = Framework(args)
     capabilities = [dict(type=kind) for kind in ("MULTI_ROLE", "RESERVATION_REFINEMENT")]
-    info = dict(user="root", name="pymesos-stateful", principal="stateful", roles=[args.role],
-                capabilities=capabilities, failover_timeout=3600.0)
-    driver = MesosSchedulerDriver(framework, info, framework.masters[0], use_addict=True,
-                                  implicit_acknowledgements=False)
-    driver.start()
-    framework.work()
-    driver.stop()
-    driver.join()
-    well = framework.problem is None
-    framework.say("SUMMARY", stage=framework.stage, states=framework.states, operations=framework.operations,
-                  problem=framework.problem, well=well)
-    sys.exit(0 if well else 1)
+    info = dict(name="pymesos-stateful", principal="stateful", roles=[args.role], capabilities=capabilities)
+    sys.exit(framework.run(info, lambda: dict(
+        stage=framework.stage, states=framework.states, operations=framework.operations)))
 
 
 if __name__ == "__main__":

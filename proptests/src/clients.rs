@@ -57,6 +57,8 @@ impl Client {
         command.arg(first).args(flags).arg(format!("--output={}", lines.display()));
         // A proxy of the user's is not for loopback.
         command.env("NO_PROXY", "*").env("no_proxy", "*").env("PYTHONUNBUFFERED", "1");
+        // Nothing is left beside the sources.
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
         let process = Process::start(&mut command, &errors).expect("the client starts");
         Run { process, lines, errors }
     }

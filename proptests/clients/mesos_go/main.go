@@ -109,14 +109,13 @@ func (f *framework) attempt(name string, call *scheduler.Call) bool {
 	return err == nil
 }
 
-// subscribe follows one stream to its end.
-func (f *framework) subscribe(ctx context.Context, master string) error {
+// subscribe follows one stream to its end; take hears each event under the lock.
+func (f *framework) subscribe(ctx context.Context, master string, info *mesos.FrameworkInfo, take taker) error {
 	caller := httpsched.NewCaller(httpcli.New(
 		httpcli.Endpoint("http://"+master+"/api/v1/scheduler"),
 		httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
 		httpcli.Do(httpcli.With(httpcli.Timeout(20*time.Second))),
 	))
-	info := &mesos.FrameworkInfo{User: "root", Name: "mesos-go", Checkpoint: checkpoint, FailoverTimeout: failoverTimeout}
 	call := calls.Subscribe(info)
 	f.lock.Lock()
 	if f.id != "" {
@@ -137,8 +136,23 @@ func (f *framework) subscribe(ctx context.Context, master string) error {
 			return err
 		}
 		f.lock.Lock()
-		f.take(caller, master, &event)
+		take(caller, master, &event)
 		f.lock.Unlock()
+	}
+}
+
+type taker func(caller calls.Caller, master string, event *scheduler.Event)
+
+// follow subscribes at one master after the other until ctx ends.
+func (f *framework) follow(ctx context.Context, info func() *mesos.FrameworkInfo, take taker) {
+	for place := 0; ctx.Err() == nil; place++ {
+		master := f.list[place%len(f.list)]
+		err := f.subscribe(ctx, master, info(), take)
+		f.lock.Lock()
+		f.caller = nil
+		f.say("DISCONNECTED", fields{"master": master, "problem": fmt.Sprint(err)})
+		f.lock.Unlock()
+		time.Sleep(300 * time.Millisecond)
 	}
 }
 
@@ -401,17 +415,11 @@ func main() {
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		for place := 0; ctx.Err() == nil; place++ {
-			master := f.list[place%len(f.list)]
-			err := f.subscribe(ctx, master)
-			f.lock.Lock()
-			f.caller = nil
-			f.say("DISCONNECTED", fields{"master": master, "problem": fmt.Sprint(err)})
-			f.lock.Unlock()
-			time.Sleep(300 * time.Millisecond)
+	go f.follow(ctx, func() *mesos.FrameworkInfo {
+		return &mesos.FrameworkInfo{
+			User: "root", Name: "mesos-go", Checkpoint: checkpoint, FailoverTimeout: failoverTimeout,
 		}
-	}()
+	}, f.take)
 	tornDown := f.work()
 	cancel()
 	f.lock.Lock()

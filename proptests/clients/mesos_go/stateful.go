@@ -7,9 +7,6 @@ import (
 	"time"
 
 	"github.com/mesos/mesos-go/api/v1/lib"
-	"github.com/mesos/mesos-go/api/v1/lib/encoding/codecs"
-	"github.com/mesos/mesos-go/api/v1/lib/httpcli"
-	"github.com/mesos/mesos-go/api/v1/lib/httpcli/httpsched"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler/calls"
 )
@@ -111,14 +108,9 @@ func (s *stateful) update(status mesos.TaskStatus) {
 	}
 }
 
-func (s *stateful) follow(ctx context.Context, master string) error {
-	caller := httpsched.NewCaller(httpcli.New(
-		httpcli.Endpoint("http://"+master+"/api/v1/scheduler"),
-		httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
-		httpcli.Do(httpcli.With(httpcli.Timeout(20*time.Second))),
-	))
+func (s *stateful) info() *mesos.FrameworkInfo {
 	principal := "stateful"
-	info := &mesos.FrameworkInfo{
+	return &mesos.FrameworkInfo{
 		User: "root", Name: "mesos-go-stateful", Principal: &principal, Roles: []string{statefulRole},
 		FailoverTimeout: failoverTimeout,
 		Capabilities: []mesos.FrameworkInfo_Capability{
@@ -126,57 +118,28 @@ func (s *stateful) follow(ctx context.Context, master string) error {
 			{Type: mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT},
 		},
 	}
-	call := calls.Subscribe(info)
-	s.lock.Lock()
-	if s.id != "" {
-		info.ID = &mesos.FrameworkID{Value: s.id}
-		call = call.With(calls.SubscribeTo(s.id))
-	}
-	s.lock.Unlock()
-	stream, err := caller.Call(ctx, call)
-	if stream != nil {
-		defer stream.Close()
-	}
-	if err != nil {
-		return err
-	}
-	for {
-		var event scheduler.Event
-		if err := stream.Decode(&event); err != nil {
-			return err
+}
+
+func (s *stateful) take(caller calls.Caller, master string, event *scheduler.Event) {
+	switch event.GetType() {
+	case scheduler.Event_SUBSCRIBED:
+		s.caller = caller
+		s.id = event.GetSubscribed().GetFrameworkID().Value
+		s.say("SUBSCRIBED", fields{"framework_id": s.id, "master": master})
+	case scheduler.Event_OFFERS:
+		for _, offer := range event.GetOffers().GetOffers() {
+			s.answer(offer)
 		}
-		s.lock.Lock()
-		switch event.GetType() {
-		case scheduler.Event_SUBSCRIBED:
-			s.caller = caller
-			s.id = event.GetSubscribed().GetFrameworkID().Value
-			s.say("SUBSCRIBED", fields{"framework_id": s.id, "master": master})
-		case scheduler.Event_OFFERS:
-			for _, offer := range event.GetOffers().GetOffers() {
-				s.answer(offer)
-			}
-		case scheduler.Event_UPDATE:
-			s.update(event.GetUpdate().GetStatus())
-		case scheduler.Event_ERROR:
-			s.problem = "the master said: " + event.GetError().GetMessage()
-		}
-		s.lock.Unlock()
+	case scheduler.Event_UPDATE:
+		s.update(event.GetUpdate().GetStatus())
+	case scheduler.Event_ERROR:
+		s.problem = "the master said: " + event.GetError().GetMessage()
 	}
 }
 
 func (s *stateful) run() {
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		for place := 0; ctx.Err() == nil; place++ {
-			master := s.list[place%len(s.list)]
-			err := s.follow(ctx, master)
-			s.lock.Lock()
-			s.caller = nil
-			s.say("DISCONNECTED", fields{"master": master, "problem": fmt.Sprint(err)})
-			s.lock.Unlock()
-			time.Sleep(300 * time.Millisecond)
-		}
-	}()
+	go s.follow(ctx, s.info, s.take)
 	deadline := time.Now().Add(time.Duration(*timeout * float64(time.Second)))
 	well := s.until("the volume to be gone", deadline, func() bool {
 		if s.stage == "written" {
