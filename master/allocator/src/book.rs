@@ -13,6 +13,7 @@ pub use agents::AgentProfile;
 pub use frameworks::{Capabilities, FrameworkProfile};
 pub use holdings::Use;
 pub use maintenance::Unavailability;
+pub use metrics::Figure;
 pub use run::{Proposed, Run, Which};
 
 use crate::amounts::Amounts;

@@ -109,7 +109,7 @@ pub fn decide_with(
         Command::Forget => forget::forget(draft),
         Command::MakeOffers { plan } => {
             let reply = allocator::accept_plan(draft, plan);
-            inverse::make(draft, plan.offer_timeout_ms);
+            inverse::make(draft, plan);
             reply
         }
         Command::Brake { what, release, why } => brakes::decide(draft, what, *release, why, caller)?,

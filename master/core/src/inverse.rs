@@ -1,60 +1,47 @@
 //! The story of inverse offers: a framework that has something of an agent whose machine is to be unavailable is asked to
 //! leave it. What it answers is remembered and shown; nothing is taken from it.
 
+use crate::allocator::Plan;
 use crate::decide::Draft;
 use crate::decline::refused_until;
 use crate::event::{InverseGroup, InverseOffersAnswered, InverseOffersMade, InverseOffersReturned, OfferKeys, Return};
 use crate::ids::{AgentKey, FrameworkKey, OfferKey};
-use crate::maintenance;
-use crate::state::State;
+use crate::state::{Agent, State};
 use crate::view;
 use api::v1;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// Whether somebody is to be asked at `at_ms`, in milliseconds since the epoch.
-pub fn inverse_offers_are_due(state: &State, at_ms: u64) -> bool {
-    !due(state, at_ms).is_empty()
-}
-
-/// Who is to be asked of which agents: whoever is there, has something of them or is offered it, was not asked, and has
-/// not refused to be for now.
-fn due(state: &State, at_ms: u64) -> Vec<InverseGroup> {
-    let mut asked: BTreeMap<FrameworkKey, Vec<AgentKey>> = BTreeMap::new();
-    for machine in state.maintenance.unavailable.keys() {
-        for agent in maintenance::agents_on(state, machine) {
-            if !agent.is_offerable() {
-                continue;
-            }
-            let offered = state.offers.on(agent.key).filter_map(|key| Some(state.offers.get(key)?.framework));
-            let used = state.tasks.on(agent.key).filter(|task| !task.released).map(|task| task.framework);
-            let executors = agent.executors.keys().map(|(framework, _)| *framework);
-            let concerned: BTreeSet<FrameworkKey> = offered.chain(used).chain(executors).collect();
-            for framework in concerned {
-                let is_there = state.frameworks.get(framework).is_some_and(|framework| framework.is_connected());
-                if is_there && !state.maintenance.is_asked(agent.key, framework, at_ms) {
-                    asked.entry(framework).or_default().push(agent.key);
-                }
-            }
-        }
-    }
-    let group = |(framework, mut agents): (_, Vec<AgentKey>)| {
-        agents.sort_unstable();
-        InverseGroup { framework, agents }
-    };
-    asked.into_iter().map(group).collect()
-}
-
-/// Asks whoever is to be asked. After a plan's offers were made: who was offered something is asked too.
-pub(crate) fn make(draft: &mut Draft, timeout_ms: Option<u64>) {
-    if !draft.state.feature_level.has_resource_model() {
+/// Asks whom a plan wants asked, if that is still to be done. After the plan's offers were made: who was offered something
+/// is asked too.
+pub(crate) fn make(draft: &mut Draft, plan: &Plan) {
+    let state = &draft.state;
+    if plan.inverse.is_empty() || !state.feature_level.has_resource_model() {
         return;
     }
-    let groups = due(&draft.state, draft.at_ms);
+    let mut asked: BTreeMap<FrameworkKey, Vec<AgentKey>> = BTreeMap::new();
+    for (framework, agent) in &plan.inverse {
+        if is_due(state, *framework, *agent, draft.at_ms) {
+            asked.entry(*framework).or_default().push(*agent);
+        }
+    }
+    let groups = asked.into_iter().map(|(framework, agents)| InverseGroup { framework, agents });
+    let groups: Vec<InverseGroup> = groups.collect();
     if !groups.is_empty() {
-        let first = OfferKey(draft.state.offers.next);
-        let expires_ms = timeout_ms.map(|timeout_ms| draft.at_ms.saturating_add(timeout_ms));
+        let first = OfferKey(state.offers.next);
+        let expires_ms = plan.offer_timeout_ms.map(|timeout_ms| draft.at_ms.saturating_add(timeout_ms));
         draft.push(InverseOffersMade { first, groups, expires_ms });
     }
+}
+
+/// Whether it is still so that whoever is to be asked is there, has something of the agent or is offered it, and was not
+/// asked meanwhile.
+fn is_due(state: &State, framework: FrameworkKey, agent: AgentKey, at_ms: u64) -> bool {
+    let is_away = |agent: &&Agent| agent.is_offerable() && state.maintenance.unavailability(agent).is_some();
+    let Some(speaker) = state.frameworks.get(framework).filter(|speaker| speaker.is_connected()) else { return false };
+    let mut offers = state.offers.on(agent).filter_map(|key| state.offers.get(key));
+    state.agents.get(agent).filter(is_away).is_some()
+        && (speaker.used.contains_key(&agent) || offers.any(|offer| offer.framework == framework))
+        && !state.maintenance.is_asked(agent, framework, at_ms)
 }
 
 /// ACCEPT_INVERSE_OFFERS and DECLINE_INVERSE_OFFERS: what is not outstanding, or not the framework's own, is no longer its
@@ -112,6 +99,7 @@ pub(crate) fn expire(draft: &mut Draft, key: OfferKey) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::allocator;
     use crate::effect::Effect;
     use crate::testing::Cluster;
 
@@ -141,13 +129,14 @@ mod tests {
         let (mut cluster, framework, agent) = scheduled();
         cluster.subscribe();
         let first = OfferKey(cluster.state.offers.next);
-        assert!(inverse_offers_are_due(&cluster.state, cluster.at_ms));
+        let plan = allocator::plan(&cluster.state, cluster.at_ms, &cluster.options);
+        assert_eq!(plan.inverse, [(framework, agent)]);
         cluster.offer();
         assert_eq!(cluster.effects, [Effect::SendInverseOffers { framework, offers: vec![first] }]);
         let shown = view::inverse_offer(&cluster.state, first).unwrap();
         assert_eq!(shown.agent_id.unwrap().value, view::agent_id(&cluster.state, agent));
         assert_eq!((shown.unavailability.start.nanoseconds, shown.resources.len()), (19, 0));
-        assert!(!inverse_offers_are_due(&cluster.state, cluster.at_ms));
+        assert!(allocator::plan(&cluster.state, cluster.at_ms, &cluster.options).is_empty());
         cluster.offer();
         assert_eq!(waiting(&cluster), [first]);
     }

@@ -73,7 +73,6 @@ pub use effect::{Announcement, Effect};
 pub use event::{Event, EventError, Touches, decode_record, decode_record_at};
 pub use fold::{fold, fold_record};
 pub use invariants::Violation;
-pub use inverse::inverse_offers_are_due;
 pub use level::FeatureLevel;
 pub use lost::Options;
 pub use masters::STILL_HELD;

@@ -1,11 +1,11 @@
 //! The allocator's clock: plans are made off the writer, from a clone of the committed state, and come back as a
 //! command that is decided like any other.
 
+use crate::allocations::Shared;
 use crate::context::Reader;
 use crate::flags::AllocatorSettings;
 use crate::flags::allocator::hostnames;
 use event_log::{Steady, host};
-use master_core::allocator::Ledger;
 use master_core::command::{Caller, Command};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,14 +26,16 @@ pub(crate) async fn run(
     wake: Arc<Notify>,
     interval: Duration,
     settings: AllocatorSettings,
+    allocations: Shared,
 ) {
-    let mut kept: Option<Ledger> = None;
     let mut options = settings.options;
     let mut read_at = Instant::now();
     let mut planned_at: Option<Instant> = None;
     loop {
+        let mut asked_at = None;
         tokio::select! {
             () = wake.notified() => {
+                asked_at = Some(Instant::now());
                 if planned_at.is_some_and(|at| at.elapsed() < GATHER) {
                     tokio::time::sleep(GATHER).await;
                 }
@@ -41,8 +43,7 @@ pub(crate) async fn run(
             () = tokio::time::sleep(interval) => {}
         }
         if !reader.leader().is_some_and(|leader| leader.is_me) {
-            // Nothing is kept for a leadership that may never come.
-            kept = None;
+            allocations.forget();
             continue;
         }
         let began = Instant::now();
@@ -55,22 +56,20 @@ pub(crate) async fn run(
         }
         let (state, _) = reader.state();
         let (whitelist, at_ms) = (options.whitelist.clone(), clock.now_ms());
-        let mut ledger = kept.take().unwrap_or_else(|| Ledger::new(&options));
+        let (shared, options) = (allocations.clone(), options.clone());
         let planned = host::blocking(move || {
-            ledger.set_whitelist(whitelist);
-            ledger.follow(&state);
-            let plan = ledger.plan(at_ms);
-            // Who is to leave an agent is asked when offers are made, whether or not there are any.
-            let is_needed = !plan.is_empty() || master_core::inverse_offers_are_due(&state, at_ms);
-            (ledger, is_needed.then_some(plan))
+            shared.with_ledger(&state, &options, |ledger| {
+                ledger.set_whitelist(whitelist);
+                ledger.plan(at_ms)
+            })
         });
         let planned = planned.await;
         let took = began.elapsed();
         planned_at = Some(Instant::now());
         match planned {
-            Ok((ledger, plan)) => {
-                kept = Some(ledger);
-                if let Some(plan) = plan {
+            Ok(plan) => {
+                allocations.ran(took, asked_at.map_or(Duration::ZERO, |asked_at| began - asked_at));
+                if !plan.is_empty() {
                     // The outcome does not matter: what was not offered now is found by the next plan.
                     let _ = reader.submit(Command::MakeOffers { plan }, Caller::default()).await;
                 }

@@ -56,6 +56,10 @@ pub struct Context {
     pub crashes: Arc<Crashes>,
     /// By what this master would plan offers.
     pub allocator: master_core::allocator::Options,
+    /// Whether metrics tell of single frameworks.
+    pub of_frameworks: bool,
+    /// What is kept of the allocator, and told of it.
+    pub allocations: Arc<crate::allocations::Allocations>,
     /// By what this master decides.
     pub options: master_core::Options,
     /// What time it is for the log.

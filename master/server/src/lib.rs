@@ -7,6 +7,7 @@
 pub mod agents;
 mod ahead;
 mod allocate;
+pub mod allocations;
 mod applier;
 mod aside;
 mod cause;

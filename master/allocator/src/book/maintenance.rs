@@ -42,6 +42,21 @@ impl Book {
         self.agents.get(&key)?.maintenance.as_ref().map(|maintenance| maintenance.unavailability)
     }
 
+    /// The agents that will be away.
+    pub fn maintained(&self) -> impl Iterator<Item = AgentKey> + '_ {
+        self.maintained.iter().copied()
+    }
+
+    /// The framework is not to be asked of the agent before `until_ms`, in milliseconds since the epoch, whatever was
+    /// said before; None: at any time.
+    pub fn set_inverse_filter(&mut self, key: AgentKey, framework: FrameworkKey, until_ms: Option<u64>) {
+        let Some(framework) = self.frameworks.get_mut(&framework) else { return };
+        match until_ms {
+            Some(until_ms) => framework.inverse_filters.insert(key, until_ms),
+            None => framework.inverse_filters.remove(&key),
+        };
+    }
+
     /// The framework has answered, or was not asked after all: it can be asked again, but not before `until_ms`, in
     /// milliseconds since the epoch.
     pub fn answer_inverse(&mut self, key: AgentKey, framework: FrameworkKey, until_ms: Option<u64>) {
@@ -60,11 +75,12 @@ impl Book {
         maintenance.map(|maintenance| maintenance.outstanding.insert(framework));
     }
 
-    /// Whom to ask for what: whoever holds anything of an agent that will be away, is connected, and was not asked yet.
+    /// Whom to ask for what: whoever holds anything of an agent that will be away and could be offered, is connected, and
+    /// was not asked yet.
     pub(super) fn inverse(&mut self, at_ms: u64, is_meant: impl Fn(AgentKey) -> bool) -> Vec<(FrameworkKey, AgentKey)> {
         let mut asked = Vec::new();
         for key in self.maintained.iter().filter(|key| is_meant(**key)) {
-            let Some(agent) = self.agents.get_mut(key) else { continue };
+            let Some(agent) = self.agents.get_mut(key).filter(|agent| agent.closed.is_none()) else { continue };
             let Some(maintenance) = &mut agent.maintenance else { continue };
             for (framework, _) in agent.holdings.keys() {
                 let Some(of) = self.frameworks.get(framework).filter(|framework| framework.active) else { continue };

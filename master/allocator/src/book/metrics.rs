@@ -38,6 +38,7 @@ impl Book {
             let figure = Figure { numerator, denominator };
             figures.insert(format!("allocator/mesos/roles/{role}/shares/dominant"), figure);
         }
+        let mut all = Amounts::default();
         for role in self.tree.known() {
             let filters = self.tree.id(role).map_or(0, |id| self.filters_of(id));
             let figure = Figure { numerator: filters as u128, denominator: 1 };
@@ -46,6 +47,13 @@ impl Book {
             for (name, amount) in consumed.iter() {
                 figures.insert(quota_key(role, &name, "consumed"), milli(amount));
             }
+            if !role.contains('/') {
+                all.add(&consumed);
+            }
+        }
+        // Of all roles together: the root of the tree has no name.
+        for (name, amount) in all.iter() {
+            figures.insert(quota_key("", &name, "consumed"), milli(amount));
         }
         for (role, quota) in self.tree.quotas() {
             let mut names: BTreeSet<Name> = BTreeSet::new();

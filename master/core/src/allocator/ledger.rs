@@ -4,15 +4,17 @@
 use super::profile;
 use super::{Options, Plan, PlanGroup};
 use crate::ids::{AgentKey, FrameworkKey};
+use crate::maintenance;
 use crate::resources;
 use crate::state::brakes::Brake;
 use crate::state::frameworks::RoleFilter;
 use crate::state::{Agent, Framework, Offer, State};
-use allocator::{Book, Quota, Run, Use, WEIGHT_MICRO, Which, WhyNot};
+use allocator::book::Figure;
+use allocator::{Book, Quota, Run, Unavailability, Use, WEIGHT_MICRO, Which, WhyNot};
 use api::resources::Resources;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A book and the state that it is of.
@@ -53,13 +55,19 @@ impl Ledger {
     pub fn plan(&mut self, at_ms: u64) -> Plan {
         let run = self.book.run(at_ms, self.state.offers.plans, Which::All);
         self.book.take_back(&run);
-        let Run { offers, .. } = run;
+        let Run { offers, inverse, .. } = run;
         let group = |((framework, role), offers): ((FrameworkKey, Arc<str>), Vec<allocator::Proposed>)| PlanGroup {
             framework,
             role,
             offers: offers.into_iter().map(|offer| (offer.agent, offer.resources)).collect(),
         };
-        Plan { groups: offers.into_iter().map(group).collect(), offer_timeout_ms: self.options.offer_timeout_ms }
+        let offer_timeout_ms = self.options.offer_timeout_ms;
+        Plan { groups: offers.into_iter().map(group).collect(), inverse, offer_timeout_ms }
+    }
+
+    /// What is told of the book, under the names that Mesos gives it.
+    pub fn metrics(&self) -> BTreeMap<String, Figure> {
+        self.book.metrics()
     }
 
     /// Takes in what has changed since the state before.
@@ -71,6 +79,7 @@ impl Ledger {
         self.follow_holdings(&before, state);
         self.follow_filters(&before, state);
         self.follow_turns(&before, state);
+        self.follow_maintenance(&before, state);
         self.follow_brakes(&before, state);
     }
 
@@ -90,6 +99,46 @@ impl Ledger {
         for (brake, pulled) in changed {
             if let Brake::Framework(framework) = brake {
                 self.book.set_framework_paused(framework, pulled.is_some());
+            }
+        }
+    }
+
+    /// Which agents will be away, and who was asked to leave them or does not want to be.
+    fn follow_maintenance(&mut self, before: &State, state: &State) {
+        let (old, new) = (&before.maintenance, &state.maintenance);
+        let mut agents: BTreeSet<AgentKey> = BTreeSet::new();
+        let machines = changes(&old.unavailable, &new.unavailable);
+        if !machines.is_empty() {
+            agents.extend(self.book.maintained());
+        }
+        for (machine, _) in machines {
+            agents.extend(maintenance::agents_on(state, &machine).map(|agent| agent.key));
+        }
+        if !new.unavailable.is_empty() {
+            // They may have come back, or run elsewhere.
+            agents.extend(before.agents.live.diff(&state.agents.live).filter_map(|item| match item {
+                DiffItem::Add(key, _) | DiffItem::Update { new: (key, _), .. } => Some(*key),
+                DiffItem::Remove(..) => None,
+            }));
+        }
+        for key in agents {
+            let away = state.agents.get(key).and_then(|agent| new.unavailability(agent));
+            let away = away.map(|away| Unavailability { start_ns: away.start_ns, duration_ns: away.duration_ns });
+            if self.book.unavailability(key) != away {
+                self.book.set_unavailability(key, away);
+                new.waiting_on(key).for_each(|(framework, _)| self.book.ask_inverse(key, framework));
+                for (framework, answer) in new.answers_of(key) {
+                    self.book.set_inverse_filter(key, framework, answer.filtered_until_ms);
+                }
+            }
+        }
+        for ((agent, framework), answer) in changes(&old.answers, &new.answers) {
+            self.book.set_inverse_filter(agent, framework, answer.and_then(|answer| answer.filtered_until_ms));
+        }
+        for ((agent, framework), waiting) in changes(&old.waiting, &new.waiting) {
+            match waiting {
+                Some(_) => self.book.ask_inverse(agent, framework),
+                None => self.book.answer_inverse(agent, framework, None),
             }
         }
     }

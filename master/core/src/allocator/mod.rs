@@ -7,6 +7,7 @@ mod profile;
 mod standing;
 mod why;
 
+pub use allocator::book::Figure;
 pub use allocator::{Sorting, WEIGHT_MICRO};
 pub use ledger::Ledger;
 pub use standing::{FrameworkStanding, Standing, standings};
@@ -82,6 +83,8 @@ impl Options {
 pub struct Plan {
     /// By framework and role.
     pub groups: Vec<PlanGroup>,
+    /// Whom to ask to leave which agent, by key.
+    pub inverse: Vec<(FrameworkKey, AgentKey)>,
     /// How long the offers are for, in milliseconds.
     pub offer_timeout_ms: Option<u64>,
 }
@@ -103,7 +106,7 @@ pub type AgentOffer = (AgentKey, Resources);
 impl Plan {
     /// Whether it proposes nothing.
     pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
+        self.groups.is_empty() && self.inverse.is_empty()
     }
 
     /// How many offers it has.

@@ -137,9 +137,7 @@ pub const FLAGS: &[Flag] = &[
     .default("100"),
     flag("offer_timeout", Kind::Duration, "Offers are taken back after so long."),
     flag("port", Kind::Int, "Port to listen on; 0 lets the system choose.").default("5050").variable("LIBPROCESS_PORT"),
-    flag("publish_per_framework_metrics", Kind::Bool, "there are no metrics of single frameworks yet.")
-        .default("true")
-        .idle(),
+    flag("publish_per_framework_metrics", Kind::Bool, "Whether metrics tell of single frameworks.").default("true"),
     flag("quiet", Kind::Bool, "Logs nothing to stderr; to --log_dir it does.").default("false"),
     flag("quorum", Kind::Int, "The majority of --masters is the quorum: nothing else may be given."),
     flag(

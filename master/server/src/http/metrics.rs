@@ -22,16 +22,46 @@ pub type Metrics = BTreeMap<String, f64>;
 
 /// What this process counted since it started.
 #[derive(Debug, Default)]
-pub struct Counters(Mutex<BTreeMap<String, u64>>);
+pub struct Counters {
+    counts: Mutex<BTreeMap<String, u64>>,
+    /// Operations of the ACCEPT calls that came to this master, by the framework's id and their type.
+    accepted: Mutex<BTreeMap<String, BTreeMap<OperationType, u64>>>,
+}
 
 impl Counters {
     /// Adds one to `name`.
     pub fn count(&self, name: &str) {
-        let mut counts = self.0.lock();
+        let mut counts = self.counts.lock();
         match counts.get_mut(name) {
             Some(count) => *count += 1,
             None => {
                 counts.insert(name.to_owned(), 1);
+            }
+        }
+    }
+
+    /// Counts the operations of an ACCEPT call that was taken.
+    pub fn count_accepted(&self, framework_id: &str, operations: &[OperationType]) {
+        if operations.is_empty() {
+            return;
+        }
+        let mut accepted = self.accepted.lock();
+        let counts = accepted.entry(framework_id.to_owned()).or_default();
+        operations.iter().for_each(|operation| *counts.entry(*operation).or_default() += 1);
+    }
+
+    /// Operations by framework, of those that are not over.
+    fn of_frameworks(&self, state: &State, set: &mut impl FnMut(&str, f64)) {
+        let mut accepted = self.accepted.lock();
+        accepted.retain(|id, _| state.frameworks.by_id(id).is_some());
+        for framework in state.frameworks.live.values() {
+            let info = v1::FrameworkInfo::decode(&framework.info[..]).unwrap_or_default();
+            let prefix = format!("{}/operations", prefix(&info.name, &framework.id));
+            let counts = accepted.get(&*framework.id);
+            let of = |kind| counts.and_then(|counts| counts.get(&kind)).copied().unwrap_or(0);
+            set(&prefix, counts.map_or(0, |counts| counts.values().sum()) as f64);
+            for kind in OPERATIONS.into_iter().chain([OperationType::Launch, OperationType::LaunchGroup]) {
+                set(&format!("{prefix}/{}", kind.as_str_name().to_ascii_lowercase()), of(kind) as f64);
             }
         }
     }
@@ -82,6 +112,8 @@ pub struct Moment<'a> {
     pub watchers: usize,
     /// Answers that shared the rendering of another.
     pub shared: u64,
+    /// Whether there are figures of single frameworks.
+    pub of_frameworks: bool,
     /// Who is connected, and who was turned away.
     pub connections: &'a api_http::Connections,
 }
@@ -99,7 +131,7 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metri
     for name in COUNTERS {
         metrics.insert((*name).into(), 0.0);
     }
-    for (name, count) in &*counters.0.lock() {
+    for (name, count) in &*counters.counts.lock() {
         metrics.insert(name.clone(), *count as f64);
     }
     operations(state, &mut metrics);
@@ -123,9 +155,11 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metri
     set("registrar/log/recovered", f64::from(u8::from(state.leader.is_some())));
     agents(state, &mut set);
     resources(state, &mut set);
-    super::roles::metrics(state, &mut set);
     tasks(state, &mut set);
-    frameworks(state, &mut set);
+    frameworks(state, moment.of_frameworks, &mut set);
+    if moment.of_frameworks {
+        counters.of_frameworks(state, &mut set);
+    }
     system(&mut set);
     metrics
 }
@@ -148,12 +182,11 @@ fn agents(state: &State, set: &mut impl FnMut(&str, f64)) {
 }
 
 fn resources(state: &State, set: &mut impl FnMut(&str, f64)) {
-    let (mut total, mut used, mut offered) = (Quantities::default(), Quantities::default(), Quantities::default());
+    let (mut total, mut used) = (Quantities::default(), Quantities::default());
     let (mut total_revocable, mut used_revocable) = (Quantities::default(), Quantities::default());
     for agent in state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
         amounts::tally(&mut total, &agent.total, amounts::is_firm);
         amounts::tally(&mut used, &agent.used, amounts::is_firm);
-        amounts::tally(&mut offered, &agent.offered, |_| true);
         let everything = state.everything_of(agent);
         amounts::tally(&mut total_revocable, &everything, |resource| !amounts::is_firm(resource));
         amounts::tally(&mut used_revocable, &agent.used, |resource| !amounts::is_firm(resource));
@@ -166,12 +199,6 @@ fn resources(state: &State, set: &mut impl FnMut(&str, f64)) {
             set(&format!("master/{name}{kind}_total"), amounts::units(total));
             set(&format!("master/{name}{kind}_used"), amounts::units(used));
             set(&format!("master/{name}{kind}_percent"), share(used, total));
-        }
-        if name != "gpus" {
-            let held = of(&used, name) + of(&used_revocable, name) + of(&offered, name);
-            let everything = of(&total, name) + of(&total_revocable, name);
-            set(&format!("allocator/mesos/resources/{name}/offered_or_allocated"), amounts::units(held));
-            set(&format!("allocator/mesos/resources/{name}/total"), amounts::units(everything));
         }
     }
 }
@@ -218,7 +245,7 @@ fn tasks(state: &State, set: &mut impl FnMut(&str, f64)) {
     ACTIVE.iter().zip(counts).for_each(|((_, name), count)| set(&format!("master/tasks_{name}"), count as f64));
 }
 
-fn frameworks(state: &State, set: &mut impl FnMut(&str, f64)) {
+fn frameworks(state: &State, each: bool, set: &mut impl FnMut(&str, f64)) {
     let connected = state.frameworks.live.values().filter(|framework| framework.stream.is_some()).count();
     let disconnected = state.frameworks.live.len() - connected;
     for (name, count) in
@@ -226,9 +253,9 @@ fn frameworks(state: &State, set: &mut impl FnMut(&str, f64)) {
     {
         set(&format!("master/frameworks_{name}"), count as f64);
     }
-    for framework in state.frameworks.live.values() {
+    for framework in state.frameworks.live.values().filter(|_| each) {
         let info = v1::FrameworkInfo::decode(&framework.info[..]).unwrap_or_default();
-        let prefix = format!("master/frameworks/{}/{}", encoded(&info.name), framework.id);
+        let prefix = prefix(&info.name, &framework.id);
         set(&format!("{prefix}/subscribed"), f64::from(u8::from(framework.stream.is_some())));
         for (role, of_role) in &framework.roles {
             set(&format!("{prefix}/roles/{role}/suppressed"), f64::from(u8::from(of_role.suppressed)));
@@ -243,6 +270,11 @@ fn frameworks(state: &State, set: &mut impl FnMut(&str, f64)) {
             set(&format!("{prefix}/tasks/active/task_{name}"), count as f64);
         }
     }
+}
+
+/// What the figures of a framework begin with.
+fn prefix(name: &str, id: &str) -> String {
+    format!("master/frameworks/{}/{id}", encoded(name))
 }
 
 /// A framework's name as a part of a path.

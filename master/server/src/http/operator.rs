@@ -123,10 +123,12 @@ impl Operators {
             uptime: self.context.started.1.elapsed(),
             watchers: self.watch.watchers(),
             shared: self.renderings.shared(),
+            of_frameworks: self.context.of_frameworks,
             connections: &self.context.connections,
         };
         let (state, _) = self.context.reader.state();
         let mut metrics = metrics::snapshot(&state, &self.counters, moment);
+        metrics.append(&mut self.context.allocations.metrics(&state, &self.context.allocator));
         self.context.throttle.metrics(&state, &mut |name, value| {
             metrics.insert(name.to_owned(), value);
         });

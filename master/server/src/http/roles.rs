@@ -2,7 +2,7 @@
 
 use super::legacy::amounts::units;
 use super::legacy::json::Json;
-use api::resources::{Format, Name, Quantities, Resource, Value};
+use api::resources::{Format, Quantities, Resource, Value};
 use api::v1;
 use api::v1::master::response;
 use api::v1::quota::{QuotaConfig, QuotaInfo, QuotaStatus};
@@ -112,51 +112,6 @@ pub fn answer(state: &State, kind: response::Type) -> v1::master::Response {
         answer.get_weights = Some(response::GetWeights { weight_infos: weights(state) });
     }
     answer
-}
-
-/// Quota by role and resource: what is guaranteed, what is the limit, and what of it is taken.
-pub fn metrics(state: &State, set: &mut impl FnMut(&str, f64)) {
-    let known = known(state, None);
-    let key =
-        |role: &str, name: &str, what: &str| format!("allocator/mesos/quota/roles/{role}/resources/{name}/{what}");
-    let mut all = Quantities::default();
-    for (role, amounts) in &known {
-        for (name, milli) in amounts.consumed.iter() {
-            set(&key(role, name.as_str(), "consumed"), units(milli));
-        }
-        if !role.contains('/') {
-            all.add(&amounts.consumed);
-        }
-    }
-    // Of all roles together: the root of the tree has no name.
-    for (name, milli) in all.iter() {
-        set(&key("", name.as_str(), "consumed"), units(milli));
-    }
-    for (role, quota) in &state.roles.quotas {
-        let held = known.get(role).map(master_core::roles::Amounts::held).unwrap_or_default();
-        let guarantees = quota.guarantees.iter().map(|(name, milli)| (name, milli, "guarantee"));
-        let limits = quota.limits.iter().map(|(name, milli)| (name, milli, "limit"));
-        for (name, milli, what) in guarantees.chain(limits) {
-            set(&key(role, name.as_str(), what), units(milli));
-            set(&key(role, name.as_str(), "offered_or_allocated"), units(held.get(name.as_str())));
-        }
-    }
-    let mut total = Quantities::default();
-    for agent in state.agents.live.values().filter(|agent| !agent.is_unreachable()) {
-        total.add(&agent.total.scalar_quantities());
-    }
-    for (role, amounts) in known.iter().filter(|(_, amounts)| !amounts.frameworks.is_empty()) {
-        let share = |(name, milli): (&Name, i64)| milli as f64 / total.get(name.as_str()) as f64;
-        let held = amounts.held();
-        let scalars = held.iter().filter(|(name, _)| total.get(name.as_str()) > 0);
-        set(&format!("allocator/mesos/roles/{role}/shares/dominant"), scalars.map(share).fold(0.0, f64::max));
-    }
-    for role in known.keys() {
-        let filters = state.frameworks.with(role).filter_map(|framework| framework.roles.get(role));
-        let live =
-            filters.map(|state_of| state_of.filters.values().filter(|filter| filter.until_ms > state.at_ms).count());
-        set(&format!("allocator/mesos/offer_filters/roles/{role}/active"), live.sum::<usize>() as f64);
-    }
 }
 
 fn scalar((name, milli): (&str, i64)) -> v1::Resource {

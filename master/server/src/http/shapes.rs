@@ -176,8 +176,12 @@ fn metrics_are_numbers_with_mesos_s_names() {
     }
     let connections = &*api_http::Connections::new(api_http::Bounds::of_files(1024));
     let uptime = std::time::Duration::from_secs(5);
-    let moment = Moment { elected: true, uptime, watchers: 2, shared: 1, connections };
-    let metrics = snapshot(&cluster.state, &counters, moment);
+    let moment = Moment { elected: true, uptime, watchers: 2, shared: 1, connections, of_frameworks: true };
+    let mut metrics = snapshot(&cluster.state, &counters, moment);
+    assert!(metrics.keys().any(|name| name.starts_with("master/frameworks/") && name.ends_with("/operations/launch")));
+    let allocations = crate::allocations::Allocations::default();
+    (1..=2).for_each(|took| allocations.ran(std::time::Duration::from_millis(took), Default::default()));
+    metrics.append(&mut allocations.metrics(&cluster.state, &Default::default()));
     for (name, value) in [
         ("master/elected", 1.0),
         ("master/uptime_secs", 5.0),
@@ -190,6 +194,9 @@ fn metrics_are_numbers_with_mesos_s_names() {
         ("master/cpus_percent", 0.05),
         ("master/operator_event_stream_subscribers", 2.0),
         ("master/slave_registrations", 1.0),
+        ("allocator/mesos/resources/cpus/total", 2.0),
+        ("allocator/mesos/allocation_runs", 2.0),
+        ("allocator/mesos/allocation_run_ms/p50", 1.5),
     ] {
         assert_eq!(metrics.get(name), Some(&value), "{name}");
     }
