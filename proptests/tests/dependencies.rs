@@ -103,6 +103,25 @@ fn only_the_log_names_its_engines() {
     }
 }
 
+/// Containers are launched by whoever knows why: they know no log, no masters and no HTTP.
+#[test]
+fn containers_know_nothing_of_the_cluster() {
+    let metadata = metadata();
+    let strangers =
+        ["event-log", "agent-core", "agent-server", "master-core", "master-server", "api", "api-http", "hyper"];
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        if !["containers", "supervisor"].contains(&name) || !package["source"].is_null() {
+            continue;
+        }
+        for dependency in package["dependencies"].as_array().unwrap().iter().filter(|found| found["kind"].is_null()) {
+            let dependency = dependency["name"].as_str().unwrap();
+            assert!(!strangers.contains(&dependency), "{name} depends on {dependency}");
+            assert!(name != "supervisor" || dependency != "tokio", "a supervisor has no runtime");
+        }
+    }
+}
+
 /// And the cores know no runtime, no HTTP and no disk.
 #[test]
 fn the_cores_are_pure() {

@@ -253,8 +253,7 @@ impl Agent {
     /// Folder of an executor's runs.
     fn runs(&self, framework_id: &str, executor_id: &str) -> PathBuf {
         let agent_id = self.state.read_recursive().registration.agent_id.clone().unwrap_or_default();
-        let path = format!("slaves/{agent_id}/frameworks/{framework_id}/executors/{executor_id}/runs");
-        self.config.work_dir.join(path)
+        crate::paths::runs(&self.config.work_dir, &agent_id, framework_id, executor_id)
     }
 
     /// Folder that an executor's process runs in.

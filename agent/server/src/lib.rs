@@ -2,7 +2,6 @@
 
 mod agent;
 mod config;
-mod containers;
 mod dial;
 mod executors;
 mod gc;
@@ -12,16 +11,16 @@ mod machine;
 mod masters;
 mod orders;
 mod oversubscription;
-mod processes;
+mod paths;
+mod place;
 mod reads;
 mod records;
 mod run;
-pub mod spec;
-pub mod supervisor;
 pub mod surroundings;
-mod sys;
 mod systemd;
 mod v1_calls;
 mod volumes;
 
 pub use run::run;
+pub use supervisor;
+pub use supervisor::spec;

@@ -1,6 +1,5 @@
 //! What this machine has: resources that nobody configured, names, load.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -8,8 +7,6 @@ use std::path::{Path, PathBuf};
 
 use api::resources::{Format, Parsed, Reservation, Resource, Resources, Value};
 use nix::sys::statvfs::statvfs;
-
-use crate::processes;
 
 const MB: u64 = 1 << 20;
 const GB_MB: u64 = 1024;
@@ -108,18 +105,4 @@ pub(crate) fn load() -> [f64; 3] {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let mut words = text.split(' ').map(|word| word.parse().unwrap_or(0.0));
     [(); 3].map(|()| words.next().unwrap_or(0.0))
-}
-
-/// User and system time in seconds and resident bytes of a process and everything below it.
-pub(crate) fn usage(root: u32) -> (f64, f64, u64) {
-    let all = processes::all().unwrap_or_default();
-    let below = processes::below(&all, &BTreeSet::from([root]));
-    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096) as u64;
-    let (mut user, mut system, mut rss) = (0, 0, 0);
-    for process in all.iter().filter(|process| process.pid == root || below.contains(&process.pid)) {
-        (user, system, rss) =
-            (user + process.user_ticks, system + process.system_ticks, rss + process.rss_pages * page);
-    }
-    (user as f64 / ticks, system as f64 / ticks, rss)
 }

@@ -226,28 +226,29 @@ pub(crate) fn state(agent: &Agent) -> String {
 }
 
 /// Statistics of a container: limits by what was promised, usage as the machine says.
-pub(crate) fn usage(executor: &Executor) -> api::v1::ResourceStatistics {
+pub(crate) fn usage(agent: &Agent, executor: &Executor) -> api::v1::ResourceStatistics {
     let promised = Resources::from_v1(&used(executor)).unwrap_or_default();
     let (cpus_milli, mem_milli) = (promised.scalar_milli("cpus"), promised.scalar_milli("mem"));
-    let (user, system, rss) = executor.process.as_ref().map_or((0.0, 0.0, 0), |one| machine::usage(one.supervisor_pid));
+    let process = executor.process.as_ref();
+    let usage = process.map(|process| agent.containers.usage(&executor.container_id, process)).unwrap_or_default();
     let mem_bytes = u64::try_from(mem_milli).unwrap_or(0) * 1024 * 1024 / 1000;
     api::v1::ResourceStatistics {
         timestamp: event_log::host::wall_ms() as f64 / 1000.0,
-        cpus_user_time_secs: Some(user),
-        cpus_system_time_secs: Some(system),
+        cpus_user_time_secs: usage.cpus_user_s,
+        cpus_system_time_secs: usage.cpus_system_s,
         cpus_soft_limit: Some(cpus_milli as f64 / 1000.0),
         mem_limit_bytes: Some(mem_bytes),
         mem_soft_limit_bytes: Some(mem_bytes),
-        mem_rss_bytes: Some(rss),
+        mem_rss_bytes: usage.rss_bytes,
         ..api::v1::ResourceStatistics::default()
     }
 }
 
-fn executor_usage(framework_id: &str, executor: &Executor) -> Value {
+fn executor_usage(agent: &Agent, framework_id: &str, executor: &Executor) -> Value {
     let info: ExecutorInfo = executor.info.get();
     json!({
         "executor_id": executor.executor_id, "executor_name": info.name(), "framework_id": framework_id,
-        "source": info.source(), "statistics": to_value(&usage(executor)),
+        "source": info.source(), "statistics": to_value(&usage(agent, executor)),
     })
 }
 
@@ -255,7 +256,7 @@ fn executor_usage(framework_id: &str, executor: &Executor) -> Value {
 pub(crate) fn statistics(agent: &Agent) -> Value {
     let state = agent.state.read().clone();
     let running = state.executors().filter(|(_, executor)| executor.process.is_some());
-    running.map(|(framework_id, executor)| executor_usage(framework_id, executor)).collect()
+    running.map(|(framework_id, executor)| executor_usage(agent, framework_id, executor)).collect()
 }
 
 /// `/containers`
@@ -270,7 +271,7 @@ pub(crate) fn containers(agent: &Agent, query: &Query) -> Value {
     });
     running
         .map(|(framework_id, executor)| {
-            let mut value = executor_usage(framework_id, executor);
+            let mut value = executor_usage(agent, framework_id, executor);
             value["container_id"] = executor.container_id.clone().into();
             value["status"] = json!({
                 "container_id": { "value": executor.container_id },

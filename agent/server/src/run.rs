@@ -1,5 +1,6 @@
 //! The program: start, signals, end.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, decode_record, fold, resume};
 use api::resources::Resources;
 use api_http::Serving;
+use containers::{Choice, Isolator, Supervised};
 use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::agent::{Agent, End};
 use crate::config::{self, Asked, Config};
-use crate::containers::{self, Containers, Supervised};
+use crate::place::Place;
 use crate::surroundings::{Inbox, Running, Surroundings};
 use crate::{dial, http, masters, oversubscription, volumes};
 
@@ -181,37 +183,41 @@ async fn serve(config: Config) -> Result<(), String> {
     }
     let (log, state) = open_log(&config)?;
     check_total(&config, &state)?;
-    let (containers, pipe) = Containers::open(&config.work_dir)
-        .map_err(|error| format!("Cannot use {}: {error}", config.work_dir.display()))?;
+    let (containers, pipe) =
+        Supervised::open(&config.work_dir, &config.launcher, isolators(&config), &["meta", LOG_DIR])
+            .map_err(|error| format!("Cannot use {}: {error}", config.work_dir.display()))?;
     let begins_anew = check_description(&config, &state, containers.boot_id())?;
     let disks = volumes::Disks::new(&config.work_dir);
     let checkpointed = state.model.checkpointed();
     disks.sweep(&volumes::roots(config.resources.iter().chain(&checkpointed)), &volumes::open(&state));
     let port = config.advertise_port.unwrap_or(bound.port());
     let address = format!("{}:{port}", config.advertise_ip);
-    let supervised = Supervised(Arc::new(containers));
-    let here = |agent: &Arc<Agent>| Supervised(supervised.0.clone()).here(&Inbox(agent.clone()));
+    let place = Place::new(&config, &address, Choice::of(vec![Arc::new(containers.clone())]));
     let surroundings = Surroundings {
         log: Arc::new(log),
         dial: Box::new(dial::Tcp { signer: config.signer.clone() }),
-        containers: Box::new(Supervised(supervised.0.clone())),
+        containers: Box::new(place),
         volumes: Box::new(volumes::OnDisks(disks)),
     };
     let running = Running::new(config, address, state, surroundings);
     let agent = running.0.clone();
-    vital(&agent, "collection of sandboxes", crate::gc::collect(agent.clone(), boot(&supervised.0)));
+    vital(&agent, "collection of sandboxes", crate::gc::collect(agent.clone(), boot(&containers)));
     if let Some(log) = agent.config.values.path("external_log_file").or_else(|| agent.config.log_file.clone()) {
         // A link to the newest of many, perhaps.
         agent.files.attach("/slave/log", std::fs::canonicalize(&log).unwrap_or(log));
     }
-    let sweeping = here(&agent);
-    tokio::task::spawn_blocking(move || containers::sweep(&sweeping)).await.map_err(|error| error.to_string())??;
+    let known: BTreeSet<String> = {
+        let state = agent.state.read();
+        state.containers.keys().chain(state.remnants.keys()).cloned().collect()
+    };
+    let sweeping = containers.clone();
+    tokio::task::spawn_blocking(move || sweeping.sweep(&known)).await.map_err(|error| error.to_string())??;
     if begins_anew {
         let _ = agent.ask(Command::Forget).await;
     }
     running.recover().await;
     // What the agent before had heard and not written down was found in files: what comes now comes after it.
-    vital(&agent, "hearing of containers", containers::listen(here(&agent), pipe));
+    vital(&agent, "hearing of containers", containers.clone().listen(Inbox(agent.clone()).core(), pipe));
     if let Some(loads) = agent.config.loads {
         let interval = agent.config.correct_every;
         vital(&agent, "look at the load", oversubscription::correct(agent.clone(), loads, interval));
@@ -222,7 +228,7 @@ async fn serve(config: Config) -> Result<(), String> {
         move |request, _peer| http::answer(agent.clone(), request)
     };
     // Whoever comes back is heard from here on, and has its time from here on.
-    let connection = running.begin(boot(&supervised.0));
+    let connection = running.begin(boot(&containers));
     // Whoever else is connected, executors find room.
     let serving = Serving { reserved: &["/api/v1/executor"], ..Serving::new() };
     let server = tokio::spawn(api_http::serve_with(listener, handler, stopped, serving));
@@ -273,8 +279,16 @@ pub(crate) fn vital(
     })
 }
 
+/// Those of `--isolation`, in its order.
+fn isolators(config: &Config) -> Vec<Box<dyn Isolator>> {
+    let names = config.values.text("isolation").unwrap_or_default().split(',');
+    // The old name of both.
+    let names = names.flat_map(|name| if name == "process" { vec!["posix/cpu", "posix/mem"] } else { vec![name] });
+    names.filter_map(|name| containers::isolators::built(name).flatten()).collect()
+}
+
 /// The start of this machine, and milliseconds since then.
-fn boot(containers: &Containers) -> (String, u64) {
+fn boot(containers: &Supervised) -> (String, u64) {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds = uptime.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(0.0);
     (containers.boot_id().to_owned(), (seconds * 1000.0) as u64)

@@ -65,6 +65,11 @@ pub trait Containerizer: Send + Sync {
     /// # Errors
     /// A sentence: its tasks cannot run as they should.
     fn link(&self, agent: &Inbox, container_id: &str) -> Result<(), String>;
+    /// What a container that runs uses now.
+    fn usage(&self, container_id: &str, process: &agent_core::Process) -> containers::Usage {
+        let _ = (container_id, process);
+        containers::Usage::default()
+    }
 }
 
 /// What makes persistent volumes.
@@ -113,6 +118,31 @@ impl Inbox {
     /// Whether a volume is being made: whoever is to use it is told of it later.
     pub fn is_to_come(&self, volume: &agent_core::Volume) -> bool {
         self.0.state.read().model.is_to_come(volume)
+    }
+
+    /// The agent's core, for its containers.
+    pub(crate) fn core(&self) -> Arc<dyn containers::Core> {
+        Arc::new(self.clone())
+    }
+
+    /// What it knows, which it shares.
+    pub(crate) fn state(&self) -> State {
+        self.0.state.read().clone()
+    }
+
+    /// Whether the end of a container is waited for.
+    pub(crate) fn has_container(&self, container_id: &str) -> bool {
+        let state = self.0.state.read();
+        state.executor_of(container_id).is_some() || state.remnants.contains_key(container_id)
+    }
+
+    /// Lets the files of an executor be read over HTTP.
+    pub(crate) fn attach(&self, framework_id: &str, executor: &Executor) {
+        self.0.attach(framework_id, executor);
+    }
+
+    pub(crate) fn count_launch_error(&self) {
+        self.0.counters.launch_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// The live executor of a container, with the id of its framework.

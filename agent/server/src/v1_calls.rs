@@ -246,7 +246,7 @@ fn containers(agent: &Agent) -> response::GetContainers {
                 executor_pid: executor.process.as_ref().map(|process| process.supervisor_pid),
                 ..v1::ContainerStatus::default()
             }),
-            resource_statistics: Some(reads::usage(executor)),
+            resource_statistics: Some(reads::usage(agent, executor)),
         }
     });
     response::GetContainers { containers: containers.collect() }

@@ -5,5 +5,5 @@ fn main() {
         println!("meseta-executor {}", env!("CARGO_PKG_VERSION"));
         return;
     }
-    std::process::exit(agent_server::supervisor::run());
+    std::process::exit(supervisor::run());
 }

@@ -16,9 +16,9 @@ use nix::sys::signal::Signal;
 use crate::sys::{pidfd_open, pidfd_signal};
 
 /// Marks the processes of a container: `CONTAINER_ID@WORK_DIR`.
-pub(crate) const CONTAINER: &str = "MESETA_CONTAINER";
+pub const CONTAINER: &str = "MESETA_CONTAINER";
 /// Marks the supervisor of a container in the same way.
-pub(crate) const SUPERVISOR: &str = "MESETA_SUPERVISOR";
+pub const SUPERVISOR: &str = "MESETA_SUPERVISOR";
 
 /// Looks that must find nothing before there is nothing: one look could miss what is forked meanwhile.
 const QUIET_LOOKS: usize = 2;
@@ -26,17 +26,23 @@ const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// One process.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Process {
-    pub(crate) pid: u32,
-    pub(crate) parent: u32,
-    pub(crate) session: u32,
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its parent's.
+    pub parent: u32,
+    /// That of who leads its session.
+    pub session: u32,
     /// Ended, and waited for by nobody yet.
-    pub(crate) is_dead: bool,
+    pub is_dead: bool,
     /// In clock ticks since the machine started. With the pid it names a process for good.
-    pub(crate) start_ticks: u64,
-    pub(crate) user_ticks: u64,
-    pub(crate) system_ticks: u64,
-    pub(crate) rss_pages: u64,
+    pub start_ticks: u64,
+    /// Time on processors, in clock ticks.
+    pub user_ticks: u64,
+    /// The same, in the kernel.
+    pub system_ticks: u64,
+    /// Resident memory, in pages.
+    pub rss_pages: u64,
 }
 
 /// Nothing, where there is no such process: it may end between any two steps.
@@ -58,7 +64,7 @@ fn read(pid: u32, what: &str) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// A process; none if there is none of that number.
-pub(crate) fn find(pid: u32) -> io::Result<Option<Process>> {
+pub fn find(pid: u32) -> io::Result<Option<Process>> {
     let Some(bytes) = read(pid, "stat")? else { return Ok(None) };
     let stat = String::from_utf8_lossy(&bytes);
     let parse = || {
@@ -81,7 +87,7 @@ pub(crate) fn find(pid: u32) -> io::Result<Option<Process>> {
 }
 
 /// All processes.
-pub(crate) fn all() -> io::Result<Vec<Process>> {
+pub fn all() -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
@@ -97,7 +103,7 @@ pub(crate) fn all() -> io::Result<Vec<Process>> {
 }
 
 /// What is below the roots, without these.
-pub(crate) fn below(all: &[Process], roots: &BTreeSet<u32>) -> BTreeSet<u32> {
+pub fn below(all: &[Process], roots: &BTreeSet<u32>) -> BTreeSet<u32> {
     let mut children: std::collections::BTreeMap<u32, Vec<u32>> = std::collections::BTreeMap::new();
     all.iter().for_each(|process| children.entry(process.parent).or_default().push(process.pid));
     let mut found = BTreeSet::new();
@@ -112,7 +118,7 @@ pub(crate) fn below(all: &[Process], roots: &BTreeSet<u32>) -> BTreeSet<u32> {
 
 /// What a process bears of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub enum Mark {
     /// It was started in the container, or by what was.
     Inside,
     /// It writes to an output of the container.
@@ -122,7 +128,7 @@ pub(crate) enum Mark {
 }
 
 /// Which container of this work_dir a process is of. What others may not read is not of ours.
-pub(crate) fn mark(pid: u32, work_dir: &Path) -> io::Result<Option<(String, Mark)>> {
+pub fn mark(pid: u32, work_dir: &Path) -> io::Result<Option<(String, Mark)>> {
     let dir = work_dir.to_string_lossy();
     let of = |variable: &str, name: &str| {
         let (container_id, of) = variable.strip_prefix(name)?.strip_prefix('=')?.split_once('@')?;
@@ -159,7 +165,7 @@ pub(crate) fn mark(pid: u32, work_dir: &Path) -> io::Result<Option<(String, Mark
 
 /// Those whose mark is wanted, everything below them, and everything that shares a session with what was started in a
 /// container: a session begins there with the first process, so no stranger is in it.
-pub(crate) fn of_containers(
+pub fn of_containers(
     all: &[Process],
     work_dir: &Path,
     wanted: impl Fn(&Process, &str, Mark) -> bool,
@@ -193,10 +199,7 @@ pub(crate) fn of_containers(
 ///
 /// # Errors
 /// Something could not be looked at, or lives on; then nothing is known of the others.
-pub(crate) fn end(
-    patience: Duration,
-    find: impl Fn(&[Process]) -> io::Result<BTreeSet<u32>>,
-) -> io::Result<BTreeSet<u32>> {
+pub fn end(patience: Duration, find: impl Fn(&[Process]) -> io::Result<BTreeSet<u32>>) -> io::Result<BTreeSet<u32>> {
     let (begun, own) = (Instant::now(), std::process::id());
     let (mut ended, mut quiet, mut pause) = (BTreeSet::new(), 0, Duration::from_millis(1));
     while quiet < QUIET_LOOKS {
@@ -224,7 +227,7 @@ pub(crate) fn end(
 }
 
 /// Signals this process, and no other that got its number meanwhile.
-pub(crate) fn signal(process: &Process, signal: Signal) -> io::Result<()> {
+pub fn signal(process: &Process, signal: Signal) -> io::Result<()> {
     let Some(pidfd) = unless_gone(pidfd_open(process.pid))? else { return Ok(()) };
     let same = find(process.pid)?.is_some_and(|now| now.start_ticks == process.start_ticks);
     let killed = if same { pidfd_signal(&pidfd, signal) } else { Ok(()) };

@@ -45,7 +45,12 @@ pub struct Spec {
     pub away_ms_max: Option<u64>,
     /// Time between the request to end and the end, in milliseconds, when the agent is away too long.
     pub grace_ms: Option<u64>,
+    /// Files that the number of the process is written to between clone and exec: what it is to join.
+    pub joins: Vec<String>,
 }
+
+/// The version that this release writes. A supervisor does not run what a newer one describes: it may have to be run otherwise.
+const VERSION: u64 = 2;
 
 impl Spec {
     /// As it is handed over.
@@ -58,12 +63,14 @@ impl Spec {
         let mut bytes = Vec::new();
         // Behind all that an older supervisor reads, by name: what is not known to the reader is passed over.
         let numbers = [
+            ("version", Some(VERSION)),
             ("files", self.files),
             ("umask", self.umask.map(u64::from)),
             ("away_ms_max", self.away_ms_max),
             ("grace_ms", self.grace_ms),
         ];
         let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
+            .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(numbers.into_iter().filter_map(|(name, number)| Some(format!("{name}={}", number?))))
             .collect();
         for text in fixed.into_iter().chain(&counts).chain(&self.arguments).chain(&self.environment).chain(&named) {
@@ -76,7 +83,7 @@ impl Spec {
         Ok(bytes)
     }
 
-    /// As it was handed over; none if it was cut off.
+    /// As it was handed over; none if it was cut off, or describes what only a newer release knows to run.
     pub fn decode(bytes: &[u8]) -> Option<Spec> {
         let text = std::str::from_utf8(bytes).ok()?;
         let mut fields = text.strip_suffix('\0')?.split('\0').map(str::to_owned);
@@ -88,6 +95,10 @@ impl Spec {
         let (environment, named) = rest.split_at_checked(environment)?;
         let text = |name: &str| named.iter().find_map(|text| text.strip_prefix(name)?.strip_prefix('='));
         let number = |name: &str| text(name)?.parse::<u64>().ok();
+        // The first had none.
+        if number("version").is_some_and(|version| version > VERSION) {
+            return None;
+        }
         Some(Spec {
             container_id,
             containers_dir,
@@ -101,6 +112,7 @@ impl Spec {
             umask: number("umask").and_then(|mask| u32::try_from(mask).ok()),
             away_ms_max: number("away_ms_max"),
             grace_ms: number("grace_ms"),
+            joins: named.iter().filter_map(|text| text.strip_prefix("join=")).map(str::to_owned).collect(),
         })
     }
 }
@@ -265,7 +277,7 @@ impl Files {
 
     /// Removes the files of a container that no log knows any more. An agent's claim of not long ago stays: a supervisor
     /// may be late by so much.
-    pub(crate) fn sweep(&self) {
+    pub fn sweep(&self) {
         let is_fresh = || {
             let changed = fs::symlink_metadata(self.path("launch")).and_then(|found| found.modified());
             changed.is_ok_and(|changed| changed.elapsed().map_or(true, |age| age < LATE_MAX))
@@ -305,7 +317,7 @@ fn unless_missing<T>(read: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// The containers that have files in `dir`.
-pub(crate) fn containers_in(dir: &Path) -> io::Result<std::collections::BTreeSet<String>> {
+pub fn containers_in(dir: &Path) -> io::Result<std::collections::BTreeSet<String>> {
     let mut found = std::collections::BTreeSet::new();
     for entry in fs::read_dir(dir)? {
         if let Some((container_id, _)) = entry?.file_name().to_str().and_then(|name| name.rsplit_once('.')) {
@@ -352,6 +364,7 @@ mod tests {
             program: Some("busy=box".into()),
             umask: Some(0o22),
             away_ms_max: Some(900_000),
+            joins: vec!["/a".into(), "/b".into()],
             ..Spec::default()
         };
         let bytes = spec.encode().unwrap();
@@ -360,6 +373,9 @@ mod tests {
         let bytes = without.encode().unwrap();
         assert_eq!(Spec::decode(&bytes), Some(without));
         assert_eq!(Spec::decode(&bytes[..bytes.len() - 2]), None);
+        let newer = [&bytes[..], b"version=3\0"].concat();
+        let newer = String::from_utf8(newer).unwrap().replace("version=2\0", "");
+        assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }
 

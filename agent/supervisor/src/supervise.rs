@@ -149,13 +149,26 @@ fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
     let (arguments, environment) = (c_strings(&spec.arguments)?, c_strings(&spec.environment)?);
     let program = spec.program.as_ref().or(spec.arguments.first()).ok_or("the command is empty")?;
     let candidates = c_strings(&candidates(program, &spec.environment))?;
+    let join = |child: Pid| -> Result<(), String> {
+        spec.joins.iter().try_for_each(|path| {
+            fs::write(path, child.to_string()).map_err(|error| format!("cannot join {path}: {error}"))
+        })
+    };
+    // The child waits here until it has joined what it is to join; without a word it ends.
+    let (gate, release) = pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
     // Closed by a successful exec; otherwise it says what failed.
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
     let parent = std::process::id();
 
     match sys::fork().map_err(|error| format!("cannot fork: {error}"))? {
         ForkResult::Parent { child } => {
-            drop(writer);
+            drop((writer, gate));
+            if let Err(message) = join(child).and_then(|()| {
+                File::from(release).write_all(b"1").map_err(|error| format!("cannot release the process: {error}"))
+            }) {
+                let _ = waitpid(child, None);
+                return Err(message);
+            }
             let mut failure = String::new();
             let _ = File::from(reader).read_to_string(&mut failure);
             if failure.is_empty() {
@@ -174,6 +187,10 @@ fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
                 Ok(()) => {}
                 Err(error) => failed(what, error),
             };
+            drop(release);
+            if !matches!(File::from(gate).read(&mut [0]), Ok(1)) {
+                sys::exit(127);
+            }
             step("start a session", setsid().map(drop));
             // Before the user is switched to, who may not write there. Raising it is always allowed, and the limit too.
             let _ = fs::write("/proc/self/oom_score_adj", oom_score_adj.to_string());

@@ -8,29 +8,27 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::signal::{SigAction, SigSet, Signal, sigaction};
 use nix::unistd::ForkResult;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 /// Forks. Only for the supervisor, which has one thread.
-pub(crate) fn fork() -> nix::Result<ForkResult> {
+pub fn fork() -> nix::Result<ForkResult> {
     // SAFETY: the supervisor never starts a thread, so no lock can be held by one that is missing in the child.
     unsafe { nix::unistd::fork() }
 }
 
 /// Ends a forked child at once, without running what the parent registered for its own exit.
-pub(crate) fn exit(code: i32) -> ! {
+pub fn exit(code: i32) -> ! {
     // SAFETY: `_exit` takes any integer and does not return.
     unsafe { libc::_exit(code) }
 }
 
 /// Sets what a signal does.
-pub(crate) fn set_action(signal: Signal, action: &SigAction) -> nix::Result<()> {
+pub fn set_action(signal: Signal, action: &SigAction) -> nix::Result<()> {
     // SAFETY: only SIG_IGN and SIG_DFL are set here, no handler of ours can run in a signal's context.
     unsafe { sigaction(signal, action) }.map(drop)
 }
 
 /// Waits for one of these signals, which are blocked; none if none came in time.
-pub(crate) fn wait_signal(signals: &SigSet, patience: Duration) -> io::Result<Option<Signal>> {
+pub fn wait_signal(signals: &SigSet, patience: Duration) -> io::Result<Option<Signal>> {
     let seconds = libc::time_t::try_from(patience.as_secs()).unwrap_or(libc::time_t::MAX);
     let timeout = libc::timespec { tv_sec: seconds, tv_nsec: patience.subsec_nanos().into() };
     let set: *const libc::sigset_t = signals.as_ref();
@@ -46,7 +44,7 @@ pub(crate) fn wait_signal(signals: &SigSet, patience: Duration) -> io::Result<Op
 }
 
 /// A descriptor that stands for a process, and for no other one that gets its number later.
-pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
     // SAFETY: takes two integers and touches no memory of ours.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
@@ -59,12 +57,12 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 }
 
 /// Signals the process that a pidfd stands for.
-pub(crate) fn pidfd_signal(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
+pub fn pidfd_signal(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
     send(pidfd, signal as i32)
 }
 
 /// Whether processes can be signalled in this way at all.
-pub(crate) fn pidfd_probe(pidfd: &OwnedFd) -> io::Result<()> {
+pub fn pidfd_probe(pidfd: &OwnedFd) -> io::Result<()> {
     send(pidfd, 0)
 }
 
@@ -73,10 +71,4 @@ fn send(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
     // SAFETY: a null pointer instead of signal information is allowed and means "as kill(2) would".
     let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, information, 0) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Waits for what a descriptor stands for: a pidfd is readable when its process ended.
-pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: the descriptor is owned by the result, so it stays open and the same for as long as it is registered.
-    unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.map_err(io::Error::from)
 }

@@ -1,0 +1,105 @@
+//! What runs containers; there may be several, and each container has one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::isolators::Usage;
+use crate::reports::{Core, Process};
+
+/// A container to be. Every string is free of NUL, or its creation fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Creation {
+    /// Its id: of one within others theirs and its own, from the outermost, with dots between them.
+    pub container_id: String,
+    /// Folder that its process runs in, with its `stdout` and `stderr`. It exists.
+    pub sandbox: PathBuf,
+    /// User to run as; empty for the agent's own.
+    pub user: String,
+    /// What is executed; by default the first of the arguments.
+    pub program: Option<String>,
+    /// As the process sees them.
+    pub arguments: Vec<String>,
+    /// `NAME=value`, all of the environment.
+    pub environment: Vec<String>,
+    /// Soft limit of open files.
+    pub files: Option<u64>,
+    /// Permissions that new files do not get.
+    pub umask: Option<u32>,
+    /// So long the agent may be away, in milliseconds, before the process is ended; for ever if not given.
+    pub away_ms_max: Option<u64>,
+    /// Time between the request to end and the end, in milliseconds, when the agent is away too long.
+    pub grace_ms: Option<u64>,
+    /// Files that the number of the process is written to between clone and exec.
+    pub joins: Vec<PathBuf>,
+}
+
+/// How a container is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// SIGTERM to all that runs in it: it may clean up.
+    Gently,
+    /// Nothing of it stays.
+    AtOnce,
+}
+
+/// What runs containers. Nothing here waits: what comes of it is reported.
+pub trait Containerizer: Send + Sync {
+    /// As `--containerizers` names it.
+    fn name(&self) -> &'static str;
+    /// Whether it would run this one.
+    fn takes(&self, creation: &Creation) -> bool;
+    /// Whether it has begun to run this one.
+    fn has(&self, container_id: &str) -> bool;
+    /// Creates a container.
+    fn create(&self, core: Arc<dyn Core>, creation: Creation);
+    /// What was to be created cannot be, for a reason in a sentence, and never will.
+    fn give_up(&self, core: Arc<dyn Core>, container_id: &str, message: String);
+    /// Ends what runs in a container; what does not run yet must never run.
+    fn destroy(&self, core: Arc<dyn Core>, container_id: &str, how: How);
+    /// Sends a signal to the first process of a container; false if it is no more.
+    ///
+    /// # Errors
+    /// It cannot be done.
+    fn signal(&self, process: &Process, signal: i32) -> std::io::Result<bool>;
+    /// Finds out what became of a container that an agent before this one created.
+    fn recover(&self, core: Arc<dyn Core>, container_id: &str);
+    /// Nobody needs what is kept of its launch and its end any more.
+    fn release(&self, container_id: &str);
+    /// What it uses now.
+    fn usage(&self, process: &Process) -> Usage;
+}
+
+/// Those that there are, in the order of `--containerizers`: the first that takes a container has it.
+#[derive(Clone)]
+pub struct Choice(Vec<Arc<dyn Containerizer>>);
+
+impl std::fmt::Debug for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|one| one.name())).finish()
+    }
+}
+
+impl Choice {
+    /// Of these, the last of which takes what no other does.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn of(all: Vec<Arc<dyn Containerizer>>) -> Choice {
+        assert!(!all.is_empty(), "there is a containerizer");
+        Choice(all)
+    }
+
+    fn last(&self) -> &dyn Containerizer {
+        self.0.last().expect("there is one").as_ref()
+    }
+
+    /// The one for a new container.
+    pub fn for_new(&self, creation: &Creation) -> &dyn Containerizer {
+        self.0.iter().find(|one| one.takes(creation)).map_or(self.last(), AsRef::as_ref)
+    }
+
+    /// The one that has a container, or would have had it.
+    pub fn of_container(&self, container_id: &str) -> &dyn Containerizer {
+        self.0.iter().find(|one| one.has(container_id)).map_or(self.last(), AsRef::as_ref)
+    }
+}

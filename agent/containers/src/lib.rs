@@ -1,0 +1,22 @@
+//! Containers as such: what creates, finds again and ends them ([`Containerizer`]), what changes them on the way ([`Isolator`]),
+//! and those that are supervised processes of this machine ([`Supervised`]). Knows no log and no masters: what comes of a
+//! container is a [`Report`] to the agent's [`Core`], which decides what follows.
+//!
+//! ```text
+//! create ─► isolators prepare ─► supervisor: claim ─► clone ─► join ─► exec ─► Report::Started
+//! destroy ─► supervisor ends all below it ─► its end is on the disk ─► Report::Ended ─► release
+//! ```
+
+mod containerizer;
+pub mod isolators;
+mod reports;
+mod sandbox;
+mod supervised;
+mod watch;
+
+pub use containerizer::{Choice, Containerizer, Creation, How};
+pub use isolators::{Isolator, Usage};
+pub use reports::{Core, Process, Report};
+pub use sandbox::make_sandbox;
+pub use supervised::{Supervised, check_machine};
+pub use supervisor::{processes, spec};

@@ -1,0 +1,61 @@
+//! The folders that containers run in.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid, User};
+
+/// Attempts more to make the folders of a sandbox.
+const FOLDER_RETRIES: usize = 3;
+
+/// Makes a sandbox, and the folders between it and the one `above`, for `user` if there is one and this process may; `latest` beside it leads to it if it is to.
+///
+/// # Errors
+/// Those of the file system.
+pub fn make_sandbox(above: &Path, sandbox: &Path, user: &str, is_latest: bool) -> io::Result<()> {
+    // Empty folders above old sandboxes are deleted, perhaps in this moment.
+    let missing = |made: &io::Result<()>| matches!(made, Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let mut made = make_folders(above, sandbox);
+    for _ in 0..FOLDER_RETRIES {
+        if missing(&made) {
+            made = make_folders(above, sandbox);
+        }
+    }
+    made?;
+    if is_latest {
+        let latest = sandbox.with_file_name("latest");
+        // Replaced at once: somebody may be looking through it.
+        let draft = sandbox.with_extension("latest");
+        let _ = fs::remove_file(&draft);
+        symlink(sandbox, &draft)?;
+        fs::rename(&draft, &latest)?;
+    }
+    if !user.is_empty() && Uid::effective().is_root() {
+        // A user that there is not is told of by the supervisor.
+        if let Ok(Some(User { uid, gid, .. })) = User::from_name(user) {
+            let (uid, gid): (Uid, Gid) = (uid, gid);
+            if !uid.is_root() {
+                chown(sandbox, Some(uid.as_raw()), Some(gid.as_raw()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sandbox is for its user alone. The folders above can be passed through by every user, not listed.
+fn make_folders(above: &Path, sandbox: &Path) -> io::Result<()> {
+    let mut path = above.to_owned();
+    for part in sandbox.strip_prefix(above).map_err(io::Error::other)? {
+        path.push(part);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // The mask of this process leaves nothing to others.
+        let mode = if path == sandbox { 0o750 } else { 0o711 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,521 @@
+//! Containers that are supervised processes of this machine.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
+use supervisor::processes;
+use supervisor::spec::{Claim, Files, Notice, Spec, boot_id, containers_in, look};
+use supervisor::sys::{pidfd_open, pidfd_probe, pidfd_signal};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe;
+use tokio::sync::Semaphore;
+
+use crate::containerizer::{Containerizer, Creation, How};
+use crate::isolators::{Isolator, Usage};
+use crate::reports::{Core, Process, Report};
+
+/// Where supervisors look for programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Launches under way at once: more would only wait for the same processors.
+const LAUNCHES_MAX: usize = 8;
+/// Pauses before something is tried again, the first and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long killing may take before it is said that it does, and tried again.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+/// The same at the start, which then fails.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
+
+struct Containers {
+    dir: PathBuf,
+    pipe: PathBuf,
+    boot_id: String,
+    work_dir: PathBuf,
+    launcher: PathBuf,
+    isolators: Vec<Box<dyn Isolator>>,
+    slots: Semaphore,
+}
+
+/// The containers of one work_dir.
+#[derive(Clone)]
+pub struct Supervised(Arc<Containers>);
+
+impl std::fmt::Debug for Supervised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Supervised").field(&self.0.work_dir).finish()
+    }
+}
+
+impl Supervised {
+    /// Makes the folder of what is known of containers, and the pipe that supervisors write to: what comes of it is for
+    /// [`Supervised::listen`]. `private` are folders below `work_dir` that nobody else may look into.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(
+        work_dir: &Path,
+        launcher: &Path,
+        isolators: Vec<Box<dyn Isolator>>,
+        private: &[&str],
+    ) -> io::Result<(Supervised, pipe::Receiver)> {
+        let dir = work_dir.join("meta/containers");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        // Made by an older release, perhaps: commands and their environments are in there.
+        for name in private {
+            fs::set_permissions(work_dir.join(name), fs::Permissions::from_mode(0o700))?;
+        }
+        let path = work_dir.join("meta/supervisors");
+        match nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600)) {
+            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // For writing too, so that it never ends while no supervisor has it open.
+        let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(&path)?;
+        let containers = Containers {
+            dir,
+            pipe: path,
+            boot_id: boot_id()?,
+            work_dir: work_dir.to_owned(),
+            launcher: launcher.to_owned(),
+            isolators,
+            slots: Semaphore::new(LAUNCHES_MAX),
+        };
+        Ok((Supervised(Arc::new(containers)), receiver))
+    }
+
+    /// Names this start of the machine.
+    pub fn boot_id(&self) -> &str {
+        &self.0.boot_id
+    }
+
+    fn here(&self, core: Arc<dyn Core>) -> Here {
+        Here { core, containers: self.0.clone() }
+    }
+
+    /// Hears what supervisors say, until the agent ends.
+    pub async fn listen(self, core: Arc<dyn Core>, receiver: pipe::Receiver) {
+        let here = self.here(core);
+        let mut lines = BufReader::with_capacity(64 << 10, receiver).split(b'\n');
+        while let Ok(Some(line)) = lines.next_segment().await {
+            let line = String::from_utf8_lossy(&line);
+            let Some((container_id, notice)) = line.split_once(' ') else { continue };
+            if let Some(notice) = Notice::decode(notice) {
+                here.say(container_id, notice);
+            }
+        }
+    }
+
+    /// Ends what an earlier agent of this work_dir launched and this one's log does not know: its resources are about to
+    /// be offered. Blocks.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn sweep(&self, known: &BTreeSet<String>) -> Result<(), String> {
+        sweep(&self.0, known)
+    }
+}
+
+impl Containers {
+    /// What processes of a container bear in their environment.
+    fn mark(&self, container_id: &str) -> String {
+        format!("{container_id}@{}", self.work_dir.display())
+    }
+
+    fn files(&self, container_id: &str) -> Files {
+        Files::new(&self.dir, container_id)
+    }
+
+    /// The process behind a claim, if it lives.
+    fn alive(&self, claim: &Claim) -> io::Result<Option<u32>> {
+        match claim {
+            Claim::Supervisor(pid, ticks, boot_id) if *boot_id == self.boot_id => {
+                Ok((look(*pid)? == Some(*ticks)).then_some(*pid))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The same, held by a descriptor, which cannot come to stand for another process.
+    fn hold(&self, claim: &Claim) -> io::Result<Option<OwnedFd>> {
+        let Some(pid) = self.alive(claim)? else { return Ok(None) };
+        match pidfd_open(pid) {
+            // The process may have ended since: then the descriptor is of another one.
+            Ok(pidfd) => Ok(self.alive(claim)?.map(|_| pidfd)),
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The containers, and who hears of them.
+#[derive(Clone)]
+struct Here {
+    core: Arc<dyn Core>,
+    containers: Arc<Containers>,
+}
+
+impl Here {
+    fn say(&self, container_id: &str, notice: Notice) {
+        let container_id = container_id.to_owned();
+        self.core.report(match notice {
+            Notice::Started(supervisor_pid, start_ticks, pid) => {
+                let process = Process { supervisor_pid, start_ticks, boot_id: self.containers.boot_id.clone(), pid };
+                Report::Started { container_id, process }
+            }
+            Notice::Exited(status) => Report::Ended { container_id, status: Some(status) },
+            Notice::Failed(message) => Report::Failed { container_id, message },
+        });
+    }
+}
+
+impl Containerizer for Supervised {
+    fn name(&self) -> &'static str {
+        "mesos"
+    }
+
+    fn takes(&self, _creation: &Creation) -> bool {
+        true
+    }
+
+    fn has(&self, container_id: &str) -> bool {
+        !matches!(self.0.files(container_id).claimed(), Ok(None))
+    }
+
+    fn create(&self, core: Arc<dyn Core>, creation: Creation) {
+        tokio::spawn(launch(self.here(core), creation));
+    }
+
+    fn give_up(&self, core: Arc<dyn Core>, container_id: &str, message: String) {
+        core.count_failure();
+        fail(&self.here(core), container_id, message);
+    }
+
+    fn destroy(&self, core: Arc<dyn Core>, container_id: &str, how: How) {
+        let (here, container_id) = (self.here(core), container_id.to_owned());
+        tokio::task::spawn_blocking(move || {
+            at_once(&here, &container_id, "signal a container", move |here, container_id| {
+                try_to_stop(here, container_id, how)
+            });
+        });
+    }
+
+    fn signal(&self, process: &Process, signal: i32) -> io::Result<bool> {
+        let signal = Signal::try_from(signal)?;
+        // Its child, and no other process that got the number: those are held by the descriptor, and looked at behind it.
+        let pidfd = match pidfd_open(process.pid) {
+            Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(false),
+            opened => opened?,
+        };
+        let is_it = process.boot_id == self.0.boot_id
+            && look(process.supervisor_pid)? == Some(process.start_ticks)
+            && processes::find(process.pid)?.is_some_and(|one| one.parent == process.supervisor_pid && !one.is_dead);
+        match is_it.then(|| pidfd_signal(&pidfd, signal)) {
+            None => Ok(false),
+            Some(Err(error)) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(false),
+            Some(sent) => sent.map(|()| true),
+        }
+    }
+
+    fn recover(&self, core: Arc<dyn Core>, container_id: &str) {
+        self.0.isolators.iter().for_each(|isolator| isolator.recover(container_id));
+        at_once(&self.here(core), container_id, "find a container again", try_to_recover);
+    }
+
+    fn release(&self, container_id: &str) {
+        let (containers, container_id) = (self.0.clone(), container_id.to_owned());
+        tokio::task::spawn_blocking(move || {
+            containers.files(&container_id).release();
+            containers.isolators.iter().for_each(|isolator| isolator.cleanup(&container_id));
+        });
+    }
+
+    fn usage(&self, process: &Process) -> Usage {
+        let (all, mut usage) = (processes::all().unwrap_or_default(), Usage::default());
+        self.0.isolators.iter().for_each(|isolator| isolator.usage(process, &all, &mut usage));
+        usage
+    }
+}
+
+/// Whether this machine can do what containers need.
+///
+/// # Errors
+/// A sentence.
+pub fn check_machine() -> Result<(), String> {
+    let own = std::process::id();
+    look(own)
+        .and_then(|found| found.ok_or_else(|| io::ErrorKind::NotFound.into()))
+        .map_err(|error| format!("Cannot find this process in /proc, which tells whether tasks run: {error}"))?;
+    let linux = "Linux 5.3, and a seccomp filter that allows it, are needed";
+    pidfd_open(own)
+        .and_then(|pidfd| pidfd_probe(&pidfd))
+        .map_err(|error| format!("Cannot hold processes by descriptors (pidfd_open): {error}; {linux}"))?;
+    memfd_create("probe", MFdFlags::MFD_CLOEXEC)
+        .map(drop)
+        .map_err(|error| format!("Cannot make files in memory (memfd_create): {error}"))
+}
+
+/// Does `step` for a container, and if it cannot be done now, again and again: what could not be looked at is neither
+/// alive nor dead, and who is to be killed is killed as soon as that is possible.
+fn insist(
+    here: &Here,
+    container_id: &str,
+    what: &'static str,
+    step: impl Fn(&Here, &str) -> io::Result<()> + Send + Sync + 'static,
+) {
+    let (here, container_id, step) = (here.clone(), container_id.to_owned(), Arc::new(step));
+    tokio::spawn(async move {
+        let mut pause = RETRY_MIN;
+        loop {
+            let (doing, id, again) = (here.clone(), container_id.clone(), step.clone());
+            match tokio::task::spawn_blocking(move || again(&doing, &id)).await {
+                Ok(Ok(())) | Err(_) => return,
+                Ok(Err(error)) => tracing::warn!(%error, container_id, "cannot {what}; trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(RETRY_MAX);
+        }
+    });
+}
+
+/// The same, at once if it can be: what follows happens after it.
+fn at_once(
+    here: &Here,
+    container_id: &str,
+    what: &'static str,
+    step: impl Fn(&Here, &str) -> io::Result<()> + Send + Sync + 'static,
+) {
+    if let Err(error) = step(here, container_id) {
+        tracing::warn!(%error, container_id, "cannot {what}; trying again");
+        insist(here, container_id, what, step);
+    }
+}
+
+async fn launch(here: Here, mut creation: Creation) {
+    let Ok(_slot) = here.containers.slots.acquire().await else { return };
+    let container_id = creation.container_id.clone();
+    let (spawning, core) = (here.containers.clone(), here.core.clone());
+    let spawned = tokio::task::spawn_blocking(move || {
+        // Ended meanwhile.
+        if !core.awaits(&creation.container_id) {
+            return Ok(None);
+        }
+        spawning.isolators.iter().try_for_each(|isolator| isolator.prepare(&mut creation))?;
+        spawn(&spawning, creation).map(Some)
+    });
+    let failed = |message: String| {
+        here.core.count_failure();
+        fail(&here, &container_id, message);
+    };
+    match spawned.await {
+        Err(error) => failed(error.to_string()),
+        Ok(Err(message)) => failed(message),
+        Ok(Ok(None)) => {}
+        Ok(Ok(Some(mut supervisor))) => {
+            let here = here.clone();
+            tokio::spawn(async move {
+                let _ = supervisor.wait().await;
+                gone(&here, &container_id);
+            });
+        }
+    }
+}
+
+/// Starts the supervisor. The error is a sentence.
+fn spawn(containers: &Containers, creation: Creation) -> Result<tokio::process::Child, String> {
+    let mark = containers.mark(&creation.container_id);
+    let mut environment = creation.environment;
+    // Last: what comes of the container is known by it, should its supervisor be killed.
+    environment.retain(|variable| !variable.starts_with(&format!("{}=", processes::CONTAINER)));
+    environment.push(format!("{}={mark}", processes::CONTAINER));
+    let spec = Spec {
+        container_id: creation.container_id,
+        containers_dir: containers.dir.display().to_string(),
+        pipe: containers.pipe.display().to_string(),
+        sandbox: creation.sandbox.display().to_string(),
+        user: creation.user,
+        arguments: creation.arguments,
+        environment,
+        program: creation.program,
+        files: creation.files,
+        umask: creation.umask,
+        away_ms_max: creation.away_ms_max,
+        grace_ms: creation.grace_ms,
+        joins: creation.joins.iter().map(|path| path.display().to_string()).collect(),
+    };
+    let bytes = spec.encode()?;
+    let memory =
+        memfd_create("spec", MFdFlags::MFD_CLOEXEC).map_err(|error| format!("cannot make a memfd: {error}"))?;
+    let mut file = fs::File::from(memory);
+    let written = file.write_all(&bytes).and_then(|()| io::Seek::rewind(&mut file));
+    written.map_err(|error| format!("cannot write to a memfd: {error}"))?;
+    tokio::process::Command::new(&containers.launcher)
+        .stdin(Stdio::from(file))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .env_clear()
+        .env("PATH", PATH)
+        .env(processes::SUPERVISOR, mark)
+        .spawn()
+        .map_err(|error| format!("cannot start {}: {error}", containers.launcher.display()))
+}
+
+/// A launch has failed. Claimed first: whatever was started must not run after its end was told.
+fn fail(here: &Here, container_id: &str, message: String) {
+    insist(here, container_id, "claim a launch", move |here, container_id| {
+        let claimed = here.containers.files(container_id).claim(&Claim::Agent);
+        if matches!(&claimed, Err(error) if !is_shortage(error)) {
+            // Without claims nobody decides what runs: that agent ends, and does so when it is started again.
+            let error = claimed.err().map(|error| error.to_string()).unwrap_or_default();
+            here.core.fail(format!("Cannot claim a launch in {}: {error}", here.containers.dir.display()));
+            return Ok(());
+        }
+        if claimed? {
+            let (container_id, message) = (container_id.to_owned(), message.clone());
+            here.core.report(Report::Failed { container_id, message });
+        }
+        Ok(())
+    });
+}
+
+/// Whether the machine is short of something that it may have again in a moment.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR)
+}
+
+/// The supervisor of a container is no more: what did it leave?
+fn gone(here: &Here, container_id: &str) {
+    insist(here, container_id, "find what a container left", settle);
+}
+
+fn settle(here: &Here, container_id: &str) -> io::Result<()> {
+    let files = here.containers.files(container_id);
+    if let Some(start) = files.start()? {
+        here.say(container_id, start);
+    }
+    if let Some(end) = files.end()? {
+        here.say(container_id, end);
+        return Ok(());
+    }
+    // It was told meanwhile, and its files are gone or going.
+    if !here.core.awaits(container_id) {
+        return Ok(());
+    }
+    match files.claimed()? {
+        // The agent's own, and told already.
+        Some(Claim::Agent) => {}
+        Some(Claim::Supervisor(_, _, boot_id)) => {
+            // It was killed, and with it went only its child: the rest must not go on unseen. A restart of the machine
+            // leaves nothing.
+            if boot_id == here.containers.boot_id {
+                let work_dir = &here.containers.work_dir;
+                let ended = processes::end(END_PATIENCE, |all| {
+                    processes::of_containers(all, work_dir, |_, found, _| found == container_id)
+                })?;
+                tracing::warn!(container_id, ?ended, "a supervisor was killed; ended what it left");
+            }
+            here.core.report(Report::Ended { container_id: container_id.to_owned(), status: None });
+        }
+        None => fail(here, container_id, "the supervisor ended before it could launch".to_owned()),
+    }
+    Ok(())
+}
+
+/// Ends what runs in a container. What does not run yet never will: whoever claims the launch first decides.
+fn try_to_stop(here: &Here, container_id: &str, how: How) -> io::Result<()> {
+    if !here.core.awaits(container_id) {
+        return Ok(());
+    }
+    match claim(&here.containers.files(container_id))? {
+        Claim::Agent => here.core.report(Report::Revoked { container_id: container_id.to_owned() }),
+        claim => match here.containers.hold(&claim)? {
+            Some(pidfd) => signal_supervisor(&pidfd, how)?,
+            None => gone(here, container_id),
+        },
+    }
+    Ok(())
+}
+
+fn signal_supervisor(pidfd: &OwnedFd, how: How) -> io::Result<()> {
+    let sent = match how {
+        How::Gently => pidfd_signal(pidfd, Signal::SIGTERM),
+        // Somebody may have stopped it.
+        How::AtOnce => pidfd_signal(pidfd, Signal::SIGUSR1).and_then(|()| pidfd_signal(pidfd, Signal::SIGCONT)),
+    };
+    match sent {
+        // Whoever waits for its end tells of it.
+        Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(()),
+        sent => sent,
+    }
+}
+
+/// Whose the launch is: ours, if it was nobody's.
+fn claim(files: &Files) -> io::Result<Claim> {
+    loop {
+        match files.claimed()? {
+            Some(claim) => return Ok(claim),
+            None if files.claim(&Claim::Agent)? => return Ok(Claim::Agent),
+            None => {}
+        }
+    }
+}
+
+/// Finds again what an earlier agent launched: live supervisors, ended ones, and launches that never were.
+fn try_to_recover(here: &Here, container_id: &str) -> io::Result<()> {
+    let files = here.containers.files(container_id);
+    let claim = claim(&files)?;
+    if claim == Claim::Agent {
+        here.core.report(Report::Revoked { container_id: container_id.to_owned() });
+        return Ok(());
+    }
+    if let Some(start) = files.start()? {
+        here.say(container_id, start);
+    }
+    let Some(pidfd) = here.containers.hold(&claim)? else { return settle(here, container_id) };
+    let pidfd = crate::watch::watch(pidfd)?;
+    let (here, container_id) = (here.clone(), container_id.to_owned());
+    tokio::spawn(async move {
+        let _ = pidfd.readable().await;
+        gone(&here, &container_id);
+    });
+    Ok(())
+}
+
+fn sweep(containers: &Containers, known: &BTreeSet<String>) -> Result<(), String> {
+    let own_world = fs::read_link("/proc/self/ns/mnt").ok();
+    let strays = |all: &[processes::Process]| -> io::Result<BTreeSet<u32>> {
+        let mut supervisors = BTreeSet::new();
+        for container_id in containers_in(&containers.dir)?.difference(known) {
+            if let Some(claim) = containers.files(container_id).claimed()? {
+                supervisors.extend(containers.alive(&claim)?);
+            }
+        }
+        // A path means something in one mount namespace only: elsewhere another agent may have the same.
+        let is_here = |pid: u32| own_world.is_some() && fs::read_link(format!("/proc/{pid}/ns/mnt")).ok() == own_world;
+        let marked = processes::of_containers(all, &containers.work_dir, |process, container_id, _| {
+            !known.contains(container_id) && is_here(process.pid)
+        })?;
+        let below = processes::below(all, &supervisors);
+        Ok(supervisors.into_iter().chain(below).chain(marked).collect())
+    };
+    let ended = processes::end(SWEEP_PATIENCE, strays).map_err(|error| {
+        format!("Cannot end what an earlier agent of {} left running: {error}", containers.work_dir.display())
+    })?;
+    if !ended.is_empty() {
+        tracing::warn!(?ended, "ended what an earlier agent of this work_dir left running, unknown to this one's log");
+    }
+    for container_id in containers_in(&containers.dir).unwrap_or_default().difference(known) {
+        containers.files(container_id).sweep();
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! Where containers of this agent run: what is to be created, out of what is known of an executor, and what brings it there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_core::{Command, Process, Signal};
+use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, TaskInfo};
+use containers::{Choice, Core, Creation, How, Report, make_sandbox};
+
+use crate::config::Config;
+use crate::surroundings::{Containerizer, Inbox};
+use crate::{paths, volumes};
+
+/// Where programs are looked for, when a task does not say.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What was configured of all containers.
+#[derive(Debug)]
+struct Terms {
+    work_dir: PathBuf,
+    /// host:port of the HTTP endpoints.
+    address: String,
+    ip: String,
+    switch_user: bool,
+    environment: Vec<(String, String)>,
+    grace_ms: u64,
+    recovery_timeout: String,
+    recovery_timeout_ms: u64,
+    files: Option<u64>,
+    umask: Option<u32>,
+}
+
+/// The machine of an agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    containers: Choice,
+    terms: Arc<Terms>,
+}
+
+impl Place {
+    pub(crate) fn new(config: &Config, address: &str, containers: Choice) -> Place {
+        let terms = Terms {
+            work_dir: config.work_dir.clone(),
+            address: address.to_owned(),
+            ip: config.settings.ip.clone(),
+            switch_user: config.values.bool("switch_user"),
+            environment: config.executor_environment.clone(),
+            grace_ms: config.settings.executor_shutdown_grace_ms,
+            recovery_timeout: config.values.text("recovery_timeout").unwrap_or("15mins").to_owned(),
+            recovery_timeout_ms: config.recovery_timeout_ms,
+            files: config.task_files,
+            umask: config.task_umask,
+        };
+        Place { containers, terms: Arc::new(terms) }
+    }
+
+    /// Makes the sandbox of an executor and describes its container. None if it is wanted no more; the error is a sentence.
+    fn prepare(&self, agent: &Inbox, container_id: &str) -> Result<Option<Creation>, String> {
+        let Some((framework_id, executor)) = agent.executor_of(container_id) else { return Ok(None) };
+        let state = agent.state();
+        let framework: FrameworkInfo = state.frameworks[&framework_id].info.get();
+        let info: ExecutorInfo = executor.info.get();
+        let task: Option<TaskInfo> =
+            executor.tasks.values().next().filter(|_| executor.is_command).map(|task| task.info.get());
+        let command = task.as_ref().map_or(&info.command, |task| &task.command).clone().unwrap_or_default();
+        let user = self.user(&command, &framework.user);
+        let agent_id = state.registration.agent_id.clone().unwrap_or_default();
+        let terms = &self.terms;
+        let sandbox = paths::sandbox(&terms.work_dir, &agent_id, &framework_id, &executor);
+        make_sandbox(&terms.work_dir, &sandbox, &user, true)
+            .map_err(|error| format!("cannot make the sandbox: {error}"))?;
+        volumes::link(&terms.work_dir, &sandbox, &executor, &state)?;
+        drop(state);
+        agent.attach(&framework_id, &executor);
+        let (program, arguments) = arguments(&command)?;
+        let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
+        let environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox);
+        Ok(Some(Creation {
+            container_id: container_id.to_owned(),
+            sandbox,
+            user,
+            program,
+            arguments,
+            environment,
+            files: terms.files,
+            umask: terms.umask,
+            // Executors of frameworks know themselves how long to wait.
+            away_ms_max: executor.is_command.then_some(terms.recovery_timeout_ms),
+            grace_ms: Some(terms.grace_ms),
+            joins: Vec::new(),
+        }))
+    }
+
+    fn user(&self, command: &CommandInfo, default: &str) -> String {
+        match &command.user {
+            _ if !self.terms.switch_user => String::new(),
+            Some(user) => user.clone(),
+            None => default.to_owned(),
+        }
+    }
+
+    /// Nothing of the agent's own environment: what a task sees must not depend on who started the agent.
+    fn environment(
+        &self,
+        [agent_id, framework_id, executor_id]: [&str; 3],
+        info: &ExecutorInfo,
+        task: Option<&TaskInfo>,
+        command: &CommandInfo,
+        sandbox: &Path,
+    ) -> Vec<String> {
+        let terms = &self.terms;
+        let mut variables: BTreeMap<String, String> = BTreeMap::new();
+        let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
+        set("PATH", PATH.to_owned());
+        for (name, value) in &terms.environment {
+            set(name, value.clone());
+        }
+        let grace = info.shutdown_grace_period.as_ref().map_or_else(
+            || Duration::from_millis(terms.grace_ms),
+            |grace| Duration::from_nanos(u64::try_from(grace.nanoseconds).unwrap_or(0)),
+        );
+        set("LIBPROCESS_IP", terms.ip.clone());
+        set("LIBPROCESS_PORT", "0".to_owned());
+        set("MESOS_AGENT_ENDPOINT", terms.address.clone());
+        // Tasks survive a restart of the agent whether their framework asked for it or not.
+        set("MESOS_CHECKPOINT", "1".to_owned());
+        set("MESOS_DIRECTORY", sandbox.display().to_string());
+        set("MESOS_EXECUTOR_ID", executor_id.to_owned());
+        set("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", api::duration::format(grace));
+        set("MESOS_FRAMEWORK_ID", framework_id.to_owned());
+        set("MESOS_HTTP_COMMAND_EXECUTOR", "0".to_owned());
+        set("MESOS_RECOVERY_TIMEOUT", terms.recovery_timeout.clone());
+        set("MESOS_SANDBOX", sandbox.display().to_string());
+        set("MESOS_SLAVE_ID", agent_id.to_owned());
+        set("MESOS_SLAVE_PID", format!("slave(1)@{}", terms.address));
+        set("MESOS_SUBSCRIPTION_BACKOFF_MAX", "2secs".to_owned());
+        if let Some(task) = task {
+            set("MESOS_TASK_ID", task.task_id.value.clone());
+        }
+        let resources = task.map_or(&info.resources, |task| &task.resources);
+        if let Some(allocation) = resources.first().and_then(|resource| resource.allocation_info.as_ref()) {
+            set("MESOS_ALLOCATION_ROLE", allocation.role().to_owned());
+        }
+        for variable in command.environment.iter().flat_map(|environment| &environment.variables) {
+            set(&variable.name, variable.value.clone().unwrap_or_default());
+        }
+        variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+}
+
+/// Brings a container into being: its sandbox first, then what runs in it.
+async fn launch(place: Place, agent: Inbox, container_id: String) {
+    let (preparing, inbox, id) = (place.clone(), agent.clone(), container_id.clone());
+    let prepared = tokio::task::spawn_blocking(move || preparing.prepare(&inbox, &id)).await;
+    match prepared.unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(Some(creation)) => place.containers.for_new(&creation).create(agent.core(), creation),
+        // Ended meanwhile.
+        Ok(None) => {}
+        Err(message) => place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message),
+    }
+}
+
+impl Containerizer for Place {
+    fn launch(&self, agent: &Inbox, container_id: String) {
+        tokio::spawn(launch(self.clone(), agent.clone(), container_id));
+    }
+
+    fn stop(&self, agent: &Inbox, container_id: String, signal: Signal) {
+        let how = match signal {
+            Signal::Terminate => How::Gently,
+            Signal::Kill => How::AtOnce,
+        };
+        self.containers.of_container(&container_id).destroy(agent.core(), &container_id, how);
+    }
+
+    fn release(&self, container_id: String) {
+        self.containers.of_container(&container_id).release(&container_id);
+    }
+
+    fn recover(&self, agent: &Inbox, container_id: &str) {
+        self.containers.of_container(container_id).recover(agent.core(), container_id);
+    }
+
+    fn named(&self, agent_id: &str) {
+        let agents = self.terms.work_dir.join("slaves");
+        let latest = agents.join("latest");
+        let _ = fs::create_dir_all(&agents);
+        let _ = fs::remove_file(&latest);
+        let _ = symlink(agent_id, latest);
+    }
+
+    fn link(&self, agent: &Inbox, container_id: &str) -> Result<(), String> {
+        let state = agent.state();
+        let Some((framework_id, executor)) = state.executor_of(container_id) else { return Ok(()) };
+        let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
+        let sandbox = paths::sandbox(&self.terms.work_dir, agent_id, framework_id, executor);
+        volumes::link(&self.terms.work_dir, &sandbox, executor, &state)
+    }
+
+    fn usage(&self, container_id: &str, process: &Process) -> containers::Usage {
+        self.containers.of_container(container_id).usage(&to_containers(process))
+    }
+}
+
+fn to_containers(process: &Process) -> containers::Process {
+    let Process { supervisor_pid, start_ticks, boot_id, pid } = process.clone();
+    containers::Process { supervisor_pid, start_ticks, boot_id, pid }
+}
+
+impl Core for Inbox {
+    fn report(&self, report: Report) {
+        self.submit(match report {
+            Report::Started { container_id, process } => {
+                let containers::Process { supervisor_pid, start_ticks, boot_id, pid } = process;
+                let process = Process { supervisor_pid, start_ticks, boot_id, pid };
+                Command::ReportStart { container_id, process }
+            }
+            Report::Ended { container_id, status } => Command::ReportExit { container_id, status },
+            Report::Failed { container_id, message } => Command::ReportLaunchFailure { container_id, message },
+            Report::Revoked { container_id } => Command::ReportRevocation { container_id },
+        });
+    }
+
+    fn awaits(&self, container_id: &str) -> bool {
+        self.has_container(container_id)
+    }
+
+    fn count_failure(&self) {
+        self.count_launch_error();
+    }
+
+    fn fail(&self, sentence: String) {
+        self.0.fail(sentence);
+    }
+}
+
+/// The program, unless it is the first argument, and the arguments as it sees them.
+fn arguments(command: &CommandInfo) -> Result<(Option<String>, Vec<String>), String> {
+    let value = command.value.clone().unwrap_or_default();
+    if command.shell() {
+        return Ok((None, vec!["/bin/sh".to_owned(), "-c".to_owned(), value]));
+    }
+    match (value.is_empty(), command.arguments.is_empty()) {
+        (true, _) => Err("the command has no value".to_owned()),
+        (false, true) => Ok((None, vec![value])),
+        (false, false) => Ok((Some(value), command.arguments.clone())),
+    }
+}

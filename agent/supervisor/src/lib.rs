@@ -1,0 +1,10 @@
+//! What stays beside a container's process: [`run`] is all of `meseta-executor` as a supervisor. The agent shares what both know:
+//! the description of a container and the files that are left of it ([`spec`]), and the processes of the machine ([`processes`]).
+//! Needs no runtime and no thread.
+
+pub mod processes;
+pub mod spec;
+mod supervise;
+pub mod sys;
+
+pub use supervise::run;
