@@ -20,7 +20,7 @@ Empties an agent: it is offered to nobody, its tasks are killed, and it is drain
 
   meseta drain AGENT --wait                       until nothing is left on it
   meseta drain AGENT --monitor --deadline=10mins  tell what is left; exit code 1 if there still is something then
-  meseta drain AGENT --cancel                     in use again, if it is drained or was deactivated
+  meseta drain AGENT --cancel                     in use again, whether it drains still, is drained or deactivated
 
 AGENT is its id, S0 or whole, or its hostname. With --monitor alone an agent that drains already is watched and not
 asked again. Leaving the command does not end the drain.";
@@ -44,7 +44,11 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("mark_gone", Kind::Bool, "The agent is over for good once it is empty; its id is never admitted again.")
         .default("false"),
-    Flag::new("cancel", Kind::Bool, "Put the agent in use again; with --wait or --monitor, once it is drained.")
+    Flag::new(
+        "cancel",
+        Kind::Bool,
+        "Put the agent in use again, at once: what it kills already ends. With --wait or --monitor, once it is drained.",
+    )
         .default("false"),
     Flag::new("json", Kind::Bool, "Print one JSON object at the end: the agent, its state, and what is left.")
         .default("false"),
@@ -97,7 +101,8 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
                 return Ok(told(&agent, &left, &wish));
             }
         }
-        agents::call(&masters, "REACTIVATE_AGENT", json!({"agent_id": {"value": agent.id}})).await?;
+        let body = json!({"agent_id": {"value": agent.id}, "cancel_drain": is_draining && !waits});
+        agents::call(&masters, "REACTIVATE_AGENT", body).await?;
         let left = Left { state: "ACTIVE", is_done: true, tasks: Vec::new() };
         return Ok(told(&agent, &left, &wish));
     }

@@ -71,7 +71,7 @@ async fn an_agent_is_told_as_it_drains_and_its_machine_goes_down() {
     cluster.log.at_ms += 3000;
     cluster.update(framework, agent, "report", TaskState::TaskKilled).await;
     cluster.acknowledge(framework, agent, "report").await;
-    let reactivate = Some(call::ReactivateAgent { agent_id });
+    let reactivate = Some(call::ReactivateAgent { agent_id, ..Default::default() });
     cluster.operator(v1::master::Call { reactivate_agent: reactivate, ..of(Type::ReactivateAgent) }).await;
     let machines = vec![v1::MachineId { hostname: Some("host0".into()), ip: Some("10.0.0.0".into()) }];
     let unavailability = v1::Unavailability {

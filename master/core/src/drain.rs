@@ -70,14 +70,15 @@ pub(crate) fn deactivate(draft: &mut Draft, call: &call::DeactivateAgent) -> Res
     Ok(Reply::Empty)
 }
 
-/// REACTIVATE_AGENT: offers of it are made again, and whatever drained it need not be remembered.
+/// REACTIVATE_AGENT: offers of it are made again, and whatever drained it need not be remembered. A drain that is not over is
+/// given up if that is wanted: what its agent kills already ends, and what comes then stays.
 pub(crate) fn reactivate(draft: &mut Draft, call: &call::ReactivateAgent) -> Result<Reply, Refusal> {
     let state = &draft.state;
     let key = view::parse_agent_id(state, &call.agent_id.value);
     let agent = key.and_then(|key| state.agents.get(key)).filter(|agent| agent.deactivated);
     let Some(agent) = agent else { return Err(Refusal::invalid("NotDeactivated", "Agent is not deactivated")) };
     let (agent, is_away) = (agent.key, agent.is_unreachable());
-    if state.drains.is_draining(agent) {
+    if state.drains.is_draining(agent) && !call.cancel_drain() {
         return Err(Refusal::invalid("StillDraining", "Agent is still in the DRAINING state"));
     }
     if state.drains.get(agent).is_some() {
@@ -310,6 +311,25 @@ mod tests {
         let as_new = |resume: &mut internal::Resume| resume.capabilities.push("AGENT_DRAINING".into());
         assert_eq!(cluster.resume_with(agent, as_new).unwrap(), ["agent-resumed", "agent-drain-ordered"]);
         assert_eq!(orders(&cluster, agent).len(), 1);
+    }
+
+    #[test]
+    fn a_drain_that_is_not_over_can_be_given_up() {
+        let mut cluster = cluster();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+        let gone = |call: &mut api::v1::master::call::DrainAgent| call.mark_gone = Some(true);
+        cluster.drain_with(agent, gone).unwrap();
+        assert_eq!(cluster.reactivate(agent).unwrap_err().message, "Agent is still in the DRAINING state");
+        assert_eq!(cluster.cancel_drain(agent).unwrap(), ["agent-drain-ended", "agent-reactivated"]);
+        let orders = orders(&cluster, agent);
+        assert!(matches!(orders.last(), Some(internal::order::Order::EndDrain(_))), "{orders:?}");
+        assert_eq!(cluster.state.drains, Default::default());
+        cluster.update(&task, TaskKilled);
+        cluster.acknowledge(&task);
+        assert!(cluster.state.agents.get(agent).is_some_and(|agent| agent.is_offerable()), "it is not gone");
+        assert_eq!(cluster.cancel_drain(agent).unwrap_err().message, "Agent is not deactivated");
     }
 
     #[test]

@@ -308,7 +308,7 @@ fn lives(cluster: &mut Cluster, framework: crate::ids::FrameworkKey) {
     let deactivate = v1::master::call::DeactivateAgent { agent_id: agent_id.clone() };
     let off = of(v1::master::call::Type::DeactivateAgent);
     cluster.operator(v1::master::Call { deactivate_agent: Some(deactivate), ..off }).unwrap();
-    let reactivate = v1::master::call::ReactivateAgent { agent_id };
+    let reactivate = v1::master::call::ReactivateAgent { agent_id, ..Default::default() };
     let on = of(v1::master::call::Type::ReactivateAgent);
     cluster.operator(v1::master::Call { reactivate_agent: Some(reactivate), ..on }).unwrap();
     cluster.agent_disconnected(agent);

@@ -11,7 +11,7 @@ use crate::inverse;
 use crate::operations;
 use crate::reconcile::time_info;
 use crate::state::unfinished::Parting;
-use crate::state::{AgentLiveness, History, State, Task};
+use crate::state::{Agent, AgentLiveness, History, State, Task};
 use crate::status;
 use crate::task_state::lost_or;
 use crate::view;
@@ -36,6 +36,9 @@ pub struct Options {
     /// Agents become unreachable one at a time, so far apart, in milliseconds: `--agent_removal_rate_limit`. None: as they
     /// are due.
     pub removal_pace_ms: Option<u64>,
+    /// No agent becomes unreachable of those that were away when a leadership began and did not return in time, if they are
+    /// more than so many thousandths of a percent of all: `--recovery_agent_removal_limit`.
+    pub recovery_limit_millipercent: u32,
     /// What is large is done so many events at a time, each time in a record of its own.
     pub step_events: usize,
     /// An agent that is unreachable for longer is forgotten, in milliseconds.
@@ -70,6 +73,7 @@ impl Default for Options {
             agent_away_ms_max: 75_000,
             reregister_ms_max: 0,
             removal_pace_ms: None,
+            recovery_limit_millipercent: 100_000,
             step_events: 1000,
             unreachable_ms_max: 14 * 24 * 3_600_000,
             unreachable_max: 102_400,
@@ -85,12 +89,54 @@ impl Default for Options {
 
 /// Whether another agent may become unreachable: the last one did long enough ago. One that is back by then is not counted.
 pub(crate) fn may_be_unreachable(state: &State, at_ms: u64, options: &Options) -> bool {
+    if too_few_returned(state, at_ms, options).is_some() {
+        return false;
+    }
     let Some(pace_ms) = options.removal_pace_ms else { return true };
     let since = state.agents.live.values().filter_map(|agent| match agent.liveness {
         AgentLiveness::Unreachable { since_ms } => Some(since_ms),
         AgentLiveness::Connected { .. } | AgentLiveness::Disconnected { .. } => None,
     });
     since.max().is_none_or(|last_ms| last_ms.saturating_add(pace_ms) <= at_ms)
+}
+
+/// Why no agent is given up, if so many have not returned since the election that an operator has to look first.
+pub fn too_few_returned(state: &State, at_ms: u64, options: &Options) -> Option<String> {
+    let limit = u64::from(options.recovery_limit_millipercent);
+    let led_since_ms = state.leader.as_ref().map_or(0, |leader| leader.since_ms);
+    let patience_ms = options.agent_away_ms_max.max(options.reregister_ms_max);
+    if limit >= 100_000 || at_ms < led_since_ms.saturating_add(patience_ms) {
+        return None;
+    }
+    let known = || state.agents.live.values().filter(|agent| !agent.is_unreachable());
+    let of = known().filter(|agent| agent.registered_ms < led_since_ms).count() as u64;
+    // Who leaves later than the election's turmoil was there when it was over.
+    let is_missed = |agent: &&Arc<Agent>| match agent.liveness {
+        AgentLiveness::Disconnected { since_ms, deadline_ms } => {
+            state.is_recovered(agent)
+                && since_ms <= led_since_ms.saturating_add(options.agent_away_ms_max)
+                && deadline_ms <= at_ms
+        }
+        AgentLiveness::Connected { .. } | AgentLiveness::Unreachable { .. } => false,
+    };
+    let missed: Vec<AgentKey> = known().filter(is_missed).map(|agent| agent.key).collect();
+    let missing = missed.len() as u64;
+    if missing * 100_000 <= of * limit {
+        return None;
+    }
+    let some: Vec<String> = missed.iter().take(10).map(|agent| view::agent_id(state, *agent)).collect();
+    let more = if missed.len() > some.len() { ", ..." } else { "" };
+    let percent =
+        |thousandths: u64| format!("{}%", api::resources::Milli(i64::try_from(thousandths).unwrap_or(i64::MAX)));
+    Some(format!(
+        "{missing} of {of} agents ({}) have not returned {} after the election: {}{more}. That is more than the \
+         --recovery_agent_removal_limit of {}, so none of them is given up, and this master ends: see where they are, or \
+         raise the limit",
+        percent(missing * 100_000 / of.max(1)),
+        api::time::span(at_ms - led_since_ms),
+        some.join(", "),
+        percent(limit),
+    ))
 }
 
 /// The agent's connection ended, if it still was its connection.
@@ -242,6 +288,7 @@ pub(crate) fn declare(draft: &mut Draft, task: &Task, state: i32, mut status: v1
 
 #[cfg(test)]
 mod tests {
+    use super::{Options, too_few_returned};
     use crate::testing::Cluster;
     use api::v1::TaskState::*;
     use api::v1::task_status::Reason;
@@ -274,6 +321,34 @@ mod tests {
         assert_eq!(cluster.agent_disconnected(agent), ["task-declared", "agent-removed"]);
         assert_eq!(cluster.statuses().pop().unwrap().state(), TaskLost);
         assert!(cluster.state.agents.get(agent).is_none() && cluster.state.agents.get(new).is_some());
+    }
+
+    #[test]
+    fn too_many_agents_that_do_not_return_after_an_election_are_not_given_up() {
+        let mut cluster = Cluster::new();
+        let agents = [0, 1, 2, 3].map(|_| cluster.agent("cpus:4;mem:100"));
+        cluster.at_ms += 10;
+        cluster.lead(1, 2, "C");
+        agents[..3].iter().for_each(|agent| drop(cluster.agent_disconnected(*agent)));
+        cluster.at_ms += 10;
+        cluster.resume(agents[0], &[]).unwrap();
+        cluster.at_ms += cluster.chosen.agent_away_ms_max;
+        let why = |cluster: &Cluster, limit: u32| {
+            let options = Options { recovery_limit_millipercent: limit, ..cluster.chosen.clone() };
+            too_few_returned(&cluster.state, cluster.at_ms, &options)
+        };
+        assert_eq!((why(&cluster, 100_000), why(&cluster, 50_000)), (None, None), "half of them are as many as may go");
+        let sentence = why(&cluster, 49_900).unwrap();
+        assert!(
+            sentence.starts_with("2 of 4 agents (50%) have not returned") && sentence.contains("C-S1, C-S2"),
+            "{sentence}"
+        );
+        cluster.chosen.recovery_limit_millipercent = 49_900;
+        assert_eq!(cluster.deadline_passed(), [""; 0]);
+        cluster.agent_disconnected(agents[3]);
+        assert!(why(&cluster, 50_000).is_none(), "whoever leaves later was there");
+        cluster.chosen.recovery_limit_millipercent = 100_000;
+        assert_eq!(cluster.deadline_passed(), ["agent-unreachable"; 2]);
     }
 
     #[test]

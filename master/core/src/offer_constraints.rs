@@ -3,11 +3,15 @@
 
 use crate::decide::Draft;
 use crate::event::OfferConstraintsSet;
-use crate::ids::FrameworkKey;
+use crate::ids::{AgentKey, FrameworkKey};
 use crate::lengths;
+use crate::state::constraints::subject;
+use crate::state::{Agent, Framework, State};
+use api::v1::AgentInfo;
 use api::v1::scheduler::OfferConstraints;
 use bytes::Bytes;
 use prost::Message;
+use std::sync::Arc;
 
 /// Checks constraints. Err is the sentence for the framework.
 pub(crate) fn check(draft: &Draft, said: Option<&OfferConstraints>) -> Result<Bytes, String> {
@@ -30,6 +34,41 @@ pub(crate) fn replace(draft: &mut Draft, framework: FrameworkKey, said: Bytes) {
     if is_changed(draft, framework, &said) {
         draft.push(OfferConstraintsSet { framework, constraints: said });
     }
+}
+
+/// What a framework's offer constraints leave out now, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Excluded {
+    /// Whose.
+    pub framework: FrameworkKey,
+    /// Roles that it has suppressed.
+    pub suppressed: Vec<Arc<str>>,
+    /// By role, the registered agents that are not offered for it, by key.
+    pub agents: Vec<(Arc<str>, Vec<AgentKey>)>,
+}
+
+/// What the constraints of every framework leave out, by key.
+pub fn excluded(state: &State) -> Vec<Excluded> {
+    let registered = state.agents.live.values().filter(|agent| !agent.is_unreachable());
+    let decode = |agent: &Arc<Agent>| (agent.key, AgentInfo::decode(agent.info.clone()).unwrap_or_default());
+    let infos: Vec<(AgentKey, AgentInfo)> = registered.map(decode).collect();
+    let of = |framework: &Arc<Framework>| {
+        let constraints = state.constraints.of(framework.key);
+        let left_out = |role: &Arc<str>| {
+            let agents = constraints.map_or_else(Vec::new, |constraints| {
+                let away = infos.iter().filter(|(_, info)| !constraints.keeps(role, &subject(info)));
+                away.map(|(key, _)| *key).collect()
+            });
+            (role.clone(), agents)
+        };
+        let suppressed = framework.roles.iter().filter(|(_, of)| of.suppressed).map(|(role, _)| role.clone());
+        Excluded {
+            framework: framework.key,
+            suppressed: suppressed.collect(),
+            agents: framework.roles.keys().map(left_out).collect(),
+        }
+    };
+    state.frameworks.live.values().map(of).collect()
 }
 
 #[cfg(test)]
@@ -70,6 +109,24 @@ mod tests {
         let events = cluster.resubscribe(framework, |_| {}).unwrap();
         assert_eq!(events, ["framework-resubscribed", "offer-constraints-set"]);
         assert_eq!(said(&cluster), []);
+    }
+
+    #[test]
+    fn who_is_left_out_is_told() {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        let web = cluster.subscribe();
+        let agent = cluster.agent("cpus:1;mem:100");
+        let left_out = |cluster: &Cluster| super::excluded(&cluster.state).remove(0);
+        let of_web = |agents| [("web".into(), agents)];
+        assert_eq!(left_out(&cluster).agents, of_web(vec![]));
+        cluster.constrain(web, Some(rack("r"))).unwrap();
+        cluster.suppress(web, &["web"]);
+        let told = left_out(&cluster);
+        assert_eq!((told.framework, told.suppressed), (web, vec!["web".into()]));
+        assert_eq!(told.agents, of_web(vec![agent]));
+        cluster.agent_unreachable(agent);
+        assert_eq!(left_out(&cluster).agents, of_web(vec![]));
     }
 
     #[test]

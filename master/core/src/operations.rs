@@ -343,7 +343,7 @@ pub(crate) fn reconcile(draft: &mut Draft, framework: FrameworkKey, call: &v1::s
     for asked in &call.operations {
         answers.push(match newest.get(asked.operation_id.value.as_str()) {
             Some(operation) => v1::OperationStatus { uuid: None, ..view::operation_status(state, operation) },
-            None => unknown(state, asked),
+            None => unknown(state, framework, asked),
         });
     }
     for status in answers {
@@ -356,14 +356,24 @@ fn is_told(state: &State, operation: &Operation) -> bool {
     state.agents.get(operation.agent).is_some_and(|agent| !agent.is_unreachable())
 }
 
-fn unknown(state: &State, asked: &v1::scheduler::call::reconcile_operations::Operation) -> v1::OperationStatus {
+/// Of what is not told: it is not known, or where it is is away for long.
+fn unknown(
+    state: &State,
+    framework: FrameworkKey,
+    asked: &v1::scheduler::call::reconcile_operations::Operation,
+) -> v1::OperationStatus {
+    let is_meant = |operation: &&Arc<Operation>| operation.id.as_deref() == Some(&asked.operation_id.value);
+    let known = state.operations.of(framework).filter(is_meant).last().map(|operation| operation.agent);
     let agent = asked.agent_id.as_ref();
-    let key = agent.and_then(|id| view::parse_agent_id(state, &id.value));
-    let liveness = key.and_then(|key| state.agents.get(key)).map(|agent| &agent.liveness);
+    let key = agent.map_or(known, |id| view::parse_agent_id(state, &id.value));
+    let there = key.and_then(|key| state.agents.get(key));
     let is_gone = key.is_some_and(|key| state.agents.gone.get(&key).is_some_and(|gone| gone.by_operator));
-    let (answer, message) = match liveness {
+    let (answer, message) = match there.map(|agent| &agent.liveness) {
         Some(AgentLiveness::Unreachable { .. }) => {
             (OperationState::OperationUnreachable, "Reconciliation: Agent is unreachable")
+        }
+        Some(_) if there.is_some_and(|agent| state.is_recovered(agent)) => {
+            (OperationState::OperationRecovering, "Reconciliation: Agent is recovered but has not re-registered")
         }
         Some(AgentLiveness::Connected { .. } | AgentLiveness::Disconnected { .. }) => {
             (OperationState::OperationUnknown, "Reconciliation: Operation is unknown")

@@ -160,7 +160,7 @@ mod tests {
         assert!(cluster.offer().is_empty());
         let on = Call {
             r#type: Some(Type::ReactivateAgent as i32),
-            reactivate_agent: Some(call::ReactivateAgent { agent_id }),
+            reactivate_agent: Some(call::ReactivateAgent { agent_id, ..Default::default() }),
             ..Default::default()
         };
         assert_eq!(cluster.operator(on.clone()).unwrap(), ["agent-reactivated"]);

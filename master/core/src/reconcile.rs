@@ -42,7 +42,8 @@ pub(crate) fn explicit(draft: &mut Draft, framework: FrameworkKey, task_id: &str
     }
 }
 
-/// The first that matches; none if the framework is gone meanwhile.
+/// The first that matches. None if the framework is gone meanwhile, and while an agent that may know the task is still to
+/// come back after an election: it is asked about again then.
 fn answer(
     state: &State,
     framework: FrameworkKey,
@@ -57,6 +58,13 @@ fn answer(
     }
     let named = agent_id.and_then(|id| view::parse_agent_id(state, id));
     let agent = task.map(|task| task.agent).or(named);
+    let is_awaited = match agent_id.is_some() || task.is_some() {
+        true => agent.and_then(|agent| state.agents.get(agent)).is_some_and(|agent| state.is_recovered(agent)),
+        false => state.agents.live.values().any(|agent| state.is_recovered(agent)),
+    };
+    if is_awaited {
+        return None;
+    }
     let mut unreachable_ms = task.and_then(|task| task.unreachable_ms);
     let (finer, message) = match agent.and_then(|agent| state.agents.get(agent)).map(|agent| &agent.liveness) {
         // Some of its tasks are set aside already, or not back yet.
@@ -142,5 +150,47 @@ mod tests {
         assert_eq!(answers(&mut cluster, &[]), [], "unreachable tasks are not among all");
         cluster.mark_gone(agent);
         assert_eq!(one(&mut cluster, "t", Some("C-S0")), (TaskGoneByOperator, "Reconciliation: Task is gone".into()));
+    }
+    /// Before the agents are back after an election, nobody knows what they know.
+    #[test]
+    fn an_agent_that_is_to_come_back_after_an_election_is_waited_for() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe_as_partition_aware();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.agent_disconnected(agent);
+        let gone = (TaskGone, "Reconciliation: Task is unknown to the agent".to_owned());
+        assert_eq!(one(&mut cluster, "x", Some("C-S0")), gone, "the leader saw it leave");
+        cluster.at_ms += 10;
+        cluster.lead(1, 2, "C");
+        assert_eq!(one(&mut cluster, "t", None).0, TaskStaging, "what is known is told");
+        for agent in [Some("C-S0"), None] {
+            assert_eq!(answers(&mut cluster, &[("x", agent)]), [], "{agent:?}");
+        }
+        assert_eq!(one(&mut cluster, "x", Some("C-S7")).0, TaskUnknown, "that one is not waited for");
+        cluster.at_ms += 10;
+        cluster.resume(agent, &["t"]).unwrap();
+        assert_eq!(one(&mut cluster, "x", Some("C-S0")), gone);
+        assert_eq!(one(&mut cluster, "x", None).0, TaskUnknown);
+        cluster.agent_disconnected(agent);
+        assert_eq!(one(&mut cluster, "x", Some("C-S0")), gone, "this leader knew it");
+    }
+
+    /// Every state of an agent, for those who tell losses apart and for those who do not.
+    #[test]
+    fn frameworks_that_do_not_tell_losses_apart_hear_of_lost_tasks() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:1;mem:10");
+        for agent in [Some("C-S0"), Some("C-S7"), None] {
+            assert_eq!(one(&mut cluster, "x", agent).0, TaskLost, "{agent:?}");
+        }
+        cluster.agent_unreachable(agent);
+        for (task, agent) in [("t", None), ("t", Some("C-S0")), ("x", Some("C-S0"))] {
+            assert_eq!(one(&mut cluster, task, agent).0, TaskLost, "{task} {agent:?}");
+        }
+        cluster.mark_gone(agent);
+        assert_eq!(one(&mut cluster, "t", Some("C-S0")).0, TaskLost);
     }
 }

@@ -577,7 +577,9 @@ impl Cluster {
         let mut call = v1::master::Call { r#type: Some(kind as i32), ..Default::default() };
         match kind {
             call::Type::DeactivateAgent => call.deactivate_agent = Some(call::DeactivateAgent { agent_id }),
-            call::Type::ReactivateAgent => call.reactivate_agent = Some(call::ReactivateAgent { agent_id }),
+            call::Type::ReactivateAgent => {
+                call.reactivate_agent = Some(call::ReactivateAgent { agent_id, ..Default::default() })
+            }
             _ => call.drain_agent = Some(call::DrainAgent { agent_id, ..Default::default() }),
         }
         call
@@ -590,6 +592,12 @@ impl Cluster {
 
     pub(crate) fn reactivate(&mut self, agent: AgentKey) -> Result<Names, Refusal> {
         let call = self.on_agent(v1::master::call::Type::ReactivateAgent, agent);
+        self.operator(call)
+    }
+
+    pub(crate) fn cancel_drain(&mut self, agent: AgentKey) -> Result<Names, Refusal> {
+        let mut call = self.on_agent(v1::master::call::Type::ReactivateAgent, agent);
+        call.reactivate_agent.as_mut().unwrap().cancel_drain = Some(true);
         self.operator(call)
     }
 

@@ -16,13 +16,6 @@ fn first<'a>(fields: impl IntoIterator<Item = (&'a str, bool)>) -> Result<(), St
     }
 }
 
-/// A framework's wishes for its offers. A filter without quantities wishes nothing.
-pub(crate) fn framework(info: &v1::FrameworkInfo) -> Result<(), String> {
-    let least = info.offer_filters.values().filter_map(|filters| filters.min_allocatable_resources.as_ref());
-    let filters = least.into_iter().any(|least| !least.quantities.is_empty());
-    first([("FrameworkInfo.offer_filters", filters)])
-}
-
 /// An operation of an ACCEPT that needs a resource provider and has no id, so that nothing could tell its framework what
 /// became of it.
 pub(crate) fn operation(operation: &v1::offer::Operation) -> Result<(), String> {
@@ -189,16 +182,6 @@ mod tests {
         fetched.command.as_mut().unwrap().uris =
             vec![v1::command_info::Uri { value: "http://x/y".into(), ..Default::default() }];
         assert_eq!(refused(fetched), "'CommandInfo.uris' is not supported by this version");
-
-        let mut cluster = Cluster::new();
-        let mut subscribe = |quantities| {
-            let least = v1::offer_filters::MinAllocatableResources { quantities };
-            let filters = v1::OfferFilters { min_allocatable_resources: Some(least) };
-            cluster.try_subscribe(|info| info.offer_filters = [("web".to_owned(), filters.clone())].into(), &[])
-        };
-        assert!(subscribe(Vec::new()).is_ok(), "it wishes nothing");
-        let refusal = subscribe(vec![Default::default()]).unwrap_err();
-        assert_eq!(refusal.message, "'FrameworkInfo.offer_filters' is not supported by this version");
     }
 
     /// Without an id nothing could say that it did not happen: then nothing of the call does.

@@ -120,7 +120,7 @@ pub(crate) fn framework(info: &v1::FrameworkInfo, suppressed: &[String]) -> Resu
             return Err(format!("Suppressed role '{role}' is not contained in the list of roles"));
         }
     }
-    unbuilt::framework(info)?;
+    offer_filters(info)?;
     let suppressed: BTreeSet<&String> = suppressed.iter().collect();
     Ok(FrameworkTerms {
         capabilities,
@@ -128,6 +128,28 @@ pub(crate) fn framework(info: &v1::FrameworkInfo, suppressed: &[String]) -> Resu
         roles,
         suppressed: suppressed.into_iter().map(|role| role.as_str().into()).collect(),
     })
+}
+
+/// The least that a framework wants to be offered.
+fn offer_filters(info: &v1::FrameworkInfo) -> Result<(), String> {
+    let least = info.offer_filters.values().filter_map(|filters| filters.min_allocatable_resources.as_ref());
+    for quantities in least.flat_map(|least| &least.quantities) {
+        if quantities.quantities.is_empty() {
+            return Err("Resource quantities must contain at least one quantity".to_owned());
+        }
+        for (name, quantity) in &quantities.quantities {
+            let value = quantity.value;
+            let what = match () {
+                () if value.is_infinite() => "Infinite values",
+                () if value.is_nan() => "NaN",
+                () if value.is_subnormal() => "Subnormal values",
+                () if value < 0.0 => "Negative values",
+                () => continue,
+            };
+            return Err(format!("Invalid resource quantity for '{}': {what} not supported", quoted(name)));
+        }
+    }
+    Ok(())
 }
 
 /// The same, if all of its roles are on the whitelist.

@@ -221,7 +221,7 @@ impl World {
                 };
                 let (guarantees, limits) = (amounts(&mut self.dice, 3), amounts(&mut self.dice, 6));
                 let quota_configs = vec![v1::quota::QuotaConfig { role, guarantees, limits }];
-                let update_quota = Some(call::UpdateQuota { force: Some(self.dice.roll(2) == 0), quota_configs });
+                let update_quota = Some(call::UpdateQuota { force: Some(self.dice.roll(6) == 0), quota_configs });
                 v1::master::Call { update_quota, ..of(call::Type::UpdateQuota) }
             }
         };
@@ -865,10 +865,11 @@ impl World {
                 let Some(agent) = self.dice.pick(&agents) else { return };
                 let agent_id = v1::AgentId { value: view::agent_id(&self.state, agent) };
                 let is_off = self.state.agents.get(agent).is_some_and(|agent| agent.deactivated);
+                let cancel_drain = Some(self.dice.roll(2) == 0);
                 let call = if is_off {
                     v1::master::Call {
                         r#type: Some(v1::master::call::Type::ReactivateAgent as i32),
-                        reactivate_agent: Some(v1::master::call::ReactivateAgent { agent_id }),
+                        reactivate_agent: Some(v1::master::call::ReactivateAgent { agent_id, cancel_drain }),
                         ..Default::default()
                     }
                 } else {
@@ -921,7 +922,7 @@ proptest! {
 #[test]
 fn the_random_world_gets_around() {
     // Otherwise the property above would prove little.
-    let mut world = World::new(2);
+    let mut world = World::new(5);
     // What is paused or left out on purpose gets around less.
     world.has_wishes = false;
     let (mut tasks, mut completed, mut offers) = (0, 0, 0);

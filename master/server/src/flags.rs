@@ -87,6 +87,13 @@ fn refuse_unbuilt(values: &Values) -> Result<(), String> {
     if values.is_given("zk") {
         return Err("--zk: there is no ZooKeeper here, name the masters by --masters=HOST:PORT,HOST:PORT,...".into());
     }
+    if let Some(count) = values.int("max_unreachable_tasks_per_framework").filter(|count| *count != 1000) {
+        return Err(format!(
+            "--max_unreachable_tasks_per_framework={count}: unreachable tasks are remembered as long as their agents may \
+             return, since whoever forgets one would kill it then; --registry_max_agent_age and --registry_max_agent_count \
+             say how long and how many agents: only the default, 1000, is taken"
+        ));
+    }
     for (name, only) in table::ONLY {
         if let Some(value) = values.text(name).filter(|value| value != only) {
             return Err(format!("--{name}={value} is not built yet: only --{name}={only} is"));
@@ -213,6 +220,7 @@ impl Flags {
         Ok(Forgetting {
             every,
             removal_pace: self.values.text("agent_removal_rate_limit").map(removal_pace).transpose()?,
+            recovery_limit_millipercent: removal_limit(self.values.text("recovery_agent_removal_limit"))?,
             // Unless somebody wants it, agents have the time of their pings.
             reregister: if self.values.is_given("agent_reregister_timeout") { reregister } else { Duration::ZERO },
             unreachable_age_max: self.values.duration("registry_max_agent_age").unwrap_or(default.unreachable_age_max),
@@ -317,6 +325,15 @@ fn removal_pace(text: &str) -> Result<Duration, String> {
     Ok(time / agents)
 }
 
+/// The largest part of all agents that may be lost after an election, in thousandths of a percent.
+fn removal_limit(text: Option<&str>) -> Result<u32, String> {
+    let Some(text) = text else { return Ok(100_000) };
+    let wrong = || format!("--recovery_agent_removal_limit={text} is not a part of all agents, from 0% to 100%");
+    let percent = text.trim().strip_suffix('%').and_then(|percent| percent.trim().parse::<f64>().ok());
+    let percent = percent.filter(|percent| (0.0..=100.0).contains(percent)).ok_or_else(wrong)?;
+    Ok((percent * 1000.0).round() as u32)
+}
+
 /// Whether `member` is another name of this address.
 fn leads_to(member: &str, ip: IpAddr, port: u16) -> bool {
     member.to_socket_addrs().is_ok_and(|mut found| found.any(|it| it.ip() == ip && it.port() == port))
@@ -368,6 +385,14 @@ mod tests {
         let chosen = forgetting("--agent_removal_rate_limit=2/10mins --agent_reregister_timeout=20mins").unwrap();
         let minutes = |count: u64| Duration::from_secs(60 * count);
         assert_eq!((chosen.removal_pace, chosen.reregister), (Some(minutes(5)), minutes(20)));
+        let limit = |text: &str| {
+            let read = forgetting(&format!("--recovery_agent_removal_limit={text}"));
+            read.map(|chosen| chosen.recovery_limit_millipercent)
+        };
+        assert_eq!((plain.recovery_limit_millipercent, limit("33.3%")), (100_000, Ok(33_300)));
+        for wrong in ["5", "101%", "-1%", "NaN%", "%"] {
+            assert!(limit(wrong).unwrap_err().contains("from 0% to 100%"), "{wrong}");
+        }
         for wrong in ["0/10mins", "1", "x/1mins", "1/soon"] {
             let why = forgetting(&format!("--agent_removal_rate_limit={wrong}")).unwrap_err();
             assert!(why.contains("is not as 1/10mins"), "{why}");
@@ -402,7 +427,6 @@ mod tests {
             "--zk=zk://h/p",
             "--no-root_submissions",
             "--credentials=/x",
-            "--recovery_agent_removal_limit=10%",
             "--no-log_auto_initialize",
         ] {
             let refused = flags(&format!("--work_dir=/d {bad}")).unwrap_err();

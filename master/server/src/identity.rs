@@ -23,49 +23,65 @@ pub struct Address {
     pub member: String,
 }
 
+/// What an operator said of a master, beside its address.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// The name that clients are told for it.
+    pub name: Option<String>,
+    /// Where it is.
+    pub domain: Option<v1::DomainInfo>,
+}
+
 /// This master, in its current life.
 #[derive(Debug)]
 pub struct Identity {
     node: NodeId,
     life: RwLock<IncarnationId>,
-    name: Option<String>,
-    /// What other masters said of their names, none if they have none.
-    others: RwLock<BTreeMap<NodeId, (IncarnationId, Option<String>)>>,
+    said: Said,
+    /// What other masters said of themselves.
+    others: RwLock<BTreeMap<NodeId, (IncarnationId, Said)>>,
 }
 
 impl Identity {
     /// A new life on the disk `node`.
     pub fn new(node: NodeId) -> Identity {
-        Identity { node, life: RwLock::new(IncarnationId(random())), name: None, others: RwLock::default() }
+        Identity { node, life: RwLock::new(IncarnationId(random())), said: Said::default(), others: RwLock::default() }
     }
 
-    /// The same, with the name that clients are told for this master.
-    pub fn named(self, name: Option<String>) -> Identity {
-        Identity { name, ..self }
+    /// The same, with what clients are told of this master.
+    pub fn saying(self, said: Said) -> Identity {
+        Identity { said, ..self }
+    }
+
+    /// What is known of what an operator said of a master.
+    pub fn said(&self, node: NodeId) -> Said {
+        if node == self.node {
+            return self.said.clone();
+        }
+        self.others.read().get(&node).map(|(_, said)| said.clone()).unwrap_or_default()
     }
 
     /// The name that clients are told for a master, if its operator chose one.
     pub fn name_of(&self, node: NodeId) -> Option<String> {
-        if node == self.node {
-            return self.name.clone();
-        }
-        self.others.read().get(&node).and_then(|(_, name)| name.clone())
+        self.said(node).name
     }
 
-    /// Whether this life of another master has said what its name is.
+    /// Whether this life of another master has said who it is.
     pub(crate) fn has_heard(&self, master: Incarnation) -> bool {
         self.others.read().get(&master.node).is_some_and(|(life, _)| *life == master.id)
     }
 
-    /// A life of another master says what its name is.
-    pub(crate) fn hear(&self, master: Incarnation, name: Option<String>) {
-        self.others.write().insert(master.node, (master.id, name));
+    /// A life of another master says who it is.
+    pub(crate) fn hear(&self, master: Incarnation, said: Said) {
+        self.others.write().insert(master.node, (master.id, said));
     }
 
     /// A master as its clients see it; None if it never started.
     pub fn master_info(&self, state: &State, node: NodeId) -> Option<v1::MasterInfo> {
         let mut info = view::master_info(state, node)?;
-        if let Some(name) = self.name_of(node) {
+        let Said { name, domain } = self.said(node);
+        info.domain = domain;
+        if let Some(name) = name {
             info.address.get_or_insert_default().hostname = Some(name.clone());
             info.hostname = Some(name);
         }

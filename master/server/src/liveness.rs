@@ -3,6 +3,7 @@
 
 use crate::context::{Context, Reader};
 use crate::delivery::Delivery;
+use crate::identity::Said;
 use crate::level;
 use crate::outcome::Outcome;
 use crate::peers::Peers;
@@ -112,6 +113,22 @@ pub(crate) async fn introduce(context: Arc<Context>) {
     }
 }
 
+/// Ends this master if it leads and too few agents have returned since it was elected: `--recovery_agent_removal_limit`.
+pub(crate) async fn stop_unless_agents_return(context: Arc<Context>) {
+    if context.options.recovery_limit_millipercent >= 100_000 {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(HELLO_EVERY).await;
+        if context.reader.leader().is_some_and(|leader| leader.is_me) {
+            let (state, _) = context.reader.state();
+            if let Some(why) = master_core::too_few_returned(&state, context.clock.now_ms(), &context.options) {
+                context.fail(why);
+            }
+        }
+    }
+}
+
 /// Learns under which name clients reach the leader: a follower that sends them there tells it.
 pub(crate) async fn learn_names(context: Arc<Context>, peers: Arc<Peers>) {
     loop {
@@ -125,7 +142,8 @@ pub(crate) async fn learn_names(context: Arc<Context>, peers: Arc<Peers>) {
         // The address may be another's by now.
         match internal::Hello::decode(body) {
             Ok(hello) if hello.incarnation.node_id == leader.node.0 => {
-                context.identity.hear(known.incarnation, hello.hostname);
+                let said = Said { name: hello.hostname, domain: hello.domain };
+                context.identity.hear(known.incarnation, said);
             }
             _ => {}
         }

@@ -10,7 +10,7 @@ use crate::equality::Equality;
 use crate::flags::AllocatorSettings;
 use crate::http::Server;
 use crate::http::watch::recent::Recent;
-use crate::identity::{Address, Identity};
+use crate::identity::{Address, Identity, Said};
 use crate::level::Levels;
 use crate::peers::{Network, Peers};
 use crate::published::Published;
@@ -108,6 +108,8 @@ pub struct Forgetting {
     pub step_events: usize,
     /// Agents become unreachable so far apart.
     pub removal_pace: Option<Duration>,
+    /// If more of them than so many thousandths of a percent do not return, none is given up and the master ends.
+    pub recovery_limit_millipercent: u32,
     /// Agents that were away when a leadership began have at least so long from then on.
     pub reregister: Duration,
 }
@@ -123,6 +125,7 @@ impl Default for Forgetting {
             history,
             step_events,
             removal_pace: None,
+            recovery_limit_millipercent: 100_000,
             reregister: Duration::ZERO,
         }
     }
@@ -269,7 +272,8 @@ pub async fn start_in(
     entrance::find_address(&settings, &node)?;
 
     let name = settings.address.is_named.then(|| settings.address.hostname.clone());
-    let identity = Arc::new(Identity::new(NodeId(node.node_id())).named(name));
+    let said = Said { name, domain: settings.allocator.domain.clone() };
+    let identity = Arc::new(Identity::new(NodeId(node.node_id())).saying(said));
     let (lost_stream, lost_streams) = mpsc::unbounded_channel();
     let (lost_agent, lost_agents) = mpsc::unbounded_channel();
     let streams = Arc::new(Streams::new(identity.clone(), lost_stream));
@@ -294,6 +298,7 @@ pub async fn start_in(
         agent_away_ms_max: u64::try_from(settings.ping.patience().as_millis()).unwrap_or(u64::MAX),
         reregister_ms_max: u64::try_from(forgetting.reregister.as_millis()).unwrap_or(u64::MAX),
         removal_pace_ms: forgetting.removal_pace.map(|pace| u64::try_from(pace.as_millis()).unwrap_or(u64::MAX)),
+        recovery_limit_millipercent: forgetting.recovery_limit_millipercent,
         step_events: forgetting.step_events,
         refuse_ms_min: u64::try_from(settings.allocation_interval.as_millis()).unwrap_or(u64::MAX),
         has_domain: settings.allocator.domain.is_some(),
@@ -371,6 +376,7 @@ pub async fn start_in(
         vital::spawn("life", liveness::live(context.clone(), peers.clone(), delivery.clone(), version)),
         vital::spawn("introductions", liveness::introduce(context.clone())),
         vital::spawn("letting go", liveness::let_go(context.clone(), delivery.clone())),
+        vital::spawn("recovery", liveness::stop_unless_agents_return(context.clone())),
         vital::spawn("names", liveness::learn_names(context.clone(), peers.clone())),
         vital::spawn("watch on the leader", outage::watch(context.clone(), peers.clone())),
         vital::spawn("watch on others", liveness::miss(context.clone(), peers.clone())),

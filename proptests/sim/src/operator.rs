@@ -90,7 +90,7 @@ impl Operator {
     async fn activate(&mut self, agent: &str, active: bool) {
         let agent_id = v1::AgentId { value: agent.to_owned() };
         let call = if active {
-            let reactivate_agent = Some(call::ReactivateAgent { agent_id });
+            let reactivate_agent = Some(call::ReactivateAgent { agent_id, ..Default::default() });
             Call { r#type: Some(Type::ReactivateAgent as i32), reactivate_agent, ..Call::default() }
         } else if self.random.permille(500) {
             // Every task is killed, and it is not offered until it is reactivated; that waits until it is empty.

@@ -13,6 +13,9 @@ pub(super) fn create(
     body: &operation::Create,
     info: &mut v1::offer::Operation,
 ) -> Result<(Resources, Resources), No> {
+    if body.volumes.is_empty() {
+        return Err(No::Invalid("Invalid resources: There is no volume to create".into()));
+    }
     let volumes = wish.read(&body.volumes)?;
     check_list(&volumes)?;
     rules::volumes(&volumes).map_err(|why| No::Invalid(format!("Not a persistent volume: {why}")))?;

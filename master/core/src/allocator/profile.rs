@@ -2,7 +2,7 @@
 
 use crate::state::{Agent, Framework, State};
 use allocator::{AgentProfile, Amounts, Capabilities, FrameworkProfile};
-use api::resources::{Name, scalar_milli};
+use api::resources::{Name, SCALAR_MILLI_MAX, scalar_milli};
 use api::v1;
 use prost::Message;
 use std::sync::Arc;
@@ -59,7 +59,12 @@ pub(super) fn of_framework(framework: &Framework, state: &State) -> FrameworkPro
 fn amounts(quantities: &v1::offer_filters::ResourceQuantities) -> Amounts {
     let mut sum = Amounts::default();
     for (name, scalar) in &quantities.quantities {
-        sum.add_one(&Name::from(name.as_str()), scalar_milli(scalar.value).unwrap_or_default().into());
+        sum.add_one(&Name::from(name.as_str()), milli(scalar.value).into());
     }
     sum
+}
+
+/// More than there may be of anything is still more than there is.
+fn milli(value: f64) -> i64 {
+    scalar_milli(value).unwrap_or(if value > 1.0 { SCALAR_MILLI_MAX } else { 0 })
 }

@@ -141,6 +141,14 @@ pub const MAX_COMPLETED_FRAMEWORKS: u32 = 50;
 pub const MAX_COMPLETED_TASKS: u32 = 1000;
 
 impl State {
+    /// Whether an agent is known from before the leadership in force, is away, and has not come back since. What it knows
+    /// will be told when it has, or when it is given up.
+    pub fn is_recovered(&self, agent: &Agent) -> bool {
+        let led_since_ms = self.leader.as_ref().map_or(0, |leader| leader.since_ms);
+        matches!(agent.liveness, AgentLiveness::Disconnected { .. })
+            && agent.reregistered_ms.unwrap_or(agent.registered_ms) < led_since_ms
+    }
+
     /// When something is due, in milliseconds since the epoch.
     pub fn next_deadline(&self) -> Option<u64> {
         self.deadlines.get_min().map(|(at_ms, _)| *at_ms)

@@ -114,10 +114,9 @@ pub const FLAGS: &[Flag] = &[
     flag(
         "max_unreachable_tasks_per_framework",
         Kind::Int,
-        "unreachable tasks are remembered as long as their agents may return.",
+        "Only its default is taken: unreachable tasks are remembered as long as their agents may return.",
     )
-    .default("1000")
-    .idle(),
+    .default("1000"),
     flag("memory_profiling", Kind::Bool, "Not built yet.").default("false"),
     flag("min_allocatable_resources", Kind::Text, "An offer has at least one of these: NAME:AMOUNT;...|...")
         .default("cpus:0.01|mem:32"),
@@ -151,9 +150,13 @@ pub const FLAGS: &[Flag] = &[
         Kind::Content,
         "How fast frameworks may call, by principal: RateLimits as JSON, or file:///PATH of it.",
     ),
-    flag("recovery_agent_removal_limit", Kind::Text, "A limit to what is removed after an election; not built yet.")
-        .default("100%")
-        .aliases(&["recovery_slave_removal_limit"]),
+    flag(
+        "recovery_agent_removal_limit",
+        Kind::Text,
+        "If more of all agents do not return after an election, none of them is given up and the master ends, for somebody to look.",
+    )
+    .default("100%")
+    .aliases(&["recovery_slave_removal_limit"]),
     flag("registry", Kind::Text, "Where the truth is: the replicated log.").default("replicated_log"),
     flag("registry_fetch_timeout", Kind::Duration, "the registry is this log.").default("1mins").idle(),
     flag("registry_gc_interval", Kind::Duration, "Between two looks of the leader for what is to be forgotten.")
@@ -203,7 +206,6 @@ pub(super) const ONLY: &[(&str, &str)] = &[
     ("http_authenticators", "basic"),
     ("log_auto_initialize", "true"),
     ("memory_profiling", "false"),
-    ("recovery_agent_removal_limit", "100%"),
     ("registry", "replicated_log"),
     ("registry_strict", "false"),
     ("root_submissions", "true"),

@@ -72,6 +72,7 @@ pub(super) fn hello(context: &Context) -> Response {
         reads_level: Some(context.levels.own.reads.0),
         raises_to_level: Some(context.levels.own.raises_to.0),
         hostname: context.identity.name_of(context.identity.node()),
+        domain: context.identity.said(context.identity.node()).domain,
         time_ms: context.clock.known_ms(),
     };
     api_http::bytes(StatusCode::OK, PROTOBUF, hello.encode_to_vec())

@@ -207,8 +207,11 @@ fn resources(state: &State, set: &mut impl FnMut(&str, f64)) {
 fn operations(state: &State, metrics: &mut Metrics) {
     let mut now: BTreeMap<(OperationType, v1::OperationState), u64> = BTreeMap::new();
     for operation in state.operations.live.values().filter(|operation| operation.is_pending()) {
-        let is_away = state.agents.get(operation.agent).is_some_and(|agent| agent.is_unreachable());
-        let here = if is_away { OperationState::OperationUnreachable } else { OperationState::OperationPending };
+        let here = match state.agents.get(operation.agent) {
+            Some(agent) if agent.is_unreachable() => OperationState::OperationUnreachable,
+            Some(agent) if state.is_recovered(agent) => OperationState::OperationRecovering,
+            _ => OperationState::OperationPending,
+        };
         *now.entry((view::kind_of(operation), here)).or_default() += 1;
     }
     let mut add = |name: String, count: f64| *metrics.entry(name).or_insert(0.0) += count;

@@ -24,6 +24,8 @@ pub enum Endpoint {
     Explain,
     /// Who holds what without using it.
     Holders,
+    /// Which agents each framework's offer constraints leave out; Mesos has it too.
+    Constraints,
     /// What would have to go so that `?role=` gets its guarantee.
     Preemption,
 }
@@ -33,6 +35,7 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/brakes", &["GET", "POST"], Endpoint::Brakes),
     ("/explain", &["GET"], Endpoint::Explain),
     ("/holders", &["GET"], Endpoint::Holders),
+    ("/allocator/offer_constraints_debug", &[], Endpoint::Constraints),
     ("/preemption", &["GET"], Endpoint::Preemption),
 ];
 
@@ -43,7 +46,7 @@ pub async fn answer(
     request: Request,
     peer: SocketAddr,
 ) -> Response {
-    if !methods.contains(&request.method().as_str()) {
+    if !methods.is_empty() && !methods.contains(&request.method().as_str()) {
         return api_http::method_not_allowed(methods, request.method());
     }
     if !operators.context.wait_ready().await {
@@ -75,6 +78,7 @@ fn told(context: &Context, state: &State, endpoint: Endpoint, query: &Query) -> 
             let at_ms = context.clock.now_ms().max(state.at_ms);
             Ok(explain::role(state, at_ms, &context.allocator, role(query)?))
         }
+        Endpoint::Constraints => Ok(held::constraints(state)),
         Endpoint::Holders => Ok(held::holders(state)),
         Endpoint::Preemption => Ok(held::preemption(state, role(query)?)),
     }

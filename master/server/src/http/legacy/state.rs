@@ -126,6 +126,9 @@ fn masters(json: &mut Json, state: &State, about: &About) {
     json.array_at("capabilities", |json| {
         me.capabilities.iter().for_each(|capability| json.string(capability.r#type().as_str_name()));
     });
+    if let Some(domain) = &me.domain {
+        json.key("domain").message(domain);
+    }
     if let Some(cluster) = about.flag("cluster") {
         json.string_at("cluster", cluster);
     }
@@ -137,6 +140,9 @@ fn masters(json: &mut Json, state: &State, about: &About) {
         json.string_at("pid", info.pid());
         json.integer_at("port", i64::from(info.port));
         json.string_at("hostname", info.hostname());
+        if let Some(domain) = &info.domain {
+            json.key("domain").message(domain);
+        }
     });
 }
 

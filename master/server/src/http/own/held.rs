@@ -2,6 +2,8 @@
 
 use api::resources::{Format, Quantities};
 use master_core::holders::{self, Holder};
+use master_core::ids::AgentKey;
+use master_core::offer_constraints;
 use master_core::preemption::{self, Preemption, Victim, Why};
 use master_core::{State, view};
 use serde_json::{Map, Value, json};
@@ -69,4 +71,20 @@ pub(super) fn preemption(state: &State, role: &str) -> Value {
 fn amounts(quantities: &Quantities) -> Value {
     let numbers = quantities.iter().map(|(name, milli)| (name.as_str().to_owned(), json!(milli as f64 / 1000.0)));
     Value::Object(numbers.collect::<Map<_, _>>())
+}
+
+/// `/allocator/offer_constraints_debug`, as Mesos has it.
+pub(super) fn constraints(state: &State) -> Value {
+    let of = |left_out: offer_constraints::Excluded| {
+        let ids = |agents: Vec<AgentKey>| -> Vec<String> {
+            agents.into_iter().map(|agent| view::agent_id(state, agent)).collect()
+        };
+        let agents: Map<String, Value> =
+            left_out.agents.into_iter().map(|(role, agents)| (role.to_string(), json!(ids(agents)))).collect();
+        let suppressed: Vec<&str> = left_out.suppressed.iter().map(|role| &**role).collect();
+        let told = json!({"suppressed_roles": suppressed, "excluded_by_attribute_constraints": agents});
+        (view::framework_id(state, left_out.framework), told)
+    };
+    let frameworks: Map<String, Value> = offer_constraints::excluded(state).into_iter().map(of).collect();
+    json!({"frameworks": frameworks})
 }
