@@ -126,6 +126,7 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         // Roles.
         Event::QuotasSet(event) => {
             event.quotas.iter().for_each(|RoleQuota { role, quota }| state.roles.set_quota(role, quota));
+            state.agents.keep_charged(state.roles.has_limits());
         }
         Event::WeightsSet(event) => {
             event.weights.iter().for_each(|RoleWeight { role, weight }| state.roles.set_weight(role, *weight));

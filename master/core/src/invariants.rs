@@ -345,6 +345,9 @@ fn check_derived(state: &State, report: Report<'_>) {
     if state.agents.by_address != rebuilt.agents.by_address {
         report("derived", "agents by address".into());
     }
+    if state.agents.charged != rebuilt.agents.charged {
+        report("derived", "what limits count".into());
+    }
     if state.operations.by_agent != rebuilt.operations.by_agent
         || state.operations.by_framework != rebuilt.operations.by_framework
     {

@@ -340,7 +340,7 @@ fn counted(offer: &Offer) -> Quantities {
 struct Charges(BTreeMap<Arc<str>, Quantities>);
 
 impl Charges {
-    /// Of the roles of `quotas`; of many by one look at every agent.
+    /// Of the roles of `quotas`.
     fn of(state: &State, quotas: &Quotas) -> Charges {
         let is_one = quotas.len() == 1;
         let all = if is_one { BTreeMap::new() } else { roles::charges(state) };

@@ -79,39 +79,52 @@ pub fn consumed(state: &State, role: &str) -> Quantities {
 /// What a role's limits count: scalars that are reserved for it or for a role below it, and those that nobody reserved and
 /// that are offered or given to one of them, unless they may be taken back at any time.
 pub fn charged(state: &State, role: &str) -> Quantities {
+    if let Some(kept) = state.agents.charged.of(role) {
+        return kept;
+    }
     let mut charged = Quantities::default();
-    for agent in state.agents.live.values().filter(|agent| counts(agent)) {
-        let reserved = agent.total.iter().filter(|resource| is_reserved(resource, role));
-        let given = agent.used.iter().chain(agent.offered.iter());
-        let given = given.filter(|resource| is_given(resource, role) && resource.reservations.is_empty());
-        let scalars = reserved.chain(given).filter(|resource| matches!(resource.value, Value::Scalar(_)));
-        scalars.for_each(|resource| add(&mut charged, resource));
+    for agent in state.agents.live.values() {
+        each_charge(agent, |of, resource| {
+            if is_at_or_below(of, role) {
+                add(&mut charged, resource);
+            }
+        });
     }
     charged
 }
 
-/// What the limits of every role would count, as [`charged`] has it for one: by one look at every agent.
+/// What the limits of every role would count, as [`charged`] has it for one.
 pub fn charges(state: &State) -> BTreeMap<Arc<str>, Quantities> {
+    if let Some(kept) = state.agents.charged.all() {
+        return kept;
+    }
     let mut charges: BTreeMap<Arc<str>, Quantities> = BTreeMap::new();
-    let mut charge = |role: &str, resource: &Resource| {
-        for above in std::iter::once(role).chain(role_ancestors(role)) {
-            match charges.get_mut(above) {
-                Some(sum) => add(sum, resource),
-                None => add(charges.entry(above.into()).or_default(), resource),
+    for agent in state.agents.live.values() {
+        each_charge(agent, |role, resource| {
+            for above in std::iter::once(role).chain(role_ancestors(role)) {
+                match charges.get_mut(above) {
+                    Some(sum) => add(sum, resource),
+                    None => add(charges.entry(above.into()).or_default(), resource),
+                }
             }
-        }
-    };
-    let is_scalar = |resource: &&Resource| matches!(resource.value, Value::Scalar(_));
-    for agent in state.agents.live.values().filter(|agent| counts(agent)) {
-        for resource in agent.total.iter().filter(is_scalar) {
-            resource.reservation_role().into_iter().for_each(|role| charge(role, resource));
-        }
-        let given = agent.used.iter().chain(agent.offered.iter()).filter(is_scalar);
-        for resource in given.filter(|resource| !resource.revocable && resource.reservations.is_empty()) {
-            resource.allocation_role.as_deref().into_iter().for_each(|role| charge(role, resource));
-        }
+        });
     }
     charges
+}
+
+/// What limits count of one agent: each resource with the role whose limits, and those of the roles above it, count it.
+pub(crate) fn each_charge(agent: &Agent, mut charge: impl FnMut(&str, &Resource)) {
+    if !counts(agent) {
+        return;
+    }
+    let is_scalar = |resource: &&Resource| matches!(resource.value, Value::Scalar(_));
+    for resource in agent.total.iter().filter(is_scalar) {
+        resource.reservation_role().into_iter().for_each(|role| charge(role, resource));
+    }
+    let given = agent.used.iter().chain(agent.offered.iter()).filter(is_scalar);
+    for resource in given.filter(|resource| !resource.revocable && resource.reservations.is_empty()) {
+        resource.allocation_role.as_deref().into_iter().for_each(|role| charge(role, resource));
+    }
 }
 
 /// Whether an agent's resources count: while it is unreachable nobody can have them.

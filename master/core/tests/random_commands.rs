@@ -221,7 +221,7 @@ impl World {
                 };
                 let (guarantees, limits) = (amounts(&mut self.dice, 3), amounts(&mut self.dice, 6));
                 let quota_configs = vec![v1::quota::QuotaConfig { role, guarantees, limits }];
-                let update_quota = Some(call::UpdateQuota { force: Some(self.dice.roll(6) == 0), quota_configs });
+                let update_quota = Some(call::UpdateQuota { force: Some(self.dice.roll(2) == 0), quota_configs });
                 v1::master::Call { update_quota, ..of(call::Type::UpdateQuota) }
             }
         };

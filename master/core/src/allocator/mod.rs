@@ -17,9 +17,10 @@ use crate::decide::{Draft, Reply};
 use crate::event::{OfferGroup, OfferItems, Offered, OffersMade};
 use crate::ids::{AgentKey, FrameworkKey, OfferKey};
 use crate::resources;
+use crate::roles::charged;
 use crate::state::{Agent, State};
 use allocator::Amounts;
-use api::resources::{Limits, Name, Quantities, Resources, Value, role_ancestors};
+use api::resources::{Limits, Name, Quantities, Resources, role_ancestors};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -195,29 +196,10 @@ impl Room {
         for (role, quota) in &state.roles.quotas {
             let is_meant = |group: &PlanGroup| api::resources::is_at_or_below(&group.role, role);
             if !quota.limits.is_empty() && plan.groups.iter().any(is_meant) {
-                left.insert(role.clone(), quota.limits.clone());
+                left.insert(role.clone(), quota.limits.minus(&charged(state, role)));
             }
         }
-        let mut room = Room { left };
-        if room.left.is_empty() {
-            return room;
-        }
-        // One look at every agent for all of them.
-        for agent in state.agents.live.values().filter(|agent| !agent.is_unreachable()) {
-            for resource in agent.total.iter().filter(|resource| matches!(resource.value, Value::Scalar(_))) {
-                if let Some(role) = resource.reservation_role() {
-                    room.charge(role, &Quantities::from_iter([(resource.name.clone(), resource.milli())]));
-                }
-            }
-            for resource in agent.used.iter().chain(agent.offered.iter()) {
-                let (plain, role) = (Resources::from_iter([resource.clone()]), &resource.allocation_role);
-                let sum = quota_of(&plain);
-                if let Some(role) = role.as_deref().filter(|_| sum != Quantities::default()) {
-                    room.charge(role, &sum);
-                }
-            }
-        }
-        room
+        Room { left }
     }
 
     fn charge(&mut self, role: &str, sum: &Quantities) {
@@ -469,6 +451,7 @@ mod tests {
             ..crate::state::roles::Quota::default()
         };
         cluster.state.roles.set_quota(&"a".into(), &quota);
+        cluster.state.agents.keep_charged(true);
         assert_eq!(cluster.make_offers(plan).len(), 1, "for a and all below it");
         assert!(cluster.offer().is_empty());
         let (options, plan) = (Options::default(), Plan::default());

@@ -1,5 +1,6 @@
 //! Agents: what each has, who holds its connection, what it was ordered and has not yet acknowledged.
 
+use super::charged::{Charge, Charged, charge_of};
 use crate::event::{AgentProfile, AgentRegistered, AgentResumed, NewExecutor};
 use crate::ids::{AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey};
 use crate::resources;
@@ -25,6 +26,9 @@ pub struct Agents {
     /// Who is at which address. Derived.
     #[serde(skip)]
     pub by_address: OrdSet<(Arc<str>, AgentKey)>,
+    /// What the limits of roles count of all agents, while there are limits. Derived.
+    #[serde(skip)]
+    pub charged: Charged,
 }
 
 /// How many agents that left are remembered; the ids of older ones are merely unknown.
@@ -204,6 +208,23 @@ impl Agents {
         Arc::make_mut(self.live.get_mut(&key).expect("the event's agent is registered"))
     }
 
+    /// The same for what may count under limits.
+    fn change_held<R>(&mut self, key: AgentKey, change: impl FnOnce(&mut Agent) -> R) -> R {
+        let agent = Arc::make_mut(self.live.get_mut(&key).expect("the event's agent is registered"));
+        if !self.charged.is_kept() {
+            return change(agent);
+        }
+        let before = charge_of(agent);
+        let result = change(agent);
+        self.charged.replace(before, charge_of(agent));
+        result
+    }
+
+    /// Whether what counts under limits is kept from now on.
+    pub(crate) fn keep_charged(&mut self, wanted: bool) {
+        self.charged.keep(wanted, self.live.values());
+    }
+
     pub(crate) fn register(&mut self, event: &AgentRegistered, at_ms: u64) {
         let mut agent = Agent {
             key: event.agent,
@@ -229,6 +250,7 @@ impl Agents {
         agent.set_profile(&event.profile);
         self.by_token.insert(event.token, event.agent);
         self.by_address.insert((agent.address.clone(), event.agent));
+        self.charged.replace(Charge::new(), charge_of(&agent));
         self.live.insert(event.agent, Arc::new(agent));
         self.next = self.next.max(event.agent.0 + 1);
     }
@@ -239,23 +261,24 @@ impl Agents {
             self.by_address.remove(&(before, event.agent));
             self.by_address.insert((profile.address.clone(), event.agent));
         }
-        let agent = self.change(event.agent);
-        agent.liveness = AgentLiveness::Connected { connection: event.connection };
-        agent.reregistered_ms = Some(at_ms);
-        if event_log::planted(event_log::Bug::DrainForgottenOnReturn) {
-            agent.deactivated = false;
-        }
-        if let Some(profile) = &event.profile {
-            agent.set_profile(profile);
-        }
-        let everything = event_log::planted(event_log::Bug::OutboxDropped);
-        if !event_log::planted(event_log::Bug::OutboxReplayed) {
-            acknowledge(agent, if everything { agent.next_order - 1 } else { event.orders_up_to });
-        }
-        if event_log::planted(event_log::Bug::CountedTwiceOnReturn) {
-            let used = agent.used.clone();
-            resources::add(&mut agent.used, &used);
-        }
+        self.change_held(event.agent, |agent| {
+            agent.liveness = AgentLiveness::Connected { connection: event.connection };
+            agent.reregistered_ms = Some(at_ms);
+            if event_log::planted(event_log::Bug::DrainForgottenOnReturn) {
+                agent.deactivated = false;
+            }
+            if let Some(profile) = &event.profile {
+                agent.set_profile(profile);
+            }
+            let everything = event_log::planted(event_log::Bug::OutboxDropped);
+            if !event_log::planted(event_log::Bug::OutboxReplayed) {
+                acknowledge(agent, if everything { agent.next_order - 1 } else { event.orders_up_to });
+            }
+            if event_log::planted(event_log::Bug::CountedTwiceOnReturn) {
+                let used = agent.used.clone();
+                resources::add(&mut agent.used, &used);
+            }
+        });
     }
 
     pub(crate) fn disconnect(&mut self, key: AgentKey, connection: ConnectionId, deadline_ms: u64, at_ms: u64) {
@@ -265,11 +288,12 @@ impl Agents {
     }
 
     pub(crate) fn set_unreachable(&mut self, key: AgentKey, at_ms: u64) {
-        self.change(key).liveness = AgentLiveness::Unreachable { since_ms: at_ms };
+        self.change_held(key, |agent| agent.liveness = AgentLiveness::Unreachable { since_ms: at_ms });
     }
 
     pub(crate) fn remove(&mut self, key: AgentKey, by_operator: bool, reason: &Arc<str>, at_ms: u64) {
         let agent = self.live.remove(&key).expect("the event's agent is registered");
+        self.charged.replace(charge_of(&agent), Charge::new());
         self.by_token.remove(&agent.token);
         self.by_address.remove(&(agent.address.clone(), key));
         self.gone.insert(key, GoneAgent { at_ms, by_operator, reason: reason.clone() });
@@ -304,25 +328,26 @@ impl Agents {
 
     /// Turns some of what it has into something else.
     pub(crate) fn convert(&mut self, key: AgentKey, consumed: &Resources, produced: &Resources) {
-        let total = &mut self.change(key).total;
-        resources::subtract(total, consumed);
-        resources::add(total, produced);
+        self.change_held(key, |agent| {
+            resources::subtract(&mut agent.total, consumed);
+            resources::add(&mut agent.total, produced);
+        });
     }
 
     pub(crate) fn offer(&mut self, key: AgentKey, offered: &Resources) {
-        resources::add(&mut self.change(key).offered, offered);
+        self.change_held(key, |agent| resources::add(&mut agent.offered, offered));
     }
 
     pub(crate) fn take_back(&mut self, key: AgentKey, offered: &Resources) {
-        resources::subtract(&mut self.change(key).offered, offered);
+        self.change_held(key, |agent| resources::subtract(&mut agent.offered, offered));
     }
 
     pub(crate) fn occupy(&mut self, key: AgentKey, used: &Resources) {
-        resources::add(&mut self.change(key).used, used);
+        self.change_held(key, |agent| resources::add(&mut agent.used, used));
     }
 
     pub(crate) fn release(&mut self, key: AgentKey, used: &Resources) {
-        resources::subtract(&mut self.change(key).used, used);
+        self.change_held(key, |agent| resources::subtract(&mut agent.used, used));
     }
 
     pub(crate) fn add_executor(
@@ -332,10 +357,11 @@ impl Agents {
         executor_id: &ExecutorId,
         new: &NewExecutor,
     ) {
-        let agent = self.change(key);
-        resources::add(&mut agent.used, &new.resources);
         let executor = Executor { info: new.info.clone(), resources: new.resources.clone() };
-        agent.executors.insert((framework, executor_id.clone()), Arc::new(executor));
+        self.change_held(key, |agent| {
+            resources::add(&mut agent.used, &new.resources);
+            agent.executors.insert((framework, executor_id.clone()), Arc::new(executor));
+        });
     }
 
     /// The executor's resources, if it was known.
@@ -345,10 +371,11 @@ impl Agents {
         framework: FrameworkKey,
         executor_id: &ExecutorId,
     ) -> Option<Resources> {
-        let agent = self.change(key);
-        let executor = agent.executors.remove(&(framework, executor_id.clone()))?;
-        resources::subtract(&mut agent.used, &executor.resources);
-        Some(executor.resources.clone())
+        self.change_held(key, |agent| {
+            let executor = agent.executors.remove(&(framework, executor_id.clone()))?;
+            resources::subtract(&mut agent.used, &executor.resources);
+            Some(executor.resources.clone())
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod agents;
 pub mod brakes;
 mod cautious;
+pub mod charged;
 pub mod constraints;
 pub mod drains;
 pub mod frameworks;

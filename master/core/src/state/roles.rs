@@ -106,6 +106,11 @@ impl Roles {
         lineage.filter_map(|role| self.quota(role).map(|quota| (role, quota)))
     }
 
+    /// Whether any role has a limit.
+    pub fn has_limits(&self) -> bool {
+        self.quotas.values().any(|quota| !quota.limits.is_empty())
+    }
+
     pub(crate) fn set_quota(&mut self, role: &Arc<str>, quota: &Quota) {
         if quota.is_nothing() {
             self.quotas.remove(role);

@@ -13,6 +13,7 @@
 //! What is written is the projection for the cluster's feature level: releases that read more write the same bytes as
 //! those that do not, until the level is raised. Format 001 is that of level 1, format 002 that of level 2, and so on.
 
+use super::charged::Charged;
 use super::operations::Operation;
 use super::unfinished::{AgentEnd, FrameworkEnd};
 use super::*;
@@ -278,6 +279,7 @@ impl State {
                 gone: map(input, "gone agents")?,
                 next: head.next_agent,
                 by_address: OrdSet::new(),
+                charged: Charged::default(),
             },
             offers: Offers {
                 live: map(input, "offers")?,
@@ -378,6 +380,8 @@ impl State {
             }
         }
         self.agents.by_address = self.agents.live.values().map(|agent| (agent.address.clone(), agent.key)).collect();
+        self.agents.charged = Charged::default();
+        self.agents.keep_charged(self.roles.has_limits());
         for agent in self.agents.live.values() {
             if let AgentLiveness::Disconnected { deadline_ms, .. } = agent.liveness {
                 self.deadlines.insert((deadline_ms, Deadline::Agent(agent.key)));
