@@ -23,6 +23,20 @@ step() { # step NAME COMMAND...: its output as it comes, then its time; the firs
   echo "    $name: $((SECONDS - start)) s"
 }
 
+tests() { # All tests; which failed and their first words come last, where somebody who sees only the end finds them.
+  local log status=0
+  log=$(mktemp)
+  cargo test --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
+  [ "$status" = 0 ] || awk '
+    /^test .* FAILED$/ { print "    failed: " $2 }
+    /^---- .* stdout ----$/ { test = $2 }
+    / panicked at / && test { place = $NF; getline; print "    " test " at " place " " substr($0, 1, 200) }
+    /^ +(left|right): / && test { print "     " substr($0, 1, 200) }
+  ' "$log"
+  rm -f "$log"
+  return "$status"
+}
+
 if [ "${1:-test}" = test ]; then
   install() { tools/deps.sh test >/dev/null; }
   step "packages, RocksDB" install
@@ -41,7 +55,7 @@ step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-d
 # Tests of whole clusters start these from the target folder.
 step "binaries" cargo build --workspace --bins
 step "clients" tools/clients.sh
-step "tests" cargo test --workspace --no-fail-fast
+step "tests" tests
 step "simulator" env SEEDS=30 tools/sim.sh
 step "simulator, the same twice" env TWICE=1 SEEDS=2 tools/sim.sh
 

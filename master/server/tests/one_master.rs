@@ -5,6 +5,7 @@ mod support;
 use api::internal::order::Order;
 use api::v1::TaskState;
 use serde_json::{Value, json};
+use std::time::Duration;
 use support::agent::Agent;
 use support::client::{Framework, framework_info, post, scheduler, send, whole};
 use support::{Cluster, until};
@@ -177,4 +178,17 @@ async fn a_client_that_leaves_is_noticed_at_once() {
         state.frameworks.live.values().all(|framework| framework.stream.is_none()).then_some(())
     })
     .await;
+}
+
+/// What came while it stood still is read before anybody is missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_stood_still_blames_no_agent() {
+    let cluster = Cluster::start(1).await;
+    let master = cluster.masters[0].address;
+    let mut agent = Agent::register(master).await;
+    cluster.masters[0].stand_still(Duration::from_secs(7));
+    let mut framework = Framework::subscribe(master, framework_info("f")).await;
+    let offers = framework.event("OFFERS").await;
+    framework.launch(&offers["offers"]["offers"][0], "t1").await;
+    assert!(matches!(agent.order().await, Order::Launch(_)), "on the connection that it had before");
 }

@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// An agent that opens a connection says who it is within this time.
 const HELLO_PATIENCE: Duration = Duration::from_secs(30);
@@ -119,7 +119,9 @@ impl Talk<'_> {
     async fn run(&self, mut messages: Messages, mut ended: oneshot::Receiver<()>) -> &'static str {
         let ping = self.context.ping;
         let mut pings = tokio::time::interval_at(Instant::now() + ping.every, ping.every);
-        let mut heard = Instant::now();
+        // Counted, not timed: a master that stood still has not asked, and what was answered meanwhile waits to be read.
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unanswered = 0;
         let mut waiting = Waiting::default();
         let mut flight: OptionFuture<BoxFuture<'_, Outcome>> = None.into();
         let mut flying = false;
@@ -130,7 +132,7 @@ impl Talk<'_> {
             }
             tokio::select! {
                 message = messages.next(), if !waiting.is_full() => {
-                    heard = Instant::now();
+                    unanswered = 0;
                     match message {
                         Ok(Some((message, length))) => waiting.take(message, length),
                         Ok(None) => return "the agent closed it",
@@ -156,11 +158,12 @@ impl Talk<'_> {
                 _ = pings.tick() => {
                     // What it answers is behind what it is not read for.
                     if waiting.is_full() {
-                        heard = Instant::now();
+                        unanswered = 0;
                     }
-                    if heard.elapsed() > ping.patience() {
+                    if unanswered == ping.misses_max {
                         return "it did not answer pings";
                     }
+                    unanswered += 1;
                     if self.records.send(frame(to_agent::Message::Ping(internal::Ping {}))).is_err() {
                         return "it does not read";
                     }

@@ -1,5 +1,6 @@
 //! An agent that runs nothing: it acknowledges orders and says what tasks became when it is told to.
 
+use super::PATIENCE;
 use api::internal::{self, FromAgent, ToAgent, from_agent, order, to_agent};
 use api::v1;
 use bytes::{Buf, Bytes, BytesMut};
@@ -11,7 +12,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Duration;
 use tokio::sync::mpsc;
 
 pub struct Agent {
@@ -25,8 +25,7 @@ pub struct Agent {
     /// What it was told to launch.
     pub tasks: Vec<internal::LiveTask>,
     up: mpsc::UnboundedSender<Bytes>,
-    down: Incoming,
-    buffer: BytesMut,
+    down: mpsc::UnboundedReceiver<to_agent::Message>,
 }
 
 pub fn info() -> v1::AgentInfo {
@@ -97,9 +96,10 @@ impl Agent {
         up.send(first.encode_length_delimited_to_vec().into()).unwrap();
         let response = sender.send_request(request).await.unwrap();
         assert_eq!(response.status(), 200);
-        let buffer = BytesMut::new();
+        let (to_test, down) = mpsc::unbounded_channel();
+        tokio::spawn(listen(response.into_body(), up.clone(), to_test));
         let (id, cluster_id, token) = Default::default();
-        Agent { id, cluster_id, token, orders: 0, seq: 0, tasks: vec![], up, down: response.into_body(), buffer }
+        Agent { id, cluster_id, token, orders: 0, seq: 0, tasks: vec![], up, down }
     }
 
     async fn welcome(&mut self) {
@@ -113,33 +113,12 @@ impl Agent {
     }
 
     pub fn send(&self, seq: Option<u64>, message: from_agent::Message) {
-        let message = FromAgent { seq, message: Some(message) };
-        // The master may be gone already; what was not taken is sent again after the next welcome.
-        let _ = self.up.send(message.encode_length_delimited_to_vec().into());
+        send(&self.up, seq, message);
     }
 
-    /// The next message that is not a ping, which it answers; None when the connection ends.
+    /// The next message that is not a ping; None when the connection has ended.
     pub async fn next(&mut self) -> Option<to_agent::Message> {
-        let next = async {
-            loop {
-                let mut peek = &self.buffer[..];
-                if let Ok(length) = prost::encoding::decode_varint(&mut peek)
-                    && peek.len() >= length as usize
-                {
-                    let head = self.buffer.len() - peek.len();
-                    self.buffer.advance(head);
-                    let message = ToAgent::decode(self.buffer.split_to(length as usize)).unwrap();
-                    match message.message.unwrap() {
-                        to_agent::Message::Ping(_) => self.send(None, from_agent::Message::Pong(internal::Pong {})),
-                        message => return Some(message),
-                    }
-                    continue;
-                }
-                let frame = self.down.frame().await?.ok()?;
-                self.buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), next).await.expect("a message for the agent")
+        tokio::time::timeout(PATIENCE, self.down.recv()).await.expect("a message for the agent")
     }
 
     /// The next order, which it acknowledges.
@@ -182,5 +161,44 @@ impl Agent {
         let framework_id = v1::FrameworkId { value: framework_id.into() };
         let update = internal::StatusUpdate { framework_id, status };
         self.send(Some(self.seq), from_agent::Message::StatusUpdate(update));
+    }
+}
+
+fn send(up: &mpsc::UnboundedSender<Bytes>, seq: Option<u64>, message: from_agent::Message) {
+    let message = FromAgent { seq, message: Some(message) };
+    // The master may be gone already; what was not taken is sent again after the next welcome.
+    let _ = up.send(message.encode_length_delimited_to_vec().into());
+}
+
+/// Answers pings whatever the test waits for, so that a slow machine ends no agent; the rest is for the test. Ends with
+/// the connection, or once the test has dropped the agent.
+async fn listen(
+    mut down: Incoming,
+    up: mpsc::UnboundedSender<Bytes>,
+    to_test: mpsc::UnboundedSender<to_agent::Message>,
+) {
+    let mut buffer = BytesMut::new();
+    loop {
+        let mut peek = &buffer[..];
+        if let Ok(length) = prost::encoding::decode_varint(&mut peek)
+            && peek.len() >= length as usize
+        {
+            let head = buffer.len() - peek.len();
+            buffer.advance(head);
+            let message = ToAgent::decode(buffer.split_to(length as usize)).unwrap();
+            match message.message.unwrap() {
+                to_agent::Message::Ping(_) => send(&up, None, from_agent::Message::Pong(internal::Pong {})),
+                // Nobody listens: that ends below.
+                message => drop(to_test.send(message)),
+            }
+            continue;
+        }
+        tokio::select! {
+            frame = down.frame() => match frame {
+                Some(Ok(frame)) => buffer.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+                _ => return,
+            },
+            () = to_test.closed() => return,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A framework that speaks JSON.
 
+use super::PATIENCE;
 use api::recordio::Decoder;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -8,7 +9,6 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// One request on a connection of its own.
 pub async fn send(to: SocketAddr, request: http::Request<Full<Bytes>>) -> http::Response<Incoming> {
@@ -94,14 +94,14 @@ impl Framework {
                 }
             }
         };
-        let found = tokio::time::timeout(Duration::from_secs(30), find).await;
-        found.unwrap_or_else(|_| panic!("no {kind} for 30 seconds"))
+        let found = tokio::time::timeout(PATIENCE, find).await;
+        found.unwrap_or_else(|_| panic!("waited too long for {kind}"))
     }
 
     /// Waits for the end of the stream.
     pub async fn ended(&mut self) {
         let end = async { while self.next().await.is_some() {} };
-        tokio::time::timeout(Duration::from_secs(30), end).await.expect("the stream ends");
+        tokio::time::timeout(PATIENCE, end).await.expect("the stream ends");
     }
 
     /// A call at the master given, which is accepted.

@@ -13,9 +13,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Waits for a condition; 30 seconds are for machines that are busy.
+/// How long tests wait for what must come: a disk or a core may be somebody else's for a while.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits for a condition.
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let patience = tokio::time::Instant::now() + Duration::from_secs(30);
+    let patience = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(found) = probe().await {
             return found;
@@ -150,6 +153,21 @@ impl Master {
         })
         .await;
         self.ready().await;
+    }
+
+    /// All its threads stand still for so long, as in a process that is not let run.
+    pub fn stand_still(&self, so_long: Duration) {
+        let (runtime, _) = self.process.as_ref().expect("the master runs");
+        let threads = runtime.metrics().num_workers();
+        let met = std::sync::Arc::new(std::sync::Barrier::new(threads + 1));
+        for _ in 0..threads {
+            let met = met.clone();
+            runtime.spawn(async move {
+                met.wait();
+                std::thread::sleep(so_long);
+            });
+        }
+        met.wait();
     }
 
     /// Stops it as a signal does.
