@@ -5,6 +5,7 @@ mod support;
 use api::internal::order::Order;
 use api::v1::TaskState;
 use serde_json::json;
+use std::time::Duration;
 use support::Cluster;
 use support::agent::Agent;
 use support::client::{Framework, framework_info};
@@ -76,4 +77,23 @@ async fn a_clean_stop_of_the_leader_moves_its_agents() {
     let next = cluster.leader().await;
     assert_ne!(next, leader);
     agent.resume(cluster.masters[next].address).await;
+}
+
+/// As on one machine that is not let run for longer than anybody's patience.
+#[tokio::test(flavor = "multi_thread")]
+async fn masters_that_stood_still_together_give_nobody_up() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let (here, there) = ((leader + 1) % 3, (leader + 2) % 3);
+    let mut agent = Agent::register(cluster.masters[there].address).await;
+    let mut framework = Framework::subscribe(cluster.masters[here].address, framework_info("f")).await;
+    let offers = framework.event("OFFERS").await;
+    let lives = |master: usize| cluster.masters[master].running().context.identity.incarnation();
+    let before = [lives(0), lives(1), lives(2)];
+    for master in &cluster.masters {
+        master.stand_still(Duration::from_secs(12));
+    }
+    framework.launch(&offers["offers"]["offers"][0], "t1").await;
+    assert!(matches!(agent.order().await, Order::Launch(_)), "on the connection that it had before");
+    assert_eq!([lives(0), lives(1), lives(2)], before, "nobody was given up");
 }
