@@ -118,6 +118,7 @@ pub const FORGETTING: Forgetting = Forgetting {
     unreachable_max: 3,
     history: History { frameworks: 10, tasks: 100 },
     step_events: 2,
+    recovery_limit_millipercent: 100_000,
     removal_pace: None,
     reregister: Duration::ZERO,
 };
