@@ -17,6 +17,7 @@
 pub mod attributes;
 pub mod budget;
 pub mod duration;
+pub mod exit;
 pub mod flags;
 pub mod json;
 pub mod limits;

@@ -259,6 +259,16 @@ pub const AGENT_STATUSES_MAX: u32 = 32;
 pub const EXECUTOR_STREAM_BYTES_MAX: usize = 64 * MIB;
 /// The same in events.
 pub const EXECUTOR_STREAM_EVENTS_MAX: usize = 4096;
+/// Containers that were launched by call and are not over.
+pub const AGENT_CONTAINERS_MAX: usize = 4096;
+/// Ended ones that an agent remembers within one container that lives.
+pub const AGENT_ENDED_CONTAINERS_MAX: usize = 256;
+/// Length of the ids of a container and of all that it is within, with the dots between them, in bytes: files are named by it.
+pub const CONTAINER_PATH_BYTES_MAX: usize = 230;
+/// Length of the id of a container, in characters.
+pub const CONTAINER_ID_MAX: usize = 255;
+/// What the launch of a container may weigh, in bytes.
+pub const CONTAINER_INFO_BYTES_MAX: usize = MIB;
 /// What a launch adds to its own bytes in an agent's record: the task again with its container, states, names.
 pub const AGENT_LAUNCH_COPIES_MAX: usize = 3;
 

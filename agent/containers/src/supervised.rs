@@ -309,6 +309,7 @@ async fn launch(here: Here, mut creation: Creation) {
         if !core.awaits(&creation.container_id) {
             return Ok(None);
         }
+        begin_again(&spawning, &creation.container_id).map_err(|error| format!("cannot claim a launch: {error}"))?;
         spawning.isolators.iter().try_for_each(|isolator| isolator.prepare(&mut creation))?;
         spawn(&spawning, creation).map(Some)
     });
@@ -328,6 +329,18 @@ async fn launch(here: Here, mut creation: Creation) {
             });
         }
     }
+}
+
+/// An id that is used again, after a launch that was given up: a supervisor that was late then must not come now.
+fn begin_again(containers: &Containers, container_id: &str) -> io::Result<()> {
+    let files = containers.files(container_id);
+    if files.claimed()? == Some(Claim::Agent) {
+        processes::end(END_PATIENCE, |all| {
+            processes::of_containers(all, &containers.work_dir, |_, found, _| found == container_id)
+        })?;
+        files.forget();
+    }
+    Ok(())
 }
 
 /// Starts the supervisor. The error is a sentence.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use api::internal::Order;
+use api::v1::agent::call::LaunchContainer;
 use api::v1::{AgentInfo, Resource, TaskStatus};
 
 use crate::state::Process;
@@ -100,6 +101,25 @@ pub enum Command {
         /// Its container.
         container_id: String,
     },
+    /// Somebody launches a container within another, or one that stands alone.
+    LaunchContainer {
+        /// Its id: a path.
+        container_id: String,
+        /// As it was asked for.
+        info: Box<LaunchContainer>,
+        /// It ends with the call.
+        session: bool,
+    },
+    /// Somebody ends a container that was launched by call.
+    KillContainer {
+        /// The container.
+        container_id: String,
+    },
+    /// Nobody asks for the end of a container any more.
+    RemoveContainer {
+        /// The container.
+        container_id: String,
+    },
     /// The agent describes itself so.
     Describe(Box<AgentInfo>),
     /// The agent can spare these, which are revocable.
@@ -144,6 +164,9 @@ impl Command {
             Command::UpdateTask { .. } => "executor-update",
             Command::ReportOperation { .. } => "operation-done",
             Command::ReportUpdateFailure { .. } => "update-failed",
+            Command::LaunchContainer { .. } => "launch-container",
+            Command::KillContainer { .. } => "kill-container",
+            Command::RemoveContainer { .. } => "remove-container",
             Command::Describe(_) => "describe",
             Command::Spare { .. } => "spare",
             Command::Preempt { .. } => "preempt",
@@ -215,6 +238,48 @@ pub enum Refusal {
         messages: usize,
         /// What they weigh.
         bytes: u64,
+    },
+    /// The id is in use.
+    #[error("there is a container of this id already")]
+    ContainerExists,
+    /// Everything ends.
+    #[error("The agent is leaving")]
+    AgentLeaving,
+    /// A container cannot be within what is not there.
+    #[error("Parent container {parent_id} does not exist")]
+    UnknownParent {
+        /// What it was to be within.
+        parent_id: String,
+    },
+    /// A container cannot be within what is only being launched.
+    #[error("Parent container {parent_id} is not running yet")]
+    ParentNotRunning {
+        /// What it was to be within.
+        parent_id: String,
+    },
+    /// A container cannot be within what is being ended.
+    #[error("Parent container {parent_id} is in 'DESTROYING' state")]
+    ParentEnding {
+        /// What it was to be within.
+        parent_id: String,
+    },
+    /// There is no room for one more.
+    #[error("{live} containers that were launched by call run on this agent, and more are not allowed")]
+    TooManyContainers {
+        /// So many run.
+        live: usize,
+    },
+    /// There is none that could be ended.
+    #[error("Container '{container_id}' cannot be found (or is already killed)")]
+    UnknownContainer {
+        /// The container.
+        container_id: String,
+    },
+    /// What runs is not removed.
+    #[error("{} container has not terminated yet", if *nested { "Nested" } else { "Standalone" })]
+    ContainerRuns {
+        /// Whether it is within another.
+        nested: bool,
     },
     /// The masters no longer know what they said they had: they were restored from an older snapshot.
     #[error("the masters have messages up to {found} only, after they had acknowledged {acknowledged}")]

@@ -5,7 +5,7 @@ use api::internal::order::Order as Wanted;
 use crate::command::{Command, Refusal, Surroundings, Unreadable};
 use crate::event::{Blob, Event};
 use crate::state::{Clock, State, Why};
-use crate::{drain, executors, kill, launch, operations, spare, status};
+use crate::{containers, drain, executors, kill, launch, operations, spare};
 
 /// A clock that is less ahead was set right, and nothing more.
 const AHEAD_MS_MIN: u64 = 1_000;
@@ -23,12 +23,21 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         Command::TakeOrder(order) => take_order(state, *order, around),
         Command::GiveUpOrder(order) => Ok(give_up_order(state, *order, around)),
         Command::CoverMessages { up_to } => Ok(cover(state, up_to)),
+        Command::ReportStart { container_id, process } if state.launched.all.contains_key(&container_id) => {
+            Ok(containers::started(state, &container_id, process))
+        }
         Command::ReportStart { container_id, process } => Ok(launch::started(state, &container_id, process, around)),
+        Command::ReportLaunchFailure { container_id, message } if state.launched.all.contains_key(&container_id) => {
+            Ok(containers::failed(state, &container_id, &message))
+        }
         Command::ReportLaunchFailure { container_id, message } => {
             Ok(launch::failed(state, &container_id, &message, around))
         }
+        Command::ReportRevocation { container_id } if state.launched.all.contains_key(&container_id) => {
+            Ok(containers::failed(state, &container_id, "Killed before it was launched"))
+        }
         Command::ReportRevocation { container_id } => Ok(launch::revoked(state, &container_id, around)),
-        Command::ReportExit { container_id, status } => Ok(status::exited(state, &container_id, status, around)),
+        Command::ReportExit { container_id, status } => Ok(containers::exited(state, &container_id, status, around)),
         Command::SubscribeExecutor { framework_id, executor_id, stream, unacknowledged_tasks } => {
             executors::subscribe(state, &framework_id, &executor_id, stream, &unacknowledged_tasks, around)
         }
@@ -42,6 +51,11 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
             Ok(operations::report(state, operation, failure.as_deref(), around))
         }
         Command::ReportUpdateFailure { container_id } => Ok(kill::update_failed(state, &container_id, around)),
+        Command::LaunchContainer { container_id, info, session } => {
+            containers::launch(state, container_id, &info, session, around)
+        }
+        Command::KillContainer { container_id } => containers::kill(state, &container_id),
+        Command::RemoveContainer { container_id } => containers::remove(state, &container_id),
         Command::Describe(info) => {
             let info = Blob::of(&*info);
             Ok((state.model.info.as_ref() != Some(&info)).then_some(Event::InfoTaken { info }).into_iter().collect())
@@ -50,7 +64,10 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         Command::Preempt { executors } => Ok(spare::preempt(state, &executors, around)),
         Command::PassDeadlines => Ok(kill::pass_deadlines(state, around)),
         Command::Settle => Ok(Vec::new()),
-        Command::Restart { boot } => Ok(vec![restart(state, boot, around)]),
+        Command::Restart { boot } => {
+            let restarted = restart(state, boot, around);
+            Ok(std::iter::once(restarted).chain(containers::end_sessions(state)).collect())
+        }
         Command::Leave => Ok(leave(state, around)),
         Command::Forget => Ok(vec![Event::Forgotten {}]),
     }
@@ -165,8 +182,9 @@ fn leave(state: &State, around: &mut Surroundings<'_>) -> Vec<Event> {
         state.executors().map(|(framework_id, executor)| kill::stop(framework_id, executor, Why::Leaving, around));
     let mut events = vec![Event::LeavingBegun {}];
     events.extend(stops);
+    events.extend(containers::end_alone(state));
     // Once: whoever leaves again has said it.
-    if state.containers.is_empty() && !state.leaving {
+    if state.runs_nothing() && !state.leaving {
         events.push(Event::Left {});
     }
     events

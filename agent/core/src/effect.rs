@@ -24,6 +24,18 @@ pub enum Effect {
         /// The container.
         container_id: String,
     },
+    /// A container that was launched by call runs, or is over: whoever waits for it hears that.
+    Tell {
+        /// The container.
+        container_id: String,
+        /// What became of it.
+        told: Told,
+    },
+    /// Nobody needs the files of a container that was launched by call any more.
+    Remove {
+        /// The container.
+        container_id: String,
+    },
     /// Say something to a custom executor, on this stream and no other.
     Deliver {
         /// Its framework.
@@ -83,6 +95,17 @@ pub enum Signal {
     Kill,
 }
 
+/// What is heard of a container that was launched by call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It runs.
+    Runs,
+    /// It is over; its wait status if somebody saw it end.
+    Ended(Option<i32>),
+    /// It never ran, for a reason in a sentence.
+    Failed(String),
+}
+
 /// What is said to a custom executor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -121,8 +144,24 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         Event::ContainerStarted { container_id, .. } => match state.executor_of(container_id) {
             // The order to end came while it was being launched.
             Some((_, executor)) if executor.stop.is_some() => vec![stop(executor)],
-            _ => Vec::new(),
+            Some(_) => Vec::new(),
+            None => {
+                let killed = state.launched.all.get(container_id).is_some_and(|one| one.killed);
+                let tell = Effect::Tell { container_id: container_id.clone(), told: Told::Runs };
+                std::iter::once(tell).chain(killed.then(|| kill(container_id))).collect()
+            }
         },
+        Event::ContainerAdded { container_id, .. } => vec![Effect::Launch { container_id: container_id.clone() }],
+        Event::ContainerKillRequested { container_id } => vec![kill(container_id)],
+        Event::ContainerEnded { container_id, status, failure } => {
+            let told = failure.clone().map_or(Told::Ended(*status), Told::Failed);
+            let tell = Effect::Tell { container_id: container_id.clone(), told };
+            let left = (state.leaving && state.runs_nothing()).then_some(Effect::ReportLeft);
+            [Effect::Release { container_id: container_id.clone() }, tell].into_iter().chain(left).collect()
+        }
+        Event::ContainerRemoved { container_id, with_files: true } => {
+            vec![Effect::Remove { container_id: container_id.clone() }]
+        }
         Event::TasksDelivered { framework_id, executor_id, task_ids } => {
             state.executor(framework_id, executor_id).map_or(Vec::new(), |executor| {
                 let tasks = task_ids.iter().filter_map(|task_id| executor.tasks.get(task_id));
@@ -163,10 +202,14 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         Event::ExecutorEnded { framework_id, .. } => {
             let completed = state.frameworks.get(framework_id).and_then(|framework| framework.completed.back());
             let release = completed.map(|executor| Effect::Release { container_id: executor.container_id.clone() });
-            let left = state.leaving && state.containers.is_empty();
-            release.into_iter().chain([Effect::SendMessages]).chain(left.then_some(Effect::ReportLeft)).collect()
+            let tell = completed.map(|executor| Effect::Tell {
+                container_id: executor.container_id.clone(),
+                told: Told::Ended(executor.status),
+            });
+            let left = (state.leaving && state.runs_nothing()).then_some(Effect::ReportLeft);
+            release.into_iter().chain([Effect::SendMessages]).chain(left).chain(tell).collect()
         }
-        Event::LeavingBegun {} if state.containers.is_empty() => vec![Effect::ReportLeft],
+        Event::LeavingBegun {} if state.runs_nothing() => vec![Effect::ReportLeft],
         Event::Forgotten {} => state.remnants.keys().map(|container_id| kill(container_id)).collect(),
         Event::ExecutorForgotten { framework_id, executor_id, container_id } => vec![Effect::ForgetFiles {
             framework_id: framework_id.clone(),
@@ -205,7 +248,10 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::DrainEnded {}
         | Event::InfoTaken { .. }
         | Event::ModelRestored { .. }
-        | Event::OperationRestored { .. } => Vec::new(),
+        | Event::OperationRestored { .. }
+        | Event::ContainerEnding { .. }
+        | Event::ContainerRemoved { with_files: false, .. }
+        | Event::ContainerRestored { .. } => Vec::new(),
     }
 }
 
@@ -213,13 +259,14 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
 pub fn resume(state: &State) -> Vec<Effect> {
     let stopping = state.executors().filter(|(_, executor)| executor.stop.is_some());
     let remnants = state.remnants.keys().map(|container_id| kill(container_id));
-    let left = state.leaving && state.containers.is_empty() && state.messages.waiting.is_empty();
+    let left = state.leaving && state.runs_nothing() && state.messages.waiting.is_empty();
     // In the order in which they came: the first that begins may have been done already, and says so.
     let is_forgotten = event_log::planted(event_log::Bug::OperationsUnfinishedAtStart);
     let open = state.model.operations.values().filter(|one| one.on_disk && one.status.is_none() && !is_forgotten);
     let operations = open.map(|one| Effect::Apply { operation: one.operation.clone() });
     let stopping = operations.chain(stopping.map(|(_, executor)| stop(executor)));
-    stopping.chain(remnants).chain(left.then_some(Effect::ReportLeft)).collect()
+    let killed = state.launched.live().filter(|(_, one)| one.killed).map(|(id, _)| kill(id));
+    stopping.chain(killed).chain(remnants).chain(left.then_some(Effect::ReportLeft)).collect()
 }
 
 /// Tasks as they are handed over: a group at once, others one by one.

@@ -63,7 +63,9 @@ impl<'de> Deserialize<'de> for Blob {
 /// and streams of executors are in State.
 ///
 /// Level 3: operations, drains, what the agent can spare, and how it described itself.
-pub const FEATURE_LEVEL: u32 = 3;
+///
+/// Level 4: containers that are launched by call.
+pub const FEATURE_LEVEL: u32 = 4;
 
 /// The events of a stored record.
 ///
@@ -575,5 +577,65 @@ events! {
         ended: u64,
         /// Nobody is told.
         forgotten: bool,
+    }
+    /// A container was launched by call (1 of level 4).
+    43 ContainerAdded {
+        /// The container: a path.
+        container_id: String,
+        /// `agent::Call::LaunchContainer`
+        info: Blob,
+        /// User to run as, if it is not the agent's own.
+        user: String,
+        /// Whether it is of a session, and ends with it.
+        session: bool,
+        /// Milliseconds since 1970.
+        at_ms: u64,
+    }
+    /// A container that was launched by call is to end, at once (2 of level 4).
+    44 ContainerKillRequested {
+        /// The container.
+        container_id: String,
+    }
+    /// The process of a container ended, and what is within it is being ended (3 of level 4).
+    45 ContainerEnding {
+        /// The container; it may be an executor's.
+        container_id: String,
+        /// Wait status, if it is known.
+        status: Option<i32>,
+    }
+    /// A container that was launched by call is over (4 of level 4).
+    46 ContainerEnded {
+        /// The container.
+        container_id: String,
+        /// Wait status, if it is known.
+        status: Option<i32>,
+        /// Why it never ran; then nothing of it is kept.
+        failure: Option<String>,
+    }
+    /// The end of a container is asked for no more (5 of level 4).
+    47 ContainerRemoved {
+        /// The container.
+        container_id: String,
+        /// Whether nobody needs its files either.
+        with_files: bool,
+    }
+    /// A container that was launched by call, of a shortened log (6 of level 4).
+    48 ContainerRestored {
+        /// The container.
+        container_id: String,
+        /// `agent::Call::LaunchContainer`
+        info: Blob,
+        /// User to run as, if it is not the agent's own.
+        user: String,
+        /// Whether it is of a session.
+        session: bool,
+        /// When it was added, in milliseconds since 1970.
+        added_ms: u64,
+        /// Known once it runs.
+        process: Option<Process>,
+        /// It is to end.
+        killed: bool,
+        /// Wait status, once it is over; the inner one is none if nobody saw it end.
+        end: Option<Option<i32>>,
     }
 }

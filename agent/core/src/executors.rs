@@ -7,6 +7,7 @@ use api::v1::task_status::{Reason, Source};
 use api::v1::{FrameworkInfo, TaskState, TaskStatus};
 
 use crate::command::{Refusal, Surroundings};
+use crate::containers::{parent_of, path};
 use crate::event::{Blob, Event};
 use crate::state::{Executor, State, Stop, Why, is_terminal};
 use crate::status::{Update, agent_id, container_status, lost, seconds};
@@ -167,9 +168,25 @@ pub(crate) fn update(
     status.timestamp.get_or_insert(seconds(around.at_ms));
     let known = container_status(executor, &around.settings.ip);
     let container = status.container_status.get_or_insert_with(Default::default);
-    container.container_id = known.container_id;
-    container.executor_pid = known.executor_pid;
-    if container.network_infos.is_empty() {
+    let within = container
+        .container_id
+        .as_ref()
+        .map(path)
+        .filter(|id| parent_of(id).is_some() && id.split('.').next() == Some(executor.container_id.as_str()));
+    let is_there = match &within {
+        // A container of the task's own, within the executor's. Nothing is said of one that is over.
+        Some(id) => {
+            let process = state.process(id);
+            container.executor_pid = process.map(|process| process.supervisor_pid);
+            state.launched.all.get(id).is_some_and(|one| one.end.is_none())
+        }
+        None => {
+            container.container_id = known.container_id;
+            container.executor_pid = known.executor_pid;
+            true
+        }
+    };
+    if container.network_infos.is_empty() && is_there {
         container.network_infos = known.network_infos;
     }
     drain::mark(state, framework_id, &mut status);

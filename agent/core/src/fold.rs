@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::containers::Container;
 use crate::event::{Blob, Event, first};
 use crate::model::{Drain, Operation};
 use crate::restore;
@@ -54,6 +55,9 @@ pub fn fold(state: &mut State, event: &Event) {
             });
         }
         Event::ContainerStarted { container_id, process, complete_by_ms } => {
+            if let Some(container) = state.launched.all.get_mut(container_id) {
+                container.process = Some(process.clone());
+            }
             if let Some((framework_id, executor_id)) = state.containers.get(container_id).cloned() {
                 state.change(&framework_id, &executor_id, |executor| {
                     executor.process = Some(process.clone());
@@ -138,6 +142,7 @@ pub fn fold(state: &mut State, event: &Event) {
             remnants.extend(
                 state.executors().map(|(_, executor)| (executor.container_id.clone(), executor.process.clone())),
             );
+            remnants.extend(state.launched.live().map(|(id, one)| (id.clone(), one.process.clone())));
             let model = std::mem::take(&mut state.model).forget();
             *state = State { remnants, clock: state.clock.take(), model, ..State::default() };
         }
@@ -183,6 +188,23 @@ pub fn fold(state: &mut State, event: &Event) {
             state.model.spare = Some(resources.clone());
             state.number(Message::Spare { resources: resources.clone() });
         }
+        Event::ContainerAdded { container_id, info, user, session, at_ms } => {
+            let (info, user, session, added_ms) = (info.clone(), user.clone(), *session, *at_ms);
+            let container = Container { info, user, session, added_ms, ..Container::default() };
+            state.launched.all.insert(container_id.clone(), container);
+        }
+        Event::ContainerKillRequested { container_id } => {
+            if let Some(container) = state.launched.all.get_mut(container_id) {
+                container.killed = true;
+            }
+        }
+        Event::ContainerEnding { container_id, status } => {
+            state.launched.ending.insert(container_id.clone(), *status);
+        }
+        Event::ContainerEnded { container_id, status, failure } => {
+            state.end_container(container_id, *status, failure.is_some());
+        }
+        Event::ContainerRemoved { container_id, .. } => state.launched.forget(container_id),
         // For those who read the log.
         Event::OrderNotUnderstood { .. } => {}
         Event::RestoreBegun { .. }
@@ -191,7 +213,8 @@ pub fn fold(state: &mut State, event: &Event) {
         | Event::ExecutorRestored { .. }
         | Event::TaskRestored { .. }
         | Event::ModelRestored { .. }
-        | Event::OperationRestored { .. } => restore::fold(state, event),
+        | Event::OperationRestored { .. }
+        | Event::ContainerRestored { .. } => restore::fold(state, event),
     }
 }
 
@@ -249,6 +272,7 @@ impl State {
         let Some(framework) = self.frameworks.get_mut(framework_id) else { return };
         let Some(mut executor) = framework.executors.remove(executor_id) else { return };
         self.containers.remove(&executor.container_id);
+        self.launched.forget(&executor.container_id);
         let ended = Arc::make_mut(&mut executor);
         (ended.status, ended.stop, ended.stream) = (status, None, None);
         framework.completed.push_back(executor);

@@ -2,7 +2,9 @@
 
 use api::limits::AGENT_COMPLETED_FRAMEWORKS_MAX;
 use api::v1::task_status::{Reason, Source};
-use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, container_info, executor_info};
+use api::v1::{
+    CommandInfo, ExecutorInfo, FrameworkInfo, LinuxInfo, Resource, TaskInfo, TaskState, container_info, executor_info,
+};
 
 use crate::command::Surroundings;
 use crate::drain;
@@ -142,9 +144,9 @@ fn forgotten(state: &State, framework_id: &str) -> Vec<Event> {
 
 /// Why this agent cannot run a task: better said at once than ignored.
 fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
-    let what = if executor.r#type == Some(executor_info::Type::Default as i32) {
-        "the built-in default executor is"
-    } else if [&task.command, &executor.command].into_iter().flatten().any(|command| !command.uris.is_empty()) {
+    // Each task of the built-in default executor has a container of its own, which may have a terminal.
+    let is_nested = executor.r#type == Some(executor_info::Type::Default as i32);
+    let what = if [&task.command, &executor.command].into_iter().flatten().any(|command| !command.uris.is_empty()) {
         "fetching URIs is"
     } else if [&task.container, &executor.container]
         .into_iter()
@@ -156,11 +158,13 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
         container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
             || !container.volumes.is_empty()
             || !container.network_infos.is_empty()
-            || container.tty_info.is_some()
+            || (container.tty_info.is_some() && !is_nested)
             || container.rlimit_info.is_some()
-            || container.linux_info.is_some()
+            || container.linux_info.as_ref().is_some_and(confines)
     }) {
         "images, volumes, networks, terminals and limits of containers are"
+    } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| !uses.is_empty()) {
+        "persistent volumes of tasks on the default executor are"
     } else if task.health_check.is_some() || task.check.is_some() {
         "checks and health checks are"
     } else if task.command.iter().chain(&executor.command).any(has_secrets) {
@@ -176,6 +180,11 @@ fn misplaced(executor: &ExecutorInfo, live: Option<&Executor>, tasks: &[TaskInfo
     let mut resources = live.map_or_else(|| executor.resources.clone(), Executor::resources);
     resources.extend(tasks.iter().flat_map(|task| task.resources.iter().cloned()));
     volumes::uses(&resources).err().map(|sentence| format!("Failed to launch container: {sentence}"))
+}
+
+/// Whether there is more to it than what tasks of one group do here anyway.
+fn confines(info: &LinuxInfo) -> bool {
+    *info != LinuxInfo { share_cgroups: Some(true), ..LinuxInfo::default() } && *info != LinuxInfo::default()
 }
 
 fn has_secrets(command: &CommandInfo) -> bool {

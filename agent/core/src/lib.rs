@@ -8,6 +8,7 @@
 
 mod command;
 mod configured;
+mod containers;
 mod decide;
 mod drain;
 mod effect;
@@ -26,8 +27,9 @@ mod volumes;
 
 pub use command::{Command, Refusal, Settings, Surroundings, Unreadable};
 pub use configured::{Policy, total};
+pub use containers::{Container, Containers, Stage, id_of, parent_of, path};
 pub use decide::decide;
-pub use effect::{Delivery, Effect, Signal, react, resume};
+pub use effect::{Delivery, Effect, Signal, Told, react, resume};
 pub use event::{Blob, Event, EventError, FEATURE_LEVEL, decode_record, first};
 pub use executors::check_status;
 pub use fold::fold;

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::containers::{Container, Containers};
 use crate::event::Event;
 use crate::model::{Drain, Model, Operation};
 use crate::state::{Executor, Framework, Messages, Registration, State, Task};
@@ -26,7 +27,8 @@ pub fn restoring(state: &State) -> impl Iterator<Item = Event> + '_ {
     let messages = state.messages.waiting.iter();
     let messages = messages.map(|(seq, message)| Event::MessageRestored { seq: *seq, message: message.clone() });
     let frameworks = state.frameworks.iter().flat_map(|(id, framework)| of_framework(id, framework));
-    std::iter::once(begun).chain(messages).chain(of_model(&state.model)).chain(frameworks)
+    let containers = of_containers(&state.launched);
+    std::iter::once(begun).chain(messages).chain(of_model(&state.model)).chain(frameworks).chain(containers)
 }
 
 fn of_model(model: &Model) -> impl Iterator<Item = Event> + '_ {
@@ -48,6 +50,21 @@ fn of_model(model: &Model) -> impl Iterator<Item = Event> + '_ {
         forgotten: one.forgotten,
     });
     itself.into_iter().chain(operations)
+}
+
+fn of_containers(launched: &Containers) -> impl Iterator<Item = Event> + '_ {
+    let all = launched.all.iter().map(|(id, one)| Event::ContainerRestored {
+        container_id: id.clone(),
+        info: one.info.clone(),
+        user: one.user.clone(),
+        session: one.session,
+        added_ms: one.added_ms,
+        process: one.process.clone(),
+        killed: one.killed,
+        end: one.end,
+    });
+    let ending = launched.ending.iter();
+    all.chain(ending.map(|(id, status)| Event::ContainerEnding { container_id: id.clone(), status: *status }))
 }
 
 fn of_framework<'a>(framework_id: &'a str, framework: &'a Framework) -> impl Iterator<Item = Event> + 'a {
@@ -197,6 +214,10 @@ pub(crate) fn fold(state: &mut State, event: &Event) {
         Event::OperationRestored { place, operation, framework_id, info, on_disk, status, ended, forgotten } => {
             let one = Operation { operation, framework_id, info, on_disk, status, ended, forgotten };
             state.model.operations.insert(place, one);
+        }
+        Event::ContainerRestored { container_id, info, user, session, added_ms, process, killed, end } => {
+            let container = Container { info, user, session, added_ms, process, killed, end };
+            state.launched.all.insert(container_id, container);
         }
         _ => {}
     }

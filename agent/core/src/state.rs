@@ -7,6 +7,7 @@ use api::internal::{self, FromAgent, from_agent};
 use api::v1::{self, TaskState};
 use serde::{Deserialize, Serialize};
 
+use crate::containers::Containers;
 use crate::event::Blob;
 use crate::model::Model;
 
@@ -37,6 +38,9 @@ pub struct State {
     /// The resource model's part.
     #[serde(skip_serializing_if = "Model::is_empty")]
     pub model: Model,
+    /// Containers that were launched by call.
+    #[serde(skip_serializing_if = "Containers::is_empty")]
+    pub launched: Containers,
 }
 
 /// An agent's time, as of its start: from there on it goes as fast as time does, whatever becomes of the machine's clock.

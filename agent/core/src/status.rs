@@ -100,7 +100,8 @@ fn ended(
     let (framework_id, executor_id) = (framework_id.to_owned(), executor.executor_id.clone());
     events.push(Event::ExecutorEnded { framework_id, executor_id, status, announced, completed_max });
     events.extend(forgotten);
-    if state.leaving && state.containers.len() == 1 {
+    let alone = state.launched.live().any(|(id, _)| crate::containers::parent_of(id).is_none());
+    if state.leaving && state.containers.len() == 1 && !alone {
         events.push(Event::Left {});
     }
     events
@@ -198,7 +199,7 @@ fn command_ended(state: &State, framework_id: &str, executor: &Executor, status:
             .because(Reason::ExecutorTerminated)
             .saying("The supervisor of the task ended without leaving its exit status");
     };
-    let message = describe(status);
+    let message = api::exit::describe(status);
     let update = |task_state| Update::new(task_state, Source::Executor).saying(&message);
     match executor.stop.map(|stop| stop.why) {
         Some(Why::MaxCompletion) => update(TaskState::TaskFailed).because(Reason::MaxCompletionTimeReached),
@@ -239,57 +240,9 @@ fn executor_ended(state: &State, framework_id: &str, executor: &Executor, status
         }
         // Whether they had reached it or not: a task that waits for an executor fails with it.
         _ => {
-            let message = status.map_or("The executor ended".to_owned(), describe);
+            let message = status.map_or("The executor ended".to_owned(), api::exit::describe);
             (TaskState::TaskFailed, Reason::ExecutorTerminated, message)
         }
     };
     Update::new(task_state, Source::Agent).because(reason).saying(&message)
-}
-
-/// A wait status in the words that clients match on.
-fn describe(status: i32) -> String {
-    let (signal, code) = (status & 0x7f, status >> 8 & 0xff);
-    if signal == 0 {
-        return format!("Command exited with status {code}");
-    }
-    let core = if status & 0x80 != 0 { " (core dumped)" } else { "" };
-    format!("Command terminated with signal {}{core}", signal_name(signal))
-}
-
-fn signal_name(signal: i32) -> String {
-    const NAMES: [&str; 31] = [
-        "Hangup",
-        "Interrupt",
-        "Quit",
-        "Illegal instruction",
-        "Trace/breakpoint trap",
-        "Aborted",
-        "Bus error",
-        "Floating point exception",
-        "Killed",
-        "User defined signal 1",
-        "Segmentation fault",
-        "User defined signal 2",
-        "Broken pipe",
-        "Alarm clock",
-        "Terminated",
-        "Stack fault",
-        "Child exited",
-        "Continued",
-        "Stopped (signal)",
-        "Stopped",
-        "Stopped (tty input)",
-        "Stopped (tty output)",
-        "Urgent I/O condition",
-        "CPU time limit exceeded",
-        "File size limit exceeded",
-        "Virtual timer expired",
-        "Profiling timer expired",
-        "Window changed",
-        "I/O possible",
-        "Power failure",
-        "Bad system call",
-    ];
-    let name = usize::try_from(signal - 1).ok().and_then(|index| NAMES.get(index));
-    name.map_or_else(|| format!("Unknown signal {signal}"), |name| (*name).to_owned())
 }

@@ -204,6 +204,34 @@ fn story() -> Vec<Record> {
         vec![taken(3, true)],
         vec![Event::Forgotten {}],
         vec![over(3, false)],
+    ]);
+    let launched = |id: &str, session: bool| Event::ContainerAdded {
+        container_id: id.into(),
+        info: Blob::of(&v1::agent::call::LaunchContainer::default()),
+        user: "u".into(),
+        session,
+        at_ms: 8_000,
+    };
+    let container_ended = |id: &str, failure: Option<&str>| Event::ContainerEnded {
+        container_id: id.into(),
+        status: failure.is_none().then_some(256),
+        failure: failure.map(str::to_owned),
+    };
+    let later = batches.len();
+    batches.extend([
+        vec![launched("a", false), started("a"), launched("a.b", false), started("a.b"), launched("a.c", true)],
+        vec![launched("a.d", false), container_ended("a.d", None), launched("a.e", false)],
+        vec![container_ended("a.e", Some("why"))],
+        vec![Event::ContainerKillRequested { container_id: "a.c".into() }],
+        vec![Event::ContainerEnding { container_id: "a".into(), status: Some(9) }],
+    ]);
+    // After what was forgotten.
+    let mut state = State::default();
+    batches[later..].iter().flatten().for_each(|event| fold(&mut state, event));
+    batches.extend([
+        restoring(&state).collect(),
+        vec![Event::ContainerRemoved { container_id: "a.d".into(), with_files: true }],
+        vec![container_ended("a.c", None), container_ended("a.b", None), container_ended("a", None)],
         vec![Event::LeavingBegun {}],
         vec![Event::Left {}],
     ]);

@@ -36,6 +36,7 @@ use crate::dial::Dial;
 use crate::executors::ExecutorStream;
 use crate::orders;
 use crate::surroundings::{Containerizer, Inbox, Log, Surroundings, Volumes};
+use crate::waiting::Waiting;
 
 /// What one command may lead to, in bytes: more is not decided.
 const DECISION_BYTES_MAX: usize = AGENT_LAUNCH_COPIES_MAX * TO_AGENT_BYTES_MAX;
@@ -114,6 +115,7 @@ pub(crate) struct Agent {
     /// Executors that must keep their updates, until the masters have taken some: then they are asked to subscribe again.
     pub(crate) held_up: Mutex<BTreeSet<(String, String)>>,
     pub(crate) files: FileTable,
+    pub(crate) waiting: Waiting,
     pub(crate) counters: Counters,
     /// host:port of the master that welcomed the agent, while the connection lasts.
     pub(crate) master: RwLock<Option<String>>,
@@ -218,6 +220,7 @@ impl Agent {
             streams_opened: AtomicU64::new(0),
             held_up: Mutex::default(),
             files: FileTable::default(),
+            waiting: Waiting::default(),
             counters: Counters::default(),
             master: RwLock::default(),
             synced: watch::Sender::new(synced),
@@ -494,6 +497,8 @@ pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
         Effect::Stop { container_id, signal } => {
             agent.containers.stop(&Inbox(agent.clone()), container_id, signal);
         }
+        Effect::Tell { container_id, told } => agent.waiting.tell(&container_id, &told),
+        Effect::Remove { container_id } => agent.containers.remove(&Inbox(agent.clone()), container_id),
         Effect::Release { container_id } => agent.containers.release(container_id),
         Effect::Apply { operation } => agent.volumes.apply(&Inbox(agent.clone()), operation),
         Effect::Settle { operation } => agent.volumes.settle(operation),

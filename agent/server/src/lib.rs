@@ -9,6 +9,7 @@ mod http;
 mod incoming;
 mod machine;
 mod masters;
+mod nested;
 mod orders;
 mod oversubscription;
 mod paths;
@@ -20,6 +21,7 @@ pub mod surroundings;
 mod systemd;
 mod v1_calls;
 mod volumes;
+mod waiting;
 
 pub use run::run;
 pub use supervisor;

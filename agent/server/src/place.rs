@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::{Command, Process, Signal};
-use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, TaskInfo};
+use agent_core::{Command, Process, Signal, State, parent_of};
+use api::v1::agent::call::LaunchContainer;
+use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, TaskInfo, executor_info};
 use containers::{Choice, Core, Creation, How, Report, make_sandbox};
 
 use crate::config::Config;
@@ -22,6 +23,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 #[derive(Debug)]
 struct Terms {
     work_dir: PathBuf,
+    launcher: PathBuf,
     /// host:port of the HTTP endpoints.
     address: String,
     ip: String,
@@ -32,6 +34,13 @@ struct Terms {
     recovery_timeout_ms: u64,
     files: Option<u64>,
     umask: Option<u32>,
+}
+
+impl Terms {
+    fn default_executor(&self) -> (Option<String>, Vec<String>) {
+        let words = ["meseta-executor", default_executor::WORD].map(str::to_owned);
+        (Some(self.launcher.display().to_string()), words.to_vec())
+    }
 }
 
 /// The machine of an agent.
@@ -45,6 +54,7 @@ impl Place {
     pub(crate) fn new(config: &Config, address: &str, containers: Choice) -> Place {
         let terms = Terms {
             work_dir: config.work_dir.clone(),
+            launcher: config.launcher.clone(),
             address: address.to_owned(),
             ip: config.settings.ip.clone(),
             switch_user: config.values.bool("switch_user"),
@@ -76,7 +86,8 @@ impl Place {
         volumes::link(&terms.work_dir, &sandbox, &executor, &state)?;
         drop(state);
         agent.attach(&framework_id, &executor);
-        let (program, arguments) = arguments(&command)?;
+        let is_default = info.r#type() == executor_info::Type::Default;
+        let (program, arguments) = if is_default { terms.default_executor() } else { arguments(&command)? };
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
         let environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox);
         Ok(Some(Creation {
@@ -93,6 +104,66 @@ impl Place {
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
         }))
+    }
+
+    /// The same for a container that was launched by call.
+    fn prepare_launched(&self, agent: &Inbox, container_id: &str) -> Result<Option<Creation>, String> {
+        let (state, terms) = (agent.state(), &self.terms);
+        let Some(container) = state.launched.all.get(container_id) else { return Ok(None) };
+        let info: LaunchContainer = container.info.get();
+        let command = info.command.unwrap_or_default();
+        let user = if terms.switch_user { container.user.clone() } else { String::new() };
+        let sandbox = paths::of_container(&terms.work_dir, &state, container_id);
+        let parent = parent_of(container_id);
+        if !container.session {
+            let above = parent.map(|parent| paths::of_container(&terms.work_dir, &state, parent));
+            make_sandbox(&above.unwrap_or(terms.work_dir.clone()), &sandbox, &user, false)
+                .map_err(|error| format!("cannot make the sandbox: {error}"))?;
+        }
+        let (program, arguments) = arguments(&command).map_err(|why| format!("cannot execute it: {why}"))?;
+        let variables = self.variables(&state, container_id);
+        Ok(Some(Creation {
+            container_id: container_id.to_owned(),
+            sandbox,
+            user,
+            program,
+            arguments,
+            environment: variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            files: terms.files,
+            umask: terms.umask,
+            // What stands alone waits for its agent for ever.
+            away_ms_max: parent.map(|_| terms.recovery_timeout_ms),
+            grace_ms: Some(terms.grace_ms),
+            joins: Vec::new(),
+        }))
+    }
+
+    /// The environment of a container. A session has that of what it is within, too.
+    fn variables(&self, state: &State, container_id: &str) -> BTreeMap<String, String> {
+        let sandbox = || paths::of_container(&self.terms.work_dir, state, container_id);
+        if let Some((framework_id, executor)) = state.executor_of(container_id) {
+            let info: ExecutorInfo = executor.info.get();
+            let task: Option<TaskInfo> =
+                executor.tasks.values().next().filter(|_| executor.is_command).map(|task| task.info.get());
+            let command = task.as_ref().map_or(&info.command, |task| &task.command).clone().unwrap_or_default();
+            let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
+            let ids = [agent_id, framework_id, executor.executor_id.as_str()];
+            let all = self.environment(ids, &info, task.as_ref(), &command, &sandbox());
+            let pair = |one: &String| one.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+            return all.iter().filter_map(pair).collect();
+        }
+        let Some(container) = state.launched.all.get(container_id) else { return BTreeMap::new() };
+        let mut variables = match parent_of(container_id) {
+            Some(parent) if container.session => self.variables(state, parent),
+            _ => BTreeMap::from([
+                ("PATH".to_owned(), PATH.to_owned()),
+                ("MESOS_SANDBOX".to_owned(), sandbox().display().to_string()),
+            ]),
+        };
+        let command = container.info.get::<LaunchContainer>().command.unwrap_or_default();
+        let own = command.environment.into_iter().flat_map(|environment| environment.variables);
+        variables.extend(own.map(|variable| (variable.name, variable.value.unwrap_or_default())));
+        variables
     }
 
     fn user(&self, command: &CommandInfo, default: &str) -> String {
@@ -155,7 +226,11 @@ impl Place {
 /// Brings a container into being: its sandbox first, then what runs in it.
 async fn launch(place: Place, agent: Inbox, container_id: String) {
     let (preparing, inbox, id) = (place.clone(), agent.clone(), container_id.clone());
-    let prepared = tokio::task::spawn_blocking(move || preparing.prepare(&inbox, &id)).await;
+    let prepare = move || match preparing.prepare(&inbox, &id)? {
+        None => preparing.prepare_launched(&inbox, &id),
+        prepared => Ok(prepared),
+    };
+    let prepared = tokio::task::spawn_blocking(prepare).await;
     match prepared.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(Some(creation)) => place.containers.for_new(&creation).create(agent.core(), creation),
         // Ended meanwhile.
@@ -199,6 +274,20 @@ impl Containerizer for Place {
         let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
         let sandbox = paths::sandbox(&self.terms.work_dir, agent_id, framework_id, executor);
         volumes::link(&self.terms.work_dir, &sandbox, executor, &state)
+    }
+
+    fn remove(&self, agent: &Inbox, container_id: String) {
+        let sandbox = paths::of_container(&self.terms.work_dir, &agent.state(), &container_id);
+        tokio::task::spawn_blocking(move || match fs::remove_dir_all(&sandbox) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(sandbox = %sandbox.display(), %error, "cannot delete the sandbox of a container");
+            }
+            _ => {}
+        });
+    }
+
+    fn signal(&self, container_id: &str, process: &Process, signal: i32) -> std::io::Result<bool> {
+        self.containers.of_container(container_id).signal(&to_containers(process), signal)
     }
 
     fn usage(&self, container_id: &str, process: &Process) -> containers::Usage {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use agent_core::{Executor, Framework, State, Task};
+use agent_core::{Executor, Framework, Process, State, Task};
 use api::json::to_value;
 use api::resources::Resources;
 use api::v1::{ContainerStatus, DrainConfig, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus};
@@ -227,18 +227,28 @@ pub(crate) fn state(agent: &Agent) -> String {
 
 /// Statistics of a container: limits by what was promised, usage as the machine says.
 pub(crate) fn usage(agent: &Agent, executor: &Executor) -> api::v1::ResourceStatistics {
-    let promised = Resources::from_v1(&used(executor)).unwrap_or_default();
+    statistics_of(agent, &executor.container_id, executor.process.as_ref(), &used(executor))
+}
+
+/// The same of any container, for which this was promised.
+pub(crate) fn statistics_of(
+    agent: &Agent,
+    container_id: &str,
+    process: Option<&Process>,
+    promised: &[Resource],
+) -> api::v1::ResourceStatistics {
+    let promised = Resources::from_v1(promised).unwrap_or_default();
     let (cpus_milli, mem_milli) = (promised.scalar_milli("cpus"), promised.scalar_milli("mem"));
-    let process = executor.process.as_ref();
-    let usage = process.map(|process| agent.containers.usage(&executor.container_id, process)).unwrap_or_default();
+    let usage = process.map(|process| agent.containers.usage(container_id, process)).unwrap_or_default();
+    let is_promised = !promised.is_empty();
     let mem_bytes = u64::try_from(mem_milli).unwrap_or(0) * 1024 * 1024 / 1000;
     api::v1::ResourceStatistics {
         timestamp: event_log::host::wall_ms() as f64 / 1000.0,
         cpus_user_time_secs: usage.cpus_user_s,
         cpus_system_time_secs: usage.cpus_system_s,
-        cpus_soft_limit: Some(cpus_milli as f64 / 1000.0),
-        mem_limit_bytes: Some(mem_bytes),
-        mem_soft_limit_bytes: Some(mem_bytes),
+        cpus_soft_limit: is_promised.then_some(cpus_milli as f64 / 1000.0),
+        mem_limit_bytes: is_promised.then_some(mem_bytes),
+        mem_soft_limit_bytes: is_promised.then_some(mem_bytes),
         mem_rss_bytes: usage.rss_bytes,
         ..api::v1::ResourceStatistics::default()
     }

@@ -208,7 +208,8 @@ async fn serve(config: Config) -> Result<(), String> {
     }
     let known: BTreeSet<String> = {
         let state = agent.state.read();
-        state.containers.keys().chain(state.remnants.keys()).cloned().collect()
+        let launched = state.launched.live().map(|(id, _)| id);
+        state.containers.keys().chain(state.remnants.keys()).chain(launched).cloned().collect()
     };
     let sweeping = containers.clone();
     tokio::task::spawn_blocking(move || sweeping.sweep(&known)).await.map_err(|error| error.to_string())??;
@@ -303,7 +304,9 @@ pub(crate) async fn recover(agent: &Arc<Agent>) {
                 agent.attach(framework_id, executor);
             });
         }
-        let live: Vec<String> = state.containers.keys().cloned().collect();
+        // Those within others first: these wait for them.
+        let launched = state.launched.live().map(|(id, _)| id);
+        let live: Vec<String> = launched.rev().chain(state.containers.keys()).cloned().collect();
         let remnants: Vec<String> = state.remnants.keys().cloned().collect();
         (live, remnants, resume(&state))
     };

@@ -65,6 +65,18 @@ pub trait Containerizer: Send + Sync {
     /// # Errors
     /// A sentence: its tasks cannot run as they should.
     fn link(&self, agent: &Inbox, container_id: &str) -> Result<(), String>;
+    /// Nobody needs the sandbox of a container that was launched by call any more.
+    fn remove(&self, agent: &Inbox, container_id: String) {
+        let _ = (agent, container_id);
+    }
+    /// Sends a signal to the first process of a container; false if it is no more.
+    ///
+    /// # Errors
+    /// It cannot be done.
+    fn signal(&self, container_id: &str, process: &agent_core::Process, signal: i32) -> std::io::Result<bool> {
+        let _ = (container_id, process, signal);
+        Ok(false)
+    }
     /// What a container that runs uses now.
     fn usage(&self, container_id: &str, process: &agent_core::Process) -> containers::Usage {
         let _ = (container_id, process);
@@ -133,7 +145,8 @@ impl Inbox {
     /// Whether the end of a container is waited for.
     pub(crate) fn has_container(&self, container_id: &str) -> bool {
         let state = self.0.state.read();
-        state.executor_of(container_id).is_some() || state.remnants.contains_key(container_id)
+        let launched = state.launched.all.get(container_id).is_some_and(|one| one.end.is_none());
+        launched || state.executor_of(container_id).is_some() || state.remnants.contains_key(container_id)
     }
 
     /// Lets the files of an executor be read over HTTP.

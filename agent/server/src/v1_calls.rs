@@ -10,7 +10,7 @@ use api::v1::{self, ExecutorInfo, TaskInfo};
 use api_http::{FilesError, HeaderMap, Received, Response, StatusCode, header, text};
 
 use crate::agent::Agent;
-use crate::{masters, reads};
+use crate::{masters, nested, reads};
 
 /// Answers one call.
 pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut Received) -> Response {
@@ -29,7 +29,8 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
         Ok(call) => call,
         Err(rejection) => return rejected(rejection),
     };
-    if let Err(sentence) = validate(&call) {
+    let valid = validate(&call).map_err(str::to_owned).and_then(|()| nested::validate(&call));
+    if let Err(sentence) = valid {
         return text(StatusCode::BAD_REQUEST, &format!("Failed to validate agent::Call: {sentence}"));
     }
     // However the client would take their answer.
@@ -40,6 +41,9 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
         Ok(media) => media,
         Err(rejection) => return rejected(rejection),
     };
+    if let Some(response) = nested::answer(agent, &call, media).await {
+        return response;
+    }
     let agent = agent.clone();
     let answered = event_log::host::blocking(move || handle(&agent, &call, media));
     answered.await.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error."))
@@ -118,7 +122,12 @@ fn handle(agent: &Agent, call: &Call, media: Media) -> Response {
                 get_frameworks: Some(frameworks(&state)),
             });
         }
-        call::Type::GetContainers => answer.get_containers = Some(containers(agent)),
+        call::Type::GetContainers => {
+            let wanted = call.get_containers.unwrap_or_default();
+            let mut shown = containers(agent);
+            shown.containers.extend(nested::show(agent, wanted.show_nested(), wanted.show_standalone()));
+            answer.get_containers = Some(shown);
+        }
         call::Type::GetFrameworks => answer.get_frameworks = Some(frameworks(&state())),
         call::Type::GetExecutors => answer.get_executors = Some(executors(&state())),
         call::Type::GetTasks => answer.get_tasks = Some(tasks(&state())),

@@ -289,6 +289,11 @@ impl Files {
         }
     }
 
+    /// Removes the files of a container whose launch was given up, and that is launched again.
+    pub fn forget(&self) {
+        self.remove();
+    }
+
     fn remove(&self) {
         // The claim last: without it, the others would be taken for those of a launch to come.
         for what in ["started", "exit", "launch"] {

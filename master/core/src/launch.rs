@@ -2,6 +2,7 @@
 
 use crate::accept::rules;
 use crate::decide::Draft;
+use crate::default_executor;
 use crate::event::{Event, ExecutorUse, GroupTask, LaunchRefused, NewExecutor, TaskGroupLaunched, TaskLaunched};
 use crate::ids::{AgentKey, ExecutorId, FrameworkKey, TaskId};
 use crate::lengths;
@@ -118,7 +119,7 @@ impl Launch {
     }
 
     fn try_task(&mut self, draft: &Draft, task: &v1::TaskInfo) -> Result<(), No> {
-        let needed = self.check_task(draft, task)?;
+        let needed = self.check_task(draft, task, false)?;
         let chosen = match (&task.command, &task.executor) {
             (Some(_), None) => None,
             (None, Some(info)) => {
@@ -177,9 +178,7 @@ impl Launch {
         let executor = &body.executor;
         match executor.r#type.and_then(|number| ExecutorType::try_from(number).ok()) {
             Some(ExecutorType::Custom) => {}
-            Some(ExecutorType::Default) => {
-                return Err("The DEFAULT executor is not supported by this version".to_owned().into());
-            }
+            Some(ExecutorType::Default) => default_executor::check(executor)?,
             None | Some(ExecutorType::Unknown) => return Err("'ExecutorInfo.type' must be set".to_owned().into()),
         }
         let number = body.task_group.tasks.len();
@@ -198,10 +197,17 @@ impl Launch {
         }
         let chosen = self.check_executor(draft, executor)?;
         let meaning = same_executor::Executor::new(executor, &self.role);
+        let is_default = executor.r#type == Some(ExecutorType::Default as i32);
+        if is_default {
+            default_executor::check_group(&body.task_group.tasks)?;
+        }
         let (mut tasks, mut ids): (Vec<GroupTask>, BTreeSet<&str>) = (Vec::with_capacity(number), BTreeSet::new());
         for task in &body.task_group.tasks {
             let invalid = |why: String| format!("Task '{}' is invalid: {why}", quoted(&task.task_id.value));
-            let needed = self.check_task(draft, task).map_err(invalid)?;
+            let needed = self.check_task(draft, task, is_default).map_err(invalid)?;
+            if is_default {
+                default_executor::check_task(task).map_err(invalid)?;
+            }
             if !ids.insert(&task.task_id.value) {
                 return Err(invalid(format!("Task has duplicate ID: {}", task.task_id.value)).into());
             }
@@ -316,8 +322,8 @@ impl Launch {
         self.events.push(refused(self.framework, task, v1::TaskState::TaskError, reason, why));
     }
 
-    /// What is wrong with a task whatever it runs on; what it needs.
-    fn check_task(&self, draft: &Draft, task: &v1::TaskInfo) -> Result<Resources, String> {
+    /// What is wrong with a task whatever it runs on; what it needs. `nested`: in a container of its own within its executor's.
+    fn check_task(&self, draft: &Draft, task: &v1::TaskInfo, nested: bool) -> Result<Resources, String> {
         let id = &task.task_id.value;
         validate::id(id)?;
         if self.tasks.contains(id.as_str()) || draft.state.tasks.get(&(self.framework, id.as_str().into())).is_some() {
@@ -343,7 +349,7 @@ impl Launch {
             let limited = quoted(limited);
             return Err(format!("Resource limits are only supported for cpus and mem, not for '{limited}'"));
         }
-        unbuilt::task(task)?;
+        unbuilt::task(task, nested)?;
         if let Some(command) = &task.command {
             runs_something("Task", command)?;
         }
@@ -363,10 +369,11 @@ impl Launch {
         let id = &info.executor_id.value;
         validate::id(id)?;
         lengths::executor(info)?;
-        let Some(command) = &info.command else {
-            return Err("'ExecutorInfo.command' must be set for 'CUSTOM' executor".to_owned());
-        };
-        runs_something("Executor", command)?;
+        match &info.command {
+            None if info.r#type == Some(ExecutorType::Default as i32) => {}
+            None => return Err("'ExecutorInfo.command' must be set for 'CUSTOM' executor".to_owned()),
+            Some(command) => runs_something("Executor", command)?,
+        }
         if info.shutdown_grace_period.as_ref().is_some_and(|grace| grace.nanoseconds < 0) {
             return Err("ExecutorInfo's 'shutdown_grace_period' must be non-negative".to_owned());
         }
@@ -685,7 +692,7 @@ mod tests {
         );
         let statuses = cluster.statuses();
         assert_eq!(statuses.len(), 2);
-        assert_eq!(statuses[0].message(), "The DEFAULT executor is not supported by this version");
+        assert_eq!(statuses[0].message(), "'ExecutorInfo.command' must not be set for 'DEFAULT' executor");
         assert_eq!(statuses[0].reason(), v1::task_status::Reason::TaskGroupInvalid);
     }
 }

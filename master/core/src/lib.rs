@@ -8,6 +8,7 @@ pub mod allocator;
 pub mod command;
 pub mod deadlines;
 pub mod decide;
+mod default_executor;
 pub mod effect;
 pub mod equality;
 pub mod event;

@@ -28,21 +28,21 @@ pub(crate) fn operation(operation: &v1::offer::Operation) -> Result<(), String> 
     }
 }
 
-/// A task, whatever runs it.
-pub(crate) fn task(task: &v1::TaskInfo) -> Result<(), String> {
+/// A task, whatever runs it; one in a container of its own within its executor's may have a terminal.
+pub(crate) fn task(task: &v1::TaskInfo, nested: bool) -> Result<(), String> {
     first([
         ("TaskInfo.limits", !task.limits.is_empty()),
         ("TaskInfo.check", task.check.is_some()),
         ("TaskInfo.health_check", task.health_check.is_some()),
     ])?;
     command(task.command.as_ref())?;
-    container(task.container.as_deref())
+    container(task.container.as_deref(), nested)
 }
 
 /// An executor.
 pub(crate) fn executor(info: &v1::ExecutorInfo) -> Result<(), String> {
     command(info.command.as_ref())?;
-    container(info.container.as_deref())
+    container(info.container.as_deref(), false)
 }
 
 fn command(command: Option<&v1::CommandInfo>) -> Result<(), String> {
@@ -62,7 +62,7 @@ fn command(command: Option<&v1::CommandInfo>) -> Result<(), String> {
     Ok(())
 }
 
-fn container(container: Option<&v1::ContainerInfo>) -> Result<(), String> {
+fn container(container: Option<&v1::ContainerInfo>, may_have_terminal: bool) -> Result<(), String> {
     let Some(container) = container else { return Ok(()) };
     if container.r#type == ContainerType::Docker as i32 {
         return Err(format!("'ContainerInfo.type' DOCKER is {BY_THIS_VERSION}"));
@@ -74,7 +74,7 @@ fn container(container: Option<&v1::ContainerInfo>) -> Result<(), String> {
         ("ContainerInfo.hostname", container.hostname.is_some()),
         ("ContainerInfo.network_infos", !container.network_infos.is_empty()),
         ("ContainerInfo.rlimit_info", container.rlimit_info.is_some()),
-        ("ContainerInfo.tty_info", container.tty_info.is_some()),
+        ("ContainerInfo.tty_info", container.tty_info.is_some() && !may_have_terminal),
     ])?;
     container.linux_info.as_ref().map_or(Ok(()), linux)
 }

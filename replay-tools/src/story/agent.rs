@@ -133,6 +133,23 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
             format!("Executor {executor_id} is handed {}.", task_ids.join(", "))
         }
         Event::ContainerStarted { container_id, .. } => format!("Container {container_id} runs."),
+        Event::ContainerAdded { container_id, session, .. } => {
+            let what = if *session { ", for as long as a session lasts" } else { "" };
+            format!("Somebody launches container {container_id}{what}.")
+        }
+        Event::ContainerKillRequested { container_id } => format!("Container {container_id} is to end."),
+        Event::ContainerEnding { container_id, .. } => {
+            format!("The process of container {container_id} ended; what is within it is ended.")
+        }
+        Event::ContainerEnded { container_id, status, failure } => match (failure, status) {
+            (Some(why), _) => format!("Container {container_id} never ran: {why}."),
+            (None, Some(status)) => format!("Container {container_id} ended with wait status {status}."),
+            (None, None) => format!("Container {container_id} ended, and nobody saw how."),
+        },
+        Event::ContainerRemoved { container_id, .. } => {
+            let text = format!("The end of container {container_id} is forgotten.");
+            return Sentence::routine(text, "forgotten containers");
+        }
         Event::ContainerReplaced { container_id, replacement_id } => {
             format!("Container {container_id} never ran, and never will: {replacement_id} takes its place.")
         }
@@ -186,7 +203,8 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
         | Event::ExecutorRestored { .. }
         | Event::TaskRestored { .. }
         | Event::ModelRestored { .. }
-        | Event::OperationRestored { .. } => {
+        | Event::OperationRestored { .. }
+        | Event::ContainerRestored { .. } => {
             return Sentence::routine("A part of what came before.".to_owned(), "parts of what came before");
         }
         Event::OperationTaken { operation, info, on_disk, .. } => {

@@ -97,6 +97,7 @@ pub(crate) fn decode(encoded: &Blob) -> Result<state::State, CodecError> {
         frameworks_seen: first.frameworks_seen,
         clock: None,
         model: crate::Model::default(),
+        launched: crate::Containers::default(),
     })
 }
 

@@ -316,7 +316,8 @@ impl RealAgent {
         let mut child = command
             .arg(format!("--master={master}"))
             .arg(format!("--work_dir={}", work_dir.display()))
-            .args(["--ip=127.0.0.1", "--port=0"])
+            .arg("--ip=127.0.0.1")
+            .args((!more.iter().any(|flag| flag.starts_with("--port="))).then_some("--port=0"))
             .args(
                 (!more.iter().any(|flag| flag.starts_with("--resources")))
                     .then_some("--resources=cpus:4;mem:1024;disk:1024"),

@@ -1,0 +1,127 @@
+//! Containers within others, and those that stand alone, told from outside.
+
+mod common;
+
+use agent_core::{Command, Effect, Event, Refusal, Signal, Stage, State, Told, resume};
+use api::v1::TaskState;
+use api::v1::agent::call::LaunchContainer;
+use common::Story;
+
+fn launch(story: &mut Story, id: &str) -> Result<Vec<Effect>, Refusal> {
+    let info = Box::new(LaunchContainer::default());
+    let command = Command::LaunchContainer { container_id: id.into(), info, session: false };
+    story.try_tell(command).map(|(_, effects)| effects)
+}
+
+fn run(story: &mut Story, id: &str) {
+    launch(story, id).unwrap();
+    let tell = Effect::Tell { container_id: id.into(), told: Told::Runs };
+    assert_eq!(story.start(id), [tell]);
+}
+
+fn exit(story: &mut Story, id: &str, status: Option<i32>) -> Vec<Effect> {
+    story.tell(Command::ReportExit { container_id: id.into(), status }).1
+}
+
+fn kill(id: &str) -> Effect {
+    Effect::Stop { container_id: id.into(), signal: Signal::Kill }
+}
+
+fn ended(id: &str, status: i32) -> Effect {
+    Effect::Tell { container_id: id.into(), told: Told::Ended(Some(status)) }
+}
+
+#[test]
+fn a_container_within_another_is_launched_waited_for_and_removed() {
+    let mut story = Story::new();
+    let parent = story.launch("t");
+    let child = format!("{parent}.n1");
+    assert_eq!(launch(&mut story, &child), Err(Refusal::ParentNotRunning { parent_id: parent.clone() }));
+    story.start(&parent);
+    run(&mut story, &child);
+    assert_eq!(launch(&mut story, &child), Err(Refusal::ContainerExists));
+    let remove = Command::RemoveContainer { container_id: child.clone() };
+    assert_eq!(story.try_tell(remove.clone()).unwrap_err(), Refusal::ContainerRuns { nested: true });
+    assert!(exit(&mut story, &child, Some(1280)).contains(&ended(&child, 1280)));
+    assert_eq!(story.state.stage(&child), Some(Stage::Ended(Some(1280))), "kept for who asks");
+    let kill = Command::KillContainer { container_id: child.clone() };
+    assert!(matches!(story.try_tell(kill), Err(Refusal::UnknownContainer { .. })));
+    assert_eq!(story.tell(remove.clone()).1, [Effect::Remove { container_id: child.clone() }]);
+    assert_eq!(story.state.stage(&child), None);
+    assert_eq!(story.tell(remove).0, [], "again");
+    assert!(matches!(launch(&mut story, "nosuch.x"), Err(Refusal::UnknownParent { .. })));
+}
+
+#[test]
+fn a_task_is_over_when_nothing_within_its_container_runs() {
+    let mut story = Story::new();
+    let parent = story.launch("t");
+    story.start(&parent);
+    let (one, two) = (format!("{parent}.a"), format!("{parent}.a.b"));
+    run(&mut story, &one);
+    run(&mut story, &two);
+    assert_eq!(exit(&mut story, &parent, Some(0)), [kill(&one), kill(&two)]);
+    assert_eq!(story.states(), [TaskState::TaskStarting, TaskState::TaskRunning]);
+    assert_eq!(exit(&mut story, &parent, Some(0)), [], "told again");
+    assert_eq!(launch(&mut story, &format!("{parent}.c")), Err(Refusal::ParentEnding { parent_id: parent.clone() }));
+    // The inner one last.
+    exit(&mut story, &one, Some(9));
+    assert_eq!(story.state.stage(&one), Some(Stage::Ending));
+    exit(&mut story, &two, Some(9));
+    assert_eq!(story.states().last(), Some(&TaskState::TaskFinished));
+    assert!(story.state.launched.is_empty());
+}
+
+#[test]
+fn what_stands_alone_ends_with_the_agent_and_is_forgotten_with_its_end() {
+    let mut story = Story::new();
+    run(&mut story, "alone");
+    run(&mut story, "alone.kid");
+    assert!(exit(&mut story, "alone.kid", Some(512)).contains(&ended("alone.kid", 512)));
+    assert_eq!(story.state.stage("alone.kid"), Some(Stage::Ended(Some(512))));
+    assert!(exit(&mut story, "alone", Some(15)).contains(&ended("alone", 15)));
+    assert!(story.state.launched.is_empty(), "both");
+    run(&mut story, "again");
+    assert!(story.tell(Command::Leave).1.contains(&kill("again")));
+    assert!(resume(&story.state).contains(&kill("again")));
+    assert!(exit(&mut story, "again", Some(9)).contains(&Effect::ReportLeft));
+    assert_eq!(launch(&mut story, "late"), Err(Refusal::AgentLeaving));
+}
+
+#[test]
+fn what_cannot_be_launched_leaves_nothing_behind() {
+    let mut story = Story::new();
+    launch(&mut story, "c").unwrap();
+    let failed = |message: &str| Command::ReportLaunchFailure { container_id: "c".into(), message: message.into() };
+    let told = Effect::Tell { container_id: "c".into(), told: Told::Failed("there is no user 'x'".into()) };
+    assert!(story.tell(failed("there is no user 'x'")).1.contains(&told));
+    assert_eq!(story.state.stage("c"), None);
+    launch(&mut story, "c").unwrap();
+    let missing = failed("cannot execute '/nosuch': No such file or directory");
+    assert!(story.tell(missing).1.contains(&ended("c", 256_256)), "it ran, and ended");
+    // An order to end that comes before the start is carried out with it.
+    launch(&mut story, "d").unwrap();
+    assert_eq!(story.tell(Command::KillContainer { container_id: "d".into() }).1, [kill("d")]);
+    assert!(story.start("d").contains(&kill("d")));
+}
+
+#[test]
+fn sessions_end_with_the_agent_and_a_past_that_is_forgotten_with_all_that_runs() {
+    let mut story = Story::new();
+    run(&mut story, "a");
+    let info = Box::new(LaunchContainer::default());
+    story.tell(Command::LaunchContainer { container_id: "a.s".into(), info, session: true });
+    story.start("a.s");
+    let restarted = story.tell(Command::Restart { boot: ("boot".into(), 1) });
+    assert_eq!(restarted.1, [kill("a.s")]);
+    let forgotten = story.tell(Command::Forget);
+    assert_eq!(forgotten.1, [kill("a"), kill("a.s")]);
+    assert_eq!(story.state.remnants.len(), 2);
+    assert_eq!(story.state, State { remnants: story.state.remnants.clone(), ..clean(&story) });
+    let ended = story.tell(Command::ReportExit { container_id: "a".into(), status: None });
+    assert_eq!(ended.0, [Event::RemnantEnded { container_id: "a".into() }]);
+}
+
+fn clean(story: &Story) -> State {
+    State { clock: story.state.clock.clone(), ..State::default() }
+}

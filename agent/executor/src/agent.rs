@@ -1,0 +1,120 @@
+//! Calls to the agent: HTTP/2, many at a time on one connection.
+
+use std::time::Duration;
+
+use api::media::Media;
+use api::recordio::Decoder;
+use api::v1::{agent, executor};
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prost::Message;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+
+/// An answer is not longer, in bytes.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// An event is not longer, in bytes.
+const EVENT_BYTES_MAX: usize = 64 << 20;
+/// Time to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+/// So often an agent is asked whether it is there, while an answer is waited for.
+const PING: Duration = Duration::from_secs(20);
+
+type Sender = http2::SendRequest<Full<Bytes>>;
+
+/// A connection that is made at need.
+#[derive(Debug)]
+pub(crate) struct Line {
+    address: String,
+    open: Mutex<Option<Sender>>,
+}
+
+impl Line {
+    pub(crate) fn new(address: &str) -> Line {
+        Line { address: address.to_owned(), open: Mutex::new(None) }
+    }
+
+    async fn sender(&self) -> Result<Sender, String> {
+        let mut open = self.open.lock().await;
+        if let Some(sender) = open.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let connecting = tokio::time::timeout(CONNECT, TcpStream::connect(&self.address));
+        let socket = connecting.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let _ = socket.set_nodelay(true);
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(socket))
+            .await
+            .map_err(|error| error.to_string())?;
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(open.insert(sender).clone())
+    }
+
+    async fn send(&self, path: &str, body: Bytes) -> Result<http::Response<hyper::body::Incoming>, String> {
+        let mut sender = self.sender().await?;
+        let kind = Media::Protobuf.content_type();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("http://{}{path}", self.address))
+            .header("content-type", kind)
+            .header("accept", kind)
+            .body(Full::new(body))
+            .map_err(|error| error.to_string())?;
+        sender.send_request(request).await.map_err(|error| error.to_string())
+    }
+
+    async fn exchange(&self, path: &str, body: Bytes) -> Result<(u16, Bytes), String> {
+        let response = self.send(path, body).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+    }
+
+    /// A call of the agent's own API: status and body of the answer.
+    pub(crate) async fn call(&self, call: &agent::Call) -> Result<(u16, Bytes), String> {
+        self.exchange("/api/v1", call.encode_to_vec().into()).await
+    }
+
+    /// A call of the executor's API that is answered at once.
+    pub(crate) async fn say(&self, call: &executor::Call) -> Result<(u16, Bytes), String> {
+        self.exchange("/api/v1/executor", call.encode_to_vec().into()).await
+    }
+
+    /// Subscribes: what comes goes to `heard`, until the stream ends. Why it did.
+    pub(crate) async fn subscribe(&self, call: &executor::Call, heard: impl Fn(executor::Event)) -> String {
+        let mut response = match self.send("/api/v1/executor", call.encode_to_vec().into()).await {
+            Ok(response) => response,
+            Err(why) => return why,
+        };
+        if !response.status().is_success() {
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
+            return format!("{status}: {text}");
+        }
+        let mut records = Decoder::new(EVENT_BYTES_MAX);
+        loop {
+            match response.body_mut().frame().await {
+                None => return "the agent ended the stream".to_owned(),
+                Some(Err(error)) => return error.to_string(),
+                Some(Ok(frame)) => records.push(&frame.into_data().unwrap_or_default()),
+            }
+            while let Some(record) = records.next() {
+                match record.map_err(|error| error.to_string()).and_then(|record| {
+                    api::decode_protobuf::<executor::Event>(record).map_err(|error| error.to_string())
+                }) {
+                    Ok(event) => heard(event),
+                    Err(why) => return why,
+                }
+            }
+        }
+    }
+}

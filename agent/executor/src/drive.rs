@@ -1,0 +1,340 @@
+//! Carries out what the tasks want, one step after the other on one thread.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use api::v1::agent::{self, Response};
+use api::v1::executor::{Call, Event, call, event};
+use api::v1::{self, ContainerId, TaskInfo, TaskStatus, environment};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::LocalSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::agent::Line;
+use crate::surroundings::Surroundings;
+use crate::tasks::{Input, Tasks, Wish};
+
+/// Launches under way at once: more would only wait for the same processors.
+const LAUNCHES_MAX: usize = 16;
+/// Tasks that are waited for on one connection.
+const WAITS_MAX: usize = 100;
+/// Pauses before something is tried again, the first and the longest.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Time for what was said last to be acknowledged.
+const FAREWELL: Duration = Duration::from_secs(60);
+
+enum News {
+    Input(Input),
+    Heard(Box<Event>),
+    /// The stream ended.
+    Lost(String),
+    /// Look for the agent.
+    Subscribe,
+    /// An update was not taken.
+    NotSaid(String),
+    /// The agent was away for too long, or what was said last was not acknowledged in time.
+    GiveUp,
+}
+
+struct Driver {
+    around: Rc<Surroundings>,
+    calls: Rc<Line>,
+    waits: Vec<Rc<Line>>,
+    waiting: usize,
+    launches: Rc<Semaphore>,
+    news: mpsc::UnboundedSender<News>,
+    updates: mpsc::UnboundedSender<TaskStatus>,
+    subscription: Option<tokio::task::JoinHandle<()>>,
+    lost_since: Option<Instant>,
+    pause: Duration,
+}
+
+/// Runs until there is nothing left to do; the exit code of this process.
+pub fn run() -> i32 {
+    let around = match Surroundings::read(|name| std::env::var(name).ok()) {
+        Ok(around) => around,
+        Err(why) => {
+            eprintln!("meseta-executor: a default executor is started by meseta-agent: {why}");
+            return 1;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("meseta-executor: cannot start: {error}");
+            return 1;
+        }
+    };
+    LocalSet::new().block_on(&runtime, drive(around))
+}
+
+async fn drive(around: Surroundings) -> i32 {
+    let (news, mut inbox) = mpsc::unbounded_channel();
+    let (updates, queue) = mpsc::unbounded_channel();
+    let around = Rc::new(around);
+    let mut tasks = Tasks::new(&around.executor_id, || uuid::Uuid::new_v4().into_bytes());
+    let mut driver = Driver {
+        calls: Rc::new(Line::new(&around.agent)),
+        waits: Vec::new(),
+        waiting: 0,
+        launches: Rc::new(Semaphore::new(LAUNCHES_MAX)),
+        around: around.clone(),
+        news: news.clone(),
+        updates,
+        subscription: None,
+        lost_since: None,
+        pause: RETRY_MIN.min(around.backoff_max),
+    };
+    tokio::task::spawn_local(say(around, driver.calls.clone(), queue, news));
+    driver.subscribe(&tasks);
+    let mut farewell = false;
+    while let Some(one) = inbox.recv().await {
+        match one {
+            News::Input(input) => driver.take(&mut tasks, input),
+            News::Heard(event) => {
+                if event.r#type() == event::Type::Subscribed {
+                    driver.lost_since = None;
+                    driver.pause = RETRY_MIN.min(driver.around.backoff_max);
+                }
+                if let Some(input) = read(*event) {
+                    driver.take(&mut tasks, input);
+                }
+            }
+            News::Lost(why) => driver.lose(&why),
+            News::Subscribe => driver.subscribe(&tasks),
+            News::NotSaid(why) => {
+                // With a new stream it is said again.
+                eprintln!("meseta-executor: the agent did not take an update: {why}");
+                if let Some(subscription) = driver.subscription.take() {
+                    subscription.abort();
+                    driver.lose(&why);
+                }
+            }
+            News::GiveUp if farewell => return 0,
+            News::GiveUp => {
+                eprintln!("meseta-executor: the agent was away for too long");
+                return 1;
+            }
+        }
+        if tasks.is_done() {
+            if tasks.unacknowledged().next().is_none() {
+                return 0;
+            }
+            if !std::mem::replace(&mut farewell, true) {
+                driver.after(FAREWELL, News::GiveUp);
+            }
+        }
+    }
+    0
+}
+
+fn read(event: Event) -> Option<Input> {
+    Some(match event.r#type() {
+        event::Type::Subscribed => {
+            let subscribed = event.subscribed?;
+            let framework = Box::new(subscribed.framework_info);
+            Input::Subscribed { container_id: subscribed.container_id?, framework }
+        }
+        event::Type::LaunchGroup => Input::Group(event.launch_group?.task_group.tasks),
+        event::Type::Launch => Input::Group(vec![event.launch?.task]),
+        event::Type::Kill => {
+            let kill = event.kill?;
+            Input::Kill { task_id: kill.task_id.value, policy: kill.kill_policy }
+        }
+        event::Type::Acknowledged => {
+            let acknowledged = event.acknowledged?;
+            Input::Acknowledged { task_id: acknowledged.task_id.value, uuid: acknowledged.uuid.to_vec() }
+        }
+        event::Type::Shutdown => Input::Shutdown,
+        _ => return None,
+    })
+}
+
+/// Says updates one after the other, in their order.
+async fn say(
+    around: Rc<Surroundings>,
+    line: Rc<Line>,
+    mut queue: mpsc::UnboundedReceiver<TaskStatus>,
+    news: mpsc::UnboundedSender<News>,
+) {
+    while let Some(status) = queue.recv().await {
+        let update = Call { update: Some(call::Update { status }), ..around.call(call::Type::Update) };
+        let why = match line.say(&update).await {
+            Ok((200..=299, _)) => continue,
+            Ok((status, body)) => format!("{status}: {}", String::from_utf8_lossy(&body)),
+            Err(why) => why,
+        };
+        // The later ones come with the next subscription, in their order.
+        while queue.try_recv().is_ok() {}
+        let _ = news.send(News::NotSaid(why));
+    }
+}
+
+impl Surroundings {
+    fn call(&self, kind: call::Type) -> Call {
+        Call {
+            executor_id: v1::ExecutorId { value: self.executor_id.clone() },
+            framework_id: v1::FrameworkId { value: self.framework_id.clone() },
+            r#type: Some(kind as i32),
+            ..Call::default()
+        }
+    }
+}
+
+impl Driver {
+    fn after(&self, pause: Duration, what: News) {
+        let news = self.news.clone();
+        tokio::task::spawn_local(async move {
+            sleep(pause).await;
+            let _ = news.send(what);
+        });
+    }
+
+    fn subscribe(&mut self, tasks: &Tasks) {
+        let unacknowledged_updates =
+            tasks.unacknowledged().map(|status| call::Update { status: status.clone() }).collect();
+        let unacknowledged_tasks = tasks.unacknowledged_tasks().cloned().collect();
+        let subscribe = call::Subscribe { unacknowledged_tasks, unacknowledged_updates };
+        let call = Call { subscribe: Some(subscribe), ..self.around.call(call::Type::Subscribe) };
+        let (line, news) = (self.calls.clone(), self.news.clone());
+        self.subscription = Some(tokio::task::spawn_local(async move {
+            let heard = |event| drop(news.send(News::Heard(Box::new(event))));
+            let why = line.subscribe(&call, heard).await;
+            let _ = news.send(News::Lost(why));
+        }));
+    }
+
+    fn lose(&mut self, why: &str) {
+        self.subscription = None;
+        let since = *self.lost_since.get_or_insert_with(|| {
+            eprintln!("meseta-executor: no stream from the agent: {why}");
+            Instant::now()
+        });
+        if since.elapsed() >= self.around.recovery_timeout {
+            let _ = self.news.send(News::GiveUp);
+            return;
+        }
+        self.after(self.pause, News::Subscribe);
+        self.pause = (2 * self.pause).min(self.around.backoff_max.max(RETRY_MIN));
+    }
+
+    fn take(&mut self, tasks: &mut Tasks, input: Input) {
+        for wish in tasks.take(input) {
+            match wish {
+                Wish::Update(mut status) => {
+                    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                    status.timestamp = Some(now.as_secs_f64());
+                    let _ = self.updates.send(*status);
+                }
+                Wish::Launch { task, container_id } => self.launch(*task, container_id),
+                Wish::Wait { task_id, container_id } => self.wait(task_id, container_id),
+                Wish::Signal { container_id, signal } => self.signal(container_id, signal),
+                Wish::EndPatience { task_id, after } => {
+                    self.after(after, News::Input(Input::PatienceEnded { task_id }));
+                }
+                Wish::EndTime { task_id, after } => self.after(after, News::Input(Input::TimeIsUp { task_id })),
+            }
+        }
+    }
+
+    fn launch(&self, task: TaskInfo, container_id: ContainerId) {
+        let (line, news, launches) = (self.calls.clone(), self.news.clone(), self.launches.clone());
+        let task_id = task.task_id.value.clone();
+        // Where people look for the files of a task.
+        let tasks = std::path::Path::new(&self.around.sandbox).join("tasks");
+        let _ = std::fs::create_dir_all(&tasks);
+        let _ = std::os::unix::fs::symlink(format!("../containers/{}", container_id.value), tasks.join(&task_id));
+        let call = agent::Call {
+            r#type: Some(agent::call::Type::LaunchContainer as i32),
+            launch_container: Some(launch_of(task, container_id, &self.around.ip)),
+            ..agent::Call::default()
+        };
+        tokio::task::spawn_local(async move {
+            let _slot = launches.acquire().await;
+            let mut pause = RETRY_MIN;
+            let failure = loop {
+                match line.call(&call).await {
+                    Ok((200 | 202, _)) => break None,
+                    Ok((500..=599, _)) | Err(_) => {}
+                    Ok((_, body)) => break Some(String::from_utf8_lossy(&body).into_owned()),
+                }
+                // The agent is away: whether it was launched it will know.
+                sleep(pause).await;
+                pause = (2 * pause).min(RETRY_MAX);
+            };
+            let _ = news.send(News::Input(Input::Launched { task_id, failure }));
+        });
+    }
+
+    fn wait(&mut self, task_id: String, container_id: ContainerId) {
+        if self.waiting.is_multiple_of(WAITS_MAX) {
+            self.waits.push(Rc::new(Line::new(&self.around.agent)));
+        }
+        self.waiting += 1;
+        let (line, news) = (self.waits[self.waits.len() - 1].clone(), self.news.clone());
+        let call = agent::Call {
+            r#type: Some(agent::call::Type::WaitContainer as i32),
+            wait_container: Some(agent::call::WaitContainer { container_id }),
+            ..agent::Call::default()
+        };
+        tokio::task::spawn_local(async move {
+            let mut pause = RETRY_MIN;
+            let status = loop {
+                match line.call(&call).await {
+                    Ok((200, body)) => match api::decode_protobuf::<Response>(body) {
+                        Ok(answer) => break answer.wait_container.and_then(|ended| ended.exit_status),
+                        Err(error) => eprintln!("meseta-executor: an answer cannot be read: {error}"),
+                    },
+                    Ok((404, _)) => break None,
+                    Ok(_) | Err(_) => {}
+                }
+                sleep(pause).await;
+                pause = (2 * pause).min(RETRY_MAX);
+            };
+            let _ = news.send(News::Input(Input::Ended { task_id, status }));
+        });
+    }
+
+    fn signal(&self, container_id: ContainerId, signal: i32) {
+        let line = self.calls.clone();
+        let kill = agent::call::KillContainer { container_id, signal: Some(signal) };
+        let call = agent::Call {
+            r#type: Some(agent::call::Type::KillContainer as i32),
+            kill_container: Some(kill),
+            ..agent::Call::default()
+        };
+        tokio::task::spawn_local(async move {
+            let mut pause = RETRY_MIN;
+            // Not there any more is as good as ended: whoever waits for it hears of it.
+            while !matches!(timeout(RETRY_MAX * 10, line.call(&call)).await, Ok(Ok((200 | 404, _)))) {
+                sleep(pause).await;
+                pause = (2 * pause).min(RETRY_MAX);
+            }
+        });
+    }
+}
+
+fn launch_of(task: TaskInfo, container_id: ContainerId, ip: &str) -> agent::call::LaunchContainer {
+    let mut command = task.command.unwrap_or_default();
+    let allocation = task.resources.first().and_then(|resource| resource.allocation_info.as_ref());
+    let role = allocation.and_then(|allocation| allocation.role.clone());
+    let variables = [("MESOS_CONTAINER_IP", Some(ip.to_owned())), ("MESOS_ALLOCATION_ROLE", role)];
+    let known: BTreeMap<&str, String> =
+        variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let environment = command.environment.get_or_insert_default();
+    let own = known.into_iter().map(|(name, value)| environment::Variable {
+        name: name.to_owned(),
+        value: Some(value),
+        ..environment::Variable::default()
+    });
+    environment.variables.splice(0..0, own.collect::<Vec<_>>());
+    agent::call::LaunchContainer {
+        container_id,
+        command: Some(command),
+        resources: task.resources,
+        container: task.container.filter(|container| container.tty_info.is_some()).map(|container| *container),
+        limits: task.limits,
+    }
+}

@@ -1,0 +1,21 @@
+//! The default executor: runs the groups of tasks that a framework gives it, each task in a container of its own within the
+//! executor's. It is a client of its agent and of nobody else, and outlives it: what was not acknowledged is said again.
+//!
+//! ```text
+//! SUBSCRIBED, LAUNCH_GROUP, KILL, ACKNOWLEDGED, SHUTDOWN ─► tasks ─► UPDATE
+//!                                                            └─► LAUNCH_CONTAINER, WAIT_CONTAINER, KILL_CONTAINER
+//! ```
+//!
+//! [`Tasks`] decides and does no I/O; `run` carries out what it wants.
+
+mod agent;
+mod drive;
+mod surroundings;
+mod tasks;
+
+pub use drive::run;
+pub use surroundings::Surroundings;
+pub use tasks::{Input, Tasks, Wish};
+
+/// The word behind `meseta-executor` by which it becomes a default executor.
+pub const WORD: &str = "default-executor";

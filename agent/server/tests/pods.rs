@@ -1,0 +1,211 @@
+//! Groups of tasks on the default executor.
+
+mod common;
+
+use std::path::Path;
+
+use api::internal::{self, from_agent, order};
+use api::v1::task_status::{Reason, Source};
+use api::v1::{self, TaskInfo, TaskState, TaskStatus};
+use common::{Master, PATIENCE, RealAgent, framework, task};
+
+fn group(master: &Master, executor_id: &str, tasks: Vec<TaskInfo>) {
+    let executor = v1::ExecutorInfo {
+        r#type: Some(v1::executor_info::Type::Default as i32),
+        executor_id: v1::ExecutorId { value: executor_id.into() },
+        framework_id: framework().id,
+        ..Default::default()
+    };
+    let tasks = tasks.into_iter().map(|task| TaskInfo { executor: Some(executor.clone()), ..task }).collect();
+    master.order(order::Order::LaunchGroup(internal::LaunchGroup {
+        framework_info: framework(),
+        executor,
+        task_group: v1::TaskGroupInfo { tasks },
+    }));
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// The masters hear of the end of an executor; with its wait status.
+async fn executor_ended(master: &Master, id: &str) -> Option<i32> {
+    let what = format!("the end of executor {id}");
+    master
+        .wait(&what, |known| {
+            known.messages.iter().find_map(|message| match &message.message {
+                Some(from_agent::Message::ExecutorExited(ended)) if ended.executor_id.value == id => Some(ended.status),
+                _ => None,
+            })
+        })
+        .await
+}
+
+/// The container of a task: its own id, and that of its executor.
+fn container(status: &TaskStatus) -> (String, String) {
+    let id = status.container_status.clone().unwrap().container_id.unwrap();
+    (id.value, id.parent.expect("it is within another").value)
+}
+
+fn policy(seconds: f64) -> Option<v1::KillPolicy> {
+    let nanoseconds = (seconds * 1e9) as i64;
+    Some(v1::KillPolicy { grace_period: Some(v1::DurationInfo { nanoseconds }) })
+}
+
+fn stdout(agent: &RealAgent, executor: &str, task: &str) -> String {
+    let path = agent.sandbox(executor).join("tasks").join(task).join("stdout");
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn nothing_runs(work_dir: &Path) -> bool {
+    std::fs::read_dir(work_dir.join("meta/containers")).unwrap().next().is_none()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tasks_of_a_group_run_in_containers_of_their_own() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    group(&master, "p1", vec![task("a", "env; pwd; sleep 0.2"), task("b", "while [ ! -e go ]; do sleep 0.05; done")]);
+    let running = master.update("b", TaskState::TaskRunning).await;
+    let finished = master.update("a", TaskState::TaskFinished).await;
+    assert_eq!(finished.message(), "Command exited with status 0");
+    assert_eq!((finished.source(), finished.reason), (Source::Executor, None));
+    assert_eq!(finished.executor_id.as_ref().unwrap().value, "p1");
+    let ended = finished.container_status.clone().unwrap();
+    assert_eq!((ended.executor_pid, ended.network_infos.len()), (None, 0), "nothing is said of one that is over");
+    assert!(running.container_status.as_ref().unwrap().executor_pid.is_some());
+    let ((_, executor), (own, again)) = (container(&finished), container(&running));
+    assert_eq!(executor, again, "both within the executor's");
+    let printed = stdout(&agent, "p1", "a");
+    assert!(printed.contains("MESOS_CONTAINER_IP=127.0.0.1\n"), "{printed}");
+    assert!(printed.lines().last().unwrap().contains(&format!("/runs/{executor}/containers/")), "{printed}");
+    assert!(!printed.contains("MESOS_EXECUTOR_ID"), "{printed}");
+    std::fs::write(agent.sandbox("p1").join("containers").join(own).join("go"), "").unwrap();
+    master.update("b", TaskState::TaskFinished).await;
+    assert_eq!(executor_ended(&master, "p1").await, Some(0));
+    for id in ["a", "b"] {
+        assert_eq!(master.history(id), ["TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"]);
+    }
+    until("nothing is left", || nothing_runs(dir.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_task_takes_its_group_along_and_no_other() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    group(&master, "p1", vec![task("other", "sleep 1000")]);
+    master.update("other", TaskState::TaskRunning).await;
+    group(&master, "p1", vec![task("a", "sleep 0.3; exit 3"), task("b", "sleep 1000")]);
+    let failed = master.update("a", TaskState::TaskFailed).await;
+    assert_eq!((failed.message(), failed.reason), ("Command exited with status 3", None));
+    let killed = master.update("b", TaskState::TaskKilled).await;
+    assert_eq!(killed.message(), "Command terminated with signal Terminated");
+    assert_eq!(master.history("b"), ["TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_KILLED"]);
+    assert_eq!(master.history("other"), ["TASK_STARTING", "TASK_RUNNING"]);
+    master.kill("other");
+    master.update("other", TaskState::TaskKilled).await;
+    assert_eq!(executor_ended(&master, "p1").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_policies_and_times_are_each_tasks_own() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let stubborn =
+        TaskInfo { kill_policy: policy(0.3), ..task("a", "trap '' TERM; echo up; while :; do sleep 0.05; done") };
+    group(&master, "p1", vec![stubborn, task("b", "sleep 1000")]);
+    until("up", || stdout(&agent, "p1", "a") == "up\n").await;
+    master.update("b", TaskState::TaskRunning).await;
+    master.kill("a");
+    let killed = master.update("a", TaskState::TaskKilled).await;
+    assert_eq!(killed.message(), "Command terminated with signal Killed");
+    master.update("b", TaskState::TaskKilled).await;
+    let limit = Some(v1::DurationInfo { nanoseconds: 300_000_000 });
+    group(
+        &master,
+        "p2",
+        vec![TaskInfo { max_completion_time: limit, ..task("c", "sleep 1000") }, task("d", "sleep 1000")],
+    );
+    let failed = master.update("c", TaskState::TaskFailed).await;
+    assert_eq!(failed.reason(), Reason::MaxCompletionTimeReached);
+    master.update("d", TaskState::TaskKilled).await;
+    assert_eq!(master.history("c"), ["TASK_STARTING", "TASK_RUNNING", "TASK_FAILED"], "nobody killed it");
+    assert_eq!(executor_ended(&master, "p2").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_outlives_its_agent() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let patience = "--executor_reregistration_timeout=15secs";
+    let mut agent = RealAgent::start(&master.address, dir.path(), &[patience]);
+    // Where its executors look for it.
+    let port = format!("--port={}", agent.address.rsplit_once(':').unwrap().1);
+    let waiting = |code: u32| format!("while [ ! -e go ]; do sleep 0.05; done; exit {code}");
+    group(&master, "p1", vec![task("a", &waiting(0)), task("b", &waiting(7))]);
+    let own = container(&master.update("a", TaskState::TaskRunning).await).0;
+    let other = container(&master.update("b", TaskState::TaskRunning).await).0;
+    let go = |agent: &RealAgent, own: &str| {
+        std::fs::write(agent.sandbox("p1").join("containers").join(own).join("go"), "").unwrap();
+    };
+    agent.kill();
+    // One ends while nobody looks.
+    agent = {
+        let dead = dir.path().join("slaves/C-S0/frameworks/C-0000/executors/p1/runs/latest/containers").join(&own);
+        std::fs::write(dead.join("go"), "").unwrap();
+        RealAgent::start(&master.address, dir.path(), &[patience, &port])
+    };
+    assert_eq!(master.update("a", TaskState::TaskFinished).await.message(), "Command exited with status 0");
+    agent.kill();
+    agent = RealAgent::start(&master.address, dir.path(), &[patience, &port]);
+    go(&agent, &other);
+    assert_eq!(master.update("b", TaskState::TaskFailed).await.message(), "Command exited with status 7");
+    assert_eq!(executor_ended(&master, "p1").await, Some(0));
+    for (id, end) in [("a", "TASK_FINISHED"), ("b", "TASK_FAILED")] {
+        assert_eq!(master.history(id), ["TASK_STARTING", "TASK_RUNNING", end]);
+    }
+    until("nothing is left", || nothing_runs(dir.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_a_group_are_launched_or_none() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let mut bad = task("b", "true");
+    bad.command.as_mut().unwrap().user = Some("nosuchuser".into());
+    group(&master, "p1", vec![task("a", "sleep 1000"), bad]);
+    let failed = master.update("b", TaskState::TaskFailed).await;
+    assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
+    assert!(failed.message().contains("nosuchuser"), "{}", failed.message());
+    master.update("a", TaskState::TaskKilled).await;
+    assert!(!master.history("a").contains(&"TASK_RUNNING"));
+    assert_eq!(executor_ended(&master, "p1").await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_that_is_killed_takes_its_tasks_along() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    group(&master, "p1", vec![task("a", "trap '' TERM; echo $$; while :; do sleep 0.05; done")]);
+    master.update("a", TaskState::TaskRunning).await;
+    until("it runs", || stdout(&agent, "p1", "a").ends_with('\n')).await;
+    let pid: u32 = stdout(&agent, "p1", "a").trim().parse().unwrap();
+    let marks = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let all = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let of_here = |pid: &String| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environment).contains(&format!("MESOS_SANDBOX={}", dir.path().display()))
+    };
+    let executor = all.filter(|pid| of_here(pid) && String::from_utf8_lossy(&marks(pid)).contains("default-executor"));
+    let executor: Vec<i32> = executor.filter_map(|pid| pid.parse().ok()).collect();
+    assert_eq!(executor.len(), 1);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(executor[0]), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let failed = master.update("a", TaskState::TaskFailed).await;
+    assert_eq!((failed.source(), failed.reason()), (Source::Agent, Reason::ExecutorTerminated));
+    assert!(agent_server::spec::start_ticks(pid).is_none(), "alive when its end is told");
+    assert_eq!(executor_ended(&master, "p1").await, Some(9));
+}

@@ -1,0 +1,67 @@
+//! What a framework may ask of the built-in default executor.
+
+use api::resources::Resources;
+use api::v1::{ExecutorInfo, TaskInfo, container_info};
+
+/// It is not said what it runs, and it needs a little itself.
+pub(crate) fn check(info: &ExecutorInfo) -> Result<(), String> {
+    if info.command.is_some() {
+        return Err("'ExecutorInfo.command' must not be set for 'DEFAULT' executor".to_owned());
+    }
+    if info.container.as_ref().is_some_and(|container| container.r#type != container_info::Type::Mesos as i32) {
+        return Err("'ExecutorInfo.container.type' must be 'MESOS' for 'DEFAULT' executor".to_owned());
+    }
+    if info.framework_id.is_none() {
+        return Err("'ExecutorInfo.framework_id' must be set".to_owned());
+    }
+    // What is wrong with them otherwise is said elsewhere.
+    let Ok(resources) = Resources::from_v1(&info.resources) else { return Ok(()) };
+    let id = &info.executor_id.value;
+    let shown = |milli: i64, unit: &str| match milli {
+        0 => "None".to_owned(),
+        milli => format!("{}{unit}", milli as f64 / 1000.0),
+    };
+    let (cpus, mem) = (resources.scalar_milli("cpus"), resources.scalar_milli("mem"));
+    if cpus < CPUS_MILLI_MIN {
+        let shown = shown(cpus, "");
+        return Err(format!("Executor '{id}' uses less CPUs ({shown}) than the minimum required (0.01)"));
+    }
+    if mem < MEM_MILLI_MIN {
+        let shown = shown(mem, "MB");
+        return Err(format!("Executor '{id}' uses less memory ({shown}) than the minimum required (32MB)"));
+    }
+    if resources.scalar_milli("disk") == 0 {
+        return Err(format!("Executor '{id}' uses no disk"));
+    }
+    Ok(())
+}
+
+const CPUS_MILLI_MIN: i64 = 10;
+const MEM_MILLI_MIN: i64 = 32_000;
+
+/// Each task runs in a container within that of the executor.
+pub(crate) fn check_task(task: &TaskInfo) -> Result<(), String> {
+    if task.container.as_ref().is_some_and(|container| container.r#type == container_info::Type::Docker as i32) {
+        return Err("Docker ContainerInfo is not supported on the task".to_owned());
+    }
+    if !task.limits.is_empty() && shares_cgroups(task).unwrap_or(true) {
+        let rule = "Resource limits may only be set for tasks within a task group when the 'share_cgroups' field is set to 'false'.";
+        return Err(rule.to_owned());
+    }
+    Ok(())
+}
+
+fn shares_cgroups(task: &TaskInfo) -> Option<bool> {
+    task.container.as_ref()?.linux_info.as_ref()?.share_cgroups
+}
+
+/// Tasks of one group are alike in what they share.
+pub(crate) fn check_group(tasks: &[TaskInfo]) -> Result<(), String> {
+    let mut said = tasks.iter().map(|task| shares_cgroups(task).unwrap_or(true));
+    let first = said.next();
+    if said.any(|shares| Some(shares) != first) {
+        let rule = "If set, the value of 'share_cgroups' must be the same for all tasks in each task group and under a single executor";
+        return Err(rule.to_owned());
+    }
+    Ok(())
+}
