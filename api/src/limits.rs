@@ -88,6 +88,10 @@ pub const USER_BYTES_MAX: usize = 255;
 pub const HOSTNAME_BYTES_MAX: usize = 255;
 /// Longest principal, in bytes. It is in the cause of every call.
 pub const PRINCIPAL_BYTES_MAX: usize = KIB;
+/// Most principals that a file of credentials names.
+pub const CREDENTIALS_MAX: usize = 100_000;
+/// Largest file of credentials or of access control lists, in bytes.
+pub const AUTH_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Largest labels of one thing, in bytes of protobuf.
 pub const LABELS_BYTES_MAX: usize = 64 * KIB;
 /// Longest sentence that is logged, in bytes.

@@ -36,6 +36,47 @@ pub(crate) const SECRET: Flag = Flag::new(
     "file:///PATH of the cluster's secret, as its masters have it (default: that of a `meseta local` at the address).",
 );
 
+/// Who this process is to masters and agents that ask: of every command that asks them something.
+pub(crate) const LOGIN: [Flag; 2] = [
+    Flag::new("principal", Kind::Text, "Who you are, to masters that ask; with --secret_file."),
+    Flag::new(
+        "secret_file",
+        Kind::Path,
+        "A file with the principal's secret as its first line; a secret never stands on a command line.",
+    ),
+];
+
+/// `Basic ...`, once it is known.
+static AUTHORIZATION: OnceLock<http::HeaderValue> = OnceLock::new();
+
+/// From now on everybody who is asked hears who asks.
+pub(crate) fn log_in(principal: Option<&str>, file: Option<&std::path::Path>) -> Result<(), Error> {
+    use base64::Engine as _;
+    use std::io::Read as _;
+    use std::os::unix::fs::PermissionsExt as _;
+    let Some(file) = file else { return Ok(()) };
+    let principal = principal.filter(|principal| !principal.is_empty() && !principal.contains(':'));
+    let principal =
+        principal.ok_or_else(|| Error::Usage("--secret_file needs --principal=NAME, without a colon".to_owned()))?;
+    let failed = |error: std::io::Error| Error::Failed(format!("cannot read {}: {error}", file.display()));
+    let opened = std::fs::File::open(file).map_err(failed)?;
+    if opened.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
+        eprintln!("meseta: others can read {}: chmod 600 closes it to them", file.display());
+    }
+    let mut text = String::new();
+    opened.take(64 << 10).read_to_string(&mut text).map_err(failed)?;
+    let secret = text.lines().next().unwrap_or_default().trim_end_matches('\r');
+    if secret.is_empty() {
+        return Err(Error::Failed(format!("the first line of {} is empty: it would be the secret", file.display())));
+    }
+    let shown = base64::engine::general_purpose::STANDARD.encode(format!("{principal}:{secret}"));
+    let mut value = http::HeaderValue::from_str(&format!("Basic {shown}")).expect("base64 is ASCII");
+    value.set_sensitive(true);
+    // The first is the one that was asked for.
+    let _ = AUTHORIZATION.set(value);
+    Ok(())
+}
+
 /// Shows masters that this process knows the secret.
 static SIGNER: OnceLock<Arc<Signer>> = OnceLock::new();
 
@@ -264,6 +305,10 @@ async fn send_to(line: &mut Line, address: &str, request: &Request) -> Result<An
     let mut builder = http::Request::builder().uri(&request.path).header(http::header::ACCEPT, "application/json");
     if let Some(stream_id) = &request.stream_id {
         builder = builder.header("Mesos-Stream-Id", stream_id);
+    }
+    // What is for the cluster's own members has another door.
+    if let Some(shown) = AUTHORIZATION.get().filter(|_| !request.path.starts_with("/meseta/")) {
+        builder = builder.header(http::header::AUTHORIZATION, shown);
     }
     let message = match &request.body {
         Some(body) => builder

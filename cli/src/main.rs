@@ -4,6 +4,7 @@
 //! `execute` are the command's own.
 
 mod agents;
+mod auth;
 mod brake;
 mod drain;
 mod dry_run;
@@ -65,6 +66,7 @@ Commands:
   preemption   what would have to go so that a role gets its guarantee
   dry-run      what an operator's call would do
   snapshot     save the state of a cluster, inspect it, restore it
+  auth         what somebody may do; hashes for files of credentials
   masters      list, add, remove, replace masters
   secret       make what masters, agents and commands know each other by
 
@@ -82,6 +84,19 @@ struct Command {
     flags: &'static [Flag],
     /// Whether it takes words that are no flags.
     has_words: bool,
+}
+
+impl Command {
+    fn asks_masters(&self) -> bool {
+        self.flags.iter().any(|flag| flag.name == "master")
+    }
+
+    /// Its own, and who asks, if it asks masters something.
+    fn all_flags(&self) -> Vec<Flag> {
+        let login = http::LOGIN.into_iter().filter(|_| self.asks_masters());
+        let login = login.filter(|flag| self.flags.iter().all(|own| own.name != flag.name));
+        self.flags.iter().cloned().chain(login).collect()
+    }
 }
 
 const fn command(name: &'static str, about: &'static str, flags: &'static [Flag], has_words: bool) -> Command {
@@ -112,6 +127,7 @@ const COMMANDS: &[Command] = &[
     command("preemption", held::PREEMPTION_ABOUT, held::PREEMPTION_FLAGS, true),
     command("dry-run", dry_run::ABOUT, dry_run::FLAGS, false),
     command("snapshot", snapshot::ABOUT, snapshot::FLAGS, true),
+    command("auth", auth::ABOUT, auth::FLAGS, true),
     command("masters", masters::ABOUT, masters::FLAGS, true),
     command("secret", secret::ABOUT, secret::FLAGS, true),
 ];
@@ -149,10 +165,11 @@ fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
         (Some(name), _) => name,
     };
     let command = find(name)?;
-    let words: Vec<String> = words.into_iter().map(|word| underscored(word, command.flags)).collect();
-    let (arguments, words) = if command.has_words { split(words, command.flags) } else { (Vec::new(), words) };
+    let flags = command.all_flags();
+    let words: Vec<String> = words.into_iter().map(|word| underscored(word, &flags)).collect();
+    let (arguments, words) = if command.has_words { split(words, &flags) } else { (Vec::new(), words) };
     let environment = |name: &str| std::env::var(name).ok();
-    let values = api::flags::parse(command.flags, words, environment, |path| std::fs::read_to_string(path));
+    let values = api::flags::parse(&flags, words, environment, |path| std::fs::read_to_string(path));
     let values = values.map_err(|problem| Error::Usage(format!("{problem} (meseta help {name} tells all flags)")))?;
     if values.help {
         return print_help(&help_of(command));
@@ -162,6 +179,9 @@ fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
     }
     if name != "local" && command.flags.iter().any(|flag| flag.name == http::SECRET.name) {
         secret::show(&values)?;
+    }
+    if command.asks_masters() {
+        http::log_in(values.text("principal"), values.path("secret_file").as_deref())?;
     }
     in_runtime(dispatch(command.name, arguments, values))
 }
@@ -185,6 +205,7 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "holders" => held::holders(values).await,
         "preemption" => held::preemption(&words, values).await,
         "dry-run" => dry_run::run(values).await,
+        "auth" => auth::run(&words, values).await,
         "masters" => masters::run(&words, values).await,
         "secret" => secret::run(&words),
         "snapshot" => snapshot::run(&words, values).await,
@@ -200,8 +221,8 @@ fn find(name: &str) -> Result<&'static Command, Error> {
 }
 
 fn help_of(command: &Command) -> String {
-    let Command { name, about, flags, .. } = command;
-    format!("{about}\n\n{}", api::flags::help(&format!("meseta {name} [--flag=value ...]"), flags))
+    let Command { name, about, .. } = command;
+    format!("{about}\n\n{}", api::flags::help(&format!("meseta {name} [--flag=value ...]"), &command.all_flags()))
 }
 
 /// `--mark-gone` is `--mark_gone`: other programs write it so.

@@ -12,6 +12,7 @@
 //! # drop(stop); Ok(()) }
 //! ```
 
+mod admission;
 mod beneath;
 mod body;
 mod bounds;
@@ -32,6 +33,7 @@ mod secret;
 mod serve;
 mod socket;
 
+pub use admission::{Admission, Sources, Visitor};
 pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stream};
 pub use bounds::Bounds;
 pub use build::Build;

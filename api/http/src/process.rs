@@ -46,8 +46,8 @@ impl FileLimit {
 pub fn open_door(listen: SocketAddr, what: &str) -> Option<String> {
     (!listen.ip().is_loopback()).then(|| {
         format!(
-            "{listen} is open to other machines and nothing authenticates yet: whoever reaches it {what}; use a firewall, \
-             or --ip with an address of a network that is yours alone"
+            "{listen} is open to other machines and nobody is asked who they are: whoever reaches it {what}; use a firewall, \
+             --ip with an address of a network that is yours alone, or, on masters, --credentials (docs/security.md)"
         )
     })
 }

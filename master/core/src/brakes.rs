@@ -4,6 +4,7 @@
 use crate::command::{Caller, What};
 use crate::decide::{Draft, Reply};
 use crate::event::{BrakePulled, BrakeReleased};
+use crate::permit;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::brakes::Brake;
 use api::limits::{BRAKES_MAX, SENTENCE_BYTES_MAX};
@@ -27,6 +28,7 @@ pub(crate) fn decide(
         return Err(Refusal::invalid("TooLarge", message));
     }
     let brake = brake(draft, what)?;
+    permit::brake(draft, caller, what)?;
     let (why, by) = (Arc::<str>::from(why.trim()), caller.principal.as_deref().map(Arc::from));
     let pulled = draft.state.brakes.pulled.get(&brake);
     if release {

@@ -4,6 +4,7 @@ use crate::accept::convert::{No, Wish, check_volumes_stay, missing};
 use crate::command::Caller;
 use crate::decide::{Draft, Reply};
 use crate::operations;
+use crate::permit;
 use crate::quota;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::view;
@@ -97,6 +98,7 @@ fn convert(
             Refusal::invalid("InvalidOperation", format!("Invalid {name} operation{place}: {why}"))
         }
     })?;
+    permit::by_operator(draft, caller, &made)?;
     if !agent.can(operations::FEEDBACK) {
         let feedback = operations::FEEDBACK;
         let why = format!("Agent {} applies no operations: it lacks the capability {feedback}", agent_id.value);

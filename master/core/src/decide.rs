@@ -85,8 +85,8 @@ pub fn decide_with(
             subscribe::stream_ended(draft, framework_id, *connection, *by_master)
         }
 
-        Command::RegisterAgent { connection, register } => register::register(draft, *connection, register)?,
-        Command::ResumeAgent { connection, resume } => register::resume(draft, *connection, resume)?,
+        Command::RegisterAgent { connection, register } => register::register(draft, *connection, register, caller)?,
+        Command::ResumeAgent { connection, resume } => register::resume(draft, *connection, resume, caller)?,
         Command::AgentMessages { agent_id, connection, messages } => {
             update::messages(draft, agent_id, *connection, messages)?
         }

@@ -7,6 +7,7 @@
 //!    ◄──────────REACTIVATE──────────┴──────────────────REACTIVATE───────────────┘
 //! ```
 
+use crate::command::Caller;
 use crate::decide::{Draft, Reply};
 use crate::event::{
     AgentDeactivated, AgentDrainEnded, AgentDrainOrdered, AgentDrainStarted, AgentDrained, AgentReactivated, Event,
@@ -16,15 +17,21 @@ use crate::ids::AgentKey;
 use crate::level;
 use crate::lost;
 use crate::maintenance;
+use crate::permit;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::State;
 use crate::state::unfinished::Parting;
 use crate::view;
 use api::v1::master::call;
+use auth::Action;
 
 /// DRAIN_AGENT: asked again, the newer wish counts. Of an agent that is unreachable nothing is known but its id: it is
 /// told when it returns.
-pub(crate) fn drain(draft: &mut Draft, call: &call::DrainAgent) -> Result<Reply, Refusal> {
+pub(crate) fn drain(draft: &mut Draft, call: &call::DrainAgent, caller: &Caller) -> Result<Reply, Refusal> {
+    permit::check_any(draft, caller, Action::DrainAgent)?;
+    if call.mark_gone.unwrap_or(false) {
+        permit::check_any(draft, caller, Action::MarkAgentGone)?;
+    }
     let id = &call.agent_id.value;
     let agent = known(draft, id)?;
     level::check_resource_model(&draft.state, "Draining an agent")?;
@@ -61,7 +68,8 @@ pub(crate) fn drain(draft: &mut Draft, call: &call::DrainAgent) -> Result<Reply,
 }
 
 /// DEACTIVATE_AGENT: no offers of it are made. What it runs goes on.
-pub(crate) fn deactivate(draft: &mut Draft, call: &call::DeactivateAgent) -> Result<Reply, Refusal> {
+pub(crate) fn deactivate(draft: &mut Draft, call: &call::DeactivateAgent, caller: &Caller) -> Result<Reply, Refusal> {
+    permit::check_any(draft, caller, Action::DeactivateAgent)?;
     let agent = known(draft, &call.agent_id.value)?;
     if draft.state.agents.get(agent).is_some_and(|agent| !agent.deactivated) {
         lost::return_offers(draft, agent, Return::AgentDeactivated);
@@ -72,7 +80,8 @@ pub(crate) fn deactivate(draft: &mut Draft, call: &call::DeactivateAgent) -> Res
 
 /// REACTIVATE_AGENT: offers of it are made again, and whatever drained it need not be remembered. A drain that is not over is
 /// given up if that is wanted: what its agent kills already ends, and what comes then stays.
-pub(crate) fn reactivate(draft: &mut Draft, call: &call::ReactivateAgent) -> Result<Reply, Refusal> {
+pub(crate) fn reactivate(draft: &mut Draft, call: &call::ReactivateAgent, caller: &Caller) -> Result<Reply, Refusal> {
+    permit::check_any(draft, caller, Action::ReactivateAgent)?;
     let state = &draft.state;
     let key = view::parse_agent_id(state, &call.agent_id.value);
     let agent = key.and_then(|key| state.agents.get(key)).filter(|agent| agent.deactivated);

@@ -6,6 +6,7 @@ use crate::default_executor;
 use crate::event::{Event, ExecutorUse, GroupTask, LaunchRefused, NewExecutor, TaskGroupLaunched, TaskLaunched};
 use crate::ids::{AgentKey, ExecutorId, FrameworkKey, TaskId};
 use crate::lengths;
+use crate::permit;
 use crate::resources;
 use crate::same_executor;
 use crate::task_state;
@@ -113,6 +114,10 @@ impl Launch {
 
     /// LAUNCH of one task.
     pub(crate) fn task(&mut self, draft: &Draft, task: &v1::TaskInfo) {
+        if let Err(no) = permit::tasks(draft, self.framework, [task], None) {
+            let why = format!("Principal '{}' no authorized to {}", no.principal, no.what);
+            return self.refuse(task, Reason::TaskUnauthorized, &why);
+        }
         if let Err(no) = self.try_task(draft, task) {
             self.refuse_no(draft, task, Reason::TaskInvalid, &no);
         }
@@ -167,6 +172,11 @@ impl Launch {
 
     /// LAUNCH_GROUP: all of its tasks, or none.
     pub(crate) fn group(&mut self, draft: &Draft, body: &v1::offer::operation::LaunchGroup) {
+        let tasks = &body.task_group.tasks;
+        if let Err(no) = permit::tasks(draft, self.framework, tasks, Some(&body.executor)) {
+            let why = format!("Task '{}' is not authorized to{}", no.task_id, no.what);
+            return tasks.iter().for_each(|task| self.refuse(task, Reason::TaskGroupUnauthorized, &why));
+        }
         if let Err(no) = self.try_group(draft, body) {
             for task in &body.task_group.tasks {
                 self.refuse_no(draft, task, Reason::TaskGroupInvalid, &no);

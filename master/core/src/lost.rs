@@ -57,6 +57,8 @@ pub struct Options {
     pub regex: Limits,
     /// The only roles that frameworks may have and operators may name, beside `*`; None if any will do.
     pub whitelist: Option<Arc<BTreeSet<Arc<str>>>>,
+    /// Who may do what: `--acls`.
+    pub authorizer: auth::Authorizer,
 }
 
 impl Options {
@@ -83,6 +85,7 @@ impl Default for Options {
             history: History::default(),
             regex: Limits::default(),
             whitelist: None,
+            authorizer: auth::Authorizer::default(),
         }
     }
 }

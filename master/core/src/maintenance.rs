@@ -6,18 +6,21 @@
 //!  ◄──not in the next schedule──┘
 //! ```
 
+use crate::command::Caller;
 use crate::decide::{Draft, Reply};
 use crate::event::{MachinesDown, MachinesUp, MaintenanceScheduled, OfferKeys, OffersReturned, Return};
 use crate::ids::{AgentKey, FrameworkKey, OfferKey};
 use crate::inverse;
 use crate::level;
 use crate::lost;
+use crate::permit;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::maintenance::{MachineId, MachineKey, Mode, Unavailability, Window};
 use crate::state::unfinished::Parting;
 use crate::state::{Agent, State};
 use api::limits::{HOSTNAME_BYTES_MAX, MACHINES_MAX};
 use api::v1;
+use auth::Action;
 use imbl::{OrdMap, OrdSet};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -25,9 +28,16 @@ use std::sync::Arc;
 
 /// UPDATE_MAINTENANCE_SCHEDULE: in place of the schedule before. Whoever was offered an agent that is to be unavailable at
 /// another time now is told by a new offer.
-pub(crate) fn schedule(draft: &mut Draft, schedule: &v1::maintenance::Schedule) -> Result<Reply, Refusal> {
+pub(crate) fn schedule(
+    draft: &mut Draft,
+    schedule: &v1::maintenance::Schedule,
+    caller: &Caller,
+) -> Result<Reply, Refusal> {
     level::check_resource_model(&draft.state, "Maintenance")?;
     let windows = windows(&draft.state, schedule)?;
+    if !windows.is_empty() || !draft.state.maintenance.unavailable.is_empty() {
+        permit::check_any(draft, caller, Action::UpdateMaintenanceSchedule)?;
+    }
     let before = &draft.state.maintenance.unavailable;
     let of = |window: &Window| window.machines.iter().map(|id| (id.key(), window.unavailability)).collect::<Vec<_>>();
     let after: OrdMap<MachineKey, Unavailability> = windows.iter().flat_map(of).collect();
@@ -54,10 +64,11 @@ fn return_offers(draft: &mut Draft, agents: &[AgentKey]) {
 }
 
 /// START_MAINTENANCE: the agents of these machines are over, and none is admitted until they are up.
-pub(crate) fn start(draft: &mut Draft, machines: &[v1::MachineId]) -> Result<Reply, Refusal> {
+pub(crate) fn start(draft: &mut Draft, machines: &[v1::MachineId], caller: &Caller) -> Result<Reply, Refusal> {
     level::check_resource_model(&draft.state, "Maintenance")?;
     let machines = self::machines(machines)?;
     check_modes(&draft.state, &machines, Mode::Draining, "DRAINING mode and cannot be brought down")?;
+    permit::check_any(draft, caller, Action::StartMaintenance)?;
     let of = |machine: &MachineId| agents_on(&draft.state, &machine.key()).map(|agent| agent.key).collect::<Vec<_>>();
     let agents: Vec<AgentKey> = machines.iter().flat_map(of).collect();
     for agent in agents {
@@ -68,10 +79,11 @@ pub(crate) fn start(draft: &mut Draft, machines: &[v1::MachineId]) -> Result<Rep
 }
 
 /// STOP_MAINTENANCE: these machines are up, and out of the schedule.
-pub(crate) fn stop(draft: &mut Draft, machines: &[v1::MachineId]) -> Result<Reply, Refusal> {
+pub(crate) fn stop(draft: &mut Draft, machines: &[v1::MachineId], caller: &Caller) -> Result<Reply, Refusal> {
     level::check_resource_model(&draft.state, "Maintenance")?;
     let machines = self::machines(machines)?;
     check_modes(&draft.state, &machines, Mode::Down, "DOWN mode and cannot be brought up")?;
+    permit::check_any(draft, caller, Action::StopMaintenance)?;
     draft.push(MachinesUp { machines });
     Ok(Reply::Empty)
 }

@@ -15,6 +15,7 @@ use crate::event::{
 };
 use crate::ids::{AgentKey, FrameworkKey, OfferKey, OperationKey};
 use crate::launch::Launch;
+use crate::permit;
 use crate::resources;
 use crate::state::unfinished::Parting;
 use crate::state::{Agent, AgentLiveness, Operation, State};
@@ -73,6 +74,7 @@ fn try_of_framework(
         No::Malformed(why) => format!("Operation attempted with invalid resources: {why}"),
         No::Invalid(why) => format!("{why}; on agent {}", described(&draft.state, agent)),
     })?;
+    permit::operation(draft, principal, &made)?;
     if !agent.can(FEEDBACK) {
         let id = view::agent_id(&draft.state, agent.key);
         return Err(match operation.id {

@@ -6,6 +6,7 @@ use crate::decide::{Draft, Reply};
 use crate::drain;
 use crate::lost;
 use crate::maintenance;
+use crate::permit;
 use crate::quota;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::unfinished::Parting;
@@ -14,6 +15,7 @@ use crate::view;
 use crate::weights;
 use api::v1::master::Call;
 use api::v1::master::call::Type;
+use auth::Action;
 
 /// An operator's call that changes something.
 #[allow(deprecated)] // Older ways to set quota still work.
@@ -25,13 +27,11 @@ pub(crate) fn call(draft: &mut Draft, call: &Call, caller: &Caller) -> Result<Re
     match Type::try_from(kind).unwrap_or(Type::Unknown) {
         Type::Teardown => {
             let id = &call.teardown.as_ref().ok_or_else(|| absent("teardown"))?.framework_id.value;
-            let framework = draft.state.frameworks.by_id(id).map(|framework| framework.key);
-            let unknown = || Refusal::invalid("UnknownFramework", "No framework found with specified ID");
-            teardown::by_key(draft, framework.ok_or_else(unknown)?)
+            end_framework(draft, id, caller)
         }
         Type::MarkAgentGone => {
             let id = &call.mark_agent_gone.as_ref().ok_or_else(|| absent("mark_agent_gone"))?.agent_id.value;
-            mark_gone(draft, id)
+            mark_gone(draft, id, caller)
         }
         // Operations on resources.
         kind @ (Type::ReserveResources
@@ -42,39 +42,43 @@ pub(crate) fn call(draft: &mut Draft, call: &Call, caller: &Caller) -> Result<Re
         | Type::ShrinkVolume) => by_operator::call(draft, call, kind, caller),
 
         // Roles.
-        Type::UpdateQuota => quota::update(draft, call.update_quota.as_ref().ok_or_else(|| absent("update_quota"))?),
+        Type::UpdateQuota => {
+            quota::update(draft, call.update_quota.as_ref().ok_or_else(|| absent("update_quota"))?, caller)
+        }
         Type::SetQuota => {
             let set = call.set_quota.as_ref().ok_or_else(|| absent("set_quota"))?;
-            quota::set(draft, &set.quota_request)
+            quota::set(draft, &set.quota_request, caller)
         }
         Type::RemoveQuota => {
-            quota::remove(draft, &call.remove_quota.as_ref().ok_or_else(|| absent("remove_quota"))?.role)
+            quota::remove(draft, &call.remove_quota.as_ref().ok_or_else(|| absent("remove_quota"))?.role, caller)
         }
         Type::UpdateWeights => {
-            weights::update(draft, call.update_weights.as_ref().ok_or_else(|| absent("update_weights"))?)
+            weights::update(draft, call.update_weights.as_ref().ok_or_else(|| absent("update_weights"))?, caller)
         }
 
         // Drains, and what agents can spare.
-        Type::DrainAgent => drain::drain(draft, call.drain_agent.as_ref().ok_or_else(|| absent("drain_agent"))?),
+        Type::DrainAgent => {
+            drain::drain(draft, call.drain_agent.as_ref().ok_or_else(|| absent("drain_agent"))?, caller)
+        }
         Type::DeactivateAgent => {
-            drain::deactivate(draft, call.deactivate_agent.as_ref().ok_or_else(|| absent("deactivate_agent"))?)
+            drain::deactivate(draft, call.deactivate_agent.as_ref().ok_or_else(|| absent("deactivate_agent"))?, caller)
         }
         Type::ReactivateAgent => {
-            drain::reactivate(draft, call.reactivate_agent.as_ref().ok_or_else(|| absent("reactivate_agent"))?)
+            drain::reactivate(draft, call.reactivate_agent.as_ref().ok_or_else(|| absent("reactivate_agent"))?, caller)
         }
 
         // Maintenance.
         Type::UpdateMaintenanceSchedule => {
             let update = call.update_maintenance_schedule.as_ref();
-            maintenance::schedule(draft, &update.ok_or_else(|| absent("update_maintenance_schedule"))?.schedule)
+            maintenance::schedule(draft, &update.ok_or_else(|| absent("update_maintenance_schedule"))?.schedule, caller)
         }
         Type::StartMaintenance => {
             let start = call.start_maintenance.as_ref().ok_or_else(|| absent("start_maintenance"))?;
-            maintenance::start(draft, &start.machines)
+            maintenance::start(draft, &start.machines, caller)
         }
         Type::StopMaintenance => {
             let stop = call.stop_maintenance.as_ref().ok_or_else(|| absent("stop_maintenance"))?;
-            maintenance::stop(draft, &stop.machines)
+            maintenance::stop(draft, &stop.machines, caller)
         }
         other => Err(Refusal::new(
             RefusalKind::NotImplemented,
@@ -84,8 +88,19 @@ pub(crate) fn call(draft: &mut Draft, call: &Call, caller: &Caller) -> Result<Re
     }
 }
 
+/// TEARDOWN of a framework.
+fn end_framework(draft: &mut Draft, id: &str, caller: &Caller) -> Result<Reply, Refusal> {
+    let framework = draft.state.frameworks.by_id(id);
+    let framework =
+        framework.ok_or_else(|| Refusal::invalid("UnknownFramework", "No framework found with specified ID"))?;
+    let (key, principal) = (framework.key, framework.principal.clone());
+    permit::check(draft, caller, Action::TeardownFramework, [principal.as_deref().unwrap_or_default()])?;
+    teardown::by_key(draft, key)
+}
+
 /// MARK_AGENT_GONE: for good. Asking again is welcome.
-fn mark_gone(draft: &mut Draft, id: &str) -> Result<Reply, Refusal> {
+fn mark_gone(draft: &mut Draft, id: &str, caller: &Caller) -> Result<Reply, Refusal> {
+    permit::check_any(draft, caller, Action::MarkAgentGone)?;
     let key = view::parse_agent_id(&draft.state, id);
     let gone = key.and_then(|key| draft.state.agents.gone.get(&key));
     let end = key.and_then(|key| draft.state.unfinished.agents.get(&key)).map(|end| end.why);

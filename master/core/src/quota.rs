@@ -1,11 +1,13 @@
 //! The story of quota: what roles are entitled to (guarantees) and what they may have at most (limits). Whoever lowers a
 //! limit or gives a guarantee takes offers back that are in its way, in the same record.
 
+use crate::command::Caller;
 use crate::decide::{Draft, Reply};
 use crate::event::{OfferKeys, OffersReturned, QuotasSet, Return, RoleQuota};
 use crate::ids::{FrameworkKey, OfferKey};
 use crate::lengths;
 use crate::level;
+use crate::permit;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::roles::{self, charged, consumed, known};
 use crate::state::roles::Quota;
@@ -18,6 +20,7 @@ use api::resources::{
 use api::v1;
 use api::v1::master::call;
 use api::v1::quota::{QuotaConfig, QuotaRequest};
+use auth::Action;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -30,7 +33,7 @@ fn invalid(message: impl Into<String>) -> Refusal {
 
 /// UPDATE_QUOTA: all configurations or none. `force` lets limits be set below what is consumed already, and more be
 /// guaranteed than the cluster has.
-pub(crate) fn update(draft: &mut Draft, call: &call::UpdateQuota) -> Result<Reply, Refusal> {
+pub(crate) fn update(draft: &mut Draft, call: &call::UpdateQuota, caller: &Caller) -> Result<Reply, Refusal> {
     level::needs_resource_model(&draft.state, "UPDATE_QUOTA")?;
     let bad = |why: String| invalid(format!("Invalid QuotaConfig: {why}"));
     let configs = &call.quota_configs;
@@ -47,6 +50,7 @@ pub(crate) fn update(draft: &mut Draft, call: &call::UpdateQuota) -> Result<Repl
         }
         quotas.insert(role.as_str().into(), read(config).map_err(bad)?);
     }
+    permit::check(draft, caller, Action::UpdateQuotaWithConfig, quotas.keys().map(|role| &**role))?;
     let force = call.force();
     // One look at every agent for all of them.
     let known = if quotas.len() > 1 && !force { known(&draft.state, None) } else { BTreeMap::new() };
@@ -85,7 +89,7 @@ pub(crate) fn update(draft: &mut Draft, call: &call::UpdateQuota) -> Result<Repl
 }
 
 /// SET_QUOTA (deprecated): what is guaranteed is the limit, too. Only for a role without quota.
-pub(crate) fn set(draft: &mut Draft, request: &QuotaRequest) -> Result<Reply, Refusal> {
+pub(crate) fn set(draft: &mut Draft, request: &QuotaRequest, caller: &Caller) -> Result<Reply, Refusal> {
     level::needs_resource_model(&draft.state, "SET_QUOTA")?;
     let bad = |why: String| invalid(format!("Failed to validate set quota request: {why}"));
     let (role, quota) = legacy(request).map_err(bad)?;
@@ -101,6 +105,7 @@ pub(crate) fn set(draft: &mut Draft, request: &QuotaRequest) -> Result<Reply, Re
     if role.contains('/') {
         return Err(invalid(format!("Setting quota on nested role '{role}' is not supported yet")));
     }
+    permit::check(draft, caller, Action::UpdateQuota, [role])?;
     if let Err((guarantees, capacity)) = fits(&draft.state, &all)
         && !request.force()
     {
@@ -118,12 +123,13 @@ pub(crate) fn set(draft: &mut Draft, request: &QuotaRequest) -> Result<Reply, Re
 }
 
 /// REMOVE_QUOTA (deprecated).
-pub(crate) fn remove(draft: &mut Draft, role: &str) -> Result<Reply, Refusal> {
+pub(crate) fn remove(draft: &mut Draft, role: &str, caller: &Caller) -> Result<Reply, Refusal> {
     level::needs_resource_model(&draft.state, "REMOVE_QUOTA")?;
     if draft.state.roles.quota(role).is_none() {
         let why = format!("Failed to remove quota: Role '{}' has no quota set", quoted(role));
         return Err(Refusal::invalid("NoQuota", why));
     }
+    permit::check(draft, caller, Action::UpdateQuota, [role])?;
     let quotas = Quotas::from([(role.into(), Quota::default())]);
     consistent(&with(&draft.state, &quotas)).map_err(|why| invalid(format!("Failed to remove quota: {why}")))?;
     apply(draft, &quotas)?;

@@ -90,6 +90,7 @@ pub const NAMES: &[&str] = &[
     "StillSettling",
     "TooLarge",
     "TooSmall",
+    "Unauthorized",
     "UnknownAgent",
     "UnknownCall",
     "UnknownFramework",

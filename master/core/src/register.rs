@@ -1,6 +1,7 @@
 //! The story of an agent's arrival: it gets an id once, and returns with its log ever after.
 
 use crate::accept::rules;
+use crate::command::Caller;
 use crate::decide::{Draft, Reply, check_holder};
 use crate::drain;
 use crate::event::{AgentProfile, AgentRegistered, AgentResumed, AgentReturned, AgentReturning, Fate, Return};
@@ -8,6 +9,7 @@ use crate::ids::{AgentKey, Connection};
 use crate::lengths;
 use crate::lost::{self, declare, some};
 use crate::maintenance;
+use crate::permit;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::resources;
 use crate::state::unfinished::Parting;
@@ -42,8 +44,10 @@ pub(crate) fn register(
     draft: &mut Draft,
     connection: Connection,
     register: &internal::Register,
+    caller: &Caller,
 ) -> Result<Reply, Refusal> {
     check_holder(&draft.state, connection)?;
+    permit::agent(draft, caller)?;
     maintenance::check_admission(&draft.state, &register.agent_info.hostname, &register.address)?;
     let token = <[u8; 16]>::try_from(register.token.as_ref())
         .map(u128::from_be_bytes)
@@ -93,8 +97,14 @@ pub(crate) fn register(
 }
 
 /// An agent that has an id and its log.
-pub(crate) fn resume(draft: &mut Draft, connection: Connection, resume: &internal::Resume) -> Result<Reply, Refusal> {
+pub(crate) fn resume(
+    draft: &mut Draft,
+    connection: Connection,
+    resume: &internal::Resume,
+    caller: &Caller,
+) -> Result<Reply, Refusal> {
     check_holder(&draft.state, connection)?;
+    permit::agent(draft, caller)?;
     let state = &draft.state;
     if *resume.cluster_id != *state.cluster_id {
         let message =

@@ -10,6 +10,7 @@ use crate::ids::{Connection, FrameworkKey};
 use crate::inverse;
 use crate::masters::MASTER_LOST_FAILOVER_MS_MIN;
 use crate::offer_constraints;
+use crate::permit;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::{Framework, State};
 use crate::validate;
@@ -41,6 +42,7 @@ pub(crate) fn subscribe(
         return Err(Refusal::new(RefusalKind::OnStream, "FrameworkRemoved", "Framework has been removed"));
     }
     let principal = caller.principal.as_deref().or(info.principal.as_deref());
+    permit::roles(draft, principal, wanted.unwrap_or_default(), &terms.roles).map_err(on_stream)?;
     if let Some(key) = known {
         let framework = draft.state.frameworks.get(key).expect("a known framework that was not removed");
         if framework.principal.as_deref() != principal {

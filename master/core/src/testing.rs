@@ -281,6 +281,10 @@ impl Cluster {
         self.done(Command::RaiseFeatureLevel { level, digest_every: 0, masters })
     }
 
+    pub(crate) fn operator_as(&mut self, call: v1::master::Call, caller: &Caller) -> Result<Names, Refusal> {
+        self.run(Command::OperatorCall { call: Box::new(call) }, caller)
+    }
+
     pub(crate) fn operator(&mut self, call: v1::master::Call) -> Result<Names, Refusal> {
         self.run(Command::OperatorCall { call: Box::new(call) }, &Caller::default())
     }

@@ -4,6 +4,7 @@ use crate::decide::Draft;
 use crate::event::{FrameworkUpdateOrdered, FrameworkUpdated, OfferKeys, OffersReturned, Return};
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::offer_constraints;
+use crate::permit;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::Agent;
 use crate::subscribe;
@@ -35,6 +36,7 @@ pub(crate) fn update_framework(
     change("principal", before.principal(), info.principal())?;
     change("user", &before.user, &info.user)?;
     change("checkpoint", &before.checkpoint().to_string(), &info.checkpoint().to_string())?;
+    permit::update_framework(draft, key, &terms.roles)?;
     let constraints = offer_constraints::check(draft, call.offer_constraints.as_ref())
         .map_err(|why| invalid(format!("'UpdateFramework.offer_constraints' are not valid: {why}")))?;
     let is_same_constraints = !offer_constraints::is_changed(draft, key, &constraints);

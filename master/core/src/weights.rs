@@ -1,20 +1,23 @@
 //! The story of weights: how much a role counts among its siblings.
 
+use crate::command::Caller;
 use crate::decide::{Draft, Reply};
 use crate::event::{Return, RoleWeight, WeightsSet};
 use crate::level;
+use crate::permit;
 use crate::quota;
 use crate::refusal::Refusal;
 use crate::state::roles::Weight;
 use crate::validate;
 use api::limits::{CALL_ROLES_MAX, ROLES_CONFIGURED_MAX, WEIGHT_MAX, quoted};
 use api::v1::master::call;
+use auth::Action;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// UPDATE_WEIGHTS: all of them or none. Where one of the roles has a framework, every offer is taken back, so that the
 /// next allocation is by the new weights.
-pub(crate) fn update(draft: &mut Draft, call: &call::UpdateWeights) -> Result<Reply, Refusal> {
+pub(crate) fn update(draft: &mut Draft, call: &call::UpdateWeights, caller: &Caller) -> Result<Reply, Refusal> {
     level::needs_resource_model(&draft.state, "UPDATE_WEIGHTS")?;
     let infos = &call.weight_infos;
     crate::lengths::count("roles in one call", infos.len(), CALL_ROLES_MAX)
@@ -39,6 +42,7 @@ pub(crate) fn update(draft: &mut Draft, call: &call::UpdateWeights) -> Result<Re
         let known = known.ok_or_else(|| refuse(format!(" for role '{role}': Invalid weight '{weight}': {why}")))?;
         weights.insert(role.into(), known);
     }
+    permit::check(draft, caller, Action::UpdateWeight, weights.keys().map(|role| &**role))?;
     let roles = &draft.state.roles;
     weights.retain(|role, weight| roles.weights.get(role) != Some(weight));
     let new = weights.keys().filter(|role| !roles.weights.contains_key(*role)).count();

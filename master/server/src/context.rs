@@ -60,8 +60,10 @@ pub struct Context {
     pub of_frameworks: bool,
     /// What is kept of the allocator, and told of it.
     pub allocations: Arc<crate::allocations::Allocations>,
-    /// By what this master decides.
-    pub options: master_core::Options,
+    /// By what this master decides, beside what may change: see [`Context::options`].
+    pub(crate) chosen: master_core::Options,
+    /// Who is let in, and what they may.
+    pub admission: Arc<api_http::Admission>,
     /// What time it is for the log.
     pub(crate) clock: Arc<Steady>,
     /// The digests of this master's fold.
@@ -89,6 +91,11 @@ impl Ping {
 }
 
 impl Context {
+    /// By what this master decides, now.
+    pub fn options(&self) -> master_core::Options {
+        master_core::Options { authorizer: self.admission.authorizer(), ..self.chosen.clone() }
+    }
+
     /// Whether clients are served yet.
     pub fn is_ready(&self) -> bool {
         *self.ready.borrow()

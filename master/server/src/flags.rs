@@ -13,7 +13,8 @@ use crate::roles::RoleSettings;
 use crate::run::{Forgetting, Settings};
 use crate::throttle::RateLimits;
 use api::flags::{Values, parse};
-use api_http::Secret;
+use api_http::{Secret, Sources};
+use auth::Realm;
 use event_log::raft::ArchiveBounds;
 use master_core::state::History;
 use master_core::{FeatureLevel, RegexLimits};
@@ -243,6 +244,44 @@ impl Flags {
         })
     }
 
+    /// Who is let in and what they may, as far as flags say.
+    ///
+    /// # Errors
+    /// One sentence: a flag that asks for protection and has nothing to protect with must not be passed over.
+    pub fn sources(&self) -> Result<Sources, String> {
+        let credentials = self.values.path("credentials").map(|path| ("credentials", path));
+        let frameworks = self.values.bool("authenticate_http_frameworks");
+        let asked = [
+            ("authenticate_http_readonly", Realm::MasterReadonly),
+            ("authenticate_http_readwrite", Realm::MasterReadwrite),
+            ("authenticate_http_frameworks", Realm::MasterScheduler),
+        ];
+        let asked: Vec<_> = asked.into_iter().filter(|(flag, _)| self.values.bool(flag)).collect();
+        if let (Some((flag, _)), None) = (asked.first(), &credentials) {
+            return Err(format!("--{flag} needs principals and their secrets: give --credentials=/PATH"));
+        }
+        let http_frameworks = self.values.is_given("http_framework_authenticators");
+        if frameworks && !http_frameworks {
+            let why = "--authenticate_http_frameworks needs --http_framework_authenticators=basic";
+            return Err(why.to_owned());
+        }
+        if self.values.bool("authenticate_frameworks") && !frameworks {
+            return Err("--authenticate_frameworks is of the older drivers' protocol, which is not spoken here: frameworks would \
+                        come in without a secret, so give --authenticate_http_frameworks, too"
+                .into());
+        }
+        if self.values.bool("authenticate_agents") {
+            if !self.values.is_given("cluster_secret") {
+                return Err("--authenticate_agents needs --cluster_secret=file:///PATH: agents show that secret".into());
+            }
+            if self.values.bool("insecure") {
+                return Err("--insecure lets agents in that show nothing: give it or --authenticate_agents".into());
+            }
+        }
+        let acls = self.values.text("acls").map(str::to_owned);
+        Ok(Sources { credentials, acls, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
+    }
+
     fn secret(&self) -> Result<Option<Secret>, String> {
         let read = self.values.text("cluster_secret").map(Secret::read).transpose();
         read.map_err(|error| event_log::sentence(&error))
@@ -421,12 +460,12 @@ mod tests {
     #[test]
     fn what_would_change_safety_is_refused_rather_than_ignored() {
         for bad in [
-            "--authenticate_http_readwrite",
-            "--authenticate",
-            "--acls={}",
             "--zk=zk://h/p",
             "--no-root_submissions",
-            "--credentials=/x",
+            "--http_authenticators=kerberos",
+            "--http_framework_authenticators=x",
+            "--authorizers=x",
+            "--modules={}",
             "--no-log_auto_initialize",
         ] {
             let refused = flags(&format!("--work_dir=/d {bad}")).unwrap_err();
@@ -434,6 +473,27 @@ mod tests {
         }
         assert!(flags("--work_dir=/d --no-authenticate_agents --registry=replicated_log").is_ok());
         assert!(flags("--work_dirr=/d").unwrap_err().contains("work_dir"));
+    }
+
+    #[test]
+    fn whoever_asks_for_protection_names_what_protects() {
+        let sources = |words: &str| flags(&format!("--work_dir=/d {words}")).and_then(|flags| flags.sources());
+        for (words, why) in [
+            ("--authenticate_http_readonly", "--authenticate_http_readonly needs principals"),
+            ("--authenticate_http_readwrite", "give --credentials=/PATH"),
+            ("--authenticate", "--authenticate_frameworks is of the older drivers' protocol"),
+            ("--authenticate_http_frameworks --credentials=/c", "needs --http_framework_authenticators=basic"),
+            ("--authenticate_agents", "needs --cluster_secret"),
+            ("--authenticate_agents --cluster_secret=file:///s --insecure", "--insecure lets agents in"),
+        ] {
+            let refused = sources(words).unwrap_err();
+            assert!(refused.contains(why), "{words}: {refused}");
+        }
+        let all = "--authenticate_http_readonly --authenticate_http_readwrite --authenticate_http_frameworks \
+                   --http_framework_authenticators=basic --credentials=file:///c --authenticate --acls={}";
+        let sources = sources(all).unwrap();
+        assert_eq!((sources.realms.len(), sources.acls.as_deref()), (3, Some("{}")));
+        assert_eq!(sources.credentials, Some(("credentials", "/c".into())));
     }
 
     #[test]
@@ -445,14 +505,10 @@ mod tests {
                 other => Err(format!("{other:?}")),
             }
         };
-        for (name, value) in [
-            ("MESOS_ACLS", "{}"),
-            ("LIBPROCESS_SSL_ENABLED", "true"),
-            ("MESETA_CREDENTIALS", "/x"),
-            ("SSL_ENABLED", "1"),
-        ] {
+        for (name, value) in [("LIBPROCESS_SSL_ENABLED", "true"), ("MESETA_MODULES", "{}"), ("SSL_ENABLED", "1")] {
             assert!(read(name, value).unwrap_err().contains("not built yet"), "{name}");
         }
+        assert_eq!(read("MESOS_ACLS", "{}").unwrap().sources().unwrap().acls.as_deref(), Some("{}"));
         assert_eq!(read("LIBPROCESS_IP", "127.0.0.9").unwrap().listen.ip().to_string(), "127.0.0.9");
         assert_eq!(read("LIBPROCESS_PORT", "5999").unwrap().listen.port(), 5999);
         assert!(read("MESOS_WEBUI_DIR", "/x").unwrap().warnings()[0].contains("'--webui_dir' has no effect"));

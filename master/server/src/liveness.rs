@@ -115,14 +115,14 @@ pub(crate) async fn introduce(context: Arc<Context>) {
 
 /// Ends this master if it leads and too few agents have returned since it was elected: `--recovery_agent_removal_limit`.
 pub(crate) async fn stop_unless_agents_return(context: Arc<Context>) {
-    if context.options.recovery_limit_millipercent >= 100_000 {
+    if context.options().recovery_limit_millipercent >= 100_000 {
         return std::future::pending().await;
     }
     loop {
         tokio::time::sleep(HELLO_EVERY).await;
         if context.reader.leader().is_some_and(|leader| leader.is_me) {
             let (state, _) = context.reader.state();
-            if let Some(why) = master_core::too_few_returned(&state, context.clock.now_ms(), &context.options) {
+            if let Some(why) = master_core::too_few_returned(&state, context.clock.now_ms(), &context.options()) {
                 context.fail(why);
             }
         }

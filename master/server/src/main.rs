@@ -1,12 +1,14 @@
 //! `meseta-master`: one member of the quorum that keeps the cluster's log.
 
-use api_http::{Bounds, Connections};
+use api_http::{Admission, Bounds, Connections};
+use auth::Realm;
 use master_server::flags::{self, Asked, Flags};
 use master_server::listen::listen;
 use master_server::run;
 use master_server::threads::Threads;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -48,6 +50,21 @@ fn restore(flags: &Flags) -> Result<(), String> {
     Ok(())
 }
 
+/// Reads again who is let in and what they may.
+async fn reload(admission: Arc<Admission>) {
+    if !admission.has_files() {
+        return tracing::info!("told to read files again (SIGHUP), and there are neither --credentials nor --acls");
+    }
+    match tokio::task::spawn_blocking(move || admission.reload()).await {
+        Ok(Ok(warnings)) => {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            tracing::info!("--credentials and --acls were read again");
+        }
+        Ok(Err(why)) => tracing::error!("{why}; what was in force stays so"),
+        Err(panic) => tracing::error!(%panic, "--credentials and --acls were not read again"),
+    }
+}
+
 fn run_master(flags: &Flags) -> Result<(), String> {
     let files = api_http::raise_file_limit()?;
     api_http::keep_files_private();
@@ -67,7 +84,11 @@ fn run_master(flags: &Flags) -> Result<(), String> {
     let listener = listen(flags.listen)?;
     let bound = listener.local_addr().map_err(|error| format!("cannot use the listening socket: {error}"))?;
     let settings = flags.settings(bound)?;
-    if let Some(warning) = api_http::open_door(bound, "runs what it likes on the agents, as root where they are root") {
+    let (admission, warnings) = Admission::open(flags.sources()?)?;
+    let admission = Arc::new(admission);
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let what = "runs what it likes on the agents, as root where they are root";
+    if let Some(warning) = api_http::open_door(bound, what).filter(|_| !admission.asks(Realm::MasterScheduler)) {
         tracing::warn!("{warning}");
     }
     // Only what is a master's: a work_dir that is none is found out later.
@@ -80,15 +101,16 @@ fn run_master(flags: &Flags) -> Result<(), String> {
     api_http::give_back_memory().map_err(|error| format!("cannot start threads: {error}"))?;
     let bounds = Bounds::of_this_process().with(flags.connections_max(), flags.address_connections_max());
     let places = Some((threads.door.handle().clone(), threads.clients.handle().clone()));
-    let port = run::Port { connections: Connections::new(bounds), places };
+    let port = run::Port { connections: Connections::new(bounds), places, admission: admission.clone() };
     let listener = {
         let _door = threads.door.enter();
         tokio::net::TcpListener::from_std(listener)
             .map_err(|error| format!("cannot use the listening socket: {error}"))?
     };
     let ended = threads.vital.block_on(async move {
-        let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+        let signals = (SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup());
+        let signals = (signal(signals.0), signal(signals.1), signal(signals.2));
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
             return Err("cannot listen for signals".to_owned());
         };
         let mut running = run::start(settings, listener, port).await.map_err(|error| event_log::sentence(&error))?;
@@ -110,6 +132,7 @@ fn run_master(flags: &Flags) -> Result<(), String> {
                     formed.map_err(|error| event_log::sentence(&error))?;
                     forming = false;
                 }
+                _ = hangup.recv() => reload(admission.clone()).await,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }

@@ -25,7 +25,7 @@ use crate::witness::Witness;
 use crate::{allocate, clock, entrance, equality, goodbye, level, liveness, outage, roles, vital};
 use api::v1::master::event::closing::Reason;
 use api_http::dial::Signer;
-use api_http::{Bounds, Connections, Door, INNER, Secret, Serving};
+use api_http::{Admission, Bounds, Connections, Door, INNER, Secret, Serving};
 use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
 use master_core::ids::NodeId;
@@ -184,11 +184,14 @@ pub struct Port {
     /// Where connections are accepted, and where clients are served, if not where everything else runs. The listener is of
     /// the first.
     pub places: Option<(Handle, Handle)>,
+    /// Which of them are let in.
+    pub admission: Arc<Admission>,
 }
 
 impl Default for Port {
     fn default() -> Port {
-        Port { connections: Connections::new(Bounds::of_this_process()), places: None }
+        let connections = Connections::new(Bounds::of_this_process());
+        Port { connections, places: None, admission: Arc::default() }
     }
 }
 
@@ -211,9 +214,10 @@ pub struct Running {
 /// A `RunError` whose text is the sentence for the operator.
 pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Result<Running, RunError> {
     let own = Some(settings.address.ip);
-    let server = Arc::new(Server::new(Door::new(settings.secret.clone(), settings.insecure, own)));
     let (stop, stopped) = watch::channel(false);
-    let Port { connections, places } = port;
+    let Port { connections, places, admission } = port;
+    let inner = Door::new(settings.secret.clone(), settings.insecure, own);
+    let server = Arc::new(Server::new(inner, admission));
     let (door, clients) = places.unzip();
     let inside = door.as_ref().map(|_| Handle::current());
     let serving = Serving { connections: connections.clone(), reserved: INNER, inside, outside: clients };
@@ -308,6 +312,7 @@ pub async fn start_in(
         history: forgetting.history,
         regex: settings.regex,
         whitelist: settings.roles.whitelist.clone(),
+        authorizer: auth::Authorizer::default(),
     };
     let sequencer = Sequencer {
         node: node.clone(),
@@ -323,6 +328,7 @@ pub async fn start_in(
         crashes: crashes.clone(),
         rehearsal,
         options: options.clone(),
+        admission: server.admission().clone(),
         forget_every: forgetting.every,
     };
     let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone(), witness);
@@ -348,7 +354,8 @@ pub async fn start_in(
         equality,
         connections: connections.unwrap_or_else(|| Connections::new(Bounds::of_this_process())),
         allocator: settings.allocator.options.clone(),
-        options,
+        chosen: options,
+        admission: server.admission().clone(),
         clock: clock.clone(),
         failure: watch::Sender::new(None),
     });

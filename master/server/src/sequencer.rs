@@ -26,6 +26,7 @@ use crate::rehearsal::Rehearsal;
 use crate::submit::{Attempt, Request, Verdict};
 use api::internal::FromAgent;
 use api::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PEER_BYTES_MAX, RECORD_BYTES_FULL, RECORD_BYTES_MAX};
+use api_http::Admission;
 use event_log::raft::{AppendError, Node, Role, Status};
 use event_log::{Bug, Header, RawEvent, Record, Steady, planted};
 use futures_util::StreamExt;
@@ -76,6 +77,8 @@ pub(crate) struct Sequencer {
     pub(crate) clock: Arc<Steady>,
     /// What the operator chose, while this master leads.
     pub(crate) options: Options,
+    /// Where the access control lists are: those of the master that leads count.
+    pub(crate) admission: Arc<Admission>,
     /// Between two looks for what is to be forgotten.
     pub(crate) forget_every: Duration,
 }
@@ -84,6 +87,7 @@ pub(crate) struct Sequencer {
 struct Leadership {
     term: u64,
     options: Options,
+    admission: Arc<Admission>,
     crashes: Arc<Crashes>,
     rehearsal: Rehearsal,
     /// What is due and could not be decided.
@@ -152,6 +156,7 @@ impl Sequencer {
             let leadership = Leadership {
                 term,
                 options,
+                admission: self.admission.clone(),
                 clock,
                 crashes,
                 rehearsal: self.rehearsal,
@@ -344,6 +349,11 @@ impl Leadership {
         self.batches.push_back(batch);
     }
 
+    /// By what is decided now: files are read again while this master leads.
+    fn options(&self) -> Options {
+        Options { authorizer: self.admission.authorizer(), ..self.options.clone() }
+    }
+
     /// A decision on `state` as it is to be logged, or why there is none. Nothing has happened yet.
     fn attempt(&self, state: &State, command: &Command, caller: &Caller, at_ms: u64) -> Result<Attempted, Verdictless> {
         match self.decide(state, command, caller, at_ms) {
@@ -361,7 +371,7 @@ impl Leadership {
     fn decide(&self, state: &State, command: &Command, caller: &Caller, at_ms: u64) -> Result<Attempted, Verdictless> {
         let decided = crashes::catch(|| {
             self.rehearsal.crash(command);
-            let decision = decide_with(state, command, caller, at_ms, self.options.clone())?;
+            let decision = decide_with(state, command, caller, at_ms, self.options())?;
             let encoded = encode(&decision);
             Ok((decision, encoded))
         });

@@ -76,11 +76,17 @@ fn what_is_not_built_is_refused() {
         assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{names:?}: {stderr}");
         assert!(names.iter().all(|name| stderr.contains(name)), "{names:?}: {stderr}");
     };
-    for name in ["acls", "credentials", "firewall_rules", "modules", "hooks"] {
-        check(&mut program(dir.path(), &[format!("--{name}=x")]), &[name, "not built yet"]);
+    for (name, why) in [
+        ("acls", "cannot be read"),
+        ("credentials", "cannot be read"),
+        ("firewall_rules", "not built yet"),
+        ("modules", "not built yet"),
+        ("hooks", "not built yet"),
+    ] {
+        check(&mut program(dir.path(), &["--port=0".into(), format!("--{name}=x")]), &[name, why]);
         for prefix in ["MESOS_", "MESETA_"] {
             let variable = format!("{prefix}{}", name.to_uppercase());
-            check(program(dir.path(), &[]).env(&variable, "x"), &[name, "not built yet"]);
+            check(program(dir.path(), &["--port=0".into()]).env(&variable, "x"), &[name, why]);
         }
     }
     for variable in ["LIBPROCESS_SSL_ENABLED", "SSL_ENABLED", "LIBPROCESS_SSL_VERIFY_SERVER_CERT"] {

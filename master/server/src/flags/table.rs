@@ -8,7 +8,12 @@ const fn flag(name: &'static str, kind: Kind, help: &'static str) -> Flag {
 
 /// The flags.
 pub const FLAGS: &[Flag] = &[
-    flag("acls", Kind::Content, "Access control lists; not built yet."),
+    flag(
+        "acls",
+        Kind::Path,
+        "Who may do what, as JSON or a file of it (/PATH or file:///PATH), which is read again on SIGHUP. What no entry matches is \
+         allowed, unless permissive is false.",
+    ),
     flag("advertise_ip", Kind::Text, "Address told to clients, agents and masters.")
         .variable("LIBPROCESS_ADVERTISE_IP"),
     flag("advertise_port", Kind::Int, "Port told to clients, agents and masters.")
@@ -37,14 +42,34 @@ pub const FLAGS: &[Flag] = &[
     flag("archive_age_max", Kind::Duration, "History goes that is so much older than the newest.").default("4weeks"),
     flag("archive_bytes_max", Kind::Bytes, "History goes, the oldest first, beyond so many bytes of archive.")
         .default("10GB"),
-    flag("authenticate_agents", Kind::Bool, "Not built yet.").default("false").aliases(&["authenticate_slaves"]),
-    flag("authenticate_frameworks", Kind::Bool, "Not built yet.").default("false").aliases(&["authenticate"]),
-    flag("authenticate_http_frameworks", Kind::Bool, "Not built yet.").default("false"),
-    flag("authenticate_http_readonly", Kind::Bool, "Not built yet.").default("false"),
-    flag("authenticate_http_readwrite", Kind::Bool, "Not built yet.").default("false").aliases(&["authenticate_http"]),
-    flag("authentication_v0_timeout", Kind::Duration, "nothing authenticates yet.").default("15secs").idle(),
-    flag("authenticators", Kind::Text, "Not built yet.").default("crammd5"),
-    flag("authorizers", Kind::Text, "Not built yet.").default("local"),
+    flag(
+        "authenticate_agents",
+        Kind::Bool,
+        "Agents show the cluster's secret: true needs --cluster_secret, and no --insecure.",
+    )
+    .default("false")
+    .aliases(&["authenticate_slaves"]),
+    flag(
+        "authenticate_frameworks",
+        Kind::Bool,
+        "Of the older drivers' protocol, which is not spoken: true needs --authenticate_http_frameworks beside it.",
+    )
+    .default("false")
+    .aliases(&["authenticate"]),
+    flag("authenticate_http_frameworks", Kind::Bool, "Frameworks must show a principal of --credentials and its secret.")
+        .default("false"),
+    flag("authenticate_http_readonly", Kind::Bool, "Whoever reads must show a principal of --credentials and its secret.")
+        .default("false"),
+    flag(
+        "authenticate_http_readwrite",
+        Kind::Bool,
+        "Whoever calls /api/v1 or changes something must show a principal of --credentials and its secret.",
+    )
+    .default("false")
+    .aliases(&["authenticate_http"]),
+    flag("authentication_v0_timeout", Kind::Duration, "there is nothing to wait for.").default("15secs").idle(),
+    flag("authenticators", Kind::Text, "Of the older protocol: as it is.").default("crammd5"),
+    flag("authorizers", Kind::Text, "Who decides by --acls: local.").default("local"),
     flag("cluster", Kind::Text, "The cluster's name, shown to people."),
     flag(
         "cluster_secret",
@@ -52,7 +77,12 @@ pub const FLAGS: &[Flag] = &[
         "file:///PATH of the cluster's secret, one a line: masters, agents and commands show that they know it. The first is shown, \
          each is taken.",
     ),
-    flag("credentials", Kind::Path, "Principals and secrets; not built yet."),
+    flag(
+        "credentials",
+        Kind::Path,
+        "A file (/PATH or file:///PATH) of principals and their secrets, as {\"credentials\": [{\"principal\": \"P\", \"secret\": \
+         \"S\"}]} or a line P S for each; a secret may be a hash that `meseta auth hash` makes. Read again on SIGHUP.",
+    ),
     flag("domain", Kind::Content, "The fault domain of the masters, as JSON."),
     flag("external_log_file", Kind::Path, "A log that something else writes, served as /master/log."),
     flag("fair_sharing_excluded_resource_names", Kind::Text, "Names that do not count in shares: NAME,NAME,..."),
@@ -69,8 +99,8 @@ pub const FLAGS: &[Flag] = &[
     flag("hostname", Kind::Text, "Name told to clients instead of the one that was found."),
     flag("hostname_lookup", Kind::Bool, "Whether to look for a name at all; otherwise the address is it.")
         .default("true"),
-    flag("http_authenticators", Kind::Text, "Not built yet.").default("basic"),
-    flag("http_framework_authenticators", Kind::Text, "Not built yet."),
+    flag("http_authenticators", Kind::Text, "How operators show who they are: basic.").default("basic"),
+    flag("http_framework_authenticators", Kind::Text, "How frameworks show who they are: basic."),
     flag("initialize_driver_logging", Kind::Bool, "there are no drivers.").default("true").idle(),
     flag(
         "insecure",
@@ -196,14 +226,10 @@ pub const FLAGS: &[Flag] = &[
 
 /// A flag that would change what is safe or allowed, if it were not ignored: it may only have this value.
 pub(super) const ONLY: &[(&str, &str)] = &[
-    ("authenticate_agents", "false"),
-    ("authenticate_frameworks", "false"),
-    ("authenticate_http_frameworks", "false"),
-    ("authenticate_http_readonly", "false"),
-    ("authenticate_http_readwrite", "false"),
     ("authenticators", "crammd5"),
     ("authorizers", "local"),
     ("http_authenticators", "basic"),
+    ("http_framework_authenticators", "basic"),
     ("log_auto_initialize", "true"),
     ("memory_profiling", "false"),
     ("registry", "replicated_log"),
@@ -213,11 +239,8 @@ pub(super) const ONLY: &[(&str, &str)] = &[
 
 /// The same for flags without a default: they must not be given.
 pub(super) const NEVER: &[&str] = &[
-    "acls",
-    "credentials",
     "firewall_rules",
     "hooks",
-    "http_framework_authenticators",
     "ip_discovery_command",
     "master_contender",
     "master_detector",

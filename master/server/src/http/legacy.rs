@@ -14,16 +14,16 @@ pub mod state;
 pub mod views;
 
 use super::operator::Operators;
-use super::render::{Kind, Rendering};
+use super::render::{Kind, Rendering, shown};
 use crate::context::Context;
 use api::limits::SMALL_BODY_BYTES_MAX;
 use api::v1;
 use api::v1::master::call::Type;
-use api_http::{Method, Query, Request, Response, StatusCode, header};
+use api_http::{Method, Query, Request, Response, StatusCode, Visitor, header};
+use auth::{Action, Realm, Sight};
 use event_log::host;
 use master_core::command::Command;
 use master_core::state::State;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 const JSON: &str = "application/json";
@@ -110,21 +110,47 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/machine/up", POST, Endpoint::Machines(maintenance::Change::Up)),
 ];
 
+/// Who is asked for what; None: everybody is told.
+pub fn realm(endpoint: &Endpoint) -> Option<Realm> {
+    match endpoint {
+        Endpoint::Local(Local::Version | Local::Health | Local::SystemStats) | Endpoint::Redirect => None,
+        Endpoint::Local(Local::Flags | Local::Metrics | Local::Files) => Some(Realm::MasterReadonly),
+        Endpoint::Local(Local::LoggingToggle) => Some(Realm::MasterReadwrite),
+        Endpoint::Read(
+            Read::State
+            | Read::StateSummary
+            | Read::Slaves
+            | Read::AgentsAway
+            | Read::Frameworks
+            | Read::Tasks
+            | Read::Roles
+            | Read::MaintenanceStatus,
+        ) => Some(Realm::MasterReadonly),
+        Endpoint::Read(Read::Weights | Read::Quota | Read::MaintenanceSchedule)
+        | Endpoint::Teardown
+        | Endpoint::Machines(_)
+        | Endpoint::Operation(_) => Some(Realm::MasterReadwrite),
+    }
+}
+
 /// Answers a request for `endpoint`; `rest` is what follows the endpoint's path.
 pub async fn answer(
     operators: &Arc<Operators>,
     (endpoint, methods): (&Endpoint, &'static [&'static str]),
     rest: &[String],
     request: Request,
-    peer: SocketAddr,
+    visitor: &Visitor,
 ) -> Response {
     let query = Query::of(&request);
     if !methods.is_empty() && !methods.contains(&request.method().as_str()) {
         return api_http::jsonp(api_http::method_not_allowed(methods, request.method()), query.get("jsonp"));
     }
     let response = match endpoint {
-        Endpoint::Local(Local::Files) => return files(operators, rest, query).await,
-        Endpoint::Local(local) => answer_local(operators, *local, &query).await,
+        Endpoint::Local(Local::Files) => return files(operators, rest, query, visitor).await,
+        Endpoint::Local(local) => match permit_local(*local, &request, visitor) {
+            Ok(()) => answer_local(operators, *local, &query).await,
+            Err(response) => *response,
+        },
         // A client that follows its own path there would come back for ever.
         Endpoint::Redirect if !rest.is_empty() => api_http::not_found(),
         Endpoint::Redirect => match operators.leader().await {
@@ -134,33 +160,33 @@ pub async fn answer(
         Endpoint::Read(Read::MaintenanceSchedule) if request.method() == Method::POST => {
             match elsewhere(operators, &request, &query).await {
                 Some(response) => response,
-                None => maintenance::change(operators, maintenance::Change::Schedule, request, peer).await,
+                None => maintenance::change(operators, maintenance::Change::Schedule, request, visitor).await,
             }
         }
         Endpoint::Machines(change) => match elsewhere(operators, &request, &query).await {
             Some(response) => response,
-            None => maintenance::change(operators, *change, request, peer).await,
+            None => maintenance::change(operators, *change, request, visitor).await,
         },
         // Whoever sends a change must not believe that it was made.
         Endpoint::Read(read) if !methods.is_empty() && request.method() != Method::GET => {
             match elsewhere(operators, &request, &query).await {
                 Some(response) => response,
-                None if *read == Read::Quota => roles::quota(operators, request, rest, peer).await,
-                None if *read == Read::Weights => roles::weights(operators, request, peer).await,
+                None if *read == Read::Quota => roles::quota(operators, request, rest, visitor).await,
+                None if *read == Read::Weights => roles::weights(operators, request, visitor).await,
                 None => later(&request),
             }
         }
         Endpoint::Read(read) => match elsewhere(operators, &request, &query).await {
             Some(response) => response,
-            None => answer_read(operators, *read, &query, &request).await,
+            None => answer_read(operators, *read, &query, &request, visitor).await,
         },
         Endpoint::Operation(kind) => match elsewhere(operators, &request, &query).await {
             Some(response) => response,
-            None => operations::answer(operators, *kind, request, peer).await,
+            None => operations::answer(operators, *kind, request, visitor).await,
         },
         Endpoint::Teardown => match elsewhere(operators, &request, &query).await {
             Some(response) => response,
-            None => teardown(operators, request, peer).await,
+            None => teardown(operators, request, visitor).await,
         },
     };
     api_http::jsonp(response, query.get("jsonp"))
@@ -170,6 +196,25 @@ pub async fn answer(
 fn later(request: &Request) -> Response {
     let (method, path) = (request.method(), request.uri().path());
     not_built(&format!("{method} {path} is not supported by this version of Meseta: nothing was changed"))
+}
+
+/// What is refused to whoever may not have it. With lists in force these are read by GET alone.
+fn permit_local(local: Local, request: &Request, visitor: &Visitor) -> Result<(), Box<Response>> {
+    let (action, object) = match local {
+        Local::Flags => (Action::ViewFlags, None),
+        Local::Metrics => (Action::GetEndpointWithPath, Some("/metrics/snapshot")),
+        Local::LoggingToggle => (Action::GetEndpointWithPath, Some("/logging/toggle")),
+        Local::Version | Local::Health | Local::SystemStats | Local::Files => return Ok(()),
+    };
+    if visitor.approver.is_in_force() && local == Local::Flags && request.method() != Method::GET {
+        return Err(Box::new(api_http::method_not_allowed(GET, request.method())));
+    }
+    if visitor.approver.approves(action, object) { Ok(()) } else { Err(Box::new(forbidden())) }
+}
+
+/// 403 for whoever may not.
+pub fn forbidden() -> Response {
+    api_http::text(StatusCode::FORBIDDEN, "403 Forbidden.")
 }
 
 async fn answer_local(operators: &Arc<Operators>, local: Local, query: &Query) -> Response {
@@ -194,7 +239,15 @@ async fn answer_local(operators: &Arc<Operators>, local: Local, query: &Query) -
 }
 
 /// Sandboxes are the agents'; a master has its log at most. Reading files blocks, so it is done elsewhere.
-async fn files(operators: &Operators, rest: &[String], query: Query) -> Response {
+async fn files(operators: &Operators, rest: &[String], query: Query, visitor: &Visitor) -> Response {
+    let debug = rest.first().is_some_and(|name| matches!(name.as_str(), "debug" | "debug.json"));
+    if debug && !visitor.approver.approves(Action::GetEndpointWithPath, Some("/files/debug")) {
+        return forbidden();
+    }
+    // All that a master serves is its log.
+    if !debug && !visitor.approver.approves(Action::AccessMesosLog, None) {
+        return api_http::empty(StatusCode::FORBIDDEN);
+    }
     let (table, endpoint) = (operators.files.clone(), rest.join("/"));
     let answer = host::blocking(move || table.answer(&endpoint, &query)).await;
     answer.ok().flatten().unwrap_or_else(api_http::not_found)
@@ -215,11 +268,18 @@ async fn elsewhere(operators: &Operators, request: &Request, query: &Query) -> O
     }
 }
 
-async fn answer_read(operators: &Arc<Operators>, read: Read, query: &Query, request: &Request) -> Response {
+async fn answer_read(
+    operators: &Arc<Operators>,
+    read: Read,
+    query: &Query,
+    request: &Request,
+    visitor: &Visitor,
+) -> Response {
     let Ok(reading) = operators.context.reader.read(query.get("stale") == Some("true")).await else {
         return no_leader(&operators.context);
     };
-    let response = answer_from(operators, read, query, request, reading.state.clone(), reading.index).await;
+    let now = (reading.state.clone(), reading.index);
+    let response = answer_from(operators, read, query, request, now, visitor.approver.sight()).await;
     super::render::as_of(&reading, response)
 }
 
@@ -228,33 +288,45 @@ async fn answer_from(
     read: Read,
     query: &Query,
     request: &Request,
-    state: Arc<State>,
-    index: u64,
+    (state, index): (Arc<State>, u64),
+    sight: Option<Arc<Sight>>,
 ) -> Response {
     let packed = query.get("jsonp").is_none() && api_http::accepts_gzip(request.headers());
     let kind = match read {
         Read::State => Kind::State,
         Read::StateSummary => Kind::Summary,
-        Read::Weights => return api_http::json_bytes(super::roles::weights_json(&state)),
-        Read::Quota => return api_http::json_bytes(api::json::to_vec(&super::roles::quota_status(&state))),
-        Read::MaintenanceSchedule => return api_http::json_bytes(maintenance::schedule(&state)),
-        Read::MaintenanceStatus => return api_http::json_bytes(maintenance::status(&state)),
+        Read::Weights => return api_http::json_bytes(super::roles::weights_json(&shown(state, sight.as_deref()))),
+        Read::Quota => {
+            let state = shown(state, sight.as_deref());
+            return api_http::json_bytes(api::json::to_vec(&super::roles::quota_status(&state)));
+        }
+        Read::MaintenanceSchedule => {
+            return api_http::json_bytes(maintenance::schedule(&shown(state, sight.as_deref())));
+        }
+        Read::MaintenanceStatus => return api_http::json_bytes(maintenance::status(&shown(state, sight.as_deref()))),
         _ => Kind::List(read, request.uri().query().unwrap_or_default().to_owned()),
     };
-    let (about, query) = (operators.clone(), query.clone());
-    let render = move || match read {
-        Read::StateSummary => state::summary(&state, &about.about),
-        Read::Slaves => lists::agents(&state, query.get("slave_id")),
-        Read::AgentsAway => lists::agents_away(&state),
-        Read::Frameworks => lists::frameworks(&state, query.get("framework_id")),
-        Read::Tasks => lists::tasks(&state, &lists::TaskQuery::new(|name| query.get(name).map(str::to_owned))),
-        Read::Roles => super::roles::roles_json(&state, &about.context.roles.whitelist),
-        _ => state::state(&state, &about.about),
+    let (about, query, seeing) = (operators.clone(), query.clone(), sight.clone());
+    let render = move || {
+        let sight = seeing.as_deref();
+        // What a role has is told whole to whoever may see the role.
+        if read == Read::Roles {
+            return super::roles::roles_json(&state, &about.context.roles.whitelist, sight);
+        }
+        let state = shown(state, sight);
+        match read {
+            Read::StateSummary => state::summary(&state, &about.about, sight),
+            Read::Slaves => lists::agents(&state, query.get("slave_id"), sight),
+            Read::AgentsAway => lists::agents_away(&state),
+            Read::Frameworks => lists::frameworks(&state, query.get("framework_id")),
+            Read::Tasks => lists::tasks(&state, &lists::TaskQuery::new(|name| query.get(name).map(str::to_owned))),
+            _ => state::state(&state, &about.about, sight),
+        }
     };
-    operators.renderings.answer(Rendering { kind, packed, index }, JSON, render).await
+    operators.renderings.answer(Rendering { kind, packed, index, sight }, JSON, render).await
 }
 
-async fn teardown(operators: &Operators, request: Request, peer: SocketAddr) -> Response {
+async fn teardown(operators: &Operators, request: Request, visitor: &Visitor) -> Response {
     let (parts, body) = request.into_parts();
     let body = match api_http::read_body(&parts.headers, body, SMALL_BODY_BYTES_MAX).await {
         Ok(body) => body,
@@ -268,7 +340,7 @@ async fn teardown(operators: &Operators, request: Request, peer: SocketAddr) -> 
     let mut call = v1::master::Call::default();
     call.set_type(v1::master::call::Type::Teardown);
     call.teardown = Some(v1::master::call::Teardown { framework_id });
-    operators.change(Command::OperatorCall { call: Box::new(call) }, peer).await
+    operators.change(Command::OperatorCall { call: Box::new(call) }, visitor).await
 }
 
 fn stats() -> Vec<u8> {

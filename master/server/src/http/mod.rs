@@ -20,7 +20,9 @@ mod shapes;
 
 use crate::context::{Context, START_PATIENCE};
 use api::limits::{MASTERS_BODY_BYTES_MAX, PEER_BYTES_MAX};
-use api_http::{CHALLENGE_PATH, Carries, Door, Request, Response, Router, StatusCode};
+use api_http::{Admission, CHALLENGE_PATH, Carries, Door, Request, Response, Router, StatusCode, Visitor};
+use auth::{Approver, Realm};
+use master_core::Caller;
 use operator::Operators;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,7 +34,10 @@ const RECOVERING: &str = "Master has not finished recovery";
 /// The port's table of contents.
 pub struct Server {
     router: Router<Target>,
+    /// Who is asked for what, by path: all that the operators' router knows, so that the two agree.
+    realms: Router<Option<Realm>>,
     door: Door,
+    admission: Arc<Admission>,
     /// Set when the log is open; before that there is nothing to serve from.
     served: SetOnce<(Arc<Context>, Arc<Operators>)>,
 }
@@ -57,7 +62,7 @@ enum Target {
 impl Default for Server {
     /// Whose inner endpoints are for its own machine.
     fn default() -> Server {
-        Server::new(Door::default())
+        Server::new(Door::default(), Arc::default())
     }
 }
 
@@ -87,8 +92,9 @@ impl Target {
 }
 
 impl Server {
-    /// Answers that this master has not started yet. Whoever uses the inner endpoints comes through `door`.
-    pub fn new(door: Door) -> Server {
+    /// Answers that this master has not started yet. Whoever uses the inner endpoints comes through `door`, everybody
+    /// else through `admission`.
+    pub fn new(door: Door, admission: Arc<Admission>) -> Server {
         let router = Router::new("master")
             .at("/api/v1", Target::Operators)
             .at("/api/v1/scheduler", Target::Scheduler)
@@ -102,7 +108,16 @@ impl Server {
             .at("/meseta/digest", Target::Digest)
             .at("/meseta/masters", Target::Masters)
             .at("/meseta/snapshot", Target::Snapshot);
-        Server { router, door, served: SetOnce::new() }
+        let mut realms = Router::new("master")
+            .at("/api/v1", Some(Realm::MasterReadwrite))
+            .at("/api/v1/scheduler", Some(Realm::MasterScheduler));
+        for (path, _, endpoint) in legacy::PATHS {
+            realms = realms.at(path, legacy::realm(endpoint));
+        }
+        for (path, _, endpoint) in own::PATHS {
+            realms = realms.at(path, Some(own::realm(*endpoint)));
+        }
+        Server { router, realms, door, admission, served: SetOnce::new() }
     }
 
     /// From now on requests are answered from `context`.
@@ -115,14 +130,29 @@ impl Server {
     /// Answers one request of `peer`.
     pub async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
         let target = self.router.find(request.uri().path()).map_or(Target::Operators, |(target, _)| *target);
-        let Some(carries) = target.inner() else { return self.serve(target, request, peer).await };
-        match self.door.admit(request, peer, carries).await {
-            Ok((request, seal)) => seal.answer(self.serve(target, request, peer).await),
-            Err(refused) => refused,
+        if let Some(carries) = target.inner() {
+            // Whoever knows the cluster's secret is one of us.
+            let visitor = Visitor { principal: None, peer, approver: Approver::default() };
+            return match self.door.admit(request, peer, carries).await {
+                Ok((request, seal)) => seal.answer(self.serve(target, request, visitor).await),
+                Err(refused) => refused,
+            };
+        }
+        let realm = self.realms.find(request.uri().path()).and_then(|(realm, _)| *realm);
+        match self.admission.admit(realm, &request, peer).await {
+            // A token says what it is good for, and not who holds it.
+            Ok(visitor) if visitor.has_claims_alone() => api_http::text(StatusCode::FORBIDDEN, "403 Forbidden."),
+            Ok(visitor) => self.serve(target, request, visitor).await,
+            Err(refused) => *refused,
         }
     }
 
-    async fn serve(&self, target: Target, request: Request, peer: SocketAddr) -> Response {
+    /// Who is let in, and what they may.
+    pub(crate) fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    async fn serve(&self, target: Target, request: Request, visitor: Visitor) -> Response {
         let methods = target.methods();
         if !methods.is_empty() && !methods.contains(&request.method().as_str()) {
             return api_http::method_not_allowed(methods, request.method());
@@ -144,8 +174,8 @@ impl Server {
         };
         match target {
             // The large ones are boxed, so that a heartbeat of the quorum does not carry their room about.
-            Target::Scheduler => Box::pin(scheduler::answer(context, request, peer)).await,
-            Target::Agent => agent::answer(context, request, peer),
+            Target::Scheduler => Box::pin(scheduler::answer(context, request, &visitor)).await,
+            Target::Agent => agent::answer(context, request, visitor.peer),
             Target::Raft => internal::raft(context, request).await,
             Target::Submit => internal::submit(context, request).await,
             Target::Deliver => internal::deliver(context, request).await,
@@ -154,9 +184,14 @@ impl Server {
             Target::Masters => masters::answer(context, request).await,
             Target::Snapshot => snapshot::answer(context, request).await,
             Target::Challenge => self.door.challenge(),
-            Target::Operators | Target::Health => Box::pin(operators.answer(request, peer)).await,
+            Target::Operators | Target::Health => Box::pin(operators.answer(request, &visitor)).await,
         }
     }
+}
+
+/// Who is behind a command of this visitor.
+pub(crate) fn caller(visitor: &Visitor) -> Caller {
+    Caller { principal: visitor.name().map(str::to_owned), peer: Some(visitor.peer.to_string()) }
 }
 
 /// 503 while this master starts.

@@ -6,11 +6,12 @@ pub mod dry_run;
 pub mod get;
 pub mod messages;
 
+use super::caller;
 use super::legacy::about::About;
 use super::legacy::{self, Endpoint};
 use super::metrics::{self, Counters, Metrics, Moment};
 use super::own;
-use super::render::{Kind, Rendering, Renderings};
+use super::render::{Kind, Rendering, Renderings, shown};
 use super::roles;
 use super::watch::Watch;
 use crate::context::{Context, Leader};
@@ -19,12 +20,12 @@ use api::media::Media;
 use api::v1;
 use api::v1::master::call::Type;
 use api::v1::master::{Call, response};
-use api_http::{FileTable, FilesError, Query, Request, Response, Router, StatusCode};
+use api_http::{FileTable, FilesError, Query, Request, Response, Router, StatusCode, Visitor};
+use auth::{Approver, Need, Sight, needs};
 use event_log::host;
 use get::Read;
-use master_core::command::{Caller, Command};
+use master_core::command::Command;
 use master_core::{Reply, view};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -87,14 +88,16 @@ impl Operators {
     }
 
     /// Answers whatever is not for frameworks, agents or other masters: 404 for what nobody serves.
-    pub async fn answer(self: &Arc<Self>, request: Request, peer: SocketAddr) -> Response {
+    pub async fn answer(self: &Arc<Self>, request: Request, visitor: &Visitor) -> Response {
         match self.router.find(request.uri().path()) {
             None => api_http::not_found(),
-            Some((Target::V1, _)) => self.v1(request, peer).await,
+            Some((Target::V1, _)) => self.v1(request, visitor).await,
             Some((Target::Own(..), rest)) if !rest.is_empty() => api_http::not_found(),
-            Some((Target::Own(endpoint, methods), _)) => own::answer(self, (*endpoint, methods), request, peer).await,
+            Some((Target::Own(endpoint, methods), _)) => {
+                own::answer(self, (*endpoint, methods), request, visitor).await
+            }
             Some((Target::Legacy(endpoint, methods), rest)) => {
-                legacy::answer(self, (endpoint, methods), &rest, request, peer).await
+                legacy::answer(self, (endpoint, methods), &rest, request, visitor).await
             }
         }
     }
@@ -136,13 +139,13 @@ impl Operators {
     }
 
     /// Has an operator's call decided and answers when that is committed.
-    pub async fn decide(&self, call: Call, peer: SocketAddr) -> Response {
-        self.change(Command::OperatorCall { call: Box::new(call) }, peer).await
+    pub async fn decide(&self, call: Call, visitor: &Visitor) -> Response {
+        self.change(Command::OperatorCall { call: Box::new(call) }, visitor).await
     }
 
     /// The same; a refusal is told in other words.
-    pub async fn decide_saying(&self, call: Call, peer: SocketAddr, say: impl FnOnce(String) -> String) -> Response {
-        let caller = Caller { peer: Some(peer.to_string()), ..Caller::default() };
+    pub async fn decide_saying(&self, call: Call, visitor: &Visitor, say: impl FnOnce(String) -> String) -> Response {
+        let caller = caller(visitor);
         match self.context.reader.submit(Command::OperatorCall { call: Box::new(call) }, caller).await {
             Outcome::Refused(reason) => refused(&Refused { message: say(reason.message), ..reason }),
             outcome => self.told_of(outcome, StatusCode::OK),
@@ -150,8 +153,8 @@ impl Operators {
     }
 
     /// Has a change decided and answers when it is committed.
-    pub async fn change(&self, command: Command, peer: SocketAddr) -> Response {
-        let caller = Caller { peer: Some(peer.to_string()), ..Caller::default() };
+    pub async fn change(&self, command: Command, visitor: &Visitor) -> Response {
+        let caller = caller(visitor);
         // Its agent makes it so in its own time.
         let is_operation = matches!(&command, Command::OperatorCall { call } if is_operation(call.r#type()));
         let done = if is_operation { StatusCode::ACCEPTED } else { StatusCode::OK };
@@ -172,7 +175,7 @@ impl Operators {
         }
     }
 
-    async fn v1(self: &Arc<Self>, request: Request, peer: SocketAddr) -> Response {
+    async fn v1(self: &Arc<Self>, request: Request, visitor: &Visitor) -> Response {
         if !self.context.wait_ready().await {
             return api_http::text(StatusCode::SERVICE_UNAVAILABLE, "Master has not finished recovery");
         }
@@ -195,7 +198,10 @@ impl Operators {
         };
         if call.r#type() == Type::Subscribe {
             return match check::position(&call, &parts) {
-                Ok(after) => self.watch.subscribe((&self.context.reader, &self.renderings), media, after).await,
+                Ok(after) => {
+                    let sight = visitor.approver.sight();
+                    self.watch.subscribe((&self.context.reader, &self.renderings), media, after, sight).await
+                }
                 Err(response) => *response,
             };
         }
@@ -203,8 +209,8 @@ impl Operators {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let stale = query.get("stale") == Some("true");
         match dry_run::is_wanted(&query) {
-            Ok(false) => self.call(call, media, (packed, stale), peer).await,
-            Ok(true) if is_change(&call) => dry_run::answer(self, call, stale, peer).await,
+            Ok(false) => self.call(call, media, (packed, stale), visitor).await,
+            Ok(true) if is_change(&call) => dry_run::answer(self, call, stale, visitor).await,
             Ok(true) => api_http::text(StatusCode::BAD_REQUEST, "Only calls that change something have a dry run"),
             Err(response) => *response,
         }
@@ -216,8 +222,13 @@ impl Operators {
         call: Box<Call>,
         media: Media,
         (packed, stale): (bool, bool),
-        peer: SocketAddr,
+        visitor: &Visitor,
     ) -> Response {
+        if !may(&visitor.approver, call.r#type()) {
+            let is_file = matches!(call.r#type(), Type::ListFiles | Type::ReadFile);
+            return if is_file { api_http::empty(StatusCode::FORBIDDEN) } else { legacy::forbidden() };
+        }
+        let sight = visitor.approver.sight();
         let read = match call.r#type() {
             Type::GetState => Read::State,
             Type::GetTasks => Read::Tasks,
@@ -226,12 +237,12 @@ impl Operators {
             Type::GetAgents => Read::Agents,
             Type::GetOperations => Read::Operations,
             Type::ListFiles | Type::ReadFile => return self.read_files(call, media).await,
-            Type::GetRoles => return self.roles(media, (packed, stale)).await,
+            Type::GetRoles => return self.roles(media, (packed, stale), sight).await,
             Type::GetMaintenanceStatus | Type::GetMaintenanceSchedule => {
-                return self.maintenance(call.r#type(), media, stale).await;
+                return self.maintenance(call.r#type(), media, stale, sight).await;
             }
-            Type::GetQuota => return self.configured(response::Type::GetQuota, media, stale).await,
-            Type::GetWeights => return self.configured(response::Type::GetWeights, media, stale).await,
+            Type::GetQuota => return self.configured(response::Type::GetQuota, media, stale, sight).await,
+            Type::GetWeights => return self.configured(response::Type::GetWeights, media, stale, sight).await,
             Type::GetMaster => return self.leading_master(media, stale).await,
             Type::GetMetrics if call.get_metrics.is_some() => {
                 let about = self.clone();
@@ -244,20 +255,28 @@ impl Operators {
             other => {
                 return match self.known(other) {
                     Some(answer) => encoded(media, &answer),
-                    None => self.change(Command::OperatorCall { call }, peer).await,
+                    None => self.change(Command::OperatorCall { call }, visitor).await,
                 };
             }
         };
         let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
-        let (state, index) = (reading.state.clone(), reading.index);
+        let (state, index, seeing) = (reading.state.clone(), reading.index, sight.clone());
         let response = match media {
             Media::Json => {
-                let wanted = Rendering { kind: Kind::Json(read), packed, index };
-                self.renderings.answer(wanted, media.content_type(), move || get::json(&state, read)).await
+                let wanted = Rendering { kind: Kind::Json(read), packed, index, sight };
+                self.renderings
+                    .answer(wanted, media.content_type(), move || {
+                        let sight = seeing.as_deref();
+                        get::json(&shown(state, sight), read, sight)
+                    })
+                    .await
             }
             Media::Protobuf => {
-                let wanted = Rendering { kind: Kind::Protobuf(read), packed, index };
-                let render = move || prost::Message::encode_to_vec(&get::message(&state, read));
+                let wanted = Rendering { kind: Kind::Protobuf(read), packed, index, sight };
+                let render = move || {
+                    let sight = seeing.as_deref();
+                    prost::Message::encode_to_vec(&get::message(&shown(state, sight), read, sight))
+                };
                 self.renderings.answer(wanted, media.content_type(), render).await
             }
         };
@@ -304,40 +323,43 @@ impl Operators {
         answer
     }
 
-    async fn roles(&self, media: Media, (packed, stale): (bool, bool)) -> Response {
+    async fn roles(&self, media: Media, (packed, stale): (bool, bool), sight: Option<Arc<Sight>>) -> Response {
         let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
         let state = reading.state.clone();
         let whitelist = self.context.roles.whitelist.clone();
-        let wanted = Rendering { kind: Kind::Roles(media == Media::Json), packed, index: reading.index };
+        let seeing = sight.clone();
+        let wanted = Rendering { kind: Kind::Roles(media == Media::Json), packed, index: reading.index, sight };
         let render = move || {
             let mut answer = v1::master::Response::default();
             answer.set_type(response::Type::GetRoles);
-            answer.get_roles = Some(roles::get_roles(&state, &whitelist));
+            answer.get_roles = Some(roles::get_roles(&state, &whitelist, seeing.as_deref()));
             media.encode(&answer).into()
         };
         let response = self.renderings.answer(wanted, media.content_type(), render).await;
         super::render::as_of(&reading, response)
     }
 
-    async fn maintenance(&self, kind: Type, media: Media, stale: bool) -> Response {
+    async fn maintenance(&self, kind: Type, media: Media, stale: bool, sight: Option<Arc<Sight>>) -> Response {
         let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
+        let state = shown(reading.state.clone(), sight.as_deref());
         let mut answer = v1::master::Response::default();
         if kind == Type::GetMaintenanceStatus {
             answer.set_type(response::Type::GetMaintenanceStatus);
-            let status = view::maintenance_status(&reading.state);
+            let status = view::maintenance_status(&state);
             answer.get_maintenance_status = Some(response::GetMaintenanceStatus { status });
         } else {
             answer.set_type(response::Type::GetMaintenanceSchedule);
-            let schedule = view::maintenance_schedule(&reading.state);
+            let schedule = view::maintenance_schedule(&state);
             answer.get_maintenance_schedule = Some(response::GetMaintenanceSchedule { schedule });
         }
         super::render::as_of(&reading, encoded(media, &answer))
     }
 
     /// What operators said about roles.
-    async fn configured(&self, kind: response::Type, media: Media, stale: bool) -> Response {
+    async fn configured(&self, kind: response::Type, media: Media, stale: bool, sight: Option<Arc<Sight>>) -> Response {
         let Ok(reading) = self.context.reader.read(stale).await else { return legacy::no_leader(&self.context) };
-        super::render::as_of(&reading, encoded(media, &roles::answer(&reading.state, kind)))
+        let state = shown(reading.state.clone(), sight.as_deref());
+        super::render::as_of(&reading, encoded(media, &roles::answer(&state, kind)))
     }
 
     async fn leading_master(&self, media: Media, stale: bool) -> Response {
@@ -378,6 +400,15 @@ impl Operators {
             Ok(Err(error)) => error.response(),
             Err(_) => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The file could not be read"),
         }
+    }
+}
+
+/// Whether a call may be answered at all; what it answers is made of what may be seen, and what it changes is asked for
+/// where it is decided.
+fn may(approver: &Approver, kind: Type) -> bool {
+    match needs::master_call(kind) {
+        Need::Asks(action) => approver.approves(action, None),
+        Need::Nothing | Need::Decides(_) | Need::Filters(_) | Need::NotBuilt => true,
     }
 }
 

@@ -2,17 +2,19 @@
 //! JSON; every master answers, as of an index that the leader confirms, or with `?stale=true` as of its own.
 
 mod brakes;
+mod can_i;
 mod explain;
 mod held;
 
 use super::legacy;
 use super::operator::Operators;
+use super::render::shown;
 use crate::context::Context;
-use api_http::{Method, Query, Request, Response, StatusCode};
+use api_http::{Method, Query, Request, Response, StatusCode, Visitor};
+use auth::{Action, Realm, Sight};
 use event_log::host;
 use master_core::State;
 use serde_json::Value;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// An endpoint of our own.
@@ -28,6 +30,8 @@ pub enum Endpoint {
     Constraints,
     /// What would have to go so that `?role=` gets its guarantee.
     Preemption,
+    /// Whether `?principal=` may do `?action=` to `?object=`.
+    CanI,
 }
 
 /// Every path with the methods that it takes.
@@ -37,14 +41,25 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/holders", &["GET"], Endpoint::Holders),
     ("/allocator/offer_constraints_debug", &[], Endpoint::Constraints),
     ("/preemption", &["GET"], Endpoint::Preemption),
+    ("/can-i", &["GET"], Endpoint::CanI),
 ];
+
+/// Who is asked for what.
+pub fn realm(endpoint: Endpoint) -> Realm {
+    match endpoint {
+        Endpoint::Brakes => Realm::MasterReadwrite,
+        Endpoint::Explain | Endpoint::Holders | Endpoint::Constraints | Endpoint::Preemption | Endpoint::CanI => {
+            Realm::MasterReadonly
+        }
+    }
+}
 
 /// Answers a request for `endpoint`.
 pub async fn answer(
     operators: &Arc<Operators>,
     (endpoint, methods): (Endpoint, &'static [&'static str]),
     request: Request,
-    peer: SocketAddr,
+    visitor: &Visitor,
 ) -> Response {
     if !methods.is_empty() && !methods.contains(&request.method().as_str()) {
         return api_http::method_not_allowed(methods, request.method());
@@ -53,16 +68,24 @@ pub async fn answer(
         return super::recovering();
     }
     if endpoint == Endpoint::Brakes && request.method() == Method::POST {
-        return brakes::change(operators, request, peer).await;
+        return brakes::change(operators, request, visitor).await;
     }
     let query = Query::of(&request);
+    if endpoint == Endpoint::CanI {
+        return can_i::answer(&operators.context.admission.authorizer(), visitor, &query);
+    }
     let Ok(reading) = operators.context.reader.read(query.get("stale") == Some("true")).await else {
         return legacy::no_leader(&operators.context);
     };
-    let state = reading.state.clone();
+    let (state, approver) = (reading.state.clone(), visitor.approver.clone());
+    if let Some(role) = query.get("role").filter(|_| matches!(endpoint, Endpoint::Explain | Endpoint::Preemption))
+        && !approver.approves(Action::ViewRole, Some(role))
+    {
+        return legacy::forbidden();
+    }
     // Large clusters are walked elsewhere than where requests are served.
     let context = operators.context.clone();
-    let told = host::blocking(move || told(&context, &state, endpoint, &query)).await;
+    let told = host::blocking(move || told(&context, state, approver.sight().as_deref(), endpoint, &query)).await;
     let response = match told {
         Ok(Ok(value)) => api_http::json(&value),
         Ok(Err(sentence)) => api_http::text(StatusCode::BAD_REQUEST, &sentence),
@@ -71,16 +94,25 @@ pub async fn answer(
     super::render::as_of(&reading, response)
 }
 
-fn told(context: &Context, state: &State, endpoint: Endpoint, query: &Query) -> Result<Value, String> {
+fn told(
+    context: &Context,
+    state: Arc<State>,
+    sight: Option<&Sight>,
+    endpoint: Endpoint,
+    query: &Query,
+) -> Result<Value, String> {
+    let seen = &shown(state.clone(), sight);
     match endpoint {
-        Endpoint::Brakes => Ok(brakes::list(state)),
+        Endpoint::Brakes => Ok(brakes::list(seen)),
         Endpoint::Explain => {
             let at_ms = context.clock.now_ms().max(state.at_ms);
-            Ok(explain::role(state, at_ms, &context.allocator, role(query)?))
+            Ok(explain::role(&state, seen, at_ms, &context.allocator, role(query)?))
         }
-        Endpoint::Constraints => Ok(held::constraints(state)),
-        Endpoint::Holders => Ok(held::holders(state)),
-        Endpoint::Preemption => Ok(held::preemption(state, role(query)?)),
+        Endpoint::Constraints => Ok(held::constraints(seen)),
+        Endpoint::Holders => Ok(held::holders(seen)),
+        // Answered without State.
+        Endpoint::CanI => Err("Say who may what: ?principal=NAME&action=ACTION&object=NAME".to_owned()),
+        Endpoint::Preemption => Ok(held::preemption(seen, role(query)?)),
     }
 }
 

@@ -4,10 +4,12 @@
 use crate::context::{Reading, Staleness};
 use api::limits::ANSWERS_BYTES_MAX;
 use api_http::{HeaderValue, Response, StatusCode, header};
+use auth::Sight;
 use bytes::Bytes;
 use event_log::host;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use master_core::State;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io::Write;
@@ -50,6 +52,13 @@ pub struct Rendering {
     pub packed: bool,
     /// Of State at this index, or later.
     pub index: u64,
+    /// For whoever sees that much of it; None: all.
+    pub sight: Option<Arc<Sight>>,
+}
+
+/// What is shown of `state`.
+pub fn shown(state: Arc<State>, sight: Option<&Sight>) -> Arc<State> {
+    sight.map_or(state.clone(), |sight| Arc::new(master_core::seen::seen(&state, sight)))
 }
 
 /// Says in the headers of an answer how old it may be:
@@ -71,6 +80,9 @@ pub fn as_of(reading: &Reading, mut response: Response) -> Response {
     }
     response
 }
+
+/// Those who ask for the same and see the same share a page.
+type Key = (Kind, bool, Option<Arc<Sight>>);
 
 #[derive(Debug)]
 struct Page {
@@ -104,7 +116,7 @@ impl Drop for Cell {
 /// nobody waits for.
 #[derive(Debug)]
 pub struct Renderings {
-    pages: Mutex<HashMap<(Kind, bool), Weak<Cell>>>,
+    pages: Mutex<HashMap<Key, Weak<Cell>>>,
     /// What all pages hold that are being sent, in bytes.
     held: Arc<AtomicUsize>,
     /// How many are made at once.
@@ -243,14 +255,14 @@ impl Renderings {
     }
 
     /// The newest page of a kind that somebody is being sent, however old it is.
-    pub fn known(&self, kind: Kind) -> Option<Made> {
-        let cell = self.pages.lock().get(&(kind, false))?.upgrade()?;
+    pub fn known(&self, kind: Kind, sight: Option<Arc<Sight>>) -> Option<Made> {
+        let cell = self.pages.lock().get(&(kind, false, sight))?.upgrade()?;
         matches!(cell.page.get(), Some(Ok(_))).then_some(Made(cell))
     }
 
     fn cell(&self, wanted: Rendering, render: impl FnOnce() -> Vec<u8> + Send + 'static) -> Result<Arc<Cell>, NoPage> {
         let mut pages = self.pages.lock();
-        let key = (wanted.kind, wanted.packed);
+        let key = (wanted.kind, wanted.packed, wanted.sight);
         if let Some(page) = pages.get(&key).and_then(Weak::upgrade)
             && page.index >= wanted.index
         {
@@ -330,7 +342,7 @@ fn pack(bytes: Vec<u8>, packed: bool) -> Page {
 mod tests {
     use super::*;
 
-    const WANTED: Rendering = Rendering { kind: Kind::State, packed: false, index: 7 };
+    const WANTED: Rendering = Rendering { kind: Kind::State, packed: false, index: 7, sight: None };
 
     fn rendered(count: &Arc<AtomicUsize>) -> impl FnOnce() -> Vec<u8> + Send + 'static {
         let count = count.clone();
@@ -392,7 +404,7 @@ mod tests {
         let later = Rendering { index: 9, ..WANTED };
         let refused = renderings.page(later.clone(), Vec::new).await.unwrap_err();
         assert_eq!((refused, refused.response().status()), (NoPage::Full, StatusCode::SERVICE_UNAVAILABLE));
-        assert_eq!(renderings.known(Kind::State).unwrap().index(), 7, "what others read may still be shared");
+        assert_eq!(renderings.known(Kind::State, None).unwrap().index(), 7, "what others read may still be shared");
         renderings.held.fetch_sub(ANSWERS_BYTES_MAX, Ordering::AcqRel);
         assert!(renderings.page(later, Vec::new).await.is_ok());
         drop(read);

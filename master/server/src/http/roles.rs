@@ -6,6 +6,7 @@ use api::resources::{Format, Quantities, Resource, Value};
 use api::v1;
 use api::v1::master::response;
 use api::v1::quota::{QuotaConfig, QuotaInfo, QuotaStatus};
+use auth::Sight;
 use master_core::roles::known;
 use master_core::state::State;
 use master_core::view;
@@ -16,11 +17,13 @@ use std::sync::Arc;
 pub type Whitelist = Option<Arc<BTreeSet<Arc<str>>>>;
 
 /// `/roles`
-pub fn roles_json(state: &State, whitelist: &Whitelist) -> Vec<u8> {
+pub fn roles_json(state: &State, whitelist: &Whitelist, sight: Option<&Sight>) -> Vec<u8> {
     let mut json = Json::with_capacity(4096);
     json.object(|json| {
         json.array_at("roles", |json| {
-            for (name, amounts) in known(state, whitelist.as_deref()) {
+            for (name, amounts) in
+                known(state, whitelist.as_deref()).into_iter().filter(|(name, _)| is_seen(sight, name))
+            {
                 json.object(|json| {
                     json.string_at("name", &name);
                     json.double_at("weight", state.roles.weight(&name).as_said());
@@ -45,9 +48,14 @@ pub fn roles_json(state: &State, whitelist: &Whitelist) -> Vec<u8> {
     json.into_bytes()
 }
 
+fn is_seen(sight: Option<&Sight>, role: &str) -> bool {
+    sight.is_none_or(|sight| sight.roles.passes(Some(role)))
+}
+
 /// GET_ROLES
-pub fn get_roles(state: &State, whitelist: &Whitelist) -> response::GetRoles {
-    let roles = known(state, whitelist.as_deref()).into_iter().map(|(name, amounts)| v1::Role {
+pub fn get_roles(state: &State, whitelist: &Whitelist, sight: Option<&Sight>) -> response::GetRoles {
+    let seen = known(state, whitelist.as_deref()).into_iter().filter(|(name, _)| is_seen(sight, name));
+    let roles = seen.map(|(name, amounts)| v1::Role {
         weight: state.roles.weight(&name).as_said(),
         frameworks: amounts
             .frameworks

@@ -13,12 +13,11 @@ use api::v1;
 use api::v1::offer::operation::Type as OperationType;
 use api::v1::scheduler::Call;
 use api::v1::scheduler::call::{Subscribe, Type};
-use api_http::{BODY_BYTES_MAX, Body, HeaderValue, Method, Request, Response, StatusCode, header};
+use api_http::{BODY_BYTES_MAX, Body, HeaderValue, Method, Request, Response, StatusCode, Visitor, header};
 use event_log::host;
 use master_core::command::{Caller, Command};
 use master_core::ids::{Connection, ConnectionId};
 use master_core::{RefusalKind, validate};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -31,14 +30,14 @@ const NEW_LIFE_PACE: Duration = Duration::from_millis(50);
 /// A 503 is given after a moment: some clients ask again at once.
 const PACE: Duration = Duration::from_millis(250);
 
-pub(crate) async fn answer(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Response {
-    match serve(context, request, peer).await {
+pub(crate) async fn answer(context: &Arc<Context>, request: Request, visitor: &Visitor) -> Response {
+    match serve(context, request, visitor).await {
         Ok(response) => response,
         Err(refusal) => refusal,
     }
 }
 
-async fn serve(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Result<Response, Response> {
+async fn serve(context: &Arc<Context>, request: Request, visitor: &Visitor) -> Result<Response, Response> {
     if !context.wait_ready().await {
         return Err(super::recovering());
     }
@@ -50,7 +49,7 @@ async fn serve(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Re
     let media = media::request_media(text_of(header::CONTENT_TYPE.as_str())).map_err(|no| rejected(&no))?;
     let mut body = api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await.map_err(|no| no.response())?;
     let call: Call = body.decode(media).await.map_err(|no| rejected(&no))?;
-    let caller = Caller { principal: None, peer: Some(peer.to_string()) };
+    let caller = super::caller(visitor);
     validate::call(&call, caller.principal.as_deref()).map_err(|no| refused(&no.into()))?;
     let stream_id = parts.headers.get(STREAM_ID).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     match call {

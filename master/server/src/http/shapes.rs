@@ -68,10 +68,10 @@ fn check(name: &str, ours: &[u8]) {
 #[test]
 fn version_0_shows_what_mesos_shows() {
     let (cluster, about) = (scripted::busy(), scripted::about());
-    check("get-state", &state::state(&cluster.state, &about));
-    check("get-state-completed", &state::state(&cluster.state, &about));
-    check("get-state-summary", &state::summary(&cluster.state, &about));
-    check("get-slaves", &lists::agents(&cluster.state, None));
+    check("get-state", &state::state(&cluster.state, &about, None));
+    check("get-state-completed", &state::state(&cluster.state, &about, None));
+    check("get-state-summary", &state::summary(&cluster.state, &about, None));
+    check("get-slaves", &lists::agents(&cluster.state, None, None));
     check("get-frameworks", &lists::frameworks(&cluster.state, None));
     check("get-tasks", &lists::tasks(&cluster.state, &lists::TaskQuery { limit: Some(100), ..Default::default() }));
 }
@@ -79,11 +79,11 @@ fn version_0_shows_what_mesos_shows() {
 #[test]
 fn v1_shows_what_mesos_shows() {
     let cluster = scripted::busy();
-    check("v1-get-state", &get::json(&cluster.state, Read::State));
-    check("v1-get-tasks", &get::json(&cluster.state, Read::Tasks));
-    check("v1-get-agents", &get::json(&cluster.state, Read::Agents));
-    check("v1-get-frameworks", &get::json(&cluster.state, Read::Frameworks));
-    check("master-event-subscribed", &get::subscribed_json(&cluster.state, 15.0, 7));
+    check("v1-get-state", &get::json(&cluster.state, Read::State, None));
+    check("v1-get-tasks", &get::json(&cluster.state, Read::Tasks, None));
+    check("v1-get-agents", &get::json(&cluster.state, Read::Agents, None));
+    check("v1-get-frameworks", &get::json(&cluster.state, Read::Frameworks, None));
+    check("master-event-subscribed", &get::subscribed_json(&cluster.state, 15.0, 7, None));
 }
 
 #[test]
@@ -91,9 +91,9 @@ fn protobuf_has_what_json_has() {
     use prost::Message;
     let cluster = scripted::busy();
     for read in [Read::State, Read::Tasks, Read::Executors, Read::Frameworks, Read::Agents] {
-        let bytes = get::message(&cluster.state, read).encode_to_vec();
+        let bytes = get::message(&cluster.state, read, None).encode_to_vec();
         let message: api::v1::master::Response = api::decode_protobuf(bytes).unwrap();
-        let json: api::v1::master::Response = api::json::from_slice(&get::json(&cluster.state, read)).unwrap();
+        let json: api::v1::master::Response = api::json::from_slice(&get::json(&cluster.state, read, None)).unwrap();
         // JSON writes defaults down.
         assert_eq!(api::json::to_value(&message), api::json::to_value(&json), "{read:?}");
     }
@@ -104,32 +104,32 @@ fn empty_lists_are_there() {
     let cluster = scripted::Cluster::new();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     assert_eq!(
-        text(get::json(&cluster.state, Read::Agents)),
+        text(get::json(&cluster.state, Read::Agents, None)),
         r#"{"type":"GET_AGENTS","get_agents":{"agents":[],"recovered_agents":[]}}"#
     );
     assert_eq!(
-        text(get::json(&cluster.state, Read::Executors)),
+        text(get::json(&cluster.state, Read::Executors, None)),
         r#"{"type":"GET_EXECUTORS","get_executors":{"executors":[]}}"#
     );
-    assert_eq!(text(lists::agents(&cluster.state, Some("nosuch"))), r#"{"slaves":[],"recovered_slaves":[]}"#);
+    assert_eq!(text(lists::agents(&cluster.state, Some("nosuch"), None)), r#"{"slaves":[],"recovered_slaves":[]}"#);
     assert_eq!(
         text(lists::frameworks(&cluster.state, Some("nosuch"))),
         r#"{"frameworks":[],"completed_frameworks":[],"unregistered_frameworks":[]}"#
     );
-    assert_eq!(text(crate::http::roles::roles_json(&cluster.state, &None)), r#"{"roles":[]}"#);
+    assert_eq!(text(crate::http::roles::roles_json(&cluster.state, &None, None)), r#"{"roles":[]}"#);
 }
 
 /// Client demands 31, 32 and 36.
 #[test]
 fn clients_find_what_they_need() {
     let (cluster, about) = (scripted::busy(), scripted::about());
-    let shown: Value = serde_json::from_slice(&state::state(&cluster.state, &about)).unwrap();
+    let shown: Value = serde_json::from_slice(&state::state(&cluster.state, &about, None)).unwrap();
     assert_eq!(shown["version"], "1.11.0");
     assert_eq!(shown["leader"], "master@127.0.0.1:5050");
     assert_eq!(shown["leader_info"]["port"], 5050);
     assert_eq!(shown["slaves"][0]["version"], "1.11.0");
     assert_eq!(shown["slaves"][0]["meseta_version"], "0.1.0");
-    let agents: Value = serde_json::from_slice(&get::json(&cluster.state, Read::Agents)).unwrap();
+    let agents: Value = serde_json::from_slice(&get::json(&cluster.state, Read::Agents, None)).unwrap();
     assert_eq!(agents["get_agents"]["agents"][0]["version"], "1.11.0");
     assert_eq!(shown["slaves"][0]["pid"], "slave(1)@127.0.0.1:5051");
     assert_eq!(shown["slaves"][0]["resources"]["ports"], "[31000-32000]");

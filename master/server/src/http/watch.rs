@@ -17,7 +17,7 @@ pub mod told;
 
 use super::legacy::parts::Groups;
 use super::operator::get;
-use super::render::{Kind, NoPage, Rendering, Renderings};
+use super::render::{Kind, NoPage, Rendering, Renderings, shown};
 use crate::context::Reader;
 use api::limits::WATCHERS_BYTES_MAX;
 use api::media::Media;
@@ -25,6 +25,7 @@ use api::recordio;
 use api::v1::master::event::closing::Reason;
 use api::v1::master::{Event, event};
 use api_http::{Response, StatusCode, StreamSender};
+use auth::Sight;
 use bytes::Bytes;
 use event_log::host;
 use master_core::state::State;
@@ -113,6 +114,8 @@ struct Watcher {
     recent: Arc<Recent>,
     reader: Reader,
     media: Media,
+    /// What of everything the client is told; None: all.
+    sight: Option<Arc<Sight>>,
     sender: StreamSender,
     /// Everything up to here was sent.
     position: Position,
@@ -145,6 +148,7 @@ impl Watch {
         (reader, renderings): (&Reader, &Renderings),
         media: Media,
         after: Option<Position>,
+        sight: Option<Arc<Sight>>,
     ) -> Response {
         // Before the State is read: what ends all streams meanwhile ends this one.
         let closings = self.recent.closing();
@@ -154,8 +158,8 @@ impl Watch {
             return api_http::text(StatusCode::BAD_REQUEST, &sentence);
         }
         let (position, first) = match after {
-            Some(after) => (after, subscribed(None, after, media)),
-            None => match self.first(renderings, state, index, media).await {
+            Some(after) => (after, subscribed(None, after, media, None)),
+            None => match self.first(renderings, state, index, media, sight.clone()).await {
                 Ok(first) => first,
                 Err(none) => return none.response(),
             },
@@ -173,7 +177,7 @@ impl Watch {
         clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let signals = Signals { crowded: self.register(), closings };
         let (recent, reader, waiting) = (self.recent.clone(), reader.clone(), self.waiting.clone());
-        let watcher = Watcher { recent, reader, media, sender, position, clock, signals, waiting };
+        let watcher = Watcher { recent, reader, media, sight, sender, position, clock, signals, waiting };
         host::spawn(watcher.run(first, past));
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::OK;
@@ -190,14 +194,19 @@ impl Watch {
         state: Arc<State>,
         index: u64,
         media: Media,
+        sight: Option<Arc<Sight>>,
     ) -> Result<(Position, Bytes), NoPage> {
         let kind = Kind::Subscribed(media == Media::Json);
-        let wanted = Rendering { kind: kind.clone(), packed: false, index };
-        let render = move || subscribed(Some(&state), Position::end_of(index), media).into();
+        let seeing = sight.clone();
+        let wanted = Rendering { kind: kind.clone(), packed: false, index, sight: sight.clone() };
+        let render = move || {
+            let sight = seeing.as_deref();
+            subscribed(Some(&shown(state, sight)), Position::end_of(index), media, sight).into()
+        };
         let made = match renderings.page(wanted, render).await {
             Err(NoPage::Full) => {
                 let covered = |index| self.recent.covers(Position::end_of(index));
-                renderings.known(kind).filter(|made| covered(made.index())).ok_or(NoPage::Full)?
+                renderings.known(kind, sight).filter(|made| covered(made.index())).ok_or(NoPage::Full)?
             }
             made => made?,
         };
@@ -301,7 +310,9 @@ impl Watcher {
     }
 
     async fn tell_one(&mut self, told: &Told) -> Result<(), End> {
-        self.send(self.waiting.count(told.record(self.media))).await?;
+        if let Some(record) = told.record_for(self.media, self.sight.as_deref()) {
+            self.send(self.waiting.count(record)).await?;
+        }
         self.position = told.position;
         Ok(())
     }
@@ -381,15 +392,15 @@ fn slow() -> End {
 }
 
 /// The first event: with the whole state, or for whoever goes on after a position, without any.
-fn subscribed(state: Option<&State>, position: Position, media: Media) -> Bytes {
+fn subscribed(state: Option<&State>, position: Position, media: Media, sight: Option<&Sight>) -> Bytes {
     let seconds = HEARTBEAT.as_secs_f64();
     let bytes = match (media, state) {
-        (Media::Json, Some(state)) => get::subscribed_json(state, seconds, position.index).into(),
+        (Media::Json, Some(state)) => get::subscribed_json(state, seconds, position.index, sight).into(),
         (media, state) => {
             let mut event = Event { log_position: Some(position.to_wire()), ..Event::default() };
             event.set_type(event::Type::Subscribed);
             event.subscribed = Some(event::Subscribed {
-                get_state: state.map(|state| get::get_state(&Groups::new(state))),
+                get_state: state.map(|state| get::get_state(&Groups::new(state), sight)),
                 heartbeat_interval_seconds: Some(seconds),
             });
             media.encode(&event)
@@ -454,7 +465,7 @@ mod tests {
         let state = Arc::new(State::default());
         let mut read = Vec::new();
         for index in [7, 7, 6] {
-            let (position, first) = watch.first(&renderings, state.clone(), index, Media::Json).await.unwrap();
+            let (position, first) = watch.first(&renderings, state.clone(), index, Media::Json, None).await.unwrap();
             assert_eq!(position, Position::end_of(7));
             read.push(first);
         }
@@ -467,7 +478,7 @@ mod tests {
         for (media, whole) in
             [Media::Json, Media::Protobuf].into_iter().flat_map(|media| [(media, true), (media, false)])
         {
-            let record = subscribed(whole.then_some(&state), Position::at(7, 2), media);
+            let record = subscribed(whole.then_some(&state), Position::at(7, 2), media, None);
             let payload = record.iter().position(|byte| *byte == b'\n').unwrap() + 1;
             let event: Event = media.decode(record.slice(payload..)).unwrap();
             assert_eq!(event.subscribed.as_ref().unwrap().get_state.is_some(), whole);

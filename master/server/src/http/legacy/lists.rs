@@ -6,6 +6,7 @@ use super::parts::{self, Groups};
 use super::state as whole;
 use super::views::StatusTime;
 use api::MESOS_VERSION;
+use auth::Sight;
 use master_core::state::{AgentLiveness, Framework, State, Task};
 use master_core::view;
 use prost::Message;
@@ -33,7 +34,7 @@ pub fn flags(about: &About) -> Vec<u8> {
 }
 
 /// `/slaves`, or the one with this id.
-pub fn agents(state: &State, slave_id: Option<&str>) -> Vec<u8> {
+pub fn agents(state: &State, slave_id: Option<&str>, sight: Option<&Sight>) -> Vec<u8> {
     let mut json = Json::with_capacity(1024 + state.agents.live.len() * 2048);
     json.object(|json| {
         json.array_at("slaves", |json| {
@@ -42,8 +43,8 @@ pub fn agents(state: &State, slave_id: Option<&str>) -> Vec<u8> {
                     continue;
                 }
                 json.object(|json| {
-                    parts::agent(json, state, agent);
-                    parts::agent_in_full(json, state, agent);
+                    parts::agent(json, state, agent, sight);
+                    parts::agent_in_full(json, state, agent, sight);
                 });
             }
         });

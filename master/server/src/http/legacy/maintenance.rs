@@ -5,11 +5,10 @@ use crate::http::operator::Operators;
 use api::json::{Error, Fault};
 use api::v1;
 use api::v1::master::call::{self, Type};
-use api_http::{BODY_BYTES_MAX, Request, Response, StatusCode};
+use api_http::{BODY_BYTES_MAX, Request, Response, StatusCode, Visitor};
 use master_core::command::Command;
 use master_core::state::State;
 use master_core::view;
-use std::net::SocketAddr;
 
 /// What is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +37,14 @@ fn sorted<T: api::wire::Wire>(message: &T) -> Vec<u8> {
 }
 
 /// Has a change decided.
-pub async fn change(operators: &Operators, change: Change, request: Request, peer: SocketAddr) -> Response {
+pub async fn change(operators: &Operators, change: Change, request: Request, visitor: &Visitor) -> Response {
     let (parts, body) = request.into_parts();
     let body = match api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err(error) => return error.response(),
     };
     match read(change, &body) {
-        Ok(call) => operators.change(Command::OperatorCall { call: Box::new(call) }, peer).await,
+        Ok(call) => operators.change(Command::OperatorCall { call: Box::new(call) }, visitor).await,
         Err(sentence) => api_http::text(StatusCode::BAD_REQUEST, &sentence),
     }
 }

@@ -3,19 +3,18 @@
 use crate::http::operator::Operators;
 use api::v1;
 use api::v1::master::call::{CreateVolumes, DestroyVolumes, ReserveResources, Type, UnreserveResources};
-use api_http::{BODY_BYTES_MAX, Query, Request, Response, StatusCode};
+use api_http::{BODY_BYTES_MAX, Query, Request, Response, StatusCode, Visitor};
 use master_core::command::Command;
-use std::net::SocketAddr;
 
 /// Does what the form says.
-pub(super) async fn answer(operators: &Operators, kind: Type, request: Request, peer: SocketAddr) -> Response {
+pub(super) async fn answer(operators: &Operators, kind: Type, request: Request, visitor: &Visitor) -> Response {
     let (parts, body) = request.into_parts();
     let body = match api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err(error) => return error.response(),
     };
     match call(kind, &Query::parse(&String::from_utf8_lossy(&body))) {
-        Ok(call) => operators.change(Command::OperatorCall { call: Box::new(call) }, peer).await,
+        Ok(call) => operators.change(Command::OperatorCall { call: Box::new(call) }, visitor).await,
         Err(why) => api_http::text(StatusCode::BAD_REQUEST, &why),
     }
 }

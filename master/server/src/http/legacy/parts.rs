@@ -7,6 +7,7 @@ use super::views::{StatusView, TaskView};
 use api::MESOS_VERSION;
 use api::resources::Resources;
 use api::v1;
+use auth::Sight;
 use master_core::ids::{AgentKey, FrameworkKey};
 use master_core::state::{Agent, AgentLiveness, CompletedFramework, Executor, Framework, Offer, State, Task};
 use master_core::view;
@@ -93,7 +94,7 @@ pub fn agent_pid(agent: &Agent) -> String {
 }
 
 /// The fields of an agent that all lists have.
-pub fn agent(json: &mut Json, state: &State, agent: &Agent) {
+pub fn agent(json: &mut Json, state: &State, agent: &Agent, sight: Option<&Sight>) {
     let info = v1::AgentInfo::decode(&agent.info[..]).unwrap_or_default();
     json.string_at("id", &view::agent_id(state, agent.key));
     json.string_at("hostname", &agent.hostname);
@@ -113,6 +114,9 @@ pub fn agent(json: &mut Json, state: &State, agent: &Agent) {
     amounts::field(json, "offered_resources", &agent.offered);
     json.object_at("reserved_resources", |json| {
         for (role, resources) in amounts::reserved(&agent.total) {
+            if sight.is_some_and(|sight| !sight.roles.passes(Some(&role))) {
+                continue;
+            }
             amounts::field(json, &role, &resources);
         }
     });
@@ -130,15 +134,27 @@ pub fn agent(json: &mut Json, state: &State, agent: &Agent) {
 }
 
 /// The resources of an agent in full, after the fields of [`agent`].
-pub fn agent_in_full(json: &mut Json, state: &State, agent: &Agent) {
+pub fn agent_in_full(json: &mut Json, state: &State, agent: &Agent, sight: Option<&Sight>) {
+    let full = |json: &mut Json, name: &str, resources: &Resources| amounts::full(json, name, &seen(resources, sight));
     json.object_at("reserved_resources_full", |json| {
         for (role, resources) in amounts::reserved(&agent.total) {
-            amounts::full(json, &role, &resources);
+            if sight.is_some_and(|sight| !sight.roles.passes(Some(&role))) {
+                continue;
+            }
+            full(json, &role, &resources);
         }
     });
-    amounts::full(json, "unreserved_resources_full", &state.everything_of(agent).unreserved());
-    amounts::full(json, "used_resources_full", &agent.used);
-    amounts::full(json, "offered_resources_full", &agent.offered);
+    full(json, "unreserved_resources_full", &state.everything_of(agent).unreserved());
+    full(json, "used_resources_full", &agent.used);
+    full(json, "offered_resources_full", &agent.offered);
+}
+
+/// What of resources is seen.
+fn seen(resources: &Resources, sight: Option<&Sight>) -> Resources {
+    match sight {
+        None => resources.clone(),
+        Some(sight) => resources.filter(|resource| master_core::seen::sees(&sight.roles, resource)),
+    }
 }
 
 fn attributes(json: &mut Json, attributes: &[v1::Attribute]) {

@@ -7,14 +7,13 @@ use api::limits::{SMALL_BODY_BYTES_MAX, quoted};
 use api::v1::master::Call;
 use api::v1::master::call::{RemoveQuota, SetQuota, Type, UpdateWeights};
 use api::v1::quota::QuotaRequest;
-use api_http::{Method, Received, Request, Response, StatusCode};
-use std::net::SocketAddr;
+use api_http::{Method, Received, Request, Response, StatusCode, Visitor};
 
 /// A request for `/quota` that changes something; `rest` is what follows the endpoint's path.
 #[allow(deprecated)]
-pub async fn quota(operators: &Operators, request: Request, rest: &[String], peer: SocketAddr) -> Response {
+pub async fn quota(operators: &Operators, request: Request, rest: &[String], visitor: &Visitor) -> Response {
     if request.method() == Method::DELETE {
-        return remove_quota(operators, request.uri().path(), rest, peer).await;
+        return remove_quota(operators, request.uri().path(), rest, visitor).await;
     }
     let body = match body(request).await {
         Ok(body) => body,
@@ -34,12 +33,12 @@ pub async fn quota(operators: &Operators, request: Request, rest: &[String], pee
         }
     };
     let set_quota = Some(SetQuota { quota_request });
-    operators.decide(Call { r#type: Some(Type::SetQuota as i32), set_quota, ..Call::default() }, peer).await
+    operators.decide(Call { r#type: Some(Type::SetQuota as i32), set_quota, ..Call::default() }, visitor).await
 }
 
 /// DELETE of a path that ends with the role.
 #[allow(deprecated)]
-async fn remove_quota(operators: &Operators, path: &str, rest: &[String], peer: SocketAddr) -> Response {
+async fn remove_quota(operators: &Operators, path: &str, rest: &[String], visitor: &Visitor) -> Response {
     // As clients know it, whichever way they came.
     let path = if path.starts_with("/master/") { path.to_owned() } else { format!("/master{path}") };
     if rest.is_empty() {
@@ -55,11 +54,11 @@ async fn remove_quota(operators: &Operators, path: &str, rest: &[String], peer: 
     let remove_quota = Some(RemoveQuota { role: role.clone() });
     let call = Call { r#type: Some(Type::RemoveQuota as i32), remove_quota, ..Call::default() };
     let known = format!("Failed to remove quota for path '{path}': Role '{named}' has no quota set");
-    operators.decide_saying(call, peer, |message| if message == without { known } else { message }).await
+    operators.decide_saying(call, visitor, |message| if message == without { known } else { message }).await
 }
 
 /// PUT of `/weights`.
-pub async fn weights(operators: &Operators, request: Request, peer: SocketAddr) -> Response {
+pub async fn weights(operators: &Operators, request: Request, visitor: &Visitor) -> Response {
     let body = match body(request).await {
         Ok(body) => body,
         Err(response) => return response,
@@ -84,7 +83,7 @@ pub async fn weights(operators: &Operators, request: Request, peer: SocketAddr) 
         }
     };
     let call = Call { r#type: Some(Type::UpdateWeights as i32), update_weights: Some(update), ..Call::default() };
-    operators.decide(call, peer).await
+    operators.decide(call, visitor).await
 }
 
 async fn body(request: Request) -> Result<Received, Response> {

@@ -5,13 +5,14 @@ use super::json::Json;
 use super::parts::{self, Groups};
 use api::MESOS_VERSION;
 use api::v1;
+use auth::Sight;
 use master_core::ids::{AgentKey, FrameworkKey};
 use master_core::state::State;
 use master_core::view;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `/state`
-pub fn state(state: &State, about: &About) -> Vec<u8> {
+pub fn state(state: &State, about: &About, sight: Option<&Sight>) -> Vec<u8> {
     let groups = Groups::new(state);
     let mut json = Json::with_capacity(64 * 1024 + state.tasks.live.len() * 1024);
     json.object(|json| {
@@ -23,13 +24,15 @@ pub fn state(state: &State, about: &About) -> Vec<u8> {
         }
         masters(json, state, about);
         counts(json, state);
-        if let Some(log_dir) = about.flag("log_dir") {
-            json.string_at("log_dir", log_dir);
+        if sight.is_none_or(|sight| sight.flags) {
+            if let Some(log_dir) = about.flag("log_dir") {
+                json.string_at("log_dir", log_dir);
+            }
+            json.object_at("flags", |json| flags(json, about));
         }
-        json.object_at("flags", |json| flags(json, about));
         json.array_at("slaves", |json| {
             for agent in state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
-                json.object(|json| parts::agent(json, state, agent));
+                json.object(|json| parts::agent(json, state, agent, sight));
             }
         });
         json.array_at("recovered_slaves", |_| ());
@@ -50,7 +53,7 @@ pub fn state(state: &State, about: &About) -> Vec<u8> {
 }
 
 /// `/state-summary`
-pub fn summary(state: &State, about: &About) -> Vec<u8> {
+pub fn summary(state: &State, about: &About, sight: Option<&Sight>) -> Vec<u8> {
     let groups = Groups::new(state);
     let mut by_agent: BTreeMap<AgentKey, (Tally, BTreeSet<FrameworkKey>)> = BTreeMap::new();
     let mut by_framework: BTreeMap<FrameworkKey, (Tally, BTreeSet<AgentKey>)> = BTreeMap::new();
@@ -79,7 +82,7 @@ pub fn summary(state: &State, about: &About) -> Vec<u8> {
             for agent in state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
                 let (tally, frameworks) = by_agent.remove(&agent.key).unwrap_or_default();
                 json.object(|json| {
-                    parts::agent(json, state, agent);
+                    parts::agent(json, state, agent, sight);
                     tally.fields(json);
                     json.array_at("framework_ids", |json| {
                         frameworks.iter().for_each(|key| json.string(&view::framework_id(state, *key)));

@@ -2,15 +2,14 @@
 //! state that nobody keeps, with the flags of the master that is asked.
 
 use super::Operators;
-use crate::http::legacy;
+use crate::http::{caller, legacy};
 use crate::outcome::Refused;
 use api::v1::master::Call;
-use api_http::{Query, Response, StatusCode};
+use api_http::{Query, Response, StatusCode, Visitor};
 use event_log::host;
-use master_core::command::{Caller, Command};
+use master_core::command::Command;
 use master_core::{Decision, Event, Refusal, Reply, State, decide_with};
 use serde_json::{Value, json};
-use std::net::SocketAddr;
 
 /// Whether a call is only to be tried.
 ///
@@ -25,12 +24,12 @@ pub fn is_wanted(query: &Query) -> Result<bool, Box<Response>> {
 }
 
 /// Answers with what `call` would do.
-pub async fn answer(operators: &Operators, call: Box<Call>, stale: bool, peer: SocketAddr) -> Response {
+pub async fn answer(operators: &Operators, call: Box<Call>, stale: bool, visitor: &Visitor) -> Response {
     let context = &operators.context;
     let Ok(reading) = context.reader.read(stale).await else { return legacy::no_leader(context) };
     let (state, index, at_ms) = (reading.state.clone(), reading.index, context.clock.now_ms());
-    let options = context.options.clone();
-    let caller = Caller { peer: Some(peer.to_string()), ..Caller::default() };
+    let options = context.options();
+    let caller = caller(visitor);
     let told = host::blocking(move || {
         let call_type = call.r#type().as_str_name();
         let decided = decide_with(&state, &Command::OperatorCall { call }, &caller, at_ms, options);

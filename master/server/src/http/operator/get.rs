@@ -5,6 +5,7 @@ use super::messages;
 use crate::http::legacy::json::Json;
 use crate::http::legacy::parts::{self, Groups};
 use api::v1::master::{Response, response};
+use auth::Sight;
 use master_core::state::{State, Task};
 use master_core::view;
 use std::sync::Arc;
@@ -27,25 +28,25 @@ pub enum Read {
 }
 
 /// The whole answer in JSON. Lists are there even when they are empty, as clients of Mesos expect of these calls.
-pub fn json(state: &State, read: Read) -> Vec<u8> {
+pub fn json(state: &State, read: Read, sight: Option<&Sight>) -> Vec<u8> {
     let groups = Groups::new(state);
     let mut json = Json::with_capacity(64 * 1024);
     json.object(|json| {
         let (name, field) = names(read);
         json.string_at("type", name);
-        json.object_at(field, |json| fields(json, &groups, read));
+        json.object_at(field, |json| fields(json, &groups, read, sight));
     });
     json.into_bytes()
 }
 
 /// SUBSCRIBED, the first event that a watcher gets, in JSON; `index` is that of the State in the log.
-pub fn subscribed_json(state: &State, heartbeat_s: f64, index: u64) -> Vec<u8> {
+pub fn subscribed_json(state: &State, heartbeat_s: f64, index: u64, sight: Option<&Sight>) -> Vec<u8> {
     let groups = Groups::new(state);
     let mut json = Json::with_capacity(64 * 1024);
     json.object(|json| {
         json.string_at("type", "SUBSCRIBED");
         json.object_at("subscribed", |json| {
-            json.object_at("get_state", |json| fields(json, &groups, Read::State));
+            json.object_at("get_state", |json| fields(json, &groups, Read::State, sight));
             json.double_at("heartbeat_interval_seconds", heartbeat_s);
         });
         json.object_at("log_position", |json| json.integer_at("index", index as i64));
@@ -54,12 +55,12 @@ pub fn subscribed_json(state: &State, heartbeat_s: f64, index: u64) -> Vec<u8> {
 }
 
 /// The whole answer as a message.
-pub fn message(state: &State, read: Read) -> Response {
+pub fn message(state: &State, read: Read, sight: Option<&Sight>) -> Response {
     let groups = Groups::new(state);
     let mut answer = Response::default();
     let kind = match read {
         Read::State => {
-            answer.get_state = Some(get_state(&groups));
+            answer.get_state = Some(get_state(&groups, sight));
             response::Type::GetState
         }
         Read::Tasks => {
@@ -75,7 +76,7 @@ pub fn message(state: &State, read: Read) -> Response {
             response::Type::GetFrameworks
         }
         Read::Agents => {
-            answer.get_agents = Some(get_agents(state));
+            answer.get_agents = Some(get_agents(state, sight));
             response::Type::GetAgents
         }
         Read::Operations => {
@@ -89,12 +90,12 @@ pub fn message(state: &State, read: Read) -> Response {
 }
 
 /// Everything, as a message.
-pub fn get_state(groups: &Groups<'_>) -> response::GetState {
+pub fn get_state(groups: &Groups<'_>, sight: Option<&Sight>) -> response::GetState {
     response::GetState {
         get_tasks: Some(get_tasks(groups.state)),
         get_executors: Some(get_executors(groups.state)),
         get_frameworks: Some(get_frameworks(groups)),
-        get_agents: Some(get_agents(groups.state)),
+        get_agents: Some(get_agents(groups.state, sight)),
     }
 }
 
@@ -127,9 +128,12 @@ fn get_frameworks(groups: &Groups<'_>) -> response::GetFrameworks {
     }
 }
 
-fn get_agents(state: &State) -> response::GetAgents {
+fn get_agents(state: &State, sight: Option<&Sight>) -> response::GetAgents {
     let agents = state.agents.live.values().filter(|agent| parts::is_registered(agent));
-    response::GetAgents { agents: agents.map(|agent| messages::agent(state, agent)).collect(), ..Default::default() }
+    response::GetAgents {
+        agents: agents.map(|agent| messages::agent(state, agent, sight)).collect(),
+        ..Default::default()
+    }
 }
 
 fn names(read: Read) -> (&'static str, &'static str) {
@@ -143,11 +147,11 @@ fn names(read: Read) -> (&'static str, &'static str) {
     }
 }
 
-fn fields(json: &mut Json, groups: &Groups<'_>, read: Read) {
+fn fields(json: &mut Json, groups: &Groups<'_>, read: Read, sight: Option<&Sight>) {
     match read {
         Read::State => {
             for part in [Read::Tasks, Read::Executors, Read::Frameworks, Read::Agents] {
-                json.object_at(names(part).1, |json| fields(json, groups, part));
+                json.object_at(names(part).1, |json| fields(json, groups, part, sight));
             }
         }
         Read::Tasks => tasks(json, groups.state),
@@ -173,7 +177,7 @@ fn fields(json: &mut Json, groups: &Groups<'_>, read: Read) {
         Read::Agents => {
             json.array_at("agents", |json| {
                 for agent in groups.state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
-                    json.message(&messages::agent(groups.state, agent));
+                    json.message(&messages::agent(groups.state, agent, sight));
                 }
             });
             json.array_at("recovered_agents", |_| ());

@@ -2,9 +2,10 @@
 
 use crate::http::legacy::parts::{self, Groups};
 use api::MESOS_VERSION;
-use api::resources::Format;
+use api::resources::{Format, Resource};
 use api::v1;
 use api::v1::master::response::{get_agents, get_executors, get_frameworks};
+use auth::Sight;
 use master_core::ids::AgentKey;
 use master_core::state::{Agent, Executor, Framework, State};
 use master_core::view;
@@ -17,7 +18,24 @@ pub fn time(at_ms: u64) -> v1::TimeInfo {
 }
 
 /// An agent that is registered.
-pub fn agent(state: &State, agent: &Agent) -> get_agents::Agent {
+pub fn agent(state: &State, agent: &Agent, sight: Option<&Sight>) -> get_agents::Agent {
+    let mut whole = whole_agent(state, agent);
+    if let Some(sight) = sight.filter(|sight| !sight.roles.passes_all()) {
+        hide(&mut whole, sight);
+    }
+    whole
+}
+
+/// Leaves out what the agent has for roles that are not seen.
+pub fn hide(agent: &mut get_agents::Agent, sight: &Sight) {
+    let is_seen = |resource: &v1::Resource| {
+        Resource::from_v1(resource).is_ok_and(|resource| master_core::seen::sees(&sight.roles, &resource))
+    };
+    let lists = [&mut agent.total_resources, &mut agent.allocated_resources, &mut agent.offered_resources];
+    lists.into_iter().chain([&mut agent.agent_info.resources]).for_each(|list| list.retain(is_seen));
+}
+
+fn whole_agent(state: &State, agent: &Agent) -> get_agents::Agent {
     let mut agent_info = v1::AgentInfo::decode(&agent.info[..]).unwrap_or_default();
     agent_info.id = Some(v1::AgentId { value: view::agent_id(state, agent.key) });
     let capabilities = agent.capabilities.iter().map(|name| v1::agent_info::Capability {

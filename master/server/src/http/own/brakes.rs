@@ -12,21 +12,20 @@
 
 use crate::http::operator::Operators;
 use api::limits::SMALL_BODY_BYTES_MAX;
-use api_http::{Request, Response, StatusCode};
+use api_http::{Request, Response, StatusCode, Visitor};
 use master_core::command::{Command, What};
 use master_core::state::brakes::Brake;
 use master_core::{State, view};
 use serde_json::{Map, Value, json};
-use std::net::SocketAddr;
 
-pub(super) async fn change(operators: &Operators, request: Request, peer: SocketAddr) -> Response {
+pub(super) async fn change(operators: &Operators, request: Request, visitor: &Visitor) -> Response {
     let (parts, body) = request.into_parts();
     let body = match api_http::read_body(&parts.headers, body, SMALL_BODY_BYTES_MAX).await {
         Ok(body) => body,
         Err(error) => return error.response(),
     };
     match parse(&body) {
-        Ok(command) => operators.change(command, peer).await,
+        Ok(command) => operators.change(command, visitor).await,
         Err(sentence) => api_http::text(StatusCode::BAD_REQUEST, &sentence),
     }
 }

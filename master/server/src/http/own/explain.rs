@@ -6,12 +6,14 @@ use master_core::allocator::{self, Options, Reason};
 use master_core::{State, view};
 use serde_json::{Value, json};
 
-/// The reasons, by framework and agent; of those agents that would be offered with the next plan, what.
-pub(super) fn role(state: &State, at_ms: u64, options: &Options, role: &str) -> Value {
+/// The reasons, by framework and agent; of those agents that would be offered with the next plan, what. Frameworks that
+/// are not among those `seen` are left out.
+pub(super) fn role(state: &State, seen: &State, at_ms: u64, options: &Options, role: &str) -> Value {
     let plan = allocator::plan(state, at_ms, options);
     let of_role = |of: &str| is_at_or_below(of, role);
+    let is_seen = |key| seen.frameworks.get(key).is_some();
     let framework = |key| view::framework_id(state, key);
-    let next = plan.groups.iter().filter(|group| of_role(&group.role)).flat_map(|group| {
+    let next = plan.groups.iter().filter(|group| of_role(&group.role) && is_seen(group.framework)).flat_map(|group| {
         group.offers.iter().map(move |(agent, resources)| {
             json!({
                 "framework_id": framework(group.framework),
@@ -36,9 +38,9 @@ pub(super) fn role(state: &State, at_ms: u64, options: &Options, role: &str) -> 
     json!({
         "role": role,
         "at_ms": at_ms,
-        "known": state.frameworks.live.values().any(|framework| framework.roles.keys().any(|of| of_role(of))),
-        "outstanding": state.offers.live.values().filter(|offer| of_role(&offer.role)).count(),
+        "known": seen.frameworks.live.values().any(|framework| framework.roles.keys().any(|of| of_role(of))),
+        "outstanding": seen.offers.live.values().filter(|offer| of_role(&offer.role)).count(),
         "next": next.collect::<Vec<_>>(),
-        "reasons": reasons.iter().map(reason).collect::<Vec<_>>(),
+        "reasons": reasons.iter().filter(|reason| is_seen(reason.framework)).map(reason).collect::<Vec<_>>(),
     })
 }

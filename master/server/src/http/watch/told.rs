@@ -6,10 +6,12 @@ use api::budget::Budget;
 use api::media::Media;
 use api::v1;
 use api::v1::master::{Event, event};
+use auth::Sight;
 use bytes::Bytes;
 use master_core::effect::Announcement;
+use master_core::ids::FrameworkKey;
 use master_core::state::State;
-use master_core::view;
+use master_core::{seen, view};
 use std::sync::OnceLock;
 
 /// One event as records of both encodings.
@@ -17,12 +19,46 @@ use std::sync::OnceLock;
 pub struct Told {
     /// Where it is.
     pub position: Position,
+    about: About,
     protobuf: Bytes,
     /// Made when somebody wants it.
     json: OnceLock<Bytes>,
 }
 
+/// Whom it is about: who may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum About {
+    /// A task of this user, of a framework of that one.
+    Task { user: String, framework: String },
+    /// A framework of this user.
+    Framework { user: String },
+    /// An agent with what it has: who may not see all roles sees less of it.
+    Agent,
+    /// Something that is told to everybody.
+    Nobody,
+}
+
 impl Told {
+    /// The record for whoever sees this much; None: they are not told.
+    pub fn record_for(&self, media: Media, sight: Option<&Sight>) -> Option<Bytes> {
+        let Some(sight) = sight else { return Some(self.record(media)) };
+        match &self.about {
+            About::Task { user, framework } => {
+                let is_seen = sight.frameworks.passes(Some(framework)) && sight.tasks.passes(Some(user));
+                is_seen.then(|| self.record(media))
+            }
+            About::Framework { user } => sight.frameworks.passes(Some(user)).then(|| self.record(media)),
+            About::Agent if !sight.roles.passes_all() => {
+                let mut event = self.event();
+                if let Some(added) = &mut event.agent_added {
+                    messages::hide(&mut added.agent, sight);
+                }
+                Some(media.encode_record(&event))
+            }
+            About::Agent | About::Nobody => Some(self.record(media)),
+        }
+    }
+
     /// All that the record at `index` led to, after which State was `state`. What is over already has a number, too, but
     /// no event.
     pub fn of<'a>(
@@ -33,7 +69,8 @@ impl Told {
         announcements.into_iter().zip(0..).filter_map(move |(announcement, number)| {
             let position = Position::at(index, number);
             let event = Event { log_position: Some(position.to_wire()), ..event_of(state, announcement)? };
-            Some(Told { position, protobuf: Media::Protobuf.encode_record(&event), json: OnceLock::new() })
+            let about = about(state, announcement);
+            Some(Told { position, about, protobuf: Media::Protobuf.encode_record(&event), json: OnceLock::new() })
         })
     }
 
@@ -55,6 +92,34 @@ impl Told {
         let payload = self.protobuf.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         // It was encoded above.
         api::decode_protobuf_within(self.protobuf.slice(payload..), &mut Budget::endless()).unwrap_or_default()
+    }
+}
+
+fn about(state: &State, announcement: &Announcement) -> About {
+    let user_of = |key: &FrameworkKey| {
+        let live = state.frameworks.live.get(key);
+        let completed = state.frameworks.completed.values().rev().map(|completed| &completed.framework);
+        let known = live.or_else(|| completed.into_iter().find(|framework| framework.key == *key));
+        known.map(|framework| seen::framework_user(framework)).unwrap_or_default()
+    };
+    match announcement {
+        Announcement::TaskAdded { framework, task_id } | Announcement::TaskUpdated { framework, task_id, .. } => {
+            let of_framework = user_of(framework);
+            let live = state.tasks.live.get(&(*framework, task_id.clone()));
+            let ended = || {
+                let ended = state.tasks.completed.range((*framework, 0)..=(*framework, u64::MAX)).rev();
+                ended.map(|(_, task)| task).find(|task| task.task_id == *task_id)
+            };
+            let task = live.or_else(ended);
+            let user = task.map_or_else(|| of_framework.clone(), |task| seen::task_user(task, &of_framework));
+            About::Task { user, framework: of_framework }
+        }
+        Announcement::FrameworkAdded { framework } | Announcement::FrameworkUpdated { framework } => {
+            About::Framework { user: user_of(framework) }
+        }
+        Announcement::FrameworkRemoved { info } => About::Framework { user: info.user.clone() },
+        Announcement::AgentAdded { .. } => About::Agent,
+        Announcement::AgentRemoved { .. } | Announcement::OperationEnded { .. } => About::Nobody,
     }
 }
 
@@ -89,7 +154,7 @@ fn event_of(state: &State, announcement: &Announcement) -> Option<Event> {
             event::Type::FrameworkRemoved
         }
         Announcement::AgentAdded { agent } => {
-            let agent = messages::agent(state, state.agents.live.get(agent)?);
+            let agent = messages::agent(state, state.agents.live.get(agent)?, None);
             event.agent_added = Some(event::AgentAdded { agent });
             event::Type::AgentAdded
         }

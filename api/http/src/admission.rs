@@ -1,0 +1,291 @@
+//! The front door of a daemon: every request of a client gets a [`Visitor`] here, before anything else is done with it.
+//! Who they are is found out by the realm of what they ask for, and what they may by the lists that are in force at that
+//! moment; files are read again when an operator says so, and a file that cannot be understood changes nothing.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use api::limits::AUTH_FILE_BYTES_MAX;
+use auth::{Acls, Approver, Authenticated, Authenticators, Authorizer, Credentials, Principal, Realm, Subject};
+use http::{HeaderValue, StatusCode, header};
+use std::sync::{Mutex, PoisonError, RwLock};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::{Request, Response, text};
+
+/// Secrets whose slow hashes are computed at once: each takes a processor and tens of megabytes for a while.
+const SLOW_MAX: usize = 2;
+/// Between two lines about whoever was not let in.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Where what is in force comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file of credentials, with the flag that named it.
+    pub credentials: Option<(&'static str, PathBuf)>,
+    /// `--acls`: a path, or the lists themselves.
+    pub acls: Option<String>,
+    /// The realms that ask for a principal and its secret.
+    pub realms: Vec<Realm>,
+}
+
+/// The door.
+#[derive(Debug, Default)]
+pub struct Admission {
+    sources: Sources,
+    now: RwLock<Arc<InForce>>,
+    slow: Slow,
+    refused: AtomicU64,
+    told: Mutex<Option<(Instant, u64)>>,
+}
+
+#[derive(Debug)]
+struct Slow(Semaphore);
+
+impl Default for Slow {
+    fn default() -> Slow {
+        Slow(Semaphore::new(SLOW_MAX))
+    }
+}
+
+/// What is in force.
+#[derive(Debug, Default)]
+struct InForce {
+    authenticators: Authenticators,
+    authorizer: Authorizer,
+}
+
+/// Who asks, and what they may.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// Who was authenticated; None if nobody was asked.
+    pub principal: Option<Principal>,
+    /// Where from.
+    pub peer: SocketAddr,
+    /// What they may. It stays what it is, whatever is read later.
+    pub approver: Approver,
+}
+
+impl Visitor {
+    /// The name of the principal, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.principal.as_ref().and_then(|principal| principal.value.as_deref())
+    }
+
+    /// Whether all that is known are the claims of a token.
+    pub fn has_claims_alone(&self) -> bool {
+        self.principal.as_ref().is_some_and(|principal| principal.value.is_none())
+    }
+}
+
+impl Admission {
+    /// Reads what `sources` name. With it come sentences for the operator.
+    ///
+    /// # Errors
+    /// One sentence with the place of what is wrong.
+    pub fn open(sources: Sources) -> Result<(Admission, Vec<String>), String> {
+        let (in_force, warnings) = read(&sources)?;
+        Ok((Admission { sources, now: RwLock::new(Arc::new(in_force)), ..Admission::default() }, warnings))
+    }
+
+    /// Reads them again. What was in force stays so if that fails. Reading blocks.
+    ///
+    /// # Errors
+    /// As [`Admission::open`].
+    pub fn reload(&self) -> Result<Vec<String>, String> {
+        let (in_force, warnings) = read(&self.sources)?;
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
+        Ok(warnings)
+    }
+
+    /// Whether there is anything to read again.
+    pub fn has_files(&self) -> bool {
+        self.sources.credentials.is_some() || self.sources.acls.is_some()
+    }
+
+    /// Whether `realm` asks who somebody is.
+    pub fn asks(&self, realm: Realm) -> bool {
+        self.in_force().authenticators.asks(realm)
+    }
+
+    /// The lists that are in force now.
+    pub fn authorizer(&self) -> Authorizer {
+        self.in_force().authorizer.clone()
+    }
+
+    /// How many were not let in since the start.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn in_force(&self) -> Arc<InForce> {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who sends `request`, for something in `realm`; None: it is for everybody.
+    ///
+    /// # Errors
+    /// The 401 for whoever does not say, or is not who they say.
+    pub async fn admit(
+        self: &Arc<Self>,
+        realm: Option<Realm>,
+        request: &Request,
+        peer: SocketAddr,
+    ) -> Result<Visitor, Box<Response>> {
+        let in_force = self.in_force();
+        let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let authenticated = match realm {
+            None => Ok(Authenticated::NotAsked),
+            Some(realm) if in_force.authenticators.is_slow(realm, shown) => {
+                let _turn = self.slow.0.acquire().await;
+                let (in_force, shown) = (in_force.clone(), shown.map(<[u8]>::to_vec));
+                let found =
+                    tokio::task::spawn_blocking(move || in_force.authenticators.authenticate(realm, shown.as_deref()));
+                match found.await {
+                    Ok(found) => found,
+                    Err(_) => {
+                        let sentence = "It could not be found out who you are: try again";
+                        return Err(Box::new(text(StatusCode::SERVICE_UNAVAILABLE, sentence)));
+                    }
+                }
+            }
+            Some(realm) => in_force.authenticators.authenticate(realm, shown),
+        };
+        let principal = match authenticated {
+            Ok(Authenticated::NotAsked) => None,
+            Ok(Authenticated::As(principal)) => Some(principal),
+            Err(unauthorized) => {
+                self.tell(realm, request, peer, shown.is_some());
+                let mut response = text(StatusCode::UNAUTHORIZED, &unauthorized.body);
+                if let Ok(challenge) = HeaderValue::from_str(&unauthorized.challenge) {
+                    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+                }
+                return Err(Box::new(response));
+            }
+        };
+        let subject = match &principal {
+            None => Subject::Anybody,
+            Some(Principal { value: Some(value), .. }) => Subject::Principal(Arc::from(value.as_str())),
+            Some(Principal { value: None, claims }) => Subject::Claims(Arc::new(claims.clone())),
+        };
+        Ok(Visitor { principal, peer, approver: in_force.authorizer.approver(subject) })
+    }
+
+    /// One line a second at most, about somebody who was not let in; what they showed is not in it.
+    fn tell(&self, realm: Option<Realm>, request: &Request, peer: SocketAddr, has_shown: bool) {
+        let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, before) = told.map_or((None, 0), |(at, before)| (Some(at), before));
+        if last.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+            return;
+        }
+        *told = Some((Instant::now(), refused));
+        let (realm, others) = (realm.map_or("", Realm::name), refused - before - 1);
+        let what = if has_shown { "showed nothing that is right" } else { "showed nothing" };
+        let (method, path) = (request.method(), api::limits::quoted(request.uri().path()));
+        tracing::warn!(%peer, realm, %method, %path, others, "not let in: {what}");
+    }
+}
+
+fn read(sources: &Sources) -> Result<(InForce, Vec<String>), String> {
+    let mut warnings = Vec::new();
+    let mut authenticators = Authenticators::default();
+    if let Some((flag, path)) = &sources.credentials {
+        let (file, mode) = file(flag, path)?;
+        let credentials = Credentials::parse(&file).map_err(|why| format!("--{flag}={}: {why}", path.display()))?;
+        if mode & 0o007 != 0 {
+            warnings.push(format!(
+                "--{flag}={}: everybody on this machine can read it; chmod 600 closes it to others",
+                path.display()
+            ));
+        }
+        let credentials = Arc::new(credentials);
+        for realm in &sources.realms {
+            authenticators = authenticators.basic(*realm, credentials.clone());
+        }
+    }
+    let authorizer = match &sources.acls {
+        None => Authorizer::default(),
+        Some(given) => {
+            let (place, text) = match given.trim_start().starts_with('{') {
+                true => ("--acls".to_owned(), given.clone()),
+                false => (format!("--acls={given}"), file("acls", Path::new(given))?.0),
+            };
+            let acls = Acls::parse(&text).map_err(|why| format!("{place}: {why}"))?;
+            warnings.extend(acls.warnings().iter().map(|warning| format!("{place}: {warning}")));
+            Authorizer::new(acls)
+        }
+    };
+    Ok((InForce { authenticators, authorizer }, warnings))
+}
+
+/// The text of a file, and its mode.
+fn file(flag: &str, path: &Path) -> Result<(String, u32), String> {
+    use std::io::Read as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let wrong = |why: &dyn std::fmt::Display| format!("--{flag}={}: {why}", path.display());
+    let open = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let file = open.map_err(|error| wrong(&format_args!("cannot be read: {error}")))?;
+    let metadata = file.metadata().map_err(|error| wrong(&format_args!("cannot be read: {error}")))?;
+    if !metadata.is_file() {
+        return Err(wrong(&"is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(AUTH_FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| wrong(&format_args!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > AUTH_FILE_BYTES_MAX {
+        return Err(wrong(&format_args!("has more than {AUTH_FILE_BYTES_MAX} bytes")));
+    }
+    // The bytes may be secrets: they are not repeated.
+    let text = String::from_utf8(bytes).map_err(|_| wrong(&"is no text in UTF-8"))?;
+    Ok((text, metadata.permissions().mode()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sources(dir: &Path, credentials: &str, acls: &str) -> Sources {
+        let path = dir.join("credentials");
+        std::fs::write(&path, credentials).unwrap();
+        Sources {
+            credentials: Some(("credentials", path)),
+            acls: Some(acls.to_owned()),
+            realms: vec![Realm::MasterReadonly],
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_opens_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let wrong =
+            |credentials: &str, acls: &str| Admission::open(sources(dir.path(), credentials, acls)).unwrap_err();
+        let said = wrong("hunter2", "{}");
+        assert!(said.contains("/credentials: line 1 is not a principal") && !said.contains("hunter2"), "{said}");
+        assert!(wrong("a b", r#"{"view_role": []}"#).starts_with("--acls: there is no 'view_role'"));
+        let missing = dir.path().join("none");
+        let said = wrong("a b", missing.to_str().unwrap());
+        assert!(said.ends_with("/none: cannot be read: No such file or directory (os error 2)"), "{said}");
+        assert!(wrong("a b", dir.path().to_str().unwrap()).ends_with("is no regular file"));
+    }
+
+    #[test]
+    fn a_wrong_file_keeps_the_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let acls = dir.path().join("acls");
+        std::fs::write(&acls, r#"{"permissive": false}"#).unwrap();
+        let admission = Admission::open(sources(dir.path(), "a b", acls.to_str().unwrap())).unwrap().0;
+        let before = admission.authorizer();
+        std::fs::write(&acls, "{").unwrap();
+        assert!(admission.reload().unwrap_err().contains("line 1"));
+        assert_eq!(admission.authorizer(), before);
+        std::fs::write(&acls, "{}").unwrap();
+        assert!(admission.reload().is_ok());
+        assert_ne!(admission.authorizer(), before);
+    }
+}
