@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use supervisor::spec::First;
+
 use crate::isolators::Usage;
 use crate::reports::{Core, Process};
 
@@ -31,6 +33,8 @@ pub struct Creation {
     pub grace_ms: Option<u64>,
     /// Files that the number of the process is written to between clone and exec.
     pub joins: Vec<PathBuf>,
+    /// What is run before its process, which is started only if that succeeds.
+    pub first: Option<First>,
 }
 
 /// How a container is ended.

@@ -364,6 +364,7 @@ fn spawn(containers: &Containers, creation: Creation) -> Result<tokio::process::
         away_ms_max: creation.away_ms_max,
         grace_ms: creation.grace_ms,
         joins: creation.joins.iter().map(|path| path.display().to_string()).collect(),
+        first: creation.first,
     };
     let bytes = spec.encode()?;
     let memory =

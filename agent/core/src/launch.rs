@@ -146,9 +146,7 @@ fn forgotten(state: &State, framework_id: &str) -> Vec<Event> {
 fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
     // Each task of the built-in default executor has a container of its own, which may have a terminal.
     let is_nested = executor.r#type == Some(executor_info::Type::Default as i32);
-    let what = if [&task.command, &executor.command].into_iter().flatten().any(|command| !command.uris.is_empty()) {
-        "fetching URIs is"
-    } else if [&task.container, &executor.container]
+    let what = if [&task.container, &executor.container]
         .into_iter()
         .flatten()
         .any(|container| container.r#type == container_info::Type::Docker as i32)

@@ -111,10 +111,11 @@ fn an_executor_that_never_ran_is_said_to_have_ended() {
         };
         story.state.messages_after(0).filter(exited).count()
     };
-    let launch = |value: &str, uris: Vec<v1::command_info::Uri>| {
+    let launch = |value: &str, container: Option<Box<v1::ContainerInfo>>| {
         let executor = v1::ExecutorInfo {
             executor_id: v1::ExecutorId { value: "e".into() },
-            command: Some(v1::CommandInfo { value: Some(value.into()), uris, ..Default::default() }),
+            command: Some(v1::CommandInfo { value: Some(value.into()), ..Default::default() }),
+            container,
             ..Default::default()
         };
         let task_id = v1::TaskId { value: "t".into() };
@@ -122,10 +123,12 @@ fn an_executor_that_never_ran_is_said_to_have_ended() {
         order::Order::Launch(internal::Launch { framework_info: framework(), task })
     };
     let mut story = Story::new();
-    story.order(launch("true", vec![v1::command_info::Uri { value: "http://h/x".into(), ..Default::default() }]));
+    let docker = v1::container_info::Type::Docker as i32;
+    let container = v1::ContainerInfo { r#type: docker, ..Default::default() };
+    story.order(launch("true", Some(Box::new(container))));
     assert_eq!((story.states(), exits(&story)), (vec![TaskState::TaskFailed], 1));
     let mut story = Story::new();
-    let (_, effects) = story.order(launch("/nosuch", vec![]));
+    let (_, effects) = story.order(launch("/nosuch", None));
     let container_id = effects.into_iter().find_map(|effect| match effect {
         Effect::Launch { container_id } => Some(container_id),
         _ => None,

@@ -21,8 +21,8 @@ enum Order {
 
 impl Job {
     /// As it is handed to the program, on its standard input.
-    pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(&Order::Fetch(Box::new(self.clone()))).unwrap_or_default()
+    pub fn encode(&self) -> String {
+        serde_json::to_string(&Order::Fetch(Box::new(self.clone()))).unwrap_or_default()
     }
 }
 

@@ -107,8 +107,13 @@ pub(crate) const FLAGS: &[Flag] = &[
     )
     .default("0.1"),
     Flag::new("disk_watch_interval", Kind::Duration, "Between two looks for sandboxes to delete.").default("1mins"),
-    Flag::new("fetcher_cache_size", Kind::Bytes, "nothing is fetched yet.").default("2GB").idle(),
-    Flag::new("fetcher_cache_dir", Kind::Path, "nothing is fetched yet.").idle(),
+    Flag::new("fetcher_cache_size", Kind::Bytes, "What is kept of fetched files for others; nothing if 0.").default("2GB"),
+    Flag::new("fetcher_cache_dir", Kind::Path, "Folder of what is kept of fetched files; by default fetch below work_dir."),
+    Flag::new("fetcher_stall_timeout", Kind::Duration, "Longest time that a fetch makes no progress; 0 for ever.")
+        .default("1mins"),
+    Flag::new("fetcher_unpacked_size", Kind::Bytes, "What may come out of one archive.").default("16GB"),
+    Flag::new("frameworks_home", Kind::Text, "Folder that relative paths of fetched files begin at.").default(""),
+    Flag::new("hadoop_home", Kind::Text, "Folder of the Hadoop client, which fetches hdfs, s3 and others: bin/hadoop in it."),
     Flag::new("http_heartbeat_interval", Kind::Duration, "the pace of heartbeats is fixed.").default("30secs").idle(),
     Flag::new("http_command_executor", Kind::Bool, "there is one kind of command executor.").default("false").idle(),
     Flag::new(
@@ -189,11 +194,8 @@ const REFUSED: &[&str] = &[
     "eth0_name",
     "executor_reregistration_retry_interval",
     "executor_secret_key",
-    "fetcher_stall_timeout",
     "firewall_rules",
-    "frameworks_home",
     "gc_non_executor_container_sandboxes",
-    "hadoop_home",
     "hooks",
     "host_path_volume_force_creation",
     "http_authenticators",

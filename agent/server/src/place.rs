@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::{Command, Process, Signal, State, parent_of};
+use agent_fetcher::Job;
 use api::v1::agent::call::LaunchContainer;
-use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, TaskInfo, executor_info};
+use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Labels, TaskInfo, executor_info};
+use containers::spec::First;
 use containers::{Choice, Core, Creation, How, Report, make_sandbox};
 
 use crate::config::Config;
@@ -34,6 +36,9 @@ struct Terms {
     recovery_timeout_ms: u64,
     files: Option<u64>,
     umask: Option<u32>,
+    fetcher: PathBuf,
+    /// What all fetches have in common.
+    fetch: Job,
 }
 
 impl Terms {
@@ -64,6 +69,8 @@ impl Place {
             recovery_timeout_ms: config.recovery_timeout_ms,
             files: config.task_files,
             umask: config.task_umask,
+            fetcher: config.launcher.with_file_name("meseta-fetcher"),
+            fetch: fetch(config),
         };
         Place { containers, terms: Arc::new(terms) }
     }
@@ -88,6 +95,8 @@ impl Place {
         agent.attach(&framework_id, &executor);
         let is_default = info.r#type() == executor_info::Type::Default;
         let (program, arguments) = if is_default { terms.default_executor() } else { arguments(&command)? };
+        let labels = task.as_ref().map_or(&info.labels, |task| &task.labels).as_ref();
+        let first = self.first(container_id, &command, labels, &user, &sandbox)?;
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
         let environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox);
         Ok(Some(Creation {
@@ -103,6 +112,28 @@ impl Place {
             away_ms_max: executor.is_command.then_some(terms.recovery_timeout_ms),
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
+            first,
+        }))
+    }
+
+    /// What is done before its process runs: what it brings along is fetched.
+    fn first(
+        &self,
+        container_id: &str,
+        command: &CommandInfo,
+        labels: Option<&Labels>,
+        user: &str,
+        sandbox: &Path,
+    ) -> Result<Option<First>, String> {
+        let items = agent_fetcher::items(command, labels).map_err(|sentence| format!("Could not fetch: {sentence}"))?;
+        if items.is_empty() {
+            return Ok(None);
+        }
+        let job = Job { sandbox: sandbox.to_owned(), user: user.to_owned(), items, ..self.terms.fetch.clone() };
+        Ok(Some(First {
+            program: self.terms.fetcher.display().to_string(),
+            input: job.encode(),
+            failure: format!("Failed to fetch all URIs for container '{container_id}'"),
         }))
     }
 
@@ -121,6 +152,7 @@ impl Place {
                 .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         }
         let (program, arguments) = arguments(&command).map_err(|why| format!("cannot execute it: {why}"))?;
+        let first = self.first(container_id, &command, None, &user, &sandbox)?;
         let variables = self.variables(&state, container_id);
         Ok(Some(Creation {
             container_id: container_id.to_owned(),
@@ -135,6 +167,7 @@ impl Place {
             away_ms_max: parent.map(|_| terms.recovery_timeout_ms),
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
+            first,
         }))
     }
 
@@ -220,6 +253,26 @@ impl Place {
             set(&variable.name, variable.value.clone().unwrap_or_default());
         }
         variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+}
+
+/// How fetches are configured. Of the agent's own environment, what says where its clients and authorities are.
+fn fetch(config: &Config) -> Job {
+    const VARIABLES: [&str; 7] =
+        ["PATH", "HOME", "JAVA_HOME", "HADOOP_HOME", "HADOOP_CONF_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+    let text = |name: &str| config.values.text(name).unwrap_or_default().to_owned();
+    Job {
+        cache_dir: config.values.path("fetcher_cache_dir").unwrap_or_else(|| config.work_dir.join("fetch")),
+        cache_bytes_max: config.values.bytes("fetcher_cache_size").unwrap_or(0),
+        stall_timeout_ms: config.values.duration("fetcher_stall_timeout").map_or(0, |most| most.as_millis() as u64),
+        unpacked_bytes_max: config.values.bytes("fetcher_unpacked_size").unwrap_or(u64::MAX),
+        frameworks_home: text("frameworks_home"),
+        hadoop_home: text("hadoop_home"),
+        environment: VARIABLES
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+            .collect(),
+        ..Job::default()
     }
 }
 

@@ -48,8 +48,11 @@ async fn failures_are_told_in_the_words_that_clients_know() {
     stranger.command.as_mut().unwrap().user = Some("nobody-of-that-name".into());
     master.launch(stranger);
     let mut fetch = task("fetch", "true");
-    fetch.command.as_mut().unwrap().uris =
-        vec![v1::command_info::Uri { value: "http://x/y".into(), ..Default::default() }];
+    fetch.command.as_mut().unwrap().uris = vec![v1::command_info::Uri {
+        value: "http://x/y".into(),
+        output_file: Some("/tmp/y".into()),
+        ..Default::default()
+    }];
     master.launch(fetch);
     for (id, message, reason) in [
         ("exit3", "Command exited with status 3", None),
@@ -66,7 +69,7 @@ async fn failures_are_told_in_the_words_that_clients_know() {
         ),
         (
             "fetch",
-            "Failed to launch container: fetching URIs is not supported by this agent",
+            "Failed to launch container: Could not fetch: URI output file must be within the sandbox directory",
             Some(task_status::Reason::ContainerLaunchFailed),
         ),
     ] {

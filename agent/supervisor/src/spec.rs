@@ -47,10 +47,26 @@ pub struct Spec {
     pub grace_ms: Option<u64>,
     /// Files that the number of the process is written to between clone and exec: what it is to join.
     pub joins: Vec<String>,
+    /// What is run before the process.
+    pub first: Option<First>,
 }
 
-/// The version that this release writes. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 2;
+/// A program that is run before the container's process, in its place and with its outputs, as the agent's own user. If it does
+/// not succeed, the process is not started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct First {
+    /// Its path.
+    pub program: String,
+    /// Its standard input.
+    pub input: String,
+    /// What it means if it fails, the beginning of a sentence.
+    pub failure: String,
+}
+
+/// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
+const VERSION: u64 = 3;
+/// The version without [`First`], for who does not need it.
+const VERSION_WITHOUT_FIRST: u64 = 2;
 
 impl Spec {
     /// As it is handed over.
@@ -63,7 +79,7 @@ impl Spec {
         let mut bytes = Vec::new();
         // Behind all that an older supervisor reads, by name: what is not known to the reader is passed over.
         let numbers = [
-            ("version", Some(VERSION)),
+            ("version", Some(if self.first.is_some() { VERSION } else { VERSION_WITHOUT_FIRST })),
             ("files", self.files),
             ("umask", self.umask.map(u64::from)),
             ("away_ms_max", self.away_ms_max),
@@ -71,6 +87,10 @@ impl Spec {
         ];
         let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
+            .chain(self.first.iter().flat_map(|first| {
+                let First { program, input, failure } = first;
+                [format!("first={program}"), format!("first_input={input}"), format!("first_failure={failure}")]
+            }))
             .chain(numbers.into_iter().filter_map(|(name, number)| Some(format!("{name}={}", number?))))
             .collect();
         for text in fixed.into_iter().chain(&counts).chain(&self.arguments).chain(&self.environment).chain(&named) {
@@ -113,6 +133,11 @@ impl Spec {
             away_ms_max: number("away_ms_max"),
             grace_ms: number("grace_ms"),
             joins: named.iter().filter_map(|text| text.strip_prefix("join=")).map(str::to_owned).collect(),
+            first: text("first").map(|program| First {
+                program: program.to_owned(),
+                input: text("first_input").unwrap_or_default().to_owned(),
+                failure: text("first_failure").unwrap_or_default().to_owned(),
+            }),
         })
     }
 }
@@ -374,11 +399,14 @@ mod tests {
         };
         let bytes = spec.encode().unwrap();
         assert_eq!(Spec::decode(&bytes), Some(spec.clone()));
+        let first = First { program: "/p".into(), input: "{\"a\": 1}".into(), failure: "It failed".into() };
+        let with = Spec { first: Some(first), ..spec.clone() };
+        assert_eq!(Spec::decode(&with.encode().unwrap()), Some(with));
         let without = Spec { program: None, umask: None, away_ms_max: None, ..spec.clone() };
         let bytes = without.encode().unwrap();
         assert_eq!(Spec::decode(&bytes), Some(without));
         assert_eq!(Spec::decode(&bytes[..bytes.len() - 2]), None);
-        let newer = [&bytes[..], b"version=3\0"].concat();
+        let newer = [&bytes[..], b"version=4\0"].concat();
         let newer = String::from_utf8(newer).unwrap().replace("version=2\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());

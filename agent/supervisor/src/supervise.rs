@@ -9,14 +9,16 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
@@ -84,14 +86,16 @@ fn supervise(spec: &Spec) -> io::Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     dup2_stdin(null.as_fd())?;
 
-    let notice = match start(spec, &null, oom_score_adj) {
+    let mut absence = Absence::of(spec);
+    let started = prepare(spec, &signals, &mut absence).and_then(|()| start(spec, &null, oom_score_adj));
+    let notice = match started {
         Err(message) => Notice::Failed(message),
         Ok(child) => {
             let started = Notice::Started(own, ticks, child.as_raw().unsigned_abs());
             // A full disk is no reason to end what runs. An agent that was away then learns of the end alone.
             let _ = files.write_start(&started);
             tell(spec, &started);
-            Notice::Exited(reap(child, &signals, Absence::of(spec))?)
+            Notice::Exited(reap(child, &signals, &mut absence)?.0)
         }
     };
     let written = files.write_end(&notice);
@@ -121,8 +125,8 @@ fn keep_end(files: &Files, notice: &Notice) {
     }
 }
 
-/// Starts the process. The error is a sentence for the framework.
-fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
+/// Whom the process becomes, unless it is whom it was.
+fn user(spec: &Spec) -> Result<Option<User>, String> {
     let user = match spec.user.as_str() {
         "" => None,
         name => {
@@ -130,19 +134,63 @@ fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
             Some(found.ok_or_else(|| format!("there is no user '{name}' on this agent"))?)
         }
     };
-    let user = user.filter(|user| user.uid != nix::unistd::geteuid());
+    Ok(user.filter(|user| user.uid != nix::unistd::geteuid()))
+}
+
+/// `stdout` and `stderr` in the sandbox.
+fn outputs(spec: &Spec, user: Option<&User>) -> Result<(OwnedFd, OwnedFd), String> {
     let output = |name: &str| -> io::Result<OwnedFd> {
         let path = Path::new(&spec.sandbox).join(name);
         let mut options = File::options();
         options.create(true).append(true).mode(0o644).custom_flags(OFlag::O_NOFOLLOW.bits());
         let file = options.open(path)?;
-        if let Some(user) = &user {
+        if let Some(user) = user {
             fchown(&file, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
         }
         Ok(file.into())
     };
     let output = |name: &str| output(name).map_err(|error| format!("cannot open '{name}' in the sandbox: {error}"));
-    let (stdout, stderr) = (output("stdout")?, output("stderr")?);
+    Ok((output("stdout")?, output("stderr")?))
+}
+
+/// Runs what is to be run first, to its end. Signals end it, and then the process is not started.
+fn prepare(spec: &Spec, signals: &SigSet, absence: &mut Absence) -> Result<(), String> {
+    let Some(first) = &spec.first else { return Ok(()) };
+    let (stdout, stderr) = outputs(spec, user(spec)?.as_ref())?;
+    let input = || -> io::Result<File> {
+        let mut file = File::from(memfd_create("first", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(first.input.as_bytes())?;
+        file.rewind()?;
+        Ok(file)
+    };
+    let mark = spec.environment.iter().filter_map(|variable| variable.split_once('='));
+    let child = input().and_then(|input| {
+        Command::new(&first.program)
+            .current_dir(&spec.sandbox)
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            // By which it is found, should this process be killed.
+            .envs(mark.filter(|(name, _)| *name == processes::CONTAINER))
+            .stdin(input)
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+    });
+    let child = child.map_err(|error| format!("{}: cannot start {}: {error}", first.failure, first.program))?;
+    let child = Pid::from_raw(child.id().cast_signed());
+    let (status, told) = reap(child, signals, absence).map_err(|error| format!("{}: {error}", first.failure))?;
+    match (status, told) {
+        (0, false) => Ok(()),
+        (_, true) => Err(format!("{}: it was told to end", first.failure)),
+        (status, _) if status & 0x7f == 0 => Err(format!("{}: exited with status {}", first.failure, status >> 8)),
+        (status, _) => Err(format!("{}: terminated with signal {}", first.failure, status & 0x7f)),
+    }
+}
+
+/// Starts the process. The error is a sentence for the framework.
+fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
+    let user = user(spec)?;
+    let (stdout, stderr) = outputs(spec, user.as_ref())?;
     let c_strings = |texts: &[String]| -> Result<Vec<CString>, String> {
         texts.iter().map(|text| CString::new(text.as_str()).map_err(|error| error.to_string())).collect()
     };
@@ -253,9 +301,10 @@ fn execute(candidates: &[CString], arguments: &[CString], environment: &[CString
     why
 }
 
-/// Waits for `child`, passing signals on, and ends what it left behind. Returns its wait status.
-fn reap(child: Pid, signals: &SigSet, mut absence: Absence) -> io::Result<i32> {
-    let (mut ended, mut killing, mut pause) = (None, false, KILL_PAUSE);
+/// Waits for `child`, passing signals on, and ends what it left behind. Returns its wait status, and whether it was told to
+/// end.
+fn reap(child: Pid, signals: &SigSet, absence: &mut Absence) -> io::Result<(i32, bool)> {
+    let (mut ended, mut killing, mut told, mut pause) = (None, false, false, KILL_PAUSE);
     loop {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -266,7 +315,7 @@ fn reap(child: Pid, signals: &SigSet, mut absence: Absence) -> io::Result<i32> {
                 Ok(WaitStatus::StillAlive) => break,
                 Ok(_) => {}
                 Err(Errno::EINTR) => {}
-                Err(Errno::ECHILD) => return Ok(ended.unwrap_or(0)),
+                Err(Errno::ECHILD) => return Ok((ended.unwrap_or(0), told)),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -280,13 +329,19 @@ fn reap(child: Pid, signals: &SigSet, mut absence: Absence) -> io::Result<i32> {
             absence.patience()
         };
         match sys::wait_signal(signals, patience)? {
-            Some(Signal::SIGTERM) => signal_all(Signal::SIGTERM),
-            Some(Signal::SIGUSR1) => killing = true,
+            Some(Signal::SIGTERM) => {
+                told = true;
+                signal_all(Signal::SIGTERM);
+            }
+            Some(Signal::SIGUSR1) => (told, killing) = (true, true),
             _ => {}
         }
         match absence.look() {
-            Some(Signal::SIGKILL) => killing = true,
-            Some(signal) => signal_all(signal),
+            Some(Signal::SIGKILL) => (told, killing) = (true, true),
+            Some(signal) => {
+                told = true;
+                signal_all(signal);
+            }
             None => {}
         }
     }

@@ -47,7 +47,6 @@ pub(crate) fn executor(info: &v1::ExecutorInfo) -> Result<(), String> {
 
 fn command(command: Option<&v1::CommandInfo>) -> Result<(), String> {
     let Some(command) = command else { return Ok(()) };
-    first([("CommandInfo.uris", !command.uris.is_empty())])?;
     let variables = command.environment.iter().flat_map(|environment| &environment.variables);
     for variable in variables {
         let name = api::limits::quoted(&variable.name);
@@ -178,10 +177,6 @@ mod tests {
         assert_eq!(refused(v1::TaskInfo { limits, ..task() }), "'TaskInfo.limits' is not supported by this version");
         let check = Some(Box::default());
         assert_eq!(refused(v1::TaskInfo { check, ..task() }), "'TaskInfo.check' is not supported by this version");
-        let mut fetched = task();
-        fetched.command.as_mut().unwrap().uris =
-            vec![v1::command_info::Uri { value: "http://x/y".into(), ..Default::default() }];
-        assert_eq!(refused(fetched), "'CommandInfo.uris' is not supported by this version");
     }
 
     /// Without an id nothing could say that it did not happen: then nothing of the call does.

@@ -1,0 +1,168 @@
+//! The process beside the command of a check: small, the task's user, and gone with all that the command started as soon as
+//! its time is over or nobody waits for it.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, BufRead, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{User, chdir, geteuid, initgroups, setgid, setsid, setuid};
+use serde::{Deserialize, Serialize};
+use supervisor::processes;
+use supervisor::sys::pidfd_open;
+
+use crate::checker::Outcome;
+
+/// What is to be run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) program: String,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: Vec<String>,
+    pub(crate) sandbox: PathBuf,
+    pub(crate) user: String,
+    pub(crate) umask: Option<u32>,
+    pub(crate) timeout_ms: Option<u64>,
+}
+
+impl Order {
+    /// One line.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+}
+
+/// How long what a command left behind may resist.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the process beside the command says.
+pub(crate) fn read(said: &str) -> Outcome {
+    match said.split_once(' ') {
+        Some(("exited", code)) => code.trim().parse().map_or_else(|_| nothing(), Outcome::Exited),
+        Some(("failed", why)) => Outcome::Failed(why.to_owned()),
+        _ => nothing(),
+    }
+}
+
+fn nothing() -> Outcome {
+    Outcome::Failed("what runs the command ended without a word".to_owned())
+}
+
+/// Runs the command that standard input describes, for as long as standard input is open. Returns the exit code of this process;
+/// how the command ended is on standard output.
+pub fn run() -> i32 {
+    let mut line = String::new();
+    let order: Option<Order> =
+        io::stdin().lock().read_line(&mut line).ok().and_then(|_| serde_json::from_str(&line).ok());
+    let Some(order) = order else { return 1 };
+    let said = match execute(&order) {
+        Ok(code) => format!("exited {code}"),
+        Err(why) => format!("failed {why}"),
+    };
+    end_all();
+    i32::from(io::stdout().write_all(said.as_bytes()).is_err())
+}
+
+fn execute(order: &Order) -> Result<i32, String> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| format!("cannot {what}: {error}");
+    if let Some(mask) = order.umask {
+        umask(Mode::from_bits_truncate(mask));
+    }
+    let _ = setsid();
+    prctl::set_child_subreaper(true).map_err(|error| failed("look after what the command starts", &error))?;
+    become_user(&order.user)?;
+    chdir(&order.sandbox).map_err(|error| failed("enter the sandbox", &error))?;
+    let output =
+        File::options().append(true).create(true).mode(0o644).custom_flags(OFlag::O_NOFOLLOW.bits()).open("stderr");
+    let output = output.map_err(|error| failed("open 'stderr' in the sandbox", &error))?;
+    let also = output.try_clone().map_err(|error| failed("open 'stderr' in the sandbox", &error))?;
+    let mut arguments = order.arguments.iter();
+    let mut command = Command::new(&order.program);
+    if let Some(first) = arguments.next() {
+        command.arg0(first);
+    }
+    let variables = order.environment.iter().filter_map(|variable| variable.split_once('='));
+    let child = command
+        .args(arguments)
+        .env_clear()
+        .envs(variables)
+        .stdin(Stdio::null())
+        .stdout(also)
+        .stderr(output)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| failed(&format!("execute '{}'", order.program), &error))?;
+    let own = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    let ended = pidfd_open(child.id()).map_err(|error| failed("hold the command", &error))?;
+    let deadline = order.timeout_ms.map(|most| (most, Instant::now() + Duration::from_millis(most)));
+    let stdin = io::stdin();
+    loop {
+        // What it leaves behind becomes ours, and is reaped here.
+        match waitpid(own, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                let status = std::process::ExitStatus::from_raw(signal as i32);
+                return Err(format!("the command ended by {status}"));
+            }
+            _ => {}
+        }
+        let left = match deadline {
+            None => PollTimeout::NONE,
+            Some((most, deadline)) => match deadline.checked_duration_since(Instant::now()) {
+                None => return Err(format!("it took longer than {most} ms")),
+                Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+            },
+        };
+        let mut waited = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN), PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waited, left) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(failed("wait", &error)),
+        }
+        if waited[0].revents().is_some_and(|events| !events.is_empty()) {
+            return Err("nobody waits for it".to_owned());
+        }
+    }
+}
+
+fn become_user(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    let found = User::from_name(name).map_err(|error| format!("cannot look up user '{name}': {error}"))?;
+    let user = found.ok_or_else(|| format!("there is no user '{name}' on this agent"))?;
+    if user.uid == geteuid() {
+        return Ok(());
+    }
+    let c_name = CString::new(name).map_err(|error| error.to_string())?;
+    initgroups(&c_name, user.gid)
+        .and_then(|()| setgid(user.gid))
+        .and_then(|()| setuid(user.uid))
+        .map_err(|error| format!("cannot become user '{name}': {error}"))
+}
+
+/// Nothing that the command started outlives the look.
+fn end_all() {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::ECHILD) => return,
+            Ok(WaitStatus::StillAlive) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    let own = BTreeSet::from([std::process::id()]);
+    let _ = processes::end(END_PATIENCE, |all| Ok(processes::below(all, &own)));
+}

@@ -1,0 +1,101 @@
+//! One look at a task.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use agent_web::Trust;
+use api::v1::CommandInfo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::checker::Outcome;
+use crate::command::Order;
+use crate::definition::{Definition, Target};
+
+/// Where commands of checks run.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The program that runs them, by [`crate::command::run`], with its arguments.
+    pub helper: (PathBuf, Vec<String>),
+    /// Their working directory; what they say goes to `stderr` in it.
+    pub sandbox: PathBuf,
+    /// User to run as; empty for this process's own.
+    pub user: String,
+    /// `NAME=value` of the task; the command's own come behind.
+    pub environment: Vec<String>,
+    /// Permissions that new files do not get.
+    pub umask: Option<u32>,
+}
+
+/// What a command may take beyond its time until it is taken for lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks, for as long as a look may take. Whoever drops this ends the command of a check, with all that came of it.
+pub async fn look(definition: &Definition, place: &Place) -> Outcome {
+    let looked = async {
+        match &definition.target {
+            Target::Command(info) => command(info, definition.timeout, place).await,
+            Target::Http { address } => match agent_web::get(address, Trust::Everybody, None).await {
+                Ok(answer) => Outcome::Answered(answer.status),
+                Err(error) => Outcome::Failed(error.to_string()),
+            },
+            Target::Tcp { ip, port } => Outcome::Connected(TcpStream::connect((*ip, *port)).await.is_ok()),
+        }
+    };
+    // A command's time is told to who runs it, and what came of it must end before the next look.
+    let is_command = matches!(definition.target, Target::Command(_));
+    match definition.timeout.map(|timeout| if is_command { timeout + PATIENCE } else { timeout }) {
+        None => looked.await,
+        Some(most) => tokio::time::timeout(most, looked).await.unwrap_or_else(|_| late(definition.timeout)),
+    }
+}
+
+fn late(timeout: Option<Duration>) -> Outcome {
+    Outcome::Failed(format!("it took longer than {} ms", timeout.unwrap_or_default().as_millis()))
+}
+
+async fn command(info: &CommandInfo, timeout: Option<Duration>, place: &Place) -> Outcome {
+    let mut environment = place.environment.clone();
+    for variable in info.environment.iter().flat_map(|environment| &environment.variables) {
+        environment.retain(|other| other.split_once('=').is_none_or(|(name, _)| name != variable.name));
+        environment.push(format!("{}={}", variable.name, variable.value()));
+    }
+    let value = info.value().to_owned();
+    let (program, arguments) = if info.shell() {
+        ("/bin/sh".to_owned(), vec!["sh".to_owned(), "-c".to_owned(), value])
+    } else {
+        (value.clone(), if info.arguments.is_empty() { vec![value] } else { info.arguments.clone() })
+    };
+    let order = Order {
+        program,
+        arguments,
+        environment,
+        sandbox: place.sandbox.clone(),
+        // Whoever the command names: it may do what its task may.
+        user: place.user.clone(),
+        umask: place.umask,
+        timeout_ms: timeout.map(|timeout| timeout.as_millis() as u64),
+    };
+    let run = async {
+        let mut child = tokio::process::Command::new(&place.helper.0)
+            .args(&place.helper.1)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        // Held open until the answer is there: who runs the command ends it when nobody waits any more.
+        let mut stdin = child.stdin.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        let mut stdout = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
+        stdin.write_all(&order.encode()).await?;
+        let mut said = String::new();
+        stdout.read_to_string(&mut said).await?;
+        child.wait().await?;
+        Ok::<String, std::io::Error>(said)
+    };
+    match run.await {
+        Ok(said) => crate::command::read(&said),
+        Err(error) => Outcome::Failed(format!("cannot run {}: {error}", place.helper.0.display())),
+    }
+}
