@@ -16,6 +16,7 @@
 
 pub mod attributes;
 pub mod budget;
+pub mod checks;
 pub mod duration;
 pub mod exit;
 pub mod flags;

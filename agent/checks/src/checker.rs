@@ -8,9 +8,8 @@
 //!              └──────────failure, not in grace──▲ └─┘ failure: told each time
 //! ```
 
+use api::checks::Definition;
 use api::v1::{CheckStatusInfo, check_info, check_status_info};
-
-use crate::definition::Definition;
 
 /// What was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +101,12 @@ impl Checker {
         self
     }
 
+    /// What was last to be told could not be: it is news the next time, too.
+    pub fn untold(&mut self) {
+        self.status = None;
+        self.healthy = None;
+    }
+
     /// What is looked at.
     pub fn definition(&self) -> &Definition {
         &self.definition
@@ -142,7 +147,7 @@ impl Checker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definition::{Health, Target};
+    use api::checks::{Health, Target};
     use std::net::{IpAddr, Ipv4Addr};
 
     fn definition(health: Option<Health>) -> Definition {

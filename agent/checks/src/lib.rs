@@ -1,4 +1,4 @@
-//! Checks and health checks of tasks: what is to be looked at and when ([`Definition`]), what follows from what was seen
+//! Checks and health checks of tasks: what is to be looked at and when ([`api::checks::Definition`]), what follows from what was seen
 //! ([`Checker`], which knows no clock), and the look itself ([`look`]). Whoever runs tasks joins the three:
 //!
 //! ```text
@@ -7,9 +7,7 @@
 
 mod checker;
 pub mod command;
-mod definition;
 mod look;
 
 pub use checker::{Checker, Outcome, Verdict};
-pub use definition::{Definition, Health, Target, empty};
 pub use look::{Place, look};

@@ -5,13 +5,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use agent_web::Trust;
+use api::checks::{Definition, Target};
 use api::v1::CommandInfo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::checker::Outcome;
 use crate::command::Order;
-use crate::definition::{Definition, Target};
 
 /// Where commands of checks run.
 #[derive(Clone, Debug)]

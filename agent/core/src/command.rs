@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use api::internal::Order;
 use api::v1::agent::call::LaunchContainer;
-use api::v1::{AgentInfo, Resource, TaskStatus};
+use api::v1::{AgentInfo, CheckStatusInfo, Resource, TaskStatus};
 
 use crate::state::Process;
 
@@ -120,6 +120,13 @@ pub enum Command {
         /// The container.
         container_id: String,
     },
+    /// A check of a command's task, or its health check, has seen something new.
+    ReportCheck {
+        /// The container.
+        container_id: String,
+        /// What.
+        seen: Seen,
+    },
     /// The agent describes itself so.
     Describe(Box<AgentInfo>),
     /// The agent can spare these, which are revocable.
@@ -167,6 +174,7 @@ impl Command {
             Command::LaunchContainer { .. } => "launch-container",
             Command::KillContainer { .. } => "kill-container",
             Command::RemoveContainer { .. } => "remove-container",
+            Command::ReportCheck { .. } => "checked",
             Command::Describe(_) => "describe",
             Command::Spare { .. } => "spare",
             Command::Preempt { .. } => "preempt",
@@ -177,6 +185,20 @@ impl Command {
             Command::Forget => "forget",
         }
     }
+}
+
+/// What checks have to tell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    /// A check shows this now.
+    Check(Box<CheckStatusInfo>),
+    /// A health check.
+    Health {
+        /// Whether the task is healthy.
+        healthy: bool,
+        /// Whether it is to end because it is not.
+        kill: bool,
+    },
 }
 
 /// What is known of an order that cannot be taken.

@@ -5,7 +5,7 @@ use api::internal::order::Order as Wanted;
 use crate::command::{Command, Refusal, Surroundings, Unreadable};
 use crate::event::{Blob, Event};
 use crate::state::{Clock, State, Why};
-use crate::{containers, drain, executors, kill, launch, operations, spare};
+use crate::{checks, containers, drain, executors, kill, launch, operations, spare};
 
 /// A clock that is less ahead was set right, and nothing more.
 const AHEAD_MS_MIN: u64 = 1_000;
@@ -56,6 +56,7 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         }
         Command::KillContainer { container_id } => containers::kill(state, &container_id),
         Command::RemoveContainer { container_id } => containers::remove(state, &container_id),
+        Command::ReportCheck { container_id, seen } => Ok(checks::report(state, &container_id, seen, around)),
         Command::Describe(info) => {
             let info = Blob::of(&*info);
             Ok((state.model.info.as_ref() != Some(&info)).then_some(Event::InfoTaken { info }).into_iter().collect())

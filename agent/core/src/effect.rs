@@ -1,6 +1,7 @@
 //! What the world must now be told. Effects only start things: what must happen follows from State, and [`resume`]
 //! starts it again after the agent was.
 
+use crate::checks;
 use crate::event::Event;
 use crate::state::{Executor, State, Task, Why};
 
@@ -78,6 +79,11 @@ pub enum Effect {
         /// Its container.
         container_id: String,
     },
+    /// Look at the task of a container for as long as it runs, as its checks say.
+    Check {
+        /// The container.
+        container_id: String,
+    },
     /// There are messages for the masters.
     SendMessages,
     /// Orders are in the log.
@@ -144,6 +150,7 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         Event::ContainerStarted { container_id, .. } => match state.executor_of(container_id) {
             // The order to end came while it was being launched.
             Some((_, executor)) if executor.stop.is_some() => vec![stop(executor)],
+            Some((_, executor)) if checks::is_checked(executor) => vec![check(executor)],
             Some(_) => Vec::new(),
             None => {
                 let killed = state.launched.all.get(container_id).is_some_and(|one| one.killed);
@@ -255,6 +262,10 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
     }
 }
 
+fn check(executor: &Executor) -> Effect {
+    Effect::Check { container_id: executor.container_id.clone() }
+}
+
 /// What a started agent must take up again. Launches and exits of containers are found by looking at them.
 pub fn resume(state: &State) -> Vec<Effect> {
     let stopping = state.executors().filter(|(_, executor)| executor.stop.is_some());
@@ -266,7 +277,9 @@ pub fn resume(state: &State) -> Vec<Effect> {
     let operations = open.map(|one| Effect::Apply { operation: one.operation.clone() });
     let stopping = operations.chain(stopping.map(|(_, executor)| stop(executor)));
     let killed = state.launched.live().filter(|(_, one)| one.killed).map(|(id, _)| kill(id));
-    stopping.chain(killed).chain(remnants).chain(left.then_some(Effect::ReportLeft)).collect()
+    let checked = state.executors().filter(|(_, executor)| executor.process.is_some() && checks::is_checked(executor));
+    let checked = checked.map(|(_, executor)| check(executor));
+    stopping.chain(killed).chain(checked).chain(remnants).chain(left.then_some(Effect::ReportLeft)).collect()
 }
 
 /// Tasks as they are handed over: a group at once, others one by one.

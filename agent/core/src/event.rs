@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Blob {
 ///
 /// Level 3: operations, drains, what the agent can spare, and how it described itself.
 ///
-/// Level 4: containers that are launched by call.
+/// Level 4: containers that are launched by call, and tasks that end because they are not healthy.
 pub const FEATURE_LEVEL: u32 = 4;
 
 /// The events of a stored record.

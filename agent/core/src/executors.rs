@@ -109,7 +109,7 @@ pub(crate) fn forgotten(framework_id: &str, executor: &Executor, ending: &[&str]
 }
 
 /// Whether so much waits for the masters that only the ends of tasks are added.
-fn is_full(state: &State) -> bool {
+pub(crate) fn is_full(state: &State) -> bool {
     state.messages.waiting.len() >= AGENT_WAITING_MAX || state.messages.waiting_bytes >= AGENT_WAITING_BYTES_MAX
 }
 

@@ -32,17 +32,19 @@ pub(crate) fn task(
     // Not here, or over: its last update is under way to the masters.
     let Some(executor) = state.executor_with(framework_id, task_id) else { return Vec::new() };
     if executor.is_command {
-        command(state, framework_id, executor, policy, around)
+        command(state, framework_id, executor, policy, Why::Kill, around)
     } else {
         custom(state, framework_id, executor, task_id, policy, around)
     }
 }
 
-fn command(
+/// A command is to end within its grace period.
+pub(crate) fn command(
     state: &State,
     framework_id: &str,
     executor: &Executor,
     policy: Option<KillPolicy>,
+    why: Why,
     around: &mut Surroundings<'_>,
 ) -> Vec<Event> {
     let mut events = Vec::new();
@@ -51,11 +53,11 @@ fn command(
     let kill_at_ms = around.at_ms + grace_ms(&policy).or_else(of_task).unwrap_or(GRACE_MS);
     let tells = state.frameworks.get(framework_id).is_some_and(|framework| framework.can(Capability::TaskKillingState));
     if tells && executor.process.is_some() && task.state != TaskState::TaskKilling as i32 {
-        let update = Update::new(TaskState::TaskKilling, Source::Executor);
+        let update = Update::new(TaskState::TaskKilling, Source::Executor).checked(executor);
         events.push(update.event(state, framework_id, Some(executor), task_id, around));
     }
     let (framework_id, executor_id) = (framework_id.to_owned(), executor.executor_id.clone());
-    events.push(Event::StopRequested { framework_id, executor_id, why: Why::Kill, kill_at_ms });
+    events.push(Event::StopRequested { framework_id, executor_id, why, kill_at_ms });
     events
 }
 

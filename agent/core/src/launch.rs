@@ -163,8 +163,8 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
         "images, volumes, networks, terminals and limits of containers are"
     } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| !uses.is_empty()) {
         "persistent volumes of tasks on the default executor are"
-    } else if task.health_check.is_some() || task.check.is_some() {
-        "checks and health checks are"
+    } else if is_nested && (task.health_check.is_some() || task.check.is_some()) {
+        "checks and health checks of tasks on the default executor are"
     } else if task.command.iter().chain(&executor.command).any(has_secrets) {
         "environment variables from secrets are"
     } else {
@@ -252,7 +252,7 @@ pub(crate) fn started(
     if executor.is_command {
         for (task_id, _) in executor.live_tasks() {
             for task_state in [TaskState::TaskStarting, TaskState::TaskRunning] {
-                let update = Update::new(task_state, Source::Executor);
+                let update = Update::new(task_state, Source::Executor).checked(executor);
                 events.push(update.event(state, framework_id, Some(&running), task_id, around));
             }
         }

@@ -6,6 +6,7 @@
 //!                                                                          └─ synced ─► react(&State, &Event) ─► Effects
 //! ```
 
+mod checks;
 mod command;
 mod configured;
 mod containers;
@@ -25,7 +26,8 @@ mod state;
 mod status;
 mod volumes;
 
-pub use command::{Command, Refusal, Settings, Surroundings, Unreadable};
+pub use checks::is_checked;
+pub use command::{Command, Refusal, Seen, Settings, Surroundings, Unreadable};
 pub use configured::{Policy, total};
 pub use containers::{Container, Containers, Stage, id_of, parent_of, path};
 pub use decide::decide;

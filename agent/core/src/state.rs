@@ -207,6 +207,8 @@ pub enum Why {
     Preempted,
     /// What its tasks use could not be brought into its sandbox.
     UpdateFailed,
+    /// Its task was not healthy for too long.
+    Unhealthy,
 }
 
 /// The processes of a container, named so that a pid which was given away again is not mistaken for them.

@@ -3,12 +3,14 @@
 use api::limits::{AGENT_COMPLETED_BYTES_MAX, AGENT_STATUSES_MAX};
 use api::v1::framework_info::capability::Type as Capability;
 use api::v1::task_status::{Reason, Source};
-use api::v1::{ContainerId, ContainerStatus, FrameworkInfo, NetworkInfo, TaskState, TaskStatus, network_info};
+use api::v1::{
+    CheckStatusInfo, ContainerId, ContainerStatus, FrameworkInfo, NetworkInfo, TaskState, TaskStatus, network_info,
+};
 
 use crate::command::Surroundings;
-use crate::drain;
 use crate::event::{Blob, Event};
 use crate::state::{Executor, State, Why};
+use crate::{checks, drain};
 
 /// An update in the making.
 #[derive(Clone, Debug)]
@@ -17,15 +19,32 @@ pub(crate) struct Update {
     source: Source,
     reason: Option<Reason>,
     message: Option<String>,
+    check: Option<CheckStatusInfo>,
+    healthy: Option<bool>,
 }
 
 impl Update {
     pub(crate) fn new(task_state: TaskState, source: Source) -> Update {
-        Update { task_state, source, reason: None, message: None }
+        Update { task_state, source, reason: None, message: None, check: None, healthy: None }
     }
 
     pub(crate) fn because(self, reason: Reason) -> Update {
         Update { reason: Some(reason), ..self }
+    }
+
+    /// With what is told of its check before anything was seen.
+    pub(crate) fn checked(self, executor: &Executor) -> Update {
+        Update { check: checks::unseen(executor), ..self }
+    }
+
+    /// It ends because it was not healthy.
+    fn unhealthy(self) -> Update {
+        Update { healthy: Some(false), ..self }
+    }
+
+    /// With what is known of its checks.
+    pub(crate) fn knowing(self, check: Option<CheckStatusInfo>, healthy: Option<bool>) -> Update {
+        Update { check, healthy, ..self }
     }
 
     pub(crate) fn saying(self, message: &str) -> Update {
@@ -51,6 +70,8 @@ impl Update {
             executor_id: executor.map(|executor| api::v1::ExecutorId { value: executor.executor_id.clone() }),
             timestamp: Some(seconds(around.at_ms)),
             uuid: Some((around.random)().to_vec().into()),
+            check_status: self.check.clone(),
+            healthy: self.healthy,
             container_status: executor.map(|executor| container_status(executor, &around.settings.ip)),
             ..TaskStatus::default()
         };
@@ -200,9 +221,10 @@ fn command_ended(state: &State, framework_id: &str, executor: &Executor, status:
             .saying("The supervisor of the task ended without leaving its exit status");
     };
     let message = api::exit::describe(status);
-    let update = |task_state| Update::new(task_state, Source::Executor).saying(&message);
+    let update = |task_state| Update::new(task_state, Source::Executor).saying(&message).checked(executor);
     match executor.stop.map(|stop| stop.why) {
         Some(Why::MaxCompletion) => update(TaskState::TaskFailed).because(Reason::MaxCompletionTimeReached),
+        Some(Why::Unhealthy) => update(TaskState::TaskKilled).unhealthy(),
         Some(_) => update(TaskState::TaskKilled),
         None if status == 0 => update(TaskState::TaskFinished),
         None => update(TaskState::TaskFailed),

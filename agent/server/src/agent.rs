@@ -499,6 +499,7 @@ pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
         }
         Effect::Tell { container_id, told } => agent.waiting.tell(&container_id, &told),
         Effect::Remove { container_id } => agent.containers.remove(&Inbox(agent.clone()), container_id),
+        Effect::Check { container_id } => agent.containers.check(&Inbox(agent.clone()), container_id),
         Effect::Release { container_id } => agent.containers.release(container_id),
         Effect::Apply { operation } => agent.volumes.apply(&Inbox(agent.clone()), operation),
         Effect::Settle { operation } => agent.volumes.settle(operation),

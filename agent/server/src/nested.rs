@@ -149,9 +149,7 @@ fn unsupported(info: &LaunchContainer) -> Option<String> {
     if info.container.is_some() && container.r#type != ContainerType::Mesos as i32 {
         return Some("The provided ContainerInfo is not supported".to_owned());
     }
-    let what = if info.command.as_ref().is_some_and(|command| !command.uris.is_empty()) {
-        "fetching URIs is"
-    } else if is_more(&container) {
+    let what = if is_more(&container) {
         "images, volumes, networks and limits of containers are"
     } else if info
         .command

@@ -16,7 +16,7 @@ use containers::{Choice, Core, Creation, How, Report, make_sandbox};
 
 use crate::config::Config;
 use crate::surroundings::{Containerizer, Inbox};
-use crate::{paths, volumes};
+use crate::{checks, paths, volumes};
 
 /// Where programs are looked for, when a task does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,6 +36,7 @@ struct Terms {
     recovery_timeout_ms: u64,
     files: Option<u64>,
     umask: Option<u32>,
+    launcher: PathBuf,
     fetcher: PathBuf,
     /// What all fetches have in common.
     fetch: Job,
@@ -69,6 +70,7 @@ impl Place {
             recovery_timeout_ms: config.recovery_timeout_ms,
             files: config.task_files,
             umask: config.task_umask,
+            launcher: config.launcher.clone(),
             fetcher: config.launcher.with_file_name("meseta-fetcher"),
             fetch: fetch(config),
         };
@@ -114,6 +116,28 @@ impl Place {
             joins: Vec::new(),
             first,
         }))
+    }
+
+    /// Where the commands of checks run: beside the task's, as that does. None if it runs no more.
+    fn beside(&self, agent: &Inbox, container_id: &str) -> Option<agent_checks::Place> {
+        let (framework_id, executor) = agent.executor_of(container_id)?;
+        let state = agent.state();
+        let framework: FrameworkInfo = state.frameworks.get(&framework_id)?.info.get();
+        let (info, terms): (ExecutorInfo, _) = (executor.info.get(), &self.terms);
+        let task: TaskInfo = executor.tasks.values().next()?.info.get();
+        let command = task.command.clone().unwrap_or_default();
+        let agent_id = state.registration.agent_id.clone().unwrap_or_default();
+        let sandbox = paths::sandbox(&terms.work_dir, &agent_id, &framework_id, &executor);
+        let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
+        let mut environment = self.environment(ids, &info, Some(&task), &command, &sandbox);
+        environment.push(format!("{}={container_id}@{}", containers::processes::CONTAINER, terms.work_dir.display()));
+        Some(agent_checks::Place {
+            helper: (terms.launcher.clone(), vec!["check".to_owned()]),
+            user: self.user(&command, &framework.user),
+            sandbox,
+            environment,
+            umask: terms.umask,
+        })
     }
 
     /// What is done before its process runs: what it brings along is fetched.
@@ -311,6 +335,11 @@ impl Containerizer for Place {
 
     fn recover(&self, agent: &Inbox, container_id: &str) {
         self.containers.of_container(container_id).recover(agent.core(), container_id);
+    }
+
+    fn check(&self, agent: &Inbox, container_id: String) {
+        let Some(beside) = self.beside(agent, &container_id) else { return };
+        checks::begin(agent, &container_id, beside);
     }
 
     fn named(&self, agent_id: &str) {

@@ -58,6 +58,8 @@ pub trait Containerizer: Send + Sync {
     fn release(&self, container_id: String);
     /// Finds out what became of a container that an agent before this one launched.
     fn recover(&self, agent: &Inbox, container_id: &str);
+    /// Looks at the task of a container for as long as it runs, as its checks say. Who runs none looks at none.
+    fn check(&self, _agent: &Inbox, _container_id: String) {}
     /// The agent has this id: its sandboxes are found under it.
     fn named(&self, agent_id: &str);
     /// Lets a live executor find the volumes of its tasks, and no longer those of tasks that are over.
@@ -119,6 +121,16 @@ impl Inbox {
     /// Reports something; it is not waited for.
     pub fn submit(&self, command: Command) {
         self.0.submit(command);
+    }
+
+    /// Reports something; how many events came of it, or none at all if the agent is stopping.
+    pub(crate) async fn ask(&self, command: Command) -> Option<usize> {
+        self.0.ask(command).await?.ok()
+    }
+
+    /// The agent's time, in milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.clock.now_ms()
     }
 
     /// What an operation is to change, if it is not over.

@@ -78,13 +78,13 @@ async fn a_log_is_written_where_it_should_be() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
     let logs = dir.path().join("a/b");
     let log_dir = format!("--log_dir={}", logs.display());
-    let words = [log_dir.as_str(), "--quiet", "--fetcher_cache_size=1GB", "--no-strict"];
+    let words = [log_dir.as_str(), "--quiet", "--runtime_dir=/x", "--no-strict"];
     let agent = RealAgent::start_after(":", &master.address, dir.path(), &words);
     master.wait("a registration", |known| (!known.registers.is_empty()).then_some(())).await;
     master.launch(task("t1", "true"));
     master.update("t1", TaskState::TaskFinished).await;
     let log = fs::read_to_string(logs.join("meseta-agent.log")).unwrap();
-    for expected in ["welcome", "'--fetcher_cache_size' has no effect", "'--strict' has no effect"] {
+    for expected in ["welcome", "'--runtime_dir' has no effect", "'--strict' has no effect"] {
         assert!(log.contains(expected), "{expected}: {log}");
     }
     assert_eq!(fs::read_to_string(dir.path().join("stderr")).unwrap(), "");

@@ -13,6 +13,7 @@ use crate::task_state;
 use crate::unbuilt;
 use crate::validate;
 use crate::view;
+use api::checks::Definition;
 use api::limits::{
     AGENT_EXECUTORS_BYTES_MAX, CALL_LAUNCHES_BYTES_MAX, GROUP_TASKS_MAX, ID_BYTES_MAX, LAUNCH_BYTES_MAX,
     OUTBOX_BYTES_MAX, SENTENCE_BYTES_MAX, quoted,
@@ -352,8 +353,11 @@ impl Launch {
         if negative(&task.max_completion_time) {
             return Err("Task's `max_completion_time` must be non-negative".to_owned());
         }
+        if let Some(check) = &task.check {
+            Definition::check(check).map_err(|why| format!("Task uses invalid check: {why}"))?;
+        }
         if let Some(check) = &task.health_check {
-            health_check(check).map_err(|why| format!("Task uses invalid health check: {why}"))?;
+            Definition::health(check).map_err(|why| format!("Task uses invalid health check: {why}"))?;
         }
         if let Some(limited) = task.limits.keys().find(|name| !matches!(name.as_str(), "cpus" | "mem")) {
             let limited = quoted(limited);
@@ -483,29 +487,6 @@ fn runs_something(whose: &str, command: &v1::CommandInfo) -> Result<(), String> 
         Some(_) => Ok(()),
         None => Err(format!("{whose} uses invalid command: 'value' must be set, it is {what}")),
     }
-}
-
-fn health_check(check: &v1::HealthCheck) -> Result<(), String> {
-    use v1::health_check::Type;
-    let kind = check.r#type.and_then(|number| Type::try_from(number).ok());
-    match kind {
-        Some(Type::Unknown) => return Err("'UNKNOWN' is not a valid health check type".to_owned()),
-        Some(Type::Command) if check.command.is_none() => {
-            return Err("Expecting 'command' to be set for COMMAND health check".to_owned());
-        }
-        Some(Type::Http) if check.http.is_none() => {
-            return Err("Expecting 'http' to be set for HTTP health check".to_owned());
-        }
-        Some(Type::Tcp) if check.tcp.is_none() => {
-            return Err("Expecting 'tcp' to be set for TCP health check".to_owned());
-        }
-        _ => {}
-    }
-    let periods = [check.delay_seconds, check.interval_seconds, check.timeout_seconds, check.grace_period_seconds];
-    if periods.into_iter().flatten().any(|seconds| seconds < 0.0) {
-        return Err("Expecting its periods to be non-negative".to_owned());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,5 +8,9 @@ fn main() {
         println!("meseta-executor {}", env!("CARGO_PKG_VERSION"));
         return;
     }
+    // Beside the command of a check, for as long as one look takes.
+    if std::env::args().nth(1).is_some_and(|word| word == "check") {
+        std::process::exit(agent_checks::command::run());
+    }
     std::process::exit(supervisor::run());
 }

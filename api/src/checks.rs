@@ -1,9 +1,9 @@
-//! What is to be looked at, and when.
+//! Checks and health checks as they are meant: what is to be looked at, and when. Whoever takes them in refuses what this does.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use api::v1::{
+use crate::v1::{
     CheckInfo, CheckStatusInfo, CommandInfo, HealthCheck, check_info, check_status_info, health_check, network_info,
 };
 
