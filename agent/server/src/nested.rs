@@ -140,7 +140,7 @@ pub(crate) fn launched(call: &Call) -> LaunchContainer {
 }
 
 /// Why this agent cannot launch it.
-fn unsupported(info: &LaunchContainer) -> Option<String> {
+fn unsupported(info: &LaunchContainer, session: bool) -> Option<String> {
     let bytes = info.encoded_len();
     if bytes > CONTAINER_INFO_BYTES_MAX {
         return Some(format!("The call has {bytes} bytes, and a launch has {CONTAINER_INFO_BYTES_MAX} at most"));
@@ -149,7 +149,9 @@ fn unsupported(info: &LaunchContainer) -> Option<String> {
     if info.container.is_some() && container.r#type != ContainerType::Mesos as i32 {
         return Some("The provided ContainerInfo is not supported".to_owned());
     }
-    let what = if is_more(&container) {
+    let what = if session && info.command.as_ref().is_some_and(|command| !command.uris.is_empty()) {
+        "fetching URIs for a session is"
+    } else if is_more(&container) {
         "images, volumes, networks and limits of containers are"
     } else if info
         .command
@@ -179,7 +181,7 @@ pub(crate) fn ending() -> Response {
 
 /// Launches; the answer comes when it runs, or never will. The error is the answer then.
 pub(crate) async fn launch(agent: &Arc<Agent>, info: LaunchContainer, session: bool) -> Result<String, Response> {
-    if let Some(sentence) = unsupported(&info) {
+    if let Some(sentence) = unsupported(&info, session) {
         return Err(text(StatusCode::BAD_REQUEST, &sentence));
     }
     let container_id = path(&info.container_id);

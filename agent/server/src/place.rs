@@ -36,7 +36,6 @@ struct Terms {
     recovery_timeout_ms: u64,
     files: Option<u64>,
     umask: Option<u32>,
-    launcher: PathBuf,
     fetcher: PathBuf,
     /// What all fetches have in common.
     fetch: Job,
@@ -70,7 +69,6 @@ impl Place {
             recovery_timeout_ms: config.recovery_timeout_ms,
             files: config.task_files,
             umask: config.task_umask,
-            launcher: config.launcher.clone(),
             fetcher: config.launcher.with_file_name("meseta-fetcher"),
             fetch: fetch(config),
         };
