@@ -269,6 +269,8 @@ pub const AGENT_CONTAINERS_MAX: usize = 4096;
 pub const AGENT_ENDED_CONTAINERS_MAX: usize = 256;
 /// Length of the ids of a container and of all that it is within, with the dots between them, in bytes: files are named by it.
 pub const CONTAINER_PATH_BYTES_MAX: usize = 230;
+/// A record of what a container's process is to read, in bytes.
+pub const FRAMES_BYTES: usize = 4 * MIB;
 /// Length of the id of a container, in characters.
 pub const CONTAINER_ID_MAX: usize = 255;
 /// What the launch of a container may weigh, in bytes.

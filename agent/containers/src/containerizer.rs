@@ -1,5 +1,6 @@
 //! What runs containers; there may be several, and each container has one.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,6 +36,17 @@ pub struct Creation {
     pub joins: Vec<PathBuf>,
     /// What is run before its process, which is started only if that succeeds.
     pub first: Option<First>,
+    /// How somebody can be connected with its process, if anybody can.
+    pub streams: Option<Streams>,
+}
+
+/// Streams of a container's process that somebody can be connected with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// It has a terminal: so many rows and columns.
+    pub terminal: Option<(u16, u16)>,
+    /// They are for whoever comes first, and not written to files.
+    pub session: bool,
 }
 
 /// How a container is ended.
@@ -65,6 +77,11 @@ pub trait Containerizer: Send + Sync {
     /// # Errors
     /// It cannot be done.
     fn signal(&self, process: &Process, signal: i32) -> std::io::Result<bool>;
+    /// Connects with the streams of a container's process: see `supervisor::streams`.
+    ///
+    /// # Errors
+    /// It cannot be done.
+    fn connect(&self, process: &Process) -> std::io::Result<UnixStream>;
     /// Finds out what became of a container that an agent before this one created.
     fn recover(&self, core: Arc<dyn Core>, container_id: &str);
     /// Nobody needs what is kept of its launch and its end any more.

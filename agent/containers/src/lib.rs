@@ -14,9 +14,9 @@ mod sandbox;
 mod supervised;
 mod watch;
 
-pub use containerizer::{Choice, Containerizer, Creation, How};
+pub use containerizer::{Choice, Containerizer, Creation, How, Streams};
 pub use isolators::{Isolator, Usage};
 pub use reports::{Core, Process, Report};
 pub use sandbox::make_sandbox;
 pub use supervised::{Supervised, check_machine};
-pub use supervisor::{processes, spec};
+pub use supervisor::{processes, spec, streams};

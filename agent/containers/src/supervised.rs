@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use supervisor::processes;
 use supervisor::spec::{Claim, Files, Notice, Spec, boot_id, containers_in, look};
+use supervisor::streams::{short_path, socket_name};
 use supervisor::sys::{pidfd_open, pidfd_probe, pidfd_signal};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
@@ -38,6 +40,8 @@ const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
 
 struct Containers {
     dir: PathBuf,
+    /// Folder of the sockets of those that somebody can be connected with.
+    sockets: PathBuf,
     pipe: PathBuf,
     boot_id: String,
     work_dir: PathBuf,
@@ -70,6 +74,8 @@ impl Supervised {
     ) -> io::Result<(Supervised, pipe::Receiver)> {
         let dir = work_dir.join("meta/containers");
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let sockets = work_dir.join("meta/sockets");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&sockets)?;
         // Made by an older release, perhaps: commands and their environments are in there.
         for name in private {
             fs::set_permissions(work_dir.join(name), fs::Permissions::from_mode(0o700))?;
@@ -83,6 +89,7 @@ impl Supervised {
         let receiver = pipe::OpenOptions::new().read_write(true).open_receiver(&path)?;
         let containers = Containers {
             dir,
+            sockets,
             pipe: path,
             boot_id: boot_id()?,
             work_dir: work_dir.to_owned(),
@@ -226,6 +233,11 @@ impl Containerizer for Supervised {
         }
     }
 
+    fn connect(&self, process: &Process) -> io::Result<UnixStream> {
+        let folder = fs::File::open(&self.0.sockets)?;
+        UnixStream::connect(short_path(&folder, &socket_name(process.supervisor_pid, process.start_ticks)))
+    }
+
     fn recover(&self, core: Arc<dyn Core>, container_id: &str) {
         self.0.isolators.iter().for_each(|isolator| isolator.recover(container_id));
         at_once(&self.here(core), container_id, "find a container again", try_to_recover);
@@ -365,6 +377,9 @@ fn spawn(containers: &Containers, creation: Creation) -> Result<tokio::process::
         grace_ms: creation.grace_ms,
         joins: creation.joins.iter().map(|path| path.display().to_string()).collect(),
         first: creation.first,
+        sockets: creation.streams.map(|_| containers.sockets.display().to_string()),
+        terminal: creation.streams.and_then(|streams| streams.terminal),
+        session: creation.streams.is_some_and(|streams| streams.session),
     };
     let bytes = spec.encode()?;
     let memory =
@@ -530,6 +545,14 @@ fn sweep(containers: &Containers, known: &BTreeSet<String>) -> Result<(), String
     }
     for container_id in containers_in(&containers.dir).unwrap_or_default().difference(known) {
         containers.files(container_id).sweep();
+    }
+    // Those of supervisors that were killed.
+    for socket in fs::read_dir(&containers.sockets).into_iter().flatten().flatten() {
+        let name = socket.file_name().to_string_lossy().into_owned();
+        let of = |pid: &str| Some(socket_name(pid.parse().ok()?, look(pid.parse().ok()?).ok()??));
+        if name.split_once('.').and_then(|(pid, _)| of(pid)).as_deref() != Some(name.as_str()) {
+            let _ = fs::remove_file(socket.path());
+        }
     }
     Ok(())
 }

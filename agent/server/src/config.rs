@@ -114,7 +114,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("fetcher_unpacked_size", Kind::Bytes, "What may come out of one archive.").default("16GB"),
     Flag::new("frameworks_home", Kind::Text, "Folder that relative paths of fetched files begin at.").default(""),
     Flag::new("hadoop_home", Kind::Text, "Folder of the Hadoop client, which fetches hdfs, s3 and others: bin/hadoop in it."),
-    Flag::new("http_heartbeat_interval", Kind::Duration, "the pace of heartbeats is fixed.").default("30secs").idle(),
+    Flag::new("http_heartbeat_interval", Kind::Duration, "Between two heartbeats on streams of containers' output.")
+        .default("30secs"),
     Flag::new("http_command_executor", Kind::Bool, "there is one kind of command executor.").default("false").idle(),
     Flag::new(
         "systemd_enable_support",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api_http::{Query, Request, Response, Router, StatusCode, method_not_allowed, not_found, read_body};
 
 use crate::agent::Agent;
-use crate::{executors, reads, v1_calls};
+use crate::{attach, executors, reads, v1_calls};
 
 #[derive(Clone, Copy, Debug)]
 enum Endpoint {
@@ -53,6 +53,9 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request) -> Response {
     }
     let (parts, body) = request.into_parts();
     if is_call {
+        if matches!(endpoint, Endpoint::Api) && attach::is_stream(&parts.headers) {
+            return attach::input(&agent, &parts.headers, body).await;
+        }
         let mut body = match read_body(&parts.headers, body, api_http::BODY_BYTES_MAX).await {
             Ok(body) => body,
             Err(error) => return error.response(),

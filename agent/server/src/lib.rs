@@ -1,6 +1,7 @@
 //! The agent in the world: its log on a disk, its connection to the masters, its containers, and its HTTP endpoints.
 
 mod agent;
+mod attach;
 mod checks;
 mod config;
 mod dial;

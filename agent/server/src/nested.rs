@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use agent_core::{Command, Refusal, Stage, Told, id_of, path};
+use agent_core::{Command, Process, Refusal, Stage, Told, id_of, path};
 use api::limits::{CONTAINER_ID_MAX, CONTAINER_INFO_BYTES_MAX, CONTAINER_PATH_BYTES_MAX};
 use api::media::Media;
 use api::v1::agent::call::LaunchContainer;
@@ -175,8 +175,30 @@ fn is_more(container: &ContainerInfo) -> bool {
         || container.linux_info.is_some()
 }
 
+/// The streams of a container, if somebody can be connected with them: those of sessions, and terminals.
+pub(crate) fn streams(info: &LaunchContainer, session: bool) -> Option<containers::Streams> {
+    let tty = info.container.as_ref().and_then(|container| container.tty_info.as_ref());
+    let size = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
+    let terminal = tty.map(|tty| tty.window_size.as_ref().map_or((0, 0), |one| (size(one.rows), size(one.columns))));
+    (session || terminal.is_some()).then_some(containers::Streams { terminal, session })
+}
+
 pub(crate) fn ending() -> Response {
     text(StatusCode::SERVICE_UNAVAILABLE, "Agent is stopping")
+}
+
+/// The process of a container that somebody can be connected with.
+pub(crate) fn attachable(agent: &Agent, container_id: &str) -> Result<Process, String> {
+    let state = agent.state.read();
+    if state.stage(container_id).is_none_or(|stage| matches!(stage, Stage::Ended(_))) {
+        return Err(format!("Unknown container {container_id}"));
+    }
+    let launched = state.launched.all.get(container_id);
+    let has_streams = launched.is_some_and(|one| streams(&one.info.get(), one.session).is_some());
+    match state.process(container_id).filter(|_| has_streams) {
+        Some(process) => Ok(process.clone()),
+        None => Err("I/O switchboard server was disabled for this container".to_owned()),
+    }
 }
 
 /// Launches; the answer comes when it runs, or never will. The error is the answer then.

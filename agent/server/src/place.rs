@@ -16,7 +16,7 @@ use containers::{Choice, Core, Creation, How, Report, make_sandbox};
 
 use crate::config::Config;
 use crate::surroundings::{Containerizer, Inbox};
-use crate::{checks, paths, volumes};
+use crate::{checks, nested, paths, volumes};
 
 /// Where programs are looked for, when a task does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -113,6 +113,7 @@ impl Place {
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
             first,
+            streams: None,
         }))
     }
 
@@ -164,7 +165,7 @@ impl Place {
         let (state, terms) = (agent.state(), &self.terms);
         let Some(container) = state.launched.all.get(container_id) else { return Ok(None) };
         let info: LaunchContainer = container.info.get();
-        let command = info.command.unwrap_or_default();
+        let command = info.command.clone().unwrap_or_default();
         let user = if terms.switch_user { container.user.clone() } else { String::new() };
         let sandbox = paths::of_container(&terms.work_dir, &state, container_id);
         let parent = parent_of(container_id);
@@ -190,6 +191,7 @@ impl Place {
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
             first,
+            streams: nested::streams(&info, container.session),
         }))
     }
 
@@ -368,6 +370,10 @@ impl Containerizer for Place {
 
     fn signal(&self, container_id: &str, process: &Process, signal: i32) -> std::io::Result<bool> {
         self.containers.of_container(container_id).signal(&to_containers(process), signal)
+    }
+
+    fn connect(&self, container_id: &str, process: &Process) -> std::io::Result<std::os::unix::net::UnixStream> {
+        self.containers.of_container(container_id).connect(&to_containers(process))
     }
 
     fn usage(&self, container_id: &str, process: &Process) -> containers::Usage {

@@ -79,6 +79,18 @@ pub trait Containerizer: Send + Sync {
         let _ = (container_id, process, signal);
         Ok(false)
     }
+    /// Connects with the streams of a container's process.
+    ///
+    /// # Errors
+    /// It cannot be done.
+    fn connect(
+        &self,
+        container_id: &str,
+        process: &agent_core::Process,
+    ) -> std::io::Result<std::os::unix::net::UnixStream> {
+        let _ = (container_id, process);
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
     /// What a container that runs uses now.
     fn usage(&self, container_id: &str, process: &agent_core::Process) -> containers::Usage {
         let _ = (container_id, process);

@@ -10,7 +10,7 @@ use api::v1::{self, ExecutorInfo, TaskInfo};
 use api_http::{FilesError, HeaderMap, Received, Response, StatusCode, header, text};
 
 use crate::agent::Agent;
-use crate::{masters, nested, reads};
+use crate::{attach, masters, nested, reads};
 
 /// Answers one call.
 pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut Received) -> Response {
@@ -20,9 +20,8 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
     };
     let media = match request_body(header(header::CONTENT_TYPE.as_str()), header("message-content-type")) {
         Ok(Body::Single(media)) => media,
-        Ok(Body::Streaming(_)) => {
-            return text(StatusCode::NOT_IMPLEMENTED, "Streaming calls are not supported by this agent");
-        }
+        // Read while it comes: see `attach::input`.
+        Ok(Body::Streaming(_)) => return text(StatusCode::BAD_REQUEST, "A stream of calls was expected"),
         Err(rejection) => return rejected(rejection),
     };
     let call: Call = match body.decode(media).await {
@@ -33,9 +32,14 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
     if let Err(sentence) = valid {
         return text(StatusCode::BAD_REQUEST, &format!("Failed to validate agent::Call: {sentence}"));
     }
-    // However the client would take their answer.
-    if STREAMING.contains(&call.r#type()) {
-        return not_built(call.r#type());
+    match call.r#type() {
+        call::Type::LaunchNestedContainerSession => return attach::session(agent, headers, &call).await,
+        call::Type::AttachContainerOutput => return attach::output(agent, headers, &call).await,
+        call::Type::AttachContainerInput => {
+            let sentence = "Expecting 'Content-Type' to be application/recordio for ATTACH_CONTAINER_INPUT call";
+            return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence);
+        }
+        _ => {}
     }
     let media = match accept(header(header::ACCEPT.as_str())) {
         Ok(media) => media,
@@ -48,10 +52,6 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
     let answered = event_log::host::blocking(move || handle(&agent, &call, media));
     answered.await.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error."))
 }
-
-/// Calls whose answer is a stream; none of them is built yet.
-const STREAMING: [call::Type; 3] =
-    [call::Type::LaunchNestedContainerSession, call::Type::AttachContainerInput, call::Type::AttachContainerOutput];
 
 fn not_built(call: call::Type) -> Response {
     text(StatusCode::NOT_IMPLEMENTED, &format!("{} is not supported by this agent", call.as_str_name()))

@@ -4,6 +4,7 @@
 
 pub mod processes;
 pub mod spec;
+pub mod streams;
 mod supervise;
 pub mod sys;
 

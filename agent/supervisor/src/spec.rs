@@ -49,6 +49,12 @@ pub struct Spec {
     pub joins: Vec<String>,
     /// What is run before the process.
     pub first: Option<First>,
+    /// Folder of sockets, if the streams of the process can be connected to: see [`crate::streams`].
+    pub sockets: Option<String>,
+    /// It has a terminal: so many rows and columns.
+    pub terminal: Option<(u16, u16)>,
+    /// Its streams are somebody's who is to come: they are not written to files, and wait.
+    pub session: bool,
 }
 
 /// A program that is run before the container's process, in its place and with its outputs, as the agent's own user. If it does
@@ -64,8 +70,9 @@ pub struct First {
 }
 
 /// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 3;
-/// The version without [`First`], for who does not need it.
+const VERSION: u64 = 4;
+/// The version of [`First`], and the one without, for who does not need the newer ones.
+const VERSION_OF_FIRST: u64 = 3;
 const VERSION_WITHOUT_FIRST: u64 = 2;
 
 impl Spec {
@@ -79,13 +86,16 @@ impl Spec {
         let mut bytes = Vec::new();
         // Behind all that an older supervisor reads, by name: what is not known to the reader is passed over.
         let numbers = [
-            ("version", Some(if self.first.is_some() { VERSION } else { VERSION_WITHOUT_FIRST })),
+            ("version", Some(self.version())),
             ("files", self.files),
             ("umask", self.umask.map(u64::from)),
             ("away_ms_max", self.away_ms_max),
             ("grace_ms", self.grace_ms),
+            ("terminal", self.terminal.map(|(rows, columns)| u64::from(rows) << 16 | u64::from(columns))),
+            ("session", self.session.then_some(1)),
         ];
         let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
+            .chain(self.sockets.iter().map(|path| format!("sockets={path}")))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(self.first.iter().flat_map(|first| {
                 let First { program, input, failure } = first;
@@ -101,6 +111,14 @@ impl Spec {
             bytes.push(0);
         }
         Ok(bytes)
+    }
+
+    fn version(&self) -> u64 {
+        match (&self.sockets, &self.first) {
+            (Some(_), _) => VERSION,
+            (None, Some(_)) => VERSION_OF_FIRST,
+            (None, None) => VERSION_WITHOUT_FIRST,
+        }
     }
 
     /// As it was handed over; none if it was cut off, or describes what only a newer release knows to run.
@@ -132,6 +150,9 @@ impl Spec {
             umask: number("umask").and_then(|mask| u32::try_from(mask).ok()),
             away_ms_max: number("away_ms_max"),
             grace_ms: number("grace_ms"),
+            sockets: text("sockets").map(str::to_owned),
+            terminal: number("terminal").map(|size| ((size >> 16) as u16, size as u16)),
+            session: number("session") == Some(1),
             joins: named.iter().filter_map(|text| text.strip_prefix("join=")).map(str::to_owned).collect(),
             first: text("first").map(|program| First {
                 program: program.to_owned(),
@@ -395,6 +416,9 @@ mod tests {
             umask: Some(0o22),
             away_ms_max: Some(900_000),
             joins: vec!["/a".into(), "/b".into()],
+            sockets: Some("/s".into()),
+            terminal: Some((24, 80)),
+            session: true,
             ..Spec::default()
         };
         let bytes = spec.encode().unwrap();
@@ -406,8 +430,8 @@ mod tests {
         let bytes = without.encode().unwrap();
         assert_eq!(Spec::decode(&bytes), Some(without));
         assert_eq!(Spec::decode(&bytes[..bytes.len() - 2]), None);
-        let newer = [&bytes[..], b"version=4\0"].concat();
-        let newer = String::from_utf8(newer).unwrap().replace("version=2\0", "");
+        let newer = [&bytes[..], b"version=5\0"].concat();
+        let newer = String::from_utf8(newer).unwrap().replace("version=4\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }

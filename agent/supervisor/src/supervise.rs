@@ -27,6 +27,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, look};
+use crate::streams::{STDERR, STDOUT, Streams, socket_name};
 use crate::{processes, sys};
 
 /// Pause between attempts to write to a disk that is full.
@@ -87,7 +88,12 @@ fn supervise(spec: &Spec) -> io::Result<()> {
     dup2_stdin(null.as_fd())?;
 
     let mut absence = Absence::of(spec);
-    let started = prepare(spec, &signals, &mut absence).and_then(|()| start(spec, &null, oom_score_adj));
+    let prepared = prepare(spec, &signals, &mut absence);
+    let mut streams = match &spec.sockets {
+        Some(dir) => Some(Streams::open(dir, &socket_name(own, ticks), &signals)?),
+        None => None,
+    };
+    let started = prepared.and_then(|()| start(spec, &null, oom_score_adj, streams.as_mut()));
     let notice = match started {
         Err(message) => Notice::Failed(message),
         Ok(child) => {
@@ -95,7 +101,9 @@ fn supervise(spec: &Spec) -> io::Result<()> {
             // A full disk is no reason to end what runs. An agent that was away then learns of the end alone.
             let _ = files.write_start(&started);
             tell(spec, &started);
-            Notice::Exited(reap(child, &signals, &mut absence)?.0)
+            let (status, _) = reap(child, &signals, &mut absence, streams.as_mut())?;
+            streams.into_iter().for_each(Streams::finish);
+            Notice::Exited(status)
         }
     };
     let written = files.write_end(&notice);
@@ -178,7 +186,7 @@ fn prepare(spec: &Spec, signals: &SigSet, absence: &mut Absence) -> Result<(), S
     });
     let child = child.map_err(|error| format!("{}: cannot start {}: {error}", first.failure, first.program))?;
     let child = Pid::from_raw(child.id().cast_signed());
-    let (status, told) = reap(child, signals, absence).map_err(|error| format!("{}: {error}", first.failure))?;
+    let (status, told) = reap(child, signals, absence, None).map_err(|error| format!("{}: {error}", first.failure))?;
     match (status, told) {
         (0, false) => Ok(()),
         (_, true) => Err(format!("{}: it was told to end", first.failure)),
@@ -188,9 +196,24 @@ fn prepare(spec: &Spec, signals: &SigSet, absence: &mut Absence) -> Result<(), S
 }
 
 /// Starts the process. The error is a sentence for the framework.
-fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
+fn start(spec: &Spec, null: &File, oom_score_adj: i32, streams: Option<&mut Streams>) -> Result<Pid, String> {
     let user = user(spec)?;
-    let (stdout, stderr) = outputs(spec, user.as_ref())?;
+    let ends = match streams {
+        None => {
+            let (stdout, stderr) = outputs(spec, user.as_ref())?;
+            Ends { stdin: None, stdout, stderr, terminal: None }
+        }
+        Some(streams) => {
+            let log = if spec.session { None } else { Some(outputs(spec, user.as_ref())?.0.into()) };
+            let ends = connect(spec, streams, log).map_err(|error| format!("cannot make its streams: {error}"))?;
+            if let (Some(terminal), Some(user)) = (&ends.terminal, &user) {
+                fchown(terminal, Some(user.uid.as_raw()), None)
+                    .map_err(|error| format!("cannot give it its terminal: {error}"))?;
+            }
+            ends
+        }
+    };
+    let Ends { stdin, stdout, stderr, terminal } = ends;
     let c_strings = |texts: &[String]| -> Result<Vec<CString>, String> {
         texts.iter().map(|text| CString::new(text.as_str()).map_err(|error| error.to_string())).collect()
     };
@@ -210,7 +233,7 @@ fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
 
     match sys::fork().map_err(|error| format!("cannot fork: {error}"))? {
         ForkResult::Parent { child } => {
-            drop((writer, gate));
+            drop((writer, gate, stdin, stdout, stderr, terminal));
             if let Err(message) = join(child).and_then(|()| {
                 File::from(release).write_all(b"1").map_err(|error| format!("cannot release the process: {error}"))
             }) {
@@ -245,7 +268,13 @@ fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
             if let (Some(files), Ok((_, hard))) = (spec.files, getrlimit(Resource::RLIMIT_NOFILE)) {
                 step("limit open files", setrlimit(Resource::RLIMIT_NOFILE, files.min(hard), hard));
             }
-            step("redirect standard input", dup2_stdin(null.as_fd()));
+            if let Some(terminal) = &terminal
+                && let Err(error) = sys::take_terminal(terminal)
+            {
+                failed("take its terminal", Errno::from_raw(error.raw_os_error().unwrap_or(0)));
+            }
+            let input = stdin.as_ref().map_or(null.as_fd(), |stdin| stdin.as_fd());
+            step("redirect standard input", dup2_stdin(input));
             step("redirect standard output", dup2_stdout(stdout.as_fd()));
             step("redirect standard error", dup2_stderr(stderr.as_fd()));
             if let Some(user) = &user {
@@ -269,6 +298,32 @@ fn start(spec: &Spec, null: &File, oom_score_adj: i32) -> Result<Pid, String> {
             failed(&format!("execute '{program}'"), error)
         }
     }
+}
+
+/// The process's side of its streams.
+struct Ends {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    terminal: Option<OwnedFd>,
+}
+
+/// Makes a terminal, or pipes, between a process and its streams.
+fn connect(spec: &Spec, streams: &mut Streams, log: Option<File>) -> io::Result<Ends> {
+    if let Some((rows, columns)) = spec.terminal {
+        let size = nix::pty::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(Some(&size), None)?;
+        for end in [&pty.master, &pty.slave] {
+            nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+        }
+        streams.join(pty.master.try_clone()?, vec![(STDOUT, pty.master)], true, log);
+        let (stdin, stdout, stderr) = (pty.slave.try_clone()?, pty.slave.try_clone()?, pty.slave.try_clone()?);
+        return Ok(Ends { stdin: Some(stdin), stdout, stderr, terminal: Some(pty.slave) });
+    }
+    let pipe = || pipe2(OFlag::O_CLOEXEC);
+    let ((stdin, into), (out, stdout), (err, stderr)) = (pipe()?, pipe()?, pipe()?);
+    streams.join(into, vec![(STDOUT, out), (STDERR, err)], false, log);
+    Ok(Ends { stdin: Some(stdin), stdout, stderr, terminal: None })
 }
 
 /// Where a program may be: a name without a slash is looked for in the PATH that the program itself will see.
@@ -303,7 +358,12 @@ fn execute(candidates: &[CString], arguments: &[CString], environment: &[CString
 
 /// Waits for `child`, passing signals on, and ends what it left behind. Returns its wait status, and whether it was told to
 /// end.
-fn reap(child: Pid, signals: &SigSet, absence: &mut Absence) -> io::Result<(i32, bool)> {
+fn reap(
+    child: Pid,
+    signals: &SigSet,
+    absence: &mut Absence,
+    mut streams: Option<&mut Streams>,
+) -> io::Result<(i32, bool)> {
     let (mut ended, mut killing, mut told, mut pause) = (None, false, false, KILL_PAUSE);
     loop {
         loop {
@@ -328,7 +388,11 @@ fn reap(child: Pid, signals: &SigSet, absence: &mut Absence) -> io::Result<(i32,
         } else {
             absence.patience()
         };
-        match sys::wait_signal(signals, patience)? {
+        let signal = match &mut streams {
+            Some(streams) => streams.wait(patience)?,
+            None => sys::wait_signal(signals, patience)?,
+        };
+        match signal {
             Some(Signal::SIGTERM) => {
                 told = true;
                 signal_all(Signal::SIGTERM);

@@ -2,7 +2,7 @@
 //! thread, and pidfds, which the libraries used here do not wrap.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::libc;
@@ -41,6 +41,29 @@ pub fn wait_signal(signals: &SigSet, patience: Duration) -> io::Result<Option<Si
         },
         signal => Signal::try_from(signal).map(Some).map_err(io::Error::from),
     }
+}
+
+/// Makes the terminal behind a descriptor that of this session, which this process leads.
+pub fn take_terminal(terminal: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: takes a descriptor and an integer.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Rows and columns of a terminal; whoever runs on it hears of a change.
+pub fn set_window(terminal: &impl AsRawFd, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the size lives for as long as the call.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(&size)) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Reading and writing no longer wait.
+pub fn set_nonblocking(file: &impl AsFd) -> io::Result<()> {
+    let flags = nix::fcntl::fcntl(file.as_fd(), nix::fcntl::FcntlArg::F_GETFL)?;
+    let flags = nix::fcntl::OFlag::from_bits_retain(flags) | nix::fcntl::OFlag::O_NONBLOCK;
+    nix::fcntl::fcntl(file.as_fd(), nix::fcntl::FcntlArg::F_SETFL(flags))?;
+    Ok(())
 }
 
 /// A descriptor that stands for a process, and for no other one that gets its number later.
