@@ -125,7 +125,7 @@ impl Checker {
             if status.is_none() || status == self.status {
                 return Verdict::Nothing;
             }
-            self.status.clone_from(&status);
+            self.status = status;
             return status.map_or(Verdict::Nothing, Verdict::Status);
         };
         if outcome.is_healthy() {

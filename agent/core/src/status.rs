@@ -70,7 +70,7 @@ impl Update {
             executor_id: executor.map(|executor| api::v1::ExecutorId { value: executor.executor_id.clone() }),
             timestamp: Some(seconds(around.at_ms)),
             uuid: Some((around.random)().to_vec().into()),
-            check_status: self.check.clone(),
+            check_status: self.check,
             healthy: self.healthy,
             container_status: executor.map(|executor| container_status(executor, &around.settings.ip)),
             ..TaskStatus::default()

@@ -25,13 +25,13 @@ pub(crate) fn begin(agent: &Inbox, container_id: &str, place: Place) {
         statuses.iter().find(|status| status.state() == TaskState::TaskStarting).and_then(|one| one.timestamp);
     let started_ms = started.map_or_else(|| agent.now_ms(), |seconds| (seconds * 1000.0) as u64);
     let last = statuses.last().filter(|status| status.reason.is_some());
-    let (status, healthy) = last.map_or((None, None), |last| (last.check_status.clone(), last.healthy));
+    let (status, healthy) = last.map_or((None, None), |last| (last.check_status, last.healthy));
     let check = info.check.as_ref().map(|check| Definition::check(check));
     let health = info.health_check.as_ref().map(|check| Definition::health(check));
     for definition in [check, health].into_iter().flatten() {
         match definition {
             Ok(definition) => {
-                let checker = Checker::new(definition, started_ms).knowing(status.clone(), healthy);
+                let checker = Checker::new(definition, started_ms).knowing(status, healthy);
                 tokio::spawn(watch(agent.clone(), container_id.to_owned(), place.clone(), checker));
             }
             // The masters refuse these.
