@@ -240,14 +240,18 @@ fn an_executor_that_cannot_be_launched_leaves_nothing_behind() {
     assert_eq!(failed["reason"], "REASON_CONTAINER_LAUNCH_FAILED");
     let ended = failure(&mut framework);
     assert_eq!(ended["status"], -1);
-    // What no agent can do is refused before one is asked.
+    // What it brings along cannot be fetched.
     let offer = whole_offer(&mut framework);
-    let uris = json!([{"value": "http://nosuch.invalid/archive"}]);
+    let uris = json!([{"value": "/no/such/archive"}]);
     let executor = custom(&framework, json!({"value": "sleep 1000", "uris": uris}));
     framework.launch(&offer, &[task("fetched", &offer, &executor)]);
-    let refused = framework.update("fetched");
-    assert_eq!(refused["state"], "TASK_ERROR", "{refused}");
-    assert_eq!(refused["message"], "'CommandInfo.uris' is not supported by this version");
+    let failed = framework.update("fetched");
+    assert_eq!(failed["state"], "TASK_FAILED", "{failed}");
+    assert_eq!(failed["reason"], "REASON_CONTAINER_LAUNCH_FAILED");
+    let message = failed["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("Failed to launch container: Failed to fetch all URIs for container '"), "{message}");
+    let ended = failure(&mut framework);
+    assert_eq!(ended["status"], -1);
     whole_offer(&mut framework);
     assert!(executors(&cluster, "m0").is_empty());
     framework.teardown();

@@ -25,6 +25,9 @@ use supervisor::sys::pidfd_open;
 
 use crate::checker::Outcome;
 
+/// The word behind `meseta-executor` by which it becomes this.
+pub const WORD: &str = "check";
+
 /// What is to be run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Order {

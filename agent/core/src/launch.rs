@@ -142,6 +142,9 @@ fn forgotten(state: &State, framework_id: &str) -> Vec<Event> {
     idle[..over].iter().map(|(_, id)| Event::FrameworkForgotten { framework_id: (*id).clone() }).collect()
 }
 
+/// Labels that say what a fetched file must be: of tasks that the agent itself runs.
+const CHECKSUM: &str = "meseta.checksum:";
+
 /// Why this agent cannot run a task: better said at once than ignored.
 fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
     // Each task of the built-in default executor has a container of its own, which may have a terminal.
@@ -163,8 +166,8 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
         "images, volumes, networks, terminals and limits of containers are"
     } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| !uses.is_empty()) {
         "persistent volumes of tasks on the default executor are"
-    } else if is_nested && (task.health_check.is_some() || task.check.is_some()) {
-        "checks and health checks of tasks on the default executor are"
+    } else if is_nested && task.labels.iter().flat_map(|all| &all.labels).any(|label| label.key.starts_with(CHECKSUM)) {
+        "checksums of what tasks on the default executor bring along are"
     } else if task.command.iter().chain(&executor.command).any(has_secrets) {
         "environment variables from secrets are"
     } else {

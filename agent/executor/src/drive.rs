@@ -1,5 +1,6 @@
 //! Carries out what the tasks want, one step after the other on one thread.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::agent::Line;
 use crate::surroundings::Surroundings;
 use crate::tasks::{Input, Tasks, Wish};
+use crate::watch;
 
 /// Launches under way at once: more would only wait for the same processors.
 const LAUNCHES_MAX: usize = 16;
@@ -49,6 +51,9 @@ struct Driver {
     subscription: Option<tokio::task::JoinHandle<()>>,
     lost_since: Option<Instant>,
     pause: Duration,
+    watches: BTreeMap<String, Vec<tokio::task::JoinHandle<()>>>,
+    /// Whether there is a stream from the agent.
+    is_connected: Rc<Cell<bool>>,
 }
 
 /// Runs until there is nothing left to do; the exit code of this process.
@@ -86,6 +91,8 @@ async fn drive(around: Surroundings) -> i32 {
         subscription: None,
         lost_since: None,
         pause: RETRY_MIN.min(around.backoff_max),
+        watches: BTreeMap::new(),
+        is_connected: Rc::default(),
     };
     tokio::task::spawn_local(say(around, driver.calls.clone(), queue, news));
     driver.subscribe(&tasks);
@@ -96,6 +103,7 @@ async fn drive(around: Surroundings) -> i32 {
             News::Heard(event) => {
                 if event.r#type() == event::Type::Subscribed {
                     driver.lost_since = None;
+                    driver.is_connected.set(true);
                     driver.pause = RETRY_MIN.min(driver.around.backoff_max);
                 }
                 if let Some(input) = read(*event) {
@@ -208,6 +216,7 @@ impl Driver {
 
     fn lose(&mut self, why: &str) {
         self.subscription = None;
+        self.is_connected.set(false);
         let since = *self.lost_since.get_or_insert_with(|| {
             eprintln!("meseta-executor: no stream from the agent: {why}");
             Instant::now()
@@ -231,12 +240,27 @@ impl Driver {
                 Wish::Launch { task, container_id } => self.launch(*task, container_id),
                 Wish::Wait { task_id, container_id } => self.wait(task_id, container_id),
                 Wish::Signal { container_id, signal } => self.signal(container_id, signal),
+                Wish::Watch { task, container_id } => self.watch(*task, &container_id),
+                Wish::Unwatch { task_id } => {
+                    self.watches.remove(&task_id).into_iter().flatten().for_each(|watch| watch.abort());
+                }
                 Wish::EndPatience { task_id, after } => {
                     self.after(after, News::Input(Input::PatienceEnded { task_id }));
                 }
                 Wish::EndTime { task_id, after } => self.after(after, News::Input(Input::TimeIsUp { task_id })),
             }
         }
+    }
+
+    fn watch(&mut self, task: TaskInfo, container_id: &ContainerId) {
+        let (news, task_id) = (self.news.clone(), task.task_id.value.clone());
+        let seen = move |verdict| {
+            let _ = news.send(News::Input(Input::Seen { task_id: task_id.clone(), verdict }));
+        };
+        let task_id = task.task_id.value.clone();
+        let place = watch::place(&task, &self.around.sandbox, container_id, variables(&task, &self.around.ip));
+        let watches = watch::begin(&task, &place, &self.is_connected, seen);
+        self.watches.insert(task_id, watches);
     }
 
     fn launch(&self, task: TaskInfo, container_id: ContainerId) {
@@ -316,13 +340,17 @@ impl Driver {
     }
 }
 
-fn launch_of(task: TaskInfo, container_id: ContainerId, ip: &str) -> agent::call::LaunchContainer {
-    let mut command = task.command.unwrap_or_default();
+/// What a task finds in its environment, beside what it brings along.
+fn variables(task: &TaskInfo, ip: &str) -> BTreeMap<&'static str, String> {
     let allocation = task.resources.first().and_then(|resource| resource.allocation_info.as_ref());
     let role = allocation.and_then(|allocation| allocation.role.clone());
     let variables = [("MESOS_CONTAINER_IP", Some(ip.to_owned())), ("MESOS_ALLOCATION_ROLE", role)];
-    let known: BTreeMap<&str, String> =
-        variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    variables.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+fn launch_of(task: TaskInfo, container_id: ContainerId, ip: &str) -> agent::call::LaunchContainer {
+    let known = variables(&task, ip);
+    let mut command = task.command.unwrap_or_default();
     let environment = command.environment.get_or_insert_default();
     let own = known.into_iter().map(|(name, value)| environment::Variable {
         name: name.to_owned(),

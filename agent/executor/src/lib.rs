@@ -12,6 +12,7 @@ mod agent;
 mod drive;
 mod surroundings;
 mod tasks;
+mod watch;
 
 pub use drive::run;
 pub use surroundings::Surroundings;

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use agent_checks::Verdict;
 use api::v1::framework_info::capability::Type as Capability;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{
-    ContainerId, ContainerStatus, ExecutorId, FrameworkInfo, KillPolicy, TaskId, TaskInfo, TaskState, TaskStatus,
+    CheckStatusInfo, ContainerId, ContainerStatus, ExecutorId, FrameworkInfo, KillPolicy, TaskId, TaskInfo, TaskState,
+    TaskStatus,
 };
 
 /// Time for a task to end after SIGTERM when nobody says otherwise.
@@ -56,6 +58,13 @@ pub enum Input {
         /// Wait status.
         status: Option<i32>,
     },
+    /// A task was looked at, as its checks say.
+    Seen {
+        /// The task.
+        task_id: String,
+        /// What is to be told.
+        verdict: Verdict,
+    },
     /// Patience with a task that is to end is over.
     PatienceEnded {
         /// The task.
@@ -94,6 +103,18 @@ pub enum Wish {
         /// The signal.
         signal: i32,
     },
+    /// Look at a task that runs, as its checks say.
+    Watch {
+        /// The task.
+        task: Box<TaskInfo>,
+        /// Its container.
+        container_id: ContainerId,
+    },
+    /// Look at a task no more.
+    Unwatch {
+        /// The task.
+        task_id: String,
+    },
     /// Say after so long that patience ended.
     EndPatience {
         /// The task.
@@ -119,6 +140,11 @@ struct Task {
     /// It is to end. Whether SIGKILL was sent.
     killed: Option<bool>,
     time_is_up: bool,
+    /// It, or another one of its group, ends because it was not healthy for too long.
+    unhealthy: bool,
+    /// What its checks showed last.
+    check: Option<CheckStatusInfo>,
+    healthy: Option<bool>,
     ended: bool,
     /// The agent knows that it is here.
     acknowledged: bool,
@@ -153,6 +179,14 @@ fn uuid_text(mut bytes: [u8; 16]) -> String {
 fn grace(policy: Option<&KillPolicy>) -> Option<Duration> {
     let nanoseconds = policy?.grace_period.as_ref()?.nanoseconds;
     Some(Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0)))
+}
+
+fn is_checked(info: &TaskInfo) -> bool {
+    info.check.is_some() || info.health_check.is_some()
+}
+
+fn is_of_check(reason: Reason) -> bool {
+    matches!(reason, Reason::TaskCheckStatusUpdated | Reason::TaskHealthCheckStatusUpdated)
 }
 
 impl Tasks {
@@ -214,6 +248,7 @@ impl Tasks {
             }
             Input::Launched { task_id, failure } => self.launched(&task_id, failure, &mut wishes),
             Input::Ended { task_id, status } => self.ended(&task_id, status, &mut wishes),
+            Input::Seen { task_id, verdict } => self.seen(&task_id, verdict, &mut wishes),
             Input::PatienceEnded { task_id } => self.force(&task_id, &mut wishes),
             Input::TimeIsUp { task_id } => {
                 if let Some(task) = self.tasks.get_mut(&task_id).filter(|task| !task.ended && task.killed.is_none()) {
@@ -243,6 +278,9 @@ impl Tasks {
                 launched: false,
                 killed: None,
                 time_is_up: false,
+                unhealthy: false,
+                check: None,
+                healthy: None,
                 ended: false,
                 acknowledged: false,
             };
@@ -286,7 +324,12 @@ impl Tasks {
             self.update(&id, TaskState::TaskRunning, None, None, wishes);
             let limit = self.tasks[&id].info.max_completion_time.as_ref().map_or(0, |limit| limit.nanoseconds);
             if let Some(nanoseconds) = u64::try_from(limit).ok().filter(|limit| *limit > 0) {
-                wishes.push(Wish::EndTime { task_id: id, after: Duration::from_nanos(nanoseconds) });
+                wishes.push(Wish::EndTime { task_id: id.clone(), after: Duration::from_nanos(nanoseconds) });
+            }
+            let task = &self.tasks[&id];
+            if is_checked(&task.info) {
+                let container_id = task.container_id.clone();
+                wishes.push(Wish::Watch { task: Box::new(task.info.clone()), container_id });
             }
         }
     }
@@ -298,6 +341,10 @@ impl Tasks {
         let is_first = task.killed.is_none();
         if is_first {
             task.killed = Some(false);
+            // Nobody looks at what is ending.
+            if launched && is_checked(&task.info) {
+                wishes.push(Wish::Unwatch { task_id: task_id.to_owned() });
+            }
             if self.tells_killing && is_told {
                 self.update(task_id, TaskState::TaskKilling, None, None, wishes);
             }
@@ -326,6 +373,9 @@ impl Tasks {
         let Some(task) = self.tasks.get_mut(task_id).filter(|task| !task.ended) else { return };
         task.ended = true;
         let group = task.group;
+        if task.killed.is_none() && is_checked(&task.info) {
+            wishes.push(Wish::Unwatch { task_id: task_id.to_owned() });
+        }
         let message = status.map_or("Nobody saw how the command ended".to_owned(), api::exit::describe);
         let (state, reason) = match (task.time_is_up, task.killed.is_some(), status) {
             (true, ..) => (TaskState::TaskFailed, Some(Reason::MaxCompletionTimeReached)),
@@ -346,6 +396,30 @@ impl Tasks {
         others.iter().for_each(|id| self.kill(id, None, true, wishes));
     }
 
+    /// What its checks show is told; a task that is not healthy for too long ends, and its group with it.
+    fn seen(&mut self, task_id: &str, verdict: Verdict, wishes: &mut Vec<Wish>) {
+        let Some(task) = self.tasks.get_mut(task_id).filter(|task| !task.ended && task.killed.is_none()) else {
+            return;
+        };
+        let (reason, kill) = match verdict {
+            Verdict::Nothing => return,
+            Verdict::Status(status) => {
+                task.check = Some(status);
+                (Reason::TaskCheckStatusUpdated, false)
+            }
+            Verdict::Health { healthy, kill } => {
+                task.healthy = Some(healthy);
+                (Reason::TaskHealthCheckStatusUpdated, kill)
+            }
+        };
+        let group = task.group;
+        self.update(task_id, TaskState::TaskRunning, Some(reason), None, wishes);
+        if kill {
+            self.tasks.values_mut().filter(|task| task.group == group).for_each(|task| task.unhealthy = true);
+            self.kill(task_id, None, true, wishes);
+        }
+    }
+
     fn update(
         &mut self,
         task_id: &str,
@@ -354,7 +428,15 @@ impl Tasks {
         message: Option<&str>,
         wishes: &mut Vec<Wish>,
     ) {
-        let container_id = self.tasks[task_id].container_id.clone();
+        let task = &self.tasks[task_id];
+        let container_id = task.container_id.clone();
+        let is_seen = reason.is_some_and(is_of_check);
+        let unseen = || task.info.check.as_ref().map(|check| api::checks::empty(check));
+        let check_status = if is_seen { task.check.or_else(unseen) } else { unseen() };
+        let healthy = match state {
+            TaskState::TaskKilled => task.unhealthy.then_some(false),
+            _ => task.healthy.filter(|_| is_seen),
+        };
         let status = TaskStatus {
             task_id: TaskId { value: task_id.to_owned() },
             state: state as i32,
@@ -363,6 +445,8 @@ impl Tasks {
             reason: reason.map(|reason| reason as i32),
             executor_id: Some(ExecutorId { value: self.executor_id.clone() }),
             uuid: Some((self.ids)().to_vec().into()),
+            check_status,
+            healthy,
             container_status: Some(ContainerStatus { container_id: Some(container_id), ..ContainerStatus::default() }),
             ..TaskStatus::default()
         };
@@ -410,6 +494,8 @@ mod tests {
             Wish::Signal { signal, .. } => format!("signal {signal}"),
             Wish::EndPatience { task_id, after } => format!("patience {task_id} {}ms", after.as_millis()),
             Wish::EndTime { task_id, after } => format!("time {task_id} {}ms", after.as_millis()),
+            Wish::Watch { task, .. } => format!("watch {}", task.task_id.value),
+            Wish::Unwatch { task_id } => format!("unwatch {task_id}"),
         };
         wishes.iter().map(short).collect()
     }
@@ -488,6 +574,27 @@ mod tests {
         let shorter = KillPolicy { grace_period: nanoseconds(0) };
         let again = tasks.take(Input::Kill { task_id: "b".into(), policy: Some(shorter) });
         assert_eq!(told(&again), ["patience b 0ms"]);
+    }
+
+    #[test]
+    fn who_is_unhealthy_takes_its_group_along() {
+        let mut tasks = tasks();
+        let health_check = Some(Box::default());
+        tasks.take(Input::Group(vec![TaskInfo { health_check, ..info("a") }, info("b")]));
+        tasks.take(launched("a"));
+        assert_eq!(told(&tasks.take(launched("b"))), ["wait b", "a RUNNING", "watch a", "b RUNNING"]);
+        let seen = |healthy, kill| Input::Seen { task_id: "a".into(), verdict: Verdict::Health { healthy, kill } };
+        let well = tasks.take(seen(true, false));
+        assert!(
+            matches!(&well[..], [Wish::Update(one)] if one.healthy == Some(true) && one.reason() == Reason::TaskHealthCheckStatusUpdated)
+        );
+        let ill = tasks.take(seen(false, true));
+        assert_eq!(told(&ill), ["a RUNNING", "unwatch a", "a KILLING", "signal 15", "patience a 3000ms"]);
+        assert!(tasks.take(seen(false, true)).is_empty(), "once");
+        let ended_a = tasks.take(ended("a", 15));
+        assert_eq!(told(&ended_a), ["a KILLED", "b KILLING", "signal 15", "patience b 3000ms"]);
+        assert!(matches!(&ended_a[0], Wish::Update(one) if one.healthy == Some(false)));
+        assert_eq!(told(&tasks.take(ended("b", 15))), ["b KILLED"]);
     }
 
     #[test]

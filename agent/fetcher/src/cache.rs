@@ -150,6 +150,13 @@ impl Cache {
     }
 }
 
+/// What is kept in a cache, in bytes, of all users.
+pub fn kept_bytes(dir: &Path) -> u64 {
+    let locks = fs::read_dir(dir.join("locks")).into_iter().flatten().flatten();
+    let bytes = locks.filter_map(|lock| fs::read_to_string(lock.path()).ok()?.trim().parse::<u64>().ok());
+    bytes.fold(0, u64::saturating_add)
+}
+
 struct Other {
     lock_path: PathBuf,
     files: [PathBuf; 2],

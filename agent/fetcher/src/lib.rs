@@ -13,6 +13,7 @@ mod source;
 mod step;
 pub mod unpack;
 
+pub use cache::kept_bytes;
 pub use checksum::{Checksum, LABEL};
 pub use job::{Item, Job, items};
 pub use run::run;

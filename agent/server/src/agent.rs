@@ -157,6 +157,14 @@ pub(crate) struct Counters {
     pub(crate) executors_preempted: AtomicU64,
     pub(crate) operations: AtomicU64,
     pub(crate) operations_failed: AtomicU64,
+    pub(crate) fetches: AtomicU64,
+    pub(crate) fetches_failed: AtomicU64,
+    pub(crate) sandboxes_deleted: AtomicU64,
+    pub(crate) sandboxes_stuck: AtomicU64,
+    /// Not old enough yet, at the last look.
+    pub(crate) sandboxes_pending: AtomicU64,
+    /// How old they may be, as of the last look.
+    pub(crate) sandbox_age_max_secs: AtomicU64,
 }
 
 impl Counters {

@@ -106,6 +106,12 @@ pub(crate) const FLAGS: &[Flag] = &[
         "Part of the disk to keep free: the fuller it is, the younger sandboxes go.",
     )
     .default("0.1"),
+    Flag::new(
+        "gc_non_executor_container_sandboxes",
+        Kind::Bool,
+        "Whether sandboxes of containers that were launched by call are deleted too, while what they are within is there.",
+    )
+    .default("false"),
     Flag::new("disk_watch_interval", Kind::Duration, "Between two looks for sandboxes to delete.").default("1mins"),
     Flag::new("fetcher_cache_size", Kind::Bytes, "What is kept of fetched files for others; nothing if 0.").default("2GB"),
     Flag::new("fetcher_cache_dir", Kind::Path, "Folder of what is kept of fetched files; by default fetch below work_dir."),
@@ -196,7 +202,6 @@ const REFUSED: &[&str] = &[
     "executor_reregistration_retry_interval",
     "executor_secret_key",
     "firewall_rules",
-    "gc_non_executor_container_sandboxes",
     "hooks",
     "host_path_volume_force_creation",
     "http_authenticators",
@@ -445,6 +450,7 @@ fn check(values: Values) -> Result<Config, String> {
                 .duration("disk_watch_interval")
                 .filter(|pause| !pause.is_zero())
                 .ok_or("Flag '--disk_watch_interval' must be longer than nothing")?,
+            with_launched: values.bool("gc_non_executor_container_sandboxes"),
         },
         recovery_timeout_ms: millis("recovery_timeout"),
         task_files: None,
@@ -528,6 +534,11 @@ fn towards(masters: &[String]) -> Option<IpAddr> {
 }
 
 impl Config {
+    /// Folder of what is kept of fetched files.
+    pub(crate) fn fetcher_cache(&self) -> PathBuf {
+        self.values.path("fetcher_cache_dir").unwrap_or_else(|| self.work_dir.join("fetch"))
+    }
+
     /// How it was told to describe the agent. A port that nobody chose is not part of that.
     pub(crate) fn described(&self) -> AgentInfo {
         let port = self.advertise_port.unwrap_or(self.listen.port());

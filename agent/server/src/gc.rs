@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,6 +24,8 @@ pub(crate) struct Sandboxes {
     pub(crate) headroom: f64,
     /// Between two looks.
     pub(crate) look_every: Duration,
+    /// Those of containers that were launched by call, too.
+    pub(crate) with_launched: bool,
 }
 
 impl Sandboxes {
@@ -63,6 +66,8 @@ pub(crate) fn collect(agent: Arc<Agent>, (boot_id, since_boot_ms): (String, u64)
     let now = Clock { at_ms: agent.clock.now_ms(), boot_id, since_boot_ms };
     let ahead_ms = earlier.and_then(|earlier| now.ahead_of(&earlier)).unwrap_or(0);
     let is_ahead = u128::try_from(ahead_ms).is_ok_and(|ahead_ms| ahead_ms >= AHEAD_MIN.as_millis());
+    let counters = &agent.counters;
+    counters.sandbox_age_max_secs.store(agent.config.sandboxes.age_max.as_secs(), Ordering::Relaxed);
     async move {
         let ended = Arc::new(Mutex::new(Ended::default()));
         let mut is_first = true;
@@ -104,11 +109,37 @@ fn find(agent: &Agent, ended: &mut Ended, is_ahead: bool) -> io::Result<()> {
 fn ended_sandboxes(agent: &Agent) -> BTreeSet<PathBuf> {
     let found = sandboxes(&agent.config.work_dir.join("slaves"));
     let state = agent.state.read();
-    let is_needed = |sandbox: &PathBuf| {
+    let is_needed = |sandbox: &Path| {
         let container_id = sandbox.file_name().unwrap_or_default().to_string_lossy();
         state.containers.contains_key(&*container_id) || state.remnants.contains_key(&*container_id)
     };
-    found.into_iter().filter(|sandbox| !is_needed(sandbox)).collect()
+    let (needed, ended): (Vec<PathBuf>, Vec<PathBuf>) = found.into_iter().partition(|sandbox| is_needed(sandbox));
+    let mut ended: BTreeSet<PathBuf> = ended.into_iter().collect();
+    if agent.config.sandboxes.with_launched {
+        let mut launched = below(&agent.config.work_dir, "");
+        for sandbox in needed {
+            launched.extend(below(&sandbox, &sandbox.file_name().unwrap_or_default().to_string_lossy()));
+        }
+        let is_live =
+            |id: &str| state.launched.live().any(|(live, _)| live == id || live.starts_with(&format!("{id}.")));
+        ended.extend(launched.into_iter().filter(|(_, id)| !is_live(id)).map(|(sandbox, _)| sandbox));
+    }
+    ended
+}
+
+/// Sandboxes of containers within one, or of those that stand alone, at any depth, each with its container's id.
+fn below(sandbox: &Path, container_id: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(sandbox.join("containers")).into_iter().flatten().flatten() {
+        // A task may have made links there, which lead anywhere.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let id = if container_id.is_empty() { name } else { format!("{container_id}.{name}") };
+            found.extend(below(&entry.path(), &id));
+            found.push((entry.path(), id));
+        }
+    }
+    found
 }
 
 /// How many were deleted.
@@ -118,11 +149,18 @@ fn look(agent: &Agent, ended: &mut Ended) -> io::Result<usize> {
     let disk = statvfs(&agent.config.work_dir)?;
     let free = disk.blocks_available() as f64 / disk.blocks().max(1) as f64;
     let age_max = agent.config.sandboxes.age_max(1.0 - free);
+    let counters = &agent.counters;
+    counters.sandbox_age_max_secs.store(age_max.as_secs(), Ordering::Relaxed);
     let slaves = agent.config.work_dir.join("slaves");
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let mut deleted = 0;
+    let (mut deleted, mut pending) = (0, 0);
     for sandbox in found {
+        // With what it was within.
+        if !sandbox.exists() {
+            continue;
+        }
         if ended.age(&sandbox, now) < age_max {
+            pending += 1;
             continue;
         }
         if has_mounts(&mounts, &sandbox) {
@@ -134,6 +172,7 @@ fn look(agent: &Agent, ended: &mut Ended) -> io::Result<usize> {
             Ok(()) => deleted += 1,
             Err(error) => {
                 tracing::warn!(sandbox = %sandbox.display(), %error, "cannot delete an old sandbox");
+                counters.sandboxes_stuck.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
         }
@@ -149,6 +188,8 @@ fn look(agent: &Agent, ended: &mut Ended) -> io::Result<usize> {
             }
         }
     }
+    counters.sandboxes_deleted.fetch_add(deleted as u64, Ordering::Relaxed);
+    counters.sandboxes_pending.store(pending, Ordering::Relaxed);
     Ok(deleted)
 }
 
@@ -190,7 +231,7 @@ mod tests {
     #[test]
     fn the_fuller_the_disk_the_younger_they_go() {
         let week = Duration::from_secs(7 * 24 * 3600);
-        let sandboxes = Sandboxes { age_max: week, headroom: 0.1, look_every: week };
+        let sandboxes = Sandboxes { age_max: week, headroom: 0.1, look_every: week, with_launched: false };
         assert_eq!(sandboxes.age_max(0.4), week / 2);
         assert_eq!(sandboxes.age_max(0.95), Duration::ZERO);
         assert!(Sandboxes { age_max: Duration::MAX, ..sandboxes }.age_max(0.1) > week);

@@ -15,7 +15,7 @@ use containers::spec::First;
 use containers::{Choice, Core, Creation, How, Report, make_sandbox};
 
 use crate::config::Config;
-use crate::surroundings::{Containerizer, Inbox};
+use crate::surroundings::{Containerizer, FETCH_FAILED, Inbox};
 use crate::{checks, nested, paths, volumes};
 
 /// Where programs are looked for, when a task does not say.
@@ -131,7 +131,7 @@ impl Place {
         let mut environment = self.environment(ids, &info, Some(&task), &command, &sandbox);
         environment.push(format!("{}={container_id}@{}", containers::processes::CONTAINER, terms.work_dir.display()));
         Some(agent_checks::Place {
-            helper: (terms.launcher.clone(), vec!["check".to_owned()]),
+            helper: (terms.launcher.clone(), vec![agent_checks::command::WORD.to_owned()]),
             user: self.user(&command, &framework.user),
             sandbox,
             environment,
@@ -156,7 +156,7 @@ impl Place {
         Ok(Some(First {
             program: self.terms.fetcher.display().to_string(),
             input: job.encode(),
-            failure: format!("Failed to fetch all URIs for container '{container_id}'"),
+            failure: format!("{FETCH_FAILED} '{container_id}'"),
         }))
     }
 
@@ -286,7 +286,7 @@ fn fetch(config: &Config) -> Job {
         ["PATH", "HOME", "JAVA_HOME", "HADOOP_HOME", "HADOOP_CONF_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
     let text = |name: &str| config.values.text(name).unwrap_or_default().to_owned();
     Job {
-        cache_dir: config.values.path("fetcher_cache_dir").unwrap_or_else(|| config.work_dir.join("fetch")),
+        cache_dir: config.fetcher_cache(),
         cache_bytes_max: config.values.bytes("fetcher_cache_size").unwrap_or(0),
         stall_timeout_ms: config.values.duration("fetcher_stall_timeout").map_or(0, |most| most.as_millis() as u64),
         unpacked_bytes_max: config.values.bytes("fetcher_unpacked_size").unwrap_or(u64::MAX),
@@ -388,6 +388,7 @@ fn to_containers(process: &Process) -> containers::Process {
 
 impl Core for Inbox {
     fn report(&self, report: Report) {
+        self.count_fetch(&report);
         self.submit(match report {
             Report::Started { container_id, process } => {
                 let containers::Process { supervisor_pid, start_ticks, boot_id, pid } = process;

@@ -292,18 +292,11 @@ pub(crate) fn containers(agent: &Agent, query: &Query) -> Value {
         .collect()
 }
 
-/// Counted by agents that fetch, collect garbage, provision images and know resource providers.
-const NEVER: [&str; 14] = [
-    "containerizer/fetcher/cache_size_total_bytes",
-    "containerizer/fetcher/cache_size_used_bytes",
-    "containerizer/fetcher/task_fetches_failed",
-    "containerizer/fetcher/task_fetches_succeeded",
+/// Counted by agents that provision images and know resource providers.
+const NEVER: [&str; 7] = [
     "containerizer/mesos/container_destroy_errors",
     "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
     "containerizer/mesos/provisioner/remove_container_errors",
-    "gc/path_removals_failed",
-    "gc/path_removals_pending",
-    "gc/path_removals_succeeded",
     "resource_provider_manager/events/disconnect",
     "resource_provider_manager/events/subscribe",
     "resource_provider_manager/subscribed",
@@ -357,6 +350,12 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
         ("slave/operations_failed", &counters.operations_failed),
         ("slave/container_launch_errors", &counters.launch_errors),
         ("slave/executors_terminated", &counters.executors_terminated),
+        ("containerizer/fetcher/task_fetches_failed", &counters.fetches_failed),
+        ("containerizer/fetcher/task_fetches_succeeded", &counters.fetches),
+        ("gc/path_removals_failed", &counters.sandboxes_stuck),
+        ("gc/path_removals_pending", &counters.sandboxes_pending),
+        ("gc/path_removals_succeeded", &counters.sandboxes_deleted),
+        ("slave/executor_directory_max_allowed_age_secs", &counters.sandbox_age_max_secs),
     ] {
         set(name, counter.load(Ordering::Relaxed) as f64);
     }
@@ -364,8 +363,9 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     for name in NEVER {
         set(name, 0.0);
     }
-    let gc_delay = agent.config.values.duration("gc_delay").unwrap_or_default();
-    set("slave/executor_directory_max_allowed_age_secs", gc_delay.as_secs_f64());
+    let cache_bytes_max = agent.config.values.bytes("fetcher_cache_size").unwrap_or(0);
+    set("containerizer/fetcher/cache_size_total_bytes", cache_bytes_max as f64);
+    set("containerizer/fetcher/cache_size_used_bytes", agent_fetcher::kept_bytes(&agent.config.fetcher_cache()) as f64);
     set("slave/recovery_time_secs", agent.recovered_ms.load(Ordering::Relaxed) as f64 / 1000.0);
     set("slave/registered", f64::from(u8::from(agent.master.read().is_some())));
     set("slave/uptime_secs", agent.started.elapsed().as_secs_f64());

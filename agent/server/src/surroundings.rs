@@ -125,6 +125,9 @@ impl std::fmt::Debug for Surroundings {
     }
 }
 
+/// How the sentence begins that tells of a fetch that failed.
+pub(crate) const FETCH_FAILED: &str = "Failed to fetch all URIs for container";
+
 /// The agent, for whoever runs its containers.
 #[derive(Clone)]
 pub struct Inbox(pub(crate) Arc<Agent>);
@@ -176,6 +179,31 @@ impl Inbox {
     /// Lets the files of an executor be read over HTTP.
     pub(crate) fn attach(&self, framework_id: &str, executor: &Executor) {
         self.0.attach(framework_id, executor);
+    }
+
+    /// A launch that had something to fetch has fetched it, or not.
+    pub(crate) fn count_fetch(&self, report: &containers::Report) {
+        let counters = &self.0.counters;
+        let fetches = |command: Option<&api::v1::CommandInfo>| command.is_some_and(|command| !command.uris.is_empty());
+        match report {
+            containers::Report::Failed { message, .. } if message.starts_with(FETCH_FAILED) => {
+                counters.fetches_failed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            containers::Report::Started { container_id, .. } => {
+                let state = self.0.state.read();
+                let Some((_, executor)) = state.executor_of(container_id).filter(|(_, one)| one.process.is_none())
+                else {
+                    return;
+                };
+                let info: api::v1::ExecutorInfo = executor.info.get();
+                let task = executor.tasks.values().next().filter(|_| executor.is_command);
+                let task: Option<api::v1::TaskInfo> = task.map(|task| task.info.get());
+                if fetches(task.map_or(info.command, |task| task.command).as_ref()) {
+                    counters.fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            }
+            _ => {}
+        }
     }
 
     pub(crate) fn count_launch_error(&self) {
@@ -239,7 +267,12 @@ impl Terms {
             task_umask: None,
             log_bytes_max: self.log_bytes_max,
             log_file: None,
-            sandboxes: Sandboxes { age_max: Duration::MAX, headroom: 0.0, look_every: Duration::MAX },
+            sandboxes: Sandboxes {
+                age_max: Duration::MAX,
+                headroom: 0.0,
+                look_every: Duration::MAX,
+                with_launched: false,
+            },
             work_dir: PathBuf::from("/nowhere"),
             values: values.map_err(|error| error.to_string())?,
         })

@@ -209,3 +209,65 @@ async fn an_executor_that_is_killed_takes_its_tasks_along() {
     assert!(agent_server::spec::start_ticks(pid).is_none(), "alive when its end is told");
     assert_eq!(executor_ended(&master, "p1").await, Some(9));
 }
+
+/// What checks of a group's tasks show is told, and who is unhealthy for too long takes the group along. Each task finds what it
+/// brings along.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_group_are_checked_and_bring_files_along() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("x"), "hello").unwrap();
+    let command = |value: &str| v1::CommandInfo { value: Some(value.into()), ..Default::default() };
+    let mut checked = task("checked", "cat x; sleep 600");
+    checked.command.as_mut().unwrap().uris = vec![v1::command_info::Uri {
+        value: files.path().join("x").display().to_string(),
+        cache: Some(true),
+        ..Default::default()
+    }];
+    checked.check = Some(Box::new(v1::CheckInfo {
+        r#type: Some(v1::check_info::Type::Command as i32),
+        command: Some(v1::check_info::Command { command: command("test -f x -a -n \"$MESOS_SANDBOX\" && exit 7") }),
+        delay_seconds: Some(0.0),
+        interval_seconds: Some(0.1),
+        ..Default::default()
+    }));
+    let mut ill = task("ill", "sleep 600");
+    ill.health_check = Some(Box::new(v1::HealthCheck {
+        command: Some(command("test ! -f ../../ill")),
+        delay_seconds: Some(0.0),
+        interval_seconds: Some(0.1),
+        grace_period_seconds: Some(0.0),
+        consecutive_failures: Some(2),
+        ..Default::default()
+    }));
+    group(&master, "pod", vec![checked, ill]);
+    let told = |id: &str| -> Vec<TaskStatus> {
+        master.known.lock().statuses().filter(|status| status.task_id.value == id).collect()
+    };
+    until("the check's exit code and health", || {
+        let code = |status: &TaskStatus| status.check_status?.command?.exit_code;
+        told("checked").iter().any(|status| code(status) == Some(7))
+            && told("ill").iter().any(|status| status.healthy == Some(true))
+    })
+    .await;
+    assert_eq!(stdout(&agent, "pod", "checked"), "hello");
+    std::fs::write(agent.sandbox("pod").join("ill"), "").unwrap();
+    for id in ["ill", "checked"] {
+        let killed = master.update(id, TaskState::TaskKilled).await;
+        assert_eq!(killed.healthy, Some(false), "{id}");
+    }
+    let failures =
+        told("ill").iter().filter(|one| one.healthy == Some(false) && one.state() == TaskState::TaskRunning).count();
+    assert_eq!(failures, 2);
+    let first = &told("checked")[0];
+    assert_eq!(first.check_status.unwrap().command, Some(v1::check_status_info::Command::default()));
+    // A file that is not there: none of the group is launched.
+    let mut missing = task("missing", "true");
+    missing.command.as_mut().unwrap().uris =
+        vec![v1::command_info::Uri { value: "/no/such/file".into(), ..Default::default() }];
+    group(&master, "none", vec![missing]);
+    let failed = master.update("missing", TaskState::TaskFailed).await;
+    assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
+    assert!(failed.message().contains("Failed to fetch all URIs for container"), "{}", failed.message());
+}

@@ -209,3 +209,40 @@ impl Drop for Unit {
         let _ = fs::remove_dir(&self.path);
     }
 }
+
+/// Sandboxes of containers that were launched by call stay, unless they are to go too.
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_of_launched_containers_go_if_they_are_to() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let sandbox = dir.path().join("containers/one");
+    let start = |flag| {
+        let flags = ["--gc_delay=1ms", "--disk_watch_interval=20ms", flag];
+        RealAgent::start(&master.address, dir.path(), &flags)
+    };
+    let agent = start("--no-gc_non_executor_container_sandboxes");
+    master.wait("a registration", |known| (!known.registers.is_empty()).then_some(())).await;
+    let call = r#"{"type": "LAUNCH_CONTAINER", "launch_container": {"container_id": {"value": "one"}, "command": {"value": "true"}}}"#;
+    let head = "Content-Type: application/json\r\n";
+    let (status, body) = http(&agent.address, "POST", "/api/v1", head, call).await;
+    assert!(status.contains("200"), "{status} {body}");
+    let wait = r#"{"type": "WAIT_CONTAINER", "wait_container": {"container_id": {"value": "one"}}}"#;
+    // Nothing is known of it any more, or how it ended.
+    let (status, body) = http(&agent.address, "POST", "/api/v1", head, wait).await;
+    assert!(status.contains("200") || status.contains("404"), "{status} {body}");
+    // One of an executor goes meanwhile.
+    master.launch(task("t", "true"));
+    master.update("t", TaskState::TaskFinished).await;
+    let gone = |path: std::path::PathBuf| async move {
+        while path.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let executor = dir.path().join("slaves/C-S0/frameworks/C-0000/executors/t");
+    tokio::time::timeout(PATIENCE, gone(executor)).await.expect("the sandbox of what ended is deleted");
+    assert!(sandbox.join("stdout").exists(), "{}", sandbox.display());
+    agent.kill();
+    let agent = start("--gc_non_executor_container_sandboxes");
+    tokio::time::timeout(PATIENCE, gone(sandbox)).await.expect("it is deleted");
+    let (_, metrics) = http(&agent.address, "GET", "/metrics/snapshot", "", "").await;
+    assert!(metrics.contains("\"gc/path_removals_succeeded\":"), "{metrics}");
+}

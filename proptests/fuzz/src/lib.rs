@@ -9,3 +9,4 @@ pub mod mutate;
 pub mod search;
 pub mod seeds;
 pub mod targets;
+pub mod tasks;

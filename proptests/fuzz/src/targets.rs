@@ -385,6 +385,55 @@ fn snapshots() -> Vec<Vec<u8>> {
     found
 }
 
+const ARCHIVES: &[&[u8]] = &[
+    b"../",
+    b"/etc/",
+    b"..",
+    b"./",
+    b"d/",
+    b"l",
+    b"1",
+    b"2",
+    b"3",
+    b"L",
+    b"K",
+    b"x",
+    b"g",
+    b"S",
+    b"ustar",
+    b"PK\x01\x02",
+    b"PK\x05\x06",
+];
+const URIS: &[&[u8]] = &[
+    b"http://",
+    b"https://",
+    b"file://",
+    b"hdfs://",
+    b"/",
+    b"..",
+    b"@",
+    b":",
+    b"?",
+    b"#",
+    b"[::1]",
+    b"%2f",
+    b"\0",
+    b"'",
+    b" ",
+];
+
+fn uris() -> Vec<Vec<u8>> {
+    let text = [
+        "http://me:pass@h.example:80/a/b.tgz?x=1#y",
+        "file://localhost/a/b",
+        "//h/x",
+        "../x",
+        "s3a://bucket/x",
+        "https://[::1]/",
+    ];
+    text.into_iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
 fn texts() -> Vec<Vec<u8>> {
     let text = [
         "cpus:2;mem(role):1024;ports:[31000-32000, 1-2];disks:{a,b};gpus:1",
@@ -446,6 +495,46 @@ pub fn targets() -> Vec<Target> {
             segment,
         ),
     ];
+    macro_rules! archives {
+        ($($name:literal $file:literal),* $(,)?) => {
+            [$(Target {
+                name: $name,
+                seeds: || vec![include_bytes!(concat!("../testdata/", $file)).to_vec()],
+                words: ARCHIVES,
+                mend: None,
+                // What decoders may hold of what came before.
+                bytes_max: |_| 320 << 20,
+                run: |input| crate::tasks::archive($file, input),
+            },)*]
+        };
+    }
+    all.extend(archives! {
+        "archive-tar" "archive.tar",
+        "archive-pax" "archive-pax.tar",
+        "archive-tgz" "archive.tgz",
+        "archive-tbz2" "archive.tbz2",
+        "archive-txz" "archive.txz",
+        "archive-tzst" "archive.tzst",
+        "archive-gz" "archive.gz",
+        "archive-zip" "archive.zip",
+    });
+    all.push(Target { seeds: uris, words: URIS, ..text("uri", crate::tasks::uri) });
+    all.push(Target {
+        name: "check",
+        seeds: seeds::protobuf::<v1::CheckInfo>,
+        words: PROTOBUF,
+        mend: None,
+        bytes_max: of_wire,
+        run: crate::tasks::check,
+    });
+    all.push(Target {
+        name: "health-check",
+        seeds: seeds::protobuf::<v1::HealthCheck>,
+        words: PROTOBUF,
+        mend: None,
+        bytes_max: of_wire,
+        run: crate::tasks::check,
+    });
     all.extend(both! {
         "scheduler" v1::scheduler::Call,
         "operator" v1::master::Call,

@@ -9,7 +9,7 @@ fn main() {
         return;
     }
     // Beside the command of a check, for as long as one look takes.
-    if std::env::args().nth(1).is_some_and(|word| word == "check") {
+    if std::env::args().nth(1).is_some_and(|word| word == agent_checks::command::WORD) {
         std::process::exit(agent_checks::command::run());
     }
     std::process::exit(supervisor::run());

@@ -1,0 +1,81 @@
+//! Looks at tasks that run, as their checks say. Nobody looks while the agent is away: nobody would be told.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use agent_checks::{Checker, Place, Verdict, look};
+use api::checks::Definition;
+use api::v1::{ContainerId, TaskInfo};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// Between two thoughts of whether the agent is back.
+const THOUGHT: Duration = Duration::from_millis(100);
+
+/// Where the commands of a task's checks run: in its sandbox, with what it finds in its environment.
+pub(crate) fn place(
+    task: &TaskInfo,
+    sandbox: &str,
+    container_id: &ContainerId,
+    variables: BTreeMap<&'static str, String>,
+) -> Place {
+    let sandbox = Path::new(sandbox).join("containers").join(&container_id.value);
+    let command = task.command.clone().unwrap_or_default();
+    let own = |name: &str| std::env::var(name).ok().map(|value| (name.to_owned(), value));
+    let mut all: BTreeMap<String, String> =
+        BTreeMap::from([("MESOS_SANDBOX".to_owned(), sandbox.display().to_string())]);
+    // By the second one the agent knows what comes of a container.
+    all.extend(["PATH", supervisor::processes::CONTAINER].into_iter().filter_map(own));
+    all.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let brought = command.environment.into_iter().flat_map(|environment| environment.variables);
+    all.extend(brought.map(|variable| (variable.name, variable.value.unwrap_or_default())));
+    Place {
+        helper: ("/proc/self/exe".into(), vec![agent_checks::command::WORD.to_owned()]),
+        sandbox,
+        user: command.user.unwrap_or_default(),
+        environment: all.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        umask: None,
+    }
+}
+
+/// Begins to look at a task that has just started.
+pub(crate) fn begin(
+    task: &TaskInfo,
+    place: &Place,
+    is_connected: &Rc<Cell<bool>>,
+    seen: impl Fn(Verdict) + Clone + 'static,
+) -> Vec<JoinHandle<()>> {
+    let check = task.check.as_ref().map(|check| Definition::check(check));
+    let health = task.health_check.as_ref().map(|check| Definition::health(check));
+    let mut watches = Vec::new();
+    for definition in [check, health].into_iter().flatten() {
+        match definition {
+            Ok(definition) => {
+                let (place, is_connected, seen) = (place.clone(), is_connected.clone(), seen.clone());
+                watches.push(tokio::task::spawn_local(watch(Checker::new(definition, 0), place, is_connected, seen)));
+            }
+            // The masters refuse these.
+            Err(why) => eprintln!("meseta-executor: a check that cannot be read: {why}"),
+        }
+    }
+    watches
+}
+
+async fn watch(mut checker: Checker, place: Place, is_connected: Rc<Cell<bool>>, seen: impl Fn(Verdict)) {
+    let begun = Instant::now();
+    let now_ms = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    loop {
+        sleep(Duration::from_millis(checker.due_ms().saturating_sub(now_ms()))).await;
+        while !is_connected.get() {
+            sleep(THOUGHT).await;
+        }
+        let outcome = look(checker.definition(), &place).await;
+        match checker.seen(&outcome, now_ms()) {
+            Verdict::Nothing => {}
+            verdict => seen(verdict),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What a task brings along, and what it wants to be looked at: archives that anybody made, URIs, checks.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
+
+use agent_checks::{Checker, Outcome, Verdict};
+use agent_fetcher::unpack::{Bounds, Kind, unpack_from};
+use agent_fetcher::{base_name, source};
+use agent_web::Address;
+use api::checks::Definition;
+use api::v1;
+
+const BOUNDS: Bounds = Bounds { bytes_max: 1 << 20, entries_max: 200 };
+
+/// An archive, as the end of its name says what it is: whatever is in it, nothing lands or leads outside.
+pub fn archive(name: &str, input: &[u8]) -> String {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("folder");
+    fs::create_dir(&folder).expect("a folder");
+    let kind = Kind::of(name).expect("a kind");
+    let said = match unpack_from(kind, Cursor::new(input), &folder, "one", BOUNDS) {
+        Ok(()) => "unpacked".to_owned(),
+        // Without what was in it: kinds of refusals are outcomes.
+        Err(refusal) => format!("{refusal:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect(),
+    };
+    assert_eq!(fs::read_dir(dir.path()).expect("the folder").count(), 1, "something landed outside");
+    let (mut bytes, mut entries) = (0, 0);
+    stays_inside(&folder.canonicalize().expect("a path"), &folder, &mut bytes, &mut entries);
+    assert!(bytes <= BOUNDS.bytes_max, "{bytes} bytes came out");
+    said
+}
+
+fn stays_inside(root: &Path, folder: &Path, bytes: &mut u64, entries: &mut u64) {
+    for entry in fs::read_dir(folder).expect("a folder").flatten() {
+        let (path, found) = (entry.path(), entry.metadata().expect("an entry"));
+        *entries += 1;
+        if found.is_symlink() {
+            if let Ok(target) = path.canonicalize() {
+                assert!(target.starts_with(root), "{} leads to {}", path.display(), target.display());
+            }
+        } else if found.is_dir() {
+            stays_inside(root, &path, bytes, entries);
+        } else {
+            assert!(found.is_file(), "{} is no file", path.display());
+            // One with several names was written once.
+            let names = std::os::unix::fs::MetadataExt::nlink(&found).max(1);
+            *bytes += found.len() / names;
+        }
+    }
+}
+
+/// A URI: the name of its file is one, and what a server is asked is one line.
+pub fn uri(input: &[u8]) -> String {
+    let text = String::from_utf8_lossy(input);
+    let named = base_name(&text);
+    if let Ok(name) = &named {
+        assert!(!name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..", "{name:?}");
+    }
+    let led = source(&text, "/home");
+    let address = Address::parse(&text);
+    for address in [&address].into_iter().flatten().cloned().chain(address.iter().flat_map(|one| one.join(&text))) {
+        assert!(address.path.starts_with('/') && address.path.bytes().all(|byte| byte > b' ' && byte < 0x7f));
+        assert!(!address.host.is_empty() && address.authorization.iter().all(|one| one.is_ascii()));
+    }
+    format!("{} {} {}", named.is_ok(), led.is_ok(), address.is_ok())
+}
+
+/// A check and a health check, and what is then seen.
+pub fn check(input: &[u8]) -> String {
+    let decode = |input: &[u8]| {
+        let check = api::Media::Protobuf.decode::<v1::CheckInfo>(bytes::Bytes::copy_from_slice(input));
+        let health = api::Media::Protobuf.decode::<v1::HealthCheck>(bytes::Bytes::copy_from_slice(input));
+        (check.ok(), health.ok())
+    };
+    let (check, health) = decode(input);
+    let check = check.map(|info| {
+        let empty = api::checks::empty(&info);
+        assert_eq!(empty.r#type, info.r#type);
+        Definition::check(&info)
+    });
+    let health = health.map(|info| Definition::health(&info));
+    let mut said = String::new();
+    for definition in [check, health].into_iter().flatten() {
+        let Ok(definition) = definition else {
+            said += "refused ";
+            continue;
+        };
+        let is_health = definition.health.is_some();
+        let mut checker = Checker::new(definition, 7);
+        for byte in input.iter().take(64) {
+            let outcome = match byte % 4 {
+                0 => Outcome::Exited(i32::from(*byte)),
+                1 => Outcome::Answered(u16::from(*byte) * 3),
+                2 => Outcome::Connected(*byte > 99),
+                _ => Outcome::Failed(String::new()),
+            };
+            let now = checker.due_ms();
+            match checker.seen(&outcome, now) {
+                Verdict::Nothing => {}
+                Verdict::Status(_) => assert!(!is_health),
+                Verdict::Health { healthy, kill } => {
+                    assert!(is_health && healthy == outcome.is_healthy() && !(healthy && kill))
+                }
+            }
+            assert!(checker.due_ms() >= now);
+        }
+        said += "looked ";
+    }
+    said
+}
