@@ -5,6 +5,7 @@ mod agents;
 mod allocation;
 mod core;
 mod etcd;
+mod first_offer;
 mod history;
 mod http1;
 mod large;
@@ -42,6 +43,7 @@ const NAMES: &[&str] = &[
     "failover_commit_ms",
     "failover_state_ms",
     "agents_registered_again",
+    "first_offer_ms",
     "tasks_per_s_agent",
     "task_latency_ms",
     "rss_mb_master",
@@ -118,6 +120,7 @@ fn main() -> ExitCode {
     restart::rows(&bench, &mut report);
     pause::rows(&bench, &mut report);
     quorum::rows(&bench, &mut report);
+    first_offer::rows(&bench, &mut report);
     tasks::rows(&bench, &mut report);
     readers::rows(&bench, &mut report);
     large::rows(&bench, &mut report);

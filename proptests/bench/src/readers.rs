@@ -164,7 +164,7 @@ async fn read(leader: SocketAddr, number: usize, stop: Arc<AtomicBool>) -> Vec<f
     times
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
+pub(crate) fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use event_log::{Identity, LocalLog, RawEvent, Record, read_local};
 use master_core::{Event, State, fold_record};
 
-use crate::seeds;
+use crate::{members, seeds};
 
 /// A decoder or parser.
 #[derive(Clone, Copy, Debug)]
@@ -486,6 +486,15 @@ pub fn targets() -> Vec<Target> {
         binary("master-event", || events("master/core"), master_event),
         binary("agent-event", || events("agent/core"), agent_event),
         binary("master-snapshot", snapshots, master_snapshot),
+        Target {
+            mend: Some(members::mend_snapshot),
+            ..binary("snapshot-file", members::snapshot, members::read_snapshot)
+        },
+        Target {
+            mend: Some(members::mend_archive),
+            ..binary("archive-segment", members::archive, members::read_archive)
+        },
+        Target { mend: Some(members::mend_log), ..binary("raft-log", members::log, members::read_log) },
         binary(
             "segment",
             || {
