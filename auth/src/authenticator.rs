@@ -2,6 +2,7 @@
 //! as nobody in particular, whatever they show.
 
 use crate::credentials::Credentials;
+use crate::jwt::Key;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
@@ -75,6 +76,7 @@ pub struct Authenticators {
 #[derive(Clone, Debug)]
 enum Authenticator {
     Basic(Arc<Credentials>),
+    Bearer(Key),
 }
 
 /// Why one authenticator does not know who it is: more for its challenge, if there is something to say.
@@ -88,21 +90,28 @@ impl Authenticators {
         self
     }
 
+    /// Asks in `realm` for a token, behind those that were asked for before.
+    #[must_use]
+    pub fn bearer(mut self, realm: Realm, key: Key) -> Authenticators {
+        self.realms.entry(realm).or_default().push(Authenticator::Bearer(key));
+        self
+    }
+
     /// Whether `realm` asks.
     pub fn asks(&self, realm: Realm) -> bool {
         self.realms.contains_key(&realm)
     }
 
-    /// Who sent the request with this `Authorization`.
+    /// Who sent the request with this `Authorization`, at `now_s` seconds since the epoch.
     ///
     /// # Errors
     /// [`Unauthorized`], if nobody knows; it says nothing about what was wrong with a name or a secret.
-    pub fn authenticate(&self, realm: Realm, header: Option<&[u8]>) -> Result<Authenticated, Unauthorized> {
+    pub fn authenticate(&self, realm: Realm, header: Option<&[u8]>, now_s: u64) -> Result<Authenticated, Unauthorized> {
         let Some(authenticators) = self.realms.get(&realm) else { return Ok(Authenticated::NotAsked) };
         let header = header.and_then(|header| std::str::from_utf8(header).ok()).unwrap_or_default();
         let mut failed = Vec::new();
         for authenticator in authenticators {
-            match authenticator.authenticate(header) {
+            match authenticator.authenticate(header, now_s) {
                 Ok(principal) => return Ok(Authenticated::As(principal)),
                 Err(Failed(more)) => failed.push((authenticator, more)),
             }
@@ -126,18 +135,25 @@ impl Authenticators {
             Authenticator::Basic(credentials) => {
                 basic(header).is_some_and(|(principal, secret)| credentials.is_slow(&principal, &secret))
             }
+            Authenticator::Bearer(_) => false,
         })
     }
 }
 
 impl Authenticator {
-    fn authenticate(&self, header: &str) -> Result<Principal, Failed> {
+    fn authenticate(&self, header: &str, now_s: u64) -> Result<Principal, Failed> {
         match self {
             Authenticator::Basic(credentials) => {
                 let shown = basic(header).filter(|(principal, secret)| credentials.holds(principal, secret));
                 let value = shown.map(|(principal, _)| principal).ok_or_else(|| Failed(String::new()))?;
                 Ok(Principal { value: Some(value), claims: BTreeMap::new() })
             }
+            Authenticator::Bearer(key) => bearer(header, key, now_s).map_err(|why| {
+                Failed(match why {
+                    None => String::new(),
+                    Some(why) => format!(", error=\"invalid_token\", error_description=\"{why}\""),
+                })
+            }),
         }
     }
 }
@@ -146,6 +162,7 @@ impl fmt::Display for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Authenticator::Basic(_) => f.write_str("Basic"),
+            Authenticator::Bearer(_) => f.write_str("Bearer"),
         }
     }
 }
@@ -156,6 +173,26 @@ fn basic(header: &str) -> Option<(String, String)> {
     let text = String::from_utf8(decoded).ok()?;
     let (principal, secret) = text.split_once(':')?;
     Some((principal.to_owned(), secret.to_owned()))
+}
+
+/// Whoever holds a token: by the claim `sub`, if there is one, else by what it claims. The error is None where no token is
+/// shown.
+fn bearer(header: &str, key: &Key, now_s: u64) -> Result<Principal, Option<String>> {
+    if header.is_empty() {
+        return Err(None);
+    }
+    let (scheme, token) = header.split_once(' ').ok_or(None)?;
+    if scheme != "Bearer" {
+        // What another authenticator is asked for is not said to be a token.
+        let is_known = scheme == "Basic" || scheme.chars().any(|letter| !letter.is_ascii_alphanumeric());
+        return Err((!is_known).then(|| format!("Scheme '{scheme}' unsupported")));
+    }
+    let mut claims = key.read(token, now_s).map_err(Some)?;
+    let value = claims.remove("sub");
+    if value.is_none() && claims.is_empty() {
+        return Err(Some("JWT claims missing".to_owned()));
+    }
+    Ok(Principal { value, claims })
 }
 
 #[cfg(test)]
@@ -169,7 +206,7 @@ mod tests {
 
     #[test]
     fn only_the_right_header_is_let_in() {
-        let asked = |header: &str| authenticators().authenticate(Realm::MasterReadwrite, Some(header.as_bytes()));
+        let asked = |header: &str| authenticators().authenticate(Realm::MasterReadwrite, Some(header.as_bytes()), 0);
         let ops = Principal { value: Some("ops".into()), ..Principal::default() };
         assert_eq!(asked("Basic b3BzOnNlY3JldA=="), Ok(Authenticated::As(ops)));
         let no = Unauthorized {
@@ -192,12 +229,38 @@ mod tests {
         ] {
             assert_eq!(asked(wrong), Err(no.clone()), "{wrong}");
         }
-        assert_eq!(authenticators().authenticate(Realm::MasterReadwrite, None), Err(no));
+        assert_eq!(authenticators().authenticate(Realm::MasterReadwrite, None, 0), Err(no));
+    }
+
+    #[test]
+    fn tokens_are_taken_beside_secrets() {
+        let key = Key::parse("a key of some length").unwrap();
+        let both = authenticators().bearer(Realm::MasterReadwrite, key.clone());
+        let asked = |header: &str| both.authenticate(Realm::MasterReadwrite, Some(header.as_bytes()), 0);
+        let of = |claims: &[(&str, &str)]| format!("Bearer {}", key.mint(&claims.iter().copied().collect()));
+        let Ok(Authenticated::As(holder)) = asked(&of(&[("cid", "c")])) else { panic!() };
+        assert_eq!((holder.value, holder.claims["cid"].as_str()), (None, "c"));
+        let Ok(Authenticated::As(named)) = asked(&of(&[("sub", "web")])) else { panic!() };
+        assert_eq!(named.value.as_deref(), Some("web"));
+        assert!(asked("Basic b3BzOnNlY3JldA==").is_ok());
+        let no = asked("Bearer x").unwrap_err();
+        assert_eq!(
+            no.challenge,
+            "Basic realm=\"mesos-master-readwrite\",Bearer realm=\"mesos-master-readwrite\", error=\"invalid_token\", \
+             error_description=\"Invalid JWT: Expected 3 components in token, got 1\""
+        );
+        assert_eq!(
+            no.body,
+            "\"Basic\" authenticator returned:\n401 Unauthorized.\n\n\"Bearer\" authenticator returned:\n401 Unauthorized."
+        );
+        assert!(asked(&of(&[])).unwrap_err().challenge.ends_with("error_description=\"JWT claims missing\""));
+        assert!(asked("bearer x").unwrap_err().challenge.ends_with("\"Scheme 'bearer' unsupported\""));
+        assert!(asked("").unwrap_err().challenge.ends_with(",Bearer realm=\"mesos-master-readwrite\""));
     }
 
     #[test]
     fn a_realm_that_asks_nobody_does_not_look() {
-        let asked = authenticators().authenticate(Realm::MasterReadonly, Some(b"Basic !!!"));
+        let asked = authenticators().authenticate(Realm::MasterReadonly, Some(b"Basic !!!"), 0);
         assert_eq!(asked, Ok(Authenticated::NotAsked));
     }
 }

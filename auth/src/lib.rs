@@ -11,6 +11,7 @@ mod action;
 mod approver;
 mod authenticator;
 mod credentials;
+mod jwt;
 pub mod needs;
 
 pub use acls::{AclError, Acls, Entity, Entry};
@@ -18,4 +19,5 @@ pub use action::{Action, List, Objects, PATHS};
 pub use approver::{Approver, Authorizer, Ruling, Sieve, Sight, Subject};
 pub use authenticator::{Authenticated, Authenticators, Principal, Realm, Unauthorized};
 pub use credentials::{Credentials, CredentialsError, hash};
+pub use jwt::{Key, WeakKey};
 pub use needs::Need;

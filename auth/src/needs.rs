@@ -10,6 +10,8 @@ pub enum Need {
     Nothing,
     /// This, or it is refused before it is looked at.
     Asks(Action),
+    /// GET_ENDPOINT_WITH_PATH for this path, or it is refused before it is looked at.
+    AsksPath(&'static str),
     /// These, for what it is about: asked where it is decided, and refused if one of them is missing.
     Decides(&'static [Action]),
     /// Nothing, but what it tells is only what these let be seen.

@@ -29,12 +29,15 @@ type Sender = http2::SendRequest<Full<Bytes>>;
 #[derive(Debug)]
 pub(crate) struct Line {
     address: String,
+    /// What this executor shows its agent, if that asks.
+    token: Option<String>,
     open: Mutex<Option<Sender>>,
 }
 
 impl Line {
     pub(crate) fn new(address: &str) -> Line {
-        Line { address: address.to_owned(), open: Mutex::new(None) }
+        let token = std::env::var("MESOS_EXECUTOR_AUTHENTICATION_TOKEN").ok().filter(|token| !token.is_empty());
+        Line { address: address.to_owned(), token, open: Mutex::new(None) }
     }
 
     async fn sender(&self) -> Result<Sender, String> {
@@ -65,9 +68,12 @@ impl Line {
             .method(Method::POST)
             .uri(format!("http://{}{path}", self.address))
             .header("content-type", kind)
-            .header("accept", kind)
-            .body(Full::new(body))
-            .map_err(|error| error.to_string())?;
+            .header("accept", kind);
+        let request = match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
         sender.send_request(request).await.map_err(|error| error.to_string())
     }
 

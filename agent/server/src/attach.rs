@@ -11,7 +11,7 @@ use api::v1::DurationInfo;
 use api::v1::agent::call::attach_container_input::Type as InputType;
 use api::v1::agent::process_io::{Control, Data, control, data};
 use api::v1::agent::{Call, ProcessIo, call, process_io};
-use api_http::{HeaderMap, Incoming, Response, StatusCode, StreamSender, empty, header, text};
+use api_http::{HeaderMap, Incoming, Response, StatusCode, StreamSender, Visitor, empty, header, text};
 use containers::streams::{FRAME_BYTES_MAX, STDERR, STDIN, WINDOW, frame, take_frame};
 use event_log::host;
 use http_body_util::BodyExt;
@@ -21,6 +21,7 @@ use tokio::net::unix::OwnedReadHalf;
 
 use crate::agent::Agent;
 use crate::nested;
+use crate::permit;
 
 /// What stands where a length should is repeated up to so many bytes.
 const LINE_BYTES_MAX: usize = 64;
@@ -194,7 +195,7 @@ pub(crate) async fn session(agent: &Arc<Agent>, headers: &HeaderMap, call: &Call
 }
 
 /// ATTACH_CONTAINER_INPUT: first the container, then what its process is to read. The answer comes when that is over.
-pub(crate) async fn input(agent: &Arc<Agent>, headers: &HeaderMap, body: Incoming) -> Response {
+pub(crate) async fn input(agent: &Arc<Agent>, headers: &HeaderMap, body: Incoming, visitor: &Visitor) -> Response {
     let content_type = header_of(headers, header::CONTENT_TYPE.as_str());
     let media = match request_body(content_type, header_of(headers, "message-content-type")) {
         Ok(Kind::Streaming(media) | Kind::Single(media)) => media,
@@ -216,6 +217,7 @@ pub(crate) async fn input(agent: &Arc<Agent>, headers: &HeaderMap, body: Incomin
         let sentence = format!("Streaming 'Content-Type' application/recordio is not supported for {name} call");
         return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, &sentence);
     }
+    let asked = first.clone();
     let container_id = first
         .attach_container_input
         .filter(|input| input.r#type() == InputType::ContainerId)
@@ -223,6 +225,9 @@ pub(crate) async fn input(agent: &Arc<Agent>, headers: &HeaderMap, body: Incomin
     let Some(container_id) = container_id else {
         return text(StatusCode::BAD_REQUEST, "Expecting 'attach_container_input.type' to be CONTAINER_ID");
     };
+    if let Err(refused) = permit::call(agent, visitor, &asked) {
+        return *refused;
+    }
     let id = path(&container_id);
     let process = match nested::attachable(agent, &id) {
         Ok(process) => process,

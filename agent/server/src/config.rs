@@ -10,8 +10,9 @@ use agent_core::Policy;
 use api::flags::{Flag, Kind, Values};
 use api::limits::AGENT_ENDED_TASKS_MAX;
 use api::v1::{AgentInfo, Attribute, DomainInfo, Resource, agent_info};
-use api_http::Secret;
 use api_http::dial::Signer;
+use api_http::{Admission, Secret, Sources};
+use auth::Realm;
 
 use crate::gc::Sandboxes;
 use crate::machine;
@@ -135,14 +136,47 @@ pub(crate) const FLAGS: &[Flag] = &[
         .default("150"),
     Flag::new("initialize_driver_logging", Kind::Bool, "there are no drivers.").default("true").idle(),
     Flag::new("logbufsecs", Kind::Int, "the log is not buffered.").default("0").idle(),
-    Flag::new("authenticate_http_readonly", Kind::Bool, "Must be false.").default("false"),
-    Flag::new("authenticate_http_readwrite", Kind::Bool, "Must be false.").default("false"),
-    Flag::new("authenticate_http_executors", Kind::Bool, "Must be false.").default("false"),
+    Flag::new(
+        "acls",
+        Kind::Path,
+        "Who may do what, as JSON or a file of it (/PATH or file:///PATH), which is read again on SIGHUP.",
+    ),
+    Flag::new(
+        "authenticate_http_readonly",
+        Kind::Bool,
+        "Whoever reads must show a principal of --http_credentials and its secret, or a token.",
+    )
+    .default("false"),
+    Flag::new(
+        "authenticate_http_readwrite",
+        Kind::Bool,
+        "Whoever calls /api/v1 must show a principal of --http_credentials and its secret, or a token.",
+    )
+    .default("false"),
+    Flag::new(
+        "authenticate_http_executors",
+        Kind::Bool,
+        "Executors must show the token that they find in their environment; needs --jwt_secret_key.",
+    )
+    .default("false"),
+    Flag::new("authorizer", Kind::Text, "Who decides by --acls: local.").default("local"),
+    Flag::new("http_authenticators", Kind::Text, "How it is shown: basic, and tokens with --jwt_secret_key.")
+        .default("basic"),
+    Flag::new(
+        "http_credentials",
+        Kind::Path,
+        "A file of principals and their secrets, as --credentials of masters; read again on SIGHUP.",
+    ),
+    Flag::new(
+        "jwt_secret_key",
+        Kind::Path,
+        "A file with the key that tokens of executors are signed with (JWT, HS256), of 16 bytes or more.",
+    )
+    .aliases(&["executor_secret_key"]),
 ];
 
 /// Known to Mesos, and not built: running without them would be a surprise. As variables of the environment too.
 const REFUSED: &[&str] = &[
-    "acls",
     "agent_subsystems",
     "allowed_capabilities",
     "allowed_devices",
@@ -152,7 +186,6 @@ const REFUSED: &[&str] = &[
     "authentication_backoff_factor",
     "authentication_timeout_max",
     "authentication_timeout_min",
-    "authorizer",
     "bounding_capabilities",
     "cgroups_cpu_enable_pids_and_tids_count",
     "cgroups_destroy_timeout",
@@ -200,12 +233,9 @@ const REFUSED: &[&str] = &[
     "ephemeral_ports_per_container",
     "eth0_name",
     "executor_reregistration_retry_interval",
-    "executor_secret_key",
     "firewall_rules",
     "hooks",
     "host_path_volume_force_creation",
-    "http_authenticators",
-    "http_credentials",
     "http_executor_domain_sockets",
     "image_gc_config",
     "image_providers",
@@ -218,7 +248,6 @@ const REFUSED: &[&str] = &[
     "ip6",
     "ip6_discovery_command",
     "ip_discovery_command",
-    "jwt_secret_key",
     "lo_name",
     "master_detector",
     "maximum_egress_rate_limit",
@@ -269,6 +298,8 @@ pub(crate) struct Config {
     pub(crate) masters: Vec<String>,
     /// Shows the masters that this agent knows the cluster's secret.
     pub(crate) signer: Option<Arc<Signer>>,
+    /// Who is let in, and what they may.
+    pub(crate) admission: Arc<Admission>,
     /// What its owner is to know about the secret's file.
     pub(crate) secret_warning: Option<String>,
     pub(crate) work_dir: PathBuf,
@@ -334,14 +365,45 @@ pub(crate) fn read(words: Vec<String>) -> Result<Asked, String> {
     check(values).map(|config| Asked::Run(Box::new(config)))
 }
 
-fn check(values: Values) -> Result<Config, String> {
+/// Who is let in and what they may, as far as flags say.
+fn sources(values: &Values) -> Result<Sources, String> {
+    let asked = [
+        ("authenticate_http_readonly", Realm::AgentReadonly),
+        ("authenticate_http_readwrite", Realm::AgentReadwrite),
+        ("authenticate_http_executors", Realm::AgentExecutor),
+    ];
+    let asked: Vec<_> = asked.into_iter().filter(|(flag, _)| values.bool(flag)).collect();
+    let credentials = values.path("http_credentials").map(|path| ("http_credentials", path));
+    let key = values.path("jwt_secret_key").map(|path| ("jwt_secret_key", path));
+    for (flag, realm) in &asked {
+        if *realm == Realm::AgentExecutor && key.is_none() {
+            return Err(format!(
+                "--{flag} needs --jwt_secret_key=/PATH: executors show tokens that are signed with it"
+            ));
+        }
+        if credentials.is_none() && key.is_none() {
+            return Err(format!("--{flag} needs principals and their secrets: give --http_credentials=/PATH"));
+        }
+    }
+    let acls = values.text("acls").map(str::to_owned);
+    Ok(Sources { credentials, acls, key, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
+}
+
+fn check(mut values: Values) -> Result<Config, String> {
     only(&values, "isolation", &["posix/cpu", "posix/mem", "filesystem/posix", "process"])?;
     only(&values, "launcher", &["posix"])?;
     only(&values, "containerizers", &["mesos"])?;
     only(&values, "recover", &["reconnect"])?;
     only(&values, "logging_level", &["INFO", "WARNING", "ERROR"])?;
-    for name in ["authenticate_http_readonly", "authenticate_http_readwrite", "authenticate_http_executors"] {
-        only(&values, name, &["false"])?;
+    only(&values, "authorizer", &["local"])?;
+    only(&values, "http_authenticators", &["basic"])?;
+    let (admission, warnings) = Admission::open(sources(&values)?)?;
+    let admission = Arc::new(admission);
+    values.warnings.extend(warnings);
+    if values.bool("authenticate_http_readwrite") && !values.is_given("jwt_secret_key") {
+        let why = "--authenticate_http_readwrite without --jwt_secret_key: task groups of the default executor will fail, as it \
+                   calls its agent and has nothing to show";
+        values.warnings.push(why.to_owned());
     }
     let masters = masters(values.text("master").unwrap_or_default())?;
     let work_dir = values.path("work_dir").unwrap_or_default();
@@ -422,6 +484,7 @@ fn check(values: Values) -> Result<Config, String> {
     let secret = secret.map_err(|error| event_log::sentence(&error))?;
     Ok(Config {
         masters,
+        admission,
         secret_warning: secret.as_ref().and_then(Secret::warning),
         signer: secret.map(|secret| Arc::new(Signer::new(secret, values.bool("insecure")))),
         listen: SocketAddr::new(ip, port("port")?.unwrap_or(5051)),

@@ -11,13 +11,14 @@ use api::limits::{MESSAGE_DATA_BYTES_MAX, STATUS_BYTES_MAX, STATUS_MESSAGE_BYTES
 use api::media::{Media, Rejection, accept, request_media};
 use api::v1::executor::{Call, Event, call, event};
 use api::v1::{self, TaskInfo, task_status};
-use api_http::{HeaderMap, Received, Response, StatusCode, header, text};
+use api_http::{HeaderMap, Received, Response, StatusCode, Visitor, header, text};
 use event_log::{Bug, host, planted};
 use prost::Message as _;
 use tokio::sync::oneshot;
 
 use crate::agent::Agent;
 use crate::masters::agent_info;
+use crate::permit;
 use crate::records::{Records, records};
 
 /// Rare, because there are executors that end when they see one.
@@ -45,7 +46,12 @@ fn bad(sentence: &str) -> Response {
 }
 
 /// Answers one call.
-pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut Received) -> Response {
+pub(crate) async fn answer(
+    agent: &Arc<Agent>,
+    headers: &HeaderMap,
+    body: &mut Received,
+    visitor: &Visitor,
+) -> Response {
     let header = |name| headers.get(name).and_then(|value: &api_http::HeaderValue| value.to_str().ok());
     let media = match request_media(header(header::CONTENT_TYPE)) {
         Ok(media) => media,
@@ -71,6 +77,10 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
         let Some(executor) = framework.executors.get(&executor_id).filter(|executor| !executor.is_command) else {
             return bad(&Refusal::UnknownExecutor.to_string());
         };
+        let container_id = Some(executor.container_id.as_str());
+        if let Err(sentence) = permit::executor(visitor, &framework_id, &executor_id, container_id) {
+            return text(StatusCode::FORBIDDEN, &sentence);
+        }
         if call.r#type() != call::Type::Subscribe && !executor.subscribed {
             return text(StatusCode::FORBIDDEN, "Executor is not subscribed");
         }

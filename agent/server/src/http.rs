@@ -1,11 +1,13 @@
 //! The agent's endpoints.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use api_http::{Query, Request, Response, Router, StatusCode, method_not_allowed, not_found, read_body};
+use api_http::{Query, Request, Response, Router, StatusCode, Visitor, method_not_allowed, not_found, read_body};
+use auth::{Action, Realm};
 
 use crate::agent::Agent;
-use crate::{attach, executors, reads, v1_calls};
+use crate::{attach, executors, permit, reads, v1_calls};
 
 #[derive(Clone, Copy, Debug)]
 enum Endpoint {
@@ -39,14 +41,60 @@ fn router() -> Router<Endpoint> {
         .at("/files", Endpoint::Files)
 }
 
-/// Answers a request.
-pub(crate) async fn answer(agent: Arc<Agent>, request: Request) -> Response {
+/// Who is asked for what; None: everybody is told.
+fn realm(endpoint: Endpoint) -> Option<Realm> {
+    match endpoint {
+        Endpoint::Health | Endpoint::Version => None,
+        Endpoint::Api | Endpoint::ResourceProvider => Some(Realm::AgentReadwrite),
+        Endpoint::Executor => Some(Realm::AgentExecutor),
+        Endpoint::State
+        | Endpoint::Flags
+        | Endpoint::Metrics
+        | Endpoint::Containers
+        | Endpoint::Statistics
+        | Endpoint::Files => Some(Realm::AgentReadonly),
+    }
+}
+
+/// Whether a visitor may have an endpoint; what it shows is made of what they see. `rest` and `query` say of which file.
+fn permit_endpoint(
+    agent: &Agent,
+    endpoint: Endpoint,
+    visitor: &Visitor,
+    rest: &[String],
+    query: &Query,
+) -> Result<(), Box<Response>> {
+    let of_path = |path| permit::ask(visitor, Action::GetEndpointWithPath, Some(path));
+    match endpoint {
+        Endpoint::Flags => permit::ask(visitor, Action::ViewFlags, None),
+        Endpoint::Metrics => of_path("/metrics/snapshot"),
+        Endpoint::Containers => of_path("/containers"),
+        Endpoint::Statistics => of_path("/monitor/statistics"),
+        Endpoint::Files => match rest.first().map(String::as_str) {
+            Some("debug" | "debug.json") => of_path("/files/debug"),
+            _ => query.get("path").map_or(Ok(()), |path| permit::file(agent, visitor, path)),
+        },
+        // Calls are asked for one by one.
+        Endpoint::Api | Endpoint::Executor | Endpoint::ResourceProvider => Ok(()),
+        Endpoint::State | Endpoint::Health | Endpoint::Version => Ok(()),
+    }
+}
+
+/// Answers a request of `peer`.
+pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Response {
     thread_local! {
         static ROUTER: Router<Endpoint> = router();
     }
     let query = Query::of(&request);
     let found = ROUTER.with(|router| router.find(request.uri().path()).map(|(endpoint, rest)| (*endpoint, rest)));
     let Some((endpoint, rest)) = found else { return not_found() };
+    let visitor = match agent.config.admission.admit(realm(endpoint), &request, peer).await {
+        Ok(visitor) => visitor,
+        Err(refused) => return *refused,
+    };
+    if let Err(refused) = permit_endpoint(&agent, endpoint, &visitor, &rest, &query) {
+        return *refused;
+    }
     let is_call = matches!(endpoint, Endpoint::Api | Endpoint::Executor | Endpoint::ResourceProvider);
     if is_call && request.method() != "POST" {
         return method_not_allowed(&["POST"], request.method());
@@ -54,15 +102,15 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     if is_call {
         if matches!(endpoint, Endpoint::Api) && attach::is_stream(&parts.headers) {
-            return attach::input(&agent, &parts.headers, body).await;
+            return attach::input(&agent, &parts.headers, body, &visitor).await;
         }
         let mut body = match read_body(&parts.headers, body, api_http::BODY_BYTES_MAX).await {
             Ok(body) => body,
             Err(error) => return error.response(),
         };
         return match endpoint {
-            Endpoint::Executor => executors::answer(&agent, &parts.headers, &mut body).await,
-            Endpoint::Api => v1_calls::answer(&agent, &parts.headers, &mut body).await,
+            Endpoint::Executor => executors::answer(&agent, &parts.headers, &mut body, &visitor).await,
+            Endpoint::Api => v1_calls::answer(&agent, &parts.headers, &mut body, &visitor).await,
             _ => api_http::text(StatusCode::NOT_IMPLEMENTED, "Resource providers are not supported by this agent"),
         };
     }
@@ -73,14 +121,14 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request) -> Response {
                 return agent.files.answer(endpoint, &query).unwrap_or_else(not_found);
             }
             Endpoint::Health => return api_http::empty(StatusCode::OK),
-            Endpoint::State => api_http::json_bytes(reads::state(&agent)),
+            Endpoint::State => api_http::json_bytes(reads::state(&agent, &visitor)),
             Endpoint::Flags => api_http::json(&serde_json::json!({ "flags": reads::flags(&agent) })),
             Endpoint::Version => api_http::json(&reads::version()),
             Endpoint::Metrics if let Some(Err(sentence)) = query.get("timeout").map(api_http::parse_timeout) => {
                 return api_http::text(StatusCode::BAD_REQUEST, &sentence);
             }
             Endpoint::Metrics => api_http::json(&reads::metrics(&agent).into_iter().collect()),
-            Endpoint::Containers => api_http::json(&reads::containers(&agent, &query)),
+            Endpoint::Containers => api_http::json(&reads::containers(&agent, &query, &visitor)),
             _ => api_http::json(&reads::statistics(&agent)),
         };
         api_http::jsonp(response, query.get("jsonp"))

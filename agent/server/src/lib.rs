@@ -15,6 +15,7 @@ mod nested;
 mod orders;
 mod oversubscription;
 mod paths;
+mod permit;
 mod place;
 mod reads;
 mod records;

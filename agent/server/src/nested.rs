@@ -12,10 +12,11 @@ use api::v1::agent::response::{self, WaitContainer, WaitNestedContainer};
 use api::v1::agent::{Call, Response as Answer, call};
 use api::v1::container_info::Type as ContainerType;
 use api::v1::{self, ContainerId, ContainerInfo, Resource};
-use api_http::{Response, StatusCode, empty, text};
+use api_http::{Response, StatusCode, Visitor, empty, text};
 use prost::Message;
 
 use crate::agent::Agent;
+use crate::permit;
 
 const SIGKILL: i32 = 9;
 
@@ -58,6 +59,12 @@ fn subject(call: &Call) -> Option<Subject<'_>> {
         _ => return None,
     };
     Some(Subject { field, id, nested })
+}
+
+/// The container that a call names, if it is about one.
+pub(crate) fn named(call: &Call) -> Option<&ContainerId> {
+    let input = || call.attach_container_input.as_ref().and_then(|one| one.container_id.as_ref());
+    subject(call).and_then(|subject| subject.id).or_else(input)
 }
 
 /// Why a call of this kind makes no sense. Others are none of its business.
@@ -308,12 +315,23 @@ pub(crate) async fn answer(agent: &Arc<Agent>, call: &Call, media: Media) -> Opt
 }
 
 /// Those that were launched by call, as GET_CONTAINERS shows them.
-pub(crate) fn show(agent: &Agent, nested: bool, standalone: bool) -> Vec<response::get_containers::Container> {
+pub(crate) fn show(
+    agent: &Agent,
+    visitor: &Visitor,
+    nested: bool,
+    standalone: bool,
+) -> Vec<response::get_containers::Container> {
     let state = agent.state.read().clone();
     let is_alone = |id: &str| !state.containers.contains_key(id.split('.').next().unwrap_or_default());
     let shown = state.launched.live().filter(|(id, one)| {
         let wanted = if agent_core::parent_of(id).is_some() { nested } else { standalone };
-        one.process.is_some() && wanted && (standalone || !is_alone(id))
+        one.process.is_some() && wanted && (standalone || !is_alone(id)) && {
+            let root = id.split('.').next().unwrap_or_default();
+            match is_alone(id) {
+                true => permit::ask(visitor, auth::Action::ViewStandaloneContainer, None).is_ok(),
+                false => permit::shows_container(&state, &visitor.approver, root),
+            }
+        }
     });
     // What stands alone last, as clients know it.
     let mut shown: Vec<_> = shown.collect();

@@ -11,12 +11,16 @@ use agent_core::{Command, Process, Signal, State, parent_of};
 use agent_fetcher::Job;
 use api::v1::agent::call::LaunchContainer;
 use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Labels, TaskInfo, executor_info};
+use api_http::Admission;
 use containers::spec::First;
 use containers::{Choice, Core, Creation, How, Report, make_sandbox};
 
 use crate::config::Config;
 use crate::surroundings::{Containerizer, FETCH_FAILED, Inbox};
 use crate::{checks, nested, paths, volumes};
+
+/// Where an executor finds the token that it shows to its agent.
+const TOKEN: &str = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
 
 /// Where programs are looked for, when a task does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -39,6 +43,8 @@ struct Terms {
     fetcher: PathBuf,
     /// What all fetches have in common.
     fetch: Job,
+    /// Whose key tokens of executors are signed with.
+    admission: Arc<Admission>,
 }
 
 impl Terms {
@@ -71,6 +77,7 @@ impl Place {
             umask: config.task_umask,
             fetcher: config.launcher.with_file_name("meseta-fetcher"),
             fetch: fetch(config),
+            admission: config.admission.clone(),
         };
         Place { containers, terms: Arc::new(terms) }
     }
@@ -98,7 +105,11 @@ impl Place {
         let labels = task.as_ref().map_or(&info.labels, |task| &task.labels).as_ref();
         let first = self.first(container_id, &command, labels, &user, &sandbox)?;
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
-        let environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox);
+        let mut environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox);
+        if let Some(key) = terms.admission.key().filter(|_| !executor.is_command) {
+            let claims = [("fid", &*framework_id), ("eid", &*executor.executor_id), ("cid", container_id)];
+            environment.push(format!("{TOKEN}={}", key.mint(&claims.into())));
+        }
         Ok(Some(Creation {
             container_id: container_id.to_owned(),
             sandbox,

@@ -7,12 +7,13 @@ use agent_core::{Executor, Framework, Process, State, Task};
 use api::json::to_value;
 use api::resources::Resources;
 use api::v1::{ContainerStatus, DrainConfig, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus};
-use api_http::{Build, Query};
+use api_http::{Build, Query, Visitor};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
 use crate::machine;
 use crate::oversubscription::split;
+use crate::permit;
 
 pub(crate) fn version() -> Value {
     let build = Build::of_this_program();
@@ -172,14 +173,15 @@ pub(crate) fn draining(state: &State) -> Option<(DrainConfig, u64)> {
 }
 
 /// `/state`
-pub(crate) fn state(agent: &Agent) -> String {
-    // It shares what is in it; the agent goes on meanwhile.
-    let state = agent.state.read().clone();
+pub(crate) fn state(agent: &Agent, visitor: &Visitor) -> String {
+    let (state, sight) = (permit::seen(agent, visitor), visitor.approver.sight());
+    let sees = |role: &str| sight.as_ref().is_none_or(|sight| sight.roles.passes(Some(role)));
     let total = total(agent, &state);
     let full = |resources: &Resources| -> Vec<Value> {
         resources.to_v1(api::resources::Format::Endpoint).iter().map(to_value).collect()
     };
-    let roles: Vec<String> = total.reservation_roles().into_iter().map(str::to_owned).collect();
+    let roles: Vec<String> =
+        total.reservation_roles().into_iter().filter(|role| sees(role)).map(str::to_owned).collect();
     let by_role = |show: &dyn Fn(&Resources) -> Value| -> serde_json::Map<String, Value> {
         roles.iter().map(|role| (role.clone(), show(&total.reserved_by(role)))).collect()
     };
@@ -187,6 +189,7 @@ pub(crate) fn state(agent: &Agent) -> String {
     let reserved: serde_json::Map<String, Value> = allocated
         .reservation_roles()
         .into_iter()
+        .filter(|role| sees(role))
         .map(|role| (role.to_owned(), allocated.reserved_by(role).to_state_json()))
         .collect();
     let frameworks = |active: bool| -> Vec<Value> {
@@ -207,10 +210,13 @@ pub(crate) fn state(agent: &Agent) -> String {
         "reserved_resources_allocated": reserved,
         "unreserved_resources_allocated": allocated.unreserved().to_state_json(),
         "resource_providers": [], "attributes": api::attributes::to_state_json(&agent.config.attributes),
-        "flags": flags(agent), "frameworks": frameworks(true), "completed_frameworks": frameworks(false),
+        "frameworks": frameworks(true), "completed_frameworks": frameworks(false),
     });
     if let (Value::Object(value), Value::Object(own)) = (&mut value, own) {
         value.extend(own);
+        if sight.as_ref().is_none_or(|sight| sight.flags) {
+            value.insert("flags".to_owned(), json!(flags(agent)));
+        }
         if let Some(domain) = &agent.config.domain {
             value.insert("domain".to_owned(), to_value(domain));
         }
@@ -270,7 +276,7 @@ pub(crate) fn statistics(agent: &Agent) -> Value {
 }
 
 /// `/containers`
-pub(crate) fn containers(agent: &Agent, query: &Query) -> Value {
+pub(crate) fn containers(agent: &Agent, query: &Query, visitor: &Visitor) -> Value {
     let state = agent.state.read().clone();
     let fits = |name: &str, value: &str| query.get(name).is_none_or(|wanted| wanted == value);
     let running = state.executors().filter(|(framework_id, executor)| {
@@ -278,6 +284,7 @@ pub(crate) fn containers(agent: &Agent, query: &Query) -> Value {
             && fits("framework_id", framework_id)
             && fits("executor_id", &executor.executor_id)
             && fits("container_id", &executor.container_id)
+            && permit::shows_container(&state, &visitor.approver, &executor.container_id)
     });
     running
         .map(|(framework_id, executor)| {

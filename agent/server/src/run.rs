@@ -160,7 +160,8 @@ fn check_description(config: &Config, state: &State, boot_id: &str) -> Result<bo
 
 async fn serve(config: Config) -> Result<(), String> {
     // First of all: whoever is told to stop while it starts stops cleanly, a little later.
-    let (mut terminate, mut interrupt, mut leave) = (
+    let (mut hangup, mut terminate, mut interrupt, mut leave) = (
+        signal(SignalKind::hangup()).map_err(|error| error.to_string())?,
         signal(SignalKind::terminate()).map_err(|error| error.to_string())?,
         signal(SignalKind::interrupt()).map_err(|error| error.to_string())?,
         signal(SignalKind::user_defined1()).map_err(|error| error.to_string())?,
@@ -169,7 +170,8 @@ async fn serve(config: Config) -> Result<(), String> {
         .await
         .map_err(|error| format!("Cannot listen on {}: {error}", config.listen))?;
     let bound = listener.local_addr().map_err(|error| format!("Cannot listen on {}: {error}", config.listen))?;
-    if let Some(warning) = api_http::open_door(bound, "reads the files of every task") {
+    let is_open = !config.admission.asks(auth::Realm::AgentReadwrite);
+    if let Some(warning) = api_http::open_door(bound, "reads the files of every task").filter(|_| is_open) {
         tracing::warn!("{warning}");
     }
     if let Some(warning) = &config.secret_warning {
@@ -226,7 +228,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let (stop, stopped) = watch::channel(false);
     let handler = {
         let agent = agent.clone();
-        move |request, _peer| http::answer(agent.clone(), request)
+        move |request, peer| http::answer(agent.clone(), request, peer)
     };
     // Whoever comes back is heard from here on, and has its time from here on.
     let connection = running.begin(boot(&containers));
@@ -238,6 +240,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let mut end = agent.end.subscribe();
     let ended = loop {
         tokio::select! {
+            _ = hangup.recv() => drop(api_http::reload(agent.config.admission.clone()).await),
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
             _ = leave.recv() => {

@@ -245,6 +245,7 @@ impl Terms {
         let values = api::flags::parse(config::FLAGS, words.to_vec(), |_| None, none);
         Ok(Config {
             secret_warning: None,
+            admission: Arc::default(),
             masters: self.masters,
             signer: None,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5051),
@@ -327,7 +328,7 @@ impl Running {
 
     /// Answers a request.
     pub async fn answer(&self, request: Request) -> Response {
-        http::answer(self.0.clone(), request).await
+        http::answer(self.0.clone(), request, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
     }
 
     /// Waits for the agent's end: a sentence if it cannot go on, none if it has left for good.

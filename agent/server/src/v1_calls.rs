@@ -7,13 +7,18 @@ use api::media::{Body, Media, accept, request_body};
 use api::v1::agent::response::{self, get_containers, get_executors, get_frameworks};
 use api::v1::agent::{Call, Response as Answer, call};
 use api::v1::{self, ExecutorInfo, TaskInfo};
-use api_http::{FilesError, HeaderMap, Received, Response, StatusCode, header, text};
+use api_http::{FilesError, HeaderMap, Received, Response, StatusCode, Visitor, header, text};
 
 use crate::agent::Agent;
-use crate::{attach, masters, nested, reads};
+use crate::{attach, masters, nested, permit, reads};
 
 /// Answers one call.
-pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut Received) -> Response {
+pub(crate) async fn answer(
+    agent: &Arc<Agent>,
+    headers: &HeaderMap,
+    body: &mut Received,
+    visitor: &Visitor,
+) -> Response {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let rejected = |rejection: api::media::Rejection| {
         text(StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST), &rejection.message)
@@ -32,13 +37,16 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
     if let Err(sentence) = valid {
         return text(StatusCode::BAD_REQUEST, &format!("Failed to validate agent::Call: {sentence}"));
     }
+    if call.r#type() == call::Type::AttachContainerInput {
+        let sentence = "Expecting 'Content-Type' to be application/recordio for ATTACH_CONTAINER_INPUT call";
+        return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence);
+    }
+    if let Err(refused) = permit::call(agent, visitor, &call) {
+        return *refused;
+    }
     match call.r#type() {
         call::Type::LaunchNestedContainerSession => return attach::session(agent, headers, &call).await,
         call::Type::AttachContainerOutput => return attach::output(agent, headers, &call).await,
-        call::Type::AttachContainerInput => {
-            let sentence = "Expecting 'Content-Type' to be application/recordio for ATTACH_CONTAINER_INPUT call";
-            return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, sentence);
-        }
         _ => {}
     }
     let media = match accept(header(header::ACCEPT.as_str())) {
@@ -48,8 +56,8 @@ pub(crate) async fn answer(agent: &Arc<Agent>, headers: &HeaderMap, body: &mut R
     if let Some(response) = nested::answer(agent, &call, media).await {
         return response;
     }
-    let agent = agent.clone();
-    let answered = event_log::host::blocking(move || handle(&agent, &call, media));
+    let (agent, visitor) = (agent.clone(), visitor.clone());
+    let answered = event_log::host::blocking(move || handle(&agent, &visitor, &call, media));
     answered.await.unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "500 Internal Server Error."))
 }
 
@@ -69,12 +77,11 @@ fn validate(call: &Call) -> Result<(), &'static str> {
     }
 }
 
-fn handle(agent: &Agent, call: &Call, media: Media) -> Response {
+fn handle(agent: &Agent, visitor: &Visitor, call: &Call, media: Media) -> Response {
     // The same names, but not the same numbers.
     let kind = response::Type::from_str_name(call.r#type().as_str_name());
     let mut answer = Answer { r#type: kind.map(|kind| kind as i32), ..Answer::default() };
-    // It shares what is in it; the agent goes on meanwhile.
-    let state = || agent.state.read().clone();
+    let state = || permit::seen(agent, visitor);
     match call.r#type() {
         call::Type::GetHealth => answer.get_health = Some(response::GetHealth { healthy: true }),
         call::Type::GetFlags => {
@@ -124,8 +131,8 @@ fn handle(agent: &Agent, call: &Call, media: Media) -> Response {
         }
         call::Type::GetContainers => {
             let wanted = call.get_containers.unwrap_or_default();
-            let mut shown = containers(agent);
-            shown.containers.extend(nested::show(agent, wanted.show_nested(), wanted.show_standalone()));
+            let mut shown = containers(agent, visitor);
+            shown.containers.extend(nested::show(agent, visitor, wanted.show_nested(), wanted.show_standalone()));
             answer.get_containers = Some(shown);
         }
         call::Type::GetFrameworks => answer.get_frameworks = Some(frameworks(&state())),
@@ -240,9 +247,11 @@ fn show(state: &State, framework_id: &str, executor: &Executor, task: &Task) -> 
     }
 }
 
-fn containers(agent: &Agent) -> response::GetContainers {
+fn containers(agent: &Agent, visitor: &Visitor) -> response::GetContainers {
     let state = agent.state.read().clone();
-    let running = state.executors().filter(|(_, executor)| executor.process.is_some());
+    let running = state.executors().filter(|(_, executor)| {
+        executor.process.is_some() && permit::shows_container(&state, &visitor.approver, &executor.container_id)
+    });
     let containers = running.map(|(framework_id, executor)| {
         let container_id = v1::ContainerId { value: executor.container_id.clone(), parent: None };
         get_containers::Container {

@@ -219,7 +219,7 @@ fn errors_at_start_are_one_sentence() {
         (&["--master=127.0.0.1:1", &not_a_dir, "--ip=127.0.0.1", "--port=0"], "Cannot create the work_dir"),
         (&["--master=127.0.0.1:1"], "Flag '--work_dir' is required"),
         (&["--master=zk://a/b", &work_dir], "Masters are not found through ZooKeeper"),
-        (&["--master=a:1", &work_dir, "--http_credentials=/x"], "Flag '--http_credentials' is not supported"),
+        (&["--master=a:1", &work_dir, "--http_credentials=/x"], "--http_credentials=/x: cannot be read"),
     ];
     for (words, sentence) in cases {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_meseta-agent")).args(words).output().unwrap();

@@ -28,13 +28,8 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         assert!(names.iter().all(|name| stderr.contains(name)), "{names:?}: {stderr}");
     };
     for name in [
-        "acls",
         "credential",
-        "http_credentials",
-        "jwt_secret_key",
-        "executor_secret_key",
         "firewall_rules",
-        "authorizer",
         "hooks",
         "secret_resolver",
         "image_providers",
@@ -54,6 +49,18 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         check(program(dir.path(), &[]).env(variable, "true"), &[variable, "TLS is not built yet"]);
     }
     check(program(dir.path(), &[]).env("MESOS_AUTHENTICATE_HTTP_READWRITE", "true"), &["authenticate_http_readwrite"]);
+    for (flag, why) in [
+        ("--acls=x", "--acls=x: cannot be read"),
+        ("--acls={\"view_task\": []}", "did you mean \"view_tasks\"?"),
+        ("--http_credentials=/none", "--http_credentials=/none: cannot be read"),
+        ("--jwt_secret_key=/none", "--jwt_secret_key=/none: cannot be read"),
+        ("--authorizer=x", "--authorizer"),
+        ("--http_authenticators=kerberos", "--http_authenticators"),
+        ("--authenticate_http_readonly", "give --http_credentials=/PATH"),
+        ("--authenticate_http_executors", "needs --jwt_secret_key"),
+    ] {
+        check(&mut program(dir.path(), &[flag]), &[why]);
+    }
     for (flag, why) in [
         ("--modules={\"libraries\":[{\"modules\":[{\"name\":\"mine\"}]}]}", "'mine' in '--modules' is not built in"),
         ("--resource_estimator=mine", "there is: org_apache_mesos_FixedResourceEstimator"),

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::limits::AUTH_FILE_BYTES_MAX;
-use auth::{Acls, Approver, Authenticated, Authenticators, Authorizer, Credentials, Principal, Realm, Subject};
+use auth::{Acls, Approver, Authenticated, Authenticators, Authorizer, Credentials, Key, Principal, Realm, Subject};
 use http::{HeaderValue, StatusCode, header};
 use std::sync::{Mutex, PoisonError, RwLock};
 use tokio::sync::Semaphore;
@@ -29,7 +29,9 @@ pub struct Sources {
     pub credentials: Option<(&'static str, PathBuf)>,
     /// `--acls`: a path, or the lists themselves.
     pub acls: Option<String>,
-    /// The realms that ask for a principal and its secret.
+    /// The file of the key that bearer tokens are signed with, with the flag that named it.
+    pub key: Option<(&'static str, PathBuf)>,
+    /// The realms that ask for a principal and its secret, or for a token.
     pub realms: Vec<Realm>,
 }
 
@@ -102,9 +104,14 @@ impl Admission {
         Ok(warnings)
     }
 
+    /// The key that tokens are signed with, as it is in its file now. Blocks.
+    pub fn key(&self) -> Option<Key> {
+        key(&self.sources).ok().flatten()
+    }
+
     /// Whether there is anything to read again.
     pub fn has_files(&self) -> bool {
-        self.sources.credentials.is_some() || self.sources.acls.is_some()
+        self.sources.credentials.is_some() || self.sources.acls.is_some() || self.sources.key.is_some()
     }
 
     /// Whether `realm` asks who somebody is.
@@ -136,15 +143,16 @@ impl Admission {
         request: &Request,
         peer: SocketAddr,
     ) -> Result<Visitor, Box<Response>> {
-        let in_force = self.in_force();
+        let (in_force, now_s) = (self.in_force(), event_s());
         let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         let authenticated = match realm {
             None => Ok(Authenticated::NotAsked),
             Some(realm) if in_force.authenticators.is_slow(realm, shown) => {
                 let _turn = self.slow.0.acquire().await;
                 let (in_force, shown) = (in_force.clone(), shown.map(<[u8]>::to_vec));
-                let found =
-                    tokio::task::spawn_blocking(move || in_force.authenticators.authenticate(realm, shown.as_deref()));
+                let found = tokio::task::spawn_blocking(move || {
+                    in_force.authenticators.authenticate(realm, shown.as_deref(), now_s)
+                });
                 match found.await {
                     Ok(found) => found,
                     Err(_) => {
@@ -153,7 +161,7 @@ impl Admission {
                     }
                 }
             }
-            Some(realm) => in_force.authenticators.authenticate(realm, shown),
+            Some(realm) => in_force.authenticators.authenticate(realm, shown, now_s),
         };
         let principal = match authenticated {
             Ok(Authenticated::NotAsked) => None,
@@ -191,6 +199,36 @@ impl Admission {
     }
 }
 
+/// Reads again who is let in and what they may, and says in the log what came of it. True if something else may be in force
+/// now.
+pub async fn reload(admission: Arc<Admission>) -> bool {
+    if !admission.has_files() {
+        tracing::info!("told to read files again (SIGHUP), and there are none of credentials or access control lists");
+        return false;
+    }
+    match tokio::task::spawn_blocking(move || admission.reload()).await {
+        Ok(Ok(warnings)) => {
+            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            tracing::info!("credentials and access control lists were read again");
+            true
+        }
+        Ok(Err(why)) => {
+            tracing::error!("{why}; what was in force stays so");
+            false
+        }
+        Err(panic) => {
+            tracing::error!(%panic, "credentials and access control lists were not read again");
+            false
+        }
+    }
+}
+
+/// Seconds since the epoch: tokens say until when they are good.
+fn event_s() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
 fn read(sources: &Sources) -> Result<(InForce, Vec<String>), String> {
     let mut warnings = Vec::new();
     let mut authenticators = Authenticators::default();
@@ -208,6 +246,10 @@ fn read(sources: &Sources) -> Result<(InForce, Vec<String>), String> {
             authenticators = authenticators.basic(*realm, credentials.clone());
         }
     }
+    let key = key(sources)?;
+    for (realm, key) in sources.realms.iter().flat_map(|realm| key.iter().map(move |key| (*realm, key))) {
+        authenticators = authenticators.bearer(realm, key.clone());
+    }
     let authorizer = match &sources.acls {
         None => Authorizer::default(),
         Some(given) => {
@@ -221,6 +263,12 @@ fn read(sources: &Sources) -> Result<(InForce, Vec<String>), String> {
         }
     };
     Ok((InForce { authenticators, authorizer }, warnings))
+}
+
+fn key(sources: &Sources) -> Result<Option<Key>, String> {
+    let Some((flag, path)) = &sources.key else { return Ok(None) };
+    let (text, _) = file(flag, path)?;
+    Key::parse(&text).map(Some).map_err(|why| format!("--{flag}={}: {why}", path.display()))
 }
 
 /// The text of a file, and its mode.
@@ -256,6 +304,7 @@ mod tests {
         Sources {
             credentials: Some(("credentials", path)),
             acls: Some(acls.to_owned()),
+            key: None,
             realms: vec![Realm::MasterReadonly],
         }
     }

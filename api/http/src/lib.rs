@@ -33,7 +33,7 @@ mod secret;
 mod serve;
 mod socket;
 
-pub use admission::{Admission, Sources, Visitor};
+pub use admission::{Admission, Sources, Visitor, reload};
 pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stream};
 pub use bounds::Bounds;
 pub use build::Build;

@@ -257,7 +257,7 @@ impl Flags {
             ("authenticate_http_frameworks", Realm::MasterScheduler),
         ];
         let asked: Vec<_> = asked.into_iter().filter(|(flag, _)| self.values.bool(flag)).collect();
-        if let (Some((flag, _)), None) = (asked.first(), &credentials) {
+        if let (Some((flag, _)), None, false) = (asked.first(), &credentials, self.values.is_given("jwt_secret_key")) {
             return Err(format!("--{flag} needs principals and their secrets: give --credentials=/PATH"));
         }
         let http_frameworks = self.values.is_given("http_framework_authenticators");
@@ -279,7 +279,8 @@ impl Flags {
             }
         }
         let acls = self.values.text("acls").map(str::to_owned);
-        Ok(Sources { credentials, acls, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
+        let key = self.values.path("jwt_secret_key").map(|path| ("jwt_secret_key", path));
+        Ok(Sources { credentials, acls, key, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
     }
 
     fn secret(&self) -> Result<Option<Secret>, String> {

@@ -50,21 +50,6 @@ fn restore(flags: &Flags) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads again who is let in and what they may.
-async fn reload(admission: Arc<Admission>) {
-    if !admission.has_files() {
-        return tracing::info!("told to read files again (SIGHUP), and there are neither --credentials nor --acls");
-    }
-    match tokio::task::spawn_blocking(move || admission.reload()).await {
-        Ok(Ok(warnings)) => {
-            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            tracing::info!("--credentials and --acls were read again");
-        }
-        Ok(Err(why)) => tracing::error!("{why}; what was in force stays so"),
-        Err(panic) => tracing::error!(%panic, "--credentials and --acls were not read again"),
-    }
-}
-
 fn run_master(flags: &Flags) -> Result<(), String> {
     let files = api_http::raise_file_limit()?;
     api_http::keep_files_private();
@@ -132,7 +117,9 @@ fn run_master(flags: &Flags) -> Result<(), String> {
                     formed.map_err(|error| event_log::sentence(&error))?;
                     forming = false;
                 }
-                _ = hangup.recv() => reload(admission.clone()).await,
+                _ = hangup.recv() => if api_http::reload(admission.clone()).await {
+                    running.let_watchers_go();
+                },
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }

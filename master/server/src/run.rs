@@ -418,6 +418,11 @@ async fn resend(streams: Arc<Streams>, reader: Reader) {
 }
 
 impl Running {
+    /// Whoever watches may see other things from now on: they come back for them.
+    pub fn let_watchers_go(&self) {
+        self.context.recent.close_all(Reason::Unknown, "Who may see what was read again: subscribe again");
+    }
+
     /// Resolves when the quorum is formed, or says why this master can have no part in it.
     ///
     /// # Errors

@@ -111,6 +111,11 @@ pub const FLAGS: &[Flag] = &[
     flag("ip", Kind::Text, "Address to listen on; every one if not given.").variable("LIBPROCESS_IP"),
     flag("ip_discovery_command", Kind::Text, "Not built yet."),
     flag("join", Kind::Text, "HOST:PORT of a master of a running cluster; this one waits to be added to it."),
+    flag(
+        "jwt_secret_key",
+        Kind::Path,
+        "A file with the key of bearer tokens (JWT, HS256); the claim `sub` names the principal. Taken wherever secrets are.",
+    ),
     flag("log_auto_initialize", Kind::Bool, "An empty log forms as --masters says.").default("true"),
     flag("log_dir", Kind::Path, "The log goes to meseta-master.log in this folder too, served as /master/log."),
     flag("logbufsecs", Kind::Int, "the log is not buffered.").default("0").idle(),

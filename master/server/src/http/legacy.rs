@@ -20,7 +20,7 @@ use api::limits::SMALL_BODY_BYTES_MAX;
 use api::v1;
 use api::v1::master::call::Type;
 use api_http::{Method, Query, Request, Response, StatusCode, Visitor, header};
-use auth::{Action, Realm, Sight};
+use auth::{Action, Need, Realm, Sight, needs};
 use event_log::host;
 use master_core::command::Command;
 use master_core::state::State;
@@ -148,7 +148,7 @@ pub async fn answer(
     let response = match endpoint {
         Endpoint::Local(Local::Files) => return files(operators, rest, query, visitor).await,
         Endpoint::Local(local) => match permit_local(*local, &request, visitor) {
-            Ok(()) => answer_local(operators, *local, &query).await,
+            Ok(()) => answer_local(operators, *local, &query, visitor.approver.sight()).await,
             Err(response) => *response,
         },
         // A client that follows its own path there would come back for ever.
@@ -198,18 +198,59 @@ fn later(request: &Request) -> Response {
     not_built(&format!("{method} {path} is not supported by this version of Meseta: nothing was changed"))
 }
 
-/// What is refused to whoever may not have it. With lists in force these are read by GET alone.
+/// What a request for `endpoint` needs, by its method.
+pub fn need(endpoint: &Endpoint, method: &Method) -> Need {
+    let is_read = *method == Method::GET;
+    match endpoint {
+        Endpoint::Local(Local::Version | Local::Health | Local::SystemStats) | Endpoint::Redirect => Need::Nothing,
+        Endpoint::Local(Local::Flags) => Need::Asks(Action::ViewFlags),
+        Endpoint::Local(Local::Metrics) => Need::AsksPath("/metrics/snapshot"),
+        Endpoint::Local(Local::LoggingToggle) => Need::AsksPath("/logging/toggle"),
+        // All that a master serves is its log; `/files/debug` is GET_ENDPOINT_WITH_PATH.
+        Endpoint::Local(Local::Files) => Need::Asks(Action::AccessMesosLog),
+        Endpoint::Read(Read::State) => Need::Filters(&[
+            Action::ViewFramework,
+            Action::ViewTask,
+            Action::ViewExecutor,
+            Action::ViewRole,
+            Action::ViewFlags,
+        ]),
+        Endpoint::Read(Read::StateSummary) => {
+            Need::Filters(&[Action::ViewFramework, Action::ViewTask, Action::ViewRole])
+        }
+        Endpoint::Read(Read::Slaves) => Need::Filters(&[Action::ViewRole]),
+        Endpoint::Read(Read::AgentsAway) => Need::Nothing,
+        Endpoint::Read(Read::Frameworks) => {
+            Need::Filters(&[Action::ViewFramework, Action::ViewTask, Action::ViewExecutor])
+        }
+        Endpoint::Read(Read::Tasks) => Need::Filters(&[Action::ViewFramework, Action::ViewTask]),
+        Endpoint::Read(Read::Roles) => Need::Filters(&[Action::ViewRole]),
+        Endpoint::Read(Read::Weights) if is_read => Need::Filters(&[Action::ViewRole]),
+        Endpoint::Read(Read::Weights) => Need::Decides(&[Action::UpdateWeight]),
+        Endpoint::Read(Read::Quota) if is_read => Need::Filters(&[Action::GetQuota]),
+        Endpoint::Read(Read::Quota) => Need::Decides(&[Action::UpdateQuota]),
+        Endpoint::Read(Read::MaintenanceSchedule) if is_read => Need::Filters(&[Action::GetMaintenanceSchedule]),
+        Endpoint::Read(Read::MaintenanceSchedule) => Need::Decides(&[Action::UpdateMaintenanceSchedule]),
+        Endpoint::Read(Read::MaintenanceStatus) => Need::Filters(&[Action::GetMaintenanceStatus]),
+        Endpoint::Teardown => needs::master_call(Type::Teardown),
+        Endpoint::Machines(maintenance::Change::Down) => needs::master_call(Type::StartMaintenance),
+        Endpoint::Machines(maintenance::Change::Up) => needs::master_call(Type::StopMaintenance),
+        Endpoint::Machines(maintenance::Change::Schedule) => needs::master_call(Type::UpdateMaintenanceSchedule),
+        Endpoint::Operation(kind) => needs::master_call(*kind),
+    }
+}
+
+/// What is refused to whoever may not have it. With lists in force flags are read by GET alone.
 fn permit_local(local: Local, request: &Request, visitor: &Visitor) -> Result<(), Box<Response>> {
-    let (action, object) = match local {
-        Local::Flags => (Action::ViewFlags, None),
-        Local::Metrics => (Action::GetEndpointWithPath, Some("/metrics/snapshot")),
-        Local::LoggingToggle => (Action::GetEndpointWithPath, Some("/logging/toggle")),
-        Local::Version | Local::Health | Local::SystemStats | Local::Files => return Ok(()),
-    };
     if visitor.approver.is_in_force() && local == Local::Flags && request.method() != Method::GET {
         return Err(Box::new(api_http::method_not_allowed(GET, request.method())));
     }
-    if visitor.approver.approves(action, object) { Ok(()) } else { Err(Box::new(forbidden())) }
+    let is_allowed = match need(&Endpoint::Local(local), request.method()) {
+        Need::Asks(action) => visitor.approver.approves(action, None),
+        Need::AsksPath(path) => visitor.approver.approves(Action::GetEndpointWithPath, Some(path)),
+        Need::Nothing | Need::Decides(_) | Need::Filters(_) | Need::NotBuilt => true,
+    };
+    if is_allowed { Ok(()) } else { Err(Box::new(forbidden())) }
 }
 
 /// 403 for whoever may not.
@@ -217,7 +258,7 @@ pub fn forbidden() -> Response {
     api_http::text(StatusCode::FORBIDDEN, "403 Forbidden.")
 }
 
-async fn answer_local(operators: &Arc<Operators>, local: Local, query: &Query) -> Response {
+async fn answer_local(operators: &Arc<Operators>, local: Local, query: &Query, sight: Option<Arc<Sight>>) -> Response {
     match local {
         Local::Version => api_http::json_bytes(lists::version(&operators.about)),
         Local::Health => api_http::empty(StatusCode::OK),
@@ -227,7 +268,7 @@ async fn answer_local(operators: &Arc<Operators>, local: Local, query: &Query) -
                 return api_http::text(StatusCode::BAD_REQUEST, &sentence);
             }
             let about = operators.clone();
-            operators.renderings.alone(JSON, move || super::metrics::json(&about.metrics())).await
+            operators.renderings.alone(JSON, move || super::metrics::json(&about.metrics(sight.as_deref()))).await
         }
         Local::LoggingToggle => match query.get("level").or(query.get("duration")) {
             Some(_) => not_built("Changing the level of logging is not supported by this version of Meseta"),

@@ -8,12 +8,14 @@ use crate::http::legacy::parts;
 use api::v1;
 use api::v1::OperationState;
 use api::v1::offer::operation::Type as OperationType;
+use auth::Sight;
 use master_core::effect::Announcement;
+use master_core::ids::FrameworkKey;
 use master_core::state::{AgentLiveness, State};
 use master_core::view;
 use parking_lot::Mutex;
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -396,6 +398,25 @@ const COUNTERS: &[&str] = &[
     "master/tasks_killed",
     "master/tasks_lost",
 ];
+
+/// Leaves out what names a framework, a principal or a role that is not seen.
+pub fn hide(metrics: &mut Metrics, state: &State, sight: &Sight) {
+    let seen = master_core::seen::seen(state, sight);
+    let is_seen = |key: &FrameworkKey| seen.frameworks.live.contains_key(key);
+    let hidden = state.frameworks.live.iter().filter(|(key, _)| !is_seen(key));
+    let ids: Vec<String> = hidden.map(|(_, framework)| format!("/{}/", framework.id)).collect();
+    let principals: BTreeSet<&str> =
+        seen.frameworks.live.values().filter_map(|framework| framework.principal.as_deref()).collect();
+    let roles = master_core::roles::known(state, None);
+    let roles = roles.keys().filter(|role| !sight.roles.passes(Some(role)));
+    let roles: Vec<String> = roles.map(|role| format!("/roles/{role}/")).collect();
+    metrics.retain(|name, _| {
+        let principal = name.strip_prefix("frameworks/").and_then(|rest| rest.rsplit_once('/'));
+        principal.is_none_or(|(principal, _)| principals.contains(principal))
+            && !ids.iter().any(|id| name.contains(id.as_str()))
+            && !roles.iter().any(|role| name.contains(role.as_str()))
+    });
+}
 
 #[cfg(test)]
 mod tests {

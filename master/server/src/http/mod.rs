@@ -5,6 +5,7 @@ pub(crate) mod internal;
 pub mod legacy;
 mod masters;
 pub mod metrics;
+pub mod needs;
 pub mod operator;
 pub mod own;
 pub mod render;

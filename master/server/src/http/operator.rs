@@ -21,7 +21,7 @@ use api::v1;
 use api::v1::master::call::Type;
 use api::v1::master::{Call, response};
 use api_http::{FileTable, FilesError, Query, Request, Response, Router, StatusCode, Visitor};
-use auth::{Approver, Need, Sight, needs};
+use auth::{Action, Approver, Need, Sight, needs};
 use event_log::host;
 use get::Read;
 use master_core::command::Command;
@@ -120,7 +120,7 @@ impl Operators {
     }
 
     /// What is counted and measured now. Walks over everything there is: not for a thread that serves.
-    pub fn metrics(&self) -> Metrics {
+    pub fn metrics(&self, sight: Option<&Sight>) -> Metrics {
         let moment = Moment {
             elected: self.context.reader.leader().is_some_and(|leader| leader.is_me),
             uptime: self.context.started.1.elapsed(),
@@ -135,6 +135,10 @@ impl Operators {
         self.context.throttle.metrics(&state, &mut |name, value| {
             metrics.insert(name.to_owned(), value);
         });
+        metrics.insert("master/meseta/requests_not_let_in".to_owned(), self.context.admission.refused() as f64);
+        if let Some(sight) = sight {
+            metrics::hide(&mut metrics, &state, sight);
+        }
         metrics
     }
 
@@ -246,7 +250,7 @@ impl Operators {
             Type::GetMaster => return self.leading_master(media, stale).await,
             Type::GetMetrics if call.get_metrics.is_some() => {
                 let about = self.clone();
-                let render = move || media.encode(&about.metrics_message()).into();
+                let render = move || media.encode(&about.metrics_message(sight.as_deref())).into();
                 return self.renderings.alone(media.content_type(), render).await;
             }
             Type::SetLoggingLevel => {
@@ -315,8 +319,8 @@ impl Operators {
         self.about.build.version_info()
     }
 
-    fn metrics_message(&self) -> v1::master::Response {
-        let metrics = self.metrics().into_iter().map(|(name, value)| v1::Metric { name, value: Some(value) });
+    fn metrics_message(&self, sight: Option<&Sight>) -> v1::master::Response {
+        let metrics = self.metrics(sight).into_iter().map(|(name, value)| v1::Metric { name, value: Some(value) });
         let get_metrics = Some(response::GetMetrics { metrics: metrics.collect() });
         let mut answer = v1::master::Response { get_metrics, ..Default::default() };
         answer.set_type(response::Type::GetMetrics);
@@ -408,6 +412,7 @@ impl Operators {
 fn may(approver: &Approver, kind: Type) -> bool {
     match needs::master_call(kind) {
         Need::Asks(action) => approver.approves(action, None),
+        Need::AsksPath(path) => approver.approves(Action::GetEndpointWithPath, Some(path)),
         Need::Nothing | Need::Decides(_) | Need::Filters(_) | Need::NotBuilt => true,
     }
 }

@@ -11,7 +11,7 @@ use super::operator::Operators;
 use super::render::shown;
 use crate::context::Context;
 use api_http::{Method, Query, Request, Response, StatusCode, Visitor};
-use auth::{Action, Realm, Sight};
+use auth::{Action, Need, Realm, Sight};
 use event_log::host;
 use master_core::State;
 use serde_json::Value;
@@ -51,6 +51,22 @@ pub fn realm(endpoint: Endpoint) -> Realm {
         Endpoint::Explain | Endpoint::Holders | Endpoint::Constraints | Endpoint::Preemption | Endpoint::CanI => {
             Realm::MasterReadonly
         }
+    }
+}
+
+/// What a request for `endpoint` needs, by its method.
+pub fn need(endpoint: Endpoint, method: &Method) -> Need {
+    match endpoint {
+        // Mesos has no list for them: whoever may keep a role from getting more may pause it, whoever may end a framework that.
+        Endpoint::Brakes if *method == Method::POST => {
+            Need::Decides(&[Action::UpdateQuotaWithConfig, Action::TeardownFramework])
+        }
+        Endpoint::Brakes | Endpoint::Holders => Need::Filters(&[Action::ViewFramework, Action::ViewRole]),
+        Endpoint::Constraints => Need::Filters(&[Action::ViewFramework]),
+        // Of the role that is asked about.
+        Endpoint::Explain | Endpoint::Preemption => Need::Decides(&[Action::ViewRole]),
+        // About others than oneself.
+        Endpoint::CanI => Need::Decides(&[Action::ViewFlags]),
     }
 }
 
