@@ -301,6 +301,25 @@ async fn connect(address: &str) -> Result<Line, String> {
     })
 }
 
+/// A call whose answer lasts, or whose body does.
+pub(crate) async fn stream(
+    address: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Body,
+) -> Result<http::Response<Incoming>, String> {
+    let mut builder = http::Request::builder().method(http::Method::POST).uri(path);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    if let Some(shown) = AUTHORIZATION.get() {
+        builder = builder.header(http::header::AUTHORIZATION, shown);
+    }
+    let message = builder.body(body).map_err(|error| error.to_string())?;
+    let mut line = connect(address).await?;
+    line.send(None, message).await.map_err(|error| error.to_string())
+}
+
 async fn send_to(line: &mut Line, address: &str, request: &Request) -> Result<Answer, String> {
     let mut builder = http::Request::builder().uri(&request.path).header(http::header::ACCEPT, "application/json");
     if let Some(stream_id) = &request.stream_id {

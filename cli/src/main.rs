@@ -1,7 +1,7 @@
 //! `meseta`: the operator's and the user's command line. Talks to masters over HTTP as any client would.
 //!
 //! Exit codes: 0 done; 1 it failed, with one sentence on stderr; 2 the command line is wrong; 130 interrupted. Those of
-//! `execute` are the command's own.
+//! `execute` and `task exec` are the command's own.
 
 mod agents;
 mod auth;
@@ -28,6 +28,8 @@ mod sandbox;
 mod secret;
 mod snapshot;
 mod table;
+mod task;
+mod tty;
 
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
@@ -47,6 +49,7 @@ Commands:
   execute      run one task, show what it writes, exit with its result
   logs         what a task wrote
   files        what lies in a task's sandbox
+  task         run a command beside a task, or attach to its terminal
   state        the cluster at a glance
   agents       the agents and what they have; deactivate, reactivate, gone
   drain        empty an agent
@@ -74,7 +77,7 @@ meseta help COMMAND tells a command's flags. The story of a task, an
 agent or a framework is told by meseta-log explain.
 
 Exit codes: 0 done; 1 it failed; 2 the command line is wrong;
-those of execute are the command's own.
+those of execute and task exec are the command's own.
 ";
 
 /// What a command is and what it takes.
@@ -108,6 +111,7 @@ const COMMANDS: &[Command] = &[
     command("execute", execute::ABOUT, execute::FLAGS, false),
     command("logs", logs::LOGS_ABOUT, logs::LOGS_FLAGS, true),
     command("files", logs::FILES_ABOUT, logs::FILES_FLAGS, true),
+    command("task", task::ABOUT, task::FLAGS, true),
     command("state", read::STATE_ABOUT, read::FLAGS, false),
     command("agents", read::AGENTS_ABOUT, read::TABLE_FLAGS, true),
     command("drain", drain::ABOUT, drain::FLAGS, true),
@@ -166,8 +170,11 @@ fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
     };
     let command = find(name)?;
     let flags = command.all_flags();
+    // What is to be run has flags of its own.
+    let (words, rest) = if command.name == "task" { task::cut(words) } else { (words, Vec::new()) };
     let words: Vec<String> = words.into_iter().map(|word| underscored(word, &flags)).collect();
-    let (arguments, words) = if command.has_words { split(words, &flags) } else { (Vec::new(), words) };
+    let (mut arguments, words) = if command.has_words { split(words, &flags) } else { (Vec::new(), words) };
+    arguments.extend(rest);
     let environment = |name: &str| std::env::var(name).ok();
     let values = api::flags::parse(&flags, words, environment, |path| std::fs::read_to_string(path));
     let values = values.map_err(|problem| Error::Usage(format!("{problem} (meseta help {name} tells all flags)")))?;
@@ -192,6 +199,7 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "execute" => execute::run(values).await,
         "logs" => logs::logs(&words, values).await,
         "files" => logs::files(&words, values).await,
+        "task" => task::run(&words, values).await,
         "drain" => drain::run(&words, values).await,
         "maintenance" => maintenance::run(&words, values).await,
         "quota" => quota::quota(&words, values).await,
@@ -324,6 +332,6 @@ mod tests {
             assert!(HELP.contains(&format!("\n  {name} ")), "{name}");
             assert!(about.lines().all(|line| line.len() <= 120), "{name}");
         }
-        assert!(find("taks").is_err_and(|error| error.to_string().contains("did you mean 'tasks'?")));
+        assert!(find("framewroks").is_err_and(|error| error.to_string().contains("did you mean 'frameworks'?")));
     }
 }

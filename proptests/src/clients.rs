@@ -27,6 +27,8 @@ pub enum Client {
     MesosGoStateful,
     /// pymesos as a framework that keeps services running in several roles.
     PymesosServices,
+    /// pymesos as a framework that launches groups of tasks on the default executor.
+    PymesosPods,
 }
 
 /// A running client, and the file of its lines.
@@ -50,6 +52,7 @@ impl Client {
             Self::Pymesos => (python, clients_dir().join("pymesos_framework.py").into()),
             Self::PymesosStateful => (python, clients_dir().join("pymesos_stateful.py").into()),
             Self::PymesosServices => (python, clients_dir().join("pymesos_services.py").into()),
+            Self::PymesosPods => (python, clients_dir().join("pymesos_pods.py").into()),
             Self::MesosGo => (mesos_go, OsString::from("--mode=tasks")),
             Self::MesosGoStateful => (mesos_go, OsString::from("--mode=stateful")),
         };

@@ -137,6 +137,8 @@ struct Task {
     group: u64,
     /// Its container runs, as far as is known.
     launched: bool,
+    /// Its end is waited for.
+    awaited: bool,
     /// It is to end. Whether SIGKILL was sent.
     killed: Option<bool>,
     time_is_up: bool,
@@ -166,6 +168,16 @@ pub struct Tasks {
 impl std::fmt::Debug for Tasks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tasks").field("tasks", &self.tasks.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Task {
+    /// Its end is to be heard of, once.
+    fn wait(&mut self, wishes: &mut Vec<Wish>) {
+        if !std::mem::replace(&mut self.awaited, true) {
+            let (task_id, container_id) = (self.info.task_id.value.clone(), self.container_id.clone());
+            wishes.push(Wish::Wait { task_id, container_id });
+        }
     }
 }
 
@@ -276,6 +288,7 @@ impl Tasks {
                 container_id,
                 group: self.groups,
                 launched: false,
+                awaited: false,
                 killed: None,
                 time_is_up: false,
                 unhealthy: false,
@@ -309,9 +322,9 @@ impl Tasks {
             return self.end_group(group, wishes);
         }
         task.launched = true;
-        wishes.push(Wish::Wait { task_id: task_id.to_owned(), container_id: task.container_id.clone() });
         // The order to end came while it was being launched.
         if task.killed.is_some() {
+            task.wait(wishes);
             wishes.push(Wish::Signal { container_id: task.container_id.clone(), signal: SIGTERM });
         }
         let of_group = || self.tasks.iter().filter(move |(_, task)| task.group == group);
@@ -321,7 +334,9 @@ impl Tasks {
         let ids: Vec<String> =
             of_group().filter(|(_, task)| !task.ended && task.killed.is_none()).map(|(id, _)| id.clone()).collect();
         for id in ids {
+            // That it runs is said before its end.
             self.update(&id, TaskState::TaskRunning, None, None, wishes);
+            self.tasks.entry(id.clone()).and_modify(|task| task.wait(wishes));
             let limit = self.tasks[&id].info.max_completion_time.as_ref().map_or(0, |limit| limit.nanoseconds);
             if let Some(nanoseconds) = u64::try_from(limit).ok().filter(|limit| *limit > 0) {
                 wishes.push(Wish::EndTime { task_id: id.clone(), after: Duration::from_nanos(nanoseconds) });
@@ -339,6 +354,9 @@ impl Tasks {
         let after = grace(policy).or_else(|| grace(task.info.kill_policy.as_ref())).unwrap_or(GRACE);
         let (container_id, launched) = (task.container_id.clone(), task.launched);
         let is_first = task.killed.is_none();
+        if launched {
+            task.wait(wishes);
+        }
         if is_first {
             task.killed = Some(false);
             // Nobody looks at what is ending.
@@ -505,8 +523,8 @@ mod tests {
         let mut tasks = tasks();
         let all = tasks.take(Input::Group(vec![info("a"), info("b")]));
         assert_eq!(told(&all), ["a STARTING", "b STARTING", "launch a", "launch b"]);
-        assert_eq!(told(&tasks.take(launched("b"))), ["wait b"]);
-        assert_eq!(told(&tasks.take(launched("a"))), ["wait a", "a RUNNING", "b RUNNING"]);
+        assert_eq!(told(&tasks.take(launched("b"))), [""; 0], "nothing is said before all run");
+        assert_eq!(told(&tasks.take(launched("a"))), ["a RUNNING", "wait a", "b RUNNING", "wait b"]);
         assert_eq!(told(&tasks.take(ended("a", 0))), ["a FINISHED"]);
         assert!(!tasks.is_done());
         assert_eq!(tasks.unacknowledged_tasks().count(), 2);
@@ -545,12 +563,9 @@ mod tests {
         tasks.take(launched("a"));
         let failure = Some("there is no user 'x'".to_owned());
         let failed = tasks.take(Input::Launched { task_id: "b".into(), failure });
-        let patience = ["patience a 3000ms", "patience c 3000ms"];
-        assert_eq!(
-            told(&failed),
-            ["b FAILED", "a KILLING", "signal 15", patience[0], "c KILLING", patience[1]],
-            "c runs not yet"
-        );
+        let killed = ["b FAILED", "wait a", "a KILLING", "signal 15", "patience a 3000ms"];
+        let later = ["c KILLING", "patience c 3000ms"];
+        assert_eq!(told(&failed), [&killed[..], &later].concat(), "c runs not yet");
         assert_eq!(told(&tasks.take(launched("c"))), ["wait c", "signal 15"]);
         assert_eq!(told(&tasks.take(ended("a", 15))), ["a KILLED"]);
         assert_eq!(told(&tasks.take(ended("c", 15))), ["c KILLED"]);
@@ -565,7 +580,7 @@ mod tests {
         let limited = TaskInfo { max_completion_time: nanoseconds(1_500_000_000), ..info("a") };
         tasks.take(Input::Group(vec![limited, TaskInfo { kill_policy: Some(policy), ..info("b") }]));
         tasks.take(launched("a"));
-        assert_eq!(told(&tasks.take(launched("b"))), ["wait b", "a RUNNING", "time a 1500ms", "b RUNNING"]);
+        assert_eq!(told(&tasks.take(launched("b"))), ["a RUNNING", "wait a", "time a 1500ms", "b RUNNING", "wait b"]);
         let up = tasks.take(Input::TimeIsUp { task_id: "a".into() });
         assert_eq!(told(&up), ["signal 15", "patience a 3000ms"], "and it is not said to be killed");
         let ended = tasks.take(ended("a", 15));

@@ -12,6 +12,8 @@ use api::{Media, attributes, duration, flags, internal, recordio, size, v1};
 use bytes::Bytes;
 use event_log::{Identity, LocalLog, RawEvent, Record, read_local};
 use master_core::{Event, State, fold_record};
+use supervisor::spec::Spec;
+use supervisor::streams;
 
 use crate::{members, seeds};
 
@@ -325,6 +327,48 @@ fn agent_event(input: &[u8]) -> String {
     }
 }
 
+fn specs() -> Vec<Vec<u8>> {
+    let spec = Spec {
+        container_id: "a.b".into(),
+        arguments: vec!["sh".into(), "-c".into(), "true".into()],
+        environment: vec!["A=b".into()],
+        umask: Some(0o22),
+        joins: vec!["/c".into()],
+        sockets: Some("/s".into()),
+        terminal: Some((24, 80)),
+        session: true,
+        ..Spec::default()
+    };
+    vec![spec.encode().expect("no NUL")]
+}
+
+/// What a supervisor is told.
+fn launch_spec(input: &[u8]) -> String {
+    let Some(spec) = Spec::decode(input) else { return "none".to_owned() };
+    let written = spec.encode().expect("what was between NULs has none");
+    assert_eq!(Spec::decode(&written).as_ref(), Some(&spec), "another description is read again");
+    format!("{} arguments", spec.arguments.len())
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    vec![[streams::frame(streams::STDIN, b"ls"), streams::frame(streams::WINDOW, &[0, 24, 0, 80])].concat()]
+}
+
+/// What the streams of a process are told.
+fn frame(input: &[u8]) -> String {
+    let (mut buffer, mut taken) = (input.to_vec(), 0);
+    loop {
+        match streams::take_frame(&mut buffer) {
+            Ok(Some((_, content))) => {
+                assert!(content.len() <= streams::FRAME_BYTES_MAX);
+                taken += 1;
+            }
+            Ok(None) => return format!("{taken} frames"),
+            Err(why) => return why.to_owned(),
+        }
+    }
+}
+
 fn master_snapshot(input: &[u8]) -> String {
     match State::read_snapshot(&mut &*input) {
         Ok(state) => {
@@ -495,6 +539,8 @@ pub fn targets() -> Vec<Target> {
             ..binary("archive-segment", members::archive, members::read_archive)
         },
         Target { mend: Some(members::mend_log), ..binary("raft-log", members::log, members::read_log) },
+        binary("launch-spec", specs, launch_spec),
+        binary("frames", frames, frame),
         binary(
             "segment",
             || {
@@ -549,6 +595,9 @@ pub fn targets() -> Vec<Target> {
         "operator" v1::master::Call,
         "executor" v1::executor::Call,
         "agent" v1::agent::Call,
+        "agent-answer" v1::agent::Response,
+        "process-io" v1::agent::ProcessIo,
+        "executor-event" v1::executor::Event,
         "scheduler-event" v1::scheduler::Event,
         "operator-event" v1::master::Event,
         "operator-answer" v1::master::Response,
