@@ -597,7 +597,7 @@ mod tests {
         let health_check = Some(Box::default());
         tasks.take(Input::Group(vec![TaskInfo { health_check, ..info("a") }, info("b")]));
         tasks.take(launched("a"));
-        assert_eq!(told(&tasks.take(launched("b"))), ["wait b", "a RUNNING", "watch a", "b RUNNING"]);
+        assert_eq!(told(&tasks.take(launched("b"))), ["a RUNNING", "wait a", "watch a", "b RUNNING", "wait b"]);
         let seen = |healthy, kill| Input::Seen { task_id: "a".into(), verdict: Verdict::Health { healthy, kill } };
         let well = tasks.take(seen(true, false));
         assert!(
