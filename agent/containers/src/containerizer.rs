@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use supervisor::spec::First;
+use supervisor::spec::{First, Rotation};
 
 use crate::isolators::Usage;
 use crate::reports::{Core, Process};
@@ -38,6 +38,8 @@ pub struct Creation {
     pub first: Option<First>,
     /// How somebody can be connected with its process, if anybody can.
     pub streams: Option<Streams>,
+    /// Bounds of its outputs, if nobody can be connected with them.
+    pub rotation: Option<Rotation>,
 }
 
 /// Streams of a container's process that somebody can be connected with.

@@ -377,6 +377,7 @@ fn spawn(containers: &Containers, creation: Creation) -> Result<tokio::process::
         grace_ms: creation.grace_ms,
         joins: creation.joins.iter().map(|path| path.display().to_string()).collect(),
         first: creation.first,
+        rotation: creation.rotation,
         sockets: creation.streams.map(|_| containers.sockets.display().to_string()),
         terminal: creation.streams.and_then(|streams| streams.terminal),
         session: creation.streams.is_some_and(|streams| streams.session),

@@ -15,6 +15,7 @@ use api_http::{Admission, Secret, Sources};
 use auth::Realm;
 
 use crate::gc::Sandboxes;
+use crate::logger::Logger;
 use crate::machine;
 use crate::oversubscription::{self, Loads, Modules};
 
@@ -52,7 +53,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "Changes of resources, attributes and names with which an agent keeps its id: equal (none) or additive (more of them).",
     )
     .default("equal"),
-    Flag::new("modules", Kind::Content, "Parameters of modules, JSON; those of --resource_estimator and --qos_controller are built in."),
+    Flag::new("modules", Kind::Content, "Parameters of modules, JSON; those of --resource_estimator, --qos_controller and --container_logger are built in."),
     Flag::new(
         "resource_estimator",
         Kind::Text,
@@ -114,6 +115,12 @@ pub(crate) const FLAGS: &[Flag] = &[
     )
     .default("false"),
     Flag::new("disk_watch_interval", Kind::Duration, "Between two looks for sandboxes to delete.").default("1mins"),
+    Flag::new(
+        "container_logger",
+        Kind::Text,
+        "What becomes of outputs: sandbox (files without bounds), or rotating (org_apache_mesos_LogrotateContainerLogger): bounded files, and older ones.",
+    )
+    .default("sandbox"),
     Flag::new("fetcher_cache_size", Kind::Bytes, "What is kept of fetched files for others; nothing if 0.").default("2GB"),
     Flag::new("fetcher_cache_dir", Kind::Path, "Folder of what is kept of fetched files; by default fetch below work_dir."),
     Flag::new("fetcher_stall_timeout", Kind::Duration, "Longest time that a fetch makes no progress; 0 for ever.")
@@ -197,7 +204,6 @@ const REFUSED: &[&str] = &[
     "cgroups_root",
     "check_agent_port_range_only",
     "container_disk_watch_interval",
-    "container_logger",
     "container_ports_isolated_range",
     "container_ports_watch_interval",
     "credential",
@@ -324,6 +330,8 @@ pub(crate) struct Config {
     pub(crate) settings: agent_core::Settings,
     /// Where the log goes, beside stderr.
     pub(crate) log_file: Option<PathBuf>,
+    /// Bounds of what tasks write, if there are any.
+    pub(crate) logger: Option<Logger>,
     /// How long sandboxes stay.
     pub(crate) sandboxes: Sandboxes,
     /// So long command tasks wait for an agent that is away.
@@ -496,6 +504,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         domain,
         capabilities,
         policy,
+        logger: Logger::read(&modules, values.text("container_logger"))?,
         spare: oversubscription::spare(&modules, values.text("resource_estimator"))?,
         loads: oversubscription::loads(&modules, values.text("qos_controller"))?,
         correct_every: values.duration("qos_correction_interval_min").unwrap_or_default(),

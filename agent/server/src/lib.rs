@@ -9,6 +9,7 @@ mod executors;
 mod gc;
 mod http;
 mod incoming;
+mod logger;
 mod machine;
 mod masters;
 mod nested;

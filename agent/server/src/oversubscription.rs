@@ -52,7 +52,7 @@ impl Modules {
         let modules: Modules = serde_json::from_str(text).map_err(|error| {
             format!("Flag '--modules' must be a JSON object of libraries and their modules: {error}")
         })?;
-        let known = [FIXED_ESTIMATOR, LOAD_CONTROLLER];
+        let known = [FIXED_ESTIMATOR, LOAD_CONTROLLER, crate::logger::ROTATING];
         let other = modules.all().find(|module| !known.contains(&module.name.as_str()));
         match other.map(|module| &module.name) {
             None => Ok(modules),
@@ -127,6 +127,17 @@ fn parameter<'a>(module: &'a Module, key: &str, known: &[&str]) -> Result<Option
         ));
     }
     Ok(module.parameters.iter().find(|parameter| parameter.key == key).map(|parameter| parameter.value.as_str()))
+}
+
+/// All parameters of a module, if it has some, each of which must be known. The error is a sentence.
+pub(crate) fn parameters<'a>(
+    modules: &'a Modules,
+    name: &str,
+    known: &[&str],
+) -> Result<Vec<(&'a str, &'a str)>, String> {
+    let Some(module) = modules.all().find(|module| module.name == name) else { return Ok(Vec::new()) };
+    parameter(module, "", known)?;
+    Ok(module.parameters.iter().map(|one| (one.key.as_str(), one.value.as_str())).collect())
 }
 
 impl Loads {

@@ -16,6 +16,7 @@ use containers::spec::First;
 use containers::{Choice, Core, Creation, How, Report, make_sandbox};
 
 use crate::config::Config;
+use crate::logger::Logger;
 use crate::surroundings::{Containerizer, FETCH_FAILED, Inbox};
 use crate::{checks, nested, paths, volumes};
 
@@ -30,6 +31,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 struct Terms {
     work_dir: PathBuf,
     launcher: PathBuf,
+    logger: Option<Logger>,
     /// host:port of the HTTP endpoints.
     address: String,
     ip: String,
@@ -66,6 +68,7 @@ impl Place {
         let terms = Terms {
             work_dir: config.work_dir.clone(),
             launcher: config.launcher.clone(),
+            logger: config.logger.clone(),
             address: address.to_owned(),
             ip: config.settings.ip.clone(),
             switch_user: config.values.bool("switch_user"),
@@ -104,6 +107,7 @@ impl Place {
         let (program, arguments) = if is_default { terms.default_executor() } else { arguments(&command)? };
         let labels = task.as_ref().map_or(&info.labels, |task| &task.labels).as_ref();
         let first = self.first(container_id, &command, labels, &user, &sandbox)?;
+        let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
         let mut environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox);
         if let Some(key) = terms.admission.key().filter(|_| !executor.is_command) {
@@ -125,6 +129,7 @@ impl Place {
             joins: Vec::new(),
             first,
             streams: None,
+            rotation,
         }))
     }
 
@@ -187,6 +192,8 @@ impl Place {
         }
         let (program, arguments) = arguments(&command).map_err(|why| format!("cannot execute it: {why}"))?;
         let first = self.first(container_id, &command, None, &user, &sandbox)?;
+        let streams = nested::streams(&info, container.session);
+        let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let variables = self.variables(&state, container_id);
         Ok(Some(Creation {
             container_id: container_id.to_owned(),
@@ -202,7 +209,8 @@ impl Place {
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
             first,
-            streams: nested::streams(&info, container.session),
+            streams,
+            rotation: rotation.filter(|_| streams.is_none()),
         }))
     }
 

@@ -268,6 +268,7 @@ impl Terms {
             task_umask: None,
             log_bytes_max: self.log_bytes_max,
             log_file: None,
+            logger: None,
             sandboxes: Sandboxes {
                 age_max: Duration::MAX,
                 headroom: 0.0,

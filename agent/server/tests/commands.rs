@@ -136,3 +136,50 @@ async fn a_removed_framework_is_silent_and_gone() {
     }
     assert_eq!(master.history("t1"), ["TASK_STARTING", "TASK_RUNNING"]);
 }
+
+/// Outputs within bounds: the newest of what was written is there, in files of at most so much, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_are_rotated() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &["--container_logger=rotating"]);
+    let mut loud = task(
+        "loud",
+        "i=0; while test $i -lt 3000; do echo line $i; i=$((i+1)); done; echo error >&2; sleep 0.3 & exit 7",
+    );
+    let variable = |name: &str, value: &str| v1::environment::Variable {
+        name: format!("CONTAINER_LOGGER_{name}"),
+        value: Some(value.into()),
+        ..Default::default()
+    };
+    let variables = vec![variable("MAX_STDOUT_SIZE", "8KB"), variable("LOGROTATE_STDOUT_OPTIONS", "rotate 2")];
+    loud.command.as_mut().unwrap().environment = Some(v1::Environment { variables: variables.clone() });
+    if nix::unistd::geteuid().is_root() {
+        loud.command.as_mut().unwrap().user = Some("nobody".into());
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    }
+    master.launch(loud);
+    let ended = master.update("loud", TaskState::TaskFailed).await;
+    assert_eq!(ended.message(), "Command exited with status 7");
+    let sandbox = agent.sandbox("loud");
+    let read = |name: &str| std::fs::read_to_string(sandbox.join(name)).unwrap();
+    let all = format!("{}{}{}", read("stdout.2"), read("stdout.1"), read("stdout"));
+    assert!(all.ends_with("line 2998\nline 2999\n"), "{all}");
+    assert_eq!((read("stdout.2").len(), read("stdout.1").len()), (8192, 8192));
+    assert!(read("stdout").len() <= 8192 && !sandbox.join("stdout.3").exists());
+    assert_eq!(read("stderr"), "error\n");
+    let mut wrong = task("wrong", "true");
+    let variables = vec![variable("MAX_STDERR_SIZE", "1B")];
+    wrong.command.as_mut().unwrap().environment = Some(v1::Environment { variables });
+    master.launch(wrong);
+    let failed = master.update("wrong", TaskState::TaskFailed).await;
+    let why = "Failed to launch container: 'CONTAINER_LOGGER_MAX_STDERR_SIZE' must be 4096 bytes at least, not 1B";
+    assert_eq!(failed.message(), why);
+    // Killed with all that it started; what it wrote last is there.
+    master.launch(task("killed", "setsid sleep 1000 & echo ready; sleep 1000"));
+    master.update("killed", TaskState::TaskRunning).await;
+    while std::fs::read_to_string(agent.sandbox("killed").join("stdout")).unwrap_or_default() != "ready\n" {
+        tokio::task::yield_now().await;
+    }
+    master.kill("killed");
+    master.update("killed", TaskState::TaskKilled).await;
+}

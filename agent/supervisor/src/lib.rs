@@ -3,6 +3,7 @@
 //! Needs no runtime and no thread.
 
 pub mod processes;
+mod rotate;
 pub mod spec;
 pub mod streams;
 mod supervise;

@@ -49,12 +49,36 @@ pub struct Spec {
     pub joins: Vec<String>,
     /// What is run before the process.
     pub first: Option<First>,
+    /// Bounds of its outputs, if they have any.
+    pub rotation: Option<Rotation>,
     /// Folder of sockets, if the streams of the process can be connected to: see [`crate::streams`].
     pub sockets: Option<String>,
     /// It has a terminal: so many rows and columns.
     pub terminal: Option<(u16, u16)>,
     /// Its streams are somebody's who is to come: they are not written to files, and wait.
     pub session: bool,
+}
+
+/// Bounds of a process's outputs: how many bytes a file has, and how many older files are kept, of `stdout` and of `stderr`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// Of `stdout`.
+    pub stdout: (u64, u32),
+    /// Of `stderr`.
+    pub stderr: (u64, u32),
+}
+
+impl Rotation {
+    fn encode(self) -> String {
+        let Rotation { stdout, stderr } = self;
+        format!("{} {} {} {}", stdout.0, stdout.1, stderr.0, stderr.1)
+    }
+
+    fn decode(text: &str) -> Option<Rotation> {
+        let mut words = text.split(' ');
+        let mut pair = || Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?));
+        Some(Rotation { stdout: pair()?, stderr: pair()? })
+    }
 }
 
 /// A program that is run before the container's process, in its place and with its outputs, as the agent's own user. If it does
@@ -97,6 +121,7 @@ impl Spec {
         let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
             .chain(self.sockets.iter().map(|path| format!("sockets={path}")))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
+            .chain(self.rotation.iter().map(|rotation| format!("rotation={}", rotation.encode())))
             .chain(self.first.iter().flat_map(|first| {
                 let First { program, input, failure } = first;
                 [format!("first={program}"), format!("first_input={input}"), format!("first_failure={failure}")]
@@ -114,10 +139,10 @@ impl Spec {
     }
 
     fn version(&self) -> u64 {
-        match (&self.sockets, &self.first) {
-            (Some(_), _) => VERSION,
-            (None, Some(_)) => VERSION_OF_FIRST,
-            (None, None) => VERSION_WITHOUT_FIRST,
+        match &self.first {
+            _ if self.sockets.is_some() || self.rotation.is_some() => VERSION,
+            Some(_) => VERSION_OF_FIRST,
+            None => VERSION_WITHOUT_FIRST,
         }
     }
 
@@ -154,6 +179,7 @@ impl Spec {
             terminal: number("terminal").map(|size| ((size >> 16) as u16, size as u16)),
             session: number("session") == Some(1),
             joins: named.iter().filter_map(|text| text.strip_prefix("join=")).map(str::to_owned).collect(),
+            rotation: text("rotation").and_then(Rotation::decode),
             first: text("first").map(|program| First {
                 program: program.to_owned(),
                 input: text("first_input").unwrap_or_default().to_owned(),
@@ -416,6 +442,7 @@ mod tests {
             umask: Some(0o22),
             away_ms_max: Some(900_000),
             joins: vec!["/a".into(), "/b".into()],
+            rotation: Some(Rotation { stdout: (4096, 2), stderr: (1 << 40, 0) }),
             sockets: Some("/s".into()),
             terminal: Some((24, 80)),
             session: true,

@@ -26,6 +26,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
+use crate::rotate;
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, look};
 use crate::streams::{STDERR, STDOUT, Streams, socket_name};
 use crate::{processes, sys};
@@ -93,7 +94,8 @@ fn supervise(spec: &Spec) -> io::Result<()> {
         Some(dir) => Some(Streams::open(dir, &socket_name(own, ticks), &signals)?),
         None => None,
     };
-    let started = prepared.and_then(|()| start(spec, &null, oom_score_adj, streams.as_mut()));
+    let mut logger = None;
+    let started = prepared.and_then(|()| start(spec, &null, oom_score_adj, streams.as_mut(), &mut logger));
     let notice = match started {
         Err(message) => Notice::Failed(message),
         Ok(child) => {
@@ -101,7 +103,7 @@ fn supervise(spec: &Spec) -> io::Result<()> {
             // A full disk is no reason to end what runs. An agent that was away then learns of the end alone.
             let _ = files.write_start(&started);
             tell(spec, &started);
-            let (status, _) = reap(child, &signals, &mut absence, streams.as_mut())?;
+            let (status, _) = reap(child, &signals, &mut absence, streams.as_mut(), logger)?;
             streams.into_iter().for_each(Streams::finish);
             Notice::Exited(status)
         }
@@ -186,7 +188,8 @@ fn prepare(spec: &Spec, signals: &SigSet, absence: &mut Absence) -> Result<(), S
     });
     let child = child.map_err(|error| format!("{}: cannot start {}: {error}", first.failure, first.program))?;
     let child = Pid::from_raw(child.id().cast_signed());
-    let (status, told) = reap(child, signals, absence, None).map_err(|error| format!("{}: {error}", first.failure))?;
+    let (status, told) =
+        reap(child, signals, absence, None, None).map_err(|error| format!("{}: {error}", first.failure))?;
     match (status, told) {
         (0, false) => Ok(()),
         (_, true) => Err(format!("{}: it was told to end", first.failure)),
@@ -196,11 +199,21 @@ fn prepare(spec: &Spec, signals: &SigSet, absence: &mut Absence) -> Result<(), S
 }
 
 /// Starts the process. The error is a sentence for the framework.
-fn start(spec: &Spec, null: &File, oom_score_adj: i32, streams: Option<&mut Streams>) -> Result<Pid, String> {
+fn start(
+    spec: &Spec,
+    null: &File,
+    oom_score_adj: i32,
+    streams: Option<&mut Streams>,
+    logger: &mut Option<Pid>,
+) -> Result<Pid, String> {
     let user = user(spec)?;
     let ends = match streams {
         None => {
-            let (stdout, stderr) = outputs(spec, user.as_ref())?;
+            let (mut stdout, mut stderr) = outputs(spec, user.as_ref())?;
+            if let Some(rotation) = &spec.rotation {
+                let rotated = rotate::start(rotation, Path::new(&spec.sandbox), user.as_ref())?;
+                (stdout, stderr, *logger) = (rotated.stdout, rotated.stderr, Some(rotated.logger));
+            }
             Ends { stdin: None, stdout, stderr, terminal: None }
         }
         Some(streams) => {
@@ -363,6 +376,7 @@ fn reap(
     signals: &SigSet,
     absence: &mut Absence,
     mut streams: Option<&mut Streams>,
+    logger: Option<Pid>,
 ) -> io::Result<(i32, bool)> {
     let (mut ended, mut killing, mut told, mut pause) = (None, false, false, KILL_PAUSE);
     loop {
@@ -382,7 +396,7 @@ fn reap(
         killing |= ended.is_some();
         let patience = if killing {
             // Whoever forks between our look and our signal is found by the next look, until there is nobody.
-            signal_all(Signal::SIGKILL);
+            signal_all(Signal::SIGKILL, logger);
             pause = (2 * pause).min(KILL_PAUSE_MAX);
             pause
         } else {
@@ -395,7 +409,7 @@ fn reap(
         match signal {
             Some(Signal::SIGTERM) => {
                 told = true;
-                signal_all(Signal::SIGTERM);
+                signal_all(Signal::SIGTERM, logger);
             }
             Some(Signal::SIGUSR1) => (told, killing) = (true, true),
             _ => {}
@@ -404,7 +418,7 @@ fn reap(
             Some(Signal::SIGKILL) => (told, killing) = (true, true),
             Some(signal) => {
                 told = true;
-                signal_all(signal);
+                signal_all(signal, logger);
             }
             None => {}
         }
@@ -412,12 +426,16 @@ fn reap(
 }
 
 /// Signals every process that there is below this one, each once. What a handler of theirs then starts, to clean up
-/// perhaps, is not meant.
-fn signal_all(signal: Signal) {
+/// perhaps, is not meant. Who writes their outputs to files ends when they have ended.
+fn signal_all(signal: Signal, logger: Option<Pid>) {
+    let logger = logger.map(|logger| logger.as_raw().unsigned_abs());
     let below = || {
         let all = processes::all()?;
         let below = processes::below(&all, &BTreeSet::from([std::process::id()]));
-        Ok::<_, io::Error>(all.into_iter().filter(move |process| below.contains(&process.pid) && !process.is_dead))
+        Ok::<_, io::Error>(
+            all.into_iter()
+                .filter(move |process| below.contains(&process.pid) && !process.is_dead && Some(process.pid) != logger),
+        )
     };
     for _ in 0..LOOKS_MAX {
         match below() {

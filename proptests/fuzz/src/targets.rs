@@ -556,7 +556,7 @@ pub fn targets() -> Vec<Target> {
                 name: $name,
                 seeds: || vec![include_bytes!(concat!("../testdata/", $file)).to_vec()],
                 words: ARCHIVES,
-                mend: None,
+                mend: $file.ends_with(".tar").then_some(crate::tasks::mend_tar),
                 // What decoders may hold of what came before.
                 bytes_max: |_| 320 << 20,
                 run: |input| crate::tasks::archive($file, input),
