@@ -61,14 +61,14 @@ pub fn run() -> i32 {
     let around = match Surroundings::read(|name| std::env::var(name).ok()) {
         Ok(around) => around,
         Err(why) => {
-            eprintln!("meseta-executor: a default executor is started by meseta-agent: {why}");
+            eprintln!("meseta-default-executor: it is started by meseta-agent: {why}");
             return 1;
         }
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("meseta-executor: cannot start: {error}");
+            eprintln!("meseta-default-executor: cannot start: {error}");
             return 1;
         }
     };
@@ -114,7 +114,7 @@ async fn drive(around: Surroundings) -> i32 {
             News::Subscribe => driver.subscribe(&tasks),
             News::NotSaid(why) => {
                 // With a new stream it is said again.
-                eprintln!("meseta-executor: the agent did not take an update: {why}");
+                eprintln!("meseta-default-executor: the agent did not take an update: {why}");
                 if let Some(subscription) = driver.subscription.take() {
                     subscription.abort();
                     driver.lose(&why);
@@ -122,7 +122,7 @@ async fn drive(around: Surroundings) -> i32 {
             }
             News::GiveUp if farewell => return 0,
             News::GiveUp => {
-                eprintln!("meseta-executor: the agent was away for too long");
+                eprintln!("meseta-default-executor: the agent was away for too long");
                 return 1;
             }
         }
@@ -218,7 +218,7 @@ impl Driver {
         self.subscription = None;
         self.is_connected.set(false);
         let since = *self.lost_since.get_or_insert_with(|| {
-            eprintln!("meseta-executor: no stream from the agent: {why}");
+            eprintln!("meseta-default-executor: no stream from the agent: {why}");
             Instant::now()
         });
         if since.elapsed() >= self.around.recovery_timeout {
@@ -309,7 +309,7 @@ impl Driver {
                 match line.call(&call).await {
                     Ok((200, body)) => match api::decode_protobuf::<Response>(body) {
                         Ok(answer) => break answer.wait_container.and_then(|ended| ended.exit_status),
-                        Err(error) => eprintln!("meseta-executor: an answer cannot be read: {error}"),
+                        Err(error) => eprintln!("meseta-default-executor: an answer cannot be read: {error}"),
                     },
                     Ok((404, _)) => break None,
                     Ok(_) | Err(_) => {}

@@ -18,5 +18,5 @@ pub use drive::run;
 pub use surroundings::Surroundings;
 pub use tasks::{Input, Tasks, Wish};
 
-/// The word behind `meseta-executor` by which it becomes a default executor.
-pub const WORD: &str = "default-executor";
+/// The program, which lies beside `meseta-executor`.
+pub const NAME: &str = "meseta-default-executor";

@@ -58,7 +58,7 @@ pub(crate) fn begin(
                 watches.push(tokio::task::spawn_local(watch(Checker::new(definition, 0), place, is_connected, seen)));
             }
             // The masters refuse these.
-            Err(why) => eprintln!("meseta-executor: a check that cannot be read: {why}"),
+            Err(why) => eprintln!("meseta-default-executor: a check that cannot be read: {why}"),
         }
     }
     watches

@@ -51,8 +51,8 @@ struct Terms {
 
 impl Terms {
     fn default_executor(&self) -> (Option<String>, Vec<String>) {
-        let words = ["meseta-executor", default_executor::WORD].map(str::to_owned);
-        (Some(self.launcher.display().to_string()), words.to_vec())
+        let program = self.launcher.with_file_name(default_executor::NAME);
+        (Some(program.display().to_string()), vec![default_executor::NAME.to_owned()])
     }
 }
 

@@ -1,9 +1,6 @@
-//! `meseta-executor`: stays beside one container's process, or is the default executor. Started by the agent, not by hand.
+//! `meseta-executor`: stays beside one container's process. Started by the agent, not by hand.
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some(default_executor::WORD) {
-        std::process::exit(default_executor::run());
-    }
     if std::env::args().any(|word| word == "--version") {
         println!("meseta-executor {}", env!("CARGO_PKG_VERSION"));
         return;
