@@ -85,13 +85,13 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr
     thread_local! {
         static ROUTER: Router<Endpoint> = router();
     }
-    let query = Query::of(&request);
     let found = ROUTER.with(|router| router.find(request.uri().path()).map(|(endpoint, rest)| (*endpoint, rest)));
     let Some((endpoint, rest)) = found else { return not_found() };
     let visitor = match agent.config.admission.admit(realm(endpoint), &request, peer).await {
         Ok(visitor) => visitor,
         Err(refused) => return *refused,
     };
+    let query = visitor.query(&request);
     if let Err(refused) = permit_endpoint(&agent, endpoint, &visitor, &rest, &query) {
         return *refused;
     }

@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::{Request, Response, text};
+use crate::{Query, Request, Response, text};
 
 /// Secrets whose slow hashes are computed at once: each takes a processor and tens of megabytes for a while.
 const SLOW_MAX: usize = 2;
@@ -76,6 +76,13 @@ impl Visitor {
     /// The name of the principal, if it has one.
     pub fn name(&self) -> Option<&str> {
         self.principal.as_ref().and_then(|principal| principal.value.as_deref())
+    }
+
+    /// The parameters of a request of theirs. What takes credentials is not given to pages of other sites as a script: a
+    /// browser would add the credentials by itself.
+    pub fn query<B>(&self, request: &http::Request<B>) -> Query {
+        let query = Query::of(request);
+        if self.principal.is_some() { query.without("jsonp") } else { query }
     }
 
     /// Whether all that is known are the claims of a token.
@@ -165,6 +172,10 @@ impl Admission {
         };
         let principal = match authenticated {
             Ok(Authenticated::NotAsked) => None,
+            Ok(Authenticated::As(_)) if is_of_another_site(request) => {
+                let sentence = "A page of another site may not have this done with the credentials of its reader";
+                return Err(Box::new(text(StatusCode::FORBIDDEN, sentence)));
+            }
             Ok(Authenticated::As(principal)) => Some(principal),
             Err(unauthorized) => {
                 self.tell(realm, request, peer, shown.is_some());
@@ -221,6 +232,13 @@ pub async fn reload(admission: Arc<Admission>) -> bool {
             false
         }
     }
+}
+
+/// Whether a browser says that a page of another site has something done: it adds the credentials by itself.
+fn is_of_another_site(request: &Request) -> bool {
+    let is_read = matches!(*request.method(), http::Method::GET | http::Method::HEAD);
+    let from = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    !is_read && matches!(from, Some(b"cross-site" | b"same-site"))
 }
 
 /// Seconds since the epoch: tokens say until when they are good.

@@ -27,6 +27,13 @@ impl Query {
         Query::parse(request.uri().query().unwrap_or_default())
     }
 
+    /// The same without `name`.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Query {
+        self.0.remove(name);
+        self
+    }
+
     /// The value of `name`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

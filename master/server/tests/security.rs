@@ -257,6 +257,12 @@ async fn every_endpoint_and_call_asks_who_it_is_and_what_they_may() {
         }
         assert!(!text.contains("hidden-role") && !text.contains(&framework), "{call}: {text}");
     }
+    // What a browser adds by itself is not for pages of other sites.
+    let (status, _, text) = master.ask("GET", "/state?jsonp=f", &ops, "").await;
+    assert!(status == 200 && text.starts_with('{'), "{text}");
+    let mut other = post("/api/v1", &[("content-type", "application/json"), ("sec-fetch-site", "cross-site")], "{}");
+    other.headers_mut().insert("authorization", ops.parse().unwrap());
+    assert_eq!(whole(send(master.address, other).await).await.0, 403);
     // And it is there.
     assert!(master.call(&ops, &json!({"type": "GET_FRAMEWORKS"})).await.1.contains(&framework));
 
@@ -270,6 +276,45 @@ async fn every_endpoint_and_call_asks_who_it_is_and_what_they_may() {
             (400, "Authenticated principal 'web' does not match principal 'ops' set in 'FrameworkInfo'")
         );
     }
+}
+
+/// Names of the frameworks that a watcher is told of, until it is told of `last`.
+async fn told(mut stream: http::Response<hyper::body::Incoming>, last: &str) -> Vec<String> {
+    use http_body_util::BodyExt;
+    let mut decoder = api::recordio::Decoder::new(64 << 20);
+    let mut names: Vec<String> = Vec::new();
+    while !names.iter().any(|name| name == last) {
+        let frame = stream.body_mut().frame().await.expect("more").expect("a frame");
+        decoder.push(&frame.into_data().unwrap_or_default());
+        while let Some(record) = decoder.next() {
+            let event: Value = serde_json::from_slice(&record.unwrap()).unwrap();
+            let added = &event["framework_added"]["framework"]["framework_info"]["name"];
+            names.extend(added.as_str().map(str::to_owned));
+            assert!(last != "web" || !event.to_string().contains("\"db\""), "{event}");
+        }
+    }
+    names
+}
+
+#[tokio::test]
+async fn watchers_are_told_what_they_may_see() {
+    let named = |text: &str| json!({"values": [text]});
+    let master = start(&[
+        (List::RegisterFramework, named("web")),
+        (List::ViewFramework, named("webber")),
+        (List::ViewRole, named("web")),
+    ]);
+    let (ops, web) = (basic("ops", "secret"), basic("web", "wsecret"));
+    assert_eq!(master.call(&ops, &json!({"type": "GET_HEALTH"})).await.0, 200, "ready");
+    let watch = async |who: &str| {
+        let headers = [("content-type", "application/json"), ("accept", "application/json"), ("authorization", who)];
+        send(master.address, post("/api/v1", &headers, json!({"type": "SUBSCRIBE"}).to_string())).await
+    };
+    let (of_ops, of_web) = (watch(&ops).await, watch(&web).await);
+    let (_, _theirs) = master.subscribe(&ops, "db", "dba").await;
+    let (_, _own) = master.subscribe(&web, "web", "webber").await;
+    assert_eq!(told(of_ops, "db").await, ["db"]);
+    assert_eq!(told(of_web, "web").await, ["web"]);
 }
 
 #[tokio::test]

@@ -141,7 +141,7 @@ pub async fn answer(
     request: Request,
     visitor: &Visitor,
 ) -> Response {
-    let query = Query::of(&request);
+    let query = visitor.query(&request);
     if !methods.is_empty() && !methods.contains(&request.method().as_str()) {
         return api_http::jsonp(api_http::method_not_allowed(methods, request.method()), query.get("jsonp"));
     }
