@@ -224,3 +224,37 @@ async fn another_agent_goes_on_looking() {
     let ends = told.iter().filter(|one| one.starts_with("killing") || one.starts_with("killed")).count();
     assert_eq!((failures, ends), (2, 2), "{told:?}");
 }
+
+/// The command of a check, and what it started, end with the agent that waits for it: nobody would look at what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_look_outlives_its_agent() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let mut slow = task("slow", "sleep 600");
+    let check = by_command("touch looking; sleep 4219 & setsid sleep 4219");
+    slow.check = Some(Box::new(v1::CheckInfo { timeout_seconds: Some(0.0), ..check }));
+    master.launch(slow);
+    master.update("slow", TaskState::TaskRunning).await;
+    let begun = std::time::Instant::now();
+    while !agent.sandbox("slow").join("looking").exists() {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    agent.kill();
+    let is_running = || {
+        let listed = std::process::Command::new("ps").args(["-eo", "args"]).output().unwrap();
+        String::from_utf8_lossy(&listed.stdout).contains("sleep 4219\n")
+    };
+    while is_running() {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.kill("slow");
+    master.update("slow", TaskState::TaskKilled).await;
+    while is_running() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it ends with its task");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(agent);
+}

@@ -301,6 +301,77 @@ async fn files_are_fetched_as_the_tasks_user() {
     }
 }
 
+/// With the supervisor of a container goes all that fetches for it; what was half fetched is not kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_ends_with_its_supervisor() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let server = Server::start(vec![("/slow.txt", b"hello".to_vec())]);
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.launch(fetching("one", "cat slow.txt", vec![Uri { cache: Some(true), ..server.uri("/slow.txt") }]));
+    server.is_waited_for().await;
+    let marked = |program: &str| -> Vec<i32> {
+        let mark = format!("@{}", dir.path().canonicalize().unwrap().display());
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let is_of_here = |pid: &i32| {
+            let read = |what: &str| fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+            String::from_utf8_lossy(&read("environ")).contains(&mark)
+                && fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with(program))
+        };
+        pids.filter(is_of_here).collect()
+    };
+    assert_eq!(marked("meseta-fetcher").len(), 2, "one that coordinates, and one that fetches");
+    let supervisor = marked("meseta-executor");
+    assert_eq!(supervisor.len(), 1);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor[0]), nix::sys::signal::SIGKILL).unwrap();
+    master.update("one", TaskState::TaskFailed).await;
+    assert_eq!(marked("meseta-fetcher"), [0; 0]);
+    server.slow.store(false, Ordering::SeqCst);
+    master.launch(fetching("two", "cat slow.txt", vec![Uri { cache: Some(true), ..server.uri("/slow.txt") }]));
+    master.update("two", TaskState::TaskFinished).await;
+}
+
+/// A server of https that certificates authorities named by the agent's environment vouch for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_must_be_vouched_for() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let testdata = concat!(env!("CARGO_MANIFEST_DIR"), "/../web/testdata");
+    let mut server = std::process::Command::new("python3");
+    server.args(["-uc", HTTPS_SERVER, testdata]).stdout(std::process::Stdio::piped());
+    let Ok(mut server) = server.spawn() else { return eprintln!("there is no python3 on this machine") };
+    let mut port = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(server.stdout.take().unwrap()), &mut port).unwrap();
+    let uri = Uri { value: format!("https://localhost:{}/ca.pem", port.trim()), ..Uri::default() };
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.launch(fetching("stranger", "true", vec![uri.clone()]));
+    master.update("stranger", TaskState::TaskFailed).await;
+    assert!(stderr(&agent, "stranger").contains("cannot connect to localhost:"), "{}", stderr(&agent, "stranger"));
+    agent.kill();
+    let trust = format!("export SSL_CERT_FILE={testdata}/ca.pem");
+    let agent = RealAgent::start_after(&trust, &master.address, dir.path(), &[]);
+    master.launch(fetching("known", "grep CERTIFICATE ca.pem", vec![uri]));
+    let ended = master.wait("an end", |known| {
+        let mut all = known.statuses();
+        all.find(|one| {
+            one.task_id.value == "known" && !matches!(one.state(), TaskState::TaskStarting | TaskState::TaskRunning)
+        })
+    });
+    assert_eq!(ended.await.state(), TaskState::TaskFinished, "{}", stderr(&agent, "known"));
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+const HTTPS_SERVER: &str = "
+import functools, http.server, ssl, sys
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
+server = http.server.HTTPServer(('127.0.0.1', 0), handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1] + '/server.pem', sys.argv[1] + '/server.key')
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_address[1])
+server.serve_forever()
+";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_executor_is_fetched_too() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());

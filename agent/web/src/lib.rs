@@ -264,6 +264,40 @@ mod tests {
         assert!(nobody.to_string().starts_with("cannot connect to 127.0.0.1:1: "), "{nobody}");
     }
 
+    /// A server whose certificate nobody on this machine vouches for.
+    async fn secure_server() -> u16 {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let certificate = CertificateDer::from_pem_slice(include_bytes!("../testdata/server.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../testdata/server.key")).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn who_is_not_known_is_believed_only_if_it_does_not_matter() {
+        let port = secure_server().await;
+        let answer = get(&format!("https://127.0.0.1:{port}/"), Trust::Everybody, None).await.unwrap();
+        assert_eq!(body(answer).await.unwrap(), b"ok");
+        let error = get(&format!("https://localhost:{port}/"), Trust::Machine, None).await.unwrap_err();
+        assert!(matches!(error, Error::Connect { .. } | Error::Authorities(_)), "{error}");
+    }
+
     #[tokio::test]
     async fn who_is_sent_round_and_round_ends() {
         let moved = "HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".to_owned();

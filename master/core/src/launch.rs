@@ -495,6 +495,44 @@ mod tests {
     use api::limits::LAUNCH_BYTES_MAX;
     use api::v1;
 
+    /// In the words that clients know.
+    #[test]
+    fn checks_that_make_no_sense_are_refused() {
+        use v1::health_check::HttpCheckInfo;
+        use v1::{CheckInfo, HealthCheck, check_info, health_check};
+        let check = |info: CheckInfo| refused(|task| task.check = Some(Box::new(info))).0;
+        let of = |kind: check_info::Type| CheckInfo { r#type: Some(kind as i32), ..Default::default() };
+        let invalid = "Task uses invalid check:";
+        assert_eq!(check(CheckInfo::default()), format!("{invalid} CheckInfo must specify 'type'"));
+        let expecting = |what: &str, kind: &str| format!("{invalid} Expecting '{what}' to be set for {kind} check");
+        assert_eq!(check(of(check_info::Type::Http)), expecting("http", "HTTP"));
+        assert_eq!(check(of(check_info::Type::Command)), expecting("command", "COMMAND"));
+        assert_eq!(check(of(check_info::Type::Tcp)), expecting("tcp", "TCP"));
+        let health = |info: HealthCheck| refused(|task| task.health_check = Some(Box::new(info))).0;
+        let of = |kind: health_check::Type| HealthCheck { r#type: Some(kind as i32), ..Default::default() };
+        let page = |scheme: &str, path: &str| HealthCheck {
+            http: Some(HttpCheckInfo {
+                port: 80,
+                scheme: Some(scheme.into()),
+                path: Some(path.into()),
+                ..Default::default()
+            }),
+            ..of(health_check::Type::Http)
+        };
+        let invalid = "Task uses invalid health check:";
+        let expecting =
+            |what: &str, kind: &str| format!("{invalid} Expecting '{what}' to be set for {kind} health check");
+        assert_eq!(health(of(health_check::Type::Http)), expecting("http", "HTTP"));
+        assert_eq!(health(of(health_check::Type::Tcp)), expecting("tcp", "TCP"));
+        assert_eq!(health(of(health_check::Type::Command)), expecting("command", "COMMAND"));
+        assert_eq!(health(page("ftp", "/")), format!("{invalid} Unsupported HTTP health check scheme: 'ftp'"));
+        let path = "The path 'x' of HTTP health check must start with '/'";
+        assert_eq!(health(page("http", "x")), format!("{invalid} {path}"));
+        let command = Some(v1::CommandInfo { value: Some("true".into()), ..Default::default() });
+        let early = HealthCheck { command, delay_seconds: Some(-1.0), ..of(health_check::Type::Command) };
+        assert_eq!(health(early), format!("{invalid} Expecting 'delay_seconds' to be non-negative"));
+    }
+
     fn refused(change: impl FnOnce(&mut v1::TaskInfo)) -> (String, v1::task_status::Reason) {
         let mut cluster = Cluster::new();
         let framework = cluster.subscribe();
