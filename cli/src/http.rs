@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::flags::{Flag, Kind};
 use api_http::dial::{DialError, Line, Signer};
+use api_http::tls::{self, Tls};
 use api_http::{Body, Secret};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -91,6 +92,21 @@ pub(crate) fn show_secret(flag: &str) -> Result<(), Error> {
     }
     // The first is the one that was asked for.
     let _ = SIGNER.set(Arc::new(Signer::new(secret, false)));
+    Ok(())
+}
+
+/// How what is said is hidden from others, if it is: as the variables say that libprocess reads.
+static TLS: OnceLock<Option<Arc<Tls>>> = OnceLock::new();
+
+/// Reads those variables.
+///
+/// # Errors
+/// One sentence.
+pub(crate) fn read_tls(environment: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
+    let values = api::flags::parse(tls::FLAGS, [], tls::old_names(environment), |path| std::fs::read_to_string(path));
+    let values = values.map_err(|error| Error::Usage(error.to_string()))?;
+    let tls = tls::Settings::read(&values, false).and_then(Tls::load).map_err(Error::Usage)?;
+    let _ = TLS.set(tls);
     Ok(())
 }
 
@@ -295,7 +311,7 @@ async fn follow(master: &str, request: &Request, limit: Duration) -> Result<Answ
 }
 
 async fn connect(address: &str) -> Result<Line, String> {
-    Line::http1(address, CONNECT).await.map_err(|error| match error {
+    Line::http1(address, CONNECT, TLS.get().and_then(Option::as_deref)).await.map_err(|error| match error {
         DialError::Unreachable { why, .. } => why,
         other => other.to_string(),
     })

@@ -6,6 +6,7 @@
 mod agents;
 mod auth;
 mod brake;
+mod certs;
 mod drain;
 mod dry_run;
 mod error;
@@ -72,6 +73,7 @@ Commands:
   auth         what somebody may do; hashes for files of credentials
   masters      list, add, remove, replace masters
   secret       make what masters, agents and commands know each other by
+  certs        make certificates for TLS
 
 meseta help COMMAND tells a command's flags. The story of a task, an
 agent or a framework is told by meseta-log explain.
@@ -134,6 +136,7 @@ const COMMANDS: &[Command] = &[
     command("auth", auth::ABOUT, auth::FLAGS, true),
     command("masters", masters::ABOUT, masters::FLAGS, true),
     command("secret", secret::ABOUT, secret::FLAGS, true),
+    command("certs", certs::ABOUT, certs::FLAGS, true),
 ];
 
 fn main() -> ExitCode {
@@ -187,6 +190,7 @@ fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
     if name != "local" && command.flags.iter().any(|flag| flag.name == http::SECRET.name) {
         secret::show(&values)?;
     }
+    http::read_tls(environment)?;
     if command.asks_masters() {
         http::log_in(values.text("principal"), values.path("secret_file").as_deref())?;
     }
@@ -216,6 +220,7 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "auth" => auth::run(&words, values).await,
         "masters" => masters::run(&words, values).await,
         "secret" => secret::run(&words),
+        "certs" => certs::run(&words, &values),
         "snapshot" => snapshot::run(&words, values).await,
         _ => read::run(name, &words, values).await,
     }

@@ -11,6 +11,7 @@ use api::flags::{Flag, Kind, Values};
 use api::limits::AGENT_ENDED_TASKS_MAX;
 use api::v1::{AgentInfo, Attribute, DomainInfo, Resource, agent_info};
 use api_http::dial::Signer;
+use api_http::tls::{self, Tls};
 use api_http::{Admission, Secret, Sources};
 use auth::Realm;
 
@@ -294,7 +295,7 @@ const REFUSED: &[&str] = &[
 
 /// How to use the program.
 pub(crate) fn help() -> String {
-    api::flags::help("meseta-agent --master=HOST:PORT --work_dir=DIR [flags]", FLAGS)
+    api::flags::help("meseta-agent --master=HOST:PORT --work_dir=DIR [flags]", &[FLAGS, tls::FLAGS].concat())
 }
 
 /// What was configured, checked.
@@ -306,6 +307,8 @@ pub(crate) struct Config {
     pub(crate) signer: Option<Arc<Signer>>,
     /// Who is let in, and what they may.
     pub(crate) admission: Arc<Admission>,
+    /// How what is said is hidden from others, if it is.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// What its owner is to know about the secret's file.
     pub(crate) secret_warning: Option<String>,
     pub(crate) work_dir: PathBuf,
@@ -364,8 +367,10 @@ pub(crate) fn read(words: Vec<String>) -> Result<Asked, String> {
     }
     let environment = |name: &str| std::env::var(name).ok();
     let idle = api::flags::surroundings(REFUSED, environment)?;
-    let mut values = api::flags::parse(FLAGS, words, environment, |path| std::fs::read_to_string(path))
-        .map_err(|error| error.to_string())?;
+    let flags = [FLAGS, tls::FLAGS].concat();
+    let mut values =
+        api::flags::parse(&flags, words, tls::old_names(environment), |path| std::fs::read_to_string(path))
+            .map_err(|error| error.to_string())?;
     if values.help {
         return Ok(Asked::Help);
     }
@@ -495,6 +500,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         admission,
         secret_warning: secret.as_ref().and_then(Secret::warning),
         signer: secret.map(|secret| Arc::new(Signer::new(secret, values.bool("insecure")))),
+        tls: Tls::load(tls::Settings::read(&values, true)?)?,
         listen: SocketAddr::new(ip, port("port")?.unwrap_or(5051)),
         advertise_ip,
         advertise_port: port("advertise_port")?,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api_http::Body;
 use api_http::dial::{DialError, Line, Signer};
+use api_http::tls::Tls;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use http_body_util::{BodyExt, Collected, Limited};
@@ -30,13 +31,15 @@ const SENTENCE_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Tcp {
     /// Shows that this agent knows the cluster's secret.
     pub(crate) signer: Option<Arc<Signer>>,
+    /// How what is said is hidden from others, if it is.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 impl Dial for Tcp {
     fn dial(&self, address: &str, upward: Body) -> BoxFuture<'static, Result<Chunks, String>> {
-        let (address, signer) = (address.to_owned(), self.signer.clone());
+        let (address, signer, tls) = (address.to_owned(), self.signer.clone(), self.tls.clone());
         Box::pin(async move {
-            let mut line = Line::http2(&address, PATIENCE).await.map_err(|error| error.to_string())?;
+            let mut line = Line::http2(&address, PATIENCE, tls.as_deref()).await.map_err(|error| error.to_string())?;
             let request = http::Request::post("/meseta/agent")
                 .header(http::header::CONTENT_TYPE, api::media::PROTOBUF)
                 .body(upward)

@@ -24,7 +24,9 @@ pub(crate) fn version() -> Value {
 }
 
 pub(crate) fn flags(agent: &Agent) -> BTreeMap<&'static str, String> {
-    let mut flags: BTreeMap<_, _> = agent.config.values.iter().map(|(name, value)| (name, value.to_owned())).collect();
+    let values = &agent.config.values;
+    let told = values.iter().filter(|(name, _)| api_http::tls::is_told(values, name));
+    let mut flags: BTreeMap<_, _> = told.map(|(name, value)| (name, value.to_owned())).collect();
     let launcher_dir = &agent.config.settings.launcher_dir;
     flags.entry("launcher_dir").or_insert_with(|| launcher_dir.clone());
     flags

@@ -197,7 +197,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let place = Place::new(&config, &address, Choice::of(vec![Arc::new(containers.clone())]));
     let surroundings = Surroundings {
         log: Arc::new(log),
-        dial: Box::new(dial::Tcp { signer: config.signer.clone() }),
+        dial: Box::new(dial::Tcp { signer: config.signer.clone(), tls: config.tls.clone() }),
         containers: Box::new(place),
         volumes: Box::new(volumes::OnDisks(disks)),
     };
@@ -233,7 +233,12 @@ async fn serve(config: Config) -> Result<(), String> {
     // Whoever comes back is heard from here on, and has its time from here on.
     let connection = running.begin(boot(&containers));
     // Whoever else is connected, executors find room.
-    let serving = Serving { reserved: &["/api/v1/executor"], ..Serving::new() };
+    let tls = agent.config.tls.clone();
+    if let Some(tls) = tls.clone() {
+        tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        vital(&agent, "look after certificates", tls.follow());
+    }
+    let serving = Serving { reserved: &["/api/v1/executor"], tls, plain_from_here: true, ..Serving::new() };
     let server = tokio::spawn(api_http::serve_with(listener, handler, stopped, serving));
     println!("meseta-agent listening on {}:{}", agent.config.listen.ip(), bound.port());
 

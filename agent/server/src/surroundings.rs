@@ -248,6 +248,7 @@ impl Terms {
             admission: Arc::default(),
             masters: self.masters,
             signer: None,
+            tls: None,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5051),
             advertise_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             advertise_port: None,

@@ -45,8 +45,12 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
             check(program(dir.path(), &[]).env(&variable, "x"), &[&variable, "not built yet"]);
         }
     }
-    for variable in ["LIBPROCESS_SSL_ENABLED", "SSL_ENABLED", "LIBPROCESS_SSL_REQUIRE_CLIENT_CERT"] {
-        check(program(dir.path(), &[]).env(variable, "true"), &[variable, "TLS is not built yet"]);
+    for (variable, why) in [
+        ("LIBPROCESS_SSL_ENABLED", "--ssl_enabled needs --ssl_cert_file"),
+        ("SSL_ENABLED", "--ssl_enabled needs --ssl_"),
+        ("LIBPROCESS_SSL_REQUIRE_CLIENT_CERT", "protects nobody without --ssl_enabled"),
+    ] {
+        check(program(dir.path(), &[]).env(variable, "true"), &[why]);
     }
     check(program(dir.path(), &[]).env("MESOS_AUTHENTICATE_HTTP_READWRITE", "true"), &["authenticate_http_readwrite"]);
     for (flag, why) in [

@@ -5,17 +5,18 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use blake3::Hash;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -23,7 +24,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::Body;
 use crate::secret::{self, CHALLENGE, CHALLENGE_PATH, KEY, PROOF, Random, Secret, Shown};
-use crate::socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
+use crate::socket::{PING, PONG, look_after};
+use crate::tls::{Insecure, Link, Tls};
 
 /// Below this path a server asks for the key.
 const INNER: &str = "/meseta/";
@@ -33,6 +35,8 @@ const SENTENCE_BYTES_MAX: usize = 64 << 10;
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// An exchange answers so many challenges: one that passed meanwhile, and a new one.
 const ATTEMPTS_MAX: usize = 3;
+/// A handshake takes several ways there and back, and a little of both processors.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,8 +71,16 @@ pub enum DialError {
 }
 
 impl DialError {
-    fn silent(address: &str, why: &dyn std::fmt::Display) -> DialError {
-        DialError::Silent { address: address.to_owned(), why: why.to_string() }
+    fn silent(address: &str, why: &dyn std::error::Error) -> DialError {
+        DialError::Silent { address: address.to_owned(), why: innermost(why) }
+    }
+}
+
+/// What is at the bottom of it: hyper says "connection error" of what a certificate, say, is the reason of.
+fn innermost(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => innermost(source),
+        None => error.to_string(),
     }
 }
 
@@ -139,8 +151,8 @@ pub enum Lane {
 
 /// Connections to the masters, made at need and kept.
 pub struct Pool {
-    single: Client<HttpConnector, Full<Bytes>>,
-    shared: Client<HttpConnector, Full<Bytes>>,
+    single: Client<Connector, Full<Bytes>>,
+    shared: Client<Connector, Full<Bytes>>,
     signer: Option<Signer>,
     /// The newest of each master.
     challenges: Mutex<BTreeMap<String, Random>>,
@@ -168,15 +180,11 @@ pub struct Post<'a> {
 pub type Answer = (StatusCode, Bytes);
 
 impl Pool {
-    /// Without a `signer` nothing is shown. A connection that is not there after `connect_timeout` is none.
-    pub fn new(signer: Option<Signer>, connect_timeout: Duration) -> Pool {
+    /// Without a `signer` nothing is shown, without `tls` all is clear text. A connection that is not there after
+    /// `connect_timeout` is none.
+    pub fn new(signer: Option<Signer>, tls: Option<Arc<Tls>>, connect_timeout: Duration) -> Pool {
         let client = |multiplexed: bool| {
-            let mut connector = HttpConnector::new();
-            connector.set_nodelay(true);
-            connector.set_connect_timeout(Some(connect_timeout));
-            connector.set_keepalive(Some(IDLE));
-            connector.set_keepalive_interval(Some(PROBE));
-            connector.set_tcp_user_timeout(Some(VANISHED));
+            let connector = Connector { tls: tls.clone(), patience: connect_timeout };
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
@@ -261,9 +269,9 @@ impl Pool {
 
     async fn send(&self, post: &Post<'_>, headers: HeaderMap) -> Result<(http::response::Parts, Bytes), DialError> {
         let Post { lane, address, path, content_type, body, answer_bytes_max } = post;
-        let unreachable = |why: &dyn std::fmt::Display| DialError::Unreachable {
-            address: (*address).to_owned(),
-            why: why.to_string(),
+        let unreachable = |why: &dyn std::error::Error| match why.source().and_then(|why| why.downcast_ref()) {
+            Some(known @ DialError::Unreachable { .. }) => known.clone(),
+            _ => DialError::Unreachable { address: (*address).to_owned(), why: innermost(why) },
         };
         let uri: Uri = format!("http://{address}{path}").parse().map_err(|error| unreachable(&error))?;
         let mut request = Request::new(Full::new(body.clone()));
@@ -277,7 +285,7 @@ impl Pool {
         })?;
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, *answer_bytes_max).collect().await;
-        Ok((parts, body.map_err(|error| DialError::silent(address, &error))?.to_bytes()))
+        Ok((parts, body.map_err(|error| DialError::silent(address, &*error))?.to_bytes()))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Random>> {
@@ -315,12 +323,53 @@ impl Drop for Line {
     }
 }
 
-async fn connect(address: &str, patience: Duration) -> Result<TcpStream, DialError> {
-    let socket = timeout(patience, TcpStream::connect(address)).await.map_err(|_| "no connection in time".to_owned());
-    let socket = socket.and_then(|socket| socket.map_err(|error| error.to_string()));
-    let socket = socket.map_err(|why| DialError::Unreachable { address: address.to_owned(), why })?;
+/// A connection, secured if that is wanted; with downgrade, not secured to whoever speaks no TLS.
+async fn connect(address: &str, patience: Duration, tls: Option<&Tls>) -> Result<Link, DialError> {
+    let unreachable = |why: String| DialError::Unreachable { address: address.to_owned(), why };
+    let socket = tcp(address, patience).await.map_err(unreachable)?;
+    let Some(tls) = tls else { return Ok(Link::Plain(socket)) };
+    let shaken = timeout(patience.max(HANDSHAKE), tls.connect(address, socket)).await;
+    match shaken.unwrap_or_else(|_| Err(Insecure::NoTls("no handshake in time".into()))) {
+        Ok(link) => Ok(link),
+        Err(Insecure::NoTls(_)) if tls.takes_plain() => {
+            tcp(address, patience).await.map(Link::Plain).map_err(unreachable)
+        }
+        Err(Insecure::NoTls(why)) => Err(unreachable(format!("it does not speak TLS: {why}"))),
+        Err(Insecure::Refused(why)) => Err(unreachable(format!("TLS: {why}"))),
+    }
+}
+
+async fn tcp(address: &str, patience: Duration) -> Result<TcpStream, String> {
+    let socket =
+        timeout(patience, TcpStream::connect(address)).await.map_err(|_| "no connection in time".to_owned())?;
+    let socket = socket.map_err(|error| error.to_string())?;
     look_after(&socket);
     Ok(socket)
+}
+
+/// Makes the connections of a pool.
+#[derive(Clone)]
+struct Connector {
+    tls: Option<Arc<Tls>>,
+    patience: Duration,
+}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = TokioIo<Link>;
+    type Error = DialError;
+    type Future = BoxFuture<'static, Result<TokioIo<Link>, DialError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let Connector { tls, patience } = self.clone();
+        Box::pin(async move {
+            let address = to.authority().map_or("", |authority| authority.as_str());
+            connect(address, patience, tls.as_deref()).await.map(TokioIo::new)
+        })
+    }
 }
 
 impl Line {
@@ -328,8 +377,8 @@ impl Line {
     ///
     /// # Errors
     /// [`DialError::Unreachable`]
-    pub async fn http1(address: &str, patience: Duration) -> Result<Line, DialError> {
-        let socket = connect(address, patience).await?;
+    pub async fn http1(address: &str, patience: Duration, tls: Option<&Tls>) -> Result<Line, DialError> {
+        let socket = connect(address, patience, tls).await?;
         let (sender, connection) =
             http1::handshake(TokioIo::new(socket)).await.map_err(|error| DialError::silent(address, &error))?;
         // Errors of the connection also reach whoever reads the answer.
@@ -341,8 +390,8 @@ impl Line {
     ///
     /// # Errors
     /// [`DialError::Unreachable`], or `Silent` if whoever answers speaks no HTTP/2.
-    pub async fn http2(address: &str, patience: Duration) -> Result<Line, DialError> {
-        let socket = connect(address, patience).await?;
+    pub async fn http2(address: &str, patience: Duration, tls: Option<&Tls>) -> Result<Line, DialError> {
+        let socket = connect(address, patience, tls).await?;
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(4 << 20)
@@ -351,8 +400,10 @@ impl Line {
             .keep_alive_timeout(PONG)
             .handshake(TokioIo::new(socket));
         let shaken = timeout(patience, handshake).await.map_err(|error| DialError::silent(address, &error))?;
-        let (sender, connection) =
-            shaken.map_err(|error| DialError::silent(address, &format!("no HTTP/2: {error}")))?;
+        let (sender, connection) = shaken.map_err(|error| DialError::Silent {
+            address: address.to_owned(),
+            why: format!("no HTTP/2: {}", innermost(&error)),
+        })?;
         let connection = Some(tokio::spawn(connection));
         Ok(Line { address: address.to_owned(), sender: Sender::Http2(sender), connection })
     }
@@ -372,7 +423,7 @@ impl Line {
         let asked = Request::post(CHALLENGE_PATH).body(Body::empty()).expect("a request without surprises");
         let challenge = self.pass(asked).await?.into_body();
         let text = Limited::new(challenge, SENTENCE_BYTES_MAX).collect().await;
-        let text = text.map_err(|error| DialError::silent(&self.address, &error))?.to_bytes();
+        let text = text.map_err(|error| DialError::silent(&self.address, &*error))?.to_bytes();
         let Some(challenge) = signer.read_challenge(&self.address, &text)? else { return self.pass(request).await };
         let (mut parts, body) = request.into_parts();
         let (body, sum) = match body.into_full() {

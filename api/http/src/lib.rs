@@ -32,6 +32,7 @@ mod router;
 mod secret;
 mod serve;
 mod socket;
+pub mod tls;
 
 pub use admission::{Admission, Sources, Visitor, reload};
 pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stream};

@@ -14,6 +14,7 @@ use http::StatusCode;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 use crate::connections::{Connections, Place};
 use crate::reply::{accepts_gzip, gzip, text};
 use crate::socket::{PING, PONG, look_after};
+use crate::tls::Tls;
 use crate::{Bounds, Request, Response};
 
 /// Time for requests under way to end after a stop was asked for.
@@ -43,13 +45,17 @@ pub struct Serving {
     pub inside: Option<Handle>,
     /// The same for everybody else.
     pub outside: Option<Handle>,
+    /// What the port speaks, if it is not clear text.
+    pub tls: Option<Arc<Tls>>,
+    /// Whoever connects from this machine may speak clear text all the same: agents' executors do.
+    pub plain_from_here: bool,
 }
 
 impl Serving {
     /// Bounds as they follow from what this process may open; everybody is served in one place.
     pub fn new() -> Serving {
         let connections = Connections::new(Bounds::of_this_process());
-        Serving { connections, reserved: INNER, inside: None, outside: None }
+        Serving { connections, reserved: INNER, inside: None, outside: None, tls: None, plain_from_here: false }
     }
 }
 
@@ -97,6 +103,8 @@ where
                     reserved: serving.reserved,
                     inside: serving.inside.clone(),
                     outside: serving.outside.clone(),
+                    tls: serving.tls.clone(),
+                    plain_from_here: serving.plain_from_here,
                 };
                 connections.spawn(port.greet(socket, cut));
             }
@@ -122,7 +130,15 @@ struct Port<H> {
     /// Where masters and agents are served, if that is a place of its own.
     inside: Option<Handle>,
     outside: Option<Handle>,
+    tls: Option<Arc<Tls>>,
+    plain_from_here: bool,
 }
+
+/// The beginning of what masters and agents say.
+const FIRST_BYTES: usize = 24;
+
+/// What whoever speaks clear text to a port that speaks TLS gets.
+const ONLY_TLS: &str = "This port speaks TLS only: use https://";
 
 impl<H, F> Port<H>
 where
@@ -131,27 +147,13 @@ where
 {
     /// Waits for the first bytes, which tell where the connection is served.
     async fn greet(mut self, socket: TcpStream, cut: Arc<Notify>) {
-        let mut first = [0; 24];
-        let silent = self.place.bounds().first_byte;
-        let mut patience = silent;
-        let length = loop {
-            tokio::select! {
-                peeked = timeout(patience, socket.peek(&mut first)) => match peeked {
-                    Ok(Ok(0) | Err(_)) => return,
-                    Ok(Ok(length)) => break length,
-                    Err(_) if self.place.may_stay_silent() => patience = LOOK_EVERY,
-                    Err(_) => return self.place.cut(),
-                },
-                () = cut.notified() => return self.place.cut(),
-                _ = self.stop.wait_for(|stop| *stop) => return,
-            }
-        };
-        let first = &first[..length];
-        // HTTP/2 with prior knowledge is what masters and agents speak to each other; Raft is HTTP/1.1.
-        let is_inner = first.starts_with(b"PRI *") || first.starts_with(b"POST /meseta/");
-        match if is_inner { self.inside.clone() } else { self.outside.clone() } {
-            None => self.serve(socket, cut).await,
-            Some(place) => {
+        let mut first = [0; FIRST_BYTES];
+        let Some(length) = self.await_first(socket.peek(&mut first), &cut).await else { return };
+        match self.tls.clone() {
+            Some(tls) if Tls::is_handshake(&first[..length]) => self.greet_secured(&tls, socket, cut).await,
+            Some(tls) if !tls.takes_plain() && !self.is_from_here(&socket) => refuse_plain(socket).await,
+            _ => {
+                let Some(place) = self.place_of(&first[..length]) else { return self.serve(socket, cut).await };
                 let Ok(socket) = socket.into_std() else { return };
                 let serve = async move {
                     match TcpStream::from_std(socket) {
@@ -159,15 +161,74 @@ where
                         Err(error) => tracing::debug!(%error, "a connection cannot be served"),
                     }
                 };
-                let served = place.spawn(serve);
-                let _abort = Abort(served.abort_handle());
-                let _ = served.await;
+                settle(place, serve).await;
             }
         }
     }
 
-    async fn serve(self, socket: TcpStream, cut: Arc<Notify>) {
-        let Port { handler, peer, place, mut stop, reserved, inside, outside } = self;
+    /// Whether the other end is on this machine, and that is enough.
+    fn is_from_here(&self, socket: &TcpStream) -> bool {
+        self.plain_from_here && socket.local_addr().is_ok_and(|own| own.ip() == self.peer.ip())
+    }
+
+    /// The same behind a handshake. Its socket stays where it was accepted.
+    async fn greet_secured(mut self, tls: &Tls, socket: TcpStream, cut: Arc<Notify>) {
+        let patience = self.place.bounds().first_byte;
+        let shaken = tokio::select! {
+            shaken = timeout(patience, tls.accept(socket)) => shaken,
+            () = cut.notified() => return self.place.cut(),
+            _ = self.stop.wait_for(|stop| *stop) => return,
+        };
+        let mut link = match shaken {
+            Ok(Ok(link)) => link,
+            Ok(Err(why)) => return tracing::debug!(peer = %self.peer, why, "no TLS"),
+            Err(_) => return self.place.cut(),
+        };
+        let mut first = [0; FIRST_BYTES];
+        let Some(length) = self.await_first(link.read(&mut first), &cut).await else { return };
+        let place = self.place_of(&first[..length]);
+        let begun = std::io::Cursor::new(first).take(length as u64);
+        let (reading, writing) = tokio::io::split(link);
+        let serve = self.serve(tokio::io::join(begun.chain(reading), writing), cut);
+        match place {
+            None => serve.await,
+            Some(place) => settle(place, serve).await,
+        }
+    }
+
+    /// How many bytes came; None if there is nobody to serve. Whoever is silent for too long goes.
+    async fn await_first(&mut self, read: impl Future<Output = std::io::Result<usize>>, cut: &Notify) -> Option<usize> {
+        tokio::pin!(read);
+        let mut patience = self.place.bounds().first_byte;
+        loop {
+            tokio::select! {
+                read = timeout(patience, read.as_mut()) => match read {
+                    Ok(Ok(0) | Err(_)) => return None,
+                    Ok(Ok(length)) => return Some(length),
+                    Err(_) if self.place.may_stay_silent() => patience = LOOK_EVERY,
+                    Err(_) => {
+                        self.place.cut();
+                        return None;
+                    }
+                },
+                () = cut.notified() => {
+                    self.place.cut();
+                    return None;
+                }
+                _ = self.stop.wait_for(|stop| *stop) => return None,
+            }
+        }
+    }
+
+    /// Where whoever begins like this is served, if that is elsewhere. HTTP/2 with prior knowledge is what masters and
+    /// agents speak to each other; Raft is HTTP/1.1.
+    fn place_of(&self, first: &[u8]) -> Option<Handle> {
+        let is_inner = first.starts_with(b"PRI *") || first.starts_with(b"POST /meseta/");
+        if is_inner { self.inside.clone() } else { self.outside.clone() }
+    }
+
+    async fn serve(self, socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, cut: Arc<Notify>) {
+        let Port { handler, peer, place, mut stop, reserved, inside, outside, .. } = self;
         let asked = Arc::new(Notify::new());
         let service = {
             let (place, asked) = (place.clone(), asked.clone());
@@ -233,6 +294,30 @@ where
             tracing::debug!(%peer, %error, "connection ended");
         }
     }
+}
+
+/// Does `work` in another place, for as long as it is waited for.
+async fn settle(place: Handle, work: impl Future<Output = ()> + Send + 'static) {
+    let working = place.spawn(work);
+    let _abort = Abort(working.abort_handle());
+    let _ = working.await;
+}
+
+/// A sentence to whoever took the port for another.
+async fn refuse_plain(mut socket: TcpStream) {
+    let length = ONLY_TLS.len();
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{ONLY_TLS}"
+    );
+    // What it said has to be read, or the answer may be lost with it.
+    let mut said = [0; 4096];
+    let _ = timeout(DRAIN, async {
+        let _ = socket.read(&mut said).await;
+        let _ = socket.write_all(answer.as_bytes()).await;
+        let _ = socket.shutdown().await;
+    })
+    .await;
 }
 
 /// Answers one request, if there is room for it.

@@ -3,17 +3,6 @@
 /// What is asked for by variables that libprocess reads, and is not built: having one of them is refused, unless it says
 /// no by one of these.
 const REFUSED: &[&str] = &[
-    "LIBPROCESS_SSL_ENABLED",
-    "SSL_ENABLED",
-    "LIBPROCESS_SSL_REQUIRE_CERT",
-    "LIBPROCESS_SSL_REQUIRE_CLIENT_CERT",
-    "LIBPROCESS_SSL_VERIFY_CERT",
-    "LIBPROCESS_SSL_VERIFY_SERVER_CERT",
-    "LIBPROCESS_SSL_VERIFY_IPADD",
-    "SSL_REQUIRE_CERT",
-    "SSL_REQUIRE_CLIENT_CERT",
-    "SSL_VERIFY_CERT",
-    "SSL_VERIFY_SERVER_CERT",
     "LIBPROCESS_REQUIRE_PEER_ADDRESS_IP_MATCH",
     "LIBPROCESS_IP6",
     "LIBPROCESS_MEMORY_PROFILING",
@@ -24,24 +13,7 @@ const REFUSED: &[&str] = &[
 const NO: &[&str] = &["", "false", "0"];
 
 /// Without effect here, and harmless without: whoever sets them hears of it.
-const IDLE: &[&str] = &[
-    "LIBPROCESS_METRICS_SNAPSHOT_ENDPOINT_RATE_LIMIT",
-    "LIBPROCESS_NUM_WORKER_THREADS",
-    "LIBPROCESS_SSL_SUPPORT_DOWNGRADE",
-    "LIBPROCESS_SSL_CERT_FILE",
-    "LIBPROCESS_SSL_KEY_FILE",
-    "LIBPROCESS_SSL_CA_DIR",
-    "LIBPROCESS_SSL_CA_FILE",
-    "LIBPROCESS_SSL_CIPHERS",
-    "LIBPROCESS_SSL_ECDH_CURVES",
-    "LIBPROCESS_SSL_VERIFICATION_DEPTH",
-    "LIBPROCESS_SSL_HOSTNAME_VALIDATION_SCHEME",
-    "LIBPROCESS_SSL_ENABLE_SSL_V3",
-    "LIBPROCESS_SSL_ENABLE_TLS_V1_0",
-    "LIBPROCESS_SSL_ENABLE_TLS_V1_1",
-    "LIBPROCESS_SSL_ENABLE_TLS_V1_2",
-    "LIBPROCESS_SSL_ENABLE_TLS_V1_3",
-];
+const IDLE: &[&str] = &["LIBPROCESS_METRICS_SNAPSHOT_ENDPOINT_RATE_LIMIT", "LIBPROCESS_NUM_WORKER_THREADS"];
 
 /// Looks at the environment for what would be missed: sentences about variables without effect. `refused` are names of
 /// flags that are not built; as variables they are refused too.
@@ -59,8 +31,9 @@ pub fn surroundings(refused: &[&str], environment: impl Fn(&str) -> Option<Strin
     }
     for variable in REFUSED {
         if let Some(value) = environment(variable).filter(|value| !NO.contains(&value.trim())) {
-            let what = if variable.contains("SSL") { "TLS" } else { "what it asks for" };
-            return Err(format!("{variable}={value} is set in the environment, and {what} is not built yet: unset it"));
+            return Err(format!(
+                "{variable}={value} is set in the environment, and what it asks for is not built yet: unset it"
+            ));
         }
     }
     let idle = IDLE.iter().filter(|variable| environment(variable).is_some());
@@ -81,15 +54,12 @@ mod tests {
             ("MESOS_ACLS", "/x"),
             ("MESETA_ACLS", ""),
             ("MESOS_HTTP_CREDENTIALS", "/x"),
-            ("LIBPROCESS_SSL_ENABLED", "true"),
-            ("LIBPROCESS_SSL_ENABLED", "1"),
-            ("SSL_ENABLED", "yes"),
-            ("LIBPROCESS_SSL_REQUIRE_CLIENT_CERT", "true"),
+            ("LIBPROCESS_ENABLE_PROFILER", "1"),
             ("LIBPROCESS_IP6", "::1"),
         ] {
             assert!(look(name, value).unwrap_err().contains(name), "{name}={value}");
         }
-        for (name, value) in [("LIBPROCESS_SSL_ENABLED", "false"), ("SSL_ENABLED", "0"), ("MESOS_SANDBOX", "/x")] {
+        for (name, value) in [("LIBPROCESS_ENABLE_PROFILER", "false"), ("MESOS_SANDBOX", "/x")] {
             assert_eq!(look(name, value), Ok(vec![]), "{name}={value}");
         }
         assert_eq!(look("LIBPROCESS_NUM_WORKER_THREADS", "8").unwrap().len(), 1);

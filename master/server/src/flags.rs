@@ -13,7 +13,7 @@ use crate::roles::RoleSettings;
 use crate::run::{Forgetting, Settings};
 use crate::throttle::RateLimits;
 use api::flags::{Values, parse};
-use api_http::{Secret, Sources};
+use api_http::{Secret, Sources, tls};
 use auth::Realm;
 use event_log::raft::ArchiveBounds;
 use master_core::state::History;
@@ -56,10 +56,12 @@ pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) ->
     }
     let rehearsal = Rehearsal::from_environment(&environment)?;
     let idle = api::flags::surroundings(&[], &environment)?;
+    let flags = [FLAGS, tls::FLAGS].concat();
+    let environment = tls::old_names(environment);
     let mut values =
-        parse(FLAGS, words, environment, |path| std::fs::read_to_string(path)).map_err(|error| error.to_string())?;
+        parse(&flags, words, environment, |path| std::fs::read_to_string(path)).map_err(|error| error.to_string())?;
     if values.help {
-        return Ok(Asked::Help(api::flags::help("meseta-master --work_dir=DIR [flags]", FLAGS)));
+        return Ok(Asked::Help(api::flags::help("meseta-master --work_dir=DIR [flags]", &flags)));
     }
     refuse_unbuilt(&values)?;
     values.warnings.extend(idle);
@@ -174,8 +176,9 @@ impl Flags {
         if every.is_zero() || allocation_interval.is_zero() {
             return Err("--agent_ping_timeout and --allocation_interval must be longer than nothing".into());
         }
+        let told = self.values.iter().filter(|(name, _)| tls::is_told(&self.values, name));
         let mut reported: std::collections::BTreeMap<String, String> =
-            self.values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            told.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         reported.insert("help".into(), "false".into());
         reported.insert("hostname".into(), address.hostname.clone());
         reported.insert("port".into(), bound.port().to_string());
@@ -184,6 +187,7 @@ impl Flags {
             address,
             listen: bound,
             secret: self.secret()?,
+            tls: tls::Tls::load(tls::Settings::read(&self.values, true)?)?,
             insecure: self.values.bool("insecure"),
             masters,
             join,

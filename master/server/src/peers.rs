@@ -2,6 +2,7 @@
 
 use api::limits::PEER_BYTES_MAX;
 use api_http::dial::{DialError, Lane, Pool, Post, Signer};
+use api_http::tls::Tls;
 use bytes::Bytes;
 use event_log::raft::{Member, Transport, TransportError};
 use futures_util::future::BoxFuture;
@@ -50,8 +51,8 @@ enum Carrier {
 
 impl Peers {
     /// No connection yet; they are made at need and kept. Every request shows what `signer` knows, if there is one.
-    pub fn new(signer: Option<Signer>) -> Peers {
-        Peers(Carrier::Http(Arc::new(Pool::new(signer, CONNECT_TIMEOUT)), Handle::try_current().ok()))
+    pub fn new(signer: Option<Signer>, tls: Option<Arc<Tls>>) -> Peers {
+        Peers(Carrier::Http(Arc::new(Pool::new(signer, tls, CONNECT_TIMEOUT)), Handle::try_current().ok()))
     }
 
     /// Over a network of the caller's own.

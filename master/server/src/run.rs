@@ -25,6 +25,7 @@ use crate::witness::Witness;
 use crate::{allocate, clock, entrance, equality, goodbye, level, liveness, outage, roles, vital};
 use api::v1::master::event::closing::Reason;
 use api_http::dial::Signer;
+use api_http::tls::Tls;
 use api_http::{Admission, Bounds, Connections, Door, INNER, Secret, Serving};
 use event_log::host::{self, Tasks};
 use event_log::raft::{ArchiveBounds, FormError, Node, OpenError};
@@ -61,6 +62,8 @@ pub struct Settings {
     pub secret: Option<Secret>,
     /// Whether whoever shows nothing is let in all the same.
     pub insecure: bool,
+    /// How what is said is hidden from others, if it is.
+    pub tls: Option<Arc<Tls>>,
     /// Every member's host:port, this one's included.
     pub masters: Vec<String>,
     /// A master of the cluster that this one waits to be added to, if it does.
@@ -220,7 +223,13 @@ pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Res
     let server = Arc::new(Server::new(inner, admission));
     let (door, clients) = places.unzip();
     let inside = door.as_ref().map(|_| Handle::current());
-    let serving = Serving { connections: connections.clone(), reserved: INNER, inside, outside: clients };
+    if let Some(tls) = settings.tls.clone() {
+        tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+        tokio::spawn(tls.follow());
+    }
+    let tls = settings.tls.clone();
+    let connected = connections.clone();
+    let serving = Serving { connections: connected, reserved: INNER, inside, outside: clients, tls, ..Serving::new() };
     let serving = {
         let server = server.clone();
         let handler = move |request, peer| {
@@ -257,7 +266,7 @@ pub async fn start_in(
     let started = (UNIX_EPOCH + Duration::from_millis(host::wall_ms()), Instant::now());
     let Surroundings { log, network, witness, connections } = surroundings;
     let signer = settings.secret.clone().map(|secret| Signer::new(secret, settings.insecure));
-    let peers = Arc::new(network.map_or_else(|| Peers::new(signer), Peers::over));
+    let peers = Arc::new(network.map_or_else(|| Peers::new(signer, settings.tls.clone()), Peers::over));
     entrance::check(&settings, settings.masters.len() > 1 || settings.join.is_some())?;
     entrance::say(&settings);
     let ahead = Arc::new(Ahead::default());

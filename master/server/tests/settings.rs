@@ -89,8 +89,12 @@ fn what_is_not_built_is_refused() {
             check(program(dir.path(), &["--port=0".into()]).env(&variable, "x"), &[name, why]);
         }
     }
-    for variable in ["LIBPROCESS_SSL_ENABLED", "SSL_ENABLED", "LIBPROCESS_SSL_VERIFY_SERVER_CERT"] {
-        check(program(dir.path(), &[]).env(variable, "true"), &[variable, "TLS is not built yet"]);
+    for (variable, why) in [
+        ("LIBPROCESS_SSL_ENABLED", "--ssl_enabled needs --ssl_cert_file"),
+        ("SSL_ENABLED", "--ssl_enabled needs --ssl_"),
+        ("LIBPROCESS_SSL_VERIFY_SERVER_CERT", "protects nobody without --ssl_enabled"),
+    ] {
+        check(program(dir.path(), &["--port=0".into()]).env(variable, "true"), &[why]);
     }
     check(program(dir.path(), &["--port=0".into()]).env("LIBPROCESS_ADVERTISE_IP", "0.0.0.0"), &["--advertise_ip"]);
     check(&mut program(dir.path(), &["--port=0".into(), "--advertise_ip=::".into()]), &["--advertise_ip=::"]);

@@ -239,6 +239,7 @@ impl Master {
             listen: ([127, 0, 0, 1], 5050).into(),
             secret: None,
             insecure: false,
+            tls: None,
             masters: if self.masters.is_empty() { vec![self.address.clone()] } else { self.masters.clone() },
             join: self.masters.is_empty().then(|| "m1:5050".to_owned()),
             flags: BTreeMap::new(),

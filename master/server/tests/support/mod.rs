@@ -208,6 +208,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         listen: ([127, 0, 0, 1], 5050).into(),
         secret: None,
         insecure: false,
+        tls: None,
         join: None,
         flags: Default::default(),
         ping: Ping { every: Duration::from_secs(1), misses_max: 5 },

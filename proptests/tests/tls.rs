@@ -1,0 +1,172 @@
+//! TLS: certificates are made, asked for, changed; and a cluster that speaks clear text comes to speak nothing but TLS, one
+//! process after the other.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use proptests::cluster::{Cluster, Plan, READY, binary};
+use proptests::framework::{Framework, command_task, info};
+use proptests::http::{self, Request};
+use proptests::wait;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// An authority, and what it signed for this machine.
+struct Certificates(TempDir);
+
+type Variables = Vec<(&'static str, String)>;
+
+impl Certificates {
+    fn make() -> Certificates {
+        let made = Certificates(tempfile::tempdir().expect("a folder"));
+        made.sign("localhost,127.0.0.1");
+        made
+    }
+
+    fn sign(&self, host: &str) {
+        let dir = self.0.path().display().to_string();
+        let signed = Command::new(binary("meseta")).args(["certs", &dir, host]).output().expect("meseta runs");
+        assert!(signed.status.success(), "{}", said(&signed));
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// What whoever dials sets, to believe those whom the authority vouches for.
+    fn to_believe(&self) -> Variables {
+        vec![
+            ("LIBPROCESS_SSL_ENABLED", "true".into()),
+            ("LIBPROCESS_SSL_CA_FILE", self.path("ca.pem").display().to_string()),
+            ("LIBPROCESS_SSL_VERIFY_SERVER_CERT", "true".into()),
+            ("LIBPROCESS_SSL_VERIFY_IPADD", "true".into()),
+        ]
+    }
+
+    /// And to be believed.
+    fn to_show(&self) -> Variables {
+        let mut all = self.to_believe();
+        all.push(("LIBPROCESS_SSL_CERT_FILE", self.path("localhost.pem").display().to_string()));
+        all.push(("LIBPROCESS_SSL_KEY_FILE", self.path("localhost.key").display().to_string()));
+        all
+    }
+}
+
+fn meseta(words: &[&str], environment: &Variables) -> Output {
+    let environment = environment.iter().map(|(name, value)| (name, value));
+    Command::new(binary("meseta")).args(words).envs(environment).output().expect("meseta runs")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// What a command says in JSON of one master; None if it fails.
+fn asked(command: &str, cluster: &Cluster, master: &str, environment: &Variables) -> Option<Value> {
+    let at = format!("--master={}", cluster.address(master));
+    let answer = meseta(&[command, &at, "--json"], environment);
+    answer.status.success().then(|| serde_json::from_slice(&answer.stdout).expect("JSON"))
+}
+
+/// Every process starts again with other variables, one after the other; after each the agent is active and its task runs.
+fn restart_all(cluster: &mut Cluster, set: &[(&str, Option<&str>)], asking: &Variables) {
+    let all: Vec<String> = cluster.masters().into_iter().chain(cluster.agents()).collect();
+    for name in all {
+        for (variable, value) in set {
+            cluster.set_environment(&name, variable, *value);
+        }
+        cluster.stop(&name);
+        cluster.restart(&name);
+        for master in cluster.masters() {
+            wait::until(&format!("{master} to know an active agent"), READY, || {
+                let agents = asked("agents", cluster, &master, asking)?;
+                let agents = agents["slaves"].as_array()?;
+                (agents.len() == 1 && agents[0]["active"] == true).then_some(())
+            });
+        }
+        let tasks = asked("tasks", cluster, "m0", asking).expect("tasks").to_string();
+        assert!(tasks.contains("TASK_RUNNING") && tasks.contains("\"long\""), "{tasks}");
+    }
+}
+
+#[test]
+fn a_cluster_comes_to_speak_tls_while_it_runs() {
+    let certificates = Certificates::make();
+    let (clear, show) = (Variables::new(), certificates.to_show());
+    let mut cluster = Plan::new().masters(3).agents(1).start();
+    let mut framework = Framework::subscribe(cluster.address("m0"), &info("f"));
+    let offer = framework.offer();
+    framework.launch(&offer, &[command_task("long", &offer, "sleep 1000")]);
+    let running = framework.until_state("long", "TASK_RUNNING");
+    framework.acknowledge(&running);
+
+    // Both are spoken.
+    let mut set: Vec<(&str, Option<&str>)> = show.iter().map(|(name, value)| (*name, Some(value.as_str()))).collect();
+    set.push(("LIBPROCESS_SSL_SUPPORT_DOWNGRADE", Some("true")));
+    restart_all(&mut cluster, &set, &clear);
+    assert!(asked("state", &cluster, "m1", &show).is_some(), "who believes nobody else is answered, too");
+
+    // TLS alone is.
+    restart_all(&mut cluster, &[("LIBPROCESS_SSL_SUPPORT_DOWNGRADE", None)], &certificates.to_believe());
+    for name in ["m0", "m1", "m2"] {
+        let answer = http::send(cluster.address(name), &Request::get("/health")).expect("an answer");
+        assert_eq!((answer.status(), answer.text().as_str()), (400, "This port speaks TLS only: use https://"));
+    }
+
+    // Certificates must be shown.
+    restart_all(&mut cluster, &[("LIBPROCESS_SSL_REQUIRE_CLIENT_CERT", Some("true"))], &show);
+    let at = format!("--master={}", cluster.address("m0"));
+    let shows_none = meseta(&["state", &at], &certificates.to_believe());
+    assert!(!shows_none.status.success() && said(&shows_none).contains("CertificateRequired"), "{}", said(&shows_none));
+    let strangers = Certificates::make();
+    let mut stranger = certificates.to_believe();
+    stranger
+        .extend(strangers.to_show().into_iter().filter(|(name, _)| name.contains("_CERT_") || name.contains("_KEY_")));
+    assert!(!meseta(&["state", &at], &stranger).status.success(), "another authority's certificate");
+    let deceived = meseta(&["state", &at], &strangers.to_show());
+    assert!(said(&deceived).contains("invalid peer certificate"), "{}", said(&deceived));
+
+    // A task's output comes from its agent, by TLS too; executors on the agent's machine need none.
+    let whole = meseta(&["execute", &at, "--name=short", "--command=echo done"], &show);
+    assert!(whole.status.success() && said(&whole).contains("done"), "{}", said(&whole));
+    let long = asked("tasks", &cluster, "m0", &show).expect("tasks").to_string();
+    assert!(long.contains("TASK_RUNNING"), "{long}");
+}
+
+#[test]
+fn new_certificates_are_used_without_a_restart() {
+    let certificates = Certificates::make();
+    let mut plan = Plan::new();
+    for (name, value) in certificates.to_show() {
+        plan = plan.master_environment(name, &value);
+    }
+    let cluster = plan.start_without_waiting();
+    let believes = certificates.to_believe();
+    let answers = || asked("state", &cluster, "m0", &believes);
+    wait::until("a master that speaks TLS", READY, answers);
+
+    let replace = |name: &str| {
+        for ending in ["key", "pem"] {
+            let new = certificates.path(&format!("new.{ending}"));
+            fs::copy(certificates.path(&format!("{name}.{ending}")), &new).expect("a copy");
+            fs::rename(&new, certificates.path(&format!("localhost.{ending}"))).expect("in its place");
+        }
+    };
+    let kept = |name: &str, to: &str| {
+        for ending in ["key", "pem"] {
+            fs::copy(certificates.path(&format!("{name}.{ending}")), certificates.path(&format!("{to}.{ending}")))
+                .expect("a copy");
+        }
+    };
+    kept("localhost", "before");
+    certificates.sign("elsewhere.example");
+    replace("elsewhere.example");
+    wait::until("the certificate of another host", Duration::from_secs(60), || answers().is_none().then_some(()));
+    replace("before");
+    wait::until("the certificate that fits", Duration::from_secs(60), answers);
+    fs::write(certificates.path("localhost.pem"), "nothing").expect("it is written");
+    wait::until("a warning", Duration::from_secs(60), || cluster.log("m0").contains("those before stay").then_some(()));
+    assert!(answers().is_some(), "the one before stays");
+}
