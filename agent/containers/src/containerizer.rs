@@ -36,6 +36,8 @@ pub struct Creation {
     pub joins: Vec<PathBuf>,
     /// What is run before its process, which is started only if that succeeds.
     pub first: Option<First>,
+    /// Limits of the process, by their names behind `RLMT_`: soft and hard; none is no limit.
+    pub rlimits: Vec<(String, Option<(u64, u64)>)>,
     /// How somebody can be connected with its process, if anybody can.
     pub streams: Option<Streams>,
     /// Bounds of its outputs, if nobody can be connected with them.

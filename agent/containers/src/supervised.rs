@@ -23,7 +23,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
 
 use crate::containerizer::{Containerizer, Creation, How};
-use crate::isolators::{Isolator, Usage};
+use crate::isolators::{Isolator, PosixRlimits, Usage};
 use crate::reports::{Core, Process, Report};
 
 /// Where supervisors look for programs.
@@ -322,6 +322,10 @@ async fn launch(here: Here, mut creation: Creation) {
             return Ok(None);
         }
         begin_again(&spawning, &creation.container_id).map_err(|error| format!("cannot claim a launch: {error}"))?;
+        let limits = spawning.isolators.iter().any(|isolator| isolator.name() == PosixRlimits.name());
+        if !creation.rlimits.is_empty() && !limits {
+            return Err("limits of processes need posix/rlimits in this agent's --isolation".to_owned());
+        }
         spawning.isolators.iter().try_for_each(|isolator| isolator.prepare(&mut creation))?;
         spawn(&spawning, creation).map(Some)
     });
@@ -378,6 +382,7 @@ fn spawn(containers: &Containers, creation: Creation) -> Result<tokio::process::
         joins: creation.joins.iter().map(|path| path.display().to_string()).collect(),
         first: creation.first,
         rotation: creation.rotation,
+        rlimits: creation.rlimits,
         sockets: creation.streams.map(|_| containers.sockets.display().to_string()),
         terminal: creation.streams.and_then(|streams| streams.terminal),
         session: creation.streams.is_some_and(|streams| streams.session),

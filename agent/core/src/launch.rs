@@ -147,7 +147,8 @@ const CHECKSUM: &str = "meseta.checksum:";
 
 /// Why this agent cannot run a task: better said at once than ignored.
 fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
-    // Each task of the built-in default executor has a container of its own, which may have a terminal.
+    // A command, and each task of the built-in default executor, has a container of its own, which may have a terminal.
+    let is_own = task.executor.is_none() || executor.r#type == Some(executor_info::Type::Default as i32);
     let is_nested = executor.r#type == Some(executor_info::Type::Default as i32);
     let what = if [&task.container, &executor.container]
         .into_iter()
@@ -159,11 +160,10 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
         container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
             || !container.volumes.is_empty()
             || !container.network_infos.is_empty()
-            || (container.tty_info.is_some() && !is_nested)
-            || container.rlimit_info.is_some()
+            || (container.tty_info.is_some() && !is_own)
             || container.linux_info.as_ref().is_some_and(confines)
     }) {
-        "images, volumes, networks, terminals and limits of containers are"
+        "images, volumes, networks and terminals of containers are"
     } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| !uses.is_empty()) {
         "persistent volumes of tasks on the default executor are"
     } else if is_nested && task.labels.iter().flat_map(|all| &all.labels).any(|label| label.key.starts_with(CHECKSUM)) {

@@ -362,7 +362,7 @@ fn launch_of(task: TaskInfo, container_id: ContainerId, ip: &str) -> agent::call
         container_id,
         command: Some(command),
         resources: task.resources,
-        container: task.container.filter(|container| container.tty_info.is_some()).map(|container| *container),
+        container: task.container.map(|container| *container),
         limits: task.limits,
     }
 }

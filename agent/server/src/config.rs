@@ -403,7 +403,7 @@ fn sources(values: &Values) -> Result<Sources, String> {
 }
 
 fn check(mut values: Values) -> Result<Config, String> {
-    only(&values, "isolation", &["posix/cpu", "posix/mem", "filesystem/posix", "process"])?;
+    only(&values, "isolation", &["posix/cpu", "posix/mem", "posix/rlimits", "filesystem/posix", "process"])?;
     only(&values, "launcher", &["posix"])?;
     only(&values, "containerizers", &["mesos"])?;
     only(&values, "recover", &["reconnect"])?;

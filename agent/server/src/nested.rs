@@ -11,7 +11,8 @@ use api::v1::agent::call::LaunchContainer;
 use api::v1::agent::response::{self, WaitContainer, WaitNestedContainer};
 use api::v1::agent::{Call, Response as Answer, call};
 use api::v1::container_info::Type as ContainerType;
-use api::v1::{self, ContainerId, ContainerInfo, Resource};
+use api::v1::r_limit_info::RLimit;
+use api::v1::{self, ContainerId, ContainerInfo, Resource, TaskInfo};
 use api_http::{Response, StatusCode, Visitor, empty, text};
 use prost::Message;
 
@@ -159,7 +160,7 @@ fn unsupported(info: &LaunchContainer, session: bool) -> Option<String> {
     let what = if session && info.command.as_ref().is_some_and(|command| !command.uris.is_empty()) {
         "fetching URIs for a session is"
     } else if is_more(&container) {
-        "images, volumes, networks and limits of containers are"
+        "images, volumes and networks of containers are"
     } else if info
         .command
         .iter()
@@ -178,13 +179,12 @@ fn is_more(container: &ContainerInfo) -> bool {
     container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
         || !container.volumes.is_empty()
         || !container.network_infos.is_empty()
-        || container.rlimit_info.is_some()
         || container.linux_info.is_some()
 }
 
 /// The streams of a container, if somebody can be connected with them: those of sessions, and terminals.
-pub(crate) fn streams(info: &LaunchContainer, session: bool) -> Option<containers::Streams> {
-    let tty = info.container.as_ref().and_then(|container| container.tty_info.as_ref());
+pub(crate) fn streams(container: Option<&ContainerInfo>, session: bool) -> Option<containers::Streams> {
+    let tty = container.and_then(|container| container.tty_info.as_ref());
     let size = |number: u32| u16::try_from(number).unwrap_or(u16::MAX);
     let terminal = tty.map(|tty| tty.window_size.as_ref().map_or((0, 0), |one| (size(one.rows), size(one.columns))));
     (session || terminal.is_some()).then_some(containers::Streams { terminal, session })
@@ -194,6 +194,16 @@ pub(crate) fn ending() -> Response {
     text(StatusCode::SERVICE_UNAVAILABLE, "Agent is stopping")
 }
 
+/// The limits of a container's process, by the names that the system has for them.
+pub(crate) fn rlimits(container: Option<&ContainerInfo>) -> Vec<(String, Option<(u64, u64)>)> {
+    let limits = container.and_then(|container| container.rlimit_info.as_ref()).map_or(&[][..], |info| &info.rlimits);
+    let one = |limit: &RLimit| {
+        let name = limit.r#type().as_str_name();
+        (name.strip_prefix("RLMT_").unwrap_or(name).to_owned(), limit.soft.zip(limit.hard))
+    };
+    limits.iter().map(one).collect()
+}
+
 /// The process of a container that somebody can be connected with.
 pub(crate) fn attachable(agent: &Agent, container_id: &str) -> Result<Process, String> {
     let state = agent.state.read();
@@ -201,7 +211,14 @@ pub(crate) fn attachable(agent: &Agent, container_id: &str) -> Result<Process, S
         return Err(format!("Unknown container {container_id}"));
     }
     let launched = state.launched.all.get(container_id);
-    let has_streams = launched.is_some_and(|one| streams(&one.info.get(), one.session).is_some());
+    let of_launched = |one: &agent_core::Container| {
+        streams(one.info.get::<LaunchContainer>().container.as_ref(), one.session).is_some()
+    };
+    // A command's terminal is that of its container.
+    let command = state.executor_of(container_id).filter(|(_, executor)| executor.is_command);
+    let task = command.and_then(|(_, executor)| executor.tasks.values().next()).map(|task| task.info.get::<TaskInfo>());
+    let has_streams = launched.is_some_and(of_launched)
+        || task.is_some_and(|task| streams(task.container.as_deref(), false).is_some());
     match state.process(container_id).filter(|_| has_streams) {
         Some(process) => Ok(process.clone()),
         None => Err("I/O switchboard server was disabled for this container".to_owned()),

@@ -108,6 +108,8 @@ impl Place {
         let labels = task.as_ref().map_or(&info.labels, |task| &task.labels).as_ref();
         let first = self.first(container_id, &command, labels, &user, &sandbox)?;
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
+        let container = task.as_ref().map_or(info.container.as_deref(), |task| task.container.as_deref());
+        let streams = nested::streams(container, false);
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
         let mut environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox);
         if let Some(key) = terms.admission.key().filter(|_| !executor.is_command) {
@@ -128,8 +130,9 @@ impl Place {
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
             first,
-            streams: None,
-            rotation,
+            rlimits: nested::rlimits(container),
+            rotation: rotation.filter(|_| streams.is_none()),
+            streams,
         }))
     }
 
@@ -192,7 +195,7 @@ impl Place {
         }
         let (program, arguments) = arguments(&command).map_err(|why| format!("cannot execute it: {why}"))?;
         let first = self.first(container_id, &command, None, &user, &sandbox)?;
-        let streams = nested::streams(&info, container.session);
+        let streams = nested::streams(info.container.as_ref(), container.session);
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let variables = self.variables(&state, container_id);
         Ok(Some(Creation {
@@ -208,6 +211,7 @@ impl Place {
             away_ms_max: parent.map(|_| terms.recovery_timeout_ms),
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
+            rlimits: nested::rlimits(info.container.as_ref()),
             first,
             streams,
             rotation: rotation.filter(|_| streams.is_none()),

@@ -342,3 +342,43 @@ async fn what_cannot_be_attached_to_is_said() {
     assert!(head.starts_with("HTTP/1.1 400"), "{head} {body}");
     assert_eq!(body, "Expecting 'Message-Content-Type' to be set for streaming requests");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_may_have_a_terminal_and_limits() {
+    use v1::r_limit_info::{RLimit, r_limit::Type};
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &["--isolation=posix/cpu,posix/mem,posix/rlimits"]);
+    let limit = |kind: Type, soft, hard| RLimit { r#type: Some(kind as i32), soft, hard };
+    let info = |id: &str, command: &str, container: v1::ContainerInfo| TaskInfo {
+        container: Some(Box::new(v1::ContainerInfo { r#type: v1::container_info::Type::Mesos as i32, ..container })),
+        ..task(id, command)
+    };
+    let limits = v1::RLimitInfo {
+        rlimits: vec![limit(Type::RlmtNofile, Some(100), Some(200)), limit(Type::RlmtCore, Some(0), Some(0))],
+    };
+    let container = || v1::ContainerInfo { rlimit_info: Some(limits.clone()), ..Default::default() };
+    master.launch(info("limited", "ulimit -Sn; ulimit -Hn; ulimit -c", container()));
+    master.update("limited", TaskState::TaskFinished).await;
+    let stdout = std::fs::read_to_string(agent.sandbox("limited").join("stdout")).unwrap();
+    assert_eq!(stdout, "100\n200\n0\n");
+    let tty_info = Some(v1::TtyInfo { window_size: Some(v1::tty_info::WindowSize { rows: 40, columns: 100 }) });
+    let terminal = v1::ContainerInfo { tty_info, ..Default::default() };
+    master.launch(info("tty", "stty size; read line; echo got $line; exit 3", terminal));
+    let status = master.update("tty", TaskState::TaskRunning).await;
+    let id = json!({ "value": status.container_status.unwrap().container_id.unwrap().value });
+    let attach = json!({ "type": "ATTACH_CONTAINER_OUTPUT", "attach_container_output": { "container_id": id } });
+    let mut output = Output::open(&agent.address, &attach).await;
+    let mut input = Input::open(&agent.address, &id).await;
+    input.write("hello\n").await;
+    output.until(Some("got hello")).await;
+    assert_eq!(master.update("tty", TaskState::TaskFailed).await.message(), "Command exited with status 3");
+    let stdout = std::fs::read_to_string(agent.sandbox("tty").join("stdout")).unwrap();
+    assert!(stdout.contains("40 100\r\n"), "{stdout:?}");
+    drop(agent);
+    // Without the isolator that sets them.
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.launch(info("refused", "true", container()));
+    let failed = master.update("refused", TaskState::TaskFailed).await;
+    assert!(failed.message().contains("posix/rlimits"), "{}", failed.message());
+}

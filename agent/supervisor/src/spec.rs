@@ -51,6 +51,8 @@ pub struct Spec {
     pub first: Option<First>,
     /// Bounds of its outputs, if they have any.
     pub rotation: Option<Rotation>,
+    /// Limits of the process, by their names behind `RLMT_`: soft and hard; none is no limit.
+    pub rlimits: Vec<(String, Option<(u64, u64)>)>,
     /// Folder of sockets, if the streams of the process can be connected to: see [`crate::streams`].
     pub sockets: Option<String>,
     /// It has a terminal: so many rows and columns.
@@ -94,7 +96,9 @@ pub struct First {
 }
 
 /// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 4;
+const VERSION: u64 = 5;
+/// The version without limits.
+const VERSION_WITHOUT_LIMITS: u64 = 4;
 /// The version of [`First`], and the one without, for who does not need the newer ones.
 const VERSION_OF_FIRST: u64 = 3;
 const VERSION_WITHOUT_FIRST: u64 = 2;
@@ -120,6 +124,10 @@ impl Spec {
         ];
         let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
             .chain(self.sockets.iter().map(|path| format!("sockets={path}")))
+            .chain(self.rlimits.iter().map(|(name, limit)| match limit {
+                Some((soft, hard)) => format!("rlimit={name}:{soft}:{hard}"),
+                None => format!("rlimit={name}"),
+            }))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(self.rotation.iter().map(|rotation| format!("rotation={}", rotation.encode())))
             .chain(self.first.iter().flat_map(|first| {
@@ -140,7 +148,8 @@ impl Spec {
 
     fn version(&self) -> u64 {
         match &self.first {
-            _ if self.sockets.is_some() || self.rotation.is_some() => VERSION,
+            _ if !self.rlimits.is_empty() => VERSION,
+            _ if self.sockets.is_some() || self.rotation.is_some() => VERSION_WITHOUT_LIMITS,
             Some(_) => VERSION_OF_FIRST,
             None => VERSION_WITHOUT_FIRST,
         }
@@ -175,6 +184,7 @@ impl Spec {
             umask: number("umask").and_then(|mask| u32::try_from(mask).ok()),
             away_ms_max: number("away_ms_max"),
             grace_ms: number("grace_ms"),
+            rlimits: named.iter().filter_map(|text| text.strip_prefix("rlimit=")).filter_map(rlimit).collect(),
             sockets: text("sockets").map(str::to_owned),
             terminal: number("terminal").map(|size| ((size >> 16) as u16, size as u16)),
             session: number("session") == Some(1),
@@ -186,6 +196,16 @@ impl Spec {
                 failure: text("first_failure").unwrap_or_default().to_owned(),
             }),
         })
+    }
+}
+
+fn rlimit(text: &str) -> Option<(String, Option<(u64, u64)>)> {
+    match text.split_once(':') {
+        None => Some((text.to_owned(), None)),
+        Some((name, limits)) => {
+            let (soft, hard) = limits.split_once(':')?;
+            Some((name.to_owned(), Some((soft.parse().ok()?, hard.parse().ok()?))))
+        }
     }
 }
 
@@ -443,6 +463,7 @@ mod tests {
             away_ms_max: Some(900_000),
             joins: vec!["/a".into(), "/b".into()],
             rotation: Some(Rotation { stdout: (4096, 2), stderr: (1 << 40, 0) }),
+            rlimits: vec![("NOFILE".into(), Some((10, 20))), ("CORE".into(), None)],
             sockets: Some("/s".into()),
             terminal: Some((24, 80)),
             session: true,
@@ -457,8 +478,8 @@ mod tests {
         let bytes = without.encode().unwrap();
         assert_eq!(Spec::decode(&bytes), Some(without));
         assert_eq!(Spec::decode(&bytes[..bytes.len() - 2]), None);
-        let newer = [&bytes[..], b"version=5\0"].concat();
-        let newer = String::from_utf8(newer).unwrap().replace("version=4\0", "");
+        let newer = [&bytes[..], b"version=6\0"].concat();
+        let newer = String::from_utf8(newer).unwrap().replace("version=5\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }

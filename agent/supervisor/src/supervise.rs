@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -238,6 +238,7 @@ fn start(
             fs::write(path, child.to_string()).map_err(|error| format!("cannot join {path}: {error}"))
         })
     };
+    let rlimits = limits(&spec.rlimits)?;
     // The child waits here until it has joined what it is to join; without a word it ends.
     let (gate, release) = pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
     // Closed by a successful exec; otherwise it says what failed.
@@ -287,6 +288,10 @@ fn start(
                 failed("take its terminal", Errno::from_raw(error.raw_os_error().unwrap_or(0)));
             }
             let input = stdin.as_ref().map_or(null.as_fd(), |stdin| stdin.as_fd());
+            // Before the user is switched to, who may not raise one.
+            for (resource, soft, hard) in &rlimits {
+                step("limit the process", setrlimit(*resource, *soft, *hard));
+            }
             step("redirect standard input", dup2_stdin(input));
             step("redirect standard output", dup2_stdout(stdout.as_fd()));
             step("redirect standard error", dup2_stderr(stderr.as_fd()));
@@ -311,6 +316,34 @@ fn start(
             failed(&format!("execute '{program}'"), error)
         }
     }
+}
+
+/// Limits as the system knows them.
+fn limits(named: &[(String, Option<(u64, u64)>)]) -> Result<Vec<(Resource, u64, u64)>, String> {
+    let one = |(name, limit): &(String, Option<(u64, u64)>)| {
+        let resource = match name.as_str() {
+            "AS" => Resource::RLIMIT_AS,
+            "CORE" => Resource::RLIMIT_CORE,
+            "CPU" => Resource::RLIMIT_CPU,
+            "DATA" => Resource::RLIMIT_DATA,
+            "FSIZE" => Resource::RLIMIT_FSIZE,
+            "LOCKS" => Resource::RLIMIT_LOCKS,
+            "MEMLOCK" => Resource::RLIMIT_MEMLOCK,
+            "MSGQUEUE" => Resource::RLIMIT_MSGQUEUE,
+            "NICE" => Resource::RLIMIT_NICE,
+            "NOFILE" => Resource::RLIMIT_NOFILE,
+            "NPROC" => Resource::RLIMIT_NPROC,
+            "RSS" => Resource::RLIMIT_RSS,
+            "RTPRIO" => Resource::RLIMIT_RTPRIO,
+            "RTTIME" => Resource::RLIMIT_RTTIME,
+            "SIGPENDING" => Resource::RLIMIT_SIGPENDING,
+            "STACK" => Resource::RLIMIT_STACK,
+            _ => return Err(format!("there is no limit of processes called '{name}'")),
+        };
+        let (soft, hard) = limit.unwrap_or((RLIM_INFINITY, RLIM_INFINITY));
+        Ok((resource, soft, hard))
+    };
+    named.iter().map(one).collect()
 }
 
 /// The process's side of its streams.

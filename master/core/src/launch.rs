@@ -125,7 +125,7 @@ impl Launch {
     }
 
     fn try_task(&mut self, draft: &Draft, task: &v1::TaskInfo) -> Result<(), No> {
-        let needed = self.check_task(draft, task, false)?;
+        let needed = self.check_task(draft, task, task.executor.is_none())?;
         let chosen = match (&task.command, &task.executor) {
             (Some(_), None) => None,
             (None, Some(info)) => {
@@ -333,7 +333,7 @@ impl Launch {
         self.events.push(refused(self.framework, task, v1::TaskState::TaskError, reason, why));
     }
 
-    /// What is wrong with a task whatever it runs on; what it needs. `nested`: in a container of its own within its executor's.
+    /// What is wrong with a task whatever it runs on; what it needs. `nested`: in a container of its own.
     fn check_task(&self, draft: &Draft, task: &v1::TaskInfo, nested: bool) -> Result<Resources, String> {
         let id = &task.task_id.value;
         validate::id(id)?;

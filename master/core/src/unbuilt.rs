@@ -28,7 +28,7 @@ pub(crate) fn operation(operation: &v1::offer::Operation) -> Result<(), String> 
     }
 }
 
-/// A task, whatever runs it; one in a container of its own within its executor's may have a terminal.
+/// A task, whatever runs it; one in a container of its own may have a terminal.
 pub(crate) fn task(task: &v1::TaskInfo, nested: bool) -> Result<(), String> {
     let of_check = task.check.as_ref().and_then(|check| Some(&check.command.as_ref()?.command));
     let of_health = task.health_check.as_ref().and_then(|check| check.command.as_ref());
@@ -75,10 +75,28 @@ fn container(container: Option<&v1::ContainerInfo>, may_have_terminal: bool) -> 
         ("ContainerInfo.volumes", !container.volumes.is_empty()),
         ("ContainerInfo.hostname", container.hostname.is_some()),
         ("ContainerInfo.network_infos", !container.network_infos.is_empty()),
-        ("ContainerInfo.rlimit_info", container.rlimit_info.is_some()),
         ("ContainerInfo.tty_info", container.tty_info.is_some() && !may_have_terminal),
     ])?;
+    container.rlimit_info.as_ref().map_or(Ok(()), rlimits)?;
     container.linux_info.as_ref().map_or(Ok(()), linux)
+}
+
+/// Limits of processes make sense: both of a kind, or none, which is no limit.
+fn rlimits(info: &v1::RLimitInfo) -> Result<(), String> {
+    use v1::r_limit_info::r_limit::Type;
+    for limit in &info.rlimits {
+        let kind = limit.r#type.and_then(|number| Type::try_from(number).ok()).filter(|kind| *kind != Type::Unknown);
+        let Some(kind) = kind else { return Err("Invalid rlimit: its type is not known".to_owned()) };
+        match (limit.soft, limit.hard) {
+            (None, None) => {}
+            (Some(soft), Some(hard)) if soft <= hard => {}
+            (Some(_), Some(_)) => {
+                return Err(format!("Invalid rlimit {}: 'soft' is more than 'hard'", kind.as_str_name()));
+            }
+            _ => return Err(format!("Invalid rlimit {}: 'soft' and 'hard' are set together", kind.as_str_name())),
+        }
+    }
+    Ok(())
 }
 
 #[allow(deprecated)] // Clients may still ask for capabilities by their old name.
@@ -127,8 +145,6 @@ mod tests {
     fn each_field_of_a_container_is_refused_by_its_own_name() {
         let not = |field: &str| format!("'{field}' is not supported by this version");
         assert_eq!(in_container(|it| it.hostname = Some("h".into())), not("ContainerInfo.hostname"));
-        assert_eq!(in_container(|it| it.tty_info = Some(Default::default())), not("ContainerInfo.tty_info"));
-        assert_eq!(in_container(|it| it.rlimit_info = Some(Default::default())), not("ContainerInfo.rlimit_info"));
         assert_eq!(in_container(|it| it.volumes = vec![Default::default()]), not("ContainerInfo.volumes"));
         assert_eq!(in_container(|it| it.network_infos = vec![Default::default()]), not("ContainerInfo.network_infos"));
         assert_eq!(in_container(|it| it.linux_info = Some(Default::default())), not("ContainerInfo.linux_info"));

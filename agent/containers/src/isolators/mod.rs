@@ -6,7 +6,7 @@ mod posix;
 use crate::containerizer::Creation;
 use crate::reports::Process;
 
-pub use posix::{PosixCpu, PosixMem};
+pub use posix::{PosixCpu, PosixMem, PosixRlimits};
 
 /// What a container uses, as far as its isolators can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,6 +48,7 @@ pub fn built(name: &str) -> Option<Option<Box<dyn Isolator>>> {
     match name {
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),
+        "posix/rlimits" => Some(Some(Box::new(PosixRlimits))),
         // Sandboxes are that.
         "filesystem/posix" => Some(None),
         _ => None,

@@ -1,4 +1,4 @@
-//! `posix/cpu` and `posix/mem`: confine nothing, and say what the processes of a container use.
+//! `posix/cpu` and `posix/mem` confine nothing, and say what the processes of a container use. `posix/rlimits` limits them.
 
 use std::collections::BTreeSet;
 
@@ -13,6 +13,16 @@ pub struct PosixCpu;
 /// `posix/mem`
 #[derive(Clone, Copy, Debug)]
 pub struct PosixMem;
+
+/// `posix/rlimits`: a container may bring limits of its processes along. The supervisor sets them, between clone and exec.
+#[derive(Clone, Copy, Debug)]
+pub struct PosixRlimits;
+
+impl Isolator for PosixRlimits {
+    fn name(&self) -> &'static str {
+        "posix/rlimits"
+    }
+}
 
 fn of<'a>(process: &Process, all: &'a [processes::Process]) -> impl Iterator<Item = &'a processes::Process> {
     let root = process.supervisor_pid;
