@@ -56,6 +56,11 @@ pub enum Bug {
     OperationsNotSentAgain,
     OperationsUnfinishedAtStart,
     RolesNotInSnapshot,
+    AdmittedWhileDown,
+    InverseOffersKept,
+    BrakesIgnored,
+    GroupTorn,
+    SpareOffersKept,
 }
 
 use Bug::*;
@@ -205,6 +210,15 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
         "an operation that an agent had begun when it ended is not gone on with (ours)",
     ),
     (RolesNotInSnapshot, "roles-not-in-snapshot", "quota and weights are not in a snapshot (ours)"),
+    (AdmittedWhileDown, "admitted-while-down", "an agent of a machine that is down is admitted (Mesos)"),
+    (
+        InverseOffersKept,
+        "inverse-offers-kept",
+        "who was asked to leave an agent is not told that the schedule is another (ours)",
+    ),
+    (BrakesIgnored, "brakes-ignored", "what an operator has paused is offered all the same (ours)"),
+    (GroupTorn, "group-torn", "an agent takes only the first task of a group (ours)"),
+    (SpareOffersKept, "spare-offers-kept", "what an agent can spare no more is offered on (Mesos)"),
 ];
 
 #[cfg(feature = "planted-bugs")]

@@ -298,7 +298,7 @@ impl Running {
     /// # Errors
     /// A sentence.
     pub fn simulated(terms: Terms, state: State, surroundings: Surroundings) -> Result<Running, String> {
-        let address = format!("{}:5051", terms.hostname);
+        let address = format!("{}:5051", terms.settings.ip);
         Ok(Running::new(terms.config()?, address, state, surroundings))
     }
 

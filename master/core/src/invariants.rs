@@ -255,6 +255,13 @@ fn check_operation(state: &State, report: Report<'_>) {
             report("what-is-spared-is-revocable", format!("agent S{}", agent.0));
         }
     }
+    for agent in state.agents.live.values() {
+        let offered = resources::unallocated(&agent.offered.revocable());
+        let spare = state.oversubscribed.of(agent.key).cloned().unwrap_or_default();
+        if !spare.contains(&offered) {
+            report("what-is-offered-can-be-spared", format!("agent S{}: {offered} of {spare}", agent.key.0));
+        }
+    }
 }
 
 /// What must be delivered is complete and in order.

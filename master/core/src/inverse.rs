@@ -71,6 +71,9 @@ pub(crate) fn return_on(draft: &mut Draft, agent: AgentKey, why: Return) {
 
 /// The same of several agents.
 pub(crate) fn return_on_all(draft: &mut Draft, agents: &[AgentKey], why: Return) {
+    if why == Return::MaintenanceChanged && event_log::planted(event_log::Bug::InverseOffersKept) {
+        return;
+    }
     let mut offers: BTreeMap<FrameworkKey, Vec<OfferKey>> = BTreeMap::new();
     for (framework, key) in agents.iter().flat_map(|agent| draft.state.maintenance.waiting_on(*agent)) {
         offers.entry(framework).or_default().push(key);

@@ -28,6 +28,9 @@ pub(crate) fn change(draft: &mut Draft, agent: AgentKey, seq: u64, message: &int
             offers.entry(offer.framework).or_default().push(key);
         }
     }
+    if event_log::planted(event_log::Bug::SpareOffersKept) {
+        offers.clear();
+    }
     for (framework, offers) in offers {
         draft.push(OffersReturned { framework, offers: OfferKeys::new(offers), why: Return::AgentChanged });
     }

@@ -234,7 +234,7 @@ impl Agent {
             masters: self.masters.lock().clone(),
             resources: resources(CPUS as f64).into_iter().chain([scalar("disk", DISK as f64)]).collect(),
             settings: Settings {
-                ip: "127.0.0.1".into(),
+                ip: ip_of(&self.name),
                 executor_registration_timeout_ms: 60_000,
                 executor_reregistration_timeout_ms: REREGISTRATION_MS,
                 executor_shutdown_grace_ms: 5_000,
@@ -252,6 +252,7 @@ impl Agent {
             containers: Box::new(place.clone()),
             volumes: Box::new(place),
         };
+        host.spawn(spare(self.world.clone(), self.machine.clone(), self.world.random(&format!("spare {name}"))));
         // A machine that has just come back is busy.
         let busy_ms = if self.random.permille(250) { self.random.below(4_000) } else { 0 };
         let process = host.clone();
@@ -279,6 +280,31 @@ impl Agent {
             process.kill();
         });
         self.life = Some(host);
+    }
+}
+
+/// What the machine can spare changes, and when there is too much, some executors give way.
+async fn spare(world: Arc<World>, machine: Arc<Mutex<Machine>>, mut random: Random) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(random.range(1_000, 12_000))).await;
+        let (inbox, executors) = {
+            let machine = machine.lock();
+            let executors = machine.disk.state.executors();
+            let named = executors.map(|(framework, executor)| (framework.to_owned(), executor.executor_id.clone()));
+            (machine.inbox.clone(), named.collect::<Vec<_>>())
+        };
+        let Some(inbox) = inbox else { continue };
+        let (quiet, choice) = (world.is_quiet(), random.below(10));
+        if !quiet && choice == 0 {
+            if let Some(victim) = random.pick(&executors).cloned() {
+                inbox.submit(Command::Preempt { executors: vec![victim] });
+            }
+            continue;
+        }
+        let cpus = if quiet { 0 } else { random.below(3) };
+        let revocable = Some(v1::resource::RevocableInfo {});
+        let one = v1::Resource { revocable, ..scalar("cpus", cpus as f64) };
+        inbox.submit(Command::Spare { resources: if cpus == 0 { Vec::new() } else { vec![one] } });
     }
 }
 
@@ -672,6 +698,11 @@ impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// The address of a machine with this name, such as `a3`.
+pub fn ip_of(name: &str) -> String {
+    format!("10.0.0.{}", name.trim_start_matches(|it: char| !it.is_ascii_digit()))
 }
 
 /// So much of something.

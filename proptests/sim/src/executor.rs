@@ -178,6 +178,10 @@ impl Executor {
                     return Next::End(1 << 8);
                 }
             }
+            event::Type::LaunchGroup => {
+                let group = event.launch_group.map(|launch| launch.task_group).unwrap_or_default();
+                group.tasks.into_iter().for_each(|task| self.launch(task));
+            }
             event::Type::Kill => {
                 let task_id = event.kill.map(|kill| kill.task_id.value).unwrap_or_default();
                 self.finish(&task_id, TaskState::TaskKilled);

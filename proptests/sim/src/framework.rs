@@ -64,6 +64,12 @@ pub struct Book {
     named: u64,
     /// It stays away for longer than usual, once.
     away_ms: Option<u64>,
+    /// It has another role beside its own.
+    extra: bool,
+    /// It wants no offers of some agent.
+    picky: bool,
+    /// Executors that run several tasks, each with the agent where it was wanted last.
+    executors: BTreeMap<String, v1::AgentId>,
 }
 
 /// One framework.
@@ -79,6 +85,9 @@ pub struct Framework {
     /// In seconds.
     failover_timeout: f64,
 }
+
+/// A role that frameworks have in common now and then.
+const EXTRA: &str = "x1";
 
 /// In seconds: a week, or so short that a framework can miss it.
 const FAILOVER_TIMEOUTS: (f64, f64) = (604_800.0, 8.0);
@@ -115,17 +124,22 @@ impl Framework {
         let capability =
             |kind: v1::framework_info::capability::Type| v1::framework_info::Capability { r#type: Some(kind as i32) };
         use v1::framework_info::capability::Type as Kind;
+        let mut roles = vec![self.name.clone()];
+        if self.book.lock().extra {
+            roles.push(EXTRA.to_owned());
+        }
         v1::FrameworkInfo {
             user: "root".into(),
             name: self.name.clone(),
             id: self.book.lock().id.clone().map(|value| v1::FrameworkId { value }),
             failover_timeout: Some(self.failover_timeout),
             checkpoint: Some(true),
-            roles: vec![self.name.clone()],
+            roles,
             capabilities: vec![
                 capability(Kind::MultiRole),
                 capability(Kind::PartitionAware),
                 capability(Kind::ReservationRefinement),
+                capability(Kind::RevocableResources),
             ],
             ..v1::FrameworkInfo::default()
         }
@@ -134,6 +148,8 @@ impl Framework {
     async fn run(self: Arc<Self>) {
         loop {
             let master = self.pick_master();
+            // What it said of offers is over with its stream.
+            self.book.lock().picky = false;
             let info = self.info();
             let call = Call {
                 framework_id: info.id.clone(),
@@ -220,6 +236,11 @@ impl Framework {
                 let id = event.rescind.map(|rescind| rescind.offer_id.value).unwrap_or_default();
                 self.book.lock().outstanding.remove(&id);
             }
+            event::Type::InverseOffers => {
+                for offer in event.inverse_offers.map(|offers| offers.inverse_offers).unwrap_or_default() {
+                    self.answer_inverse(offer.id);
+                }
+            }
             event::Type::Update => self.update(event.update.map(|update| update.status).unwrap_or_default()),
             event::Type::UpdateOperationStatus => {
                 let status = event.update_operation_status.map(|update| update.status).unwrap_or_default();
@@ -277,6 +298,48 @@ impl Framework {
         });
     }
 
+    /// It will leave an agent, or not; or says nothing.
+    fn answer_inverse(self: &Arc<Self>, id: v1::OfferId) {
+        let (choice, wait_ms) = self.draw(|random| (random.below(10), random.below(8_000)));
+        let filters = Some(v1::Filters { refuse_seconds: Some((choice * 2) as f64) });
+        let inverse_offer_ids = vec![id];
+        let framework = self.clone();
+        host::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+            match choice {
+                0..=4 => {
+                    let body = call::AcceptInverseOffers { inverse_offer_ids, filters };
+                    framework.call(Type::AcceptInverseOffers, |call| call.accept_inverse_offers = Some(body)).await;
+                }
+                5..=7 => {
+                    let body = call::DeclineInverseOffers { inverse_offer_ids, filters };
+                    framework.call(Type::DeclineInverseOffers, |call| call.decline_inverse_offers = Some(body)).await;
+                }
+                _ => {}
+            }
+        });
+    }
+
+    /// Says anew who it is and which agents it wants: other roles, or none of some agent; or all of it is taken back.
+    async fn change(self: &Arc<Self>, plain: bool) {
+        let (extra, picky, host) = self.draw(|random| (random.permille(500), random.permille(400), random.range(1, 4)));
+        let picky = picky && !plain;
+        self.book.lock().extra = extra && !plain;
+        let framework_info = self.info();
+        let text = format!(
+            r#"{{"role_constraints": {{"{}": {{"groups": [{{"attribute_constraints": [{{
+                "selector": {{"pseudoattribute_type": "HOSTNAME"}},
+                "predicate": {{"text_not_equals": {{"value": "a{host}"}}}}}}]}}]}}}}}}"#,
+            self.name
+        );
+        let offer_constraints = api::json::from_slice(text.as_bytes()).ok().filter(|_| picky);
+        let body = call::UpdateFramework { framework_info, offer_constraints, ..Default::default() };
+        self.book.lock().picky = true;
+        if self.call(Type::UpdateFramework, |call| call.update_framework = Some(body)).await == Some(200) {
+            self.book.lock().picky = picky;
+        }
+    }
+
     fn operation_update(self: &Arc<Self>, status: v1::OperationStatus) {
         let operation_id = status.operation_id.unwrap_or_default();
         self.world.trace(format_args!("{} hears {} {}", self.name, operation_id.value, status.state));
@@ -309,9 +372,13 @@ impl Framework {
     }
 
     fn consider(self: &Arc<Self>, offer: v1::Offer) {
-        let unreserved = offer.resources.iter().filter(|it| it.reservations.is_empty());
+        let is_spare = |it: &&v1::Resource| it.revocable.is_some();
+        let unreserved = offer.resources.iter().filter(|it| it.reservations.is_empty() && it.revocable.is_none());
         let cpus = unreserved.filter(|it| it.name == "cpus").filter_map(|it| it.scalar.as_ref());
         let cpus: f64 = cpus.map(|scalar| scalar.value).sum();
+        let spare = offer.resources.iter().filter(is_spare).filter_map(|it| it.scalar.as_ref());
+        let spare: f64 = spare.map(|scalar| scalar.value).sum();
+        let own = offer.allocation_info.as_ref().is_none_or(|info| info.role() == self.name);
         let quiet = self.world.is_quiet();
         let (launched, has_last) = {
             let book = self.book.lock();
@@ -331,10 +398,16 @@ impl Framework {
         host::spawn(async move {
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
             let offer_ids = vec![offer.id.clone()];
-            let Wishes { mut operations, volume } = framework.wishes(&offer, quiet);
+            let wishes = if own { framework.wishes(&offer, quiet) } else { Wishes::default() };
+            let Wishes { mut operations, volume } = wishes;
             let mut tasks: Vec<v1::TaskInfo> = (0..count).map(|_| framework.task(&offer, quiet)).collect();
             if let (Some(task), Some(volume)) = (tasks.first_mut(), volume) {
                 task.resources.push(volume);
+            }
+            // What may be taken back at any time runs something, too.
+            if let Some(task) = tasks.first_mut().filter(|_| spare >= 1.0 && choice % 3 == 0) {
+                let cpus = task.resources.iter_mut().filter(|it| it.name == "cpus");
+                cpus.for_each(|it| it.revocable = Some(v1::resource::RevocableInfo {}));
             }
             if tasks.is_empty() && operations.is_empty() {
                 framework.give_back(offer_ids, filters).await;
@@ -344,7 +417,9 @@ impl Framework {
             let wanted: Vec<&str> = operations.iter().map(|operation| operation.r#type().as_str_name()).collect();
             let id = &offer.id.value;
             framework.world.trace(format_args!("{} wants {wanted:?} and {names:?} with {id}", framework.name));
-            if !tasks.is_empty() {
+            if tasks.len() > 1 && choice % 3 == 1 && !quiet {
+                operations.push(framework.group(tasks));
+            } else if !tasks.is_empty() {
                 operations.push(v1::offer::Operation {
                     r#type: Some(v1::offer::operation::Type::Launch as i32),
                     launch: Some(v1::offer::operation::Launch { task_infos: tasks }),
@@ -415,9 +490,33 @@ impl Framework {
             // Some share one that runs what it is handed.
             (2..=5, number) => {
                 let executor = executor(format!("{}-x{number}", self.name), "executor".to_owned());
+                book.executors.insert(executor.executor_id.value.clone(), task.agent_id.clone());
                 v1::TaskInfo { executor: Some(executor), data: Some(run.into_bytes().into()), ..task }
             }
             _ => v1::TaskInfo { command: command(run), ..task },
+        }
+    }
+
+    /// Tasks that one executor gets together.
+    fn group(&self, tasks: Vec<v1::TaskInfo>) -> v1::offer::Operation {
+        let first = tasks.first().map(|task| (task.task_id.value.clone(), task.agent_id.clone()));
+        let (first, agent_id) = first.unwrap_or_default();
+        let executor = v1::ExecutorInfo {
+            r#type: Some(v1::executor_info::Type::Custom as i32),
+            executor_id: v1::ExecutorId { value: format!("{first}-g") },
+            command: Some(v1::CommandInfo { value: Some("executor".to_owned()), ..Default::default() }),
+            ..Default::default()
+        };
+        self.book.lock().executors.insert(executor.executor_id.value.clone(), agent_id);
+        let run = |task: v1::TaskInfo| {
+            let text = format!("run {} 0", self.draw(|random| random.range(200, 15_000)));
+            v1::TaskInfo { executor: None, command: None, data: Some(text.into_bytes().into()), ..task }
+        };
+        let task_group = v1::TaskGroupInfo { tasks: tasks.into_iter().map(run).collect() };
+        v1::offer::Operation {
+            r#type: Some(v1::offer::operation::Type::LaunchGroup as i32),
+            launch_group: Some(Box::new(v1::offer::operation::LaunchGroup { executor, task_group })),
+            ..Default::default()
         }
     }
 
@@ -487,6 +586,18 @@ impl Framework {
                     framework.call(Type::Revive, |call| call.revive = Some(call::Revive::default())).await;
                 });
             }
+            13 => {
+                host::spawn(async move { framework.change(false).await });
+            }
+            14 => {
+                let known: Vec<(String, v1::AgentId)> = self.book.lock().executors.clone().into_iter().collect();
+                if let Some((value, agent_id)) = self.draw(|random| random.pick(&known).cloned()) {
+                    let body = call::Shutdown { executor_id: v1::ExecutorId { value }, agent_id };
+                    host::spawn(async move {
+                        framework.call(Type::Shutdown, |call| call.shutdown = Some(body)).await;
+                    });
+                }
+            }
             12 => {
                 if self.failover_timeout == FAILOVER_TIMEOUTS.1 && self.draw(|random| random.permille(500)) {
                     self.book.lock().away_ms = Some(self.draw(|random| random.range(6_000, 45_000)));
@@ -500,7 +611,14 @@ impl Framework {
     }
 
     /// Wants offers, and asks about tasks of which it does not know the end.
-    async fn ask_about_doubtful(&self) {
+    async fn ask_about_doubtful(self: &Arc<Self>) {
+        let has_more = {
+            let book = self.book.lock();
+            book.picky || book.extra
+        };
+        if has_more {
+            self.change(true).await;
+        }
         // Also when it has launched its last: what it has reserved is offered to it only then.
         self.call(Type::Revive, |call| call.revive = Some(call::Revive::default())).await;
         let doubtful: Vec<call::reconcile::Task> = {

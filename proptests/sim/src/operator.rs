@@ -1,5 +1,6 @@
 //! Operators: one changes agents, and all read; what they read is compared with what was answered before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use event_log::host::Host;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use crate::agent::scalar;
+use crate::agent::{ip_of, scalar};
 use crate::net::Net;
 use crate::random::Random;
 use crate::world::{EPOCH_MS, World};
@@ -28,6 +29,11 @@ pub struct Operator {
     /// Changes things, too.
     writes: bool,
     agents: Vec<String>,
+    /// Where the agents run, and frameworks, as they were seen last.
+    hosts: Vec<String>,
+    frameworks: Vec<String>,
+    /// Machines that it took down or was about to.
+    down: BTreeSet<String>,
 }
 
 impl Operator {
@@ -36,7 +42,9 @@ impl Operator {
         let mut random = world.random(name);
         let host = Host::new(random.number(), EPOCH_MS, 0);
         let (world, net, name) = (world.clone(), net.clone(), name.to_owned());
-        let operator = Operator { world, net, name, masters, random, writes, agents: Vec::new() };
+        let (agents, hosts, frameworks) = (Vec::new(), Vec::new(), Vec::new());
+        let operator =
+            Operator { world, net, name, masters, random, writes, agents, hosts, frameworks, down: BTreeSet::new() };
         host.spawn(operator.run());
     }
 
@@ -51,11 +59,16 @@ impl Operator {
                 3 if self.writes && !quiet && self.random.permille(200) => self.mark_gone().await,
                 6 if self.writes && !quiet => self.set_quota(false).await,
                 7 if self.writes && !quiet => self.set_weight().await,
+                10 if self.writes && !quiet => self.maintain().await,
+                11 if self.writes && !quiet => self.brake().await,
+                12 if self.writes && !quiet && self.random.permille(300) => self.be_wrong().await,
                 8..=9 => self.read_frameworks().await,
                 _ => self.read_agents().await,
             }
             if quiet && self.writes {
                 self.set_quota(true).await;
+                self.end_maintenance().await;
+                self.release().await;
                 // Nobody stays deactivated: everything must end.
                 for agent in self.agents.clone() {
                     if self.world.oracle.lock().linear.may_be_deactivated(&agent) {
@@ -90,12 +103,18 @@ impl Operator {
     async fn activate(&mut self, agent: &str, active: bool) {
         let agent_id = v1::AgentId { value: agent.to_owned() };
         let call = if active {
-            let reactivate_agent = Some(call::ReactivateAgent { agent_id, ..Default::default() });
+            // A drain that is not over goes on, or is given up.
+            let cancel_drain = Some(self.random.permille(500));
+            let reactivate_agent = Some(call::ReactivateAgent { agent_id, cancel_drain });
             Call { r#type: Some(Type::ReactivateAgent as i32), reactivate_agent, ..Call::default() }
         } else if self.random.permille(500) {
             // Every task is killed, and it is not offered until it is reactivated; that waits until it is empty.
             let max_grace_period = self.random.permille(700).then(Default::default);
-            let mut drain = call::DrainAgent { agent_id, max_grace_period, mark_gone: None };
+            let mark_gone = self.random.permille(100).then_some(true);
+            if mark_gone.is_some() {
+                self.world.oracle.lock().linear.going(agent);
+            }
+            let mut drain = call::DrainAgent { agent_id, max_grace_period, mark_gone };
             if let Some(grace) = &mut drain.max_grace_period {
                 grace.seconds = self.random.below(8) as i64;
             }
@@ -149,6 +168,100 @@ impl Operator {
         self.call(call).await;
     }
 
+    /// Machines are scheduled, go down and come up again.
+    async fn maintain(&mut self) {
+        let Some(host) = self.random.pick(&self.hosts).cloned() else { return };
+        match self.random.below(6) {
+            0 | 1 => {
+                let mut hosts = self.down.clone();
+                hosts.insert(host);
+                self.schedule(&hosts).await;
+            }
+            2 => self.schedule(&self.down.clone()).await,
+            // Rare: who goes down ends, and comes back as another.
+            3 if self.random.permille(300) => {
+                let mut hosts = self.down.clone();
+                hosts.insert(host.clone());
+                self.schedule(&hosts).await;
+                self.down.insert(host.clone());
+                let start_maintenance = Some(call::StartMaintenance { machines: vec![machine(&host)] });
+                let kind = Some(Type::StartMaintenance as i32);
+                self.call(Call { r#type: kind, start_maintenance, ..Call::default() }).await;
+            }
+            _ => {
+                let down = self.down.iter().next().cloned();
+                self.bring_up(&down.unwrap_or(host)).await;
+            }
+        }
+    }
+
+    async fn bring_up(&mut self, host: &str) {
+        let stop_maintenance = Some(call::StopMaintenance { machines: vec![machine(host)] });
+        let call = Call { r#type: Some(Type::StopMaintenance as i32), stop_maintenance, ..Call::default() };
+        if let Some((200 | 400, _)) = self.call(call).await {
+            self.down.remove(host);
+        }
+    }
+
+    async fn schedule(&mut self, hosts: &BTreeSet<String>) {
+        let unavailability = v1::Unavailability {
+            start: v1::TimeInfo { nanoseconds: self.random.below(4) as i64 * 1_000_000_000 },
+            duration: None,
+        };
+        let machine_ids: Vec<v1::MachineId> = hosts.iter().map(|host| machine(host)).collect();
+        let windows = match machine_ids.is_empty() {
+            true => Vec::new(),
+            false => vec![v1::maintenance::Window { machine_ids, unavailability }],
+        };
+        let schedule = v1::maintenance::Schedule { windows };
+        let update_maintenance_schedule = Some(call::UpdateMaintenanceSchedule { schedule });
+        let kind = Some(Type::UpdateMaintenanceSchedule as i32);
+        self.call(Call { r#type: kind, update_maintenance_schedule, ..Call::default() }).await;
+    }
+
+    /// Every machine is up, and none is to go down: everything must end.
+    async fn end_maintenance(&mut self) {
+        for host in self.down.clone() {
+            self.bring_up(&host).await;
+        }
+        if self.down.is_empty() {
+            self.schedule(&BTreeSet::new()).await;
+        }
+    }
+
+    /// Offers are paused for everybody, a role or a framework, or new frameworks are refused; and the way back.
+    async fn brake(&mut self) {
+        let what = match self.random.below(4) {
+            0 => String::new(),
+            1 => format!(r#""role": "f{}","#, self.random.range(1, 3)),
+            2 => match self.random.pick(&self.frameworks) {
+                Some(framework) => format!(r#""framework_id": "{framework}","#),
+                None => return,
+            },
+            _ => r#""new_frameworks": true,"#.to_owned(),
+        };
+        let (kind, field) = if self.random.permille(400) { ("PAUSE", "pause") } else { ("RESUME", "resume") };
+        self.pull(&format!(r#"{{"type": "{kind}", "{field}": {{{what} "why": "a test"}}}}"#)).await;
+    }
+
+    async fn release(&mut self) {
+        let mut all = vec![String::new(), r#""new_frameworks": true,"#.to_owned()];
+        all.extend((1..=3).map(|role| format!(r#""role": "f{role}","#)));
+        all.extend(self.frameworks.iter().map(|framework| format!(r#""framework_id": "{framework}","#)));
+        for what in all {
+            self.pull(&format!(r#"{{"type": "RESUME", "resume": {{{what} "why": "over"}}}}"#)).await;
+        }
+    }
+
+    async fn pull(&mut self, body: &str) {
+        let masters = self.masters.lock().clone();
+        let Some(master) = self.random.pick(&masters).cloned() else { return };
+        let headers = [("content-type", "application/json".to_owned())];
+        let asked = self.net.post(&self.name, &master, "/brakes", &headers, body.to_owned().into());
+        let status = timeout(PATIENCE, asked).await.ok().and_then(Result::ok).map(|(status, _)| status.as_u16());
+        self.world.trace(format_args!("{} {body} at {master} is answered {status:?}", self.name));
+    }
+
     async fn mark_gone(&mut self) {
         let Some(agent) = self.random.pick(&self.agents).cloned() else { return };
         self.world.oracle.lock().linear.going(&agent);
@@ -162,19 +275,49 @@ impl Operator {
     /// One role may have so much and no more; or all may have anything again.
     async fn set_quota(&mut self, endless: bool) {
         let limited = |role: &str, cpus: Option<u64>| {
-            let limit = |cpus: u64| ("cpus".to_owned(), v1::value::Scalar { value: cpus as f64 });
+            // What operators reserve is disk.
+            let (name, each) = if role == "stored" { ("disk", 8.0) } else { ("cpus", 1.0) };
+            let limit = |cpus: u64| (name.to_owned(), v1::value::Scalar { value: cpus as f64 * each });
             let limits = cpus.map(limit).into_iter().collect();
             v1::quota::QuotaConfig { role: role.to_owned(), limits, ..Default::default() }
         };
         let quota_configs = if endless {
-            ["f1", "f2", "f3"].map(|role| limited(role, None)).to_vec()
+            ["f1", "f2", "f3", "stored"].map(|role| limited(role, None)).to_vec()
         } else {
-            let role = format!("f{}", self.random.range(1, 3));
+            let role = match self.random.below(4) {
+                0 => "stored".to_owned(),
+                number => format!("f{number}"),
+            };
             let cpus = self.random.permille(700).then(|| self.random.below(6));
             vec![limited(&role, cpus)]
         };
         let update_quota = call::UpdateQuota { force: Some(true), quota_configs };
         let call = Call { r#type: Some(Type::UpdateQuota as i32), update_quota: Some(update_quota), ..Call::default() };
+        self.call(call).await;
+    }
+
+    /// Calls that are refused.
+    async fn be_wrong(&mut self) {
+        let mut call = Call::default();
+        let kind = match self.random.below(4) {
+            0 => {
+                let weight_infos = vec![v1::WeightInfo { role: Some("f1".to_owned()), weight: -1.0 }];
+                call.update_weights = Some(call::UpdateWeights { weight_infos });
+                Type::UpdateWeights
+            }
+            1 => {
+                let quota_configs = vec![v1::quota::QuotaConfig { role: "f1/below".to_owned(), ..Default::default() }];
+                call.update_quota = Some(call::UpdateQuota { force: None, quota_configs });
+                Type::UpdateQuota
+            }
+            2 => {
+                let agent_id = v1::AgentId { value: self.agents.first().cloned().unwrap_or_default() };
+                call.create_volumes = Some(call::CreateVolumes { agent_id, volumes: Vec::new() });
+                Type::CreateVolumes
+            }
+            _ => Type::DrainAgent,
+        };
+        call.r#type = Some(kind as i32);
         self.call(call).await;
     }
 
@@ -196,6 +339,7 @@ impl Operator {
             .map(|agent| (agent.agent_info.id.clone().unwrap_or_default().value, agent.deactivated()))
             .collect();
         self.agents = seen.iter().map(|(id, _)| id.clone()).collect();
+        self.hosts = agents.iter().map(|agent| agent.agent_info.hostname.clone()).collect();
         self.world.oracle.lock().linear.agents_read(&self.world, &self.name, &expected, &seen);
     }
 
@@ -206,6 +350,12 @@ impl Operator {
         let frameworks = response.get_frameworks.unwrap_or_default().frameworks;
         let seen: Vec<String> =
             frameworks.iter().map(|it| it.framework_info.id.clone().unwrap_or_default().value).collect();
+        self.frameworks.clone_from(&seen);
         self.world.oracle.lock().linear.frameworks_read(&self.world, &self.name, &expected, &seen);
     }
+}
+
+/// The machine of this name.
+fn machine(host: &str) -> v1::MachineId {
+    v1::MachineId { hostname: Some(host.to_owned()), ip: Some(ip_of(host)) }
 }

@@ -2,6 +2,7 @@
 //! sees; it says no as early as it can.
 
 pub mod acknowledged;
+pub mod brakes;
 pub mod capacity;
 pub mod leaders;
 pub mod linear;
@@ -117,6 +118,7 @@ impl Oracle {
         }
         let header = &entry.record.header;
         let found = [
+            ("brakes", brakes::check(entry.index, before.as_ref(), state, &events)),
             ("time", self.time.committed(world.now_ms(), entry.index, header, before.as_ref())),
             ("acknowledged", self.acknowledged.committed(entry.index, &entry.record, state)),
             ("once", self.once.committed(entry.index, state, &events)),
