@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::v1;
+use master_core::ids::FrameworkKey;
 use master_core::{Event, State};
 use prost::Message as _;
 
@@ -51,11 +52,10 @@ impl Once {
         }
         for event in events {
             match event {
-                Event::TaskLaunched(launched) => {
-                    let key = (launched.task.0.0, launched.task.1.to_string());
-                    self.decided.insert(launched.task.1.to_string());
-                    if !self.in_log.insert(key) {
-                        return Err(format!("{} is launched a second time at index {index}", launched.task.1));
+                Event::TaskLaunched(launched) => self.launch(index, launched.task.0, &launched.task.1)?,
+                Event::TaskGroupLaunched(launched) => {
+                    for task in &launched.tasks {
+                        self.launch(index, launched.framework, &task.task_id)?;
                     }
                 }
                 Event::TaskUpdated(updated) if is_over(updated.state) => {
@@ -79,6 +79,14 @@ impl Once {
             }
         }
         Ok(())
+    }
+
+    fn launch(&mut self, index: u64, framework: FrameworkKey, task_id: &str) -> Result<(), String> {
+        self.decided.insert(task_id.to_owned());
+        if self.in_log.insert((framework.0, task_id.to_owned())) {
+            return Ok(());
+        }
+        Err(format!("{task_id} is launched a second time at index {index}"))
     }
 
     /// Whether the log says what became of a launch.
