@@ -134,10 +134,16 @@ impl Task {
             let directory = text(&executor["directory"]).to_owned();
             Sandbox { agent, host, directory, is_live }
         });
-        found.ok_or_else(|| {
+        let mut sandbox = found.ok_or_else(|| {
             let agent = &self.agent_id;
             Error::Failed(format!("agent {agent} has no sandbox of task {} (any more, or not yet)", self.id))
-        })
+        })?;
+        // A task of a group has a folder of its own within its executor's.
+        let own = sandbox.path(&format!("tasks/{}", self.id));
+        if matches!(sandbox.list(&own).await, Ok(Some(_))) {
+            sandbox.directory = own;
+        }
+        Ok(sandbox)
     }
 
     async fn agent_state(&self, agent: &str) -> Result<Value, Error> {

@@ -157,7 +157,7 @@ impl Terminal {
 fn a_command_beside_a_task_has_a_real_terminal() {
     let cluster = Plan::new().agents(1).start();
     let mut framework = Framework::subscribe(cluster.address("m0"), &info("terminals"));
-    group(&mut framework, "p", &[("a", "sleep 1000"), ("b", "sleep 1000")]);
+    group(&mut framework, "p", &[("a", "echo from a; sleep 1000"), ("b", "sleep 1000")]);
     framework.until_state("a", "TASK_RUNNING");
     let master = format!("--master={}", cluster.address("m0"));
     let plain = |words: &[&str]| {
@@ -165,6 +165,9 @@ fn a_command_beside_a_task_has_a_real_terminal() {
         command.arg("task").arg(&master).args(words);
         command
     };
+    let mut logs = Command::new(binary("meseta"));
+    logs.args(["logs", &master, "a"]);
+    wait::until("what it wrote", PATIENCE, || (logs.output().expect("it runs").stdout == b"from a\n").then_some(()));
     let output = plain(&["exec", "a", "sh", "-c", "echo out; echo err >&2; exit 7"]).output().expect("it runs");
     assert_eq!((output.status.code(), &output.stdout[..], &output.stderr[..]), (Some(7), &b"out\n"[..], &b"err\n"[..]));
     let mut command = plain(&["exec", "-i", "a", "tr", "a-z", "A-Z"]);

@@ -70,7 +70,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix.").default("posix/cpu,posix/mem"),
     Flag::new("launcher", Kind::Text, "Launcher of containers.").default("posix"),
     Flag::new("containerizers", Kind::Text, "Containerizers.").default("mesos"),
     Flag::new("launcher_dir", Kind::Path, "Folder of meseta-executor; by default that of meseta-agent."),
@@ -403,7 +403,7 @@ fn sources(values: &Values) -> Result<Sources, String> {
 }
 
 fn check(mut values: Values) -> Result<Config, String> {
-    only(&values, "isolation", &["posix/cpu", "posix/mem", "posix/rlimits", "filesystem/posix", "process"])?;
+    only(&values, "isolation", containers::isolators::NAMES)?;
     only(&values, "launcher", &["posix"])?;
     only(&values, "containerizers", &["mesos"])?;
     only(&values, "recover", &["reconnect"])?;

@@ -43,6 +43,9 @@ pub trait Isolator: Send + Sync {
     fn cleanup(&self, _container_id: &str) {}
 }
 
+/// All that `--isolation` may name: what is built, and the old name of `posix/cpu,posix/mem`.
+pub const NAMES: &[&str] = &["posix/cpu", "posix/mem", "posix/rlimits", "filesystem/posix", "process"];
+
 /// What is built, by name; a name that is not built has none.
 pub fn built(name: &str) -> Option<Option<Box<dyn Isolator>>> {
     match name {
@@ -52,5 +55,19 @@ pub fn built(name: &str) -> Option<Option<Box<dyn Isolator>>> {
         // Sandboxes are that.
         "filesystem/posix" => Some(None),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_named_is_built() {
+        for name in NAMES.iter().filter(|name| **name != "process") {
+            let isolator = built(name).unwrap_or_else(|| panic!("{name}"));
+            assert!(isolator.is_none_or(|isolator| isolator.name() == *name));
+        }
+        assert!(built("cgroups/cpu").is_none());
     }
 }
