@@ -554,7 +554,7 @@ pub fn targets() -> Vec<Target> {
         ($($name:literal $file:literal),* $(,)?) => {
             [$(Target {
                 name: $name,
-                seeds: || vec![include_bytes!(concat!("../testdata/", $file)).to_vec()],
+                seeds: || crate::tasks::archives(include_bytes!(concat!("../testdata/", $file))),
                 words: ARCHIVES,
                 mend: $file.ends_with(".tar").then_some(crate::tasks::mend_tar),
                 // What decoders may hold of what came before.

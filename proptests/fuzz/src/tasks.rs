@@ -31,6 +31,32 @@ pub fn archive(name: &str, input: &[u8]) -> String {
     said
 }
 
+/// An archive as it is, and, if it is a plain tar, with first entries of the kinds that are refused.
+pub fn archives(archive: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = vec![archive.to_vec()];
+    if archive.get(257..262) == Some(b"ustar") {
+        let hostile: [(u8, &[u8], &[u8]); 6] = [
+            (b'0', b"/etc/x", b""),
+            (b'0', b"a/../../x", b""),
+            (b'2', b"d/l", b"../../x"),
+            (b'2', b"l", b"d/../../x"),
+            (b'1', b"h", b"/etc/passwd"),
+            (b'3', b"null", b""),
+        ];
+        all.extend(hostile.map(|(kind, name, link)| {
+            let mut archive = archive.to_vec();
+            archive[..100].fill(0);
+            archive[157..257].fill(0);
+            archive[..name.len()].copy_from_slice(name);
+            archive[156] = kind;
+            archive[157..157 + link.len()].copy_from_slice(link);
+            mend_tar(&mut archive);
+            archive
+        }));
+    }
+    all
+}
+
 /// Makes the checksums of a tar archive's headers right.
 pub fn mend_tar(input: &mut [u8]) {
     for header in input.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
