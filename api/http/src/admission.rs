@@ -2,7 +2,8 @@
 //! Who they are is found out by the realm of what they ask for, and what they may by the lists that are in force at that
 //! moment; files are read again when an operator says so, and a file that cannot be understood changes nothing.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,12 @@ use crate::{Query, Request, Response, text};
 
 /// Secrets whose slow hashes are computed at once: each takes a processor and tens of megabytes for a while.
 const SLOW_MAX: usize = 2;
+/// So many wrong secrets a second one address may show; whoever shows more waits before each answer.
+const WRONG_MAX: u32 = 100;
+/// So long.
+const WRONG_PACE: Duration = Duration::from_secs(1);
+/// Addresses whose wrong secrets are counted at once.
+const ADDRESSES_MAX: usize = 4096;
 /// Between two lines about whoever was not let in.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -42,6 +49,8 @@ pub struct Admission {
     now: RwLock<Arc<InForce>>,
     slow: Slow,
     refused: AtomicU64,
+    /// When an address began to show wrong secrets, and how many it has shown since then.
+    wrong: Mutex<BTreeMap<IpAddr, (Instant, u32)>>,
     told: Mutex<Option<(Instant, u64)>>,
 }
 
@@ -179,6 +188,9 @@ impl Admission {
             Ok(Authenticated::As(principal)) => Some(principal),
             Err(unauthorized) => {
                 self.tell(realm, request, peer, shown.is_some());
+                if shown.is_some() && self.is_too_often(peer.ip()) {
+                    tokio::time::sleep(WRONG_PACE).await;
+                }
                 let mut response = text(StatusCode::UNAUTHORIZED, &unauthorized.body);
                 if let Ok(challenge) = HeaderValue::from_str(&unauthorized.challenge) {
                     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -192,6 +204,26 @@ impl Admission {
             Some(Principal { value: None, claims }) => Subject::Claims(Arc::new(claims.clone())),
         };
         Ok(Visitor { principal, peer, approver: in_force.authorizer.approver(subject) })
+    }
+
+    /// Counts a wrong secret.
+    fn is_too_often(&self, from: IpAddr) -> bool {
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_over = |began: &Instant| now.duration_since(*began) >= WRONG_PACE;
+        if wrong.len() >= ADDRESSES_MAX && !wrong.contains_key(&from) {
+            wrong.retain(|_, (began, _)| !is_over(began));
+            // Very many at once: whoever is new among them waits, too.
+            if wrong.len() >= ADDRESSES_MAX {
+                return true;
+            }
+        }
+        let (began, count) = wrong.entry(from).or_insert((now, 0));
+        if is_over(began) {
+            (*began, *count) = (now, 0);
+        }
+        *count += 1;
+        *count > WRONG_MAX
     }
 
     /// One line a second at most, about somebody who was not let in; what they showed is not in it.
@@ -339,6 +371,15 @@ mod tests {
         let said = wrong("a b", missing.to_str().unwrap());
         assert!(said.ends_with("/none: cannot be read: No such file or directory (os error 2)"), "{said}");
         assert!(wrong("a b", dir.path().to_str().unwrap()).ends_with("is no regular file"));
+    }
+
+    #[test]
+    fn whoever_guesses_is_slowed_down_and_nobody_else() {
+        let admission = Admission::default();
+        let (guesser, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let slowed = (0..WRONG_MAX + 5).filter(|_| admission.is_too_often(guesser)).count();
+        assert!((1..=5).contains(&slowed), "{slowed}");
+        assert!(!admission.is_too_often(other));
     }
 
     #[test]

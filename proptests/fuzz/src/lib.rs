@@ -4,6 +4,7 @@
 //! Plain search on stable Rust: inputs are changed at random from one seed; the outcomes (sentences of errors, mostly)
 //! guide it. Inputs that found something stay in `corpus/TARGET/` and are asked first, always.
 
+mod doors;
 pub mod members;
 pub mod memory;
 pub mod mutate;

@@ -15,7 +15,7 @@ use master_core::{Event, State, fold_record};
 use supervisor::spec::Spec;
 use supervisor::streams;
 
-use crate::{members, seeds};
+use crate::{doors, members, seeds};
 
 /// A decoder or parser.
 #[derive(Clone, Copy, Debug)]
@@ -539,6 +539,9 @@ pub fn targets() -> Vec<Target> {
             ..binary("archive-segment", members::archive, members::read_archive)
         },
         Target { mend: Some(members::mend_log), ..binary("raft-log", members::log, members::read_log) },
+        Target { seeds: doors::acls_seeds, words: JSON, ..text("acls", doors::acls) },
+        Target { seeds: doors::credentials_seeds, words: JSON, ..text("credentials", doors::credentials) },
+        Target { seeds: doors::header_seeds, ..text("authorization", doors::header) },
         binary("launch-spec", specs, launch_spec),
         binary("frames", frames, frame),
         binary(
