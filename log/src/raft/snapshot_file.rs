@@ -121,6 +121,10 @@ pub(crate) fn open(path: &Path) -> io::Result<(SnapshotFile, Content)> {
     if head_bytes > HEAD_BYTES_MAX {
         return Err(invalid("wrong length of the head"));
     }
+    // No room is made for what the file does not have.
+    if FIXED_BYTES + u64::from(head_bytes) > length {
+        return Err(invalid("cut off"));
+    }
     let mut bytes = vec![0; head_bytes as usize];
     file.read_exact(&mut bytes).map_err(cut_off)?;
     if crc32fast::hash(&bytes) != u32::from_le_bytes(fixed[12..].try_into().expect("four bytes")) {
