@@ -538,6 +538,9 @@ pub fn targets() -> Vec<Target> {
             mend: Some(members::mend_archive),
             ..binary("archive-segment", members::archive, members::read_archive)
         },
+        Target { seeds: doors::acls_seeds, words: JSON, ..text("acls", doors::acls) },
+        Target { seeds: doors::credentials_seeds, words: JSON, ..text("credentials", doors::credentials) },
+        Target { seeds: doors::header_seeds, ..text("authorization", doors::header) },
         binary("launch-spec", specs, launch_spec),
         binary("frames", frames, frame),
         binary(
