@@ -510,7 +510,9 @@ mod tests {
                 other => Err(format!("{other:?}")),
             }
         };
-        for (name, value) in [("LIBPROCESS_SSL_ENABLED", "true"), ("MESETA_MODULES", "{}"), ("SSL_ENABLED", "1")] {
+        for (name, value) in
+            [("LIBPROCESS_ENABLE_PROFILER", "true"), ("MESETA_MODULES", "{}"), ("LIBPROCESS_IP6", "::1")]
+        {
             assert!(read(name, value).unwrap_err().contains("not built yet"), "{name}");
         }
         assert_eq!(read("MESOS_ACLS", "{}").unwrap().sources().unwrap().acls.as_deref(), Some("{}"));
