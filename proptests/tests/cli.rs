@@ -406,7 +406,7 @@ fn mistakes_are_one_sentence_and_an_exit_code() {
         assert!(errors.contains(said), "{arguments:?}: {errors}");
     };
     check(&["nonsense"], 2, "there is no command 'nonsense'");
-    check(&["taks"], 2, "did you mean 'tasks'?");
+    check(&["framworks"], 2, "did you mean 'frameworks'?");
     check(&["masters", "lst"], 2, "did you mean 'list'?");
     check(&["tasks", "--state=RUNING"], 2, "did you mean 'TASK_RUNNING'?");
     check(&["state", "--master=http://h:5050/"], 2, "without http:// and path, as h:5050");
