@@ -25,7 +25,7 @@ const QUIET_LOOKS: usize = 2;
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// One process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its number.
     pub pid: u32,
@@ -66,24 +66,30 @@ fn read(pid: u32, what: &str) -> io::Result<Option<Vec<u8>>> {
 /// A process; none if there is none of that number.
 pub fn find(pid: u32) -> io::Result<Option<Process>> {
     let Some(bytes) = read(pid, "stat")? else { return Ok(None) };
-    let stat = String::from_utf8_lossy(&bytes);
-    let parse = || {
-        // The name in parentheses may contain anything, parentheses too.
-        let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split_whitespace().collect();
-        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-        let id = |at: usize| u32::try_from(number(at)?).ok();
-        Some(Process {
-            pid,
-            parent: id(1)?,
-            session: id(3)?,
-            is_dead: matches!(*fields.first()?, "Z" | "X"),
-            start_ticks: number(19)?,
-            user_ticks: number(11)?,
-            system_ticks: number(12)?,
-            rss_pages: number(21)?,
-        })
-    };
-    parse().map(Some).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
+    let found = parse(pid, &String::from_utf8_lossy(&bytes));
+    found.ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not understood")))
+}
+
+/// What the kernel tells of a process; None if it makes no sense.
+fn parse(pid: u32, stat: &str) -> Option<Option<Process>> {
+    // The name in parentheses may contain anything, parentheses too.
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split_whitespace().collect();
+    // While the kernel lets go of one that has ended, it belongs to no session and is nobody's any more.
+    if *fields.get(3)? == "-1" {
+        return Some(None);
+    }
+    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let id = |at: usize| u32::try_from(number(at)?).ok();
+    Some(Some(Process {
+        pid,
+        parent: id(1)?,
+        session: id(3)?,
+        is_dead: matches!(*fields.first()?, "Z" | "X"),
+        start_ticks: number(19)?,
+        user_ticks: number(11)?,
+        system_ticks: number(12)?,
+        rss_pages: number(21)?,
+    }))
 }
 
 /// All processes.
@@ -244,6 +250,17 @@ mod tests {
     use super::*;
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
+
+    /// Seen between the end of a process and its last trace.
+    #[test]
+    fn who_is_being_let_go_by_the_kernel_is_gone() {
+        let rest = "0 -1 4228100 0 0 0 0 3 5 0 0 20 0 1 0 900 0 7 0 0";
+        let found = parse(7, &format!("7 (a) b) S 1 7 7 {rest}")).unwrap().unwrap();
+        assert_eq!((found.parent, found.session, found.start_ticks, found.rss_pages), (1, 7, 900, 7));
+        assert_eq!((found.user_ticks, found.system_ticks, found.is_dead), (3, 5, false));
+        assert_eq!(parse(7, &format!("7 (a) b) X 0 -1 -1 {rest}")), Some(None));
+        assert_eq!(parse(7, "7 (a"), None);
+    }
 
     #[test]
     fn every_process_is_found_with_its_parent() {
