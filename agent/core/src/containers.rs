@@ -130,7 +130,8 @@ impl State {
     /// Where a container is in its life: one of an executor, or one that was launched by call.
     pub fn stage(&self, container_id: &str) -> Option<Stage> {
         let stage = match self.executor_of(container_id) {
-            Some((_, executor)) if executor.process.is_some() => Stage::Running,
+            // Whoever has subscribed runs, whether or not its start was reported: that may come later, above all after a recovery.
+            Some((_, executor)) if executor.process.is_some() || executor.subscribed => Stage::Running,
             Some(_) => Stage::Launching,
             None => self.launched.all.get(container_id)?.stage(),
         };

@@ -407,3 +407,17 @@ fn an_order_that_cannot_be_read_is_taken_and_its_tasks_are_in_error() {
     assert_eq!(refused, Err(Refusal::UnknownOrder { seq: 2 }));
     assert_eq!(story.state.orders_up_to, 1);
 }
+
+/// Its container's start may be reported later than it calls: after a recovery, say.
+#[test]
+fn whoever_has_subscribed_runs() {
+    let mut story = Story::new();
+    story.launch_on_executor("t1");
+    let container_id = story.state.executor("f", "e").unwrap().container_id.clone();
+    let within =
+        Command::LaunchContainer { container_id: format!("{container_id}.n"), info: Box::default(), session: false };
+    assert!(matches!(story.try_tell(within.clone()), Err(Refusal::ParentNotRunning { .. })));
+    story.subscribe(1, &[]);
+    story.try_tell(within).unwrap();
+    assert_eq!(story.state.stage(&container_id), Some(agent_core::Stage::Running));
+}
