@@ -375,6 +375,8 @@ pub(crate) fn read(words: Vec<String>) -> Result<Asked, String> {
         return Ok(Asked::Help);
     }
     values.warnings.extend(idle);
+    let without_tls = tls::idle(&values);
+    values.warnings.extend(without_tls);
     check(values).map(|config| Asked::Run(Box::new(config)))
 }
 

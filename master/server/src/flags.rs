@@ -65,6 +65,8 @@ pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) ->
     }
     refuse_unbuilt(&values)?;
     values.warnings.extend(idle);
+    let without_tls = tls::idle(&values);
+    values.warnings.extend(without_tls);
     let ip = match values.text("ip") {
         Some(text) => text.parse().map_err(|_| format!("--ip is not an address: '{text}'"))?,
         None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 pub(crate) use link::Link;
-pub use settings::{FLAGS, Settings, is_told, old_names};
+pub use settings::{FLAGS, Settings, idle, is_told, old_names};
 
 use keys::{Keys, Stamp};
 

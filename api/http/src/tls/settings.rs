@@ -194,6 +194,14 @@ impl Settings {
     }
 }
 
+/// Sentences about settings of TLS that were given without TLS.
+pub fn idle(values: &Values) -> Vec<String> {
+    let given = |flag: &&Flag| values.is_given(flag.name) && values.text(flag.name) != Some("false");
+    let idle = FLAGS.iter().filter(|_| !values.bool("ssl_enabled")).filter(given);
+    idle.map(|flag| format!("--{} has no effect without --ssl_enabled (LIBPROCESS_SSL_ENABLED=true)", flag.name))
+        .collect()
+}
+
 /// Whether `/flags` tells of a flag: those of TLS, which Mesos has as variables only, if they were given.
 pub fn is_told(values: &Values, name: &str) -> bool {
     values.is_given(name) || FLAGS.iter().all(|flag| flag.name != name)
@@ -250,6 +258,18 @@ mod tests {
         assert!(old.verify_server && old.require_client, "as it was under the old name");
         let split = read(&format!("{with} --ssl_require_client_cert --ssl_ca_file=/a")).unwrap();
         assert!(!split.verify_server && split.require_client);
+    }
+
+    #[test]
+    fn settings_without_tls_are_told_of() {
+        let told = |words: &[&str]| {
+            let words = words.iter().map(|word| (*word).to_owned());
+            idle(&api::flags::parse(FLAGS, words, |_| None, |_| Ok(String::new())).unwrap())
+        };
+        assert_eq!(told(&[]), [""; 0]);
+        assert_eq!(told(&["--ssl_enabled=false", "--ssl_support_downgrade=false"]), [""; 0]);
+        assert_eq!(told(&["--ssl_enabled", "--ssl_cert_file=/c"]), [""; 0]);
+        assert!(told(&["--ssl_cert_file=/c"])[0].starts_with("--ssl_cert_file has no effect"));
     }
 
     #[test]
