@@ -154,8 +154,7 @@ impl Settings {
 
     /// Nothing is asked for. Whoever believes to be protected all the same hears that they are not.
     fn none(values: &Values) -> Result<Settings, String> {
-        let protecting = ["ssl_verify_server_cert", "ssl_verify_cert", "ssl_require_client_cert", "ssl_require_cert"];
-        match protecting.into_iter().find(|name| said(values, &[name])) {
+        match PROTECTING.into_iter().find(|name| said(values, &[name])) {
             Some(name) => Err(format!("--{name} protects nobody without --ssl_enabled (LIBPROCESS_SSL_ENABLED=true)")),
             None => Ok(Settings::default()),
         }
@@ -194,9 +193,15 @@ impl Settings {
     }
 }
 
-/// Sentences about settings of TLS that were given without TLS.
+/// Flags that are refused without TLS: whoever gives one believes to be protected.
+const PROTECTING: [&str; 4] =
+    ["ssl_verify_server_cert", "ssl_verify_cert", "ssl_require_client_cert", "ssl_require_cert"];
+
+/// Sentences about settings of TLS that were given without TLS, those aside that are refused.
 pub fn idle(values: &Values) -> Vec<String> {
-    let given = |flag: &&Flag| values.is_given(flag.name) && values.text(flag.name) != Some("false");
+    let given = |flag: &&Flag| {
+        values.is_given(flag.name) && values.text(flag.name) != Some("false") && !PROTECTING.contains(&flag.name)
+    };
     let idle = FLAGS.iter().filter(|_| !values.bool("ssl_enabled")).filter(given);
     idle.map(|flag| format!("--{} has no effect without --ssl_enabled (LIBPROCESS_SSL_ENABLED=true)", flag.name))
         .collect()
@@ -269,6 +274,7 @@ mod tests {
         assert_eq!(told(&[]), [""; 0]);
         assert_eq!(told(&["--ssl_enabled=false", "--ssl_support_downgrade=false"]), [""; 0]);
         assert_eq!(told(&["--ssl_enabled", "--ssl_cert_file=/c"]), [""; 0]);
+        assert_eq!(told(&["--ssl_require_cert"]), [""; 0], "refused");
         assert!(told(&["--ssl_cert_file=/c"])[0].starts_with("--ssl_cert_file has no effect"));
     }
 
