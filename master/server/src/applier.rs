@@ -8,6 +8,7 @@ use crate::rehearsal::Rehearsal;
 use crate::witness::Witness;
 use event_log::raft::{CheckSnapshot, Committed, Machine, WriteSnapshot};
 use event_log::{Bug, Gate, Steady, planted};
+use master_core::effect::Effect;
 use master_core::equality::digest_due;
 use master_core::{Event, EventError, FeatureLevel, State, decode_record_at, fold_record, react};
 use std::io::Read;
@@ -28,10 +29,20 @@ pub(crate) struct Applier {
     delivery: Arc<OnceLock<Delivery>>,
     /// Effects of records up to here were not delivered, as far as delivery was not told yet.
     undelivered: Option<u64>,
+    /// What is to be delivered once it is published: whoever is woken by an effect finds its cause in State.
+    deliveries: Vec<Delivered>,
     equality: Arc<Equality>,
     clock: Arc<Steady>,
     rehearsal: Rehearsal,
     witness: Option<Arc<dyn Witness>>,
+}
+
+/// What a record led to.
+struct Delivered {
+    index: u64,
+    state: Arc<State>,
+    effects: Vec<Effect>,
+    undelivered: Option<u64>,
 }
 
 impl Applier {
@@ -55,6 +66,7 @@ impl Applier {
             published,
             delivery,
             undelivered,
+            deliveries: Vec::new(),
             equality,
             clock,
             rehearsal,
@@ -92,13 +104,22 @@ impl Applier {
         if let Some(witness) = &self.witness {
             witness.applied(entry, true, &self.state);
         }
-        let Some(delivery) = self.delivery.get() else {
+        if self.delivery.get().is_none() {
             self.undelivered = Some(entry.index);
             return;
-        };
+        }
         let effects: Vec<_> = events.iter().flat_map(|event| react(&self.state, event)).collect();
         if !effects.is_empty() {
-            delivery.committed(entry.index, Arc::new(self.state.clone()), effects, self.undelivered.take());
+            let state = Arc::new(self.state.clone());
+            let undelivered = self.undelivered.take();
+            self.deliveries.push(Delivered { index: entry.index, state, effects, undelivered });
+        }
+    }
+
+    fn deliver(&mut self) {
+        let Some(delivery) = self.delivery.get() else { return };
+        for Delivered { index, state, effects, undelivered } in self.deliveries.drain(..) {
+            delivery.committed(index, state, effects, undelivered);
         }
     }
 
@@ -143,6 +164,7 @@ impl Machine for Applier {
         entries.iter().for_each(|entry| self.apply_record(entry));
         self.index = last;
         self.publish();
+        self.deliver();
     }
 
     fn snapshot(&self) -> WriteSnapshot {
@@ -199,4 +221,50 @@ fn halt(index: u64, why: &str) -> ! {
     tracing::error!(index, why, "stopping: a committed record cannot be folded");
     eprintln!("meseta-master: the record at index {index} is committed, but {why}. This master stops.");
     event_log::host::exit(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use event_log::{Cause, Header, RawEvent, Record};
+    use master_core::event::BrakeReleased;
+    use master_core::state::brakes::Brake;
+
+    /// As many as need a while.
+    const RECORDS: u64 = 500;
+
+    fn released(n: u64) -> Committed {
+        let level = FeatureLevel::NEWEST;
+        let event = Event::from(BrakeReleased { brake: Brake::Allocation, why: "".into(), by: None });
+        let (number, version, payload) = event.encode_at(level).unwrap();
+        let record = Record {
+            header: Header { term: 1, n, at_ms: n, feature_level: level.0 },
+            causes: vec![Cause::default()],
+            events: vec![RawEvent { number, version, cause: 0, payload }],
+        };
+        Committed { index: n + 1, term: 1, record: Arc::new(record) }
+    }
+
+    #[tokio::test]
+    async fn who_is_woken_finds_in_state_what_woke_him() {
+        let (published, reader) = watch::channel(Published::empty());
+        let (delivery, woken) = Delivery::told();
+        let delivery = Arc::new(OnceLock::from(delivery));
+        let (equality, _logged) = Equality::start();
+        let (ahead, clock) = (Arc::new(Ahead::default()), Arc::new(Steady::new()));
+        let mut applier = Applier::new(ahead, published, delivery, equality, clock, Rehearsal::default(), None);
+        let watcher = std::thread::spawn(move || {
+            let mut woken = woken;
+            let mut seen = Vec::new();
+            while let Some(index) = woken() {
+                seen.push((index, reader.borrow().index));
+            }
+            seen
+        });
+        applier.apply((0..RECORDS).map(released).collect());
+        drop(applier);
+        let seen = watcher.join().unwrap();
+        assert_eq!(seen.len() as u64, RECORDS);
+        assert!(seen.iter().all(|(index, published)| published >= index), "{seen:?}");
+    }
 }

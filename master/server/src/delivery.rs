@@ -159,6 +159,17 @@ impl Delivery {
         Ok(Delivery { work: Queue::Thread(Arc::new(Senders(backlog))) })
     }
 
+    /// One that carries nothing out; the other end waits for work and tells of which index it is, None at the end.
+    #[cfg(test)]
+    pub(crate) fn told() -> (Delivery, impl FnMut() -> Option<u64> + Send) {
+        let (work, mut jobs) = mpsc::unbounded_channel();
+        let next = move || match jobs.blocking_recv()? {
+            Work::Everywhere { index, .. } => Some(index),
+            Work::Once { .. } | Work::CloseAll { .. } => None,
+        };
+        (Delivery { work: Queue::Task(work) }, next)
+    }
+
     /// Whether more should be decided now.
     pub(crate) fn has_room(&self) -> bool {
         match &self.work {
