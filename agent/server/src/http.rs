@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use api_http::{Query, Request, Response, Router, StatusCode, Visitor, method_not_allowed, not_found, read_body};
+use api_http::{
+    Query, Request, Response, Router, StatusCode, Topic, Visitor, method_not_allowed, not_found, read_body,
+};
 use auth::{Action, Realm};
 
 use crate::agent::Agent;
@@ -21,7 +23,13 @@ enum Endpoint {
     Metrics,
     Containers,
     Statistics,
+    ContainerizerDebug,
     Files,
+    LoggingToggle,
+    SystemStats,
+    Help,
+    Processes,
+    Profiler,
 }
 
 fn router() -> Router<Endpoint> {
@@ -38,20 +46,47 @@ fn router() -> Router<Endpoint> {
         .at("/containers", Endpoint::Containers)
         .at("/monitor/statistics", Endpoint::Statistics)
         .at("/monitor/statistics.json", Endpoint::Statistics)
+        .at("/containerizer/debug", Endpoint::ContainerizerDebug)
         .at("/files", Endpoint::Files)
+        .at("/logging/toggle", Endpoint::LoggingToggle)
+        .at("/system/stats.json", Endpoint::SystemStats)
+        .at("/help", Endpoint::Help)
+        .at("/__processes__", Endpoint::Processes)
+        .at("/profiler/start", Endpoint::Profiler)
+        .at("/profiler/stop", Endpoint::Profiler)
+}
+
+/// What `/help` tells of this agent's own.
+const TOPICS: &[Topic] = &[
+    topic("/api/v1", "Calls of operators, by POST."),
+    topic("/api/v1/executor", "Calls of executors and the stream of their events, by POST."),
+    topic("/api/v1/resource_provider", "Refused: resource providers are not supported."),
+    topic("/containerizer/debug", "What containers wait for."),
+    topic("/containers", "Containers with what they use: container_id, or framework_id and executor_id."),
+    topic("/flags", "The flags in force."),
+    topic("/health", "200 as long as this process answers."),
+    topic("/monitor/statistics", "What executors use."),
+    topic("/state", "Everything: frameworks, executors, tasks, resources."),
+];
+
+const fn topic(name: &'static str, text: &'static str) -> Topic {
+    Topic { process: "slave(1)", name, text }
 }
 
 /// Who is asked for what; None: everybody is told.
 fn realm(endpoint: Endpoint) -> Option<Realm> {
     match endpoint {
-        Endpoint::Health | Endpoint::Version => None,
-        Endpoint::Api | Endpoint::ResourceProvider => Some(Realm::AgentReadwrite),
+        Endpoint::Health | Endpoint::Version | Endpoint::SystemStats | Endpoint::Help | Endpoint::Processes => None,
+        Endpoint::Api | Endpoint::ResourceProvider | Endpoint::LoggingToggle | Endpoint::Profiler => {
+            Some(Realm::AgentReadwrite)
+        }
         Endpoint::Executor => Some(Realm::AgentExecutor),
         Endpoint::State
         | Endpoint::Flags
         | Endpoint::Metrics
         | Endpoint::Containers
         | Endpoint::Statistics
+        | Endpoint::ContainerizerDebug
         | Endpoint::Files => Some(Realm::AgentReadonly),
     }
 }
@@ -70,13 +105,21 @@ fn permit_endpoint(
         Endpoint::Metrics => of_path("/metrics/snapshot"),
         Endpoint::Containers => of_path("/containers"),
         Endpoint::Statistics => of_path("/monitor/statistics"),
+        Endpoint::ContainerizerDebug => of_path("/containerizer/debug"),
+        Endpoint::LoggingToggle => of_path("/logging/toggle"),
         Endpoint::Files => match rest.first().map(String::as_str) {
             Some("debug" | "debug.json") => of_path("/files/debug"),
             _ => query.get("path").map_or(Ok(()), |path| permit::file(agent, visitor, path)),
         },
         // Calls are asked for one by one.
         Endpoint::Api | Endpoint::Executor | Endpoint::ResourceProvider => Ok(()),
-        Endpoint::State | Endpoint::Health | Endpoint::Version => Ok(()),
+        Endpoint::State
+        | Endpoint::Health
+        | Endpoint::Version
+        | Endpoint::SystemStats
+        | Endpoint::Help
+        | Endpoint::Processes
+        | Endpoint::Profiler => Ok(()),
     }
 }
 
@@ -114,6 +157,14 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr
             _ => api_http::text(StatusCode::NOT_IMPLEMENTED, "Resource providers are not supported by this agent"),
         };
     }
+    match endpoint {
+        // What is to end after a while is begun inside of the runtime.
+        Endpoint::LoggingToggle => return api_http::toggle_log_level(&query),
+        Endpoint::Help => return api_http::help(TOPICS, &rest, &query),
+        Endpoint::Processes => return api_http::processes(TOPICS),
+        Endpoint::Profiler => return api_http::no_profiler(),
+        _ => {}
+    }
     let answered = event_log::host::blocking(move || {
         let response = match endpoint {
             Endpoint::Files => {
@@ -128,6 +179,9 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr
                 return api_http::text(StatusCode::BAD_REQUEST, &sentence);
             }
             Endpoint::Metrics => api_http::json(&reads::metrics(&agent).into_iter().collect()),
+            // Nothing is pending without a container to wait for, and those are in `/containers`.
+            Endpoint::ContainerizerDebug => api_http::json(&serde_json::json!({ "pending": [] })),
+            Endpoint::SystemStats => api_http::json(&api_http::Host::read().stats()),
             Endpoint::Containers => api_http::json(&reads::containers(&agent, &query, &visitor)),
             _ => api_http::json(&reads::statistics(&agent)),
         };

@@ -24,7 +24,10 @@ pub(crate) fn resources(given: Parsed, default_role: &str, work_dir: &Path) -> V
     };
     let cpus = std::thread::available_parallelism().map_or(1, |count| count.get() as i64);
     add("cpus", Value::Scalar(cpus * 1000));
-    let mem_mb = memory().map_or(GB_MB, |(total, _)| spare(total / MB, GB_MB));
+    let mem_mb = match api_http::Host::read().mem_total_bytes as u64 {
+        0 => GB_MB,
+        total => spare(total / MB, GB_MB),
+    };
     add("mem", Value::Scalar(mem_mb as i64 * 1000));
     let disk_mb =
         statvfs(work_dir).map_or(10 * GB_MB, |disk| spare(disk.blocks() * disk.fragment_size() / MB, 5 * GB_MB));
@@ -88,21 +91,4 @@ fn spare(total_mb: u64, system_mb: u64) -> u64 {
 
 fn in_order(resources: &Resources) -> Vec<api::v1::Resource> {
     resources.to_v1(Format::PostRefinement)
-}
-
-/// Total and free memory, in bytes.
-pub(crate) fn memory() -> Option<(u64, u64)> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
-    };
-    Some((field("MemTotal")?, field("MemFree")?))
-}
-
-/// Load averages over 1, 5 and 15 minutes.
-pub(crate) fn load() -> [f64; 3] {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let mut words = text.split(' ').map(|word| word.parse().unwrap_or(0.0));
-    [(); 3].map(|()| words.next().unwrap_or(0.0))
 }

@@ -11,7 +11,6 @@ use api::v1::{ExecutorInfo, Resource, TaskInfo};
 use serde::Deserialize;
 
 use crate::agent::Agent;
-use crate::machine;
 
 /// Names that operators know these modules by.
 const FIXED_ESTIMATOR: &str = "org_apache_mesos_FixedResourceEstimator";
@@ -155,7 +154,7 @@ impl Loads {
 pub(crate) async fn correct(agent: Arc<Agent>, loads: Loads, interval: Duration) {
     loop {
         tokio::time::sleep(interval.max(LOOK_EVERY_MIN)).await;
-        let Some(why) = loads.exceeded(machine::load()) else { continue };
+        let Some(why) = loads.exceeded(api_http::Host::read().load) else { continue };
         let executors = revocable(&agent);
         if !executors.is_empty() {
             tracing::warn!(why, count = executors.len(), "ending what runs on revocable resources");

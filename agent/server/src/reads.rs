@@ -11,7 +11,6 @@ use api_http::{Build, Query, Visitor};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
-use crate::machine;
 use crate::oversubscription::split;
 use crate::permit;
 
@@ -316,7 +315,7 @@ const NEVER: [&str; 7] = [
 pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     let state = agent.state.read().clone();
     let mut metrics = BTreeMap::new();
-    let mut set = |name: &str, value: f64| metrics.insert(name.to_owned(), json!(value));
+    let mut set = |name: &str, value: f64| drop(metrics.insert(name.to_owned(), json!(value)));
     let (used, used_revocable) = split(&allocated(&state));
     let spare: Vec<Resource> = state.model.spare.iter().flatten().map(agent_core::Blob::get).collect();
     let (_, spare) = split(&spare);
@@ -378,14 +377,6 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     set("slave/recovery_time_secs", agent.recovered_ms.load(Ordering::Relaxed) as f64 / 1000.0);
     set("slave/registered", f64::from(u8::from(agent.master.read().is_some())));
     set("slave/uptime_secs", agent.started.elapsed().as_secs_f64());
-    set("system/cpus_total", std::thread::available_parallelism().map_or(1, usize::from) as f64);
-    let [one, five, fifteen] = machine::load();
-    set("system/load_1min", one);
-    set("system/load_5min", five);
-    set("system/load_15min", fifteen);
-    if let Some((total, free)) = machine::memory() {
-        set("system/mem_total_bytes", total as f64);
-        set("system/mem_free_bytes", free as f64);
-    }
+    api_http::Host::read().metrics(&mut set);
     metrics
 }

@@ -85,15 +85,9 @@ fn begin_log(config: &Config) -> Result<(), String> {
         "WARNING" => "warn",
         _ => "info",
     };
-    let directives =
-        std::env::var("RUST_LOG").unwrap_or_else(|_| if log.is_nowhere() { "off" } else { level }.to_owned());
-    let filter = tracing_subscriber::EnvFilter::new(directives);
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || log.clone())
-        .with_target(false)
-        .with_ansi(false)
-        .try_init();
+    let configured = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
+    let format = api_http::LogFormat::parse(config.values.text("log_format"))?;
+    api_http::begin_log(log, format, &configured);
     Ok(())
 }
 

@@ -53,6 +53,11 @@ pub(crate) async fn answer(
         Ok(media) => media,
         Err(rejection) => return rejected(rejection),
     };
+    if let Some(wanted) = call.set_logging_level.filter(|_| call.r#type() == call::Type::SetLoggingLevel) {
+        let duration = u64::try_from(wanted.duration.nanoseconds).unwrap_or(0);
+        api_http::set_log_level(wanted.level, std::time::Duration::from_nanos(duration));
+        return api_http::empty(StatusCode::OK);
+    }
     if let Some(response) = nested::answer(agent, &call, media).await {
         return response;
     }
@@ -73,6 +78,9 @@ fn validate(call: &Call) -> Result<(), &'static str> {
         call::Type::GetMetrics if call.get_metrics.is_none() => Err("Expecting 'get_metrics' to be present"),
         call::Type::ListFiles if call.list_files.is_none() => Err("Expecting 'list_files' to be present"),
         call::Type::ReadFile if call.read_file.is_none() => Err("Expecting 'read_file' to be present"),
+        call::Type::SetLoggingLevel if call.set_logging_level.is_none() => {
+            Err("Expecting 'set_logging_level' to be present")
+        }
         _ => Ok(()),
     }
 }
@@ -98,7 +106,9 @@ fn handle(agent: &Agent, visitor: &Visitor, call: &Call, media: Media) -> Respon
             let metrics = metrics.map(|(name, value)| v1::Metric { name, value: value.as_f64() }).collect();
             answer.get_metrics = Some(response::GetMetrics { metrics });
         }
-        call::Type::GetLoggingLevel => answer.get_logging_level = Some(response::GetLoggingLevel { level: 0 }),
+        call::Type::GetLoggingLevel => {
+            answer.get_logging_level = Some(response::GetLoggingLevel { level: api_http::log_level() })
+        }
         call::Type::ListFiles => {
             let path = call.list_files.as_ref().map_or("", |call| call.path.as_str());
             match agent.files.list(path) {

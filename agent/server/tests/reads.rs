@@ -115,3 +115,41 @@ async fn reads_show_what_mesos_shows() {
     master.kill("sleeper");
     master.update("sleeper", TaskState::TaskKilled).await;
 }
+
+/// What an agent has beside its state, as masters have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_help_and_the_machine() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let logs = dir.path().join("logs");
+    let logged = format!("--log_dir={}", logs.display());
+    let agent = RealAgent::start(&master.address, dir.path(), &[&logged, "--log_format=json"]);
+    master.wait("the agent", |known| known.registers.first().map(drop)).await;
+    let status = |head: &str| head.split(' ').nth(1).unwrap().parse::<u16>().unwrap();
+    let get = async |path: &str| {
+        let (head, body) = http(&agent.address, "GET", path, "", "").await;
+        (status(&head), body)
+    };
+    let call = async |body: Value| {
+        let head = "Content-Type: application/json\r\nAccept: application/json\r\n";
+        let (head, body) = http(&agent.address, "POST", "/api/v1", head, &body.to_string()).await;
+        (status(&head), body)
+    };
+    assert_eq!(get("/logging/toggle").await, (200, "0\n".to_owned()));
+    assert_eq!(get("/slave(1)/logging/toggle?level=1&duration=1hrs").await, (200, String::new()));
+    let level = call(json!({"type": "GET_LOGGING_LEVEL"})).await.1;
+    assert_eq!(level, r#"{"type":"GET_LOGGING_LEVEL","get_logging_level":{"level":1}}"#);
+    let log = std::fs::read_to_string(logs.join("meseta-agent.log")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["message"] == "the level of this log was set" && line["level"] == "INFO"));
+    let read = json!({"type": "READ_FILE", "read_file": {"path": "/slave/log", "offset": 0, "length": 1}});
+    assert_eq!(call(read).await.0, 200);
+    let set = json!({"level": 0, "duration": {"nanoseconds": 0}});
+    assert_eq!(call(json!({"type": "SET_LOGGING_LEVEL", "set_logging_level": set})).await.0, 200);
+    assert_eq!(call(json!({"type": "SET_LOGGING_LEVEL"})).await.0, 400);
+    assert_eq!(get("/logging/toggle").await.1, "0\n");
+    assert!(get("/help?format=json").await.1.contains("slave(1)"));
+    assert_eq!(get("/help/slave(1)/state").await.0, 200);
+    assert_eq!(get("/profiler/start").await.0, 400);
+    assert_eq!(get("/containerizer/debug").await, (200, r#"{"pending":[]}"#.to_owned()));
+    assert!(get("/system/stats.json").await.1.contains("mem_total_bytes"));
+}

@@ -21,6 +21,8 @@ mod connections;
 pub mod dial;
 mod door;
 mod files;
+mod help;
+mod host;
 mod log;
 mod memory;
 mod process;
@@ -33,6 +35,7 @@ mod secret;
 mod serve;
 mod socket;
 pub mod tls;
+mod verbosity;
 
 pub use admission::{Admission, Sources, Visitor, reload};
 pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stream};
@@ -41,6 +44,8 @@ pub use build::Build;
 pub use connections::{Connections, Turned};
 pub use door::{Carries, Door, Seal};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
+pub use help::{Topic, help, no_profiler, processes};
+pub use host::Host;
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 pub use log::Log;
 pub use memory::give_back_memory;
@@ -55,6 +60,7 @@ pub use router::Router;
 pub use secret::{CHALLENGE_PATH, SECRET_BYTES_MIN, Secret, SecretError};
 pub use serve::{INNER, Serving, run_in, serve, serve_with};
 pub use socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
+pub use verbosity::{LogFormat, begin_log, log_level, set_log_level, toggle_log_level};
 
 /// What a client asks.
 pub type Request = http::Request<Incoming>;

@@ -65,7 +65,7 @@ impl Archiver {
                 }
             };
             if tokio::time::timeout(PURGE_PATIENCE, waited).await.is_err() {
-                tracing::debug!(target, "archived entries are still in use");
+                tracing::debug!(up_to = target, "archived entries are still in use");
             }
         }
         let it = self.clone();

@@ -43,6 +43,8 @@ pub struct Flags {
     pub listen: SocketAddr,
     /// The lowest level that is logged.
     pub log_level: tracing::Level,
+    /// As what it is logged.
+    pub log_format: api_http::LogFormat,
     rehearsal: Rehearsal,
 }
 
@@ -84,7 +86,8 @@ pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) ->
         Some("INFO") | None => tracing::Level::INFO,
         Some(other) => return Err(format!("--logging_level is INFO, WARNING or ERROR, not '{other}'")),
     };
-    Ok(Asked::Run(Box::new(Flags { values, listen: SocketAddr::new(ip, port), log_level, rehearsal })))
+    let log_format = api_http::LogFormat::parse(values.text("log_format"))?;
+    Ok(Asked::Run(Box::new(Flags { values, listen: SocketAddr::new(ip, port), log_level, log_format, rehearsal })))
 }
 
 /// Nothing that would make the cluster less open than it is may be ignored silently.

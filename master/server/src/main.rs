@@ -54,13 +54,8 @@ fn run_master(flags: &Flags) -> Result<(), String> {
     let files = api_http::raise_file_limit()?;
     api_http::keep_files_private();
     let log = flags.log()?;
-    if !log.is_nowhere() {
-        let level = flags.log_level;
-        let filter = tracing_subscriber::EnvFilter::try_from_env("MESETA_LOG")
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},openraft=error")));
-        let writer = move || log.clone();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).init();
-    }
+    let configured = std::env::var("MESETA_LOG").unwrap_or_else(|_| format!("{},openraft=error", flags.log_level));
+    api_http::begin_log(log, flags.log_format, &configured);
     for warning in flags.warnings().iter().chain(&files.warning()) {
         tracing::warn!("{warning}");
     }

@@ -9,6 +9,7 @@ pub mod lists;
 pub mod maintenance;
 mod operations;
 pub mod parts;
+mod registry;
 pub mod roles;
 pub mod state;
 pub mod views;
@@ -19,7 +20,7 @@ use crate::context::Context;
 use api::limits::SMALL_BODY_BYTES_MAX;
 use api::v1;
 use api::v1::master::call::Type;
-use api_http::{Method, Query, Request, Response, StatusCode, Visitor, header};
+use api_http::{Method, Query, Request, Response, StatusCode, Topic, Visitor, header};
 use auth::{Action, Need, Realm, Sight, needs};
 use event_log::host;
 use master_core::command::Command;
@@ -56,6 +57,9 @@ pub enum Local {
     Files,
     LoggingToggle,
     SystemStats,
+    Help,
+    Processes,
+    Profiler,
 }
 
 /// Read from State.
@@ -69,6 +73,7 @@ pub enum Read {
     Frameworks,
     Tasks,
     Roles,
+    Registry,
     Weights,
     Quota,
     MaintenanceSchedule,
@@ -89,6 +94,11 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/files", ANY, Endpoint::Local(Local::Files)),
     ("/logging/toggle", ANY, Endpoint::Local(Local::LoggingToggle)),
     ("/system/stats.json", ANY, Endpoint::Local(Local::SystemStats)),
+    ("/help", ANY, Endpoint::Local(Local::Help)),
+    ("/__processes__", ANY, Endpoint::Local(Local::Processes)),
+    ("/profiler/start", ANY, Endpoint::Local(Local::Profiler)),
+    ("/profiler/stop", ANY, Endpoint::Local(Local::Profiler)),
+    ("/registrar(1)/registry", ANY, Endpoint::Read(Read::Registry)),
     ("/state", ANY, Endpoint::Read(Read::State)),
     ("/state-summary", ANY, Endpoint::Read(Read::StateSummary)),
     ("/slaves", ANY, Endpoint::Read(Read::Slaves)),
@@ -110,12 +120,51 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/machine/up", POST, Endpoint::Machines(maintenance::Change::Up)),
 ];
 
+/// What `/help` tells of this master's own.
+const TOPICS: &[Topic] = &[
+    topic("/api/v1", "Calls of operators and the stream of what happens, by POST (docs/events.md)."),
+    topic("/api/v1/scheduler", "Calls of frameworks and the stream of their events, by POST (docs/frameworks.md)."),
+    topic("/agents/away", "Agents that were away when this leadership began, and have not returned."),
+    topic("/allocator/offer_constraints_debug", "Which agents offer constraints keep from whom."),
+    topic("/brakes", "What is paused; by POST: pauses it, or lets it go on."),
+    topic("/can-i", "Whether a principal may do something, and which entry of the access control lists says so."),
+    topic("/create-volumes", "Persistent volumes are made of reserved disk: slaveId, volumes."),
+    topic("/destroy-volumes", "Persistent volumes are destroyed: slaveId, volumes."),
+    topic("/explain", "Why a framework has no offers."),
+    topic("/flags", "The flags in force."),
+    topic("/frameworks", "Frameworks with their tasks, live and completed: framework_id."),
+    topic("/health", "200 as long as this process answers."),
+    topic("/holders", "Who holds what, and since when."),
+    topic("/machine/down", "Machines of the maintenance schedule go down."),
+    topic("/machine/up", "Machines are up again."),
+    topic("/maintenance/schedule", "When machines are to be unavailable; by POST: another schedule."),
+    topic("/maintenance/status", "Machines that drain, or are down."),
+    topic("/preemption", "Which tasks would have to go for an amount to be free."),
+    topic("/quota", "Guarantees and limits of roles; POST and DELETE change them."),
+    topic("/redirect", "Leads to the master that leads."),
+    topic("/reserve", "Resources of an agent are reserved: slaveId, resources."),
+    topic("/roles", "Roles with their weights, quota, frameworks and what they hold."),
+    topic("/slaves", "Agents: slave_id."),
+    topic("/state", "Everything: agents, frameworks, tasks."),
+    topic("/state-summary", "Agents and frameworks with the numbers of their tasks."),
+    topic("/tasks", "Tasks: limit, offset, order, framework_id, task_id."),
+    topic("/teardown", "A framework ends: frameworkId."),
+    topic("/unreserve", "Reserved resources of an agent are reserved no more: slaveId, resources."),
+    topic("/weights", "Weights of roles; PUT changes them."),
+    Topic { process: "registrar(1)", name: "/registry", text: "What a master that takes over must know." },
+];
+
+const fn topic(name: &'static str, text: &'static str) -> Topic {
+    Topic { process: "master", name, text }
+}
+
 /// Who is asked for what; None: everybody is told.
 pub fn realm(endpoint: &Endpoint) -> Option<Realm> {
     match endpoint {
-        Endpoint::Local(Local::Version | Local::Health | Local::SystemStats) | Endpoint::Redirect => None,
+        Endpoint::Local(Local::Version | Local::Health | Local::SystemStats | Local::Help | Local::Processes)
+        | Endpoint::Redirect => None,
         Endpoint::Local(Local::Flags | Local::Metrics | Local::Files) => Some(Realm::MasterReadonly),
-        Endpoint::Local(Local::LoggingToggle) => Some(Realm::MasterReadwrite),
+        Endpoint::Local(Local::LoggingToggle | Local::Profiler) => Some(Realm::MasterReadwrite),
         Endpoint::Read(
             Read::State
             | Read::StateSummary
@@ -124,6 +173,7 @@ pub fn realm(endpoint: &Endpoint) -> Option<Realm> {
             | Read::Frameworks
             | Read::Tasks
             | Read::Roles
+            | Read::Registry
             | Read::MaintenanceStatus,
         ) => Some(Realm::MasterReadonly),
         Endpoint::Read(Read::Weights | Read::Quota | Read::MaintenanceSchedule)
@@ -148,7 +198,7 @@ pub async fn answer(
     let response = match endpoint {
         Endpoint::Local(Local::Files) => return files(operators, rest, query, visitor).await,
         Endpoint::Local(local) => match permit_local(*local, &request, visitor) {
-            Ok(()) => answer_local(operators, *local, &query, visitor.approver.sight()).await,
+            Ok(()) => answer_local(operators, *local, (&query, rest), visitor.approver.sight()).await,
             Err(response) => *response,
         },
         // A client that follows its own path there would come back for ever.
@@ -202,7 +252,10 @@ fn later(request: &Request) -> Response {
 pub fn need(endpoint: &Endpoint, method: &Method) -> Need {
     let is_read = *method == Method::GET;
     match endpoint {
-        Endpoint::Local(Local::Version | Local::Health | Local::SystemStats) | Endpoint::Redirect => Need::Nothing,
+        Endpoint::Local(
+            Local::Version | Local::Health | Local::SystemStats | Local::Help | Local::Processes | Local::Profiler,
+        )
+        | Endpoint::Redirect => Need::Nothing,
         Endpoint::Local(Local::Flags) => Need::Asks(Action::ViewFlags),
         Endpoint::Local(Local::Metrics) => Need::AsksPath("/metrics/snapshot"),
         Endpoint::Local(Local::LoggingToggle) => Need::AsksPath("/logging/toggle"),
@@ -224,7 +277,7 @@ pub fn need(endpoint: &Endpoint, method: &Method) -> Need {
             Need::Filters(&[Action::ViewFramework, Action::ViewTask, Action::ViewExecutor])
         }
         Endpoint::Read(Read::Tasks) => Need::Filters(&[Action::ViewFramework, Action::ViewTask]),
-        Endpoint::Read(Read::Roles) => Need::Filters(&[Action::ViewRole]),
+        Endpoint::Read(Read::Roles | Read::Registry) => Need::Filters(&[Action::ViewRole]),
         Endpoint::Read(Read::Weights) if is_read => Need::Filters(&[Action::ViewRole]),
         Endpoint::Read(Read::Weights) => Need::Decides(&[Action::UpdateWeight]),
         Endpoint::Read(Read::Quota) if is_read => Need::Filters(&[Action::GetQuota]),
@@ -258,7 +311,12 @@ pub fn forbidden() -> Response {
     api_http::text(StatusCode::FORBIDDEN, "403 Forbidden.")
 }
 
-async fn answer_local(operators: &Arc<Operators>, local: Local, query: &Query, sight: Option<Arc<Sight>>) -> Response {
+async fn answer_local(
+    operators: &Arc<Operators>,
+    local: Local,
+    (query, rest): (&Query, &[String]),
+    sight: Option<Arc<Sight>>,
+) -> Response {
     match local {
         Local::Version => api_http::json_bytes(lists::version(&operators.about)),
         Local::Health => api_http::empty(StatusCode::OK),
@@ -270,11 +328,11 @@ async fn answer_local(operators: &Arc<Operators>, local: Local, query: &Query, s
             let about = operators.clone();
             operators.renderings.alone(JSON, move || super::metrics::json(&about.metrics(sight.as_deref()))).await
         }
-        Local::LoggingToggle => match query.get("level").or(query.get("duration")) {
-            Some(_) => not_built("Changing the level of logging is not supported by this version of Meseta"),
-            None => api_http::text(StatusCode::OK, "0\n"),
-        },
-        Local::SystemStats => api_http::json_bytes(stats()),
+        Local::LoggingToggle => api_http::toggle_log_level(query),
+        Local::Help => api_http::help(TOPICS, rest, query),
+        Local::Processes => api_http::processes(TOPICS),
+        Local::Profiler => api_http::no_profiler(),
+        Local::SystemStats => api_http::json(&api_http::Host::read().stats()),
         Local::Files => api_http::not_found(),
     }
 }
@@ -344,6 +402,9 @@ async fn answer_from(
         Read::MaintenanceSchedule => {
             return api_http::json_bytes(maintenance::schedule(&shown(state, sight.as_deref())));
         }
+        Read::Registry => {
+            return api_http::json(&registry::registry(&state, &operators.about.identity, sight.as_deref()));
+        }
         Read::MaintenanceStatus => return api_http::json_bytes(maintenance::status(&shown(state, sight.as_deref()))),
         _ => Kind::List(read, request.uri().query().unwrap_or_default().to_owned()),
     };
@@ -382,20 +443,6 @@ async fn teardown(operators: &Operators, request: Request, visitor: &Visitor) ->
     call.set_type(v1::master::call::Type::Teardown);
     call.teardown = Some(v1::master::call::Teardown { framework_id });
     operators.change(Command::OperatorCall { call: Box::new(call) }, visitor).await
-}
-
-fn stats() -> Vec<u8> {
-    let host = super::metrics::Host::read();
-    let mut json = json::Json::default();
-    json.object(|json| {
-        json.double_at("avg_load_15min", host.load[2]);
-        json.double_at("avg_load_1min", host.load[0]);
-        json.double_at("avg_load_5min", host.load[1]);
-        json.integer_at("cpus_total", host.cpus as i64);
-        json.integer_at("mem_free_bytes", host.mem_free_bytes as i64);
-        json.integer_at("mem_total_bytes", host.mem_total_bytes as i64);
-    });
-    json.into_bytes()
 }
 
 fn redirect(location: &str) -> Response {

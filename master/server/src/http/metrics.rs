@@ -162,7 +162,7 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metri
     if moment.of_frameworks {
         counters.of_frameworks(state, &mut set);
     }
-    system(&mut set);
+    api_http::Host::read().metrics(&mut set);
     metrics
 }
 
@@ -294,50 +294,6 @@ fn encoded(name: &str) -> String {
     encoded
 }
 
-/// Load and memory of the host, as the kernel tells them.
-fn system(set: &mut impl FnMut(&str, f64)) {
-    let host = Host::read();
-    set("system/cpus_total", host.cpus);
-    for (name, load) in ["1min", "5min", "15min"].into_iter().zip(host.load) {
-        set(&format!("system/load_{name}"), load);
-    }
-    set("system/mem_total_bytes", host.mem_total_bytes);
-    set("system/mem_free_bytes", host.mem_free_bytes);
-}
-
-/// The machine.
-#[derive(Clone, Copy, Debug)]
-pub struct Host {
-    /// Processors.
-    pub cpus: f64,
-    /// Load averages over 1, 5 and 15 minutes.
-    pub load: [f64; 3],
-    /// Memory.
-    pub mem_total_bytes: f64,
-    /// Memory that nobody uses.
-    pub mem_free_bytes: f64,
-}
-
-impl Host {
-    /// As it is now; what cannot be read is 0.
-    pub fn read() -> Host {
-        let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let mut load = load.split_whitespace().map(|part| part.parse().unwrap_or(0.0));
-        let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let bytes = |name: &str| {
-            let line = memory.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse::<f64>().ok());
-            kib.unwrap_or(0.0) * 1024.0
-        };
-        Host {
-            cpus: std::thread::available_parallelism().map_or(0.0, |count| count.get() as f64),
-            load: std::array::from_fn(|_| load.next().unwrap_or(0.0)),
-            mem_total_bytes: bytes("MemTotal"),
-            mem_free_bytes: bytes("MemFree"),
-        }
-    }
-}
-
 /// Kinds of operations that metrics know.
 const OPERATIONS: [OperationType; 8] = [
     OperationType::Create,
@@ -416,15 +372,4 @@ pub fn hide(metrics: &mut Metrics, state: &State, sight: &Sight) {
             && !ids.iter().any(|id| name.contains(id.as_str()))
             && !roles.iter().any(|role| name.contains(role.as_str()))
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_host_has_processors_and_memory() {
-        let host = Host::read();
-        assert!(host.cpus >= 1.0 && host.mem_total_bytes > 0.0 && host.mem_free_bytes <= host.mem_total_bytes);
-    }
 }

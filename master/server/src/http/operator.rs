@@ -254,7 +254,10 @@ impl Operators {
                 return self.renderings.alone(media.content_type(), render).await;
             }
             Type::SetLoggingLevel => {
-                return legacy::not_built("SET_LOGGING_LEVEL is not supported by this version of Meseta");
+                let wanted = call.set_logging_level.unwrap_or_default();
+                let duration = u64::try_from(wanted.duration.nanoseconds).unwrap_or(0);
+                api_http::set_log_level(wanted.level, Duration::from_nanos(duration));
+                return api_http::empty(StatusCode::OK);
             }
             other => {
                 return match self.known(other) {
@@ -306,7 +309,7 @@ impl Operators {
                 response::Type::GetFlags
             }
             Type::GetLoggingLevel => {
-                answer.get_logging_level = Some(response::GetLoggingLevel { level: 0 });
+                answer.get_logging_level = Some(response::GetLoggingLevel { level: api_http::log_level() });
                 response::Type::GetLoggingLevel
             }
             _ => return None,

@@ -251,7 +251,7 @@ impl Watcher {
     async fn run(mut self, first: Bytes, past: Option<(Past, OwnedSemaphorePermit)>) {
         let Err(end) = self.tell(first, past).await;
         let End::Closed(reason, message) = end else { return };
-        tracing::info!(%message, position = %self.position, "an operator's stream is ended");
+        tracing::info!(said = %message, position = %self.position, "an operator's stream is ended");
         let mut event = Event { log_position: Some(self.position.to_wire()), ..Event::default() };
         event.set_type(event::Type::Unknown);
         event.closing = Some(event::Closing { reason: reason as i32, message });

@@ -1,0 +1,108 @@
+//! What operators look at beside State: the registry, the level of the log, help, the machine.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use support::Cluster;
+use support::agent::Agent;
+use support::client::{post, send, whole};
+
+async fn get(master: SocketAddr, path: &str) -> (u16, String) {
+    let request = http::Request::get(path).header("host", "m").body(http_body_util::Full::default()).unwrap();
+    whole(send(master, request).await).await
+}
+
+async fn call(master: SocketAddr, call: Value) -> (u16, String) {
+    let headers = [("content-type", "application/json"), ("accept", "application/json")];
+    whole(send(master, post("/api/v1", &headers, call.to_string())).await).await
+}
+
+async fn read(master: SocketAddr, path: &str) -> Value {
+    let (status, text) = get(master, path).await;
+    assert_eq!(status, 200, "{path}: {text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_registry_is_what_a_new_master_must_know() {
+    let cluster = Cluster::start(1).await;
+    let master = cluster.masters[0].address;
+    let agent = Agent::register(master).await;
+    let quota = json!({"quota_configs": [{"role": "eng", "limits": {"cpus": {"value": 1.0}}}], "force": true});
+    assert_eq!(call(master, json!({"type": "UPDATE_QUOTA", "update_quota": quota})).await, (200, String::new()));
+    let weights = json!({"weight_infos": [{"role": "eng", "weight": 2.5}]});
+    assert_eq!(call(master, json!({"type": "UPDATE_WEIGHTS", "update_weights": weights})).await.0, 200);
+
+    let registry = read(master, "/registrar(1)/registry").await;
+    assert_eq!(read(master, "/registrar%281%29/registry").await, registry);
+    assert_eq!(registry["quota_configs"], json!([{"limits": {"cpus": {"value": 1.0}}, "role": "eng"}]));
+    assert_eq!(registry["weights"], json!([{"info": {"role": "eng", "weight": 2.5}}]));
+    assert_eq!(registry["minimum_capabilities"], json!([{"capability": "QUOTA_V2"}]));
+    let slave = &registry["slaves"]["slaves"][0];
+    assert_eq!((&slave["deactivated"], &slave["info"]["id"]["value"]), (&json!(false), &json!(agent.id)));
+    assert_eq!((&slave["info"]["checkpoint"], &slave["info"]["resources"][0]["role"]), (&json!(true), &json!("*")));
+    assert_eq!(registry["master"]["info"]["port"], json!(master.port()));
+    assert!(registry.get("schedules").is_none() && registry.get("machines").is_none(), "{registry}");
+
+    let machine = json!({"hostname": "maint.example", "ip": "127.0.0.9"});
+    let start = json!({"start": {"nanoseconds": 1_900_000_000_000_000_000_i64}});
+    let schedule = json!({"schedule": {"windows": [{"machine_ids": [machine], "unavailability": start}]}});
+    let update = json!({"type": "UPDATE_MAINTENANCE_SCHEDULE", "update_maintenance_schedule": schedule});
+    assert_eq!(call(master, update).await.0, 200);
+    let registry = read(master, "/registrar(1)/registry").await;
+    let scheduled = json!([{"info": {"id": machine, "mode": "DRAINING", "unavailability": start}}]);
+    assert_eq!(registry["machines"]["machines"], scheduled);
+    assert_eq!(registry["schedules"][0]["windows"][0]["machine_ids"][0], machine);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_more_for_a_while() {
+    let cluster = Cluster::start(1).await;
+    let master = cluster.masters[0].address;
+    assert_eq!(get(master, "/logging/toggle").await, (200, "0\n".to_owned()));
+    let expected = (400, "Expecting 'duration=value' in query.\n".to_owned());
+    assert_eq!(get(master, "/logging/toggle?level=2").await, expected);
+    assert_eq!(get(master, "/logging/toggle?level=2&duration=1hrs").await, (200, String::new()));
+    assert_eq!(get(master, "/logging/toggle").await.1, "2\n");
+    let level = call(master, json!({"type": "GET_LOGGING_LEVEL"})).await;
+    assert_eq!(level.1, r#"{"type":"GET_LOGGING_LEVEL","get_logging_level":{"level":2}}"#);
+    let set = json!({"level": 1, "duration": {"nanoseconds": 1_000_000}});
+    assert_eq!(
+        call(master, json!({"type": "SET_LOGGING_LEVEL", "set_logging_level": set})).await,
+        (200, String::new())
+    );
+    support::until("the level to be what it was", async || {
+        (get(master, "/logging/toggle").await.1 == "0\n").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_help_for_every_endpoint() {
+    let cluster = Cluster::start(1).await;
+    let master = cluster.masters[0].address;
+    let help = read(master, "/help?format=json").await;
+    let processes = help["processes"].as_array().unwrap();
+    let names: Vec<String> = processes
+        .iter()
+        .flat_map(|process| {
+            let id = process["id"].as_str().unwrap();
+            process["endpoints"].as_array().unwrap().iter().map(move |endpoint| {
+                format!("/{id}{}", endpoint["name"].as_str().unwrap()).trim_end_matches('/').to_owned()
+            })
+        })
+        .collect();
+    let paths = master_server::http::legacy::PATHS.iter().map(|(path, ..)| *path);
+    let paths = paths.chain(master_server::http::own::PATHS.iter().map(|(path, ..)| *path));
+    for path in paths.filter(|path| !matches!(*path, "/files" | "/__processes__")) {
+        assert!(names.iter().any(|name| name == path || name == &format!("/master{path}")), "{path}: {names:?}");
+    }
+    for name in names {
+        assert_eq!(get(master, &format!("/help{name}")).await.0, 200, "{name}");
+    }
+    assert_eq!(get(master, "/profiler/start").await.0, 400);
+    assert_eq!(get(master, "/memory-profiler/state").await.0, 404);
+    assert!(read(master, "/__processes__").await.as_array().unwrap().contains(&json!({"events": [], "id": "master"})));
+    assert!(read(master, "/system/stats.json").await["cpus_total"].is_u64());
+}
