@@ -164,6 +164,12 @@ pub(crate) fn claim(dir: &Path) -> Result<DirLock, OpenError> {
     }
 }
 
+/// Whether some process has claimed the folder. Whoever claims it at this moment has to try again, and does.
+pub(crate) fn is_claimed(dir: &Path) -> bool {
+    let locked = File::open(dir.join(LOCK)).map(|file| file.try_lock_shared());
+    matches!(locked, Ok(Err(fs::TryLockError::WouldBlock)))
+}
+
 /// Refuses to begin a log in, above or below the folder of another one: what would mix there could not be told apart.
 pub(crate) fn check_surroundings(dir: &Path, expected: &Identity) -> Result<(), OpenError> {
     if dir.join(IDENTITY).exists() {

@@ -52,7 +52,8 @@ pub(crate) fn node_id(file: &IdentityFile, dir: &Path) -> Result<u64, OpenError>
 pub(crate) fn storage(dir: &Path) -> impl Fn(io::Error) -> OpenError + '_ {
     move |error| {
         let why = match error.kind() {
-            io::ErrorKind::InvalidData => format!("{error}: {REBUILD}"),
+            // Of a damaged entry it is said already.
+            io::ErrorKind::InvalidData if !error.to_string().contains(REBUILD) => format!("{error}: {REBUILD}"),
             _ => error.to_string(),
         };
         OpenError::Storage { dir: dir.to_owned(), why }

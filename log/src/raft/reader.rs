@@ -1,6 +1,8 @@
 //! Reading what a member wrote: its folder, offline or beside the process that writes it; an archive or a snapshot alone.
 //! Nothing is changed or claimed.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::RangeInclusive;
@@ -16,7 +18,7 @@ use super::open::{self, ARCHIVE, ENTRIES, SNAPSHOTS, storage};
 use super::snapshot_file;
 use super::snapshots;
 use super::types::decode_record;
-use crate::disk::{IdentityFile, OpenError};
+use crate::disk::{self, IdentityFile, OpenError};
 use crate::record::Record;
 use crate::store::rocks::Rocks;
 use crate::store::{Disk, Meta};
@@ -50,9 +52,18 @@ struct Damage {
 }
 
 struct Log {
+    entries: PathBuf,
+    /// As it was opened last.
+    opened: Mutex<Arc<Opened>>,
+}
+
+/// The engine, as a reader opens it.
+struct Opened {
     disk: Rocks,
     /// Removed at last: the engine's notes.
     _scratch: Scratch,
+    /// If nobody wrote when it was opened, what the folder held.
+    held: Option<BTreeMap<OsString, u64>>,
 }
 
 /// Where snapshots are.
@@ -62,6 +73,12 @@ enum Place {
 }
 
 struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Scratch {
+        Scratch(std::env::temp_dir().join(format!("event-log-{:016x}", rand_u64())))
+    }
+}
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -106,16 +123,15 @@ pub fn read_raft(dir: &Path) -> Result<RaftReader, OpenError> {
     let Some(file) = IdentityFile::read(dir)? else { return Err(OpenError::Missing { dir: dir.to_owned() }) };
     file.check(dir, &open::identity())?;
     let node_id = open::node_id(&file, dir)?;
-    let scratch = Scratch(std::env::temp_dir().join(format!("event-log-{:016x}", rand_u64())));
     let reached = crate::mark::read(dir).map_err(OpenError::io("read", dir))?;
     let entries = dir.join(ENTRIES);
-    let (disk, damage) = match Rocks::open_secondary(&entries, &scratch.0) {
-        Ok(disk) => (disk, None),
+    let (opened, damage) = match Opened::open(dir, &entries) {
+        Ok(opened) => (opened, None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             let damage = Damage { path: newest_writes(&entries), why: error.to_string(), reached };
             // What was written before can be told.
-            let disk = Rocks::open_until_damage(&entries, &scratch.0);
-            (disk.map_err(|_| damage.error(dir, None))?, Some(damage))
+            let opened = Opened::until_damage(&entries);
+            (opened.map_err(|_| damage.error(dir, None))?, Some(damage))
         }
         Err(error) => return Err(storage(dir)(error)),
     };
@@ -124,13 +140,65 @@ pub fn read_raft(dir: &Path) -> Result<RaftReader, OpenError> {
         dir: dir.to_owned(),
         node_id: Some(node_id),
         cluster_id: file.field("cluster").map(str::to_owned),
-        log_begins_at: AtomicU64::new(log_begins_at(&disk, dir)?),
-        log: Some(Log { disk, _scratch: scratch }),
+        log_begins_at: AtomicU64::new(log_begins_at(&opened.disk, dir)?),
+        log: Some(Log { entries, opened: Mutex::new(Arc::new(opened)) }),
         segments: Mutex::new(list_archive(&archive_dir)?),
         archive_dir,
         snapshots: Place::Folder(dir.join(SNAPSHOTS)),
         damage,
     })
+}
+
+impl Log {
+    fn opened(&self) -> Arc<Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sees what was written since it was opened.
+    fn catch_up(&self, dir: &Path) -> io::Result<Arc<Opened>> {
+        let opened = self.opened();
+        if opened.held.is_none() {
+            opened.disk.catch_up()?;
+            return Ok(opened);
+        }
+        if !disk::is_claimed(dir) && opened.held == Some(held(&self.entries)) {
+            return Ok(opened);
+        }
+        let opened = Arc::new(Opened::open(dir, &self.entries)?);
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = opened.clone();
+        Ok(opened)
+    }
+}
+
+impl Opened {
+    /// Beside the process that writes if there is one; it can be caught up with. Else what was written is read again as
+    /// that process would when it starts, which finds damage that is not looked for while following.
+    fn open(dir: &Path, entries: &Path) -> io::Result<Opened> {
+        let scratch = Scratch::new();
+        if !disk::is_claimed(dir) {
+            let held = Some(held(entries));
+            match Rocks::open_still(entries, &scratch.0) {
+                Ok(disk) => return Ok(Opened { disk, _scratch: scratch, held }),
+                // Somebody began to write meanwhile.
+                Err(_) if disk::is_claimed(dir) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let disk = Rocks::open_secondary(entries, &scratch.0)?;
+        Ok(Opened { disk, _scratch: scratch, held: None })
+    }
+
+    fn until_damage(entries: &Path) -> io::Result<Opened> {
+        let scratch = Scratch::new();
+        let disk = Rocks::open_until_damage(entries, &scratch.0)?;
+        Ok(Opened { disk, _scratch: scratch, held: None })
+    }
+}
+
+/// The files of a folder and how long they are.
+fn held(dir: &Path) -> BTreeMap<OsString, u64> {
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    files.filter_map(|file| Some((file.file_name(), file.metadata().ok()?.len()))).collect()
 }
 
 /// The file of the newest writes, if there is one only.
@@ -224,12 +292,12 @@ impl RaftReader {
     /// # Errors
     /// An [`OpenError`] if it cannot be read.
     pub fn refresh(&self) -> Result<(), OpenError> {
-        let Some(Log { disk, .. }) = &self.log else { return Ok(()) };
+        let Some(log) = &self.log else { return Ok(()) };
         if self.damage.is_some() {
             return Ok(());
         }
-        disk.catch_up().map_err(storage(&self.dir))?;
-        self.log_begins_at.store(log_begins_at(disk, &self.dir)?, Ordering::Relaxed);
+        let opened = log.catch_up(&self.dir).map_err(storage(&self.dir))?;
+        self.log_begins_at.store(log_begins_at(&opened.disk, &self.dir)?, Ordering::Relaxed);
         // Afterwards: what has left the log by now is in the archive by now.
         *self.segments() = list_archive(&self.archive_dir)?;
         Ok(())
@@ -244,7 +312,8 @@ impl RaftReader {
     /// # Errors
     /// An [`OpenError`] if it cannot be read.
     pub fn last_index(&self) -> Result<Option<u64>, OpenError> {
-        let last = self.log.as_ref().map(|log| log.disk.last_index()).transpose().map_err(storage(&self.dir))?;
+        let last =
+            self.log.as_ref().map(|log| log.opened().disk.last_index()).transpose().map_err(storage(&self.dir))?;
         Ok(last.flatten().max(self.log_begins_at().checked_sub(1)))
     }
 
@@ -253,7 +322,7 @@ impl RaftReader {
     /// # Errors
     /// An [`OpenError`] if it cannot be read.
     pub fn committed_index(&self) -> Result<Option<u64>, OpenError> {
-        let place = self.log.as_ref().map(|log| read_place(&log.disk, Meta::Committed));
+        let place = self.log.as_ref().map(|log| read_place(&log.opened().disk, Meta::Committed));
         let place = place.transpose().map_err(storage(&self.dir))?.flatten();
         // Where a snapshot took the place of entries, everything in it was committed.
         let known = place.map(|place| place.index).max(self.log_begins_at().checked_sub(1));
@@ -420,7 +489,7 @@ impl AllEntries<'_> {
             return Ok(found);
         }
         if self.read.len() == 0 {
-            let log = self.reader.log.as_ref().map(|log| log.disk.entries(self.next, self.end, READ_BYTES));
+            let log = self.reader.log.as_ref().map(|log| log.opened().disk.entries(self.next, self.end, READ_BYTES));
             self.read = log.transpose().map_err(storage(&self.reader.dir))?.unwrap_or_default().into_iter();
         }
         match self.read.next() {

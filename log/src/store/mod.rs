@@ -5,6 +5,7 @@
 
 pub(crate) mod memory;
 pub(crate) mod rocks;
+mod wal;
 
 use std::io;
 

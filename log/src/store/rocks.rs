@@ -11,7 +11,7 @@ use rocksdb::{
     WriteOptions,
 };
 
-use super::{Batch, Disk, Meta};
+use super::{Batch, Disk, Meta, wal};
 use crate::disk::DirLock;
 use crate::mark::Mark;
 
@@ -96,8 +96,16 @@ fn families() -> [ColumnFamilyDescriptor; 2] {
     [ColumnFamilyDescriptor::new(ENTRIES, entries), ColumnFamilyDescriptor::new(META, Options::default())]
 }
 
+/// What would keep the engine busy for ever is refused.
+fn check(dir: &Path) -> io::Result<()> {
+    wal::flaw(dir)?.map_or(Ok(()), |flaw| Err(flaw.error()))
+}
+
 impl Rocks {
     pub(crate) fn open(dir: &Path, lock: DirLock, mark: Mark) -> io::Result<Rocks> {
+        if dir.exists() {
+            check(dir)?;
+        }
         let db = DB::open_cf_descriptors(&options(), dir, families()).map_err(to_io)?;
         let (committed, mark) = (AtomicU64::new(0), Some(Mutex::new(mark)));
         Ok(Rocks { db, committed, mark, _lock: Some(lock), _open: Open::new() })
@@ -108,6 +116,7 @@ impl Rocks {
         let mut options = options();
         options.create_if_missing(false);
         options.set_max_open_files(-1);
+        check(dir)?;
         let open = || DB::open_cf_descriptors_as_secondary(&options, dir, scratch, families());
         // The writer may remove files while they are looked for; then there are others.
         let db = (0..OPEN_ATTEMPTS).find_map(|_| open().ok()).map_or_else(open, Ok).map_err(to_io)?;
@@ -116,13 +125,26 @@ impl Rocks {
         Ok(rocks)
     }
 
-    /// As [`Rocks::open_secondary`], of a store whose newest writes are damaged: what was written before the damage is there,
-    /// nothing of what came after it. Nothing is changed, and nothing that is written later is seen.
+    /// As [`Rocks::open_secondary`], while nobody writes. Nothing is changed, and nothing that is written later is seen.
+    pub(crate) fn open_still(dir: &Path, scratch: &Path) -> io::Result<Rocks> {
+        check(dir)?;
+        Rocks::read_only(dir, scratch, options())
+    }
+
+    /// As [`Rocks::open_still`], of a store whose newest writes are damaged: what was written before the damage is there,
+    /// nothing of what came after it.
     pub(crate) fn open_until_damage(dir: &Path, scratch: &Path) -> io::Result<Rocks> {
         let mut options = options();
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        let Some(flaw) = wal::flaw(dir)? else { return Rocks::read_only(dir, scratch, options) };
+        let copy = scratch.join(ENTRIES);
+        wal::before(&flaw, dir, &copy)?;
+        Rocks::read_only(&copy, scratch, options)
+    }
+
+    fn read_only(dir: &Path, scratch: &Path, mut options: Options) -> io::Result<Rocks> {
         options.create_if_missing(false);
         options.set_db_log_dir(scratch);
-        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         let db = DB::open_cf_descriptors_read_only(&options, dir, families(), false).map_err(to_io)?;
         Ok(Rocks { db, committed: AtomicU64::new(0), mark: None, _lock: None, _open: Open::new() })
     }
@@ -246,5 +268,44 @@ mod tests {
         let rocks = open();
         assert_eq!(rocks.meta(Meta::Vote).unwrap(), Some(vec![7]));
         assert_eq!(rocks.last_index().unwrap(), Some(7));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_kind_is_damage_and_what_came_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("entries");
+        let mark = || Mark::begin(dir.path(), 0).unwrap();
+        let rocks = Rocks::open(&store, crate::disk::claim(dir.path()).unwrap(), mark()).unwrap();
+        let mut lengths = Vec::new();
+        let log = |store: &Path| {
+            let files = std::fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
+            files.filter(|path| path.extension().is_some_and(|end| end == "log")).max().unwrap()
+        };
+        for index in 0..5 {
+            rocks.write(Batch { entries: vec![(index, vec![7; 100])], ..Batch::default() }).unwrap();
+            rocks.flush().unwrap();
+            lengths.push(std::fs::metadata(log(&store)).unwrap().len() as usize);
+        }
+        drop(rocks);
+        let whole = std::fs::read(log(&store)).unwrap();
+        // The records of the first entry and of the fourth.
+        for (at, kept) in [(0, 0), (lengths[2], 3)] {
+            let mut bytes = whole.clone();
+            assert_eq!(bytes[at + 6], 1, "a whole record");
+            bytes[at + 6] ^= 4;
+            std::fs::write(log(&store), bytes).unwrap();
+            let scratch = tempfile::tempdir().unwrap();
+            let claimed = crate::disk::claim(dir.path()).unwrap();
+            for error in [
+                Rocks::open(&store, claimed, mark()).err().unwrap(),
+                Rocks::open_secondary(&store, scratch.path()).err().unwrap(),
+                Rocks::open_still(&store, scratch.path()).err().unwrap(),
+            ] {
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+                assert!(error.to_string().ends_with(&format!("no record begins at byte {at}")), "{error}");
+            }
+            let before = Rocks::open_until_damage(&store, scratch.path()).unwrap();
+            assert_eq!(before.entries(0, 100, 10_000).unwrap().len(), kept);
+        }
     }
 }

@@ -538,6 +538,7 @@ pub fn targets() -> Vec<Target> {
             mend: Some(members::mend_archive),
             ..binary("archive-segment", members::archive, members::read_archive)
         },
+        Target { mend: Some(members::mend_log), ..binary("raft-log", members::log, members::read_log) },
         Target { seeds: doors::acls_seeds, words: JSON, ..text("acls", doors::acls) },
         Target { seeds: doors::credentials_seeds, words: JSON, ..text("credentials", doors::credentials) },
         Target { seeds: doors::header_seeds, ..text("authorization", doors::header) },
