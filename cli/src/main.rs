@@ -7,6 +7,7 @@ mod agents;
 mod auth;
 mod brake;
 mod certs;
+mod clusters;
 mod drain;
 mod dry_run;
 mod error;
@@ -27,10 +28,12 @@ mod quota;
 mod read;
 mod sandbox;
 mod secret;
+mod shells;
 mod snapshot;
 mod table;
 mod task;
 mod tty;
+mod watch;
 
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
@@ -74,6 +77,8 @@ Commands:
   masters      list, add, remove, replace masters
   secret       make what masters, agents and commands know each other by
   certs        make certificates for TLS
+  completions  what a shell completes
+  man          a page of the manual
 
 meseta help COMMAND tells a command's flags. The story of a task, an
 agent or a framework is told by meseta-log explain.
@@ -100,7 +105,8 @@ impl Command {
     fn all_flags(&self) -> Vec<Flag> {
         let login = http::LOGIN.into_iter().filter(|_| self.asks_masters());
         let login = login.filter(|flag| self.flags.iter().all(|own| own.name != flag.name));
-        self.flags.iter().cloned().chain(login).collect()
+        let shared = clusters::flag_for(self.flags).into_iter().chain(watch::flag_for(self.name));
+        self.flags.iter().cloned().chain(login).chain(shared).collect()
     }
 }
 
@@ -137,6 +143,8 @@ const COMMANDS: &[Command] = &[
     command("masters", masters::ABOUT, masters::FLAGS, true),
     command("secret", secret::ABOUT, secret::FLAGS, true),
     command("certs", certs::ABOUT, certs::FLAGS, true),
+    command("completions", shells::COMPLETIONS_ABOUT, &[], true),
+    command("man", shells::MAN_ABOUT, &[], true),
 ];
 
 fn main() -> ExitCode {
@@ -178,7 +186,10 @@ fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
     let words: Vec<String> = words.into_iter().map(|word| underscored(word, &flags)).collect();
     let (mut arguments, words) = if command.has_words { split(words, &flags) } else { (Vec::new(), words) };
     arguments.extend(rest);
-    let environment = |name: &str| std::env::var(name).ok();
+    let set = |name: &str| std::env::var(name).ok();
+    let is_remote = flags.iter().any(|flag| flag.name == clusters::FLAG.name);
+    let cluster = if is_remote { clusters::Cluster::chosen(&words, &set)? } else { clusters::Cluster::default() };
+    let environment = |name: &str| cluster.variable(name, &set);
     let values = api::flags::parse(&flags, words, environment, |path| std::fs::read_to_string(path));
     let values = values.map_err(|problem| Error::Usage(format!("{problem} (meseta help {name} tells all flags)")))?;
     if values.help {
@@ -194,7 +205,7 @@ fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
     if command.asks_masters() {
         http::log_in(values.text("principal"), values.path("secret_file").as_deref())?;
     }
-    in_runtime(dispatch(command.name, arguments, values))
+    in_runtime(watch::run(command.name, arguments, values))
 }
 
 async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Result<ExitCode, Error> {
@@ -221,6 +232,8 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "masters" => masters::run(&words, values).await,
         "secret" => secret::run(&words),
         "certs" => certs::run(&words, &values),
+        "completions" => print_help(&shells::completions(&words, COMMANDS)?),
+        "man" => print_help(&shells::man(&words, HELP)?),
         "snapshot" => snapshot::run(&words, values).await,
         _ => read::run(name, &words, values).await,
     }
