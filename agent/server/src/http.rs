@@ -21,6 +21,7 @@ enum Endpoint {
     Health,
     Version,
     Metrics,
+    Prometheus,
     Containers,
     Statistics,
     ContainerizerDebug,
@@ -43,6 +44,7 @@ fn router() -> Router<Endpoint> {
         .at("/health", Endpoint::Health)
         .at("/version", Endpoint::Version)
         .at("/metrics/snapshot", Endpoint::Metrics)
+        .at("/metrics/prometheus", Endpoint::Prometheus)
         .at("/containers", Endpoint::Containers)
         .at("/monitor/statistics", Endpoint::Statistics)
         .at("/monitor/statistics.json", Endpoint::Statistics)
@@ -84,6 +86,7 @@ fn realm(endpoint: Endpoint) -> Option<Realm> {
         Endpoint::State
         | Endpoint::Flags
         | Endpoint::Metrics
+        | Endpoint::Prometheus
         | Endpoint::Containers
         | Endpoint::Statistics
         | Endpoint::ContainerizerDebug
@@ -103,6 +106,7 @@ fn permit_endpoint(
     match endpoint {
         Endpoint::Flags => permit::ask(visitor, Action::ViewFlags, None),
         Endpoint::Metrics => of_path("/metrics/snapshot"),
+        Endpoint::Prometheus => of_path("/metrics/prometheus"),
         Endpoint::Containers => of_path("/containers"),
         Endpoint::Statistics => of_path("/monitor/statistics"),
         Endpoint::ContainerizerDebug => of_path("/containerizer/debug"),
@@ -125,6 +129,12 @@ fn permit_endpoint(
 
 /// Answers a request of `peer`.
 pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Response {
+    let response = answer_one(agent.clone(), request, peer).await;
+    agent.config.admission.count(&response);
+    response
+}
+
+async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Response {
     thread_local! {
         static ROUTER: Router<Endpoint> = router();
     }
@@ -179,6 +189,12 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr
                 return api_http::text(StatusCode::BAD_REQUEST, &sentence);
             }
             Endpoint::Metrics => api_http::json(&reads::metrics(&agent).into_iter().collect()),
+            Endpoint::Prometheus => {
+                let numbers = reads::metrics(&agent).into_iter();
+                let numbers = numbers.filter_map(|(name, value)| Some((name, value.as_f64()?)));
+                let text = api_http::metrics::exposition(numbers);
+                return api_http::bytes(StatusCode::OK, api_http::metrics::PROMETHEUS, text);
+            }
             // Nothing is pending without a container to wait for, and those are in `/containers`.
             Endpoint::ContainerizerDebug => api_http::json(&serde_json::json!({ "pending": [] })),
             Endpoint::SystemStats => api_http::json(&api_http::Host::read().stats()),

@@ -147,6 +147,11 @@ async fn the_log_help_and_the_machine() {
     assert_eq!(call(json!({"type": "SET_LOGGING_LEVEL", "set_logging_level": set})).await.0, 200);
     assert_eq!(call(json!({"type": "SET_LOGGING_LEVEL"})).await.0, 400);
     assert_eq!(get("/logging/toggle").await.1, "0\n");
+    let metrics: BTreeMap<String, f64> = serde_json::from_str(&get("/metrics/snapshot").await.1).unwrap();
+    let strange: Vec<&String> = metrics.keys().filter(|name| api_http::metrics::find(name).is_none()).collect();
+    assert!(strange.is_empty(), "not in the table: {strange:?}");
+    let (status, text) = get("/metrics/prometheus").await;
+    assert!(status == 200 && text.contains("\nmeseta_agent_memory_bytes 1073741824\n"), "{text}");
     assert!(get("/help?format=json").await.1.contains("slave(1)"));
     assert_eq!(get("/help/slave(1)/state").await.0, 200);
     assert_eq!(get("/profiler/start").await.0, 400);

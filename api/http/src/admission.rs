@@ -49,6 +49,7 @@ pub struct Admission {
     now: RwLock<Arc<InForce>>,
     slow: Slow,
     refused: AtomicU64,
+    forbidden: AtomicU64,
     /// When an address began to show wrong secrets, and how many it has shown since then.
     wrong: Mutex<BTreeMap<IpAddr, (Instant, u32)>>,
     told: Mutex<Option<(Instant, u64)>>,
@@ -143,6 +144,18 @@ impl Admission {
     /// How many were not let in since the start.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How often somebody who was let in was refused what they wanted.
+    pub fn forbidden(&self) -> u64 {
+        self.forbidden.load(Ordering::Relaxed)
+    }
+
+    /// Counts an answer, if it is a 403.
+    pub fn count(&self, response: &Response) {
+        if response.status() == StatusCode::FORBIDDEN {
+            self.forbidden.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn in_force(&self) -> Arc<InForce> {

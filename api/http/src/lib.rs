@@ -25,6 +25,7 @@ mod help;
 mod host;
 mod log;
 mod memory;
+pub mod metrics;
 mod process;
 mod query;
 mod reply;

@@ -3,6 +3,7 @@
 use crate::ahead::Ahead;
 use crate::delivery::Delivery;
 use crate::equality::Equality;
+use crate::http::metrics::Counters;
 use crate::published::Published;
 use crate::rehearsal::Rehearsal;
 use crate::witness::Witness;
@@ -35,6 +36,7 @@ pub(crate) struct Applier {
     clock: Arc<Steady>,
     rehearsal: Rehearsal,
     witness: Option<Arc<dyn Witness>>,
+    counters: Arc<Counters>,
 }
 
 /// What a record led to.
@@ -71,7 +73,13 @@ impl Applier {
             clock,
             rehearsal,
             witness,
+            counters: Arc::default(),
         }
+    }
+
+    /// What happens is counted in `counters`, once this process can hold connections.
+    pub(crate) fn counting(self, counters: Arc<Counters>) -> Applier {
+        Applier { counters, ..self }
     }
 
     fn apply_record(&mut self, entry: &Committed) {
@@ -108,6 +116,7 @@ impl Applier {
             self.undelivered = Some(entry.index);
             return;
         }
+        events.iter().for_each(|event| self.counters.count_event(&self.state, event));
         let effects: Vec<_> = events.iter().flat_map(|event| react(&self.state, event)).collect();
         if !effects.is_empty() {
             let state = Arc::new(self.state.clone());

@@ -42,6 +42,10 @@ pub struct Context {
     pub flags: BTreeMap<String, String>,
     /// When this process started: wall clock for reports, monotonic for durations.
     pub started: (SystemTime, Instant),
+    /// Where this master's disk is.
+    pub work_dir: std::path::PathBuf,
+    /// How long opening its log took.
+    pub opened: Duration,
     /// Whether this master has joined its cluster and folded its own start: before that clients wait, then hear 503.
     pub ready: watch::Sender<bool>,
     /// What agents are told about pings.

@@ -58,6 +58,11 @@ impl Crashes {
         Crashes { counters, inner: Mutex::default() }
     }
 
+    /// Where they are counted, among others.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// How many there were.
     pub fn count(&self) -> u64 {
         self.inner.lock().count

@@ -35,6 +35,7 @@ mod remote;
 pub mod restore;
 pub mod roles;
 pub mod run;
+mod samples;
 mod sequencer;
 pub mod streams;
 pub mod submit;

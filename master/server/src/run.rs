@@ -9,6 +9,7 @@ use crate::delivery::{Carriers, Delivery};
 use crate::equality::Equality;
 use crate::flags::AllocatorSettings;
 use crate::http::Server;
+use crate::http::metrics::Counters;
 use crate::http::watch::recent::Recent;
 use crate::identity::{Address, Identity, Said};
 use crate::level::Levels;
@@ -276,11 +277,15 @@ pub async fn start_in(
     let (equality, logged) = Equality::start();
     let late = late_delivery.clone();
     let clock = Arc::new(clock::open(&settings.work_dir));
+    let counters = Arc::new(Counters::default());
     let applier =
-        Applier::new(ahead.clone(), publish, late, equality.clone(), clock.clone(), rehearsal, witness.clone());
+        Applier::new(ahead.clone(), publish, late, equality.clone(), clock.clone(), rehearsal, witness.clone())
+            .counting(counters.clone());
     let (dir, address) = (settings.work_dir.clone(), settings.address.member.clone());
     let options = event_log::raft::Options { dir, address, ..log };
+    let opening = Instant::now();
     let node = Node::open(options, peers.clone(), applier).await?;
+    let opened = opening.elapsed();
     entrance::check(&settings, node.members().len() > 1)?;
     entrance::find_address(&settings, &node)?;
 
@@ -289,9 +294,9 @@ pub async fn start_in(
     let identity = Arc::new(Identity::new(NodeId(node.node_id())).saying(said));
     let (lost_stream, lost_streams) = mpsc::unbounded_channel();
     let (lost_agent, lost_agents) = mpsc::unbounded_channel();
-    let streams = Arc::new(Streams::new(identity.clone(), lost_stream));
+    let streams = Arc::new(Streams::new(identity.clone(), counters.clone(), lost_stream));
     let agents = Arc::new(Agents::new(identity.clone(), settings.ping, lost_agent));
-    let (recent, announcer) = Recent::start()?;
+    let (recent, announcer) = Recent::start(counters.clone())?;
     let wake_allocator = Arc::new(Notify::new());
     let delivery = Delivery::start(Carriers {
         identity: identity.clone(),
@@ -353,6 +358,8 @@ pub async fn start_in(
         of_frameworks: settings.flags.get("publish_per_framework_metrics").is_none_or(|value| value != "false"),
         flags: settings.flags,
         started,
+        work_dir: settings.work_dir.clone(),
+        opened,
         ready: watch::Sender::new(false),
         ping: settings.ping,
         roles: settings.roles,

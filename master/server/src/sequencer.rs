@@ -107,6 +107,8 @@ struct Batch {
     /// What may be lost, with the state it is told from.
     effects: Vec<Effect>,
     state: Option<Arc<State>>,
+    /// When, if there is anything to commit.
+    decided: Option<Instant>,
 }
 
 /// A decision as it is to be logged.
@@ -298,7 +300,7 @@ impl Leadership {
         let header = Header { term: self.term, n: self.n, at_ms, feature_level: self.head.feature_level.0 };
         let mut record = Record { header, ..Record::default() };
         let mut events: Vec<Event> = Vec::new();
-        let mut batch = Batch { answers: Vec::new(), effects: Vec::new(), state: None };
+        let mut batch = Batch { answers: Vec::new(), effects: Vec::new(), state: None, decided: None };
         let mut bytes = 0;
         while bytes < RECORD_BYTES_FULL
             && let Some(request) = requests.next()
@@ -306,6 +308,8 @@ impl Leadership {
             let Attempt { command, caller, request_id } = &request.attempt;
             let attempt = self.attempt(&self.head, command, caller, at_ms);
             self.note_due(command, &attempt);
+            let decided = attempt.as_ref().ok().map(|attempted| &attempted.decision.events[..]);
+            self.crashes.counters().count_command(&self.head, command, decided);
             let answer = attempt.map(|Attempted { decision, encoded, weight }| {
                 let Decision { events: decided, effects, reply, state } = decision;
                 if !decided.is_empty() {
@@ -335,6 +339,7 @@ impl Leadership {
             tracing::trace!(term = self.term, n = self.n, events = events.len(), "record");
             // Raised within the record, perhaps: it is read by whoever reads the last of its events.
             record.header.feature_level = self.head.feature_level.0;
+            batch.decided = Some(Instant::now());
             ahead.push(Foreseen { term: self.term, n: self.n, state: self.head.clone(), events });
             self.n += 1;
             let ticket = node.append(self.term, record);
@@ -458,6 +463,9 @@ impl Leadership {
     fn land(&mut self, landed: Result<u64, AppendError>, delivery: &Delivery) -> Result<(), AppendError> {
         let index = landed?;
         let Some(batch) = self.batches.pop_front() else { return Ok(()) };
+        if let Some(decided) = batch.decided {
+            self.crashes.counters().count_commit(decided.elapsed());
+        }
         if let Some(state) = batch.state {
             delivery.ephemeral(state, batch.effects);
         }

@@ -8,6 +8,7 @@
 //! that it sends again when nothing comes back.
 
 use crate::events;
+use crate::http::metrics::Counters;
 use crate::identity::Identity;
 use crate::records::{Gone, RecordSender};
 use api::Media;
@@ -31,6 +32,7 @@ const RETRY_MAX: Duration = Duration::from_secs(600);
 
 /// Frameworks' streams on this master.
 pub struct Streams {
+    counters: Arc<Counters>,
     identity: Arc<Identity>,
     inner: Mutex<Inner>,
     lost: mpsc::UnboundedSender<LostStream>,
@@ -86,8 +88,12 @@ impl Stream {
 }
 
 impl Streams {
-    pub(crate) fn new(identity: Arc<Identity>, lost: mpsc::UnboundedSender<LostStream>) -> Streams {
-        Streams { identity, inner: Mutex::default(), lost }
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        counters: Arc<Counters>,
+        lost: mpsc::UnboundedSender<LostStream>,
+    ) -> Streams {
+        Streams { identity, counters, inner: Mutex::default(), lost }
     }
 
     /// A stream whose SUBSCRIBE is about to be submitted; the receiver resolves when the stream is over.
@@ -282,6 +288,7 @@ impl Streams {
     }
 
     fn send(&self, inner: &mut Inner, framework: FrameworkKey, event: &Event) {
+        self.counters.count_told(framework, event);
         let failed = inner.open.get(&framework).is_some_and(|stream| stream.send(event).is_err());
         if failed {
             self.lose(inner, framework, false);
@@ -358,7 +365,7 @@ mod tests {
             let (master, version, reads) = (cluster.me, "0.1.0".into(), master_core::FeatureLevel::NEWEST);
             cluster.run(Command::StartMaster { master, address, version, reads });
             let (lost, losses) = mpsc::unbounded_channel();
-            Here { cluster, streams: Streams::new(identity, lost), lost: losses }
+            Here { cluster, streams: Streams::new(identity, Arc::default(), lost), lost: losses }
         }
 
         fn expected(&mut self) -> (Connection, records::RecordBody) {

@@ -71,6 +71,11 @@ impl Submitter {
         Submitter { inbox, status: node.status(), node, identity, peers, witness }
     }
 
+    /// Commands that wait to be decided here.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inbox.max_capacity() - self.inbox.capacity()
+    }
+
     /// The other masters.
     pub(crate) fn peers(&self) -> &Peers {
         &self.peers

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use support::Cluster;
 use support::agent::Agent;
-use support::client::{post, send, whole};
+use support::client::{Framework, framework_info, post, send, whole};
 
 async fn get(master: SocketAddr, path: &str) -> (u16, String) {
     let request = http::Request::get(path).header("host", "m").body(http_body_util::Full::default()).unwrap();
@@ -26,7 +26,7 @@ async fn read(master: SocketAddr, path: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_registry_is_what_a_new_master_must_know() {
-    let cluster = Cluster::start(1).await;
+    let mut cluster = Cluster::start(1).await;
     let master = cluster.masters[0].address;
     let agent = Agent::register(master).await;
     let quota = json!({"quota_configs": [{"role": "eng", "limits": {"cpus": {"value": 1.0}}}], "force": true});
@@ -54,11 +54,12 @@ async fn the_registry_is_what_a_new_master_must_know() {
     let scheduled = json!([{"info": {"id": machine, "mode": "DRAINING", "unavailability": start}}]);
     assert_eq!(registry["machines"]["machines"], scheduled);
     assert_eq!(registry["schedules"][0]["windows"][0]["machine_ids"][0], machine);
+    cluster.masters[0].stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_tells_more_for_a_while() {
-    let cluster = Cluster::start(1).await;
+    let mut cluster = Cluster::start(1).await;
     let master = cluster.masters[0].address;
     assert_eq!(get(master, "/logging/toggle").await, (200, "0\n".to_owned()));
     let expected = (400, "Expecting 'duration=value' in query.\n".to_owned());
@@ -76,11 +77,12 @@ async fn the_log_tells_more_for_a_while() {
         (get(master, "/logging/toggle").await.1 == "0\n").then_some(())
     })
     .await;
+    cluster.masters[0].stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn there_is_help_for_every_endpoint() {
-    let cluster = Cluster::start(1).await;
+    let mut cluster = Cluster::start(1).await;
     let master = cluster.masters[0].address;
     let help = read(master, "/help?format=json").await;
     let processes = help["processes"].as_array().unwrap();
@@ -105,4 +107,60 @@ async fn there_is_help_for_every_endpoint() {
     assert_eq!(get(master, "/memory-profiler/state").await.0, 404);
     assert!(read(master, "/__processes__").await.as_array().unwrap().contains(&json!({"events": [], "id": "master"})));
     assert!(read(master, "/system/stats.json").await["cpus_total"].is_u64());
+    cluster.masters[0].stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_those_of_mesos_and_of_prometheus() {
+    let mut cluster = Cluster::start(1).await;
+    let master = cluster.masters[0].address;
+    let _agent = Agent::register(master).await;
+    let mut framework = Framework::subscribe(master, framework_info("f")).await;
+    framework.event("OFFERS").await;
+    let decline = json!({"offer_ids": []});
+    framework.call("DECLINE", "decline", decline).await;
+    framework.call("REVIVE", "revive", json!({})).await;
+
+    let metrics = read(master, "/metrics/snapshot").await;
+    let path = format!("{}/../../api/testdata/mesos-1.11/get-metrics-snapshot.json", env!("CARGO_MANIFEST_DIR"));
+    let known: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let of_others =
+        ["master/frameworks/", "master/task_", "frameworks/", "allocator/mesos/quota", "allocator/mesos/roles"];
+    let missing: Vec<&String> = known
+        .as_object()
+        .unwrap()
+        .keys()
+        .filter(|name| !of_others.iter().any(|prefix| name.starts_with(prefix)) && !name.contains("_ms"))
+        .filter(|name| !name.contains("offer_filters") && metrics.get(*name).is_none())
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let strange: Vec<&String> =
+        metrics.as_object().unwrap().keys().filter(|name| api_http::metrics::find(name).is_none()).collect();
+    assert!(strange.is_empty(), "not in the table: {strange:?}");
+    let of_it = format!("master/frameworks/f/{}", framework.id);
+    for (name, value) in [
+        ("master/messages_register_framework", 1.0),
+        ("master/messages_register_slave", 1.0),
+        ("master/messages_decline_offers", 1.0),
+        ("master/messages_revive_offers", 1.0),
+        ("master/meseta/members_answering", 1.0),
+        ("master/meseta/streams_held", 1.0),
+        (&format!("{of_it}/calls"), 3.0),
+        (&format!("{of_it}/calls/subscribe"), 1.0),
+        (&format!("{of_it}/events/subscribed"), 1.0),
+        (&format!("{of_it}/offers/sent"), 1.0),
+    ] {
+        assert_eq!(metrics[name], json!(value), "{name}");
+    }
+    for name in
+        ["master/meseta/term", "master/meseta/log_bytes", "registrar/state_store_ms", "master/meseta/leader_changes"]
+    {
+        assert!(metrics[name].as_f64().unwrap() > 0.0, "{name}: {}", metrics[name]);
+    }
+    let (status, text) = get(master, "/metrics/prometheus").await;
+    assert_eq!(status, 200);
+    for line in ["meseta_master_elected 1", "# TYPE meseta_framework_calls_total counter", "meseta_log_members 1"] {
+        assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
+    }
+    cluster.masters[0].stop().await;
 }

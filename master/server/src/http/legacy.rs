@@ -20,6 +20,7 @@ use crate::context::Context;
 use api::limits::SMALL_BODY_BYTES_MAX;
 use api::v1;
 use api::v1::master::call::Type;
+use api_http::metrics;
 use api_http::{Method, Query, Request, Response, StatusCode, Topic, Visitor, header};
 use auth::{Action, Need, Realm, Sight, needs};
 use event_log::host;
@@ -54,6 +55,7 @@ pub enum Local {
     Health,
     Flags,
     Metrics,
+    Prometheus,
     Files,
     LoggingToggle,
     SystemStats,
@@ -91,6 +93,7 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/health", ANY, Endpoint::Local(Local::Health)),
     ("/flags", ANY, Endpoint::Local(Local::Flags)),
     ("/metrics/snapshot", ANY, Endpoint::Local(Local::Metrics)),
+    ("/metrics/prometheus", ANY, Endpoint::Local(Local::Prometheus)),
     ("/files", ANY, Endpoint::Local(Local::Files)),
     ("/logging/toggle", ANY, Endpoint::Local(Local::LoggingToggle)),
     ("/system/stats.json", ANY, Endpoint::Local(Local::SystemStats)),
@@ -163,7 +166,9 @@ pub fn realm(endpoint: &Endpoint) -> Option<Realm> {
     match endpoint {
         Endpoint::Local(Local::Version | Local::Health | Local::SystemStats | Local::Help | Local::Processes)
         | Endpoint::Redirect => None,
-        Endpoint::Local(Local::Flags | Local::Metrics | Local::Files) => Some(Realm::MasterReadonly),
+        Endpoint::Local(Local::Flags | Local::Metrics | Local::Prometheus | Local::Files) => {
+            Some(Realm::MasterReadonly)
+        }
         Endpoint::Local(Local::LoggingToggle | Local::Profiler) => Some(Realm::MasterReadwrite),
         Endpoint::Read(
             Read::State
@@ -258,6 +263,7 @@ pub fn need(endpoint: &Endpoint, method: &Method) -> Need {
         | Endpoint::Redirect => Need::Nothing,
         Endpoint::Local(Local::Flags) => Need::Asks(Action::ViewFlags),
         Endpoint::Local(Local::Metrics) => Need::AsksPath("/metrics/snapshot"),
+        Endpoint::Local(Local::Prometheus) => Need::AsksPath("/metrics/prometheus"),
         Endpoint::Local(Local::LoggingToggle) => Need::AsksPath("/logging/toggle"),
         // All that a master serves is its log; `/files/debug` is GET_ENDPOINT_WITH_PATH.
         Endpoint::Local(Local::Files) => Need::Asks(Action::AccessMesosLog),
@@ -327,6 +333,11 @@ async fn answer_local(
             }
             let about = operators.clone();
             operators.renderings.alone(JSON, move || super::metrics::json(&about.metrics(sight.as_deref()))).await
+        }
+        Local::Prometheus => {
+            let about = operators.clone();
+            let render = move || metrics::exposition(about.metrics(sight.as_deref())).into();
+            operators.renderings.alone(metrics::PROMETHEUS, render).await
         }
         Local::LoggingToggle => api_http::toggle_log_level(query),
         Local::Help => api_http::help(TOPICS, rest, query),

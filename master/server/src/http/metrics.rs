@@ -1,6 +1,11 @@
 //! What is counted and measured, by Mesos's names: `/metrics/snapshot` and GET_METRICS. Gauges come from State, so
-//! every master tells the same; counters count what this process saw since it started. A name for which we have no
-//! honest value is left out.
+//! every master tells the same; counters count what this process saw since it started. What they mean is in the table of
+//! `api_http::metrics`.
+
+mod counted;
+mod disk;
+
+pub use counted::{Counters, LEADERS};
 
 use crate::http::legacy::amounts::{self, Quantities};
 use crate::http::legacy::json::Json;
@@ -9,99 +14,17 @@ use api::v1;
 use api::v1::OperationState;
 use api::v1::offer::operation::Type as OperationType;
 use auth::Sight;
-use master_core::effect::Announcement;
 use master_core::ids::FrameworkKey;
 use master_core::state::{AgentLiveness, State};
 use master_core::view;
-use parking_lot::Mutex;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Names with their values, in the order of names.
 pub type Metrics = BTreeMap<String, f64>;
-
-/// What this process counted since it started.
-#[derive(Debug, Default)]
-pub struct Counters {
-    counts: Mutex<BTreeMap<String, u64>>,
-    /// Operations of the ACCEPT calls that came to this master, by the framework's id and their type.
-    accepted: Mutex<BTreeMap<String, BTreeMap<OperationType, u64>>>,
-}
-
-impl Counters {
-    /// Adds one to `name`.
-    pub fn count(&self, name: &str) {
-        let mut counts = self.counts.lock();
-        match counts.get_mut(name) {
-            Some(count) => *count += 1,
-            None => {
-                counts.insert(name.to_owned(), 1);
-            }
-        }
-    }
-
-    /// Counts the operations of an ACCEPT call that was taken.
-    pub fn count_accepted(&self, framework_id: &str, operations: &[OperationType]) {
-        if operations.is_empty() {
-            return;
-        }
-        let mut accepted = self.accepted.lock();
-        let counts = accepted.entry(framework_id.to_owned()).or_default();
-        operations.iter().for_each(|operation| *counts.entry(*operation).or_default() += 1);
-    }
-
-    /// Operations by framework, of those that are not over.
-    fn of_frameworks(&self, state: &State, set: &mut impl FnMut(&str, f64)) {
-        let mut accepted = self.accepted.lock();
-        accepted.retain(|id, _| state.frameworks.by_id(id).is_some());
-        for framework in state.frameworks.live.values() {
-            let info = v1::FrameworkInfo::decode(&framework.info[..]).unwrap_or_default();
-            let prefix = format!("{}/operations", prefix(&info.name, &framework.id));
-            let counts = accepted.get(&*framework.id);
-            let of = |kind| counts.and_then(|counts| counts.get(&kind)).copied().unwrap_or(0);
-            set(&prefix, counts.map_or(0, |counts| counts.values().sum()) as f64);
-            for kind in OPERATIONS.into_iter().chain([OperationType::Launch, OperationType::LaunchGroup]) {
-                set(&format!("{prefix}/{}", kind.as_str_name().to_ascii_lowercase()), of(kind) as f64);
-            }
-        }
-    }
-
-    /// Counts what operators are told of.
-    pub fn count_announcement(&self, announcement: &Announcement) {
-        match announcement {
-            Announcement::TaskUpdated { state, status, .. } => self.count_ended(*state, status),
-            Announcement::AgentAdded { .. } => self.count("master/slave_registrations"),
-            Announcement::AgentRemoved { .. } => self.count("master/slave_removals"),
-            Announcement::OperationEnded { kind, state, .. } => self.count_operation(*kind, *state),
-            Announcement::TaskAdded { .. }
-            | Announcement::FrameworkAdded { .. }
-            | Announcement::FrameworkUpdated { .. }
-            | Announcement::FrameworkRemoved { .. } => (),
-        }
-    }
-
-    fn count_operation(&self, kind: OperationType, state: v1::OperationState) {
-        let state = state_name(state);
-        self.count(&format!("master/operations/{state}"));
-        self.count(&format!("master/operations/{}/{state}", kind.as_str_name().to_ascii_lowercase()));
-    }
-
-    fn count_ended(&self, state: v1::TaskState, status: &v1::TaskStatus) {
-        if !ENDS.contains(&state) {
-            return;
-        }
-        let state = state.as_str_name().trim_start_matches("TASK_").to_ascii_lowercase();
-        self.count(&format!("master/tasks_{state}"));
-        if status.source.is_some() && status.reason.is_some() {
-            // The names are older than the word agent.
-            let source = status.source().as_str_name().to_ascii_lowercase().replace("agent", "slave");
-            let reason = status.reason().as_str_name().to_ascii_lowercase().replace("agent", "slave");
-            self.count(&format!("master/task_{state}/{source}/{reason}"));
-        }
-    }
-}
 
 /// What a snapshot needs beside State and counters.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +39,18 @@ pub struct Moment<'a> {
     pub shared: u64,
     /// Whether there are figures of single frameworks.
     pub of_frameworks: bool,
+    /// Where this master's disk is, if it has one.
+    pub work_dir: Option<&'a Path>,
+    /// The newest term that this master knows.
+    pub term: u64,
+    /// How long reading its log took.
+    pub opened: Duration,
+    /// Commands that wait to be decided.
+    pub waiting: usize,
+    /// Frameworks' event streams held here.
+    pub streams: usize,
+    /// Agents' connections held here.
+    pub agents: usize,
     /// Who is connected, and who was turned away.
     pub connections: &'a api_http::Connections,
 }
@@ -130,11 +65,9 @@ pub fn json(metrics: &Metrics) -> Vec<u8> {
 /// Every metric that we have.
 pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metrics {
     let mut metrics = Metrics::new();
-    for name in COUNTERS {
-        metrics.insert((*name).into(), 0.0);
-    }
-    for (name, count) in &*counters.counts.lock() {
-        metrics.insert(name.clone(), *count as f64);
+    counters.tell(&mut metrics);
+    if let Some(work_dir) = moment.work_dir {
+        disk::tell(work_dir, &mut metrics);
     }
     operations(state, &mut metrics);
     let mut set = |name: &str, value: f64| {
@@ -149,6 +82,14 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metri
     set("master/meseta/connections/cut_silent", count(&turned.silent));
     set("master/meseta/connections/cut_idle", count(&turned.idle));
     set("master/meseta/connections/requests_refused", count(&turned.requests));
+    set("master/meseta/term", moment.term as f64);
+    set("master/meseta/streams_held", moment.streams as f64);
+    set("master/meseta/agents_held", moment.agents as f64);
+    set("master/event_queue_dispatches", moment.waiting as f64);
+    set("registrar/queued_operations", moment.waiting as f64);
+    set("registrar/state_fetch_ms", moment.opened.as_secs_f64() * 1000.0);
+    let answering = state.masters.values().filter(|master| master.alive).count();
+    set("master/meseta/members_answering", answering as f64);
     set("master/elected", f64::from(u8::from(moment.elected)));
     set("master/uptime_secs", moment.uptime.as_secs_f64());
     set("master/operator_event_stream_subscribers", moment.watchers as f64);
@@ -160,7 +101,7 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metri
     tasks(state, &mut set);
     frameworks(state, moment.of_frameworks, &mut set);
     if moment.of_frameworks {
-        counters.of_frameworks(state, &mut set);
+        counters.tell_of_frameworks(state, &mut set);
     }
     api_http::Host::read().metrics(&mut set);
     metrics
@@ -339,22 +280,6 @@ const ACTIVE: [(v1::TaskState, &str); 5] = [
     (v1::TaskState::TaskUnreachable, "unreachable"),
 ];
 
-/// Counters that are there before anything was counted.
-const COUNTERS: &[&str] = &[
-    crate::crashes::CRASHED,
-    crate::crashes::SET_ASIDE,
-    "master/slave_registrations",
-    "master/slave_removals",
-    "master/tasks_dropped",
-    "master/tasks_error",
-    "master/tasks_failed",
-    "master/tasks_finished",
-    "master/tasks_gone",
-    "master/tasks_gone_by_operator",
-    "master/tasks_killed",
-    "master/tasks_lost",
-];
-
 /// Leaves out what names a framework, a principal or a role that is not seen.
 pub fn hide(metrics: &mut Metrics, state: &State, sight: &Sight) {
     let seen = master_core::seen::seen(state, sight);
@@ -372,4 +297,12 @@ pub fn hide(metrics: &mut Metrics, state: &State, sight: &Sight) {
             && !ids.iter().any(|id| name.contains(id.as_str()))
             && !roles.iter().any(|role| name.contains(role.as_str()))
     });
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_says_what_there_is() {
+        expect_test::expect_file!["../../../../docs/metrics.md"].assert_eq(&api_http::metrics::page());
+    }
 }

@@ -140,12 +140,14 @@ impl Server {
             };
         }
         let realm = self.realms.find(request.uri().path()).and_then(|(realm, _)| *realm);
-        match self.admission.admit(realm, &request, peer).await {
+        let response = match self.admission.admit(realm, &request, peer).await {
             // A token says what it is good for, and not who holds it.
             Ok(visitor) if visitor.has_claims_alone() => api_http::text(StatusCode::FORBIDDEN, "403 Forbidden."),
             Ok(visitor) => self.serve(target, request, visitor).await,
             Err(refused) => *refused,
-        }
+        };
+        self.admission.count(&response);
+        response
     }
 
     /// Who is let in, and what they may.

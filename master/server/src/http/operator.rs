@@ -127,6 +127,12 @@ impl Operators {
             watchers: self.watch.watchers(),
             shared: self.renderings.shared(),
             of_frameworks: self.context.of_frameworks,
+            work_dir: (!host::is_simulated()).then_some(self.context.work_dir.as_path()),
+            term: self.context.node.status().borrow().term,
+            opened: self.context.opened,
+            waiting: self.context.reader.submitter.waiting(),
+            streams: self.context.streams.count(),
+            agents: self.context.agents.count(),
             connections: &self.context.connections,
         };
         let (state, _) = self.context.reader.state();
@@ -136,6 +142,7 @@ impl Operators {
             metrics.insert(name.to_owned(), value);
         });
         metrics.insert("master/meseta/requests_not_let_in".to_owned(), self.context.admission.refused() as f64);
+        metrics.insert("master/meseta/requests_forbidden".to_owned(), self.context.admission.forbidden() as f64);
         if let Some(sight) = sight {
             metrics::hide(&mut metrics, &state, sight);
         }

@@ -9,8 +9,6 @@ use crate::streams::Streams;
 use crate::throttle::Exceeded;
 use api::Media;
 use api::media::{self, Rejection};
-use api::v1;
-use api::v1::offer::operation::Type as OperationType;
 use api::v1::scheduler::Call;
 use api::v1::scheduler::call::{Subscribe, Type};
 use api_http::{BODY_BYTES_MAX, Body, HeaderValue, Method, Request, Response, StatusCode, Visitor, header};
@@ -100,14 +98,8 @@ async fn decide_now(context: &Context, stream_id: Option<String>, call: Box<Call
         Some(Type::UpdateFramework) => StatusCode::OK,
         _ => StatusCode::ACCEPTED,
     };
-    let speaker = call.framework_id.as_ref().map(|id| id.value.clone()).unwrap_or_default();
-    let accepted: Vec<OperationType> =
-        call.accept.iter().flat_map(|accept| &accept.operations).map(v1::offer::Operation::r#type).collect();
     match context.reader.submit(Command::FrameworkCall { stream_id, call }, caller).await {
-        Outcome::Done { .. } => {
-            context.recent.counters.count_accepted(&speaker, &accepted);
-            api_http::empty(done)
-        }
+        Outcome::Done { .. } => api_http::empty(done),
         other => not_done(context, other).await,
     }
 }

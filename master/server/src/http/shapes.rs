@@ -176,7 +176,22 @@ fn metrics_are_numbers_with_mesos_s_names() {
     }
     let connections = &*api_http::Connections::new(api_http::Bounds::of_files(1024));
     let uptime = std::time::Duration::from_secs(5);
-    let moment = Moment { elected: true, uptime, watchers: 2, shared: 1, connections, of_frameworks: true };
+    let (term, opened, work_dir) = (3, uptime, None);
+    let (waiting, streams, agents) = (0, 1, 1);
+    let moment = Moment {
+        elected: true,
+        uptime,
+        watchers: 2,
+        shared: 1,
+        connections,
+        of_frameworks: true,
+        work_dir,
+        term,
+        opened,
+        waiting,
+        streams,
+        agents,
+    };
     let mut metrics = snapshot(&cluster.state, &counters, moment);
     assert!(metrics.keys().any(|name| name.starts_with("master/frameworks/") && name.ends_with("/operations/launch")));
     let allocations = crate::allocations::Allocations::default();
@@ -200,6 +215,8 @@ fn metrics_are_numbers_with_mesos_s_names() {
     ] {
         assert_eq!(metrics.get(name), Some(&value), "{name}");
     }
+    let unknown: Vec<_> = metrics.keys().filter(|name| api_http::metrics::find(name).is_none()).collect();
+    assert!(unknown.is_empty(), "not in the table: {unknown:?}");
     let known = recorded("get-metrics-snapshot");
     let known = known.as_object().unwrap();
     let strange: Vec<_> = metrics

@@ -74,8 +74,8 @@ impl Recent {
     ///
     /// # Errors
     /// The operating system's, if it has no thread to give.
-    pub fn start() -> std::io::Result<(Arc<Recent>, Announcer)> {
-        let recent = Arc::new(Recent::new());
+    pub fn start(counters: Arc<Counters>) -> std::io::Result<(Arc<Recent>, Announcer)> {
+        let recent = Arc::new(Recent { counters, ..Recent::new() });
         if host::is_simulated() {
             return Ok((recent.clone(), Announcer { records: None, recent }));
         }
