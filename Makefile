@@ -43,9 +43,10 @@ fuzz: ## Every decoder and parser asked with broken inputs, each for SECONDS=60;
 faults: ## Every single write and sync of the logs fails once, in each way that a disk has
 	@. tools/env.sh; EVENT_LOG_FAULTS_ALL=1 cargo test -p event-log --features raft --test faults -- --nocapture
 
-chaos: ## Real processes killed, frozen, cut off and without disk for ten minutes: SECONDS=600, SEED=n (as root)
+chaos: ## Real processes killed, frozen, cut off and without disk for ten minutes: SECONDS=600, SEED=n (as root); or one agent: MODE=agent KILLS=500
 	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --workspace --bins; \
-	CHAOS_SECONDS=$(or $(SECONDS),600) $(if $(SEED),CHAOS_SEED=$(SEED)) cargo test -p proptests --test chaos -- --nocapture
+	CHAOS_SECONDS=$(or $(SECONDS),600) $(if $(SEED),CHAOS_SEED=$(SEED)) $(if $(filter agent,$(MODE)),KILLS=$(or $(KILLS),500)) \
+	cargo test -p proptests --test $(if $(filter agent,$(MODE)),agent_kills,chaos) -- --nocapture
 
 soak: ## Hostile clients of every kind beside an ordinary framework for five minutes: SECONDS=300
 	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --workspace --bins; \
