@@ -257,10 +257,9 @@ fn later(request: &Request) -> Response {
 pub fn need(endpoint: &Endpoint, method: &Method) -> Need {
     let is_read = *method == Method::GET;
     match endpoint {
-        Endpoint::Local(
-            Local::Version | Local::Health | Local::SystemStats | Local::Help | Local::Processes | Local::Profiler,
-        )
+        Endpoint::Local(Local::Version | Local::Health | Local::SystemStats | Local::Help | Local::Processes)
         | Endpoint::Redirect => Need::Nothing,
+        Endpoint::Local(Local::Profiler) => Need::NotBuilt,
         Endpoint::Local(Local::Flags) => Need::Asks(Action::ViewFlags),
         Endpoint::Local(Local::Metrics) => Need::AsksPath("/metrics/snapshot"),
         Endpoint::Local(Local::Prometheus) => Need::AsksPath("/metrics/prometheus"),
