@@ -3,6 +3,7 @@
 
 mod agents;
 mod allocation;
+mod containers;
 mod core;
 mod etcd;
 mod first_offer;
@@ -49,6 +50,11 @@ const NAMES: &[&str] = &[
     "rss_mb_master",
     "rss_mb_agent",
     "rss_mb_supervisor",
+    "group_tasks_per_s",
+    "nested_start_ms",
+    "exec_first_byte_ms",
+    "rss_mb_agent_busy",
+    "agent_recovery_ms",
     "read_interference",
     "state_read_ms",
     "sim_speed",
@@ -122,6 +128,7 @@ fn main() -> ExitCode {
     quorum::rows(&bench, &mut report);
     first_offer::rows(&bench, &mut report);
     tasks::rows(&bench, &mut report);
+    containers::rows(&bench, &mut report);
     readers::rows(&bench, &mut report);
     large::rows(&bench, &mut report);
     simulator::rows(&bench, &mut report);
