@@ -69,7 +69,9 @@ pub(crate) fn subscribe(
     }
     events.extend(forgotten(framework_id, executor, &lost_tasks, around.settings.ended_tasks_max));
     let idle = waiting.is_empty() && !executor.subscribed && executor.tasks.values().all(|task| !task.delivered);
-    if idle {
+    // What was handed to its earlier stream was all that it was started for, and it will never hear of it.
+    let in_vain = !lost_tasks.is_empty() && lost_tasks.len() == executor.tasks.len();
+    if idle || in_vain {
         events.push(kill::stop(framework_id, executor, Why::Shutdown, around));
     } else if !waiting.is_empty() {
         // Those of one group next to each other.

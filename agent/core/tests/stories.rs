@@ -421,3 +421,15 @@ fn whoever_has_subscribed_runs() {
     story.try_tell(within).unwrap();
     assert_eq!(story.state.stage(&container_id), Some(agent_core::Stage::Running));
 }
+
+/// It waits for nothing any more, and would do so for ever.
+#[test]
+fn an_executor_that_lost_all_that_it_was_started_for_ends() {
+    let stops = |events: &[Event]| events.iter().filter(|event| event.name() == "StopRequested").count();
+    let mut story = with_executor(&["t1", "t2"]);
+    story.subscribe(1, &[]);
+    assert_eq!(stops(&story.subscribe(2, &["t1"]).0), 0, "t1 has arrived");
+    let mut story = with_executor(&["t1"]);
+    story.subscribe(1, &[]);
+    assert_eq!(stops(&story.subscribe(2, &[]).0), 1);
+}

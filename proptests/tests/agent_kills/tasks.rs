@@ -56,6 +56,10 @@ impl Task {
         if self.states == ["TASK_LOST"] && ["REASON_INVALID_OFFERS", "REASON_SLAVE_DISCONNECTED"].contains(&reason) {
             return if runs == 0 { Ok(()) } else { Err(format!("ran without being launched: {}", told())) };
         }
+        // It was on its way to an executor when the agent was killed: handed over once more, it could run twice.
+        if self.states == ["TASK_LOST"] && reason == "REASON_AGENT_RESTARTED" && self.is_grouped && runs == 0 {
+            return Ok(());
+        }
         let order = ["TASK_STARTING", "TASK_RUNNING", "TASK_KILLING"];
         let rank = |state: &String| order.iter().position(|one| state == one).unwrap_or(order.len());
         if !self.states.is_sorted_by(|one, next| rank(one) < rank(next)) || !self.has_ended() {
