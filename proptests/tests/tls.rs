@@ -170,3 +170,42 @@ fn new_certificates_are_used_without_a_restart() {
     wait::until("a warning", Duration::from_secs(60), || cluster.log("m0").contains("those before stay").then_some(()));
     assert!(answers().is_some(), "the one before stays");
 }
+
+#[test]
+fn a_client_is_who_its_certificate_says() {
+    let certificates = Certificates::make();
+    certificates.sign("ops");
+    let acls = r#"{"permissive": false, "view_roles": [{"principals": {"type": "ANY"}, "roles": {"type": "ANY"}}],
+        "update_weights": [{"principals": {"values": ["ops"]}, "roles": {"type": "ANY"}}]}"#;
+    let credentials = certificates.path("credentials");
+    fs::write(&credentials, r#"{"credentials": [{"principal": "ops", "secret": "s"}]}"#).expect("it is written");
+    let mut plan = Plan::new()
+        .master_flag(&format!("--acls={}", acls.replace('\n', " ")))
+        .master_flag("--authenticate_http_readwrite")
+        .master_flag(&format!("--credentials={}", credentials.display()))
+        .master_environment("LIBPROCESS_SSL_REQUIRE_CLIENT_CERT", "true")
+        .master_environment("LIBPROCESS_SSL_CLIENT_PRINCIPALS", "true");
+    for (name, value) in certificates.to_show() {
+        plan = plan.master_environment(name, &value);
+    }
+    let cluster = plan.start_without_waiting();
+    let at = format!("--master={}", cluster.address("m0"));
+    let shown = |host: &str| {
+        let mut all = certificates.to_believe();
+        all.push(("LIBPROCESS_SSL_CERT_FILE", certificates.path(&format!("{host}.pem")).display().to_string()));
+        all.push(("LIBPROCESS_SSL_KEY_FILE", certificates.path(&format!("{host}.key")).display().to_string()));
+        all
+    };
+    let set = |host: &str| meseta(&["weights", "set", "a=2", &at], &shown(host));
+    wait::until("a leader", READY, || set("ops").status.success().then_some(()));
+    let refused = set("localhost");
+    assert!(!refused.status.success() && said(&refused).contains("403"), "{}", said(&refused));
+    // Credentials say more than the certificate, and wrong ones do not fall back on it.
+    let secret = certificates.path("secret");
+    for (text, is_right) in [("s", true), ("wrong", false)] {
+        fs::write(&secret, text).expect("it is written");
+        let file = format!("--secret_file={}", secret.display());
+        let as_ops = meseta(&["weights", "set", "a=3", &at, "--principal=ops", &file], &shown("localhost"));
+        assert_eq!(as_ops.status.success(), is_right, "{}", said(&as_ops));
+    }
+}

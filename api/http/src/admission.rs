@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::tls::ClientName;
 use crate::{Query, Request, Response, text};
 
 /// Secrets whose slow hashes are computed at once: each takes a processor and tens of megabytes for a while.
@@ -174,8 +175,12 @@ impl Admission {
     ) -> Result<Visitor, Box<Response>> {
         let (in_force, now_s) = (self.in_force(), event_s());
         let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let certified = request.extensions().get::<ClientName>().filter(|_| shown.is_none());
         let authenticated = match realm {
             None => Ok(Authenticated::NotAsked),
+            Some(_) if let Some(ClientName(name)) = certified => {
+                Ok(Authenticated::As(Principal { value: Some(name.as_ref().into()), claims: BTreeMap::new() }))
+            }
             Some(realm) if in_force.authenticators.is_slow(realm, shown) => {
                 let _turn = self.slow.0.acquire().await;
                 let (in_force, shown) = (in_force.clone(), shown.map(<[u8]>::to_vec));

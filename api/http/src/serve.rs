@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::connections::{Connections, Place};
 use crate::reply::{accepts_gzip, gzip, text};
 use crate::socket::{PING, PONG, look_after};
-use crate::tls::Tls;
+use crate::tls::{ClientName, Tls};
 use crate::{Bounds, Request, Response};
 
 /// Time for requests under way to end after a stop was asked for.
@@ -105,6 +105,7 @@ where
                     outside: serving.outside.clone(),
                     tls: serving.tls.clone(),
                     plain_from_here: serving.plain_from_here,
+                    client: None,
                 };
                 connections.spawn(port.greet(socket, cut));
             }
@@ -132,6 +133,8 @@ struct Port<H> {
     outside: Option<Handle>,
     tls: Option<Arc<Tls>>,
     plain_from_here: bool,
+    /// Who it is, if its certificate says so.
+    client: Option<ClientName>,
 }
 
 /// The beginning of what masters and agents say.
@@ -184,6 +187,7 @@ where
             Ok(Err(why)) => return tracing::debug!(peer = %self.peer, why, "no TLS"),
             Err(_) => return self.place.cut(),
         };
+        self.client = tls.client(&link);
         let mut first = [0; FIRST_BYTES];
         let Some(length) = self.await_first(link.read(&mut first), &cut).await else { return };
         let place = self.place_of(&first[..length]);
@@ -228,12 +232,15 @@ where
     }
 
     async fn serve(self, socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, cut: Arc<Notify>) {
-        let Port { handler, peer, place, mut stop, reserved, inside, outside, .. } = self;
+        let Port { handler, peer, place, mut stop, reserved, inside, outside, client, .. } = self;
         let asked = Arc::new(Notify::new());
         let service = {
             let (place, asked) = (place.clone(), asked.clone());
-            service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
                 asked.notify_one();
+                if let Some(client) = &client {
+                    request.extensions_mut().insert(client.clone());
+                }
                 let (handler, place) = (handler.clone(), place.clone());
                 let is_inner = reserved.contains(&request.uri().path());
                 let elsewhere = if is_inner { inside.clone() } else { outside.clone() };

@@ -10,6 +10,7 @@
 
 mod keys;
 mod link;
+mod named;
 mod settings;
 mod verify;
 
@@ -22,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 pub(crate) use link::Link;
+pub(crate) use named::ClientName;
 pub use settings::{FLAGS, Settings, idle, is_told, old_names};
 
 use keys::{Keys, Stamp};
@@ -105,6 +107,13 @@ impl Tls {
         let Some(server) = self.keys().server.clone() else { return Err("no certificate to show".into()) };
         let link = TlsAcceptor::from(server).accept(socket).await.map_err(|error| error.to_string())?;
         Ok(Link::Served(Box::new(link)))
+    }
+
+    /// Who a client that was let in is, if that is to be told by its certificate.
+    pub(crate) fn client(&self, link: &Link) -> Option<ClientName> {
+        let Link::Served(link) = link else { return None };
+        let shown = link.get_ref().1.peer_certificates()?;
+        ClientName::of(shown.first()?).filter(|_| self.settings.client_principals)
     }
 
     /// The client's part, with the server at `address` (host:port).

@@ -37,6 +37,13 @@ pub const FLAGS: &[Flag] = &[
     )
     .variable("LIBPROCESS_SSL_REQUIRE_CLIENT_CERT"),
     Flag::new(
+        "ssl_client_principals",
+        Kind::Bool,
+        "Whoever shows a client certificate and no other credentials is the principal that its first name is: a URI if \
+         there is one, else a DNS name. Needs --ssl_require_client_cert.",
+    )
+    .variable("LIBPROCESS_SSL_CLIENT_PRINCIPALS"),
+    Flag::new(
         "ssl_require_cert",
         Kind::Bool,
         "The old name of --ssl_require_client_cert; verifies whoever is dialed, too.",
@@ -97,6 +104,7 @@ pub struct Settings {
     pub(super) ca_dir: Option<PathBuf>,
     pub(super) verify_server: bool,
     pub(super) require_client: bool,
+    pub(super) client_principals: bool,
     pub(super) verify_ip: bool,
     pub(super) depth: usize,
     pub(super) ciphers: Option<String>,
@@ -139,6 +147,7 @@ impl Settings {
             ca_dir: values.path("ssl_ca_dir"),
             verify_server: said(values, &["ssl_verify_server_cert", "ssl_verify_cert", "ssl_require_cert"]),
             require_client: said(values, &["ssl_require_client_cert", "ssl_require_cert"]),
+            client_principals: values.bool("ssl_client_principals"),
             verify_ip: values.bool("ssl_verify_ipadd"),
             depth: u8::try_from(depth).ok().filter(|depth| *depth <= DEPTH_MAX).map(usize::from).ok_or_else(|| {
                 format!("--ssl_verification_depth={depth} is a number of certificates, from 0 to {DEPTH_MAX}")
@@ -171,6 +180,9 @@ impl Settings {
             let name = if self.verify_server { "ssl_verify_server_cert" } else { "ssl_require_client_cert" };
             return Err(format!("--{name} needs --ssl_ca_file or --ssl_ca_dir: who is trusted?"));
         }
+        if self.client_principals && !self.require_client {
+            return Err("--ssl_client_principals needs --ssl_require_client_cert: whose names are they?".into());
+        }
         if !self.tls12 && !self.tls13 {
             return Err("--no-ssl_enable_tls_v1_2 and --no-ssl_enable_tls_v1_3 leave nothing to be spoken".into());
         }
@@ -194,8 +206,13 @@ impl Settings {
 }
 
 /// Flags that are refused without TLS: whoever gives one believes to be protected.
-const PROTECTING: [&str; 4] =
-    ["ssl_verify_server_cert", "ssl_verify_cert", "ssl_require_client_cert", "ssl_require_cert"];
+const PROTECTING: [&str; 5] = [
+    "ssl_verify_server_cert",
+    "ssl_verify_cert",
+    "ssl_require_client_cert",
+    "ssl_require_cert",
+    "ssl_client_principals",
+];
 
 /// Sentences about settings of TLS that were given without TLS, those aside that are refused.
 pub fn idle(values: &Values) -> Vec<String> {
@@ -249,6 +266,7 @@ mod tests {
             ("--ssl_enabled --ssl_cert_file=/c", "needs --ssl_key_file"),
             ("--ssl_verify_server_cert", "protects nobody without --ssl_enabled"),
             ("--ssl_require_cert", "protects nobody without --ssl_enabled"),
+            ("--ssl_client_principals", "protects nobody without --ssl_enabled"),
             (&format!("{with} --ssl_require_client_cert"), "needs --ssl_ca_file"),
             (&format!("{with} --ssl_enable_tls_v1_0"), "not to be had"),
             (&format!("{with} --ssl_hostname_validation_scheme=legacy"), "only openssl"),
