@@ -165,6 +165,7 @@ pub(crate) fn claim(dir: &Path) -> Result<DirLock, OpenError> {
 }
 
 /// Whether some process has claimed the folder. Whoever claims it at this moment has to try again, and does.
+#[cfg(feature = "raft")]
 pub(crate) fn is_claimed(dir: &Path) -> bool {
     let locked = File::open(dir.join(LOCK)).map(|file| file.try_lock_shared());
     matches!(locked, Ok(Err(fs::TryLockError::WouldBlock)))
