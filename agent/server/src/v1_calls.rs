@@ -165,6 +165,8 @@ fn handle(agent: &Agent, visitor: &Visitor, call: &Call, media: Media) -> Respon
             });
             answer.get_agent = Some(response::GetAgent { agent_info, drain_config, estimated_drain_start_time });
         }
+        // There are none: nothing is left of them when it answers.
+        call::Type::PruneImages => return api_http::empty(StatusCode::OK),
         call::Type::Unknown => return text(StatusCode::NOT_IMPLEMENTED, "501 Not Implemented."),
         other => return not_built(other),
     }

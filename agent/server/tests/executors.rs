@@ -513,7 +513,14 @@ async fn wrong_calls_get_the_texts_that_clients_know() {
             "200",
             r#"{"type":"GET_OPERATIONS","get_operations":{}}"#,
         ),
-        ("POST", "/api/v1", JSON, r#"{"type":"PRUNE_IMAGES"}"#, "501", "PRUNE_IMAGES is not supported by this agent"),
+        (
+            "POST",
+            "/api/v1",
+            JSON,
+            r#"{"type":"MARK_RESOURCE_PROVIDER_GONE"}"#,
+            "501",
+            "MARK_RESOURCE_PROVIDER_GONE is not supported by this agent",
+        ),
         ("GET", "/nosuch", "", "", "404", "404 Not Found."),
         ("GET", "/health", "", "", "200", ""),
     ];

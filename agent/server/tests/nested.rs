@@ -97,6 +97,11 @@ async fn containers_within_a_task_are_launched_waited_for_killed_and_removed() {
     other["command"]["user"] = "nosuchuser".into();
     let (status, why) = call(at, "LAUNCH_NESTED_CONTAINER", other).await;
     assert!(status == "400 Bad Request" && why.contains("nosuchuser"), "{status} {why}");
+    let mut bare = shell(within(&parent, "n5"), "true");
+    bare["command"]["environment"] = json!({ "variables": [{ "name": "V" }] });
+    let sentence = "Failed to validate agent::Call: 'launch_nested_container.command' is invalid: Environment variable \
+                    'V' of type 'VALUE' must have a value set";
+    expect(at, "LAUNCH_NESTED_CONTAINER", bare, "400 Bad Request", sentence).await;
     let unknown = shell(within("nosuch", "x"), "true");
     let sentence = "Parent container nosuch does not exist";
     expect(at, "LAUNCH_NESTED_CONTAINER", unknown, "400 Bad Request", sentence).await;
@@ -170,6 +175,20 @@ async fn containers_outlive_an_agent_and_their_ends_are_not_lost() {
 fn agent_ids(work_dir: &std::path::Path) -> Vec<String> {
     let entries = std::fs::read_dir(work_dir.join("meta/containers")).unwrap().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_pending_when_all_run_and_there_are_no_images() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let (_, at) = (running(&master, "t1", "sleep 1000").await, agent.address.as_str());
+    for path in ["/containerizer/debug", "/slave(1)/containerizer/debug"] {
+        let (head, body) = http(at, "GET", path, "", "").await;
+        assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+        assert_eq!(body, r#"{"pending":[]}"#);
+    }
+    let excluded = json!({ "excluded_images": [{ "type": "DOCKER", "docker": { "name": "x" } }] });
+    expect(at, "PRUNE_IMAGES", excluded, "200 OK", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
