@@ -97,7 +97,7 @@ async fn there_is_help_for_every_endpoint() {
         .collect();
     let paths = master_server::http::legacy::PATHS.iter().map(|(path, ..)| *path);
     let paths = paths.chain(master_server::http::own::PATHS.iter().map(|(path, ..)| *path));
-    for path in paths.filter(|path| !matches!(*path, "/files" | "/__processes__")) {
+    for path in paths.filter(|path| !matches!(*path, "/" | "/files" | "/__processes__")) {
         assert!(names.iter().any(|name| name == path || name == &format!("/master{path}")), "{path}: {names:?}");
     }
     for name in names {
@@ -162,5 +162,76 @@ async fn metrics_are_those_of_mesos_and_of_prometheus() {
     for line in ["meseta_master_elected 1", "# TYPE meseta_framework_calls_total counter", "meseta_log_members 1"] {
         assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
     }
+    cluster.masters[0].stop().await;
+}
+
+/// Every `href` and `src` of a page.
+fn links(page: &str) -> Vec<String> {
+    let parts = page.split(['\"']).collect::<Vec<_>>();
+    let named = parts.windows(2).filter(|pair| pair[0].ends_with("href=") || pair[0].ends_with("src="));
+    named.map(|pair| pair[1].replace("&amp;", "&")).collect()
+}
+
+/// Where a link leads from a page.
+fn resolved(from: &str, link: &str) -> String {
+    let (link, query) = link.split_once('?').map_or((link, None), |(link, query)| (link, Some(query)));
+    let mut path: Vec<&str> = from.split('/').collect();
+    if !link.is_empty() {
+        path.pop();
+    }
+    for part in link.split('/').filter(|_| !link.is_empty()) {
+        match part {
+            ".." => drop(path.pop()),
+            "." | "" => {}
+            part => path.push(part),
+        }
+    }
+    let is_folder = link.ends_with("..") || link.ends_with('/');
+    let path = if is_folder { path.join("/") + "/" } else { path.join("/") };
+    query.map_or(path.clone(), |query| format!("{path}?{query}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_lead_to_each_other_and_show_names_as_they_are() {
+    let mut cluster = Cluster::start(1).await;
+    let master = cluster.masters[0].address;
+    let _agent = Agent::register(master).await;
+    let mut framework = Framework::subscribe(master, framework_info("<script>alert(1)</script>\"'&")).await;
+    let offers = framework.event("OFFERS").await;
+    framework.launch(&offers["offers"]["offers"][0], "t%<b>").await;
+    support::until("the task", async || get(master, "/ui/tasks").await.1.contains("TASK_").then_some(())).await;
+
+    let mut todo = vec!["/".to_owned(), "/ui".to_owned(), "/master/ui/".to_owned()];
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(path) = todo.pop() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let request = http::Request::get(&*path).header("host", "m").body(http_body_util::Full::default()).unwrap();
+        let answer = send(master, request).await;
+        let is_page = answer.headers()["content-type"].to_str().unwrap().starts_with("text/html");
+        if is_page {
+            let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+            assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
+        }
+        let (status, text) = whole(answer).await;
+        assert_eq!(status, 200, "{path}: {text}");
+        if !is_page {
+            continue;
+        }
+        assert!(!text.contains("<script>alert") && !text.contains("t%<b>"), "{path}: {text}");
+        assert!(text.contains("<html lang=\"en\">") && text.matches("<h1>").count() == 1, "{path}");
+        assert!(!text.contains("http://") && !text.contains("https://"), "{path}: nothing from elsewhere");
+        let of_ours = links(&text).into_iter().filter(|link| !link.starts_with('#') && !link.contains("../api/"));
+        todo.extend(of_ours.map(|link| resolved(path.split('?').next().unwrap(), &link)));
+    }
+    let about = |what: &str| seen.iter().any(|path| path.contains(what));
+    for what in
+        ["/ui/agents/", "/ui/frameworks/", "/ui/tasks/", "/ui/roles/", "style.css", "live.js", "/metrics/prometheus"]
+    {
+        assert!(about(what), "{what}: {seen:?}");
+    }
+    let (status, text) = get(master, "/ui/tasks/nosuch/x").await;
+    assert!(status == 404 && text.contains("no longer known"), "{text}");
     cluster.masters[0].stop().await;
 }

@@ -12,6 +12,7 @@ pub mod render;
 pub mod roles;
 pub(crate) mod scheduler;
 mod snapshot;
+mod ui;
 pub mod watch;
 
 #[cfg(test)]

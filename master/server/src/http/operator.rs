@@ -92,9 +92,11 @@ impl Operators {
         match self.router.find(request.uri().path()) {
             None => api_http::not_found(),
             Some((Target::V1, _)) => self.v1(request, visitor).await,
-            Some((Target::Own(..), rest)) if !rest.is_empty() => api_http::not_found(),
-            Some((Target::Own(endpoint, methods), _)) => {
-                own::answer(self, (*endpoint, methods), request, visitor).await
+            Some((Target::Own(endpoint, _), rest)) if !rest.is_empty() && *endpoint != own::Endpoint::Pages => {
+                api_http::not_found()
+            }
+            Some((Target::Own(endpoint, methods), rest)) => {
+                own::answer(self, (*endpoint, methods), rest, request, visitor).await
             }
             Some((Target::Legacy(endpoint, methods), rest)) => {
                 legacy::answer(self, (endpoint, methods), &rest, request, visitor).await

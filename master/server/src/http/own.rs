@@ -6,9 +6,12 @@ mod can_i;
 mod explain;
 mod held;
 
+pub(super) use explain::role as explain_role;
+
 use super::legacy;
 use super::operator::Operators;
 use super::render::shown;
+use super::ui;
 use crate::context::Context;
 use api_http::{Method, Query, Request, Response, StatusCode, Visitor};
 use auth::{Action, Need, Realm, Sight};
@@ -32,6 +35,8 @@ pub enum Endpoint {
     Preemption,
     /// Whether `?principal=` may do `?action=` to `?object=`.
     CanI,
+    /// Pages for people, and what is below `/ui`.
+    Pages,
 }
 
 /// Every path with the methods that it takes.
@@ -42,15 +47,20 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/allocator/offer_constraints_debug", &[], Endpoint::Constraints),
     ("/preemption", &["GET"], Endpoint::Preemption),
     ("/can-i", &["GET"], Endpoint::CanI),
+    ("/", &["GET"], Endpoint::Pages),
+    ("/ui", &["GET"], Endpoint::Pages),
 ];
 
 /// Who is asked for what.
 pub fn realm(endpoint: Endpoint) -> Realm {
     match endpoint {
         Endpoint::Brakes => Realm::MasterReadwrite,
-        Endpoint::Explain | Endpoint::Holders | Endpoint::Constraints | Endpoint::Preemption | Endpoint::CanI => {
-            Realm::MasterReadonly
-        }
+        Endpoint::Explain
+        | Endpoint::Holders
+        | Endpoint::Constraints
+        | Endpoint::Preemption
+        | Endpoint::CanI
+        | Endpoint::Pages => Realm::MasterReadonly,
     }
 }
 
@@ -63,6 +73,9 @@ pub fn need(endpoint: Endpoint, method: &Method) -> Need {
         }
         Endpoint::Brakes | Endpoint::Holders => Need::Filters(&[Action::ViewFramework, Action::ViewRole]),
         Endpoint::Constraints => Need::Filters(&[Action::ViewFramework]),
+        Endpoint::Pages => {
+            Need::Filters(&[Action::ViewFramework, Action::ViewTask, Action::ViewExecutor, Action::ViewRole])
+        }
         // Of the role that is asked about.
         Endpoint::Explain | Endpoint::Preemption => Need::Decides(&[Action::ViewRole]),
         // About others than oneself.
@@ -74,6 +87,7 @@ pub fn need(endpoint: Endpoint, method: &Method) -> Need {
 pub async fn answer(
     operators: &Arc<Operators>,
     (endpoint, methods): (Endpoint, &'static [&'static str]),
+    rest: Vec<String>,
     request: Request,
     visitor: &Visitor,
 ) -> Response {
@@ -85,6 +99,9 @@ pub async fn answer(
     }
     if endpoint == Endpoint::Brakes && request.method() == Method::POST {
         return brakes::change(operators, request, visitor).await;
+    }
+    if endpoint == Endpoint::Pages {
+        return ui::answer(operators, rest, &request, visitor).await;
     }
     let query = Query::of(&request);
     if endpoint == Endpoint::CanI {
@@ -126,8 +143,10 @@ fn told(
         }
         Endpoint::Constraints => Ok(held::constraints(seen)),
         Endpoint::Holders => Ok(held::holders(seen)),
-        // Answered without State.
-        Endpoint::CanI => Err("Say who may what: ?principal=NAME&action=ACTION&object=NAME".to_owned()),
+        // Answered elsewhere.
+        Endpoint::CanI | Endpoint::Pages => {
+            Err("Say who may what: ?principal=NAME&action=ACTION&object=NAME".to_owned())
+        }
         Endpoint::Preemption => Ok(held::preemption(seen, role(query)?)),
     }
 }

@@ -175,6 +175,9 @@ impl Master {
         if let Some((runtime, running)) = self.process.take() {
             runtime.spawn(running.stop()).await.unwrap();
             end(runtime);
+            // The engine closes on a thread of its own: a process that ends meanwhile ends badly.
+            let lock = std::fs::File::open(self.dir.join("lock")).unwrap();
+            until("the disk to be let go of", async || lock.try_lock_shared().ok()).await;
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// The reasons, by framework and agent; of those agents that would be offered with the next plan, what. Frameworks that
 /// are not among those `seen` are left out.
-pub(super) fn role(state: &State, seen: &State, at_ms: u64, options: &Options, role: &str) -> Value {
+pub(in super::super) fn role(state: &State, seen: &State, at_ms: u64, options: &Options, role: &str) -> Value {
     let plan = allocator::plan(state, at_ms, options);
     let of_role = |of: &str| is_at_or_below(of, role);
     let is_seen = |key| seen.frameworks.get(key).is_some();

@@ -1,0 +1,64 @@
+// Follows the cluster: what happens is heard from the event stream, from the place in the log that the page is of, and the
+// page's content is asked for again. Where that stream is not to be had, it is asked for every few seconds.
+"use strict";
+(() => {
+  const script = document.currentScript;
+  const api = new URL(script.dataset.api, location.href);
+  let index = Number(script.dataset.index);
+  let due = null;
+  let reading = false;
+  const say = (text) => { const place = document.getElementById("live"); if (place) place.textContent = text; };
+
+  const renew = async () => {
+    due = null;
+    // Nobody looks, or somebody writes.
+    if (document.hidden || reading || document.activeElement instanceof HTMLInputElement) return soon(2000);
+    reading = true;
+    try {
+      const answer = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
+      if (!answer.ok && answer.status !== 404) throw new Error(`answered ${answer.status}`);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const focus = document.activeElement && document.activeElement.getAttribute("href");
+      document.getElementById("content").replaceChildren(...page.getElementById("content").childNodes);
+      if (focus) {
+        const again = [...document.querySelectorAll("main a")].find((link) => link.getAttribute("href") === focus);
+        if (again) again.focus({ preventScroll: true });
+      }
+      index = Number(answer.headers.get("Meseta-Index") || index);
+      say(`Followed, now as of index ${index}.`);
+    } catch (error) {
+      say(`Not followed: ${error.message}`);
+    } finally {
+      reading = false;
+    }
+  };
+  const soon = (pause) => { if (due === null) due = setTimeout(renew, pause); };
+  const wait = (pause) => new Promise((done) => setTimeout(done, pause));
+
+  const follow = async () => {
+    for (;;) {
+      try {
+        const answer = await fetch(`${api}?after=${index}`, {
+          method: "POST",
+          headers: { "Content-Type": "application/json", Accept: "application/json" },
+          body: JSON.stringify({ type: "SUBSCRIBE" }),
+        });
+        if (!answer.ok) throw new Error(`answered ${answer.status}`);
+        const events = answer.body.getReader();
+        let first = true;
+        for (;;) {
+          const { done } = await events.read();
+          if (done) break;
+          if (!first) soon(500);
+          first = false;
+        }
+        soon(500);
+        await wait(2000);
+      } catch {
+        soon(0);
+        await wait(5000);
+      }
+    }
+  };
+  follow();
+})();
