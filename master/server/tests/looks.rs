@@ -97,7 +97,7 @@ async fn there_is_help_for_every_endpoint() {
         .collect();
     let paths = master_server::http::legacy::PATHS.iter().map(|(path, ..)| *path);
     let paths = paths.chain(master_server::http::own::PATHS.iter().map(|(path, ..)| *path));
-    for path in paths.filter(|path| !matches!(*path, "/" | "/files" | "/__processes__")) {
+    for path in paths.filter(|path| !matches!(*path, "/files" | "/__processes__")) {
         assert!(names.iter().any(|name| name == path || name == &format!("/master{path}")), "{path}: {names:?}");
     }
     for name in names {
@@ -201,7 +201,13 @@ async fn pages_lead_to_each_other_and_show_names_as_they_are() {
     framework.launch(&offers["offers"]["offers"][0], "t%<b>").await;
     support::until("the task", async || get(master, "/ui/tasks").await.1.contains("TASK_").then_some(())).await;
 
-    let mut todo = vec!["/".to_owned(), "/ui".to_owned(), "/master/ui/".to_owned()];
+    for (path, to) in [("/", "ui/"), ("/master", "master/ui/"), ("/master/", "ui/")] {
+        let request = http::Request::get(path).header("host", "m").header("accept", "text/html,*/*");
+        let answer = send(master, request.body(http_body_util::Full::default()).unwrap()).await;
+        assert_eq!((answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()), (302, to), "{path}");
+    }
+    assert_eq!(get(master, "/").await.0, 404, "whoever does not want a page");
+    let mut todo = vec!["/ui".to_owned(), "/master/ui/".to_owned()];
     let mut seen = std::collections::BTreeSet::new();
     while let Some(path) = todo.pop() {
         if !seen.insert(path.clone()) {

@@ -129,7 +129,7 @@ const TOPICS: &[Topic] = &[
     topic("/api/v1/scheduler", "Calls of frameworks and the stream of their events, by POST (docs/frameworks.md)."),
     topic("/agents/away", "Agents that were away when this leadership began, and have not returned."),
     topic("/allocator/offer_constraints_debug", "Which agents offer constraints keep from whom."),
-    topic("/ui", "Pages for people; / is the first of them."),
+    topic("/ui", "Pages for people; a browser is sent there from /."),
     topic("/brakes", "What is paused; by POST: pauses it, or lets it go on."),
     topic("/can-i", "Whether a principal may do something, and which entry of the access control lists says so."),
     topic("/create-volumes", "Persistent volumes are made of reserved disk: slaveId, volumes."),

@@ -90,7 +90,7 @@ impl Operators {
     /// Answers whatever is not for frameworks, agents or other masters: 404 for what nobody serves.
     pub async fn answer(self: &Arc<Self>, request: Request, visitor: &Visitor) -> Response {
         match self.router.find(request.uri().path()) {
-            None => api_http::not_found(),
+            None => super::ui::from_root(&request).unwrap_or_else(api_http::not_found),
             Some((Target::V1, _)) => self.v1(request, visitor).await,
             Some((Target::Own(endpoint, _), rest)) if !rest.is_empty() && *endpoint != own::Endpoint::Pages => {
                 api_http::not_found()

@@ -47,7 +47,6 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/allocator/offer_constraints_debug", &[], Endpoint::Constraints),
     ("/preemption", &["GET"], Endpoint::Preemption),
     ("/can-i", &["GET"], Endpoint::CanI),
-    ("/", &["GET"], Endpoint::Pages),
     ("/ui", &["GET"], Endpoint::Pages),
 ];
 

@@ -1,4 +1,4 @@
-//! `/ui/`, and `/`: pages for people, made here from what the visitor may see. They need no script; with it they follow the
+//! `/ui/`: pages for people, to which browsers are sent from `/`, made here from what the visitor may see. They need no script; with it they follow the
 //! cluster. Every link is relative, so that they work behind a proxy under any path, and nothing is loaded from elsewhere.
 
 mod agents;
@@ -98,6 +98,19 @@ pub(super) async fn answer(
         Ok((status, markup)) => whole(&reading, status, markup),
         Err(_) => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The page could not be made"),
     }
+}
+
+/// Where a browser that asks for nothing in particular finds the pages. Everybody else hears from `/` what Mesos answers.
+pub(super) fn from_root(request: &Request) -> Option<Response> {
+    let accepted = request.headers().get(header::ACCEPT)?.to_str().ok()?;
+    let path = request.uri().path();
+    if !accepted.contains("text/html") || !["", "/master"].contains(&path.trim_end_matches('/')) {
+        return None;
+    }
+    let mut response = api_http::empty(StatusCode::FOUND);
+    let place = HeaderValue::try_from(up(path, 0)).ok()?;
+    response.headers_mut().insert(header::LOCATION, place);
+    Some(response)
 }
 
 fn whole(reading: &Reading, status: StatusCode, markup: Markup) -> Response {
