@@ -237,6 +237,8 @@ async fn serve(config: Config) -> Result<(), String> {
     println!("meseta-agent listening on {}:{}", agent.config.listen.ip(), bound.port());
 
     let mut end = agent.end.subscribe();
+    // It may be over by now: the connection to the masters began before.
+    end.mark_changed();
     let ended = loop {
         tokio::select! {
             _ = hangup.recv() => drop(api_http::reload(agent.config.admission.clone()).await),
