@@ -3,7 +3,7 @@
 "use strict";
 (() => {
   const script = document.currentScript;
-  const api = new URL(script.dataset.api, location.href);
+  const api = script.dataset.api && new URL(script.dataset.api, location.href);
   let index = Number(script.dataset.index);
   let due = null;
   let reading = false;
@@ -38,6 +38,7 @@
   const follow = async () => {
     for (;;) {
       try {
+        if (!api) throw new Error("this page does not hear the stream");
         const answer = await fetch(`${api}?after=${index}`, {
           method: "POST",
           headers: { "Content-Type": "application/json", Accept: "application/json" },

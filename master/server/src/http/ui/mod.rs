@@ -48,6 +48,9 @@ struct Page<'a> {
     query: &'a Query,
     /// Between this page and `/ui/`: `../` so often as the path is deep.
     up: String,
+    /// Whether its script may hear the event stream without being asked who it is: that is in another realm than pages are,
+    /// and the browser would ask its reader again.
+    hears: bool,
     /// Whether it may be out of date.
     is_stale: bool,
     index: u64,
@@ -79,7 +82,7 @@ pub(super) async fn answer(
     };
     let (context, approver) = (operators.context.clone(), visitor.approver.clone());
     let (query, up, state) = (Query::of(request), up(request.uri().path(), rest.len()), reading.state.clone());
-    let (is_stale, index) = (reading.staleness.is_some(), reading.index);
+    let (is_stale, index, hears) = (reading.staleness.is_some(), reading.index, visitor.principal.is_none());
     let made = host::blocking(move || {
         let seen = shown(state.clone(), approver.sight().as_deref());
         let page = Page {
@@ -89,6 +92,7 @@ pub(super) async fn answer(
             approver: &approver,
             query: &query,
             up,
+            hears,
             is_stale,
             index,
         };
@@ -189,7 +193,7 @@ impl Page<'_> {
                     meta name="color-scheme" content="light dark";
                     title { (title) " - Meseta" }
                     link rel="stylesheet" href={ (self.up) "style.css" };
-                    script src={ (self.up) "live.js" } data-index=(self.index) data-api={ (self.up) "../api/v1" } defer {}
+                    script src={ (self.up) "live.js" } data-index=(self.index) data-api=[self.hears.then(|| format!("{}../api/v1", self.up))] defer {}
                 }
                 body {
                     a class="skip" href="#content" { "Skip to content" }
