@@ -267,6 +267,10 @@ pub const EXECUTOR_STREAM_EVENTS_MAX: usize = 4096;
 pub const AGENT_CONTAINERS_MAX: usize = 4096;
 /// Ended ones that an agent remembers within one container that lives.
 pub const AGENT_ENDED_CONTAINERS_MAX: usize = 256;
+/// What is said of a container that exceeded what it may use, in bytes.
+pub const LIMITATION_MESSAGE_BYTES_MAX: usize = 4 * KIB;
+/// Resources that are named as exceeded at once.
+pub const LIMITATION_RESOURCES_MAX: usize = 64;
 /// Length of the ids of a container and of all that it is within, with the dots between them, in bytes: files are named by it.
 pub const CONTAINER_PATH_BYTES_MAX: usize = 230;
 /// A record of what a container's process is to read, in bytes.

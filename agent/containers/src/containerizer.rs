@@ -6,16 +6,14 @@ use std::sync::Arc;
 
 use supervisor::spec::{First, Rotation};
 
-use crate::isolators::Usage;
+use crate::container::{Container, Usage};
 use crate::reports::{Core, Process};
 
 /// A container to be. Every string is free of NUL, or its creation fails.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Creation {
-    /// Its id: of one within others theirs and its own, from the outermost, with dots between them.
-    pub container_id: String,
-    /// Folder that its process runs in, with its `stdout` and `stderr`. It exists.
-    pub sandbox: PathBuf,
+    /// What it is and what it may use; its sandbox exists.
+    pub container: Container,
     /// User to run as; empty for the agent's own.
     pub user: String,
     /// What is executed; by default the first of the arguments.
@@ -87,11 +85,13 @@ pub trait Containerizer: Send + Sync {
     /// It cannot be done.
     fn connect(&self, process: &Process) -> std::io::Result<UnixStream>;
     /// Finds out what became of a container that an agent before this one created.
-    fn recover(&self, core: Arc<dyn Core>, container_id: &str);
+    fn recover(&self, core: Arc<dyn Core>, container: &Container);
+    /// What a container that runs may use is not what it was. Does not block for long.
+    fn update(&self, container: &Container);
     /// Nobody needs what is kept of its launch and its end any more.
     fn release(&self, container_id: &str);
-    /// What it uses now.
-    fn usage(&self, process: &Process) -> Usage;
+    /// What a container that runs uses now. Blocks.
+    fn usage(&self, container: &Container) -> Usage;
 }
 
 /// Those that there are, in the order of `--containerizers`: the first that takes a container has it.

@@ -5,8 +5,10 @@
 //! ```text
 //! create ─► isolators prepare ─► supervisor: claim ─► clone ─► join ─► exec ─► Report::Started
 //! destroy ─► supervisor ends all below it ─► its end is on the disk ─► Report::Ended ─► release
+//! isolators watch ─► Report::Limited ─► destroy
 //! ```
 
+mod container;
 mod containerizer;
 pub mod isolators;
 mod reports;
@@ -14,8 +16,9 @@ mod sandbox;
 mod supervised;
 mod watch;
 
+pub use container::{Container, Limitation, Usage, Volume};
 pub use containerizer::{Choice, Containerizer, Creation, How, Streams};
-pub use isolators::{Isolator, Usage};
+pub use isolators::Isolator;
 pub use reports::{Core, Process, Report};
 pub use sandbox::make_sandbox;
 pub use supervised::{Supervised, check_machine};

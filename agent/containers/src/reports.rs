@@ -1,5 +1,7 @@
 //! What is heard of containers, and by whom.
 
+use crate::container::Limitation;
+
 /// The processes of a container, named so that a pid which was given away again is not mistaken for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Process {
@@ -14,7 +16,7 @@ pub struct Process {
 }
 
 /// What became of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Report {
     /// Its process runs.
     Started {
@@ -22,6 +24,13 @@ pub enum Report {
         container_id: String,
         /// Its processes.
         process: Process,
+    },
+    /// It exceeded what it may use: it is to be ended, or ended because of that, which is told next.
+    Limited {
+        /// The container.
+        container_id: String,
+        /// What it exceeded.
+        limitation: Limitation,
     },
     /// It ended, and nothing of it is left.
     Ended {

@@ -1,6 +1,6 @@
 //! Containers that are supervised processes of this machine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
+use parking_lot::Mutex;
 use supervisor::processes;
 use supervisor::spec::{Claim, Files, Notice, Spec, boot_id, containers_in, look};
 use supervisor::streams::{short_path, socket_name};
@@ -21,9 +22,11 @@ use supervisor::sys::{pidfd_open, pidfd_probe, pidfd_signal};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
+use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::{Containerizer, Creation, How};
-use crate::isolators::{Isolator, PosixRlimits, Usage};
+use crate::isolators::{Isolator, PosixRlimits};
 use crate::reports::{Core, Process, Report};
 
 /// Where supervisors look for programs.
@@ -47,6 +50,8 @@ struct Containers {
     work_dir: PathBuf,
     launcher: PathBuf,
     isolators: Vec<Box<dyn Isolator>>,
+    /// What isolators look at: containers from their creation, or from being found again, until they are released.
+    watched: Mutex<BTreeMap<String, Container>>,
     slots: Semaphore,
 }
 
@@ -95,6 +100,7 @@ impl Supervised {
             work_dir: work_dir.to_owned(),
             launcher: launcher.to_owned(),
             isolators,
+            watched: Mutex::default(),
             slots: Semaphore::new(LAUNCHES_MAX),
         };
         Ok((Supervised(Arc::new(containers)), receiver))
@@ -122,13 +128,24 @@ impl Supervised {
         }
     }
 
+    /// Looks what containers use, as often as isolators want to, for as long as the agent lives.
+    pub async fn watch(self, core: Arc<dyn Core>) {
+        let all = self.0.isolators.iter().enumerate();
+        let looks = all.filter_map(|(n, isolator)| Some(look_again(self.here(core.clone()), n, isolator.interval()?)));
+        let mut looks: JoinSet<()> = looks.collect();
+        while looks.join_next().await.is_some() {}
+        std::future::pending().await
+    }
+
     /// Ends what an earlier agent of this work_dir launched and this one's log does not know: its resources are about to
     /// be offered. Blocks.
     ///
     /// # Errors
     /// A sentence.
     pub fn sweep(&self, known: &BTreeSet<String>) -> Result<(), String> {
-        sweep(&self.0, known)
+        sweep(&self.0, known)?;
+        self.0.isolators.iter().for_each(|isolator| isolator.sweep(known));
+        Ok(())
     }
 }
 
@@ -173,6 +190,17 @@ struct Here {
 
 impl Here {
     fn say(&self, container_id: &str, notice: Notice) {
+        match &notice {
+            Notice::Exited(_) => self.say_why(container_id),
+            Notice::Started(supervisor_pid, start_ticks, pid) => {
+                if let Some(container) = self.containers.watched.lock().get_mut(container_id) {
+                    let (boot_id, ticks) = (self.containers.boot_id.clone(), *start_ticks);
+                    container.process =
+                        Some(Process { supervisor_pid: *supervisor_pid, start_ticks: ticks, boot_id, pid: *pid });
+                }
+            }
+            Notice::Failed(_) => {}
+        }
         let container_id = container_id.to_owned();
         self.core.report(match notice {
             Notice::Started(supervisor_pid, start_ticks, pid) => {
@@ -182,6 +210,24 @@ impl Here {
             Notice::Exited(status) => Report::Ended { container_id, status: Some(status) },
             Notice::Failed(message) => Report::Failed { container_id, message },
         });
+    }
+
+    /// A container's process ended: perhaps because it exceeded something.
+    fn say_why(&self, container_id: &str) {
+        let Some(container) = self.containers.watched.lock().get(container_id).cloned() else { return };
+        let limitation = self.containers.isolators.iter().find_map(|isolator| isolator.ended(&container));
+        limitation.into_iter().for_each(|limitation| self.limit(container_id, limitation));
+    }
+
+    fn limit(&self, container_id: &str, limitation: Limitation) {
+        tracing::info!(container_id, why = limitation.message, "a container exceeded what it may use");
+        self.core.report(Report::Limited { container_id: container_id.to_owned(), limitation });
+    }
+
+    /// Containers that run, for isolators to look at.
+    fn running(&self) -> Vec<Container> {
+        let watched = self.containers.watched.lock();
+        watched.values().filter(|container| container.process.is_some()).cloned().collect()
     }
 }
 
@@ -238,22 +284,38 @@ impl Containerizer for Supervised {
         UnixStream::connect(short_path(&folder, &socket_name(process.supervisor_pid, process.start_ticks)))
     }
 
-    fn recover(&self, core: Arc<dyn Core>, container_id: &str) {
-        self.0.isolators.iter().for_each(|isolator| isolator.recover(container_id));
-        at_once(&self.here(core), container_id, "find a container again", try_to_recover);
+    fn recover(&self, core: Arc<dyn Core>, container: &Container) {
+        self.0.watched.lock().insert(container.id.clone(), container.clone());
+        self.0.isolators.iter().for_each(|isolator| isolator.recover(container));
+        at_once(&self.here(core), &container.id, "find a container again", try_to_recover);
+    }
+
+    fn update(&self, container: &Container) {
+        match self.0.watched.lock().get_mut(&container.id) {
+            // Its start may be known here, and not yet told.
+            Some(watched) => {
+                let process = watched.process.take().or_else(|| container.process.clone());
+                *watched = Container { process, ..container.clone() };
+            }
+            // It is over, or not created yet: then it will be as it is now.
+            None => return,
+        }
+        self.0.isolators.iter().for_each(|isolator| isolator.update(container));
     }
 
     fn release(&self, container_id: &str) {
         let (containers, container_id) = (self.0.clone(), container_id.to_owned());
         tokio::task::spawn_blocking(move || {
             containers.files(&container_id).release();
-            containers.isolators.iter().for_each(|isolator| isolator.cleanup(&container_id));
+            let watched = containers.watched.lock().remove(&container_id);
+            let container = watched.unwrap_or_else(|| Container { id: container_id, ..Container::default() });
+            containers.isolators.iter().for_each(|isolator| isolator.cleanup(&container));
         });
     }
 
-    fn usage(&self, process: &Process) -> Usage {
+    fn usage(&self, container: &Container) -> Usage {
         let (all, mut usage) = (processes::all().unwrap_or_default(), Usage::default());
-        self.0.isolators.iter().for_each(|isolator| isolator.usage(process, &all, &mut usage));
+        self.0.isolators.iter().for_each(|isolator| isolator.usage(container, &all, &mut usage));
         usage
     }
 }
@@ -312,16 +374,41 @@ fn at_once(
     }
 }
 
+/// One isolator's looks.
+async fn look_again(here: Here, n: usize, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let running = here.running();
+        if running.is_empty() {
+            continue;
+        }
+        let containers = here.containers.clone();
+        let looked = tokio::task::spawn_blocking(move || containers.isolators[n].watch(&running)).await;
+        match looked {
+            Ok(exceeded) => exceeded.into_iter().for_each(|(id, limitation)| here.limit(&id, limitation)),
+            Err(error) => {
+                tracing::error!(%error, isolator = here.containers.isolators[n].name(), "cannot look at containers");
+            }
+        }
+    }
+}
+
 async fn launch(here: Here, mut creation: Creation) {
     let Ok(_slot) = here.containers.slots.acquire().await else { return };
-    let container_id = creation.container_id.clone();
+    let container_id = creation.container.id.clone();
     let (spawning, core) = (here.containers.clone(), here.core.clone());
     let spawned = tokio::task::spawn_blocking(move || {
         // Ended meanwhile.
-        if !core.awaits(&creation.container_id) {
+        if !core.awaits(&creation.container.id) {
             return Ok(None);
         }
-        begin_again(&spawning, &creation.container_id).map_err(|error| format!("cannot claim a launch: {error}"))?;
+        spawning.watched.lock().insert(creation.container.id.clone(), creation.container.clone());
+        // What was released before that is not to stay.
+        if !core.awaits(&creation.container.id) {
+            spawning.watched.lock().remove(&creation.container.id);
+            return Ok(None);
+        }
+        begin_again(&spawning, &creation.container.id).map_err(|error| format!("cannot claim a launch: {error}"))?;
         let limits = spawning.isolators.iter().any(|isolator| isolator.name() == PosixRlimits.name());
         if !creation.rlimits.is_empty() && !limits {
             return Err("limits of processes need posix/rlimits in this agent's --isolation".to_owned());
@@ -361,16 +448,16 @@ fn begin_again(containers: &Containers, container_id: &str) -> io::Result<()> {
 
 /// Starts the supervisor. The error is a sentence.
 fn spawn(containers: &Containers, creation: Creation) -> Result<tokio::process::Child, String> {
-    let mark = containers.mark(&creation.container_id);
+    let mark = containers.mark(&creation.container.id);
     let mut environment = creation.environment;
     // Last: what comes of the container is known by it, should its supervisor be killed.
     environment.retain(|variable| !variable.starts_with(&format!("{}=", processes::CONTAINER)));
     environment.push(format!("{}={mark}", processes::CONTAINER));
     let spec = Spec {
-        container_id: creation.container_id,
+        container_id: creation.container.id,
         containers_dir: containers.dir.display().to_string(),
         pipe: containers.pipe.display().to_string(),
-        sandbox: creation.sandbox.display().to_string(),
+        sandbox: creation.container.sandbox.display().to_string(),
         user: creation.user,
         arguments: creation.arguments,
         environment,
@@ -459,6 +546,7 @@ fn settle(here: &Here, container_id: &str) -> io::Result<()> {
                 })?;
                 tracing::warn!(container_id, ?ended, "a supervisor was killed; ended what it left");
             }
+            here.say_why(container_id);
             here.core.report(Report::Ended { container_id: container_id.to_owned(), status: None });
         }
         None => fail(here, container_id, "the supervisor ended before it could launch".to_owned()),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use api::internal::Order;
 use api::v1::agent::call::LaunchContainer;
+use api::v1::task_status::Reason;
 use api::v1::{AgentInfo, CheckStatusInfo, Resource, TaskStatus};
 
 use crate::state::Process;
@@ -96,6 +97,13 @@ pub enum Command {
         /// Why it could not be done, in a sentence.
         failure: Option<String>,
     },
+    /// A container has exceeded what it may use, and is to end.
+    ReportLimitation {
+        /// The container.
+        container_id: String,
+        /// What it exceeded.
+        limitation: Box<Limitation>,
+    },
     /// What an executor's tasks use could not be brought into its sandbox.
     ReportUpdateFailure {
         /// Its container.
@@ -170,6 +178,7 @@ impl Command {
             Command::LoseExecutor { .. } => "executor-lost",
             Command::UpdateTask { .. } => "executor-update",
             Command::ReportOperation { .. } => "operation-done",
+            Command::ReportLimitation { .. } => "limited",
             Command::ReportUpdateFailure { .. } => "update-failed",
             Command::LaunchContainer { .. } => "launch-container",
             Command::KillContainer { .. } => "kill-container",
@@ -199,6 +208,17 @@ pub enum Seen {
         /// Whether it is to end because it is not.
         kill: bool,
     },
+}
+
+/// That a container exceeded what it may use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limitation {
+    /// Why its tasks fail.
+    pub reason: Reason,
+    /// What exceeded what, in a sentence.
+    pub message: String,
+    /// What was exceeded.
+    pub resources: Vec<Resource>,
 }
 
 /// What is known of an order that cannot be taken.

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::command::{Refusal, Surroundings};
 use crate::event::{Blob, Event};
+use crate::limits::Limited;
 use crate::state::{Process, State};
 use crate::status;
 
@@ -25,6 +26,9 @@ pub struct Containers {
     pub all: BTreeMap<String, Container>,
     /// Containers of executors and others whose process ended, with its wait status, while what is within them is being ended.
     pub ending: BTreeMap<String, Option<i32>>,
+    /// Containers of executors and others that exceeded what they may use, for as long as somebody may ask why they ended.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub limited: BTreeMap<String, Limited>,
 }
 
 /// One that was launched by call.
@@ -123,6 +127,9 @@ impl Containers {
         within.iter().for_each(|id| drop(self.all.remove(id)));
         self.all.remove(container_id);
         self.ending.remove(container_id);
+        self.limited.retain(|id, _| {
+            id.strip_prefix(container_id).is_none_or(|rest| !(rest.is_empty() || rest.starts_with('.')))
+        });
     }
 }
 
@@ -161,11 +168,13 @@ impl State {
     pub(crate) fn end_container(&mut self, container_id: &str, status: Option<i32>, failed: bool) {
         let kept = !failed && self.is_kept(container_id);
         let end = self.launched.all.get(container_id).cloned();
+        let limited = self.launched.limited.get(container_id).cloned();
         self.launched.forget(container_id);
         if let Some(container) = end.filter(|_| kept) {
             self.launched
                 .all
                 .insert(container_id.to_owned(), Container { end: Some(status), process: None, ..container });
+            self.launched.limited.extend(limited.map(|limited| (container_id.to_owned(), limited)));
         }
     }
 }

@@ -5,7 +5,7 @@ use api::internal::order::Order as Wanted;
 use crate::command::{Command, Refusal, Surroundings, Unreadable};
 use crate::event::{Blob, Event};
 use crate::state::{Clock, State, Why};
-use crate::{checks, containers, drain, executors, kill, launch, operations, spare};
+use crate::{checks, containers, drain, executors, kill, launch, limits, operations, spare};
 
 /// A clock that is less ahead was set right, and nothing more.
 const AHEAD_MS_MIN: u64 = 1_000;
@@ -49,6 +49,9 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         }
         Command::ReportOperation { operation, failure } => {
             Ok(operations::report(state, operation, failure.as_deref(), around))
+        }
+        Command::ReportLimitation { container_id, limitation } => {
+            Ok(limits::exceeded(state, container_id, &limitation, around))
         }
         Command::ReportUpdateFailure { container_id } => Ok(kill::update_failed(state, &container_id, around)),
         Command::LaunchContainer { container_id, info, session } => {

@@ -3,6 +3,7 @@
 
 use crate::checks;
 use crate::event::Event;
+use crate::limits::Limited;
 use crate::state::{Executor, State, Task, Why};
 
 /// What the world must now be told.
@@ -74,6 +75,11 @@ pub enum Effect {
         /// Names it.
         operation: Vec<u8>,
     },
+    /// What a container that runs may use is not what it was.
+    Update {
+        /// The container.
+        container_id: String,
+    },
     /// The volumes of an executor in whose sandbox there are others are not what they were.
     Link {
         /// Its container.
@@ -106,6 +112,8 @@ pub enum Signal {
 pub enum Told {
     /// It runs.
     Runs,
+    /// It exceeded what it may use, and will end.
+    Limited(Limited),
     /// It is over; its wait status if somebody saw it end.
     Ended(Option<i32>),
     /// It never ran, for a reason in a sentence.
@@ -166,6 +174,10 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             let left = (state.leaving && state.runs_nothing()).then_some(Effect::ReportLeft);
             [Effect::Release { container_id: container_id.clone() }, tell].into_iter().chain(left).collect()
         }
+        Event::ContainerLimited { container_id, reason, message, resources } => {
+            let limited = Limited { reason: *reason, message: message.clone(), resources: resources.clone() };
+            vec![Effect::Tell { container_id: container_id.clone(), told: Told::Limited(limited) }]
+        }
         Event::ContainerRemoved { container_id, with_files: true } => {
             vec![Effect::Remove { container_id: container_id.clone() }]
         }
@@ -174,7 +186,8 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
                 let tasks = task_ids.iter().filter_map(|task_id| executor.tasks.get(task_id));
                 let link = tasks.filter(|task| has_volumes(task)).map(|_| link(executor)).take(1);
                 let launches = launches(executor, task_ids);
-                link.chain(launches.filter_map(|delivery| deliver(framework_id, executor, delivery))).collect()
+                let before = std::iter::once(update(executor)).chain(link);
+                before.chain(launches.filter_map(|delivery| deliver(framework_id, executor, delivery))).collect()
             })
         }
         Event::ExecutorDisconnected { framework_id, executor_id, stream } => vec![Effect::HangUp {
@@ -192,10 +205,11 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
                 effects.extend(executor.and_then(|executor| deliver(framework_id, executor, delivery)));
             }
             let executor = executor_id.as_ref().and_then(|id| state.executor(framework_id, id));
-            let over = executor.filter(|executor| !executor.is_command).filter(|executor| {
-                executor.tasks.get(task_id).is_some_and(|task| task.is_terminal() && has_volumes(task))
-            });
-            effects.extend(over.map(link));
+            // With a command's task its container is over.
+            let over = executor.filter(|executor| !executor.is_command);
+            let over = over.filter(|executor| executor.tasks.get(task_id).is_some_and(Task::is_terminal));
+            effects.extend(over.map(update));
+            effects.extend(over.filter(|executor| has_volumes(&executor.tasks[task_id])).map(link));
             effects
         }
         Event::StopRequested { framework_id, executor_id, .. } | Event::StopForced { framework_id, executor_id } => {
@@ -309,6 +323,10 @@ fn stops(framework_id: &str, executor: &Executor) -> Vec<Effect> {
 fn has_volumes(task: &Task) -> bool {
     let resources = task.info.get::<api::v1::TaskInfo>().resources;
     resources.iter().any(|resource| resource.disk.as_ref().is_some_and(|disk| disk.persistence.is_some()))
+}
+
+fn update(executor: &Executor) -> Effect {
+    Effect::Update { container_id: executor.container_id.clone() }
 }
 
 fn link(executor: &Executor) -> Effect {

@@ -65,7 +65,9 @@ impl<'de> Deserialize<'de> for Blob {
 /// Level 3: operations, drains, what the agent can spare, and how it described itself.
 ///
 /// Level 4: containers that are launched by call, and tasks that end because they are not healthy.
-pub const FEATURE_LEVEL: u32 = 4;
+///
+/// Level 5: containers that end because they exceeded what they may use.
+pub const FEATURE_LEVEL: u32 = 5;
 
 /// The events of a stored record.
 ///
@@ -637,5 +639,16 @@ events! {
         killed: bool,
         /// Wait status, once it is over; the inner one is none if nobody saw it end.
         end: Option<Option<i32>>,
+    }
+    /// A container exceeded what it may use, and ends for that (1 of level 5).
+    49 ContainerLimited {
+        /// The container; it may be an executor's.
+        container_id: String,
+        /// Number of the `TaskStatus.Reason`.
+        reason: i32,
+        /// What exceeded what, in a sentence.
+        message: String,
+        /// What was exceeded: a `Resource` each.
+        resources: Vec<Blob>,
     }
 }

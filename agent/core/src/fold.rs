@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::containers::Container;
 use crate::event::{Blob, Event, first};
+use crate::limits::Limited;
 use crate::model::{Drain, Operation};
 use crate::restore;
 use crate::state::{Executor, Message, State, Stop, Task, UUIDS_MAX};
@@ -205,6 +206,10 @@ pub fn fold(state: &mut State, event: &Event) {
             state.end_container(container_id, *status, failure.is_some());
         }
         Event::ContainerRemoved { container_id, .. } => state.launched.forget(container_id),
+        Event::ContainerLimited { container_id, reason, message, resources } => {
+            let limited = Limited { reason: *reason, message: message.clone(), resources: resources.clone() };
+            state.launched.limited.insert(container_id.clone(), limited);
+        }
         // For those who read the log.
         Event::OrderNotUnderstood { .. } => {}
         Event::RestoreBegun { .. }

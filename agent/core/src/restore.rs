@@ -64,7 +64,9 @@ fn of_containers(launched: &Containers) -> impl Iterator<Item = Event> + '_ {
         end: one.end,
     });
     let ending = launched.ending.iter();
-    all.chain(ending.map(|(id, status)| Event::ContainerEnding { container_id: id.clone(), status: *status }))
+    let ending = ending.map(|(id, status)| Event::ContainerEnding { container_id: id.clone(), status: *status });
+    let limited = launched.limited.iter().map(|(id, limited)| limited.event(id));
+    all.chain(ending).chain(limited)
 }
 
 fn of_framework<'a>(framework_id: &'a str, framework: &'a Framework) -> impl Iterator<Item = Event> + 'a {

@@ -209,6 +209,8 @@ pub enum Why {
     UpdateFailed,
     /// Its task was not healthy for too long.
     Unhealthy,
+    /// Its container exceeded what it may use.
+    Limited,
 }
 
 /// The processes of a container, named so that a pid which was given away again is not mistaken for them.

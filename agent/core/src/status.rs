@@ -4,7 +4,8 @@ use api::limits::{AGENT_COMPLETED_BYTES_MAX, AGENT_STATUSES_MAX};
 use api::v1::framework_info::capability::Type as Capability;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{
-    CheckStatusInfo, ContainerId, ContainerStatus, FrameworkInfo, NetworkInfo, TaskState, TaskStatus, network_info,
+    CheckStatusInfo, ContainerId, ContainerStatus, FrameworkInfo, NetworkInfo, TaskResourceLimitation, TaskState,
+    TaskStatus, network_info,
 };
 
 use crate::command::Surroundings;
@@ -21,11 +22,12 @@ pub(crate) struct Update {
     message: Option<String>,
     check: Option<CheckStatusInfo>,
     healthy: Option<bool>,
+    limitation: Option<TaskResourceLimitation>,
 }
 
 impl Update {
     pub(crate) fn new(task_state: TaskState, source: Source) -> Update {
-        Update { task_state, source, reason: None, message: None, check: None, healthy: None }
+        Update { task_state, source, reason: None, message: None, check: None, healthy: None, limitation: None }
     }
 
     pub(crate) fn because(self, reason: Reason) -> Update {
@@ -45,6 +47,11 @@ impl Update {
     /// With what is known of its checks.
     pub(crate) fn knowing(self, check: Option<CheckStatusInfo>, healthy: Option<bool>) -> Update {
         Update { check, healthy, ..self }
+    }
+
+    /// It ends because it exceeded this.
+    pub(crate) fn limited(self, limitation: Option<TaskResourceLimitation>) -> Update {
+        Update { limitation, ..self }
     }
 
     pub(crate) fn saying(self, message: &str) -> Update {
@@ -72,6 +79,7 @@ impl Update {
             uuid: Some((around.random)().to_vec().into()),
             check_status: self.check,
             healthy: self.healthy,
+            limitation: self.limitation.clone(),
             container_status: executor.map(|executor| container_status(executor, &around.settings.ip)),
             ..TaskStatus::default()
         };
@@ -199,11 +207,12 @@ pub(crate) fn exited(
     let Some((framework_id, executor)) = state.executor_of(container_id) else { return Vec::new() };
     let mut events = Vec::new();
     if !is_removed(state, framework_id) {
+        let limited = state.launched.limited.get(container_id);
         for (task_id, _) in executor.live_tasks() {
-            let update = if executor.is_command {
-                command_ended(state, framework_id, executor, status)
-            } else {
-                executor_ended(state, framework_id, executor, status)
+            let update = match limited {
+                Some(limited) => limited.update(),
+                None if executor.is_command => command_ended(state, framework_id, executor, status),
+                None => executor_ended(state, framework_id, executor, status),
             };
             events.push(update.event(state, framework_id, Some(executor), task_id, around));
         }

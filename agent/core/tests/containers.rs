@@ -2,9 +2,10 @@
 
 mod common;
 
-use agent_core::{Command, Effect, Event, Refusal, Signal, Stage, State, Told, resume};
-use api::v1::TaskState;
+use agent_core::{Command, Effect, Event, Limitation, Refusal, Signal, Stage, State, Told, resume};
 use api::v1::agent::call::LaunchContainer;
+use api::v1::task_status::{Reason, Source};
+use api::v1::{Resource, TaskState};
 use common::Story;
 
 fn launch(story: &mut Story, id: &str) -> Result<Vec<Effect>, Refusal> {
@@ -124,4 +125,49 @@ fn sessions_end_with_the_agent_and_a_past_that_is_forgotten_with_all_that_runs()
 
 fn clean(story: &Story) -> State {
     State { clock: story.state.clock.clone(), ..State::default() }
+}
+
+fn exceed(story: &mut Story, id: &str) -> Vec<Effect> {
+    let resources = vec![Resource { name: "disk".into(), ..Resource::default() }];
+    let limitation = Limitation { reason: Reason::ContainerLimitationDisk, message: "Too much".into(), resources };
+    story.tell(Command::ReportLimitation { container_id: id.into(), limitation: Box::new(limitation) }).1
+}
+
+#[test]
+fn a_task_whose_container_exceeds_what_it_may_use_fails_with_what_that_was() {
+    let mut story = Story::new();
+    let id = story.launch("t");
+    story.start(&id);
+    let effects = exceed(&mut story, &id);
+    assert!(matches!(&effects[0], Effect::Tell { told: Told::Limited(limited), .. } if limited.message == "Too much"));
+    assert!(effects.contains(&kill(&id)), "{effects:?}");
+    assert_eq!(exceed(&mut story, &id), [], "once");
+    // An agent that is started meanwhile knows it.
+    assert!(resume(&story.state).contains(&kill(&id)));
+    exit(&mut story, &id, Some(9));
+    let status = story.told().pop().unwrap();
+    assert_eq!((status.state(), status.source()), (TaskState::TaskFailed, Source::Agent));
+    assert_eq!((status.reason(), status.message()), (Reason::ContainerLimitationDisk, "Too much"));
+    assert_eq!(status.limitation.unwrap().resources[0].name, "disk");
+    assert!(story.state.launched.is_empty(), "and nothing is kept of it");
+    assert_eq!(exceed(&mut story, &id), []);
+}
+
+#[test]
+fn what_a_container_within_another_exceeded_is_kept_with_its_end() {
+    let mut story = Story::new();
+    let parent = story.launch("t");
+    story.start(&parent);
+    let child = format!("{parent}.n1");
+    run(&mut story, &child);
+    assert_eq!(exceed(&mut story, &child)[1..], [kill(&child)]);
+    exit(&mut story, &child, Some(9));
+    assert_eq!(story.state.launched.limited[&child].reason, Reason::ContainerLimitationDisk as i32);
+    assert_eq!(story.states().last(), Some(&TaskState::TaskRunning), "its task runs on");
+    story.tell(Command::RemoveContainer { container_id: child.clone() });
+    assert!(story.state.launched.is_empty());
+    // What is being ended for another reason is.
+    run(&mut story, &child);
+    story.tell(Command::KillContainer { container_id: child.clone() });
+    assert_eq!(exceed(&mut story, &child), []);
 }

@@ -224,6 +224,12 @@ fn story() -> Vec<Record> {
         vec![container_ended("a.e", Some("why"))],
         vec![Event::ContainerKillRequested { container_id: "a.c".into() }],
         vec![Event::ContainerEnding { container_id: "a".into(), status: Some(9) }],
+        vec![Event::ContainerLimited {
+            container_id: "a.c".into(),
+            reason: 20,
+            message: "Disk usage (2MB) exceeds quota (1MB)".into(),
+            resources: checkpointed(),
+        }],
     ]);
     // After what was forgotten.
     let mut state = State::default();

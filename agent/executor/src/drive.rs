@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::Line;
 use crate::surroundings::Surroundings;
-use crate::tasks::{Input, Tasks, Wish};
+use crate::tasks::{Input, Limited, Tasks, Wish};
 use crate::watch;
 
 /// Launches under way at once: more would only wait for the same processors.
@@ -305,19 +305,19 @@ impl Driver {
         };
         tokio::task::spawn_local(async move {
             let mut pause = RETRY_MIN;
-            let status = loop {
+            let (status, limited) = loop {
                 match line.call(&call).await {
                     Ok((200, body)) => match api::decode_protobuf::<Response>(body) {
-                        Ok(answer) => break answer.wait_container.and_then(|ended| ended.exit_status),
+                        Ok(answer) => break how_it_ended(answer.wait_container.unwrap_or_default()),
                         Err(error) => eprintln!("meseta-default-executor: an answer cannot be read: {error}"),
                     },
-                    Ok((404, _)) => break None,
+                    Ok((404, _)) => break (None, None),
                     Ok(_) | Err(_) => {}
                 }
                 sleep(pause).await;
                 pause = (2 * pause).min(RETRY_MAX);
             };
-            let _ = news.send(News::Input(Input::Ended { task_id, status }));
+            let _ = news.send(News::Input(Input::Ended { task_id, status, limited }));
         });
     }
 
@@ -338,6 +338,13 @@ impl Driver {
             }
         });
     }
+}
+
+/// Wait status, and what the container exceeded if it ended for that.
+fn how_it_ended(ended: agent::response::WaitContainer) -> (Option<i32>, Option<Box<Limited>>) {
+    let is_failed = ended.state == Some(v1::TaskState::TaskFailed as i32);
+    let limited = Limited { reason: ended.reason, message: ended.message, limitation: ended.limitation };
+    (ended.exit_status, is_failed.then(|| Box::new(limited)))
 }
 
 /// What a task finds in its environment, beside what it brings along.

@@ -16,7 +16,7 @@ mod watch;
 
 pub use drive::run;
 pub use surroundings::Surroundings;
-pub use tasks::{Input, Tasks, Wish};
+pub use tasks::{Input, Limited, Tasks, Wish};
 
 /// The program, which lies beside `meseta-executor`.
 pub const NAME: &str = "meseta-default-executor";

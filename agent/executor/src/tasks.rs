@@ -7,8 +7,8 @@ use agent_checks::Verdict;
 use api::v1::framework_info::capability::Type as Capability;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{
-    CheckStatusInfo, ContainerId, ContainerStatus, ExecutorId, FrameworkInfo, KillPolicy, TaskId, TaskInfo, TaskState,
-    TaskStatus,
+    CheckStatusInfo, ContainerId, ContainerStatus, ExecutorId, FrameworkInfo, KillPolicy, TaskId, TaskInfo,
+    TaskResourceLimitation, TaskState, TaskStatus,
 };
 
 /// Time for a task to end after SIGTERM when nobody says otherwise.
@@ -57,6 +57,8 @@ pub enum Input {
         task_id: String,
         /// Wait status.
         status: Option<i32>,
+        /// What the agent knows of why.
+        limited: Option<Box<Limited>>,
     },
     /// A task was looked at, as its checks say.
     Seen {
@@ -75,6 +77,17 @@ pub enum Input {
         /// The task.
         task_id: String,
     },
+}
+
+/// That a container ended because it exceeded what it may use.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limited {
+    /// Number of the reason.
+    pub reason: Option<i32>,
+    /// What exceeded what, in a sentence.
+    pub message: Option<String>,
+    /// What was exceeded.
+    pub limitation: Option<TaskResourceLimitation>,
 }
 
 /// What is wanted of the world.
@@ -147,6 +160,8 @@ struct Task {
     /// What its checks showed last.
     check: Option<CheckStatusInfo>,
     healthy: Option<bool>,
+    /// What it exceeded, once it ended for that.
+    limitation: Option<TaskResourceLimitation>,
     ended: bool,
     /// The agent knows that it is here.
     acknowledged: bool,
@@ -259,7 +274,7 @@ impl Tasks {
                 }
             }
             Input::Launched { task_id, failure } => self.launched(&task_id, failure, &mut wishes),
-            Input::Ended { task_id, status } => self.ended(&task_id, status, &mut wishes),
+            Input::Ended { task_id, status, limited } => self.ended(&task_id, status, limited, &mut wishes),
             Input::Seen { task_id, verdict } => self.seen(&task_id, verdict, &mut wishes),
             Input::PatienceEnded { task_id } => self.force(&task_id, &mut wishes),
             Input::TimeIsUp { task_id } => {
@@ -294,6 +309,7 @@ impl Tasks {
                 unhealthy: false,
                 check: None,
                 healthy: None,
+                limitation: None,
                 ended: false,
                 acknowledged: false,
             };
@@ -387,20 +403,28 @@ impl Tasks {
         wishes.push(Wish::Signal { container_id: task.container_id.clone(), signal: SIGKILL });
     }
 
-    fn ended(&mut self, task_id: &str, status: Option<i32>, wishes: &mut Vec<Wish>) {
+    fn ended(&mut self, task_id: &str, status: Option<i32>, limited: Option<Box<Limited>>, wishes: &mut Vec<Wish>) {
         let Some(task) = self.tasks.get_mut(task_id).filter(|task| !task.ended) else { return };
         task.ended = true;
         let group = task.group;
         if task.killed.is_none() && is_checked(&task.info) {
             wishes.push(Wish::Unwatch { task_id: task_id.to_owned() });
         }
-        let message = status.map_or("Nobody saw how the command ended".to_owned(), api::exit::describe);
-        let (state, reason) = match (task.time_is_up, task.killed.is_some(), status) {
-            (true, ..) => (TaskState::TaskFailed, Some(Reason::MaxCompletionTimeReached)),
-            (false, true, _) => (TaskState::TaskKilled, None),
-            (false, false, Some(0)) => (TaskState::TaskFinished, None),
-            (false, false, _) => (TaskState::TaskFailed, None),
+        let mut message = status.map_or("Nobody saw how the command ended".to_owned(), api::exit::describe);
+        let (state, reason) = match (&limited, task.time_is_up, task.killed.is_some(), status) {
+            (Some(limited), ..) => {
+                let reason = limited.reason.and_then(|reason| Reason::try_from(reason).ok());
+                (TaskState::TaskFailed, reason.or(Some(Reason::ContainerLimitation)))
+            }
+            (None, true, ..) => (TaskState::TaskFailed, Some(Reason::MaxCompletionTimeReached)),
+            (None, false, true, _) => (TaskState::TaskKilled, None),
+            (None, false, false, Some(0)) => (TaskState::TaskFinished, None),
+            (None, false, false, _) => (TaskState::TaskFailed, None),
         };
+        if let Some(limited) = limited {
+            message = [Some(message), limited.message].into_iter().flatten().collect::<Vec<_>>().join(": ");
+            task.limitation = limited.limitation;
+        }
         self.update(task_id, state, reason, Some(&message), wishes);
         if state != TaskState::TaskFinished {
             self.end_group(group, wishes);
@@ -465,6 +489,7 @@ impl Tasks {
             uuid: Some((self.ids)().to_vec().into()),
             check_status,
             healthy,
+            limitation: task.limitation.clone(),
             container_status: Some(ContainerStatus { container_id: Some(container_id), ..ContainerStatus::default() }),
             ..TaskStatus::default()
         };
@@ -500,7 +525,7 @@ mod tests {
     }
 
     fn ended(id: &str, status: i32) -> Input {
-        Input::Ended { task_id: id.into(), status: Some(status) }
+        Input::Ended { task_id: id.into(), status: Some(status), limited: None }
     }
 
     /// In short: updates as `a RUNNING`, signals as `signal 15`, the rest by its kind.
@@ -589,6 +614,22 @@ mod tests {
         let shorter = KillPolicy { grace_period: nanoseconds(0) };
         let again = tasks.take(Input::Kill { task_id: "b".into(), policy: Some(shorter) });
         assert_eq!(told(&again), ["patience b 0ms"]);
+    }
+
+    #[test]
+    fn what_a_container_exceeded_is_told() {
+        let mut tasks = tasks();
+        tasks.take(Input::Group(vec![info("a")]));
+        tasks.take(launched("a"));
+        let limitation = Some(TaskResourceLimitation { resources: vec![Default::default()] });
+        let reason = Some(Reason::ContainerLimitationMemory as i32);
+        let limited = Limited { reason, message: Some("Too much".into()), limitation: limitation.clone() };
+        let ended = Input::Ended { task_id: "a".into(), status: Some(9), limited: Some(Box::new(limited)) };
+        let told = tasks.take(ended);
+        let Some(Wish::Update(status)) = told.first() else { panic!("{told:?}") };
+        assert_eq!((status.state(), status.reason()), (TaskState::TaskFailed, Reason::ContainerLimitationMemory));
+        assert_eq!(status.limitation, limitation);
+        assert!(status.message().ends_with(": Too much"), "{}", status.message());
     }
 
     #[test]

@@ -511,6 +511,7 @@ pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
         Effect::Release { container_id } => agent.containers.release(container_id),
         Effect::Apply { operation } => agent.volumes.apply(&Inbox(agent.clone()), operation),
         Effect::Settle { operation } => agent.volumes.settle(operation),
+        Effect::Update { container_id } => agent.containers.update(&Inbox(agent.clone()), &container_id),
         Effect::Link { container_id } => link(agent, container_id),
         Effect::Deliver { framework_id, executor_id, stream, delivery } => {
             crate::executors::deliver(agent, &(framework_id, executor_id), stream, &delivery);

@@ -331,6 +331,8 @@ pub(crate) struct Config {
     pub(crate) loads: Option<Loads>,
     pub(crate) correct_every: Duration,
     pub(crate) launcher: PathBuf,
+    /// How isolators are configured.
+    pub(crate) isolators: containers::isolators::Settings,
     pub(crate) executor_environment: Vec<(String, String)>,
     pub(crate) settings: agent_core::Settings,
     /// Where the log goes, beside stderr.
@@ -520,6 +522,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         loads: oversubscription::loads(&modules, values.text("qos_controller"))?,
         correct_every: values.duration("qos_correction_interval_min").unwrap_or_default(),
         launcher,
+        isolators: containers::isolators::Settings::default(),
         executor_environment: executor_environment(&values)?,
         settings,
         log_file: values.path("log_dir").map(|dir| dir.join("meseta-agent.log")),

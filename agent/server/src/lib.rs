@@ -18,6 +18,7 @@ mod oversubscription;
 mod paths;
 mod permit;
 mod place;
+mod promised;
 mod reads;
 mod records;
 mod run;

@@ -19,6 +19,7 @@ use prost::Message;
 
 use crate::agent::Agent;
 use crate::permit;
+use crate::waiting::Heard;
 
 const SIGKILL: i32 = 9;
 
@@ -297,8 +298,8 @@ pub(crate) async fn launch(agent: &Arc<Agent>, info: LaunchContainer, session: b
         Some(Ok(_)) => {}
     }
     match told.await {
-        Ok(Told::Runs | Told::Ended(_)) => Ok(container_id),
-        Ok(Told::Failed(message)) => Err(text(StatusCode::BAD_REQUEST, &message)),
+        Ok(Heard { told: Told::Failed(message), .. }) => Err(text(StatusCode::BAD_REQUEST, &message)),
+        Ok(_) => Ok(container_id),
         Err(_) => Err(ending()),
     }
 }
@@ -307,30 +308,36 @@ pub(crate) async fn launch(agent: &Arc<Agent>, info: LaunchContainer, session: b
 async fn wait(agent: &Arc<Agent>, call: &Call, media: Media, id: &ContainerId) -> Response {
     let container_id = path(id);
     let told = agent.waiting.wait(&container_id, false);
-    let stage = agent.state.read().stage(&container_id);
-    let status = match stage {
+    let (stage, limited) = {
+        let state = agent.state.read();
+        (state.stage(&container_id), state.launched.limited.get(&container_id).cloned())
+    };
+    let (status, limited) = match stage {
         None => return text(StatusCode::NOT_FOUND, &format!("Container {container_id} cannot be found")),
         Some(Stage::Ended(status)) => {
             // Nothing is said that a crash could undo.
             if agent.ask(Command::Settle).await.is_none() {
                 return ending();
             }
-            status
+            (status, limited)
         }
         Some(_) => match told.await {
-            Ok(Told::Ended(status)) => status,
-            Ok(Told::Runs | Told::Failed(_)) => None,
+            Ok(Heard { told: Told::Ended(status), limited: since }) => (status, limited.or(since)),
+            Ok(_) => (None, limited),
             Err(_) => return ending(),
         },
     };
+    let state = limited.is_some().then_some(v1::TaskState::TaskFailed as i32);
+    let limitation = limited.as_ref().and_then(agent_core::Limited::limitation);
+    let (reason, message) = limited.map(|limited| (limited.reason, limited.message)).unzip();
     let kind = response::Type::from_str_name(call.r#type().as_str_name());
     let mut answer = Answer { r#type: kind.map(|kind| kind as i32), ..Answer::default() };
     match call.r#type() {
         call::Type::WaitNestedContainer => {
             answer.wait_nested_container =
-                Some(WaitNestedContainer { exit_status: status, ..WaitNestedContainer::default() });
+                Some(WaitNestedContainer { exit_status: status, state, reason, limitation, message });
         }
-        _ => answer.wait_container = Some(WaitContainer { exit_status: status, ..WaitContainer::default() }),
+        _ => answer.wait_container = Some(WaitContainer { exit_status: status, state, reason, limitation, message }),
     }
     api_http::bytes(StatusCode::OK, media.content_type(), media.encode(&answer))
 }
@@ -420,7 +427,7 @@ pub(crate) fn show(
                 executor_pid: one.process.as_ref().map(|process| process.supervisor_pid),
                 ..v1::ContainerStatus::default()
             }),
-            resource_statistics: Some(crate::reads::statistics_of(agent, path, one.process.as_ref(), &info.resources)),
+            resource_statistics: Some(crate::reads::statistics_of(agent, &state, path, &info.resources)),
             ..response::get_containers::Container::default()
         }
     });

@@ -13,12 +13,12 @@ use api::v1::agent::call::LaunchContainer;
 use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Labels, TaskInfo, executor_info};
 use api_http::Admission;
 use containers::spec::First;
-use containers::{Choice, Core, Creation, How, Report, make_sandbox};
+use containers::{Choice, Core, Creation, How, Limitation, Report, make_sandbox};
 
 use crate::config::Config;
 use crate::logger::Logger;
 use crate::surroundings::{Containerizer, FETCH_FAILED, Inbox};
-use crate::{checks, nested, paths, volumes};
+use crate::{checks, nested, paths, promised, volumes};
 
 /// Where an executor finds the token that it shows to its agent.
 const TOKEN: &str = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
@@ -101,6 +101,7 @@ impl Place {
         make_sandbox(&terms.work_dir, &sandbox, &user, true)
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         volumes::link(&terms.work_dir, &sandbox, &executor, &state)?;
+        let described = promised::container(&terms.work_dir, &state, container_id);
         drop(state);
         agent.attach(&framework_id, &executor);
         let is_default = info.r#type() == executor_info::Type::Default;
@@ -117,8 +118,7 @@ impl Place {
             environment.push(format!("{TOKEN}={}", key.mint(&claims.into())));
         }
         Ok(Some(Creation {
-            container_id: container_id.to_owned(),
-            sandbox,
+            container: described,
             user,
             program,
             arguments,
@@ -199,8 +199,7 @@ impl Place {
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let variables = self.variables(&state, container_id);
         Ok(Some(Creation {
-            container_id: container_id.to_owned(),
-            sandbox,
+            container: promised::container(&terms.work_dir, &state, container_id),
             user,
             program,
             arguments,
@@ -357,7 +356,8 @@ impl Containerizer for Place {
     }
 
     fn recover(&self, agent: &Inbox, container_id: &str) {
-        self.containers.of_container(container_id).recover(agent.core(), container_id);
+        let container = promised::container(&self.terms.work_dir, &agent.state(), container_id);
+        self.containers.of_container(container_id).recover(agent.core(), &container);
     }
 
     fn check(&self, agent: &Inbox, container_id: String) {
@@ -399,12 +399,18 @@ impl Containerizer for Place {
         self.containers.of_container(container_id).connect(&to_containers(process))
     }
 
-    fn usage(&self, container_id: &str, process: &Process) -> containers::Usage {
-        self.containers.of_container(container_id).usage(&to_containers(process))
+    fn update(&self, agent: &Inbox, container_id: &str) {
+        let container = promised::container(&self.terms.work_dir, &agent.state(), container_id);
+        self.containers.of_container(container_id).update(&container);
+    }
+
+    fn usage(&self, state: &State, container_id: &str) -> containers::Usage {
+        let container = promised::container(&self.terms.work_dir, state, container_id);
+        self.containers.of_container(container_id).usage(&container)
     }
 }
 
-fn to_containers(process: &Process) -> containers::Process {
+pub(crate) fn to_containers(process: &Process) -> containers::Process {
     let Process { supervisor_pid, start_ticks, boot_id, pid } = process.clone();
     containers::Process { supervisor_pid, start_ticks, boot_id, pid }
 }
@@ -417,6 +423,11 @@ impl Core for Inbox {
                 let containers::Process { supervisor_pid, start_ticks, boot_id, pid } = process;
                 let process = Process { supervisor_pid, start_ticks, boot_id, pid };
                 Command::ReportStart { container_id, process }
+            }
+            Report::Limited { container_id, limitation } => {
+                let Limitation { reason, message, resources } = limitation;
+                let limitation = Box::new(agent_core::Limitation { reason, message, resources });
+                Command::ReportLimitation { container_id, limitation }
             }
             Report::Ended { container_id, status } => Command::ReportExit { container_id, status },
             Report::Failed { container_id, message } => Command::ReportLaunchFailure { container_id, message },

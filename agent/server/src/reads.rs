@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use agent_core::{Executor, Framework, Process, State, Task};
+use agent_core::{Executor, Framework, State, Task};
 use api::json::to_value;
 use api::resources::Resources;
 use api::v1::{ContainerStatus, DrainConfig, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::agent::Agent;
 use crate::oversubscription::split;
 use crate::permit;
+use crate::promised::used;
 
 pub(crate) fn version() -> Value {
     let build = Build::of_this_program();
@@ -40,16 +41,6 @@ fn role(resources: &[Resource]) -> Value {
         .iter()
         .find_map(|resource| resource.allocation_info.as_ref()?.role.clone())
         .map_or(Value::Null, Value::from)
-}
-
-/// What an executor uses: its own resources and those of its live tasks.
-pub(crate) fn used(executor: &Executor) -> Vec<Resource> {
-    let mut all = executor.info.get::<ExecutorInfo>().resources;
-    if executor.is_command && executor.live_tasks().next().is_none() {
-        all.clear();
-    }
-    all.extend(executor.live_tasks().flat_map(|(_, task)| task.info.get::<TaskInfo>().resources));
-    all
 }
 
 fn strip_null(mut value: Value) -> Value {
@@ -233,39 +224,37 @@ pub(crate) fn state(agent: &Agent, visitor: &Visitor) -> String {
 }
 
 /// Statistics of a container: limits by what was promised, usage as the machine says.
-pub(crate) fn usage(agent: &Agent, executor: &Executor) -> api::v1::ResourceStatistics {
-    statistics_of(agent, &executor.container_id, executor.process.as_ref(), &used(executor))
+pub(crate) fn usage(agent: &Agent, state: &State, executor: &Executor) -> api::v1::ResourceStatistics {
+    statistics_of(agent, state, &executor.container_id, &used(executor))
 }
 
 /// The same of any container, for which this was promised.
 pub(crate) fn statistics_of(
     agent: &Agent,
+    state: &State,
     container_id: &str,
-    process: Option<&Process>,
     promised: &[Resource],
 ) -> api::v1::ResourceStatistics {
     let promised = Resources::from_v1(promised).unwrap_or_default();
     let (cpus_milli, mem_milli) = (promised.scalar_milli("cpus"), promised.scalar_milli("mem"));
-    let usage = process.map(|process| agent.containers.usage(container_id, process)).unwrap_or_default();
+    let runs = state.process(container_id).is_some();
+    let usage = if runs { agent.containers.usage(state, container_id) } else { Default::default() };
     let is_promised = !promised.is_empty();
-    let mem_bytes = u64::try_from(mem_milli).unwrap_or(0) * 1024 * 1024 / 1000;
+    let mem_bytes = is_promised.then_some(u64::try_from(mem_milli).unwrap_or(0) * 1024 * 1024 / 1000);
     api::v1::ResourceStatistics {
         timestamp: event_log::host::wall_ms() as f64 / 1000.0,
-        cpus_user_time_secs: usage.cpus_user_s,
-        cpus_system_time_secs: usage.cpus_system_s,
-        cpus_soft_limit: is_promised.then_some(cpus_milli as f64 / 1000.0),
-        mem_limit_bytes: is_promised.then_some(mem_bytes),
-        mem_soft_limit_bytes: is_promised.then_some(mem_bytes),
-        mem_rss_bytes: usage.rss_bytes,
-        ..api::v1::ResourceStatistics::default()
+        cpus_soft_limit: usage.cpus_soft_limit.or(is_promised.then_some(cpus_milli as f64 / 1000.0)),
+        mem_limit_bytes: usage.mem_limit_bytes.or(mem_bytes),
+        mem_soft_limit_bytes: usage.mem_soft_limit_bytes.or(mem_bytes),
+        ..usage
     }
 }
 
-fn executor_usage(agent: &Agent, framework_id: &str, executor: &Executor) -> Value {
+fn executor_usage(agent: &Agent, state: &State, framework_id: &str, executor: &Executor) -> Value {
     let info: ExecutorInfo = executor.info.get();
     json!({
         "executor_id": executor.executor_id, "executor_name": info.name(), "framework_id": framework_id,
-        "source": info.source(), "statistics": to_value(&usage(agent, executor)),
+        "source": info.source(), "statistics": to_value(&usage(agent, state, executor)),
     })
 }
 
@@ -273,7 +262,7 @@ fn executor_usage(agent: &Agent, framework_id: &str, executor: &Executor) -> Val
 pub(crate) fn statistics(agent: &Agent) -> Value {
     let state = agent.state.read().clone();
     let running = state.executors().filter(|(_, executor)| executor.process.is_some());
-    running.map(|(framework_id, executor)| executor_usage(agent, framework_id, executor)).collect()
+    running.map(|(framework_id, executor)| executor_usage(agent, &state, framework_id, executor)).collect()
 }
 
 /// `/containers`
@@ -289,7 +278,7 @@ pub(crate) fn containers(agent: &Agent, query: &Query, visitor: &Visitor) -> Val
     });
     running
         .map(|(framework_id, executor)| {
-            let mut value = executor_usage(agent, framework_id, executor);
+            let mut value = executor_usage(agent, &state, framework_id, executor);
             value["container_id"] = executor.container_id.clone().into();
             value["status"] = json!({
                 "container_id": { "value": executor.container_id },

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, decode_record, fold, resume};
 use api::resources::Resources;
 use api_http::Serving;
+use containers::isolators::built;
 use containers::{Choice, Isolator, Supervised};
 use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::TcpListener;
@@ -215,6 +216,7 @@ async fn serve(config: Config) -> Result<(), String> {
     running.recover().await;
     // What the agent before had heard and not written down was found in files: what comes now comes after it.
     vital(&agent, "hearing of containers", containers.clone().listen(Inbox(agent.clone()).core(), pipe));
+    vital(&agent, "look at containers", containers.clone().watch(Inbox(agent.clone()).core()));
     if let Some(loads) = agent.config.loads {
         let interval = agent.config.correct_every;
         vital(&agent, "look at the load", oversubscription::correct(agent.clone(), loads, interval));
@@ -289,7 +291,7 @@ fn isolators(config: &Config) -> Vec<Box<dyn Isolator>> {
     let names = config.values.text("isolation").unwrap_or_default().split(',');
     // The old name of both.
     let names = names.flat_map(|name| if name == "process" { vec!["posix/cpu", "posix/mem"] } else { vec![name] });
-    names.filter_map(|name| containers::isolators::built(name).flatten()).collect()
+    names.filter_map(|name| built(name, &config.isolators).flatten()).collect()
 }
 
 /// The start of this machine, and milliseconds since then.

@@ -91,9 +91,13 @@ pub trait Containerizer: Send + Sync {
         let _ = (container_id, process);
         Err(std::io::ErrorKind::Unsupported.into())
     }
+    /// What a container that runs may use is not what it was.
+    fn update(&self, agent: &Inbox, container_id: &str) {
+        let _ = (agent, container_id);
+    }
     /// What a container that runs uses now.
-    fn usage(&self, container_id: &str, process: &agent_core::Process) -> containers::Usage {
-        let _ = (container_id, process);
+    fn usage(&self, state: &State, container_id: &str) -> containers::Usage {
+        let _ = (state, container_id);
         containers::Usage::default()
     }
 }
@@ -262,6 +266,7 @@ impl Terms {
             loads: None,
             correct_every: Duration::MAX,
             launcher: PathBuf::new(),
+            isolators: Default::default(),
             executor_environment: Vec::new(),
             settings: self.settings,
             recovery_timeout_ms: 0,

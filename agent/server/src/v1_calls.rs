@@ -276,7 +276,7 @@ fn containers(agent: &Agent, visitor: &Visitor) -> response::GetContainers {
                 executor_pid: executor.process.as_ref().map(|process| process.supervisor_pid),
                 ..v1::ContainerStatus::default()
             }),
-            resource_statistics: Some(reads::usage(agent, executor)),
+            resource_statistics: Some(reads::usage(agent, &state, executor)),
         }
     });
     response::GetContainers { containers: containers.collect() }

@@ -1,31 +1,24 @@
-//! What changes a container on its way, or says what it uses: one a file. Coordination is not theirs: the containerizer asks
-//! them in the order of `--isolation`.
+//! What changes a container on its way, says what it uses, or that it uses too much: one a file. Coordination is not theirs: the
+//! containerizer asks them in the order of `--isolation`.
 
 mod posix;
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::Creation;
-use crate::reports::Process;
 
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
 
-/// What a container uses, as far as its isolators can tell.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Usage {
-    /// Time on processors, in seconds.
-    pub cpus_user_s: Option<f64>,
-    /// The same, in the kernel.
-    pub cpus_system_s: Option<f64>,
-    /// Resident memory.
-    pub rss_bytes: Option<u64>,
-}
-
-/// One of `--isolation`.
+/// One of `--isolation`. Whatever it is asked, it may be asked of a container that it never prepared: that one was created
+/// by an agent with other isolators.
 pub trait Isolator: Send + Sync {
     /// As `--isolation` names it.
     fn name(&self) -> &'static str;
 
     /// Changes what is to be created: environment, limits, and the files by which the process joins something between clone and
-    /// exec, when the supervisor holds it back.
+    /// exec, when the supervisor holds it back. Blocks.
     ///
     /// # Errors
     /// A sentence: the container cannot be created.
@@ -34,20 +27,47 @@ pub trait Isolator: Send + Sync {
     }
 
     /// Takes up again what was prepared by an agent before this one.
-    fn recover(&self, _container_id: &str) {}
+    fn recover(&self, _container: &Container) {}
 
-    /// Adds what a container uses. `processes` are all of the machine.
-    fn usage(&self, _process: &Process, _processes: &[supervisor::processes::Process], _usage: &mut Usage) {}
+    /// Takes back what an agent before this one prepared for containers that are not among these. Blocks.
+    fn sweep(&self, _known: &BTreeSet<String>) {}
 
-    /// Takes back what was prepared: the container is over.
-    fn cleanup(&self, _container_id: &str) {}
+    /// What a container may use is not what it was: its executor has other tasks. Does not block for long.
+    fn update(&self, _container: &Container) {}
+
+    /// Adds what a container that runs uses. `processes` are all of the machine.
+    fn usage(&self, _container: &Container, _processes: &[supervisor::processes::Process], _usage: &mut Usage) {}
+
+    /// Between two looks at what containers use, if it looks: see [`Isolator::watch`].
+    fn interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Looks at all containers that run, for those that have exceeded what they may use: by their ids, with what they exceeded.
+    /// They are ended for it. Blocks for as long as it takes; the next look is an interval later.
+    fn watch(&self, _containers: &[Container]) -> Vec<(String, Limitation)> {
+        Vec::new()
+    }
+
+    /// Whether the process of a container ended because it exceeded something. Asked before its end is told. Does not block for
+    /// long.
+    fn ended(&self, _container: &Container) -> Option<Limitation> {
+        None
+    }
+
+    /// Takes back what was prepared: the container is over. Of one that this agent never heard of only the id is known. Blocks.
+    fn cleanup(&self, _container: &Container) {}
 }
 
 /// All that `--isolation` may name: what is built, and the old name of `posix/cpu,posix/mem`.
 pub const NAMES: &[&str] = &["posix/cpu", "posix/mem", "posix/rlimits", "filesystem/posix", "process"];
 
+/// How isolators are configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {}
+
 /// What is built, by name; a name that is not built has none.
-pub fn built(name: &str) -> Option<Option<Box<dyn Isolator>>> {
+pub fn built(name: &str, _settings: &Settings) -> Option<Option<Box<dyn Isolator>>> {
     match name {
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),
@@ -65,9 +85,9 @@ mod tests {
     #[test]
     fn what_may_be_named_is_built() {
         for name in NAMES.iter().filter(|name| **name != "process") {
-            let isolator = built(name).unwrap_or_else(|| panic!("{name}"));
+            let isolator = built(name, &Settings::default()).unwrap_or_else(|| panic!("{name}"));
             assert!(isolator.is_none_or(|isolator| isolator.name() == *name));
         }
-        assert!(built("cgroups/cpu").is_none());
+        assert!(built("cgroups/none", &Settings::default()).is_none());
     }
 }

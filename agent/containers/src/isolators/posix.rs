@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use supervisor::processes;
 
-use super::{Isolator, Usage};
-use crate::reports::Process;
+use super::Isolator;
+use crate::container::{Container, Usage};
 
 /// `posix/cpu`
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +24,11 @@ impl Isolator for PosixRlimits {
     }
 }
 
-fn of<'a>(process: &Process, all: &'a [processes::Process]) -> impl Iterator<Item = &'a processes::Process> {
-    let root = process.supervisor_pid;
-    let below = processes::below(all, &BTreeSet::from([root]));
-    all.iter().filter(move |process| process.pid == root || below.contains(&process.pid))
+/// The processes of a container.
+fn of<'a>(container: &Container, all: &'a [processes::Process]) -> impl Iterator<Item = &'a processes::Process> {
+    let root = container.process.as_ref().map(|process| process.supervisor_pid);
+    let below = processes::below(all, &root.into_iter().collect::<BTreeSet<u32>>());
+    all.iter().filter(move |process| Some(process.pid) == root || below.contains(&process.pid))
 }
 
 fn configured(name: nix::unistd::SysconfVar, default: u64) -> u64 {
@@ -39,11 +40,12 @@ impl Isolator for PosixCpu {
         "posix/cpu"
     }
 
-    fn usage(&self, process: &Process, all: &[processes::Process], usage: &mut Usage) {
+    fn usage(&self, container: &Container, all: &[processes::Process], usage: &mut Usage) {
         let ticks = configured(nix::unistd::SysconfVar::CLK_TCK, 100) as f64;
         let (user, system) =
-            of(process, all).fold((0, 0), |(user, system), one| (user + one.user_ticks, system + one.system_ticks));
-        (usage.cpus_user_s, usage.cpus_system_s) = (Some(user as f64 / ticks), Some(system as f64 / ticks));
+            of(container, all).fold((0, 0), |(user, system), one| (user + one.user_ticks, system + one.system_ticks));
+        usage.cpus_user_time_secs = Some(user as f64 / ticks);
+        usage.cpus_system_time_secs = Some(system as f64 / ticks);
     }
 }
 
@@ -52,15 +54,16 @@ impl Isolator for PosixMem {
         "posix/mem"
     }
 
-    fn usage(&self, process: &Process, all: &[processes::Process], usage: &mut Usage) {
+    fn usage(&self, container: &Container, all: &[processes::Process], usage: &mut Usage) {
         let page = configured(nix::unistd::SysconfVar::PAGE_SIZE, 4096);
-        usage.rss_bytes = Some(of(process, all).map(|one| one.rss_pages * page).sum());
+        usage.mem_rss_bytes = Some(of(container, all).map(|one| one.rss_pages * page).sum());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reports::Process;
 
     #[test]
     fn what_is_below_a_supervisor_is_counted() {
@@ -75,12 +78,13 @@ mod tests {
             rss_pages,
         };
         let all = [one(1, 0, 1000), one(7, 1, 2), one(8, 7, 3), one(9, 8, 4), one(10, 1, 500)];
-        let (process, mut usage) = (Process { supervisor_pid: 7, ..Process::default() }, Usage::default());
-        PosixMem.usage(&process, &all, &mut usage);
-        assert_eq!(usage.cpus_user_s, None, "that is another's");
-        PosixCpu.usage(&process, &all, &mut usage);
+        let process = Some(Process { supervisor_pid: 7, ..Process::default() });
+        let (container, mut usage) = (Container { process, ..Container::default() }, Usage::default());
+        PosixMem.usage(&container, &all, &mut usage);
+        assert_eq!(usage.cpus_user_time_secs, None, "that is another's");
+        PosixCpu.usage(&container, &all, &mut usage);
         let page = configured(nix::unistd::SysconfVar::PAGE_SIZE, 4096);
-        assert_eq!(usage.rss_bytes, Some(9 * page));
-        assert!(usage.cpus_user_s > usage.cpus_system_s);
+        assert_eq!(usage.mem_rss_bytes, Some(9 * page));
+        assert!(usage.cpus_user_time_secs > usage.cpus_system_time_secs);
     }
 }
