@@ -12,7 +12,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use super::settings::Settings;
-use super::verify::{Anybody, OfDepth};
+use super::verify::OfDepth;
+use api_tls::Anybody;
 
 /// Configurations for both sides.
 #[derive(Debug)]
