@@ -90,7 +90,9 @@ pub const HOSTNAME_BYTES_MAX: usize = 255;
 pub const PRINCIPAL_BYTES_MAX: usize = KIB;
 /// Most principals that a file of credentials names.
 pub const CREDENTIALS_MAX: usize = 100_000;
-/// Largest file of credentials or of access control lists, in bytes.
+/// Most public keys of a set that tokens are verified by.
+pub const KEY_SET_KEYS_MAX: usize = 100;
+/// Largest file of credentials, of keys or of access control lists, in bytes.
 pub const AUTH_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Largest labels of one thing, in bytes of protobuf.
 pub const LABELS_BYTES_MAX: usize = 64 * KIB;

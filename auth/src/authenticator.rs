@@ -2,7 +2,7 @@
 //! as nobody in particular, whatever they show.
 
 use crate::credentials::Credentials;
-use crate::jwt::Key;
+use crate::jwt::Tokens;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ pub struct Authenticators {
 #[derive(Clone, Debug)]
 enum Authenticator {
     Basic(Arc<Credentials>),
-    Bearer(Key),
+    Bearer(Tokens),
 }
 
 /// Why one authenticator does not know who it is: more for its challenge, if there is something to say.
@@ -92,8 +92,8 @@ impl Authenticators {
 
     /// Asks in `realm` for a token, behind those that were asked for before.
     #[must_use]
-    pub fn bearer(mut self, realm: Realm, key: Key) -> Authenticators {
-        self.realms.entry(realm).or_default().push(Authenticator::Bearer(key));
+    pub fn bearer(mut self, realm: Realm, tokens: Tokens) -> Authenticators {
+        self.realms.entry(realm).or_default().push(Authenticator::Bearer(tokens));
         self
     }
 
@@ -148,7 +148,7 @@ impl Authenticator {
                 let value = shown.map(|(principal, _)| principal).ok_or_else(|| Failed(String::new()))?;
                 Ok(Principal { value: Some(value), claims: BTreeMap::new() })
             }
-            Authenticator::Bearer(key) => bearer(header, key, now_s).map_err(|why| {
+            Authenticator::Bearer(tokens) => bearer(header, tokens, now_s).map_err(|why| {
                 Failed(match why {
                     None => String::new(),
                     Some(why) => format!(", error=\"invalid_token\", error_description=\"{why}\""),
@@ -175,9 +175,9 @@ fn basic(header: &str) -> Option<(String, String)> {
     Some((principal.to_owned(), secret.to_owned()))
 }
 
-/// Whoever holds a token: by the claim `sub`, if there is one, else by what it claims. The error is None where no token is
-/// shown.
-fn bearer(header: &str, key: &Key, now_s: u64) -> Result<Principal, Option<String>> {
+/// Whoever holds a token: by the claim that names a principal, if there is one, else by what it claims. The error is None
+/// where no token is shown.
+fn bearer(header: &str, tokens: &Tokens, now_s: u64) -> Result<Principal, Option<String>> {
     if header.is_empty() {
         return Err(None);
     }
@@ -188,17 +188,13 @@ fn bearer(header: &str, key: &Key, now_s: u64) -> Result<Principal, Option<Strin
         let is_known = scheme == "Basic" || !is_word;
         return Err((!is_known).then(|| format!("Scheme '{scheme}' unsupported")));
     }
-    let mut claims = key.read(token, now_s).map_err(Some)?;
-    let value = claims.remove("sub");
-    if value.is_none() && claims.is_empty() {
-        return Err(Some("JWT claims missing".to_owned()));
-    }
-    Ok(Principal { value, claims })
+    tokens.read(token, now_s).map_err(Some)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jwt::Key;
 
     fn authenticators() -> Authenticators {
         let credentials = Arc::new(Credentials::parse("ops secret").unwrap());
@@ -236,7 +232,8 @@ mod tests {
     #[test]
     fn tokens_are_taken_beside_secrets() {
         let key = Key::parse("a key of some length").unwrap();
-        let both = authenticators().bearer(Realm::MasterReadwrite, key.clone());
+        let tokens = Tokens { key: Some(key.clone()), issuer: None };
+        let both = authenticators().bearer(Realm::MasterReadwrite, tokens);
         let asked = |header: &str| both.authenticate(Realm::MasterReadwrite, Some(header.as_bytes()), 0);
         let of = |claims: &[(&str, &str)]| format!("Bearer {}", key.mint(&claims.iter().copied().collect()));
         let Ok(Authenticated::As(holder)) = asked(&of(&[("cid", "c")])) else { panic!() };

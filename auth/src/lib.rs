@@ -12,6 +12,7 @@ mod approver;
 mod authenticator;
 mod credentials;
 mod jwt;
+mod key_set;
 pub mod needs;
 
 pub use acls::{AclError, Acls, Entity, Entry};
@@ -19,5 +20,6 @@ pub use action::{Action, List, Objects, PATHS};
 pub use approver::{Approver, Authorizer, Ruling, Sieve, Sight, Subject};
 pub use authenticator::{Authenticated, Authenticators, Principal, Realm, Unauthorized};
 pub use credentials::{Credentials, CredentialsError, hash};
-pub use jwt::{Key, WeakKey};
+pub use jwt::{Issuer, Key, Tokens, WeakKey};
+pub use key_set::{KeySet, KeySetError};
 pub use needs::Need;

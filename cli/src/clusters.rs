@@ -19,7 +19,7 @@ pub(crate) const FLAG: Flag = Flag::new(
 );
 
 /// What a cluster may say, apart from TLS.
-const KEYS: [&str; 4] = ["master", "principal", "secret_file", "cluster_secret"];
+const KEYS: [&str; 5] = ["master", "principal", "secret_file", "token_file", "cluster_secret"];
 /// Prefixes of variables that stand for flags.
 const PREFIXES: [&str; 3] = ["MESETA_", "MESOS_", "LIBPROCESS_"];
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use api::flags::{Flag, Kind};
+use api::flags::{Flag, Kind, Values};
 use api_http::dial::{DialError, Line, Signer};
 use api_http::tls::{self, Tls};
 use api_http::{Body, Secret};
@@ -38,27 +38,48 @@ pub(crate) const SECRET: Flag = Flag::new(
 );
 
 /// Who this process is to masters and agents that ask: of every command that asks them something.
-pub(crate) const LOGIN: [Flag; 2] = [
+pub(crate) const LOGIN: [Flag; 3] = [
     Flag::new("principal", Kind::Text, "Who you are, to masters that ask; with --secret_file."),
     Flag::new(
         "secret_file",
         Kind::Path,
         "A file with the principal's secret as its first line; a secret never stands on a command line.",
     ),
+    Flag::new("token_file", Kind::Path, "A file with a token as its first line, which is shown instead (Bearer)."),
 ];
 
-/// `Basic ...`, once it is known.
+/// `Basic ...` or `Bearer ...`, once it is known.
 static AUTHORIZATION: OnceLock<http::HeaderValue> = OnceLock::new();
 
 /// From now on everybody who is asked hears who asks.
-pub(crate) fn log_in(principal: Option<&str>, file: Option<&std::path::Path>) -> Result<(), Error> {
+pub(crate) fn log_in(flags: &Values) -> Result<(), Error> {
     use base64::Engine as _;
+    let scheme = match (flags.path("secret_file"), flags.path("token_file")) {
+        (None, None) => return Ok(()),
+        (Some(_), Some(_)) => {
+            return Err(Error::Usage("--secret_file and --token_file: one of them says who you are".to_owned()));
+        }
+        (None, Some(file)) => format!("Bearer {}", secret_of(&file)?),
+        (Some(file), None) => {
+            let principal = flags.text("principal").filter(|name| !name.is_empty() && !name.contains(':'));
+            let principal = principal
+                .ok_or_else(|| Error::Usage("--secret_file needs --principal=NAME, without a colon".to_owned()))?;
+            let shown = format!("{principal}:{}", secret_of(&file)?);
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(shown))
+        }
+    };
+    let value = http::HeaderValue::from_str(&scheme);
+    let mut value = value.map_err(|_| Error::Failed("what is in --token_file is no token".to_owned()))?;
+    value.set_sensitive(true);
+    // The first is the one that was asked for.
+    let _ = AUTHORIZATION.set(value);
+    Ok(())
+}
+
+/// The first line of a file that nobody else should read.
+fn secret_of(file: &std::path::Path) -> Result<String, Error> {
     use std::io::Read as _;
     use std::os::unix::fs::PermissionsExt as _;
-    let Some(file) = file else { return Ok(()) };
-    let principal = principal.filter(|principal| !principal.is_empty() && !principal.contains(':'));
-    let principal =
-        principal.ok_or_else(|| Error::Usage("--secret_file needs --principal=NAME, without a colon".to_owned()))?;
     let failed = |error: std::io::Error| Error::Failed(format!("cannot read {}: {error}", file.display()));
     let opened = std::fs::File::open(file).map_err(failed)?;
     if opened.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
@@ -68,14 +89,9 @@ pub(crate) fn log_in(principal: Option<&str>, file: Option<&std::path::Path>) ->
     opened.take(64 << 10).read_to_string(&mut text).map_err(failed)?;
     let secret = text.lines().next().unwrap_or_default().trim_end_matches('\r');
     if secret.is_empty() {
-        return Err(Error::Failed(format!("the first line of {} is empty: it would be the secret", file.display())));
+        return Err(Error::Failed(format!("the first line of {} is empty: it would be what is shown", file.display())));
     }
-    let shown = base64::engine::general_purpose::STANDARD.encode(format!("{principal}:{secret}"));
-    let mut value = http::HeaderValue::from_str(&format!("Basic {shown}")).expect("base64 is ASCII");
-    value.set_sensitive(true);
-    // The first is the one that was asked for.
-    let _ = AUTHORIZATION.set(value);
-    Ok(())
+    Ok(secret.to_owned())
 }
 
 /// Shows masters that this process knows the secret.

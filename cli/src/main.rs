@@ -203,7 +203,7 @@ fn run(name: Option<&str>, words: Vec<String>) -> Result<ExitCode, Error> {
     }
     http::read_tls(environment)?;
     if command.asks_masters() {
-        http::log_in(values.text("principal"), values.path("secret_file").as_deref())?;
+        http::log_in(&values)?;
     }
     in_runtime(watch::run(command.name, arguments, values))
 }

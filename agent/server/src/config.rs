@@ -12,7 +12,7 @@ use api::limits::AGENT_ENDED_TASKS_MAX;
 use api::v1::{AgentInfo, Attribute, DomainInfo, Resource, agent_info};
 use api_http::dial::Signer;
 use api_http::tls::{self, Tls};
-use api_http::{Admission, Secret, Sources};
+use api_http::{Admission, Secret, Sources, TokenSources, tokens};
 use auth::Realm;
 
 use crate::gc::Sandboxes;
@@ -297,7 +297,10 @@ const REFUSED: &[&str] = &[
 
 /// How to use the program.
 pub(crate) fn help() -> String {
-    api::flags::help("meseta-agent --master=HOST:PORT --work_dir=DIR [flags]", &[FLAGS, tls::FLAGS].concat())
+    api::flags::help(
+        "meseta-agent --master=HOST:PORT --work_dir=DIR [flags]",
+        &[FLAGS, tls::FLAGS, tokens::FLAGS].concat(),
+    )
 }
 
 /// What was configured, checked.
@@ -371,7 +374,7 @@ pub(crate) fn read(words: Vec<String>) -> Result<Asked, String> {
     }
     let environment = |name: &str| std::env::var(name).ok();
     let idle = api::flags::surroundings(REFUSED, environment)?;
-    let flags = [FLAGS, tls::FLAGS].concat();
+    let flags = [FLAGS, tls::FLAGS, tokens::FLAGS].concat();
     let mut values =
         api::flags::parse(&flags, words, tls::old_names(environment), |path| std::fs::read_to_string(path))
             .map_err(|error| error.to_string())?;
@@ -393,19 +396,21 @@ fn sources(values: &Values) -> Result<Sources, String> {
     ];
     let asked: Vec<_> = asked.into_iter().filter(|(flag, _)| values.bool(flag)).collect();
     let credentials = values.path("http_credentials").map(|path| ("http_credentials", path));
-    let key = values.path("jwt_secret_key").map(|path| ("jwt_secret_key", path));
+    let tokens = TokenSources::of(values)?;
     for (flag, realm) in &asked {
-        if *realm == Realm::AgentExecutor && key.is_none() {
+        if *realm == Realm::AgentExecutor && tokens.key.is_none() {
             return Err(format!(
                 "--{flag} needs --jwt_secret_key=/PATH: executors show tokens that are signed with it"
             ));
         }
-        if credentials.is_none() && key.is_none() {
-            return Err(format!("--{flag} needs principals and their secrets: give --http_credentials=/PATH"));
+        if credentials.is_none() && tokens.is_empty() {
+            return Err(format!(
+                "--{flag} needs principals and their secrets: give --http_credentials=/PATH, or --jwt_key_set=/PATH for tokens"
+            ));
         }
     }
     let acls = values.text("acls").map(str::to_owned);
-    Ok(Sources { credentials, acls, key, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
+    Ok(Sources { credentials, acls, tokens, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
 }
 
 fn check(mut values: Values) -> Result<Config, String> {

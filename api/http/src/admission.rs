@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::tls::ClientName;
+use crate::tokens::TokenSources;
 use crate::{Query, Request, Response, text};
 
 /// Secrets whose slow hashes are computed at once: each takes a processor and tens of megabytes for a while.
@@ -37,8 +38,8 @@ pub struct Sources {
     pub credentials: Option<(&'static str, PathBuf)>,
     /// `--acls`: a path, or the lists themselves.
     pub acls: Option<String>,
-    /// The file of the key that bearer tokens are signed with, with the flag that named it.
-    pub key: Option<(&'static str, PathBuf)>,
+    /// The files of the keys that bearer tokens are signed with.
+    pub tokens: TokenSources,
     /// The realms that ask for a principal and its secret, or for a token.
     pub realms: Vec<Realm>,
 }
@@ -124,12 +125,12 @@ impl Admission {
 
     /// The key that tokens are signed with, as it is in its file now. Blocks.
     pub fn key(&self) -> Option<Key> {
-        key(&self.sources).ok().flatten()
+        self.sources.tokens.key(&mut Vec::new()).ok().flatten()
     }
 
     /// Whether there is anything to read again.
     pub fn has_files(&self) -> bool {
-        self.sources.credentials.is_some() || self.sources.acls.is_some() || self.sources.key.is_some()
+        self.sources.credentials.is_some() || self.sources.acls.is_some() || !self.sources.tokens.is_empty()
     }
 
     /// Whether `realm` asks who somebody is.
@@ -264,13 +265,15 @@ impl Admission {
 /// now.
 pub async fn reload(admission: Arc<Admission>) -> bool {
     if !admission.has_files() {
-        tracing::info!("told to read files again (SIGHUP), and there are none of credentials or access control lists");
+        tracing::info!(
+            "told to read files again (SIGHUP), and there are none of credentials, keys of tokens or access control lists"
+        );
         return false;
     }
     match tokio::task::spawn_blocking(move || admission.reload()).await {
         Ok(Ok(warnings)) => {
             warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-            tracing::info!("credentials and access control lists were read again");
+            tracing::info!("credentials, keys of tokens and access control lists were read again");
             true
         }
         Ok(Err(why)) => {
@@ -278,7 +281,7 @@ pub async fn reload(admission: Arc<Admission>) -> bool {
             false
         }
         Err(panic) => {
-            tracing::error!(%panic, "credentials and access control lists were not read again");
+            tracing::error!(%panic, "credentials, keys of tokens and access control lists were not read again");
             false
         }
     }
@@ -314,9 +317,9 @@ fn read(sources: &Sources) -> Result<(InForce, Vec<String>), String> {
             authenticators = authenticators.basic(*realm, credentials.clone());
         }
     }
-    let key = key(sources)?;
-    for (realm, key) in sources.realms.iter().flat_map(|realm| key.iter().map(move |key| (*realm, key))) {
-        authenticators = authenticators.bearer(realm, key.clone());
+    let tokens = sources.tokens.read(&mut warnings)?;
+    for realm in sources.realms.iter().filter(|_| !tokens.is_empty()) {
+        authenticators = authenticators.bearer(*realm, tokens.clone());
     }
     let authorizer = match &sources.acls {
         None => Authorizer::default(),
@@ -333,14 +336,8 @@ fn read(sources: &Sources) -> Result<(InForce, Vec<String>), String> {
     Ok((InForce { authenticators, authorizer }, warnings))
 }
 
-fn key(sources: &Sources) -> Result<Option<Key>, String> {
-    let Some((flag, path)) = &sources.key else { return Ok(None) };
-    let (text, _) = file(flag, path)?;
-    Key::parse(&text).map(Some).map_err(|why| format!("--{flag}={}: {why}", path.display()))
-}
-
 /// The text of a file, and its mode.
-fn file(flag: &str, path: &Path) -> Result<(String, u32), String> {
+pub(crate) fn file(flag: &str, path: &Path) -> Result<(String, u32), String> {
     use std::io::Read as _;
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let wrong = |why: &dyn std::fmt::Display| format!("--{flag}={}: {why}", path.display());
@@ -372,7 +369,7 @@ mod tests {
         Sources {
             credentials: Some(("credentials", path)),
             acls: Some(acls.to_owned()),
-            key: None,
+            tokens: TokenSources::default(),
             realms: vec![Realm::MasterReadonly],
         }
     }

@@ -36,6 +36,7 @@ mod secret;
 mod serve;
 mod socket;
 pub mod tls;
+pub mod tokens;
 mod verbosity;
 
 pub use admission::{Admission, Sources, Visitor, reload};
@@ -61,6 +62,7 @@ pub use router::Router;
 pub use secret::{CHALLENGE_PATH, SECRET_BYTES_MIN, Secret, SecretError};
 pub use serve::{INNER, Serving, run_in, serve, serve_with};
 pub use socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
+pub use tokens::TokenSources;
 pub use verbosity::{LogFormat, begin_log, log_level, set_log_level, toggle_log_level};
 
 /// What a client asks.

@@ -13,7 +13,7 @@ use crate::roles::RoleSettings;
 use crate::run::{Forgetting, Settings};
 use crate::throttle::RateLimits;
 use api::flags::{Values, parse};
-use api_http::{Secret, Sources, tls};
+use api_http::{Secret, Sources, TokenSources, tls, tokens};
 use auth::Realm;
 use event_log::raft::ArchiveBounds;
 use master_core::state::History;
@@ -58,7 +58,7 @@ pub fn read(words: Vec<String>, environment: impl Fn(&str) -> Option<String>) ->
     }
     let rehearsal = Rehearsal::from_environment(&environment)?;
     let idle = api::flags::surroundings(&[], &environment)?;
-    let flags = [FLAGS, tls::FLAGS].concat();
+    let flags = [FLAGS, tls::FLAGS, tokens::FLAGS].concat();
     let environment = tls::old_names(environment);
     let mut values =
         parse(&flags, words, environment, |path| std::fs::read_to_string(path)).map_err(|error| error.to_string())?;
@@ -266,8 +266,11 @@ impl Flags {
             ("authenticate_http_frameworks", Realm::MasterScheduler),
         ];
         let asked: Vec<_> = asked.into_iter().filter(|(flag, _)| self.values.bool(flag)).collect();
-        if let (Some((flag, _)), None, false) = (asked.first(), &credentials, self.values.is_given("jwt_secret_key")) {
-            return Err(format!("--{flag} needs principals and their secrets: give --credentials=/PATH"));
+        let tokens = TokenSources::of(&self.values)?;
+        if let (Some((flag, _)), None, true) = (asked.first(), &credentials, tokens.is_empty()) {
+            return Err(format!(
+                "--{flag} needs principals and their secrets: give --credentials=/PATH, or --jwt_key_set=/PATH for tokens"
+            ));
         }
         let http_frameworks = self.values.is_given("http_framework_authenticators");
         if frameworks && !http_frameworks {
@@ -288,8 +291,7 @@ impl Flags {
             }
         }
         let acls = self.values.text("acls").map(str::to_owned);
-        let key = self.values.path("jwt_secret_key").map(|path| ("jwt_secret_key", path));
-        Ok(Sources { credentials, acls, key, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
+        Ok(Sources { credentials, acls, tokens, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
     }
 
     fn secret(&self) -> Result<Option<Secret>, String> {

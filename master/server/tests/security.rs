@@ -20,6 +20,7 @@ struct Master {
     child: Child,
     address: SocketAddr,
     acls: PathBuf,
+    keys: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -50,6 +51,11 @@ fn acls(named: &[(List, Value)]) -> Value {
 }
 
 fn start(named: &[(List, Value)]) -> Master {
+    start_with(named, false)
+}
+
+/// `takes_tokens`: those that are signed by one of [`KEYS`].
+fn start_with(named: &[(List, Value)], takes_tokens: bool) -> Master {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = dir.path().join(name);
@@ -58,19 +64,21 @@ fn start(named: &[(List, Value)]) -> Master {
     };
     let acls = file("acls", &acls(named).to_string());
     let credentials = file("credentials", "ops secret\nweb wsecret\n");
+    let keys = file("keys", KEYS);
     let mut child = Command::new(env!("CARGO_BIN_EXE_meseta-master"))
         .args(["--ip=127.0.0.1", "--port=0", "--http_framework_authenticators=basic", "--allocation_interval=50ms"])
         .args(["readonly", "readwrite", "frameworks"].map(|realm| format!("--authenticate_http_{realm}")))
         .arg(format!("--work_dir={}", dir.path().join("work").display()))
         .arg(format!("--credentials={}", credentials.display()))
         .arg(format!("--acls=file://{}", acls.display()))
+        .args(takes_tokens.then(|| format!("--jwt_key_set={}", keys.display())))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let address = line.trim().strip_prefix("meseta-master listening on ").expect(&line).parse().unwrap();
-    Master { child, address, acls, _dir: dir }
+    Master { child, address, acls, keys, _dir: dir }
 }
 
 fn basic(principal: &str, secret: &str) -> String {
@@ -78,7 +86,21 @@ fn basic(principal: &str, secret: &str) -> String {
     format!("Basic {shown}")
 }
 
+/// Of somebody who signs tokens, and some of those.
+const KEYS: &str = include_str!("../../../auth/testdata/jwt/keys.json");
+const TOKENS: &str = include_str!("../../../auth/testdata/jwt/tokens.tsv");
+
+fn bearer(name: &str) -> String {
+    let mut tokens = TOKENS.lines().filter_map(|line| line.split_once('\t'));
+    format!("Bearer {}", tokens.find(|(known, _)| *known == name).expect(name).1)
+}
+
 impl Master {
+    fn hang_up(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::SIGHUP).unwrap();
+    }
+
     async fn ask(&self, method: &str, path: &str, who: &str, body: &str) -> (u16, String, String) {
         let mut request =
             post(path, &[("content-type", "application/json"), ("accept", "application/json")], body.to_owned());
@@ -350,13 +372,43 @@ async fn whoever_sees_a_part_is_shown_that_everywhere_and_a_file_is_read_again()
     assert!(can(&ops, "action=VIEW_ROLES").await.2.contains("did you mean \"VIEW_ROLE\"?"));
 
     // A wrong file changes nothing; a right one does.
-    let hang_up =
-        || nix::sys::signal::kill(nix::unistd::Pid::from_raw(master.child.id() as i32), nix::sys::signal::SIGHUP);
     std::fs::write(&master.acls, "{").unwrap();
-    hang_up().unwrap();
+    master.hang_up();
     assert_eq!(master.ask("GET", "/flags", &web, "").await.0, 403);
     std::fs::write(&master.acls, acls(&[(List::ViewFlags, json!({"type": "ANY"}))]).to_string()).unwrap();
-    hang_up().unwrap();
+    master.hang_up();
     until("the file to be read", async || (master.ask("GET", "/flags", &web, "").await.0 == 200).then_some(())).await;
     assert!(!master.ask("GET", "/frameworks", &web, "").await.2.contains(&own), "nothing else is allowed now");
+}
+
+#[tokio::test]
+async fn tokens_of_others_are_as_good_as_secrets_for_as_long_as_their_keys_are_known() {
+    let master = start_with(&[], true);
+    let weights = json!({"type": "UPDATE_WEIGHTS", "update_weights": {"weight_infos": [{"role": "web", "weight": 2}]}});
+    for name in ["rs256", "ps256", "es256", "es384", "eddsa-without-kid"] {
+        let (status, text) = master.call(&bearer(name), &weights).await;
+        assert_eq!(status, 200, "{name}: {text}");
+    }
+    for (name, why) in [
+        ("eddsa-of-another-key", "Invalid JWT: Token signature does not match"),
+        ("eddsa-of-an-unknown-kid", "Invalid JWT: No key is known for the token's 'alg' and 'kid'"),
+        ("eddsa", "Invalid JWT: Token 'aud' names somebody, and this cluster has no name to compare it with"),
+    ] {
+        let (status, challenge, _) = master.ask("GET", "/state", &bearer(name), "").await;
+        assert!(status == 401 && challenge.contains(why), "{name}: {challenge}");
+    }
+    // What is somebody's who is no principal is good for nothing at a master.
+    assert_eq!(master.ask("GET", "/state", &bearer("executor"), "").await.0, 403);
+
+    // A wrong file changes nothing; a right one ends what was signed by a key that is gone.
+    std::fs::write(&master.keys, "{\"keys\": [{\"kty\": \"oct\"}]}").unwrap();
+    master.hang_up();
+    assert_eq!(master.ask("GET", "/state", &bearer("es256"), "").await.0, 200);
+    let mut keys: Value = serde_json::from_str(KEYS).unwrap();
+    keys["keys"].as_array_mut().unwrap().retain(|key| key["kid"] != "p256");
+    std::fs::write(&master.keys, keys.to_string()).unwrap();
+    master.hang_up();
+    let refused = async || (master.ask("GET", "/state", &bearer("es256"), "").await.0 == 401).then_some(());
+    until("the file to be read", refused).await;
+    assert_eq!(master.ask("GET", "/state", &bearer("es384"), "").await.0, 200);
 }

@@ -1,9 +1,13 @@
-//! What is read before anybody is let in: files of credentials and of access control lists, and the header that says who asks.
+//! What is read before anybody is let in: files of credentials, keys and access control lists, and the header that says who asks.
 
-use auth::{Acls, Action, Authenticated, Authenticators, Authorizer, Credentials, Key, Realm, Subject};
+use auth::{
+    Acls, Action, Authenticated, Authenticators, Authorizer, Credentials, Issuer, Key, KeySet, Realm, Subject, Tokens,
+};
 use std::sync::Arc;
 
 const KEY: &str = "a key of some length";
+const KEY_SET: &str = include_str!("../../../auth/testdata/jwt/keys.json");
+const TOKENS: &str = include_str!("../../../auth/testdata/jwt/tokens.tsv");
 
 /// Inputs to begin with.
 pub(crate) fn credentials_seeds() -> Vec<Vec<u8>> {
@@ -55,11 +59,35 @@ pub(crate) fn acls(input: &[u8]) -> String {
 }
 
 /// Inputs to begin with.
+pub(crate) fn key_set_seeds() -> Vec<Vec<u8>> {
+    let one = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"a","use":"sig"}]}"#;
+    [KEY_SET, one].map(|text| text.as_bytes().to_vec()).into()
+}
+
+/// Keys that are read verify nothing that nobody has signed.
+pub(crate) fn key_set(input: &[u8]) -> String {
+    let (keys, passed) = match KeySet::parse(&String::from_utf8_lossy(input)) {
+        Err(why) => return why.to_string(),
+        Ok(read) => read,
+    };
+    let said = format!("{} {passed:?}", keys.count());
+    let issuer = Issuer { keys, name: None, audience: None, principal_claim: "sub".to_owned() };
+    let tokens = Tokens { key: None, issuer: Some(Arc::new(issuer)) };
+    for unsigned in ["eyJhbGciOiJub25lIn0.eyJzdWIiOiJvcHMifQ.", "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJvcHMifQ.AA"] {
+        assert!(tokens.read(unsigned, 0).is_err());
+    }
+    said
+}
+
+/// Inputs to begin with.
 pub(crate) fn header_seeds() -> Vec<Vec<u8>> {
     let key = Key::parse(KEY).expect("a key");
     let token = format!("Bearer {}", key.mint(&[("cid", "c")].into()));
     let named = format!("Bearer {}", key.mint(&[("sub", "web")].into()));
-    ["Basic YTpi".to_owned(), "Basic YTpjOmQ=".to_owned(), token, named].map(String::into_bytes).into()
+    let mut seeds = vec!["Basic YTpi".to_owned(), "Basic YTpjOmQ=".to_owned(), token, named];
+    let of_issuer = TOKENS.lines().filter_map(|line| line.split_once('\t'));
+    seeds.extend(of_issuer.map(|(_, token)| format!("Bearer {token}")));
+    seeds.into_iter().map(String::into_bytes).collect()
 }
 
 /// Who it is, or the challenge, which is fit for a header.
@@ -67,7 +95,10 @@ pub(crate) fn header(input: &[u8]) -> String {
     let credentials = Arc::new(Credentials::parse("a b").expect("credentials"));
     let key = Key::parse(KEY).expect("a key");
     let realm = Realm::AgentReadwrite;
-    let door = Authenticators::default().basic(realm, credentials).bearer(realm, key);
+    let (keys, _) = KeySet::parse(KEY_SET).expect("keys");
+    let issuer = Issuer { keys, name: None, audience: None, principal_claim: "sub".to_owned() };
+    let tokens = Tokens { key: Some(key), issuer: Some(Arc::new(issuer)) };
+    let door = Authenticators::default().basic(realm, credentials).bearer(realm, tokens);
     match door.authenticate(realm, Some(input), 1000) {
         Ok(Authenticated::As(principal)) => format!("{principal:?}"),
         Ok(Authenticated::NotAsked) => unreachable!("it asks"),

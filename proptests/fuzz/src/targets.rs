@@ -541,6 +541,7 @@ pub fn targets() -> Vec<Target> {
         Target { mend: Some(members::mend_log), ..binary("raft-log", members::log, members::read_log) },
         Target { seeds: doors::acls_seeds, words: JSON, ..text("acls", doors::acls) },
         Target { seeds: doors::credentials_seeds, words: JSON, ..text("credentials", doors::credentials) },
+        Target { seeds: doors::key_set_seeds, words: JSON, ..text("key_set", doors::key_set) },
         Target { seeds: doors::header_seeds, ..text("authorization", doors::header) },
         binary("launch-spec", specs, launch_spec),
         binary("frames", frames, frame),
