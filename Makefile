@@ -8,7 +8,7 @@ CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check fix bench sim teeth fuzz faults chaos soak bless
+.PHONY: help deps demo test check fix bench sim teeth fuzz faults chaos soak systemd bless
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -51,6 +51,9 @@ chaos: ## Real processes killed, frozen, cut off and without disk for ten minute
 soak: ## Hostile clients of every kind beside an ordinary framework for five minutes: SECONDS=300
 	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --workspace --bins; \
 	SOAK_SECONDS=$(or $(SECONDS),300) cargo test -p proptests --test soak -- --nocapture
+
+systemd: ## The units of packaging/systemd under a real systemd, in a throw-away layer over this machine's root (as root)
+	@tools/systemd.sh
 
 bless: ## Accept what the tests found as what they expect; read the diff before you commit it
 	@. tools/env.sh; UPDATE_EXPECT=1 cargo test --workspace
