@@ -9,6 +9,8 @@ use supervisor::spec::{First, Rotation};
 use crate::container::{Container, Usage};
 use crate::reports::{Core, Process};
 
+pub use supervisor::program::How;
+
 /// A container to be. Every string is free of NUL, or its creation fails.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Creation {
@@ -40,6 +42,12 @@ pub struct Creation {
     pub streams: Option<Streams>,
     /// Bounds of its outputs, if nobody can be connected with them.
     pub rotation: Option<Rotation>,
+    /// The containerizer that somebody asks for by name.
+    pub containerizer: Option<String>,
+    /// Labels of the task, or of the executor: name and value.
+    pub labels: Vec<(String, String)>,
+    /// Commands are to run beside its process, to look at it.
+    pub checked: bool,
 }
 
 /// Streams of a container's process that somebody can be connected with.
@@ -51,20 +59,11 @@ pub struct Streams {
     pub session: bool,
 }
 
-/// How a container is ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// SIGTERM to all that runs in it: it may clean up.
-    Gently,
-    /// Nothing of it stays.
-    AtOnce,
-}
-
 /// What runs containers. Nothing here waits: what comes of it is reported.
 pub trait Containerizer: Send + Sync {
     /// As `--containerizers` names it.
     fn name(&self) -> &'static str;
-    /// Whether it would run this one.
+    /// Whether it would run this one, which asks for none by name.
     fn takes(&self, creation: &Creation) -> bool;
     /// Whether it has begun to run this one.
     fn has(&self, container_id: &str) -> bool;
@@ -78,7 +77,7 @@ pub trait Containerizer: Send + Sync {
     ///
     /// # Errors
     /// It cannot be done.
-    fn signal(&self, process: &Process, signal: i32) -> std::io::Result<bool>;
+    fn signal(&self, container_id: &str, process: &Process, signal: i32) -> std::io::Result<bool>;
     /// Connects with the streams of a container's process: see `supervisor::streams`.
     ///
     /// # Errors
@@ -118,9 +117,22 @@ impl Choice {
         self.0.last().expect("there is one").as_ref()
     }
 
-    /// The one for a new container.
-    pub fn for_new(&self, creation: &Creation) -> &dyn Containerizer {
-        self.0.iter().find(|one| one.takes(creation)).map_or(self.last(), AsRef::as_ref)
+    /// The one for a new container: what is within another belongs to who has that; otherwise the one that is asked for by name, or
+    /// the first that takes it.
+    ///
+    /// # Errors
+    /// There is none of that name: a sentence.
+    pub fn for_new(&self, creation: &Creation) -> Result<&dyn Containerizer, String> {
+        if let Some((parent, _)) = creation.container.id.rsplit_once('.') {
+            return Ok(self.of_container(parent));
+        }
+        match &creation.containerizer {
+            None => Ok(self.0.iter().find(|one| one.takes(creation)).map_or(self.last(), AsRef::as_ref)),
+            Some(name) => self.0.iter().find(|one| one.name() == name).map(AsRef::as_ref).ok_or_else(|| {
+                let names: Vec<&str> = self.0.iter().map(|one| one.name()).collect();
+                format!("the containerizer '{name}' is not one of this agent's --containerizers: {}", names.join(", "))
+            }),
+        }
     }
 
     /// The one that has a container, or would have had it.

@@ -1,5 +1,6 @@
 //! Containers as such: what creates, finds again and ends them ([`Containerizer`]), what changes them on the way ([`Isolator`]),
-//! and those that are supervised processes of this machine ([`Supervised`]). Knows no log and no masters: what comes of a
+//! and those that are supervised processes of this machine ([`Supervised`]) or run by another
+//! program ([`External`]). Knows no log and no masters: what comes of a
 //! container is a [`Report`] to the agent's [`Core`], which decides what follows.
 //!
 //! ```text
@@ -8,8 +9,10 @@
 //! isolators watch ─► Report::Limited ─► destroy
 //! ```
 
+pub mod conformance;
 mod container;
 mod containerizer;
+mod external;
 pub mod isolators;
 mod reports;
 mod sandbox;
@@ -18,8 +21,9 @@ mod watch;
 
 pub use container::{Container, Limitation, Usage, Volume};
 pub use containerizer::{Choice, Containerizer, Creation, How, Streams};
+pub use external::External;
 pub use isolators::Isolator;
 pub use reports::{Core, Process, Report};
 pub use sandbox::make_sandbox;
 pub use supervised::{Supervised, check_machine};
-pub use supervisor::{processes, spec, streams};
+pub use supervisor::{processes, program, spec, streams};

@@ -16,7 +16,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use supervisor::processes;
-use supervisor::spec::{Claim, Files, Notice, Spec, boot_id, containers_in, look};
+use supervisor::program::{Program, end_of};
+use supervisor::spec::{Claim, External, Files, Notice, Spec, boot_id, containers_in, look};
 use supervisor::streams::{short_path, socket_name};
 use supervisor::sys::{pidfd_open, pidfd_probe, pidfd_signal};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -113,6 +114,32 @@ impl Supervised {
 
     fn here(&self, core: Arc<dyn Core>) -> Here {
         Here { core, containers: self.0.clone() }
+    }
+
+    /// What processes of a container bear in their environment.
+    pub(crate) fn mark(&self, container_id: &str) -> String {
+        self.0.mark(container_id)
+    }
+
+    /// The program that runs a container, if one does.
+    pub(crate) fn program(&self, container_id: &str) -> Option<Program> {
+        self.0.files(container_id).program().ok().flatten()
+    }
+
+    /// Creates a container that a program runs. Isolators know nothing of it.
+    pub(crate) fn create_external(&self, core: Arc<dyn Core>, creation: Creation, external: External) {
+        tokio::spawn(launch(self.here(core), creation, Some(external)));
+    }
+
+    /// Finds one again.
+    pub(crate) fn recover_external(&self, core: Arc<dyn Core>, container_id: &str) {
+        at_once(&self.here(core), container_id, "find a container again", try_to_recover);
+    }
+
+    /// Nobody needs what is kept of one any more.
+    pub(crate) fn release_external(&self, container_id: &str) {
+        let (containers, container_id) = (self.0.clone(), container_id.to_owned());
+        tokio::task::spawn_blocking(move || containers.files(&container_id).release());
     }
 
     /// Hears what supervisors say, until the agent ends.
@@ -245,7 +272,7 @@ impl Containerizer for Supervised {
     }
 
     fn create(&self, core: Arc<dyn Core>, creation: Creation) {
-        tokio::spawn(launch(self.here(core), creation));
+        tokio::spawn(launch(self.here(core), creation, None));
     }
 
     fn give_up(&self, core: Arc<dyn Core>, container_id: &str, message: String) {
@@ -262,7 +289,7 @@ impl Containerizer for Supervised {
         });
     }
 
-    fn signal(&self, process: &Process, signal: i32) -> io::Result<bool> {
+    fn signal(&self, _: &str, process: &Process, signal: i32) -> io::Result<bool> {
         let signal = Signal::try_from(signal)?;
         // Its child, and no other process that got the number: those are held by the descriptor, and looked at behind it.
         let pidfd = match pidfd_open(process.pid) {
@@ -393,7 +420,7 @@ async fn look_again(here: Here, n: usize, interval: Duration) {
     }
 }
 
-async fn launch(here: Here, mut creation: Creation) {
+async fn launch(here: Here, mut creation: Creation, external: Option<External>) {
     let Ok(_slot) = here.containers.slots.acquire().await else { return };
     let container_id = creation.container.id.clone();
     let (spawning, core) = (here.containers.clone(), here.core.clone());
@@ -401,6 +428,15 @@ async fn launch(here: Here, mut creation: Creation) {
         // Ended meanwhile.
         if !core.awaits(&creation.container.id) {
             return Ok(None);
+        }
+        if let Some(external) = &external {
+            begin_again(&spawning, &creation.container.id)
+                .map_err(|error| format!("cannot claim a launch: {error}"))?;
+            let files = spawning.files(&creation.container.id);
+            files
+                .write_program(&external.program)
+                .map_err(|error| format!("cannot write down who runs it: {error}"))?;
+            return spawn(&spawning, creation, Some(external.clone())).map(Some);
         }
         spawning.watched.lock().insert(creation.container.id.clone(), creation.container.clone());
         // What was released before that is not to stay.
@@ -414,7 +450,7 @@ async fn launch(here: Here, mut creation: Creation) {
             return Err("limits of processes need posix/rlimits in this agent's --isolation".to_owned());
         }
         spawning.isolators.iter().try_for_each(|isolator| isolator.prepare(&mut creation))?;
-        spawn(&spawning, creation).map(Some)
+        spawn(&spawning, creation, None).map(Some)
     });
     let failed = |message: String| {
         here.core.count_failure();
@@ -447,7 +483,11 @@ fn begin_again(containers: &Containers, container_id: &str) -> io::Result<()> {
 }
 
 /// Starts the supervisor. The error is a sentence.
-fn spawn(containers: &Containers, creation: Creation) -> Result<tokio::process::Child, String> {
+fn spawn(
+    containers: &Containers,
+    creation: Creation,
+    external: Option<External>,
+) -> Result<tokio::process::Child, String> {
     let mark = containers.mark(&creation.container.id);
     let mut environment = creation.environment;
     // Last: what comes of the container is known by it, should its supervisor be killed.
@@ -473,6 +513,7 @@ fn spawn(containers: &Containers, creation: Creation) -> Result<tokio::process::
         sockets: creation.streams.map(|_| containers.sockets.display().to_string()),
         terminal: creation.streams.and_then(|streams| streams.terminal),
         session: creation.streams.is_some_and(|streams| streams.session),
+        external,
     };
     let bytes = spec.encode()?;
     let memory =
@@ -537,6 +578,8 @@ fn settle(here: &Here, container_id: &str) -> io::Result<()> {
         // The agent's own, and told already.
         Some(Claim::Agent) => {}
         Some(Claim::Supervisor(_, _, boot_id)) => {
+            let program = files.program()?;
+            let status = program.as_ref().map(|program| end_external(here, program, container_id)).transpose()?;
             // It was killed, and with it went only its child: the rest must not go on unseen. A restart of the machine
             // leaves nothing.
             if boot_id == here.containers.boot_id {
@@ -546,12 +589,27 @@ fn settle(here: &Here, container_id: &str) -> io::Result<()> {
                 })?;
                 tracing::warn!(container_id, ?ended, "a supervisor was killed; ended what it left");
             }
+            if let Some(program) = &program {
+                // What a launch that was cut off began meanwhile; then there is nobody who could begin anything.
+                end_external(here, program, container_id)?;
+                let request = program.about(container_id);
+                let released = program.call("release", &request, Some(&here.containers.mark(container_id)));
+                let _ = released.inspect_err(|why| tracing::warn!(container_id, ?why, "a program may not forget"));
+            }
             here.say_why(container_id);
-            here.core.report(Report::Ended { container_id: container_id.to_owned(), status: None });
+            here.core.report(Report::Ended { container_id: container_id.to_owned(), status: status.flatten() });
         }
         None => fail(here, container_id, "the supervisor ended before it could launch".to_owned()),
     }
     Ok(())
+}
+
+/// Has a program end a container whose supervisor is no more; its wait status, if the program knows it.
+fn end_external(here: &Here, program: &Program, container_id: &str) -> io::Result<Option<i32>> {
+    let mark = here.containers.mark(container_id);
+    program.call("destroy", &program.destruction(container_id, How::AtOnce), Some(&mark))?;
+    // It is over: what it answers is the end, or that it knows of none.
+    Ok(program.call("wait", &program.about(container_id), Some(&mark)).ok().as_ref().and_then(end_of).flatten())
 }
 
 /// Ends what runs in a container. What does not run yet never will: whoever claims the launch first decides.
@@ -604,7 +662,14 @@ fn try_to_recover(here: &Here, container_id: &str) -> io::Result<()> {
     if let Some(start) = files.start()? {
         here.say(container_id, start);
     }
-    let Some(pidfd) = here.containers.hold(&claim)? else { return settle(here, container_id) };
+    let Some(pidfd) = here.containers.hold(&claim)? else {
+        if files.end()?.is_none() && files.program()?.is_some() {
+            // Asking a program takes its time.
+            gone(here, container_id);
+            return Ok(());
+        }
+        return settle(here, container_id);
+    };
     let pidfd = crate::watch::watch(pidfd)?;
     let (here, container_id) = (here.clone(), container_id.to_owned());
     tokio::spawn(async move {

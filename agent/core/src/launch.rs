@@ -3,7 +3,8 @@
 use api::limits::AGENT_COMPLETED_FRAMEWORKS_MAX;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{
-    CommandInfo, ExecutorInfo, FrameworkInfo, LinuxInfo, Resource, TaskInfo, TaskState, container_info, executor_info,
+    CommandInfo, ExecutorInfo, FrameworkInfo, Label, Labels, LinuxInfo, Resource, TaskInfo, TaskState, container_info,
+    executor_info,
 };
 
 use crate::command::Surroundings;
@@ -63,8 +64,10 @@ fn tasks(
     }
     let live = state.executor(&framework_id, &executor_id);
     let has_stream = live.is_some_and(|executor| executor.stream.is_some());
-    let refusal =
-        tasks.iter().find_map(|task| unsupported(executor, task)).or_else(|| misplaced(executor, live, &tasks));
+    let refusal = tasks
+        .iter()
+        .find_map(|task| unsupported(executor, task, is_command))
+        .or_else(|| misplaced(executor, live, &tasks));
     let dropped = lost(info);
     let refused = match (refusal, live) {
         _ if state.model.drain.is_some() => Some((dropped, Reason::AgentDraining, drain::TOO_LATE.to_owned())),
@@ -147,9 +150,11 @@ fn forgotten(state: &State, framework_id: &str) -> Vec<Event> {
 
 /// Labels that say what a fetched file must be: of tasks that the agent itself runs.
 const CHECKSUM: &str = "meseta.checksum:";
+/// The label that names a containerizer: of a task that the agent itself runs, or of an executor, which takes its tasks along.
+const CONTAINERIZER: &str = "meseta.containerizer";
 
 /// Why this agent cannot run a task: better said at once than ignored.
-fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
+fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Option<String> {
     // A command, and each task of the built-in default executor, has a container of its own, which may have a terminal.
     let is_own = task.executor.is_none() || executor.r#type == Some(executor_info::Type::Default as i32);
     let is_nested = executor.r#type == Some(executor_info::Type::Default as i32);
@@ -173,6 +178,11 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo) -> Option<String> {
         "checksums of what tasks on the default executor bring along are"
     } else if task.command.iter().chain(&executor.command).any(has_secrets) {
         "environment variables from secrets are"
+    } else if !is_command
+        && containerizer(task.labels.as_ref())
+            .is_some_and(|named| Some(named) != containerizer(executor.labels.as_ref()))
+    {
+        "a label meseta.containerizer of a task that its executor does not have is"
     } else {
         return None;
     };
@@ -189,6 +199,11 @@ fn misplaced(executor: &ExecutorInfo, live: Option<&Executor>, tasks: &[TaskInfo
 /// Whether there is more to it than what tasks of one group do here anyway.
 fn confines(info: &LinuxInfo) -> bool {
     *info != LinuxInfo { share_cgroups: Some(true), ..LinuxInfo::default() } && *info != LinuxInfo::default()
+}
+
+fn containerizer(labels: Option<&Labels>) -> Option<&str> {
+    let mut labels = labels.into_iter().flat_map(|all| &all.labels);
+    labels.find(|label| label.key == CONTAINERIZER).map(Label::value)
 }
 
 fn has_secrets(command: &CommandInfo) -> bool {

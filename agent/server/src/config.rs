@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use api_http::dial::Signer;
 use api_http::tls::{self, Tls};
 use api_http::{Admission, Secret, Sources, TokenSources, tokens};
 use auth::Realm;
+use containers::program::Program;
 
 use crate::gc::Sandboxes;
 use crate::logger::Logger;
@@ -72,7 +73,17 @@ pub(crate) const FLAGS: &[Flag] = &[
         .default("0ns"),
     Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix.").default("posix/cpu,posix/mem"),
     Flag::new("launcher", Kind::Text, "Launcher of containers.").default("posix"),
-    Flag::new("containerizers", Kind::Text, "Containerizers.").default("mesos"),
+    Flag::new(
+        "containerizers",
+        Kind::Text,
+        "Containerizers: mesos, external; the first has what asks for none by its label meseta.containerizer.",
+    )
+    .default("mesos"),
+    Flag::new("containerizer_path", Kind::Path, "Program of the external containerizer; an absolute path."),
+    Flag::new("containerizer_launch_timeout", Kind::Duration, "Time for that program to launch a container.")
+        .default("5mins"),
+    Flag::new("containerizer_timeout", Kind::Duration, "Time for that program to answer anything else.")
+        .default("30secs"),
     Flag::new("launcher_dir", Kind::Path, "Folder of meseta-executor; by default that of meseta-agent."),
     Flag::new("switch_user", Kind::Bool, "Whether to run tasks as their user.").default("true"),
     Flag::new(
@@ -336,6 +347,8 @@ pub(crate) struct Config {
     pub(crate) launcher: PathBuf,
     /// How isolators are configured.
     pub(crate) isolators: containers::isolators::Settings,
+    /// What runs containers in another way, if anything does.
+    pub(crate) external: Option<Program>,
     pub(crate) executor_environment: Vec<(String, String)>,
     pub(crate) settings: agent_core::Settings,
     /// Where the log goes, beside stderr.
@@ -416,7 +429,7 @@ fn sources(values: &Values) -> Result<Sources, String> {
 fn check(mut values: Values) -> Result<Config, String> {
     only(&values, "isolation", containers::isolators::NAMES)?;
     only(&values, "launcher", &["posix"])?;
-    only(&values, "containerizers", &["mesos"])?;
+    only(&values, "containerizers", &["mesos", "external"])?;
     only(&values, "recover", &["reconnect"])?;
     only(&values, "logging_level", &["INFO", "WARNING", "ERROR"])?;
     only(&values, "log_format", &["text", "json"])?;
@@ -486,6 +499,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         Some(Ok(_)) => return Err("Flag '--domain' names no fault_domain".to_owned()),
         Some(Err(error)) => return Err(format!("Flag '--domain' must be a JSON object with a fault_domain: {error}")),
     };
+    let external = external(&values, &work_dir)?;
     let launcher = match values.path("launcher_dir") {
         Some(dir) => dir.join("meseta-executor"),
         None => std::env::current_exe()
@@ -528,6 +542,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         correct_every: values.duration("qos_correction_interval_min").unwrap_or_default(),
         launcher,
         isolators: containers::isolators::Settings::default(),
+        external,
         executor_environment: executor_environment(&values)?,
         settings,
         log_file: values.path("log_dir").map(|dir| dir.join("meseta-agent.log")),
@@ -550,6 +565,42 @@ fn check(mut values: Values) -> Result<Config, String> {
         work_dir,
         values: warned(values, warning),
     })
+}
+
+/// The names of `--containerizers`, in their order.
+pub(crate) fn containerizers(values: &Values) -> impl Iterator<Item = &str> {
+    let names = values.text("containerizers").unwrap_or_default().split(',').map(str::trim);
+    names.filter(|name| !name.is_empty())
+}
+
+/// The program of the containerizer that is called external. The error is a sentence.
+fn external(values: &Values, work_dir: &Path) -> Result<Option<Program>, String> {
+    if containerizers(values).next().is_none() {
+        return Err("Flag '--containerizers' names no containerizer".to_owned());
+    }
+    let path = values.path("containerizer_path");
+    match (containerizers(values).any(|name| name == "external"), path) {
+        (false, None) => Ok(None),
+        (true, None) => {
+            Err("'external' in '--containerizers' needs its program: --containerizer_path=/PATH".to_owned())
+        }
+        (false, Some(_)) => Err("--containerizer_path needs 'external' in '--containerizers'".to_owned()),
+        (true, Some(path)) if !path.is_absolute() || !path.is_file() => {
+            Err(format!("Flag '--containerizer_path' must be the absolute path of a program, not '{}'", path.display()))
+        }
+        (true, Some(path)) => {
+            let millis = |name: &str| match values.duration(name).map_or(0, |duration| duration.as_millis() as u64) {
+                0 => Err(format!("Flag '--{name}' must be longer than nothing")),
+                millis => Ok(millis),
+            };
+            Ok(Some(Program {
+                path: path.display().to_string(),
+                folder: work_dir.join("meta/external").display().to_string(),
+                launch_ms_max: millis("containerizer_launch_timeout")?,
+                answer_ms_max: millis("containerizer_timeout")?,
+            }))
+        }
+    }
 }
 
 /// The value of `--agent_features`: an `AgentInfo` with nothing but capabilities; and what is to be said of it.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use agent_core::{Command, Process, Signal, State, parent_of};
 use agent_fetcher::Job;
+use api::checks::{Definition, Target};
 use api::v1::agent::call::LaunchContainer;
-use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Labels, TaskInfo, executor_info};
+use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Label, Labels, TaskInfo, executor_info};
 use api_http::Admission;
 use containers::spec::First;
 use containers::{Choice, Core, Creation, How, Limitation, Report, make_sandbox};
@@ -22,6 +23,9 @@ use crate::{checks, nested, paths, promised, volumes};
 
 /// Where an executor finds the token that it shows to its agent.
 const TOKEN: &str = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
+
+/// The label by which a task, or an executor, asks for a containerizer by name.
+const CONTAINERIZER: &str = "meseta.containerizer";
 
 /// Where programs are looked for, when a task does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -117,8 +121,12 @@ impl Place {
             let claims = [("fid", &*framework_id), ("eid", &*executor.executor_id), ("cid", container_id)];
             environment.push(format!("{TOKEN}={}", key.mint(&claims.into())));
         }
+        let all: Vec<(String, String)> = labels.iter().flat_map(|all| &all.labels).map(pair).collect();
         Ok(Some(Creation {
             container: described,
+            containerizer: all.iter().find(|(key, _)| key == CONTAINERIZER).map(|(_, value)| value.clone()),
+            labels: all,
+            checked: task.as_ref().is_some_and(has_commands),
             user,
             program,
             arguments,
@@ -214,6 +222,9 @@ impl Place {
             first,
             streams,
             rotation: rotation.filter(|_| streams.is_none()),
+            containerizer: None,
+            labels: Vec::new(),
+            checked: false,
         }))
     }
 
@@ -331,7 +342,10 @@ async fn launch(place: Place, agent: Inbox, container_id: String) {
     };
     let prepared = tokio::task::spawn_blocking(prepare).await;
     match prepared.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(Some(creation)) => place.containers.for_new(&creation).create(agent.core(), creation),
+        Ok(Some(creation)) => match place.containers.for_new(&creation) {
+            Ok(containerizer) => containerizer.create(agent.core(), creation),
+            Err(message) => place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message),
+        },
         // Ended meanwhile.
         Ok(None) => {}
         Err(message) => place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message),
@@ -392,7 +406,7 @@ impl Containerizer for Place {
     }
 
     fn signal(&self, container_id: &str, process: &Process, signal: i32) -> std::io::Result<bool> {
-        self.containers.of_container(container_id).signal(&to_containers(process), signal)
+        self.containers.of_container(container_id).signal(container_id, &to_containers(process), signal)
     }
 
     fn connect(&self, container_id: &str, process: &Process) -> std::io::Result<std::os::unix::net::UnixStream> {
@@ -446,6 +460,17 @@ impl Core for Inbox {
     fn fail(&self, sentence: String) {
         self.0.fail(sentence);
     }
+}
+
+fn pair(label: &Label) -> (String, String) {
+    (label.key.clone(), label.value.clone().unwrap_or_default())
+}
+
+/// Whether commands are run beside a task, to look at it.
+fn has_commands(task: &TaskInfo) -> bool {
+    let check = task.check.as_ref().map(|check| Definition::check(check));
+    let health = task.health_check.as_ref().map(|check| Definition::health(check));
+    [check, health].into_iter().flatten().flatten().any(|one| matches!(one.target, Target::Command(_)))
 }
 
 /// The program, unless it is the first argument, and the arguments as it sees them.

@@ -9,7 +9,7 @@ use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, dec
 use api::resources::Resources;
 use api_http::Serving;
 use containers::isolators::built;
-use containers::{Choice, Isolator, Supervised};
+use containers::{Choice, Containerizer, External, Isolator, Supervised};
 use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -189,7 +189,15 @@ async fn serve(config: Config) -> Result<(), String> {
     disks.sweep(&volumes::roots(config.resources.iter().chain(&checkpointed)), &volumes::open(&state));
     let port = config.advertise_port.unwrap_or(bound.port());
     let address = format!("{}:{port}", config.advertise_ip);
-    let place = Place::new(&config, &address, Choice::of(vec![Arc::new(containers.clone())]));
+    let external = match config.external.clone() {
+        None => None,
+        Some(program) => {
+            let beside = containers.clone();
+            let opened = tokio::task::spawn_blocking(move || External::open(beside, program)).await;
+            Some(opened.map_err(|error| error.to_string())??)
+        }
+    };
+    let place = Place::new(&config, &address, choice(&config, &containers, external.as_ref()));
     let surroundings = Surroundings {
         log: Arc::new(log),
         dial: Box::new(dial::Tcp { signer: config.signer.clone(), tls: config.tls.clone() }),
@@ -209,7 +217,11 @@ async fn serve(config: Config) -> Result<(), String> {
         state.containers.keys().chain(state.remnants.keys()).chain(launched).cloned().collect()
     };
     let sweeping = containers.clone();
-    tokio::task::spawn_blocking(move || sweeping.sweep(&known)).await.map_err(|error| error.to_string())??;
+    let swept = tokio::task::spawn_blocking(move || {
+        sweeping.sweep(&known)?;
+        external.map_or(Ok(()), |external| external.sweep(&known))
+    });
+    swept.await.map_err(|error| error.to_string())??;
     if begins_anew {
         let _ = agent.ask(Command::Forget).await;
     }
@@ -284,6 +296,17 @@ pub(crate) fn vital(
         work.await;
         agent.fail(format!("The agent cannot go on: its {what} has ended"));
     })
+}
+
+/// Those of `--containerizers`, in its order.
+fn choice(config: &Config, supervised: &Supervised, external: Option<&External>) -> Choice {
+    let one = |name: &str| -> Arc<dyn Containerizer> {
+        match external.filter(|_| name == "external") {
+            Some(external) => Arc::new(external.clone()),
+            None => Arc::new(supervised.clone()),
+        }
+    };
+    Choice::of(config::containerizers(&config.values).map(one).collect())
 }
 
 /// Those of `--isolation`, in its order.

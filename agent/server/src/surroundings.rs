@@ -267,6 +267,7 @@ impl Terms {
             correct_every: Duration::MAX,
             launcher: PathBuf::new(),
             isolators: Default::default(),
+            external: None,
             executor_environment: Vec::new(),
             settings: self.settings,
             recovery_timeout_ms: 0,

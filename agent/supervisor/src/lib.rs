@@ -2,7 +2,9 @@
 //! the description of a container and the files that are left of it ([`spec`]), and the processes of the machine ([`processes`]).
 //! Needs no runtime and no thread.
 
+mod external;
 pub mod processes;
+pub mod program;
 mod rotate;
 pub mod spec;
 pub mod streams;

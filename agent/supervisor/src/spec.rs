@@ -4,6 +4,7 @@
 //! - `ID.launch`: the claim, a symbolic link that says whose. Exactly one of the supervisor and a recovering agent has it.
 //! - `ID.started`: the process runs.
 //! - `ID.exit`: how it ended.
+//! - `ID.external`: the program that runs it, if it is no process of ours.
 //!
 //! Written first, then told through a named pipe: an agent that was away finds all of it in the files.
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::processes;
+use crate::program::Program;
 
 /// How late a supervisor may come to claim its launch, after its agent was killed.
 const LATE_MAX: Duration = Duration::from_secs(3600);
@@ -59,6 +61,17 @@ pub struct Spec {
     pub terminal: Option<(u16, u16)>,
     /// Its streams are somebody's who is to come: they are not written to files, and wait.
     pub session: bool,
+    /// Another program runs it.
+    pub external: Option<External>,
+}
+
+/// A container that is not run as a process here, but by a program that is asked to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct External {
+    /// The program.
+    pub program: Program,
+    /// What it is to launch, a JSON object; where its outputs go is added by who asks.
+    pub request: String,
 }
 
 /// Bounds of a process's outputs: how many bytes a file has, and how many older files are kept, of `stdout` and of `stderr`.
@@ -96,7 +109,9 @@ pub struct First {
 }
 
 /// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 5;
+const VERSION: u64 = 6;
+/// The version without other programs.
+const VERSION_WITHOUT_EXTERNAL: u64 = 5;
 /// The version without limits.
 const VERSION_WITHOUT_LIMITS: u64 = 4;
 /// The version of [`First`], and the one without, for who does not need the newer ones.
@@ -128,6 +143,17 @@ impl Spec {
                 Some((soft, hard)) => format!("rlimit={name}:{soft}:{hard}"),
                 None => format!("rlimit={name}"),
             }))
+            .chain(self.external.iter().flat_map(|external| {
+                let External { program, request } = external;
+                let Program { path, folder, launch_ms_max, answer_ms_max } = program;
+                [
+                    format!("external={path}"),
+                    format!("external_folder={folder}"),
+                    format!("external_launch_ms_max={launch_ms_max}"),
+                    format!("external_answer_ms_max={answer_ms_max}"),
+                    format!("external_request={request}"),
+                ]
+            }))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(self.rotation.iter().map(|rotation| format!("rotation={}", rotation.encode())))
             .chain(self.first.iter().flat_map(|first| {
@@ -148,7 +174,8 @@ impl Spec {
 
     fn version(&self) -> u64 {
         match &self.first {
-            _ if !self.rlimits.is_empty() => VERSION,
+            _ if self.external.is_some() => VERSION,
+            _ if !self.rlimits.is_empty() => VERSION_WITHOUT_EXTERNAL,
             _ if self.sockets.is_some() || self.rotation.is_some() => VERSION_WITHOUT_LIMITS,
             Some(_) => VERSION_OF_FIRST,
             None => VERSION_WITHOUT_FIRST,
@@ -188,6 +215,15 @@ impl Spec {
             sockets: text("sockets").map(str::to_owned),
             terminal: number("terminal").map(|size| ((size >> 16) as u16, size as u16)),
             session: number("session") == Some(1),
+            external: text("external").map(|path| External {
+                program: Program {
+                    path: path.to_owned(),
+                    folder: text("external_folder").unwrap_or_default().to_owned(),
+                    launch_ms_max: number("external_launch_ms_max").unwrap_or_default(),
+                    answer_ms_max: number("external_answer_ms_max").unwrap_or_default(),
+                },
+                request: text("external_request").unwrap_or_default().to_owned(),
+            }),
             joins: named.iter().filter_map(|text| text.strip_prefix("join=")).map(str::to_owned).collect(),
             rotation: text("rotation").and_then(Rotation::decode),
             first: text("first").map(|program| First {
@@ -354,6 +390,23 @@ impl Files {
         self.notice("exit")
     }
 
+    /// Says that a program runs it, before anything is asked of that.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_program(&self, program: &Program) -> io::Result<()> {
+        replace(&self.path("external"), &program.encode())
+    }
+
+    /// The program that runs it, if it is none of our processes.
+    ///
+    /// # Errors
+    /// It cannot be told, now.
+    pub fn program(&self) -> io::Result<Option<Program>> {
+        let Some(text) = unless_missing(fs::read_to_string(self.path("external")))? else { return Ok(None) };
+        Program::decode(&text).map(Some).ok_or_else(|| io::Error::other("a file that names no program"))
+    }
+
     fn notice(&self, what: &str) -> io::Result<Option<Notice>> {
         Ok(unless_missing(fs::read_to_string(self.path(what)))?.as_deref().and_then(Notice::decode))
     }
@@ -388,7 +441,7 @@ impl Files {
 
     fn remove(&self) {
         // The claim last: without it, the others would be taken for those of a launch to come.
-        for what in ["started", "exit", "launch"] {
+        for what in ["started", "exit", "external", "launch"] {
             let _ = fs::remove_file(self.path(what));
         }
     }
@@ -478,7 +531,11 @@ mod tests {
         let bytes = without.encode().unwrap();
         assert_eq!(Spec::decode(&bytes), Some(without));
         assert_eq!(Spec::decode(&bytes[..bytes.len() - 2]), None);
-        let newer = [&bytes[..], b"version=6\0"].concat();
+        let program = Program { path: "/p".into(), folder: "/f".into(), launch_ms_max: 1, answer_ms_max: 2 };
+        let external = Some(External { program: program.clone(), request: "{\"a\": \"=\"}".into() });
+        let with = Spec { external, ..spec.clone() };
+        assert_eq!(Spec::decode(&with.encode().unwrap()), Some(with));
+        let newer = [&bytes[..], b"version=7\0"].concat();
         let newer = String::from_utf8(newer).unwrap().replace("version=5\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
@@ -495,6 +552,10 @@ mod tests {
         assert_eq!(files.claimed().unwrap(), Some(claim));
         files.write_end(&Notice::Exited(256)).unwrap();
         assert_eq!(files.end().unwrap(), Some(Notice::Exited(256)));
+        let program = Program { path: "/p".into(), ..Program::default() };
+        assert_eq!(files.program().unwrap(), None);
+        files.write_program(&program).unwrap();
+        assert_eq!(files.program().unwrap(), Some(program));
         files.release();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(files.claim(&Claim::Agent).unwrap());

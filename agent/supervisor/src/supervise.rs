@@ -26,6 +26,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
+use crate::external::{Beside, Outcome};
 use crate::rotate;
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, look};
 use crate::streams::{STDERR, STDOUT, Streams, socket_name};
@@ -94,25 +95,51 @@ fn supervise(spec: &Spec) -> io::Result<()> {
         Some(dir) => Some(Streams::open(dir, &socket_name(own, ticks), &signals)?),
         None => None,
     };
+    let announce = |pid: u32| {
+        let started = Notice::Started(own, ticks, pid);
+        // A full disk is no reason to end what runs. An agent that was away then learns of the end alone.
+        let _ = files.write_start(&started);
+        tell(spec, &started);
+    };
+    if let (Some(external), Ok(())) = (&spec.external, &prepared) {
+        let mut beside = match Beside::new(spec, external, &signals, &mut absence, oom_score_adj) {
+            Ok(beside) => beside,
+            Err(message) => return leave(spec, &files, &Notice::Failed(message)),
+        };
+        return match beside.run(|pid| announce(pid.unwrap_or(own)))? {
+            Outcome::Failed(message) => {
+                let left = leave(spec, &files, &Notice::Failed(message));
+                left.and_then(|()| beside.release())
+            }
+            Outcome::Ended(status) => {
+                let left = leave(spec, &files, &Notice::Exited(status));
+                left.and_then(|()| beside.release())
+            }
+            // Who finds no end says that nobody saw it.
+            Outcome::Lost => Ok(()),
+        };
+    }
     let mut logger = None;
     let started = prepared.and_then(|()| start(spec, &null, oom_score_adj, streams.as_mut(), &mut logger));
     let notice = match started {
         Err(message) => Notice::Failed(message),
         Ok(child) => {
-            let started = Notice::Started(own, ticks, child.as_raw().unsigned_abs());
-            // A full disk is no reason to end what runs. An agent that was away then learns of the end alone.
-            let _ = files.write_start(&started);
-            tell(spec, &started);
+            announce(child.as_raw().unsigned_abs());
             let (status, _) = reap(child, &signals, &mut absence, streams.as_mut(), logger)?;
             streams.into_iter().for_each(Streams::finish);
             Notice::Exited(status)
         }
     };
-    let written = files.write_end(&notice);
-    tell(spec, &notice);
+    leave(spec, &files, &notice)
+}
+
+/// Writes down how it ended, and tells.
+fn leave(spec: &Spec, files: &Files, notice: &Notice) -> io::Result<()> {
+    let written = files.write_end(notice);
+    tell(spec, notice);
     if written.is_err() {
-        keep_end(&files, &notice);
-        tell(spec, &notice);
+        keep_end(files, notice);
+        tell(spec, notice);
     }
     files.sync_end()
 }
@@ -136,7 +163,7 @@ fn keep_end(files: &Files, notice: &Notice) {
 }
 
 /// Whom the process becomes, unless it is whom it was.
-fn user(spec: &Spec) -> Result<Option<User>, String> {
+pub(crate) fn user(spec: &Spec) -> Result<Option<User>, String> {
     let user = match spec.user.as_str() {
         "" => None,
         name => {
@@ -148,7 +175,7 @@ fn user(spec: &Spec) -> Result<Option<User>, String> {
 }
 
 /// `stdout` and `stderr` in the sandbox.
-fn outputs(spec: &Spec, user: Option<&User>) -> Result<(OwnedFd, OwnedFd), String> {
+pub(crate) fn outputs(spec: &Spec, user: Option<&User>) -> Result<(OwnedFd, OwnedFd), String> {
     let output = |name: &str| -> io::Result<OwnedFd> {
         let path = Path::new(&spec.sandbox).join(name);
         let mut options = File::options();
@@ -163,6 +190,12 @@ fn outputs(spec: &Spec, user: Option<&User>) -> Result<(OwnedFd, OwnedFd), Strin
     Ok((output("stdout")?, output("stderr")?))
 }
 
+/// What processes of the container bear.
+pub(crate) fn mark_of(spec: &Spec) -> Option<&str> {
+    let mut variables = spec.environment.iter().filter_map(|variable| variable.split_once('='));
+    variables.find(|(name, _)| *name == processes::CONTAINER).map(|(_, mark)| mark)
+}
+
 /// Runs what is to be run first, to its end. Signals end it, and then the process is not started.
 fn prepare(spec: &Spec, signals: &SigSet, absence: &mut Absence) -> Result<(), String> {
     let Some(first) = &spec.first else { return Ok(()) };
@@ -173,14 +206,13 @@ fn prepare(spec: &Spec, signals: &SigSet, absence: &mut Absence) -> Result<(), S
         file.rewind()?;
         Ok(file)
     };
-    let mark = spec.environment.iter().filter_map(|variable| variable.split_once('='));
     let child = input().and_then(|input| {
         Command::new(&first.program)
             .current_dir(&spec.sandbox)
             .env_clear()
             .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
             // By which it is found, should this process be killed.
-            .envs(mark.filter(|(name, _)| *name == processes::CONTAINER))
+            .envs(mark_of(spec).map(|mark| (processes::CONTAINER, mark)))
             .stdin(input)
             .stdout(stdout)
             .stderr(stderr)
@@ -460,7 +492,7 @@ fn reap(
 
 /// Signals every process that there is below this one, each once. What a handler of theirs then starts, to clean up
 /// perhaps, is not meant. Who writes their outputs to files ends when they have ended.
-fn signal_all(signal: Signal, logger: Option<Pid>) {
+pub(crate) fn signal_all(signal: Signal, logger: Option<Pid>) {
     let logger = logger.map(|logger| logger.as_raw().unsigned_abs());
     let below = || {
         let all = processes::all()?;
@@ -480,7 +512,7 @@ fn signal_all(signal: Signal, logger: Option<Pid>) {
 }
 
 /// How long the agent has been away, as far as that matters.
-struct Absence {
+pub(crate) struct Absence {
     pipe: PathBuf,
     /// So long it may be.
     away_max: Option<Duration>,
@@ -505,14 +537,14 @@ impl Absence {
     }
 
     /// Between two looks.
-    fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         let of = |whole: Duration| (whole / 20).clamp(LOOK_PAUSE_MIN, LOOK_PAUSE_MAX);
         let pause = self.away_max.map_or(Duration::from_secs(3600), of);
         if self.given_up.is_some() { pause.min(of(self.grace)) } else { pause }
     }
 
     /// Looks for the agent now and then; the signal that its command is to get now.
-    fn look(&mut self) -> Option<Signal> {
+    pub(crate) fn look(&mut self) -> Option<Signal> {
         let away_max = self.away_max?;
         if self.looked.elapsed() < self.patience() {
             return None;

@@ -21,6 +21,16 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Does a step in a child between fork and exec. Only for the supervisor, which has one thread.
+pub(crate) fn before_exec(
+    command: &mut std::process::Command,
+    step: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: as for `fork`: there is no other thread whose locks could be missing.
+    unsafe { command.pre_exec(step) };
+}
+
 /// Sets what a signal does.
 pub fn set_action(signal: Signal, action: &SigAction) -> nix::Result<()> {
     // SAFETY: only SIG_IGN and SIG_DFL are set here, no handler of ours can run in a signal's context.

@@ -235,7 +235,9 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
         Event::Left {} => "Nothing runs any more; the masters must hear that the agent is gone.".to_owned(),
         Event::Forgotten {} => "The masters do not want this agent's past: it begins anew.".to_owned(),
         Event::RemnantEnded { container_id } => format!("Container {container_id} of the forgotten past ended."),
-        Event::ContainerLimited { container_id, message, .. } => format!("Container {container_id} must end: {message}."),
+        Event::ContainerLimited { container_id, message, .. } => {
+            format!("Container {container_id} must end: {message}.")
+        }
     };
     Sentence::new(text)
 }
