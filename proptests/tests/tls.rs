@@ -209,3 +209,85 @@ fn a_client_is_who_its_certificate_says() {
         assert_eq!(as_ops.status.success(), is_right, "{}", said(&as_ops));
     }
 }
+
+#[test]
+fn certificates_say_who_is_a_master_and_who_an_agent() {
+    let certificates = Certificates::make();
+    let (master, agent) = ("m.masters.example", "a.agents.example");
+    for name in [master, agent] {
+        certificates.sign(&format!("{name},localhost,127.0.0.1"));
+    }
+    let secret = certificates.path("secret");
+    fs::write(&secret, "a secret of sufficient length\n").expect("it is written");
+    let file = |name: &str, what: &str| certificates.path(&format!("{name}.{what}")).display().to_string();
+    let mut plan = Plan::new().masters(3).agents(2);
+    for flag in [
+        "--ssl_enabled".to_owned(),
+        format!("--ssl_ca_file={}", certificates.path("ca.pem").display()),
+        "--ssl_verify_server_cert".to_owned(),
+        "--ssl_verify_ipadd".to_owned(),
+        "--ssl_master_names=*.masters.example".to_owned(),
+        format!("--cluster_secret=file://{}", secret.display()),
+    ] {
+        plan = plan.master_flag(&flag).agent_flag(&flag);
+    }
+    plan = plan.master_flag("--ssl_agent_names=*.agents.example");
+    for (flag, what) in [("--ssl_cert_file", "pem"), ("--ssl_key_file", "key")] {
+        plan = plan.master_flag(&format!("{flag}={}", file(master, what)));
+        plan = plan.agent_flag(&format!("{flag}={}", file(agent, what)));
+    }
+    let mut cluster = plan.start_without_waiting();
+    let believes = certificates.to_believe();
+    let active = |cluster: &Cluster| {
+        let agents = asked("agents", cluster, "m0", &believes)?;
+        let agents = agents["slaves"].as_array()?;
+        Some(agents.iter().filter(|agent| agent["active"] == true).count())
+    };
+    let wait_for = |cluster: &Cluster, count: usize| {
+        wait::until(&format!("{count} active agents"), READY, || (active(cluster)? == count).then_some(()));
+    };
+    wait_for(&cluster, 2);
+
+    // The secret goes, one process after the other: those that have it still and those that do not know each other all the time.
+    for name in ["m0", "a0", "m1", "a1", "m2"] {
+        cluster.set_flag(name, "cluster_secret", None);
+        cluster.stop(name);
+        cluster.restart(name);
+        wait_for(&cluster, 2);
+    }
+    let at = format!("--master={}", cluster.address("m0"));
+    let whole = meseta(&["execute", &at, "--name=short", "--command=echo done"], &believes);
+    assert!(whole.status.success() && said(&whole).contains("done"), "{}", said(&whole));
+
+    // Whoever is named is a master to commands; nobody else is, wherever they are.
+    let shown = |name: &str| {
+        let mut all = believes.clone();
+        all.push(("LIBPROCESS_SSL_CERT_FILE", file(name, "pem")));
+        all.push(("LIBPROCESS_SSL_KEY_FILE", file(name, "key")));
+        all
+    };
+    let list = |variables: &Variables| meseta(&["masters", "list", &at], variables);
+    let named = list(&shown(master));
+    assert!(named.status.success() && said(&named).contains("leader"), "{}", said(&named));
+    for variables in [believes.clone(), shown(agent), shown("localhost")] {
+        let refused = list(&variables);
+        let says = "a certificate that --ssl_master_names";
+        assert!(!refused.status.success() && said(&refused).contains(says), "{}", said(&refused));
+    }
+
+    // An agent that shows a certificate without an agent's name is none, nor is a master one that shows an agent's.
+    let show = |cluster: &mut Cluster, name: &str, certificate: &str| {
+        cluster.set_flag(name, "ssl_cert_file", Some(&file(certificate, "pem")));
+        cluster.set_flag(name, "ssl_key_file", Some(&file(certificate, "key")));
+        cluster.stop(name);
+        cluster.restart(name);
+    };
+    show(&mut cluster, "a1", "localhost");
+    wait::until("a sentence", READY, || cluster.log("a1").contains("--ssl_agent_names").then_some(()));
+    show(&mut cluster, "a1", agent);
+    wait_for(&cluster, 2);
+    show(&mut cluster, "m2", agent);
+    let strangers = |name: &str| cluster.log(name).contains("its certificate is not a master's").then_some(());
+    wait::until("m2 to be nobody's master", READY, || strangers("m0").or_else(|| strangers("m1")));
+    wait_for(&cluster, 2);
+}

@@ -700,7 +700,8 @@ impl Config {
             let mut found = master.to_socket_addrs().into_iter().flatten().peekable();
             found.peek().is_some() && found.all(|address| address.ip().to_canonical().is_loopback())
         };
-        self.signer.is_none() && !self.values.bool("insecure") && !self.masters.iter().all(is_here)
+        let names_masters = self.tls.as_ref().is_some_and(|tls| tls.names_masters());
+        self.signer.is_none() && !names_masters && !self.values.bool("insecure") && !self.masters.iter().all(is_here)
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout};
 use crate::Body;
 use crate::secret::{self, CHALLENGE, CHALLENGE_PATH, KEY, PROOF, Random, Secret, Shown};
 use crate::socket::{PING, PONG, look_after};
-use crate::tls::{Insecure, Link, Tls};
+use crate::tls::{Insecure, Link, OfMaster, Tls};
 
 /// Below this path a server asks for the key.
 const INNER: &str = "/meseta/";
@@ -65,8 +65,8 @@ pub enum DialError {
         /// What it said.
         sentence: String,
     },
-    /// Whoever answered does not show that it knows the secret: it is none of ours.
-    #[error("{0} does not show that it knows the cluster's secret")]
+    /// Whoever answered shows neither that it knows the secret nor a master's certificate: it is none of ours.
+    #[error("{0} does not show that it knows the cluster's secret, nor a certificate of a master")]
     Stranger(String),
 }
 
@@ -106,10 +106,10 @@ impl Signer {
         Signer { secret, is_lenient, session: secret::random(), counter: AtomicU64::new(1) }
     }
 
-    /// What the server at `address` gave out; None if nothing.
-    fn read_challenge(&self, address: &str, text: &[u8]) -> Result<Option<Random>, DialError> {
+    /// What the server at `address` gave out; None if nothing, which a master by its certificate may.
+    fn read_challenge(&self, address: &str, text: &[u8], is_master: bool) -> Result<Option<Random>, DialError> {
         match std::str::from_utf8(text).ok().and_then(secret::unhex) {
-            None if self.is_lenient => Ok(None),
+            None if self.is_lenient || is_master => Ok(None),
             None => Err(DialError::Stranger(address.to_owned())),
             challenge => Ok(challenge),
         }
@@ -154,6 +154,8 @@ pub struct Pool {
     single: Client<Connector, Full<Bytes>>,
     shared: Client<Connector, Full<Bytes>>,
     signer: Option<Signer>,
+    /// Whoever answers is believed by its certificate, if not by the secret.
+    by_certificate: bool,
     /// The newest of each master.
     challenges: Mutex<BTreeMap<String, Random>>,
     warned: Mutex<BTreeMap<String, Instant>>,
@@ -183,6 +185,7 @@ impl Pool {
     /// Without a `signer` nothing is shown, without `tls` all is clear text. A connection that is not there after
     /// `connect_timeout` is none.
     pub fn new(signer: Option<Signer>, tls: Option<Arc<Tls>>, connect_timeout: Duration) -> Pool {
+        let by_certificate = tls.as_ref().is_some_and(|tls| tls.names_masters());
         let client = |multiplexed: bool| {
             let connector = Connector { tls: tls.clone(), patience: connect_timeout };
             Client::builder(TokioExecutor::new())
@@ -198,7 +201,7 @@ impl Pool {
         };
         let (single, shared) = (client(false), client(true));
         let (challenges, warned) = (Mutex::default(), Mutex::default());
-        Pool { single, shared, signer, challenges, warned }
+        Pool { single, shared, signer, by_certificate, challenges, warned }
     }
 
     /// Posts to a master.
@@ -231,7 +234,7 @@ impl Pool {
                 return Err(DialError::Refused { address: address.to_owned(), sentence });
             }
             let is_ours = signed.proven(parts.status, &parts.headers);
-            if is_ours.is_none_or(|sum| sum != Some(blake3::hash(&answer))) {
+            if is_ours.is_none_or(|sum| sum != Some(blake3::hash(&answer))) && !is_master(&parts) {
                 self.known().remove(address);
                 self.warn(address, "its answer does not show that it knows the secret");
                 return Err(DialError::Stranger(address.to_owned()));
@@ -242,6 +245,14 @@ impl Pool {
 
     async fn unsigned(&self, post: &Post<'_>) -> Result<Answer, DialError> {
         let (parts, answer) = self.send(post, HeaderMap::new()).await?;
+        let is_believed = match &self.signer {
+            Some(signer) => signer.is_lenient,
+            None => !self.by_certificate,
+        };
+        if !is_believed && !is_master(&parts) {
+            self.warn(post.address, "its certificate is not a master's");
+            return Err(DialError::Stranger(post.address.to_owned()));
+        }
         Ok((parts.status, answer))
     }
 
@@ -252,8 +263,8 @@ impl Pool {
         }
         let (path, body, answer_bytes_max) = (CHALLENGE_PATH, Bytes::new(), SENTENCE_BYTES_MAX);
         let question = Post { path, body, answer_bytes_max, ..*post };
-        let (_, text) = self.send(&question, HeaderMap::new()).await?;
-        match signer.read_challenge(post.address, &text) {
+        let (parts, text) = self.send(&question, HeaderMap::new()).await?;
+        match signer.read_challenge(post.address, &text, is_master(&parts)) {
             Ok(challenge) => {
                 if let Some(challenge) = challenge {
                     self.known().insert(post.address.to_owned(), challenge);
@@ -302,10 +313,17 @@ impl Pool {
     }
 }
 
+/// Whether an answer came by a connection to a master by its certificate.
+fn is_master(parts: &http::response::Parts) -> bool {
+    parts.extensions.get::<OfMaster>().is_some()
+}
+
 /// One connection to a master.
 pub struct Line {
     address: String,
     sender: Sender,
+    /// Whoever answers is a master by its certificate; None: nobody has to be.
+    is_master: Option<bool>,
     /// Ends with the line. Without: ends when the last answer has been read.
     connection: Option<JoinHandle<Result<(), hyper::Error>>>,
 }
@@ -379,11 +397,12 @@ impl Line {
     /// [`DialError::Unreachable`]
     pub async fn http1(address: &str, patience: Duration, tls: Option<&Tls>) -> Result<Line, DialError> {
         let socket = connect(address, patience, tls).await?;
+        let is_master = tls.filter(|tls| tls.names_masters()).map(|_| socket.is_to_master());
         let (sender, connection) =
             http1::handshake(TokioIo::new(socket)).await.map_err(|error| DialError::silent(address, &error))?;
         // Errors of the connection also reach whoever reads the answer.
         tokio::spawn(connection);
-        Ok(Line { address: address.to_owned(), sender: Sender::Http1(sender), connection: None })
+        Ok(Line { address: address.to_owned(), sender: Sender::Http1(sender), is_master, connection: None })
     }
 
     /// For endless bodies both ways, which end with the line.
@@ -392,6 +411,7 @@ impl Line {
     /// [`DialError::Unreachable`], or `Silent` if whoever answers speaks no HTTP/2.
     pub async fn http2(address: &str, patience: Duration, tls: Option<&Tls>) -> Result<Line, DialError> {
         let socket = connect(address, patience, tls).await?;
+        let is_master = tls.filter(|tls| tls.names_masters()).map(|_| socket.is_to_master());
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(4 << 20)
@@ -405,7 +425,7 @@ impl Line {
             why: format!("no HTTP/2: {}", innermost(&error)),
         })?;
         let connection = Some(tokio::spawn(connection));
-        Ok(Line { address: address.to_owned(), sender: Sender::Http2(sender), connection })
+        Ok(Line { address: address.to_owned(), sender: Sender::Http2(sender), is_master, connection })
     }
 
     /// Sends `request`, whose uri is a path, with the key if that is for the inner endpoints. The body of the answer is
@@ -419,12 +439,23 @@ impl Line {
         request: Request<Body>,
     ) -> Result<Response<Incoming>, DialError> {
         let path = request.uri().path_and_query().map_or_else(String::new, |path| path.as_str().to_owned());
-        let Some(signer) = signer.filter(|_| path.starts_with(INNER)) else { return self.pass(request).await };
+        if !path.starts_with(INNER) {
+            return self.pass(request).await;
+        }
+        let Some(signer) = signer else {
+            return match self.is_master {
+                Some(false) => Err(DialError::Stranger(self.address.clone())),
+                _ => self.pass(request).await,
+            };
+        };
+        let is_master = self.is_master == Some(true);
         let asked = Request::post(CHALLENGE_PATH).body(Body::empty()).expect("a request without surprises");
         let challenge = self.pass(asked).await?.into_body();
         let text = Limited::new(challenge, SENTENCE_BYTES_MAX).collect().await;
         let text = text.map_err(|error| DialError::silent(&self.address, &*error))?.to_bytes();
-        let Some(challenge) = signer.read_challenge(&self.address, &text)? else { return self.pass(request).await };
+        let Some(challenge) = signer.read_challenge(&self.address, &text, is_master)? else {
+            return self.pass(request).await;
+        };
         let (mut parts, body) = request.into_parts();
         let (body, sum) = match body.into_full() {
             Ok(bytes) => {
@@ -442,6 +473,7 @@ impl Line {
         }
         match signed.proven(response.status(), response.headers()) {
             Some(_) => Ok(response),
+            None if is_master => Ok(response),
             None => Err(DialError::Stranger(self.address.clone())),
         }
     }

@@ -1,4 +1,5 @@
-//! Who may use the inner endpoints of a server: whoever shows that it knows the cluster's secret.
+//! Who may use the inner endpoints of a server: whoever shows that it knows the cluster's secret, or a certificate that names a
+//! member.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +11,7 @@ use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::secret::{self, CHALLENGE, KEY, PROOF, Random, Secret, Shown};
+use crate::tls::Member;
 use crate::{Body, Request, Response, read_message, text};
 
 /// A challenge is given out for so long, and taken for as long again.
@@ -21,6 +23,10 @@ const WINDOW: u64 = 4096;
 /// Between two warnings of strangers.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
+/// What whoever is not named is told, where certificates name members.
+const NO_MEMBER: &str = "This needs the cluster's secret, or a certificate that --ssl_master_names (for agents --ssl_agent_names) of \
+                         this master names: a master's for commands, too";
+
 /// What a request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carries {
@@ -30,10 +36,21 @@ pub enum Carries {
     Stream,
 }
 
+/// Whom an inner endpoint is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// Masters, and operators with all that a master has.
+    Masters,
+    /// Agents.
+    Agents,
+}
+
 /// A server's inner door.
 #[derive(Debug)]
 pub struct Door {
     secret: Option<Secret>,
+    /// Certificates that name members are as good as the secret.
+    by_certificate: bool,
     /// Whoever shows nothing is let in as well.
     is_insecure: bool,
     /// Other than the loopback addresses.
@@ -140,7 +157,13 @@ impl Door {
     /// Without a `secret` only this machine is let in, which has the address `own` as well; with `is_insecure`
     /// everybody is, though they show nothing.
     pub fn new(secret: Option<Secret>, is_insecure: bool, own: Option<IpAddr>) -> Door {
-        Door { secret, is_insecure, own, challenges: Mutex::default(), warned: Mutex::default() }
+        Door { secret, by_certificate: false, is_insecure, own, challenges: Mutex::default(), warned: Mutex::default() }
+    }
+
+    /// The same, for whoever shows a certificate that names a member, too, if that is so.
+    #[must_use]
+    pub fn by_certificate(self, by_certificate: bool) -> Door {
+        Door { by_certificate, ..self }
     }
 
     /// What the next request is to answer; empty if nothing needs to be shown.
@@ -160,8 +183,21 @@ impl Door {
         request: Request,
         peer: SocketAddr,
         carries: Carries,
+        whom: For,
     ) -> Result<(Request, Seal), Response> {
+        let member = request.extensions().get::<Member>().copied().unwrap_or_default();
+        let is_member = match whom {
+            For::Masters => member.master,
+            For::Agents => member.agent,
+        };
         let Some(secret) = &self.secret else {
+            if is_member || (self.by_certificate && self.is_insecure) {
+                return Ok((request, Seal(None)));
+            }
+            if self.by_certificate {
+                self.warn(peer, &request, "it shows no certificate that names a member");
+                return Err(text(StatusCode::UNAUTHORIZED, NO_MEMBER));
+            }
             let is_here = peer.ip().to_canonical().is_loopback() || self.own == Some(peer.ip().to_canonical());
             if is_here || self.is_insecure {
                 return Ok((request, Seal(None)));
@@ -186,7 +222,15 @@ impl Door {
                 (Carries::Stream, None) => Ok((request, Seal(Some((key, hash))))),
                 _ => Err(self.refused("The key does not say whether the body has an end")),
             },
-            Err(Stranger::Nothing) if self.is_insecure => Ok((request, Seal(None))),
+            Err(Stranger::Nothing) if self.is_insecure || is_member => Ok((request, Seal(None))),
+            Err(Stranger::Nothing) if self.by_certificate => {
+                self.warn(
+                    peer,
+                    &request,
+                    "it shows neither a certificate that names a member nor the cluster's secret",
+                );
+                Err(self.refused(NO_MEMBER))
+            }
             Err(Stranger::Nothing) => {
                 self.warn(peer, &request, "it does not show that it knows the cluster's secret");
                 Err(self.refused("This needs the cluster's secret: give --cluster_secret=file:///PATH"))

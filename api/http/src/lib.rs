@@ -44,7 +44,7 @@ pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stre
 pub use bounds::Bounds;
 pub use build::Build;
 pub use connections::{Connections, Turned};
-pub use door::{Carries, Door, Seal};
+pub use door::{Carries, Door, For, Seal};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
 pub use help::{Topic, help, no_profiler, processes};
 pub use host::Host;

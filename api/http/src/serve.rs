@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use crate::connections::{Connections, Place};
 use crate::reply::{accepts_gzip, gzip, text};
 use crate::socket::{PING, PONG, look_after};
-use crate::tls::{ClientName, Tls};
+use crate::tls::{ClientName, Member, Tls};
 use crate::{Bounds, Request, Response};
 
 /// Time for requests under way to end after a stop was asked for.
@@ -106,6 +106,7 @@ where
                     tls: serving.tls.clone(),
                     plain_from_here: serving.plain_from_here,
                     client: None,
+                    member: Member::default(),
                 };
                 connections.spawn(port.greet(socket, cut));
             }
@@ -135,6 +136,7 @@ struct Port<H> {
     plain_from_here: bool,
     /// Who it is, if its certificate says so.
     client: Option<ClientName>,
+    member: Member,
 }
 
 /// The beginning of what masters and agents say.
@@ -187,7 +189,7 @@ where
             Ok(Err(why)) => return tracing::debug!(peer = %self.peer, why, "no TLS"),
             Err(_) => return self.place.cut(),
         };
-        self.client = tls.client(&link);
+        (self.client, self.member) = tls.client(&link);
         let mut first = [0; FIRST_BYTES];
         let Some(length) = self.await_first(link.read(&mut first), &cut).await else { return };
         let place = self.place_of(&first[..length]);
@@ -232,7 +234,7 @@ where
     }
 
     async fn serve(self, socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, cut: Arc<Notify>) {
-        let Port { handler, peer, place, mut stop, reserved, inside, outside, client, .. } = self;
+        let Port { handler, peer, place, mut stop, reserved, inside, outside, client, member, .. } = self;
         let asked = Arc::new(Notify::new());
         let service = {
             let (place, asked) = (place.clone(), asked.clone());
@@ -240,6 +242,9 @@ where
                 asked.notify_one();
                 if let Some(client) = &client {
                     request.extensions_mut().insert(client.clone());
+                }
+                if member != Member::default() {
+                    request.extensions_mut().insert(member);
                 }
                 let (handler, place) = (handler.clone(), place.clone());
                 let is_inner = reserved.contains(&request.uri().path());

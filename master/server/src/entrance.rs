@@ -17,9 +17,12 @@ use std::time::Duration;
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Masters that reach each other over a network share a secret, unless an operator says in words that they need none.
+/// Masters that reach each other over a network share a secret or know each other's certificates, unless an operator says in
+/// words that they need none.
 pub(crate) fn check(settings: &Settings, is_quorum: bool) -> Result<(), RunError> {
-    let is_open = !settings.listen.ip().to_canonical().is_loopback() && settings.secret.is_none() && !settings.insecure;
+    let names_masters = settings.tls.as_ref().is_some_and(|tls| tls.names_masters());
+    let is_closed = settings.listen.ip().to_canonical().is_loopback() || settings.secret.is_some() || names_masters;
+    let is_open = !is_closed && !settings.insecure;
     if is_open && is_quorum {
         return Err(RunError::Exposed(settings.listen));
     }
@@ -37,6 +40,7 @@ pub(crate) fn say(settings: &Settings) {
     let listen = settings.listen;
     match (&settings.secret, settings.insecure) {
         (Some(_), false) => {}
+        (None, false) if settings.tls.as_ref().is_some_and(|tls| tls.names_members()) => {}
         (_, true) => tracing::warn!(
             %listen,
             "--insecure: whoever reaches this port can vote, change the masters, read every task and take an agent's place"

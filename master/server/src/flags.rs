@@ -192,7 +192,7 @@ impl Flags {
             address,
             listen: bound,
             secret: self.secret()?,
-            tls: tls::Tls::load(tls::Settings::read(&self.values, true)?)?,
+            tls: tls::Tls::load(tls::Settings::read(&self.values, true)?.of_a_master())?,
             insecure: self.values.bool("insecure"),
             masters,
             join,

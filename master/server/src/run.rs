@@ -147,8 +147,8 @@ pub enum RunError {
     /// Strangers could take the cluster over.
     #[error(
         "{0} can be reached from other machines, and whoever reaches it could take this cluster over: make a secret with `meseta \
-         secret new FILE` and give --cluster_secret=file:///FILE to every master, agent and command, or let everybody in with \
-         --insecure"
+         secret new FILE` and give --cluster_secret=file:///FILE to every master, agent and command, or name the masters' certificates \
+         with --ssl_master_names, or let everybody in with --insecure"
     )]
     Exposed(SocketAddr),
     /// The others look for it elsewhere.
@@ -220,7 +220,8 @@ pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Res
     let own = Some(settings.address.ip);
     let (stop, stopped) = watch::channel(false);
     let Port { connections, places, admission } = port;
-    let inner = Door::new(settings.secret.clone(), settings.insecure, own);
+    let by_certificate = settings.tls.as_ref().is_some_and(|tls| tls.names_members());
+    let inner = Door::new(settings.secret.clone(), settings.insecure, own).by_certificate(by_certificate);
     let server = Arc::new(Server::new(inner, admission));
     let (door, clients) = places.unzip();
     let inside = door.as_ref().map(|_| Handle::current());

@@ -66,9 +66,11 @@ impl Keys {
         let server = own.map(|(chain, key)| {
             let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&versions);
             let server = server.map_err(|error| format!("--ssl_ciphers: {error}"))?;
-            let server = match settings.require_client {
+            let server = match settings.require_client || settings.asks_members {
                 true => {
-                    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+                    let verifier =
+                        if settings.require_client { verifier } else { verifier.allow_unauthenticated() }.build();
                     let verifier = verifier.map_err(|error| format!("--ssl_ca_file: {error}"))?;
                     server.with_client_cert_verifier(OfDepth::client(verifier, settings))
                 }

@@ -14,7 +14,19 @@ use tokio_rustls::{client, server};
 pub(crate) enum Link {
     Plain(TcpStream),
     Served(Box<server::TlsStream<TcpStream>>),
-    Dialed(Box<client::TlsStream<TcpStream>>),
+    /// And whether whoever was dialed is a master by its certificate.
+    Dialed(Box<client::TlsStream<TcpStream>>, bool),
+}
+
+/// Goes with each answer on a connection to a master that showed its certificate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OfMaster;
+
+impl Link {
+    /// Whether whoever was dialed is a master by its certificate.
+    pub(crate) fn is_to_master(&self) -> bool {
+        matches!(self, Link::Dialed(_, true))
+    }
 }
 
 /// Asks one of the three.
@@ -23,7 +35,7 @@ macro_rules! each {
         match $self.get_mut() {
             Link::Plain($link) => $done,
             Link::Served($link) => $done,
-            Link::Dialed($link) => $done,
+            Link::Dialed($link, _) => $done,
         }
     };
 }
@@ -59,13 +71,13 @@ impl AsyncWrite for Link {
         match self {
             Link::Plain(link) => link.is_write_vectored(),
             Link::Served(link) => link.is_write_vectored(),
-            Link::Dialed(link) => link.is_write_vectored(),
+            Link::Dialed(link, _) => link.is_write_vectored(),
         }
     }
 }
 
 impl Connection for Link {
     fn connected(&self) -> Connected {
-        Connected::new()
+        if self.is_to_master() { Connected::new().extra(OfMaster) } else { Connected::new() }
     }
 }

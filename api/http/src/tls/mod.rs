@@ -22,11 +22,12 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-pub(crate) use link::Link;
-pub(crate) use named::ClientName;
+pub(crate) use link::{Link, OfMaster};
+pub(crate) use named::{ClientName, Member};
 pub use settings::{FLAGS, Settings, idle, is_told, old_names};
 
 use keys::{Keys, Stamp};
+use named::Names;
 
 /// Between two looks whether the files have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -109,11 +110,25 @@ impl Tls {
         Ok(Link::Served(Box::new(link)))
     }
 
-    /// Who a client that was let in is, if that is to be told by its certificate.
-    pub(crate) fn client(&self, link: &Link) -> Option<ClientName> {
-        let Link::Served(link) = link else { return None };
-        let shown = link.get_ref().1.peer_certificates()?;
-        ClientName::of(shown.first()?).filter(|_| self.settings.client_principals)
+    /// Who a client that was let in is, if that is to be told by its certificate, and of what it is a member by that.
+    pub(crate) fn client(&self, link: &Link) -> (Option<ClientName>, Member) {
+        let Link::Served(link) = link else { return (None, Member::default()) };
+        let shown = link.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let Some(shown) = shown else { return (None, Member::default()) };
+        let Settings { masters, agents, .. } = &self.settings;
+        let have = |names: &Option<Names>| names.as_ref().is_some_and(|names| names.have(shown));
+        let member = Member { master: have(masters), agent: have(agents) };
+        (ClientName::of(shown).filter(|_| self.settings.client_principals), member)
+    }
+
+    /// Whether masters are known by their certificates.
+    pub fn names_masters(&self) -> bool {
+        self.settings.masters.is_some()
+    }
+
+    /// Whether masters or agents are.
+    pub fn names_members(&self) -> bool {
+        self.names_masters() || self.settings.agents.is_some()
     }
 
     /// The client's part, with the server at `address` (host:port).
@@ -121,7 +136,12 @@ impl Tls {
         let name = server_name(address).map_err(Insecure::Refused)?;
         let connected = TlsConnector::from(self.keys().client.clone()).connect(name, socket).await;
         match connected {
-            Ok(link) => Ok(Link::Dialed(Box::new(link))),
+            Ok(link) => {
+                let shown = link.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let masters = self.settings.masters.as_ref();
+                let is_master = masters.zip(shown).is_some_and(|(names, shown)| names.have(shown));
+                Ok(Link::Dialed(Box::new(link), is_master))
+            }
             Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(rustls::Error::InvalidMessage(_)) | None => Insecure::NoTls(error.to_string()),
                 Some(why) => Insecure::Refused(why.to_string()),

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use api::flags::{Flag, Kind, Values};
 
+use super::named::Names;
+
 /// The flags of TLS, the same on masters, agents and the command line. Each also is the variable of libprocess.
 pub const FLAGS: &[Flag] = &[
     Flag::new("ssl_enabled", Kind::Bool, "Speak TLS on the port and to everybody who is dialed.")
@@ -43,6 +45,18 @@ pub const FLAGS: &[Flag] = &[
          there is one, else a DNS name. Needs --ssl_require_client_cert.",
     )
     .variable("LIBPROCESS_SSL_CLIENT_PRINCIPALS"),
+    Flag::new(
+        "ssl_master_names",
+        Kind::Text,
+        "Names of certificates whose holders are masters of this cluster: NAME,*.DOMAIN,... They need no --cluster_secret to each          other, nor do masters to agents. Needs --ssl_verify_server_cert.",
+    )
+    .variable("LIBPROCESS_SSL_MASTER_NAMES"),
+    Flag::new(
+        "ssl_agent_names",
+        Kind::Text,
+        "The same of agents: who shows one may be an agent without --cluster_secret.",
+    )
+    .variable("LIBPROCESS_SSL_AGENT_NAMES"),
     Flag::new(
         "ssl_require_cert",
         Kind::Bool,
@@ -105,6 +119,12 @@ pub struct Settings {
     pub(super) verify_server: bool,
     pub(super) require_client: bool,
     pub(super) client_principals: bool,
+    /// Whose certificates are masters', if that is said.
+    pub(super) masters: Option<Names>,
+    /// And agents'.
+    pub(super) agents: Option<Names>,
+    /// Whoever connects is asked for a certificate, and need not have one.
+    pub(super) asks_members: bool,
     pub(super) verify_ip: bool,
     pub(super) depth: usize,
     pub(super) ciphers: Option<String>,
@@ -138,6 +158,7 @@ impl Settings {
             }
         }
         let depth = values.int("ssl_verification_depth").unwrap_or(4);
+        let names = |flag: &str| values.text(flag).map(|text| Names::read(flag, text)).transpose();
         let settings = Settings {
             enabled,
             support_downgrade: values.bool("ssl_support_downgrade"),
@@ -148,6 +169,9 @@ impl Settings {
             verify_server: said(values, &["ssl_verify_server_cert", "ssl_verify_cert", "ssl_require_cert"]),
             require_client: said(values, &["ssl_require_client_cert", "ssl_require_cert"]),
             client_principals: values.bool("ssl_client_principals"),
+            masters: names("ssl_master_names")?,
+            agents: names("ssl_agent_names")?,
+            asks_members: false,
             verify_ip: values.bool("ssl_verify_ipadd"),
             depth: u8::try_from(depth).ok().filter(|depth| *depth <= DEPTH_MAX).map(usize::from).ok_or_else(|| {
                 format!("--ssl_verification_depth={depth} is a number of certificates, from 0 to {DEPTH_MAX}")
@@ -163,7 +187,10 @@ impl Settings {
 
     /// Nothing is asked for. Whoever believes to be protected all the same hears that they are not.
     fn none(values: &Values) -> Result<Settings, String> {
-        match PROTECTING.into_iter().find(|name| said(values, &[name])) {
+        match PROTECTING
+            .into_iter()
+            .find(|name| said(values, &[name]) || (NAMING.contains(name) && values.is_given(name)))
+        {
             Some(name) => Err(format!("--{name} protects nobody without --ssl_enabled (LIBPROCESS_SSL_ENABLED=true)")),
             None => Ok(Settings::default()),
         }
@@ -183,10 +210,21 @@ impl Settings {
         if self.client_principals && !self.require_client {
             return Err("--ssl_client_principals needs --ssl_require_client_cert: whose names are they?".into());
         }
+        let naming = [("ssl_master_names", &self.masters), ("ssl_agent_names", &self.agents)];
+        if let Some((name, _)) = naming.into_iter().find(|(_, names)| names.is_some() && !self.verify_server) {
+            return Err(format!("--{name} needs --ssl_verify_server_cert: whose names are they?"));
+        }
         if !self.tls12 && !self.tls13 {
             return Err("--no-ssl_enable_tls_v1_2 and --no-ssl_enable_tls_v1_3 leave nothing to be spoken".into());
         }
         Ok(())
+    }
+
+    /// The same of a master: whoever connects is asked for a certificate if some are named, and need not have one unless that
+    /// is required.
+    #[must_use]
+    pub fn of_a_master(self) -> Settings {
+        Settings { asks_members: self.masters.is_some() || self.agents.is_some(), ..self }
     }
 
     pub(super) fn warnings(&self) -> Vec<String> {
@@ -206,13 +244,18 @@ impl Settings {
 }
 
 /// Flags that are refused without TLS: whoever gives one believes to be protected.
-const PROTECTING: [&str; 5] = [
+const PROTECTING: [&str; 7] = [
     "ssl_verify_server_cert",
     "ssl_verify_cert",
     "ssl_require_client_cert",
     "ssl_require_cert",
     "ssl_client_principals",
+    "ssl_master_names",
+    "ssl_agent_names",
 ];
+
+/// Those of them that are lists of names.
+const NAMING: [&str; 2] = ["ssl_master_names", "ssl_agent_names"];
 
 /// Sentences about settings of TLS that were given without TLS, those aside that are refused.
 pub fn idle(values: &Values) -> Vec<String> {
@@ -267,6 +310,9 @@ mod tests {
             ("--ssl_verify_server_cert", "protects nobody without --ssl_enabled"),
             ("--ssl_require_cert", "protects nobody without --ssl_enabled"),
             ("--ssl_client_principals", "protects nobody without --ssl_enabled"),
+            ("--ssl_master_names=m.example", "protects nobody without --ssl_enabled"),
+            (&format!("{with} --ssl_agent_names=*.example"), "--ssl_agent_names needs --ssl_verify_server_cert"),
+            (&format!("{with} --ssl_agent_names=*"), "--ssl_agent_names: '*' is no name of certificates"),
             (&format!("{with} --ssl_require_client_cert"), "needs --ssl_ca_file"),
             (&format!("{with} --ssl_enable_tls_v1_0"), "not to be had"),
             (&format!("{with} --ssl_hostname_validation_scheme=legacy"), "only openssl"),

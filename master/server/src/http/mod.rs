@@ -22,7 +22,7 @@ mod shapes;
 
 use crate::context::{Context, START_PATIENCE};
 use api::limits::{MASTERS_BODY_BYTES_MAX, PEER_BYTES_MAX};
-use api_http::{Admission, CHALLENGE_PATH, Carries, Door, Request, Response, Router, StatusCode, Visitor};
+use api_http::{Admission, CHALLENGE_PATH, Carries, Door, For, Request, Response, Router, StatusCode, Visitor};
 use auth::{Approver, Realm};
 use master_core::Caller;
 use operator::Operators;
@@ -135,7 +135,8 @@ impl Server {
         if let Some(carries) = target.inner() {
             // Whoever knows the cluster's secret is one of us.
             let visitor = Visitor { principal: None, peer, approver: Approver::default() };
-            return match self.door.admit(request, peer, carries).await {
+            let whom = if matches!(target, Target::Agent) { For::Agents } else { For::Masters };
+            return match self.door.admit(request, peer, carries, whom).await {
                 Ok((request, seal)) => seal.answer(self.serve(target, request, visitor).await),
                 Err(refused) => refused,
             };
