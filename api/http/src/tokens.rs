@@ -114,9 +114,10 @@ mod tests {
 
     fn read(words: &str) -> Result<TokenSources, String> {
         let words = words.split_whitespace().map(str::to_owned);
-        let values =
-            api::flags::parse(FLAGS, words, |_| None, |_| Ok(String::new())).map_err(|error| error.to_string())?;
-        TokenSources::of(&values)
+        let key = Flag::new("jwt_secret_key", Kind::Path, "As both daemons have it.");
+        let flags = [FLAGS, &[key]].concat();
+        let values = api::flags::parse(&flags, words, |_| None, |_| Ok(String::new()));
+        TokenSources::of(&values.map_err(|error| error.to_string())?)
     }
 
     #[test]
