@@ -172,8 +172,8 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
             || container.linux_info.as_ref().is_some_and(confines)
     }) {
         "images, volumes, networks and terminals of containers are"
-    } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| !uses.is_empty()) {
-        "persistent volumes of tasks on the default executor are"
+    } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| uses.iter().any(is_among_tasks)) {
+        "volumes at 'tasks', where the default executor has the sandboxes of its tasks, are"
     } else if is_nested && task.labels.iter().flat_map(|all| &all.labels).any(|label| label.key.starts_with(CHECKSUM)) {
         "checksums of what tasks on the default executor bring along are"
     } else if task.command.iter().chain(&executor.command).any(has_secrets) {
@@ -187,6 +187,10 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
         return None;
     };
     Some(format!("Failed to launch container: {what} not supported by this agent"))
+}
+
+fn is_among_tasks(one: &volumes::Use) -> bool {
+    one.path.split('/').next() == Some("tasks")
 }
 
 /// Why the volumes of an executor and all its tasks cannot be found in one sandbox.

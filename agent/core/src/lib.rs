@@ -43,7 +43,7 @@ pub use restore::restoring;
 pub use state::{
     Clock, Executor, Framework, Message, Messages, Process, Registration, State, Stop, Task, Why, is_terminal,
 };
-pub use volumes::{Use, Volume};
+pub use volumes::{Use, Volume, uses};
 
 /// The kind that identifies an agent's log on disk.
 pub const LOG_KIND: &str = "agent";

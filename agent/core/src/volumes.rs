@@ -92,7 +92,7 @@ pub struct Use {
 ///
 /// # Errors
 /// A sentence, if one of them cannot be found in a sandbox.
-pub(crate) fn uses(resources: &[v1::Resource]) -> Result<Vec<Use>, String> {
+pub fn uses(resources: &[v1::Resource]) -> Result<Vec<Use>, String> {
     let is_volume = |resource: &&v1::Resource| resource.disk.as_ref().is_some_and(|disk| disk.persistence.is_some());
     let mut found: Vec<Use> = Vec::new();
     for resource in resources.iter().filter(is_volume) {
@@ -140,6 +140,8 @@ fn path_problem(path: &str) -> Option<&'static str> {
         Some("contains a NUL")
     } else if parts().next().is_some_and(|first| matches!(first, "stdout" | "stderr")) {
         Some("is where the output goes")
+    } else if parts().next() == Some("containers") {
+        Some("is where the sandboxes of containers within it are")
     } else {
         None
     }

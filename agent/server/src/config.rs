@@ -17,6 +17,7 @@ use auth::Realm;
 use containers::program::Program;
 
 use crate::gc::Sandboxes;
+use crate::isolation;
 use crate::logger::Logger;
 use crate::machine;
 use crate::oversubscription::{self, Loads, Modules};
@@ -71,7 +72,18 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, disk/du, network/ports.").default("posix/cpu,posix/mem"),
+    Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
+        .default("15secs"),
+    Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
+        .default("false"),
+    Flag::new("container_ports_watch_interval", Kind::Duration, "Between two looks of network/ports at who listens where.")
+        .default("30secs"),
+    Flag::new("enforce_container_ports", Kind::Bool, "Whether network/ports ends containers that listen where they may not.")
+        .default("false"),
+    Flag::new("check_agent_port_range_only", Kind::Bool, "Whether network/ports looks at the ports that the agent offers only.")
+        .default("false"),
+    Flag::new("container_ports_isolated_range", Kind::Text, "The ports that network/ports looks at: [1024-65535]."),
     Flag::new("launcher", Kind::Text, "Launcher of containers.").default("posix"),
     Flag::new(
         "containerizers",
@@ -216,10 +228,6 @@ const REFUSED: &[&str] = &[
     "cgroups_net_cls_primary_handle",
     "cgroups_net_cls_secondary_handles",
     "cgroups_root",
-    "check_agent_port_range_only",
-    "container_disk_watch_interval",
-    "container_ports_isolated_range",
-    "container_ports_watch_interval",
     "credential",
     "csi_plugin_config_dir",
     "default_container_dns",
@@ -248,8 +256,6 @@ const REFUSED: &[&str] = &[
     "egress_rate_limit_per_container",
     "egress_rate_per_cpu",
     "egress_unique_flow_per_container",
-    "enforce_container_disk_quota",
-    "enforce_container_ports",
     "ephemeral_ports_per_container",
     "eth0_name",
     "executor_reregistration_retry_interval",
@@ -519,6 +525,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         completed_executors_max: completed_executors_max(&values)?,
         ended_tasks_max: AGENT_ENDED_TASKS_MAX,
     };
+    let (isolators, idle) = isolation::read(&values, &resources)?;
     let secret = values.text("cluster_secret").map(Secret::read).transpose();
     let secret = secret.map_err(|error| event_log::sentence(&error))?;
     Ok(Config {
@@ -541,7 +548,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         loads: oversubscription::loads(&modules, values.text("qos_controller"))?,
         correct_every: values.duration("qos_correction_interval_min").unwrap_or_default(),
         launcher,
-        isolators: containers::isolators::Settings::default(),
+        isolators,
         external,
         executor_environment: executor_environment(&values)?,
         settings,
@@ -563,7 +570,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         task_umask: None,
         log_bytes_max: values.bytes("log_bytes_max").unwrap_or(u64::MAX),
         work_dir,
-        values: warned(values, warning),
+        values: warned(values, warning.into_iter().chain(idle)),
     })
 }
 
@@ -632,8 +639,8 @@ fn capabilities(text: Option<&str>) -> Result<(Vec<String>, Option<String>), Str
     Ok((all().into_iter().filter(|name| names.contains(&name.as_str())).collect(), warning))
 }
 
-fn warned(mut values: Values, warning: Option<String>) -> Values {
-    values.warnings.extend(warning);
+fn warned(mut values: Values, warnings: impl Iterator<Item = String>) -> Values {
+    values.warnings.extend(warnings);
     values
 }
 

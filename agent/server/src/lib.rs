@@ -9,6 +9,7 @@ mod executors;
 mod gc;
 mod http;
 mod incoming;
+mod isolation;
 mod logger;
 mod machine;
 mod masters;

@@ -200,6 +200,9 @@ impl Place {
             let above = parent.map(|parent| paths::of_container(&terms.work_dir, &state, parent));
             make_sandbox(&above.unwrap_or(terms.work_dir.clone()), &sandbox, &user, false)
                 .map_err(|error| format!("cannot make the sandbox: {error}"))?;
+            let executor = container_id.split('.').next().and_then(|root| state.executor_of(root));
+            let executor = executor.map(|(_, executor)| executor);
+            volumes::link_within(&terms.work_dir, &sandbox, executor, &info.resources)?;
         }
         let (program, arguments) = arguments(&command).map_err(|why| format!("cannot execute it: {why}"))?;
         let first = self.first(container_id, &command, None, &user, &sandbox)?;

@@ -326,6 +326,39 @@ pub(crate) fn link(work_dir: &Path, sandbox: &Path, executor: &Executor, state: 
     Ok(())
 }
 
+/// Lets a container within an executor's find the volumes that it is launched with, which are the executor's. The error is a
+/// sentence.
+pub(crate) fn link_within(
+    work_dir: &Path,
+    sandbox: &Path,
+    executor: Option<&Executor>,
+    resources: &[api::v1::Resource],
+) -> Result<(), String> {
+    let uses = agent_core::uses(resources)?;
+    if uses.is_empty() {
+        return Ok(());
+    }
+    let of_executor = executor.map_or(Ok(Vec::new()), Executor::volumes)?;
+    let owner =
+        fs::symlink_metadata(sandbox).map_err(|error| format!("cannot look at {}: {error}", sandbox.display()))?;
+    for one in &uses {
+        if !of_executor.iter().any(|other| other.volume == one.volume) {
+            return Err(format!("volume '{}' is none of its executor", one.volume.id));
+        }
+        let target = path(work_dir, &one.volume);
+        let linked = found(&target).and_then(|()| {
+            if owner.uid() != 0 && !one.volume.shared {
+                std::os::unix::fs::lchown(&target, Some(owner.uid()), Some(owner.gid()))?;
+            }
+            place_link(sandbox, &one.path, &target, &owner)
+        });
+        linked.map_err(|error| {
+            format!("cannot link volume '{}' at {} to '{}': {error}", one.volume.id, target.display(), one.path)
+        })?;
+    }
+    Ok(())
+}
+
 /// Whether another executor uses a volume.
 fn is_used(state: &State, container_id: &str, volume: &Volume) -> bool {
     let others = state.executors().filter(|(_, executor)| executor.container_id != container_id);

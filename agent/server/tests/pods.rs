@@ -94,6 +94,44 @@ async fn the_tasks_of_a_group_run_in_containers_of_their_own() {
     until("nothing is left", || nothing_runs(dir.path())).await;
 }
 
+/// A volume outlives the group that wrote to it; another one finds it, and who names the sandboxes of tasks is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_of_a_group_find_their_volumes() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let made = common::volume("v");
+    master.create(1, &made, std::slice::from_ref(&made));
+    let with = |id: &str, command: &str, volume: &v1::Resource| {
+        let mut task = task(id, command);
+        task.resources.push(volume.clone());
+        task
+    };
+    let write = "echo kept > data/x; readlink data; ls ../../data/x";
+    group(&master, "p1", vec![with("a", write, &made), task("b", "test ! -e data")]);
+    for id in ["a", "b"] {
+        master.update(id, TaskState::TaskFinished).await;
+    }
+    let place = std::fs::canonicalize(dir.path().join("volumes/roles/eng dev/v")).unwrap();
+    assert_eq!(std::fs::read_to_string(place.join("x")).unwrap(), "kept\n");
+    let printed = stdout(&agent, "p1", "a");
+    assert!(printed.starts_with(place.to_str().unwrap()), "{printed}");
+    executor_ended(&master, "p1").await;
+    group(&master, "p2", vec![with("c", "cat data/x; sleep 1000", &made)]);
+    master.update("c", TaskState::TaskRunning).await;
+    until("it reads", || stdout(&agent, "p2", "c") == "kept\n").await;
+    master.kill("c");
+    master.update("c", TaskState::TaskKilled).await;
+    for path in ["tasks", "containers/c"] {
+        let mut there = made.clone();
+        there.disk.as_mut().unwrap().volume.as_mut().unwrap().container_path = path.into();
+        let id = format!("at-{}", &path[..4]);
+        group(&master, &id, vec![with(&id, "true", &there)]);
+        let failed = master.update(&id, TaskState::TaskFailed).await;
+        assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
+        assert!(failed.message().contains(&path[..5]), "{}", failed.message());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_task_takes_its_group_along_and_no_other() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());

@@ -35,7 +35,7 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         "image_providers",
         "seccomp_profile_name",
         "effective_capabilities",
-        "enforce_container_disk_quota",
+        "docker_registry",
         "cgroups_enable_cfs",
         "cgroups_hierarchy",
     ] {
@@ -73,6 +73,8 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         ("--reconfiguration_policy=x", "must be equal or additive"),
         ("--agent_features={\"capabilities\":[{\"type\":\"MULTI_ROLE\"}]}", "AGENT_OPERATION_FEEDBACK, AGENT_DRAINING"),
         ("--agent_features={\"capabilities\":[{\"type\":\"X\"}]}", "there is no 'X'"),
+        ("--container_ports_isolated_range=80", "'--container_ports_isolated_range' names no ports"),
+        ("--container_disk_watch_interval=0secs", "'--container_disk_watch_interval' must be longer"),
     ] {
         check(&mut program(dir.path(), &[flag]), &[why]);
     }

@@ -1,14 +1,21 @@
 //! What changes a container on its way, says what it uses, or that it uses too much: one a file. Coordination is not theirs: the
 //! containerizer asks them in the order of `--isolation`.
 
+mod disk;
+mod du;
+mod ports;
 mod posix;
+mod sockets;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::Creation;
 
+pub use disk::Disk;
+pub use ports::Ports;
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
 
 /// One of `--isolation`. Whatever it is asked, it may be asked of a container that it never prepared: that one was created
@@ -60,18 +67,56 @@ pub trait Isolator: Send + Sync {
 }
 
 /// All that `--isolation` may name: what is built, and the old name of `posix/cpu,posix/mem`.
-pub const NAMES: &[&str] = &["posix/cpu", "posix/mem", "posix/rlimits", "filesystem/posix", "process"];
+pub const NAMES: &[&str] = &[
+    "posix/cpu",
+    "posix/mem",
+    "posix/rlimits",
+    "filesystem/posix",
+    "disk/du",
+    "posix/disk",
+    "network/ports",
+    "process",
+];
 
 /// How isolators are configured.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Settings {}
+pub struct Settings {
+    /// Of `disk/du`.
+    pub disk: DiskSettings,
+    /// Of `network/ports`.
+    pub ports: PortsSettings,
+}
+
+/// How `disk/du` is configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DiskSettings {
+    /// Between two looks.
+    pub interval: Duration,
+    /// Whether a container ends that takes more than it was given.
+    pub is_enforced: bool,
+}
+
+/// How `network/ports` is configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PortsSettings {
+    /// Between two looks.
+    pub interval: Duration,
+    /// Whether a container ends that listens where it may not.
+    pub is_enforced: bool,
+    /// The ports that are looked at, if it is not all of them.
+    pub only: Option<Vec<RangeInclusive<u64>>>,
+}
 
 /// What is built, by name; a name that is not built has none.
-pub fn built(name: &str, _settings: &Settings) -> Option<Option<Box<dyn Isolator>>> {
+pub fn built(name: &str, settings: &Settings) -> Option<Option<Box<dyn Isolator>>> {
     match name {
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),
         "posix/rlimits" => Some(Some(Box::new(PosixRlimits))),
+        "disk/du" => Some(Some(Box::new(Disk::new("disk/du", &settings.disk)))),
+        // Its old name.
+        "posix/disk" => Some(Some(Box::new(Disk::new("posix/disk", &settings.disk)))),
+        "network/ports" => Some(Some(Box::new(Ports::new(&settings.ports)))),
         // Sandboxes are that.
         "filesystem/posix" => Some(None),
         _ => None,

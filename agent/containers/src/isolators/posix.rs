@@ -25,7 +25,10 @@ impl Isolator for PosixRlimits {
 }
 
 /// The processes of a container.
-fn of<'a>(container: &Container, all: &'a [processes::Process]) -> impl Iterator<Item = &'a processes::Process> {
+pub(super) fn of<'a>(
+    container: &Container,
+    all: &'a [processes::Process],
+) -> impl Iterator<Item = &'a processes::Process> {
     let root = container.process.as_ref().map(|process| process.supervisor_pid);
     let below = processes::below(all, &root.into_iter().collect::<BTreeSet<u32>>());
     all.iter().filter(move |process| Some(process.pid) == root || below.contains(&process.pid))

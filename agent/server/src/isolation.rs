@@ -1,0 +1,63 @@
+//! How isolators are configured.
+
+use std::ops::RangeInclusive;
+
+use api::flags::Values;
+use api::v1::Resource;
+use containers::isolators::{DiskSettings, PortsSettings, Settings};
+
+/// How isolators are configured, and what is to be said of it. The error is a sentence.
+pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings, Vec<String>), String> {
+    let mut warnings = Vec::new();
+    let named: Vec<&str> = values.text("isolation").unwrap_or_default().split(',').map(str::trim).collect();
+    let has = |names: &[&str]| named.iter().any(|name| names.contains(name));
+    let interval = |name: &str| {
+        let given = values.duration(name).filter(|pause| !pause.is_zero());
+        given.ok_or_else(|| format!("Flag '--{name}' must be longer than nothing"))
+    };
+    let only = match (values.bool("check_agent_port_range_only"), values.text("container_ports_isolated_range")) {
+        (true, Some(_)) => {
+            return Err(
+                "Only one of '--check_agent_port_range_only' and '--container_ports_isolated_range' can be given"
+                    .to_owned(),
+            );
+        }
+        (true, None) => Some(ports(resources)),
+        (false, Some(text)) => {
+            let none =
+                |why: &str| format!("Flag '--container_ports_isolated_range' names no ports, as [1024-65535]: {why}");
+            let parsed = api::resources::parse(&format!("ports:{}", text.trim()), "*")
+                .map_err(|error| none(&error.to_string()))?;
+            let only = ports(&parsed.resources.to_v1(api::resources::Format::PostRefinement));
+            Some(only).filter(|only| !only.is_empty()).map_or_else(|| Err(none(text)), |only| Ok(Some(only)))?
+        }
+        (false, None) => None,
+    };
+    // What is wanted to be enforced, and would not be.
+    for (flag, isolators) in [
+        ("enforce_container_disk_quota", &["disk/du", "posix/disk"][..]),
+        ("enforce_container_ports", &["network/ports"]),
+    ] {
+        if values.bool(flag) && !has(isolators) {
+            warnings.push(format!("--{flag} does nothing without {} in --isolation", isolators[0]));
+        }
+    }
+    let settings = Settings {
+        disk: DiskSettings {
+            interval: interval("container_disk_watch_interval")?,
+            is_enforced: values.bool("enforce_container_disk_quota"),
+        },
+        ports: PortsSettings {
+            interval: interval("container_ports_watch_interval")?,
+            is_enforced: values.bool("enforce_container_ports"),
+            only,
+        },
+    };
+    Ok((settings, warnings))
+}
+
+fn ports(resources: &[Resource]) -> Vec<RangeInclusive<u64>> {
+    let of_ports = resources.iter().filter(|resource| resource.name == "ports");
+    let ranges = of_ports.filter_map(|resource| resource.ranges.as_ref()).flat_map(|ranges| &ranges.range);
+    ranges.map(|range| range.begin..=range.end).collect()
+}
