@@ -4,19 +4,17 @@
 
 mod args;
 mod commands;
-mod messages;
-mod names;
 mod output;
 mod place;
 mod progress;
 mod render;
 mod replay;
 mod select;
-mod shown;
 mod source;
 mod story;
 
 use args::{Args, Flag, Usage};
+use master_story::{messages, names, shown};
 use output::Output;
 use source::SourceError;
 use std::io;

@@ -10,8 +10,8 @@ use event_log::Gate;
 use master_core::Event;
 use master_core::equality::{Compared, Comparison};
 use master_core::event::GroupTask;
+pub(crate) use master_story::folded;
 use std::io::{self, Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A state under replay.
 pub(crate) trait Replay {
@@ -226,14 +226,6 @@ pub(crate) fn read_master_snapshot(from: &mut dyn Read) -> Result<(Gate, master_
     Ok((Gate::resume(term, n), state))
 }
 
-/// Runs a fold, which panics where an event contradicts the state before it.
-///
-/// # Errors
-/// One sentence about that.
-pub(crate) fn folded(fold: impl FnOnce()) -> Result<(), String> {
-    catch_unwind(AssertUnwindSafe(fold)).map_err(|panic| format!("it contradicts the state: {}", sentence(&*panic)))
-}
-
 /// An event of a master's log, for people: with what its messages say in the place of their sizes.
 pub(crate) fn show_of_master(event: &Event) -> Shown {
     let mut shown = Shown::from_display(&event.to_string());
@@ -298,9 +290,4 @@ fn ids(value: &str) -> Vec<String> {
 /// In lower case.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn sentence(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it cannot be folded")
 }

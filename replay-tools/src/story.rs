@@ -2,146 +2,17 @@
 //! each, and how it stands in the end.
 
 mod agent;
-mod brakes;
-mod ending;
-mod master;
-mod offers;
-mod operation;
-pub(crate) mod phrase;
-mod roles;
 
-use crate::args::Usage;
 use crate::commands::cat::{Told, cause_of};
 use crate::output::time;
-use crate::shown::{Shown, Touches};
+use crate::replay;
+use crate::shown::Shown;
 use crate::source::{Entry, Kind};
-use api::terminal::plain;
+pub(crate) use master_story::{Sentence, Story, Subject, Topic, phrase};
 use phrase::span;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Read;
-
-/// What a story is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Topic {
-    Task,
-    Agent,
-    Framework,
-    Offer,
-    Role,
-}
-
-/// Which one.
-#[derive(Clone, Debug)]
-pub(crate) struct Subject {
-    /// Of which kind.
-    pub topic: Topic,
-    /// Its id, as people name it.
-    pub id: String,
-}
-
-impl Subject {
-    /// From two words of the command line.
-    ///
-    /// # Errors
-    /// A [`Usage`] if the first is no topic.
-    pub(crate) fn new(topic: &str, id: &str) -> Result<Subject, Usage> {
-        let topics = [Topic::Task, Topic::Agent, Topic::Framework, Topic::Offer, Topic::Role];
-        let Some(found) = topics.into_iter().find(|known| known.word() == topic) else {
-            let what = "a task, an agent, a framework, an offer or a role can be explained";
-            let hint = api::nearest::did_you_mean(topics.map(Topic::word), topic);
-            return Err(Usage(format!("{what}, not {topic:?}{hint}")));
-        };
-        Ok(Subject { topic: found, id: id.to_owned() })
-    }
-
-    /// Whether something that concerns these concerns it.
-    pub(crate) fn is_in(&self, touches: &Touches) -> bool {
-        let names = match self.topic {
-            Topic::Task => &touches.tasks,
-            Topic::Agent => &touches.agents,
-            Topic::Framework => &touches.frameworks,
-            Topic::Offer => &touches.offers,
-            Topic::Role => &touches.roles,
-        };
-        names.iter().any(|name| self.is(name))
-    }
-
-    /// Whether it has this name.
-    pub(crate) fn is(&self, name: &str) -> bool {
-        self.topic.is(&self.id, name)
-    }
-
-    /// `task`, ...
-    pub(crate) fn word(&self) -> &'static str {
-        self.topic.word()
-    }
-}
-
-impl Topic {
-    /// `task`, ...
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Topic::Task => "task",
-            Topic::Agent => "agent",
-            Topic::Framework => "framework",
-            Topic::Offer => "offer",
-            Topic::Role => "role",
-        }
-    }
-
-    /// Whether people who wrote `wanted` mean what is called `name` in the log. Agents, frameworks and offers may be named
-    /// as on the wire (`CLUSTER-S3`), as in the log (`S3`), or by what is left of either without the cluster and the letter.
-    pub(crate) fn is(self, wanted: &str, name: &str) -> bool {
-        let letter = match self {
-            Topic::Agent => "S",
-            Topic::Offer => "O",
-            Topic::Framework => "F",
-            // Of a task the framework may be named as short: FRAMEWORK/ID.
-            Topic::Task => {
-                let parts = wanted.split_once('/').zip(name.split_once('/'));
-                let is_same = |((wanted, id), (name, of)): ((&str, &str), (&str, &str))| {
-                    id == of && Topic::Framework.is(wanted, name)
-                };
-                return wanted == name || parts.is_some_and(is_same);
-            }
-            Topic::Role => return wanted == name,
-        };
-        let tail = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|cluster| cluster.ends_with('-'));
-        let is_number = !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_digit());
-        // The wire's number of a framework has four digits or more: 0010 is not F10 of the log.
-        let is_lettered = is_number
-            && self != Topic::Framework
-            && (name.strip_prefix(letter) == Some(wanted) || tail(name, &format!("{letter}{wanted}")));
-        wanted == name || tail(wanted, name) || !wanted.is_empty() && tail(name, wanted) || is_lettered
-    }
-}
-
-/// A sentence about one event.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Sentence {
-    /// What happened.
-    pub text: String,
-    /// What many such events together are called, if one alone is of little interest.
-    pub routine: Option<&'static str>,
-    /// It did not touch the subject itself, but what the subject depended on.
-    pub beside: bool,
-}
-
-impl Sentence {
-    fn new(text: impl Into<String>) -> Sentence {
-        // One line, whatever names are in it.
-        let text = text.into();
-        let text = plain(&text);
-        let mut letters = text.chars();
-        let first = letters.next().map(|first| first.to_ascii_uppercase());
-        Sentence { text: first.into_iter().chain(letters).collect(), ..Sentence::default() }
-    }
-
-    fn routine(text: impl Into<String>, many: &'static str) -> Sentence {
-        Sentence { routine: Some(many), ..Sentence::new(text) }
-    }
-}
 
 /// Whoever tells of one log.
 pub(crate) trait Teller {
@@ -176,8 +47,40 @@ pub(crate) trait Teller {
 /// For this kind of log.
 pub(crate) fn teller(kind: Kind, subject: Subject) -> Box<dyn Teller> {
     match kind {
-        Kind::Master => Box::new(master::Master::new(subject)),
+        Kind::Master => Box::new(Story::new(subject)),
         Kind::Agent => Box::new(agent::Agent::new(subject)),
+    }
+}
+
+impl Teller for Story {
+    fn resume(&mut self, from: &mut dyn Read) -> Result<(), String> {
+        let (gate, state) = replay::read_master_snapshot(from)?;
+        self.resume(gate, state);
+        Ok(())
+    }
+
+    fn tell(&mut self, entry: &Entry) -> Result<Vec<(usize, Shown, Sentence)>, String> {
+        self.tell(entry.term, &entry.record, replay::of_master(entry)?)
+    }
+
+    fn leader(&self) -> Option<(u64, String)> {
+        self.leader()
+    }
+
+    fn cluster(&self) -> String {
+        self.cluster()
+    }
+
+    fn knows(&self) -> bool {
+        self.knows()
+    }
+
+    fn title(&self) -> String {
+        self.title()
+    }
+
+    fn ending(&self) -> Vec<String> {
+        self.ending()
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// `explain task|agent|framework|offer|role ID [DIR]`
 pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let (subject, rest) = match args.words.as_slice() {
-        [topic, id, rest @ ..] => (Subject::new(topic, id)?, rest),
+        [topic, id, rest @ ..] => (Subject::new(topic, id).map_err(Usage)?, rest),
         _ => return Err(Usage("explain what? Name a task, an agent, a framework, an offer or a role".into()).into()),
     };
     let dir = match rest {

@@ -1,16 +1,16 @@
 //! Sentences for agents in operation: drains, maintenance, and what agents can spare.
 
 use super::Sentence;
-use super::master::{Master, plain};
 use super::phrase::{count, span};
-use crate::output::time;
+use super::story::{Story, plain};
+use api::time::shown as time;
 use master_core::State;
 use master_core::event::{Event, Return};
 use master_core::ids::{AgentKey, OfferKey};
 use master_core::state::maintenance::{MachineId, Unavailability};
 
 /// One event of an agent in operation. `before` is the state before it.
-pub(super) fn sentence(story: &mut Master, before: &State, event: &Event, at_ms: u64) -> Option<Sentence> {
+pub(crate) fn sentence(story: &mut Story, before: &State, event: &Event, at_ms: u64) -> Option<Sentence> {
     Some(match event {
         Event::AgentDrainStarted(event) => {
             let again = if before.drains.is_draining(event.agent) { "still wants" } else { "wants" };
@@ -90,7 +90,7 @@ pub(super) fn sentence(story: &mut Master, before: &State, event: &Event, at_ms:
     })
 }
 
-fn agents(story: &Master, before: &State, offers: impl Iterator<Item = OfferKey>) -> String {
+fn agents(story: &Story, before: &State, offers: impl Iterator<Item = OfferKey>) -> String {
     let offers = offers.filter_map(|key| before.maintenance.inverse_offers.get(&key));
     let agents: Vec<AgentKey> = offers.map(|offer| offer.agent).collect();
     match agents.as_slice() {

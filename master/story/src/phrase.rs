@@ -4,38 +4,38 @@ use api::v1;
 use event_log::Cause;
 use prost::Message;
 
-pub(crate) use api::time::span;
+pub use api::time::span;
 
 /// `1 offer`, `2 offers`.
-pub(crate) fn count(number: usize, one: &str) -> String {
+pub fn count(number: usize, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 
 /// Thousandths as people write them: `1500` is `1.5`.
-pub(crate) fn milli(milli: u64) -> String {
+pub fn milli(milli: u64) -> String {
     let (whole, rest) = (milli / 1000, milli % 1000);
     if rest == 0 { whole.to_string() } else { format!("{whole}.{}", format!("{rest:03}").trim_end_matches('0')) }
 }
 
 /// A part of a whole: `37.5 %`.
-pub(crate) fn percent(part: u64, whole: u64) -> String {
+pub fn percent(part: u64, whole: u64) -> String {
     let tenths = (u128::from(part) * 1000 + u128::from(whole.max(1)) / 2) / u128::from(whole.max(1));
     if tenths % 10 == 0 { format!("{} %", tenths / 10) } else { format!("{}.{} %", tenths / 10, tenths % 10) }
 }
 
 /// `TASK_RUNNING`, by its number.
-pub(crate) fn task_state(number: i32) -> String {
+pub fn task_state(number: i32) -> String {
     v1::TaskState::try_from(number).map_or_else(|_| format!("state {number}"), |state| state.as_str_name().to_owned())
 }
 
 /// `REASON_TASK_INVALID`, by its number.
-pub(crate) fn reason(number: i32) -> String {
+pub fn reason(number: i32) -> String {
     let known = v1::task_status::Reason::try_from(number);
     known.map_or_else(|_| format!("reason {number}"), |reason| reason.as_str_name().to_owned())
 }
 
 /// What a status says beside its state, after the state: `TASK_FAILED (REASON_...): Command exited with status 1`.
-pub(crate) fn status(state: i32, status: &[u8], at_ms: u64) -> String {
+pub fn status(state: i32, status: &[u8], at_ms: u64) -> String {
     let mut text = task_state(state);
     let Ok(status) = v1::TaskStatus::decode(status) else { return text };
     if let Some(number) = status.reason {
@@ -48,7 +48,7 @@ pub(crate) fn status(state: i32, status: &[u8], at_ms: u64) -> String {
     let made_ms = status.timestamp.map_or(at_ms, |seconds| (seconds.max(0.0) * 1000.0) as u64);
     let late_ms = at_ms.saturating_sub(made_ms);
     if late_ms >= LATE_MS {
-        text += &format!(" (it was so since {}, {} earlier)", crate::output::time(made_ms), span(late_ms));
+        text += &format!(" (it was so since {}, {} earlier)", api::time::shown(made_ms), span(late_ms));
     }
     text
 }
@@ -57,7 +57,7 @@ pub(crate) fn status(state: i32, status: &[u8], at_ms: u64) -> String {
 const LATE_MS: u64 = 1000;
 
 /// Who did it: `ACCEPT from 127.0.0.1:40000 as alice`.
-pub(crate) fn by(cause: &Cause) -> String {
+pub fn by(cause: &Cause) -> String {
     let mut text = cause.call.clone();
     if let Some(peer) = &cause.peer {
         text += &format!(" from {peer}");

@@ -1,65 +1,88 @@
 //! Sentences for the events of a master's log.
 
+use super::names::Names;
 use super::phrase::{count, reason, span, status, task_state};
-use super::{Sentence, Subject, Teller, Topic, brakes, ending, offers, operation, roles};
-use crate::messages;
-use crate::names::Names;
-use crate::output::time;
-use crate::replay;
-use crate::shown::Shown;
-use crate::source::Entry;
+use super::shown::Shown;
+use super::{Sentence, Subject, Topic, brakes, ending, folded, messages, offers, operation, roles};
 use api::resources::Resources;
-use event_log::Gate;
+use api::time::shown as time;
+use event_log::{Gate, Record};
 use master_core::event::{Event, Fate, FrameworkTerms, Removal};
 use master_core::ids::{AgentKey, FrameworkKey, Incarnation, NodeId, OperationKey, TaskKey};
 use master_core::state::{AgentLiveness, Task};
 use master_core::{State, fold, view};
-use std::io::Read;
 use std::sync::Arc;
 
-/// Tells of a master's log.
-pub(super) struct Master {
-    pub(super) subject: Subject,
-    pub(super) state: State,
+/// What one event led to: its position in the record, how it is shown, and the sentence.
+pub type Told = (usize, Shown, Sentence);
+
+/// Tells of the masters' log, one record after the other.
+#[derive(Default)]
+pub struct Story {
+    pub(crate) subject: Subject,
+    pub(crate) state: State,
     gate: Gate,
     names: Names,
     /// Tasks that the subject is, as far as it was seen.
-    pub(super) tasks: Vec<TaskKey>,
+    pub(crate) tasks: Vec<TaskKey>,
     /// The launch of it was refused, why.
-    pub(super) refused: Option<String>,
+    pub(crate) refused: Option<String>,
     /// What became of the offer.
-    pub(super) answered: Option<String>,
+    pub(crate) answered: Option<String>,
+    hides_commands: bool,
 }
 
-impl Master {
-    pub(super) fn new(subject: Subject) -> Master {
-        let (state, gate, names) = (State::default(), Gate::default(), Names::default());
-        Master { subject, state, gate, names, tasks: Vec::new(), refused: None, answered: None }
+impl Story {
+    /// From the beginning of the log.
+    pub fn new(subject: Subject) -> Story {
+        Story { subject, ..Story::default() }
     }
-}
 
-impl Teller for Master {
-    fn resume(&mut self, from: &mut dyn Read) -> Result<(), String> {
-        (self.gate, self.state) = replay::read_master_snapshot(from)?;
+    /// The same without what tasks run: not everybody may know.
+    #[must_use]
+    pub fn without_commands(self) -> Story {
+        Story { hides_commands: true, ..self }
+    }
+
+    /// Goes on from here instead of from the beginning.
+    pub fn resume(&mut self, gate: Gate, state: State) {
+        (self.gate, self.state) = (gate, state);
         self.names = Names::of(&self.state);
         if self.subject.topic == Topic::Task {
             let live = self.state.tasks.live.keys().cloned();
             let all = live.chain(self.state.tasks.completed.values().map(|task| task.key()));
             self.tasks = all.filter(|key| self.is_task_key(key)).collect();
         }
-        Ok(())
     }
 
-    fn tell(&mut self, entry: &Entry) -> Result<Vec<(usize, Shown, Sentence)>, String> {
-        let events = replay::of_master(entry)?;
-        if !self.gate.admit(entry.term, &entry.record.header) {
+    /// Sentences for events of a record, in order. Folds the record; one that takes no effect is passed over.
+    ///
+    /// # Errors
+    /// One sentence: an event cannot be folded.
+    pub fn tell(&mut self, term: u64, record: &Record, events: &[Event]) -> Result<Vec<Told>, String> {
+        self.tell_if(term, record, events, &mut |_, _, _| true)
+    }
+
+    /// The same about those that somebody `may` hear of, by the states before and after.
+    ///
+    /// # Errors
+    /// As [`Story::tell`].
+    pub fn tell_if(
+        &mut self,
+        term: u64,
+        record: &Record,
+        events: &[Event],
+        may: &mut dyn FnMut(&State, &State, &Event) -> bool,
+    ) -> Result<Vec<Told>, String> {
+        if !self.gate.admit(term, &record.header) {
             return Ok(Vec::new());
         }
         self.names.begin_record();
-        let at_ms = entry.record.header.at_ms;
+        let at_ms = record.header.at_ms;
         let mut told = Vec::new();
         for (at, event) in events.iter().enumerate() {
-            let touches = self.names.touches(event, entry.record.events[at].cause);
+            let cause = record.events.get(at).map_or(0, |raw| raw.cause);
+            let touches = self.names.touches(event, cause);
             let is_it = self.subject.is_in(&touches);
             if is_it && self.subject.topic == Topic::Task {
                 let mut new = event.touches().tasks;
@@ -69,8 +92,8 @@ impl Teller for Master {
             let beside = !is_it && self.is_beside(event);
             // Clones of a state are cheap; most events need none.
             let before = (is_it || beside).then(|| self.state.clone());
-            replay::folded(|| fold(&mut self.state, event, at_ms))?;
-            let Some(before) = before else { continue };
+            folded(|| fold(&mut self.state, event, at_ms))?;
+            let Some(before) = before.filter(|before| may(before, &self.state, event)) else { continue };
             let shown = Shown { touches, ..Shown::from_display(&event.to_string()) };
             let Some(sentence) = self.sentence(&before, event, &shown, at_ms) else { continue };
             told.push((at, shown, Sentence { beside, ..sentence }));
@@ -79,12 +102,19 @@ impl Teller for Master {
         Ok(told)
     }
 
-    fn leader(&self) -> Option<(u64, String)> {
+    /// State after the last record.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Who led when the last record was made: term and address.
+    pub fn leader(&self) -> Option<(u64, String)> {
         let leader = self.state.leader.as_ref()?;
         Some((leader.term, self.master(leader.master)))
     }
 
-    fn knows(&self) -> bool {
+    /// Whether the subject is known, even if nothing that touched it was told.
+    pub fn knows(&self) -> bool {
         let is = |name: String| self.subject.is(&name);
         let (agents, frameworks) = (&self.state.agents, &self.state.frameworks);
         match self.subject.topic {
@@ -100,23 +130,25 @@ impl Teller for Master {
                 frameworks.live.values().any(|it| it.roles.keys().any(|role| is(role.to_string())))
                     || roles::knows(&self.state, &self.subject.id)
             }
+            Topic::Cluster => true,
         }
     }
 
-    fn cluster(&self) -> String {
+    /// The id of the cluster: what every id on the wire begins with.
+    pub fn cluster(&self) -> String {
         self.state.cluster_id.to_string()
     }
 
-    fn title(&self) -> String {
+    /// The first line: what it is about.
+    pub fn title(&self) -> String {
         ending::title(self)
     }
 
-    fn ending(&self) -> Vec<String> {
+    /// How it stands after the last record.
+    pub fn ending(&self) -> Vec<String> {
         ending::ending(self)
     }
-}
 
-impl Master {
     /// Whether the subject is this task: by its id alone, or with its framework.
     fn is_task_key(&self, (framework, id): &TaskKey) -> bool {
         let wire = view::framework_id(&self.state, *framework);
@@ -125,7 +157,7 @@ impl Master {
     }
 
     /// The tasks that the story is about, while they are live.
-    pub(super) fn live(&self) -> impl Iterator<Item = &Arc<Task>> + '_ {
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Arc<Task>> + '_ {
         self.tasks.iter().filter_map(|key| self.state.tasks.live.get(key))
     }
 
@@ -331,7 +363,10 @@ impl Master {
                     .executor
                     .as_ref()
                     .map_or(String::new(), |executor| format!(", executor {}", executor.executor_id)),
-                messages::command_of_task(&event.info).map_or(String::new(), |command| format!("; {command}"))
+                Some(&event.info)
+                    .filter(|_| !self.hides_commands)
+                    .and_then(|info| messages::command_of_task(info))
+                    .map_or(String::new(), |command| format!("; {command}"))
             )),
             Event::TaskGroupLaunched(event) => {
                 let tasks: Vec<_> = event.tasks.iter().map(|task| task.task_id.to_string()).collect();
@@ -349,10 +384,11 @@ impl Master {
             Event::TaskUpdated(event) => {
                 let said = status(event.state, &event.status, at_ms);
                 let text = format!("{} reported {}: {said}.", self.agent(event.agent), self.task(&event.task));
-                if self.subject.topic == Topic::Task {
-                    Sentence::new(format!("{} reported {said}.", self.agent(event.agent)))
-                } else {
-                    Sentence::routine(text, "updates of tasks")
+                match self.subject.topic {
+                    Topic::Task => Sentence::new(format!("{} reported {said}.", self.agent(event.agent))),
+                    // They are what happens in it.
+                    Topic::Cluster => Sentence::new(text),
+                    _ => Sentence::routine(text, "updates of tasks"),
                 }
             }
             Event::UpdateAcknowledged(event) => {
@@ -467,7 +503,7 @@ impl Master {
     }
 
     /// `framework C-0002 (name)`.
-    pub(super) fn framework(&self, key: FrameworkKey) -> String {
+    pub(crate) fn framework(&self, key: FrameworkKey) -> String {
         let id = view::framework_id(&self.state, key);
         let id = if id.is_empty() { format!("F{}", key.0) } else { id };
         match self.framework_name(key).filter(|name| !name.is_empty()) {
@@ -487,7 +523,7 @@ impl Master {
     }
 
     /// `agent C-S0 (host)`.
-    pub(super) fn agent(&self, key: AgentKey) -> String {
+    pub(crate) fn agent(&self, key: AgentKey) -> String {
         let id = view::agent_id(&self.state, key);
         match self.state.agents.get(key) {
             Some(agent) => format!("agent {id} ({})", agent.hostname),
@@ -496,7 +532,7 @@ impl Master {
     }
 
     /// `task t1`; of a story about it, `it`.
-    pub(super) fn task(&self, key: &TaskKey) -> String {
+    pub(crate) fn task(&self, key: &TaskKey) -> String {
         if self.subject.topic == Topic::Task && self.is_task_key(key) {
             return "it".to_owned();
         }
@@ -520,7 +556,7 @@ impl Master {
     }
 
     /// Its address, or its number if it never started.
-    pub(super) fn master(&self, incarnation: Incarnation) -> String {
+    pub(crate) fn master(&self, incarnation: Incarnation) -> String {
         let NodeId(node) = incarnation.node;
         let known = self.state.masters.get(&incarnation.node);
         known.map_or_else(|| format!("{node:016x}"), |master| master.address.to_string())
@@ -528,7 +564,7 @@ impl Master {
 }
 
 /// Resources without the role that they are allocated to, which is said beside them.
-pub(super) fn plain(resources: &Resources) -> String {
+pub(crate) fn plain(resources: &Resources) -> String {
     resources.unallocate().to_string()
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Shown {
+pub struct Shown {
     /// In small letters, words joined by dashes.
     pub name: String,
     /// In the order of their declaration.
@@ -16,7 +16,7 @@ pub(crate) struct Shown {
 
 /// What an event concerns, by the names that people use.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Touches {
+pub struct Touches {
     /// Ids of tasks, each also as `FRAMEWORK/ID`.
     pub tasks: Vec<String>,
     /// Agents.
@@ -31,7 +31,7 @@ pub(crate) struct Touches {
 
 impl Shown {
     /// From `name field=value ...`, where a value has spaces only within quotes.
-    pub(crate) fn from_display(text: &str) -> Shown {
+    pub fn from_display(text: &str) -> Shown {
         let mut words = split(text, ' ').into_iter();
         let name = words.next().unwrap_or_default();
         let mut fields: Vec<(String, String)> = Vec::new();
@@ -50,7 +50,7 @@ impl Shown {
     }
 
     /// From what `derive(Debug)` writes of a variant with named fields.
-    pub(crate) fn from_debug(text: &str) -> Shown {
+    pub fn from_debug(text: &str) -> Shown {
         let (name, rest) = text.split_once(" {").unwrap_or((text, ""));
         let rest = rest.strip_suffix('}').unwrap_or(rest).trim();
         let fields = split(rest, ',').into_iter().filter_map(|field| {
@@ -62,7 +62,7 @@ impl Shown {
 
     /// Puts what a message says in the place of its size. One that cannot be read stays a size; what the event says itself
     /// is not said twice.
-    pub(crate) fn say(&mut self, field: &str, says: Vec<(String, String)>) {
+    pub fn say(&mut self, field: &str, says: Vec<(String, String)>) {
         let Some(at) = self.fields.iter().position(|(name, _)| name == field).filter(|_| !says.is_empty()) else {
             return;
         };
@@ -72,12 +72,12 @@ impl Shown {
     }
 
     /// The value of a field.
-    pub(crate) fn get(&self, field: &str) -> Option<&str> {
+    pub fn get(&self, field: &str) -> Option<&str> {
         self.fields.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str())
     }
 
     /// The fields as a JSON object of texts.
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         Value::Object(
             self.fields.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect::<Map<_, _>>(),
         )
@@ -133,7 +133,7 @@ fn plain(value: &str) -> String {
 }
 
 /// `TaskAdded` is `task-added`.
-pub(crate) fn kebab(name: &str) -> String {
+pub fn kebab(name: &str) -> String {
     let mut kebab = String::with_capacity(name.len() + 4);
     for (at, letter) in name.chars().enumerate() {
         if letter.is_ascii_uppercase() && at > 0 {

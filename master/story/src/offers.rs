@@ -1,9 +1,9 @@
 //! Sentences for offers and for what frameworks say of their roles.
 
-use super::master::{Master, plain};
 use super::phrase::{count, span};
+use super::story::{Story, plain};
 use super::{Sentence, Topic};
-use crate::output::time;
+use api::time::shown as time;
 use master_core::event::{Event, OfferKeys, OffersMade, Return};
 use master_core::ids::OfferKey;
 use master_core::state::Offer;
@@ -11,7 +11,7 @@ use master_core::{State, view};
 use std::sync::Arc;
 
 /// One event of the life of offers. `before` is the state before it.
-pub(super) fn sentence(story: &mut Master, before: &State, event: &Event, at_ms: u64) -> Option<Sentence> {
+pub(crate) fn sentence(story: &mut Story, before: &State, event: &Event, at_ms: u64) -> Option<Sentence> {
     Some(match event {
         Event::OffersMade(event) => made(story, event),
         Event::OffersDeclined(event) => {
@@ -77,7 +77,7 @@ pub(super) fn sentence(story: &mut Master, before: &State, event: &Event, at_ms:
 }
 
 /// Of one plan, what concerns the subject.
-fn made(story: &Master, event: &OffersMade) -> Sentence {
+fn made(story: &Story, event: &OffersMade) -> Sentence {
     let all: usize = event.groups.iter().map(|group| group.offers.0.len()).sum();
     let keys = (event.first.0..).take(all).map(OfferKey);
     let offers: Vec<&Arc<Offer>> = keys.filter_map(|key| story.state.offers.live.get(&key)).collect();
@@ -117,7 +117,7 @@ fn made(story: &Master, event: &OffersMade) -> Sentence {
     }
 }
 
-fn is_own(story: &Master, offer: &Offer) -> bool {
+fn is_own(story: &Story, offer: &Offer) -> bool {
     let subject = &story.subject;
     match subject.topic {
         Topic::Task => false,
@@ -128,11 +128,12 @@ fn is_own(story: &Master, offer: &Offer) -> bool {
         }
         Topic::Offer => subject.is(&format!("O{}", offer.key.0)),
         Topic::Role => subject.is(&offer.role),
+        Topic::Cluster => true,
     }
 }
 
 /// The offers that are answered, and how long they stood.
-fn answered(story: &Master, before: &State, keys: &OfferKeys, at_ms: u64) -> String {
+fn answered(story: &Story, before: &State, keys: &OfferKeys, at_ms: u64) -> String {
     let offers: Vec<&Offer> = keys.iter().filter_map(|key| before.offers.get(key)).collect();
     let stood = |offer: &Offer| span(at_ms.saturating_sub(offer.at_ms));
     match offers.as_slice() {

@@ -8,17 +8,22 @@ use serde_json::Value;
 
 /// Which message some bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// `FrameworkInfo`
     Framework,
+    /// `TaskInfo`
     Task,
+    /// `AgentInfo`
     Agent,
+    /// `ExecutorInfo`
     Executor,
+    /// `TaskStatus`
     Status,
 }
 
 impl Kind {
     /// Of a field of a struct of either state.
-    pub(crate) fn of_field(owner: &str, field: &str) -> Option<Kind> {
+    pub fn of_field(owner: &str, field: &str) -> Option<Kind> {
         match (owner, field) {
             (_, "status" | "statuses") => Some(Kind::Status),
             ("Framework", "info") => Some(Kind::Framework),
@@ -31,7 +36,7 @@ impl Kind {
 }
 
 /// The message as JSON, without what may be secret; none if it is no such message.
-pub(crate) fn json(kind: Kind, bytes: &[u8]) -> Option<Value> {
+pub fn json(kind: Kind, bytes: &[u8]) -> Option<Value> {
     fn of<M: Message + Default + Wire>(bytes: &[u8]) -> Option<Value> {
         Some(api::json::to_value(&M::decode(bytes).ok()?))
     }
@@ -82,7 +87,7 @@ fn leave_out_value(variable: &mut Value) {
 }
 
 /// The same as fields of an event: what people ask for first.
-pub(crate) fn fields(kind: Kind, bytes: &[u8]) -> Vec<(String, String)> {
+pub fn fields(kind: Kind, bytes: &[u8]) -> Vec<(String, String)> {
     let Some(value) = json(kind, bytes) else { return Vec::new() };
     let mut fields = Vec::new();
     let mut add = |name: &str, text: Option<String>| {
@@ -115,7 +120,7 @@ pub(crate) fn fields(kind: Kind, bytes: &[u8]) -> Vec<(String, String)> {
 }
 
 /// `command "echo hello" as root`, of a task or of the executor that it brings; none if neither is told.
-pub(crate) fn command_of_task(bytes: &[u8]) -> Option<String> {
+pub fn command_of_task(bytes: &[u8]) -> Option<String> {
     let task = json(Kind::Task, bytes)?;
     let command = [&task["command"], &task["executor"]["command"]].into_iter().find(|it| it.is_object())?;
     let user = command["user"].as_str().map_or_else(String::new, |user| format!(" as {user}"));

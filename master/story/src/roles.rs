@@ -1,7 +1,7 @@
 //! What operators said about roles, in sentences.
 
 use super::Sentence;
-use super::master::Master;
+use super::story::Story;
 use api::resources::is_at_or_below;
 use master_core::State;
 use master_core::event::Event;
@@ -9,7 +9,7 @@ use master_core::state::roles::Quota;
 use std::fmt::Display;
 
 /// What became different for whom; of a story about a role only what concerns it.
-pub(super) fn sentence(story: &Master, before: &State, event: &Event) -> Option<Sentence> {
+pub(crate) fn sentence(story: &Story, before: &State, event: &Event) -> Option<Sentence> {
     let role_of_story = (story.subject.topic == super::Topic::Role).then_some(&*story.subject.id);
     let concerns = |role: &str| role_of_story.is_none_or(|subject| is_at_or_below(subject, role));
     let told: Vec<String> = match event {
@@ -39,7 +39,7 @@ pub(super) fn sentence(story: &Master, before: &State, event: &Event) -> Option<
 }
 
 /// Whether it is about a role above this one, which counts for it, too.
-pub(super) fn is_over(event: &Event, subject: &str) -> bool {
+pub(crate) fn is_over(event: &Event, subject: &str) -> bool {
     let is_over = |role: &str| role != subject && is_at_or_below(subject, role);
     match event {
         Event::QuotasSet(event) => event.quotas.iter().any(|change| is_over(&change.role)),
@@ -48,12 +48,12 @@ pub(super) fn is_over(event: &Event, subject: &str) -> bool {
 }
 
 /// Whether operators said anything about the role.
-pub(super) fn knows(state: &State, role: &str) -> bool {
+pub(crate) fn knows(state: &State, role: &str) -> bool {
     state.roles.quota(role).is_some() || state.roles.weights.contains_key(role)
 }
 
 /// How the role stands.
-pub(super) fn standing(state: &State, role: &str) -> Vec<String> {
+pub(crate) fn standing(state: &State, role: &str) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(weight) = state.roles.weights.get(role) {
         lines.push(format!("it counts {weight} among its siblings."));

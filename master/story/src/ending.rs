@@ -1,10 +1,10 @@
 //! How the subject of a story stands in the end, from the state after the last record.
 
-use super::master::{Master, plain};
 use super::phrase::{count, milli, percent, span, task_state};
+use super::story::{Story, plain};
 use super::{Topic, roles};
-use crate::output::time;
 use api::resources::Name;
+use api::time::shown as time;
 use master_core::allocator::{Options, Reason, WhyNot, plan, reasons, standings, words};
 use master_core::ids::FrameworkKey;
 use master_core::state::{Agent, AgentLiveness, Framework, Task};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 const AGENTS_MAX: usize = 5;
 
 /// What the story is about.
-pub(super) fn title(story: &Master) -> String {
+pub(crate) fn title(story: &Story) -> String {
     let subject = &story.subject;
     let of = match subject.topic {
         Topic::Task => {
@@ -24,26 +24,27 @@ pub(super) fn title(story: &Master) -> String {
             format!(" of {}", frameworks.join(", of "))
         }
         Topic::Agent => agent(story).map_or(String::new(), |agent| format!(" ({})", agent.hostname)),
-        Topic::Framework | Topic::Offer | Topic::Role => String::new(),
+        Topic::Framework | Topic::Offer | Topic::Role | Topic::Cluster => String::new(),
     };
     format!("The story of {} {}{}", subject.word(), subject.id, if of == " of " { "" } else { &of })
 }
 
 /// How it stands.
-pub(super) fn ending(story: &Master) -> Vec<String> {
+pub(crate) fn ending(story: &Story) -> Vec<String> {
     let lines = match story.subject.topic {
         Topic::Task => of_task(story),
         Topic::Agent => of_agent(story),
         Topic::Framework => of_framework(story),
         Topic::Offer => of_offer(story),
         Topic::Role => of_role(story, &story.subject.id),
+        Topic::Cluster => Vec::new(),
     };
     let mut text = vec![format!("At the end, {}:", time(story.state.at_ms))];
     text.extend(lines.into_iter().map(|line| format!("  {line}")));
     text
 }
 
-fn of_task(story: &Master) -> Vec<String> {
+fn of_task(story: &Story) -> Vec<String> {
     let state = &story.state;
     let mut lines = Vec::new();
     for task in story.live() {
@@ -95,12 +96,12 @@ fn away(agent: &Agent, at_ms: u64) -> Option<String> {
     }
 }
 
-fn agent(story: &Master) -> Option<&Agent> {
+fn agent(story: &Story) -> Option<&Agent> {
     let mut agents = story.state.agents.live.values();
     agents.find(|agent| story.subject.is(&format!("S{}", agent.key.0))).map(Arc::as_ref)
 }
 
-fn of_agent(story: &Master) -> Vec<String> {
+fn of_agent(story: &Story) -> Vec<String> {
     let state = &story.state;
     let Some(agent) = agent(story) else {
         let gone = state.agents.gone.iter().find(|(key, _)| story.subject.is(&format!("S{}", key.0)));
@@ -143,7 +144,7 @@ fn some(resources: &api::resources::Resources) -> String {
     if resources.is_empty() { "nothing".to_owned() } else { plain(resources) }
 }
 
-fn of_framework(story: &Master) -> Vec<String> {
+fn of_framework(story: &Story) -> Vec<String> {
     let state = &story.state;
     let is = |framework: &&Arc<Framework>| {
         story.subject.is(&framework.id) || story.subject.is(&format!("F{}", framework.key.0))
@@ -169,7 +170,7 @@ fn of_framework(story: &Master) -> Vec<String> {
     lines
 }
 
-fn of_offer(story: &Master) -> Vec<String> {
+fn of_offer(story: &Story) -> Vec<String> {
     let mut offers = story.state.offers.live.values();
     match offers.find(|offer| story.subject.is(&format!("O{}", offer.key.0))) {
         Some(offer) => {
@@ -180,7 +181,7 @@ fn of_offer(story: &Master) -> Vec<String> {
     }
 }
 
-fn of_role(story: &Master, role: &str) -> Vec<String> {
+fn of_role(story: &Story, role: &str) -> Vec<String> {
     let state = &story.state;
     let mut lines = Vec::new();
     let options = Options::default();
@@ -220,7 +221,7 @@ fn share(dominant: Option<&Name>, held_milli: u64, total_milli: u64) -> String {
 type Kind = (FrameworkKey, Arc<str>, String);
 
 /// What the allocator would answer now: whom of these it would offer what, and why not more.
-fn not_offered(story: &Master, wanted: impl Fn(&Reason) -> bool) -> Vec<String> {
+fn not_offered(story: &Story, wanted: impl Fn(&Reason) -> bool) -> Vec<String> {
     let state = &story.state;
     let options = Options::default();
     let next = plan(state, state.at_ms, &options);

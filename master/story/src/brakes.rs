@@ -1,14 +1,14 @@
 //! Sentences for what operators pause, and for what frameworks want to be offered.
 
 use super::Sentence;
-use super::master::Master;
+use super::story::Story;
 use master_core::State;
 use master_core::event::Event;
 use master_core::state::brakes::Brake;
 use std::sync::Arc;
 
 /// One event of it. `before` is the state before it.
-pub(super) fn sentence(story: &Master, before: &State, event: &Event) -> Option<Sentence> {
+pub(crate) fn sentence(story: &Story, before: &State, event: &Event) -> Option<Sentence> {
     Some(Sentence::new(match event {
         Event::OfferConstraintsSet(event) => {
             let who = story.framework(event.framework);
@@ -37,7 +37,7 @@ fn operator(by: Option<&Arc<str>>) -> String {
     by.map_or_else(|| "An operator".to_owned(), |by| by.to_string())
 }
 
-fn what(story: &Master, brake: &Brake) -> String {
+fn what(story: &Story, brake: &Brake) -> String {
     match brake {
         Brake::Allocation => "the allocation of everything".to_owned(),
         Brake::Role(role) => format!("the allocation to role {role}"),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// The names known so far.
 #[derive(Default)]
-pub(crate) struct Names {
+pub struct Names {
     /// Ids on the wire.
     frameworks: BTreeMap<u32, String>,
     /// Roles of frameworks.
@@ -33,7 +33,7 @@ struct Answer {
 
 impl Names {
     /// Those that a state knows, for who begins in the middle.
-    pub(crate) fn of(state: &State) -> Names {
+    pub fn of(state: &State) -> Names {
         let mut names = Names::default();
         let completed = state.frameworks.completed.values().map(|completed| &completed.framework);
         for framework in state.frameworks.live.values().chain(completed) {
@@ -49,12 +49,12 @@ impl Names {
     }
 
     /// A record begins.
-    pub(crate) fn begin_record(&mut self) {
+    pub fn begin_record(&mut self) {
         self.answer = None;
     }
 
     /// What the event concerns; `cause` is the number of its cause in the record.
-    pub(crate) fn touches(&mut self, event: &Event, cause: u32) -> Touches {
+    pub fn touches(&mut self, event: &Event, cause: u32) -> Touches {
         let touched = event.touches();
         self.learn(event);
         let mut touches = Touches { roles: self.roles(event), ..Touches::default() };
