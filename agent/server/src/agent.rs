@@ -262,7 +262,7 @@ impl Agent {
     }
 
     /// Folder of an executor's runs.
-    fn runs(&self, framework_id: &str, executor_id: &str) -> PathBuf {
+    pub(crate) fn runs(&self, framework_id: &str, executor_id: &str) -> PathBuf {
         let agent_id = self.state.read_recursive().registration.agent_id.clone().unwrap_or_default();
         crate::paths::runs(&self.config.work_dir, &agent_id, framework_id, executor_id)
     }

@@ -12,7 +12,7 @@ use api::limits::AGENT_ENDED_TASKS_MAX;
 use api::v1::{AgentInfo, Attribute, DomainInfo, Resource, agent_info};
 use api_http::dial::Signer;
 use api_http::tls::{self, Tls};
-use api_http::{Admission, Secret, Sources, TokenSources, tokens};
+use api_http::{Admission, Door, Secret, Sources, TokenSources, tokens};
 use auth::Realm;
 use containers::program::Program;
 
@@ -327,6 +327,8 @@ pub(crate) struct Config {
     pub(crate) masters: Vec<String>,
     /// Shows the masters that this agent knows the cluster's secret.
     pub(crate) signer: Option<Arc<Signer>>,
+    /// Where masters show the same to this agent.
+    pub(crate) door: Arc<Door>,
     /// Who is let in, and what they may.
     pub(crate) admission: Arc<Admission>,
     /// How what is said is hidden from others, if it is.
@@ -528,12 +530,16 @@ fn check(mut values: Values) -> Result<Config, String> {
     let (isolators, idle) = isolation::read(&values, &resources)?;
     let secret = values.text("cluster_secret").map(Secret::read).transpose();
     let secret = secret.map_err(|error| event_log::sentence(&error))?;
+    let tls = Tls::load(tls::Settings::read(&values, true)?)?;
+    let by_certificate = tls.as_ref().is_some_and(|tls| tls.names_masters());
+    let door = Door::new(secret.clone(), values.bool("insecure"), Some(advertise_ip)).by_certificate(by_certificate);
     Ok(Config {
         masters,
         admission,
         secret_warning: secret.as_ref().and_then(Secret::warning),
+        door: Arc::new(door),
         signer: secret.map(|secret| Arc::new(Signer::new(secret, values.bool("insecure")))),
-        tls: Tls::load(tls::Settings::read(&values, true)?)?,
+        tls,
         listen: SocketAddr::new(ip, port("port")?.unwrap_or(5051)),
         advertise_ip,
         advertise_port: port("advertise_port")?,

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api_http::{
-    Query, Request, Response, Router, StatusCode, Topic, Visitor, method_not_allowed, not_found, read_body,
+    CHALLENGE_PATH, Query, Request, Response, Router, StatusCode, Topic, Visitor, method_not_allowed, not_found,
+    read_body,
 };
 use auth::{Action, Realm};
 
 use crate::agent::Agent;
-use crate::{attach, executors, permit, reads, v1_calls};
+use crate::{attach, executors, files, permit, reads, v1_calls};
 
 #[derive(Clone, Copy, Debug)]
 enum Endpoint {
@@ -31,6 +32,9 @@ enum Endpoint {
     Help,
     Processes,
     Profiler,
+    /// These two are for masters, and have a door of their own.
+    Challenge,
+    FilesForMasters,
 }
 
 fn router() -> Router<Endpoint> {
@@ -50,6 +54,8 @@ fn router() -> Router<Endpoint> {
         .at("/monitor/statistics.json", Endpoint::Statistics)
         .at("/containerizer/debug", Endpoint::ContainerizerDebug)
         .at("/files", Endpoint::Files)
+        .at(CHALLENGE_PATH, Endpoint::Challenge)
+        .at(files::PATH, Endpoint::FilesForMasters)
         .at("/logging/toggle", Endpoint::LoggingToggle)
         .at("/system/stats.json", Endpoint::SystemStats)
         .at("/help", Endpoint::Help)
@@ -78,6 +84,7 @@ const fn topic(name: &'static str, text: &'static str) -> Topic {
 /// Who is asked for what; None: everybody is told.
 fn realm(endpoint: Endpoint) -> Option<Realm> {
     match endpoint {
+        Endpoint::Challenge | Endpoint::FilesForMasters => None,
         Endpoint::Health | Endpoint::Version | Endpoint::SystemStats | Endpoint::Help | Endpoint::Processes => None,
         Endpoint::Api | Endpoint::ResourceProvider | Endpoint::LoggingToggle | Endpoint::Profiler => {
             Some(Realm::AgentReadwrite)
@@ -123,7 +130,9 @@ fn permit_endpoint(
         | Endpoint::SystemStats
         | Endpoint::Help
         | Endpoint::Processes
-        | Endpoint::Profiler => Ok(()),
+        | Endpoint::Profiler
+        | Endpoint::Challenge
+        | Endpoint::FilesForMasters => Ok(()),
     }
 }
 
@@ -140,6 +149,13 @@ async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Re
     }
     let found = ROUTER.with(|router| router.find(request.uri().path()).map(|(endpoint, rest)| (*endpoint, rest)));
     let Some((endpoint, rest)) = found else { return not_found() };
+    if matches!(endpoint, Endpoint::Challenge | Endpoint::FilesForMasters) {
+        return match endpoint {
+            _ if request.method() != "POST" => method_not_allowed(&["POST"], request.method()),
+            Endpoint::Challenge => agent.config.door.challenge(),
+            _ => files::answer(agent, request, peer).await,
+        };
+    }
     let visitor = match agent.config.admission.admit(realm(endpoint), &request, peer).await {
         Ok(visitor) => visitor,
         Err(refused) => return *refused,

@@ -6,6 +6,7 @@ mod checks;
 mod config;
 mod dial;
 mod executors;
+mod files;
 mod gc;
 mod http;
 mod incoming;

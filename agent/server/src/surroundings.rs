@@ -249,6 +249,7 @@ impl Terms {
         let values = api::flags::parse(config::FLAGS, words.to_vec(), |_| None, none);
         Ok(Config {
             secret_warning: None,
+            door: Arc::default(),
             admission: Arc::default(),
             masters: self.masters,
             signer: None,

@@ -202,10 +202,10 @@ impl Door {
             if is_here || self.is_insecure {
                 return Ok((request, Seal(None)));
             }
-            self.warn(peer, &request, "it is on another machine, and this master has no --cluster_secret");
+            self.warn(peer, &request, "it is on another machine, and there is no --cluster_secret here");
             return Err(text(
                 StatusCode::UNAUTHORIZED,
-                "This master has no secret, so only its own machine may use /meseta: make one with `meseta secret new FILE` and \
+                "There is no secret here, so only this machine itself may use /meseta: make one with `meseta secret new FILE` and \
                  give --cluster_secret=file:///FILE to every master and agent",
             ));
         };
@@ -279,6 +279,11 @@ impl Door {
 }
 
 impl Seal {
+    /// Whether the request was made by somebody who knows the secret; else it was let in for other reasons.
+    pub fn is_proven(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The answer, with the proof.
     pub fn answer(&self, response: Response) -> Response {
         let Seal(Some((key, hash))) = self else { return response };

@@ -16,7 +16,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use crate::beneath::{self, Found};
-use crate::{Query, Response, empty, json, jsonp, stream, streaming, text};
+use crate::{Query, Response, StreamSender, empty, json, jsonp, stream, streaming, text};
 
 /// Most bytes that one read answers: 16 pages.
 pub const READ_BYTES_MAX: usize = 16 * 4096;
@@ -125,6 +125,14 @@ impl FileTable {
         Ok(entries)
     }
 
+    /// Whether it is a directory.
+    ///
+    /// # Errors
+    /// A [`FilesError`].
+    pub fn is_folder(&self, path: &str) -> Result<bool, FilesError> {
+        Ok(self.find(path)?.metadata.is_dir())
+    }
+
     /// At most `length` (and [`READ_BYTES_MAX`]) bytes from `offset`, and the size of the file in bytes.
     ///
     /// # Errors
@@ -218,7 +226,7 @@ impl FileTable {
 
 /// The first `size` bytes of a file, to be saved under `name`. Sent by a task of its own, a piece after the other.
 pub fn attachment(file: File, size: u64, name: &str) -> Response {
-    let (sender, body) = stream(4);
+    let (sender, response) = attachment_of(size, name);
     tokio::spawn(async move {
         let file = Arc::new(file);
         let mut offset = 0;
@@ -236,12 +244,18 @@ pub fn attachment(file: File, size: u64, name: &str) -> Response {
             }
         }
     });
+    response
+}
+
+/// Something of `size` bytes to be saved under `name`, and where to send them.
+pub fn attachment_of(size: u64, name: &str) -> (StreamSender, Response) {
+    let (sender, body) = stream(4);
     let mut response = streaming("application/octet-stream", body.sized(size));
     let name = name.replace(|c: char| c.is_control() || c == ';', "_");
     let disposition = HeaderValue::try_from(format!("attachment; filename={name}"));
     let disposition = disposition.unwrap_or(HeaderValue::from_static("attachment"));
     response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
-    response
+    (sender, response)
 }
 
 impl FilesError {
@@ -307,8 +321,8 @@ fn open(found: &Found) -> Result<(File, Metadata), FilesError> {
     }
 }
 
-/// As `ls -l` writes it.
-fn mode_text(mode: u32) -> String {
+/// Type and permissions as `ls -l` writes them.
+pub fn mode_text(mode: u32) -> String {
     let kind = match mode & 0o170_000 {
         0o040_000 => 'd',
         0o120_000 => 'l',

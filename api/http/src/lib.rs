@@ -45,7 +45,7 @@ pub use bounds::Bounds;
 pub use build::Build;
 pub use connections::{Connections, Turned};
 pub use door::{Carries, Door, For, Seal};
-pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment};
+pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment, attachment_of, mode_text};
 pub use help::{Topic, help, no_profiler, processes};
 pub use host::Host;
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};

@@ -47,6 +47,8 @@ pub struct Operators {
     pub renderings: Renderings,
     /// Operators who watch.
     pub watch: Arc<Watch>,
+    /// What pages for people have beside State.
+    pub(super) pages: super::ui::Pages,
     router: Router<Target>,
 }
 
@@ -84,7 +86,8 @@ impl Operators {
             // A link to the newest of many, perhaps.
             files.attach("/master/log", std::fs::canonicalize(&log).unwrap_or(log));
         }
-        Arc::new(Operators { context, about, files, counters, renderings: Renderings::default(), watch, router })
+        let (renderings, pages) = (Renderings::default(), super::ui::Pages::default());
+        Arc::new(Operators { context, about, files, counters, renderings, watch, pages, router })
     }
 
     /// Answers whatever is not for frameworks, agents or other masters: 404 for what nobody serves.

@@ -1,6 +1,6 @@
 //! Agents, and one of them.
 
-use super::words::{Part, ROWS, amounts, encoded, facts, is_found, search, table, time};
+use super::words::{Part, ROWS, amounts, facts, is_found, search, table, time};
 use super::{Made, Page, tasks};
 use master_core::ids::AgentKey;
 use master_core::state::{Agent, AgentLiveness};
@@ -11,7 +11,7 @@ use maud::{Markup, html};
 pub(super) fn link(page: &Page<'_>, key: AgentKey) -> Markup {
     let id = view::agent_id(page.seen, key);
     match page.seen.agents.get(key) {
-        Some(agent) => html! { a href={ (page.link("agents/")) (encoded(&id)) } title=(id) { (agent.hostname) } },
+        Some(agent) => html! { a href=(page.link(&["agents", &id], &[])) title=(id) { (agent.hostname) } },
         None => html! { span { (id) } },
     }
 }
@@ -79,7 +79,8 @@ pub(super) fn one(page: &Page<'_>, id: &str) -> Made {
     let content = html! {
         (facts(&pairs))
         (tasks::table_of(page, "Tasks", &on))
-        p { a href={ (page.link("tasks")) "?q=" (encoded(id)) } { "All tasks of this agent" } }
+        p { a href=(page.link(&["tasks"], &[("q", id)])) { "All tasks of this agent" } " "
+            a href=(page.link(&["explain", "agent", id], &[])) { "Its story" } }
     };
     Some((format!("Agent {}", agent.hostname), content))
 }

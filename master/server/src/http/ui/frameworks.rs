@@ -1,6 +1,6 @@
 //! Frameworks, and one of them.
 
-use super::words::{Part, ROWS, amounts, encoded, facts, is_found, search, table, time};
+use super::words::{Part, ROWS, amounts, facts, is_found, search, table, time};
 use super::{Made, Page, tasks};
 use api::resources::Resources;
 use api::v1;
@@ -19,7 +19,7 @@ pub(super) fn link(page: &Page<'_>, key: FrameworkKey) -> Markup {
         Some(framework) => {
             let name = info(framework).name;
             let name = if name.is_empty() { framework.id.to_string() } else { name };
-            html! { a href={ (page.link("frameworks/")) (encoded(&framework.id)) } title=(framework.id) { (name) } }
+            html! { a href=(page.link(&["frameworks", &framework.id], &[])) title=(framework.id) { (name) } }
         }
         None => html! { "completed" },
     }
@@ -100,7 +100,8 @@ pub(super) fn one(page: &Page<'_>, id: &str) -> Made {
     let content = html! {
         (facts(&pairs))
         (tasks::table_of(page, "Tasks", &live))
-        p { a href={ (page.link("tasks")) "?q=" (encoded(id)) } { "All tasks of this framework" } }
+        p { a href=(page.link(&["tasks"], &[("q", id)])) { "All tasks of this framework" } " "
+            a href=(page.link(&["explain", "framework", id], &[])) { "Its story" } }
         (tasks::table_of(page, "Completed tasks, the newest first", &completed))
     };
     Some((format!("Framework {}", info.name), content))

@@ -1,5 +1,6 @@
 // Follows the cluster: what happens is heard from the event stream, from the place in the log that the page is of, and the
-// page's content is asked for again. Where that stream is not to be had, it is asked for every few seconds.
+// page's content is asked for again. Where that stream is not to be had, it is asked for every few seconds. A page with
+// the end of a file follows that file instead.
 "use strict";
 (() => {
   const script = document.currentScript;
@@ -61,5 +62,39 @@
       }
     }
   };
-  follow();
+
+  const tail = async (file) => {
+    const box = document.getElementById("follow");
+    const text = new TextDecoder();
+    let end = Number(file.dataset.end);
+    if (box) box.parentElement.hidden = false;
+    file.scrollTop = file.scrollHeight;
+    while (box) {
+      await wait(1000);
+      if (document.hidden || !box.checked) continue;
+      try {
+        const answer = await fetch(`${file.dataset.read}&offset=${end}`, { cache: "no-store" });
+        if (!answer.ok) throw new Error(await answer.text());
+        const size = Number(answer.headers.get("Meseta-Size"));
+        // It was written anew.
+        if (size < end) return location.reload();
+        const more = new Uint8Array(await answer.arrayBuffer());
+        say("The file is followed.");
+        if (more.length === 0) continue;
+        const isAtEnd = file.scrollTop + file.clientHeight >= file.scrollHeight - 8;
+        end += more.length;
+        file.append(text.decode(more, { stream: true }));
+        // The last part of a long story.
+        while (file.childNodes.length > 1 && file.textContent.length > 1 << 18) file.firstChild.remove();
+        document.getElementById("end").textContent = end;
+        document.getElementById("size").textContent = Math.max(size, end);
+        if (isAtEnd) file.scrollTop = file.scrollHeight;
+      } catch (error) {
+        say(`Not followed: ${error.message}`);
+        await wait(4000);
+      }
+    }
+  };
+  const file = document.getElementById("file");
+  if (file) tail(file); else follow();
 })();

@@ -60,7 +60,7 @@ pub(super) fn cluster(page: &Page<'_>) -> (String, Markup) {
         .iter()
         .map(|(name, count)| {
             html! { tr {
-                th scope="row" { a href={ (page.link("tasks")) "?state=" (name) } { (words::state(name)) } }
+                th scope="row" { a href=(page.link(&["tasks"], &[("state", name)])) { (words::state(name)) } }
                 td { (count) }
             } }
         })

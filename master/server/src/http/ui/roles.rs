@@ -1,6 +1,6 @@
 //! Roles with their quota and weight, why one is not offered more, and what is held without being used.
 
-use super::words::{Part, ROWS, amounts, encoded, facts, table, time};
+use super::words::{Part, ROWS, amounts, facts, table, time};
 use super::{Made, Page, agents, frameworks};
 use api::resources::Quantities;
 use auth::Action;
@@ -35,7 +35,7 @@ pub(super) fn list(page: &Page<'_>) -> (String, Markup) {
         .map(|role| {
             let quota = state.roles.quotas.get(role);
             html! { tr {
-                th scope="row" { a href={ (page.link("roles/")) (encoded(role)) } { (role) } }
+                th scope="row" { a href=(page.link(&["roles", role], &[])) { (role) } }
                 td { (weight(page, role)) }
                 td { (state.frameworks.with(role).count()) }
                 td { @if let Some(used) = used.get(&**role) { (used) } }
@@ -65,7 +65,10 @@ pub(super) fn one(page: &Page<'_>, role: &str) -> Made {
             } }
         })
         .collect();
-    let at_ms = page.context.clock.now_ms().max(page.whole.at_ms);
+    let at_ms = match page.then {
+        Some(_) => page.whole.at_ms,
+        None => page.context.clock.now_ms().max(page.whole.at_ms),
+    };
     let why = super::super::own::explain_role(page.whole, state, at_ms, &page.context.allocator, role);
     let pairs = [
         ("Weight", html! { (weight(page, role)) }),
@@ -76,7 +79,8 @@ pub(super) fn one(page: &Page<'_>, role: &str) -> Made {
     let content = html! {
         (facts(&pairs))
         (table("Frameworks in this role", &["Framework", "State"], &members))
-        h2 { "What it would be offered now, and why not more" }
+        p { a href=(page.link(&["explain", "role", role], &[])) { "Its story" } }
+        h2 { "What it would be offered " @if page.then.is_some() { "then" } @else { "now" } ", and why not more" }
         pre tabindex="0" { (serde_json::to_string_pretty(&why).unwrap_or_default()) }
     };
     Some((format!("Role {role}"), content))

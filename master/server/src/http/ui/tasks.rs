@@ -1,19 +1,18 @@
 //! Tasks, and what became of one.
 
-use super::words::{Part, ROWS, encoded, facts, is_found, search, table, time};
+use super::words::{Part, ROWS, facts, is_found, search, table, time};
 use super::{Made, Page, agents, frameworks, words};
 use api::v1;
 use master_core::state::Task;
-use master_core::view;
+use master_core::{State, view};
 use maud::{Markup, html};
 use std::sync::Arc;
 
 fn row(page: &Page<'_>, task: &Task) -> Markup {
     let framework = view::framework_id(page.seen, task.framework);
     let told = view::task(page.seen, task);
-    let path = format!("tasks/{}/{}", encoded(&framework), encoded(&task.task_id));
     html! { tr {
-        th scope="row" { a href=(page.link(&path)) { (task.task_id) } }
+        th scope="row" { a href=(page.link(&["tasks", &framework, &task.task_id], &[])) { (task.task_id) } }
         td { (told.name) }
         td { (words::state(view::task_state_name(task.state))) }
         td { (frameworks::link(page, task.framework)) }
@@ -54,9 +53,9 @@ pub(super) fn list(page: &Page<'_>) -> (String, Markup) {
     let content = html! {
         (search(page, "Id, framework, agent or role"))
         p {
-            @if let Some(state) = wanted { "Only " (state) ". " a href=(page.link("tasks")) { "All states" } " " }
-            @if with_completed { a href=(page.link("tasks")) { "Without completed tasks" } }
-            @else { a href={ (page.link("tasks")) "?all=true" } { "With completed tasks" } }
+            @if let Some(state) = wanted { "Only " (state) ". " a href=(page.link(&["tasks"], &[])) { "All states" } " " }
+            @if with_completed { a href=(page.link(&["tasks"], &[])) { "Without completed tasks" } }
+            @else { a href=(page.link(&["tasks"], &[("all", "true")])) { "With completed tasks" } }
         }
         (table_of(page, "Tasks", &shown))
         (part.links(page, found.len()))
@@ -64,11 +63,17 @@ pub(super) fn list(page: &Page<'_>) -> (String, Markup) {
     ("Tasks".to_owned(), content)
 }
 
-pub(super) fn one(page: &Page<'_>, framework: &str, id: &str) -> Made {
-    let state = page.seen;
+/// The task of this framework, the one that goes on or the newest.
+pub(super) fn find<'a>(state: &'a State, framework: &str, id: &str) -> Option<&'a Arc<Task>> {
     let key = view::parse_framework_id(state, framework)?;
     let live = state.tasks.of(key).find(|task| *task.task_id == *id);
-    let task = live.or_else(|| state.tasks.completed_of(key).filter(|task| *task.task_id == *id).last())?;
+    live.or_else(|| state.tasks.completed_of(key).filter(|task| *task.task_id == *id).last())
+}
+
+pub(super) fn one(page: &Page<'_>, framework: &str, id: &str) -> Made {
+    let state = page.seen;
+    let task = find(state, framework, id)?;
+    let key = task.framework;
     let told = view::task(state, task);
     let statuses: Vec<Markup> = told
         .statuses
@@ -103,7 +108,11 @@ pub(super) fn one(page: &Page<'_>, framework: &str, id: &str) -> Made {
         (table("What was told of it, the newest first", &heads, &statuses))
         h2 { "More of it" }
         p { "What it wrote: " code { "meseta logs " (id) " -f" } ". Its sandbox: " code { "meseta files " (id) }
-            ". Its story, from the log: " code { "meseta-log explain task " (id) } "." }
+            "." }
+        p {
+            @if page.then.is_none() { a href=(page.link(&["tasks", framework, id, "files"], &[])) { "Its files" } " " }
+            a href=(page.link(&["explain", "task", framework, id], &[])) { "Its story" }
+        }
     };
     Some((format!("Task {id}"), content))
 }

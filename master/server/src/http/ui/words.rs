@@ -94,7 +94,7 @@ impl Part {
 
     /// Links to the page before and the one after, of so many items.
     pub(super) fn links(&self, page: &Page<'_>, total: usize) -> Markup {
-        let kept: String = ["q", "state", "all"]
+        let kept: String = ["q", "state", "all", "at"]
             .into_iter()
             .filter_map(|name| Some(format!("&{name}={}", encoded(page.query.get(name)?))))
             .collect();
@@ -112,12 +112,18 @@ impl Part {
     }
 }
 
+/// What a form says without asking.
+pub(super) fn hidden(name: &str, value: &str) -> Markup {
+    html! { input type="hidden" name=(name) value=(value); }
+}
+
 /// A field to search by, as a form that needs no script.
 pub(super) fn search(page: &Page<'_>, what: &str) -> Markup {
     html! {
         form method="get" role="search" {
             label for="q" { (what) }
             input id="q" name="q" type="search" value=(page.query.get("q").unwrap_or_default());
+            @if let Some(then) = &page.then { (hidden("at", &then.index.to_string())) }
             button { "Find" }
         }
     }

@@ -95,6 +95,25 @@ impl Past {
         Ok(told)
     }
 
+    /// Folds the next part of the log, up to the entry at `last`, for the sake of the state alone. Whether that is all. Blocks.
+    ///
+    /// # Errors
+    /// As [`Past::page`].
+    pub fn go_on(&mut self, last: u64) -> Result<bool, PastError> {
+        if self.history.next_index() <= last {
+            let page = self.history.page(last + 1, PAGE_BYTES).map_err(|error| PastError::of(error, self.after))?;
+            for committed in &page {
+                self.fold(committed)?;
+            }
+        }
+        Ok(self.history.next_index() > last)
+    }
+
+    /// Where the log's gate is, and State, after what was folded.
+    pub fn folded(&self) -> (Gate, State) {
+        (self.gate, self.state.clone())
+    }
+
     fn fold(&mut self, committed: &Committed) -> Result<Vec<Event>, PastError> {
         let header = &committed.record.header;
         if !self.gate.admit(committed.term, header) {
