@@ -55,6 +55,7 @@ step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-d
 # Tests of whole clusters start these from the target folder.
 step "binaries" cargo build --workspace --bins
 step "clients" tools/clients.sh
+step "browser" tools/browser.sh
 step "tests" tests
 step "simulator" env SEEDS=30 tools/sim.sh
 step "simulator, the same twice" env TWICE=1 SEEDS=2 tools/sim.sh

@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows the insides of a daemon: what a test sees is what a client or an operator would see.
 
+pub mod browser;
 pub mod clients;
 pub mod cluster;
 pub mod counter;

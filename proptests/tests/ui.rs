@@ -1,0 +1,300 @@
+//! The pages of a master in a real browser: nothing that axe-core finds wrong, in light and dark, on a phone; with a keyboard
+//! alone; behind a proxy under a path; with authentication on; and following what happens.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use base64::Engine as _;
+use proptests::browser::{Browser, Look};
+use proptests::cluster::{Cluster, Plan, READY, binary};
+use proptests::framework::{Framework, command_task, info};
+use proptests::http::{self, Answer, Request};
+use proptests::wait;
+use tempfile::TempDir;
+
+const DESK: Look = Look { width: 1280, height: 800, dark: false };
+const PHONE: Look = Look { width: 360, height: 740, dark: true };
+
+/// Under which path the proxy has the master.
+const PREFIX: &str = "/clusters/one";
+
+/// Passes on what is below the prefix, one request a connection, and answers nothing else.
+fn proxy(to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            thread::spawn(move || pass(client, to));
+        }
+    });
+    address
+}
+
+fn pass(mut client: TcpStream, to: SocketAddr) -> io::Result<()> {
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let mut words = line.split(' ');
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let Some(path) = path.strip_prefix(PREFIX) else {
+        return client.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    };
+    let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        if header.trim().is_empty() {
+            break;
+        }
+        if !header.to_ascii_lowercase().starts_with("connection:") {
+            head += &header;
+        }
+    }
+    head += "\r\n";
+    let mut server = TcpStream::connect(to)?;
+    server.write_all(head.as_bytes())?;
+    let mut up = server.try_clone()?;
+    thread::spawn(move || {
+        let _ = io::copy(&mut reader, &mut up);
+        let _ = up.shutdown(Shutdown::Write);
+    });
+    io::copy(&mut server, &mut client)?;
+    client.shutdown(Shutdown::Both)
+}
+
+/// A cluster whose master and agent ask who reads them; `ops` may see all, `web` no sandboxes.
+struct Guarded {
+    cluster: Cluster,
+    framework: Framework,
+    _files: TempDir,
+}
+
+impl Guarded {
+    fn start() -> Guarded {
+        let files = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| files.path().join(name).display().to_string();
+        let users =
+            r#"{"credentials": [{"principal": "ops", "secret": "secret"}, {"principal": "web", "secret": "secret"}]}"#;
+        std::fs::write(path("credentials"), users).expect("written");
+        let acls = r#"{"access_sandboxes": [{"principals": {"values": ["ops"]}, "users": {"type": "ANY"}},
+                                            {"principals": {"type": "ANY"}, "users": {"type": "NONE"}}]}"#;
+        std::fs::write(path("acls"), acls).expect("written");
+        make_secret(Path::new(&path("secret")));
+        let mut plan = Plan::new().agents(1);
+        for flag in [
+            format!("--credentials={}", path("credentials")),
+            format!("--cluster_secret=file://{}", path("secret")),
+            "--authenticate_http_readonly=true".to_owned(),
+            "--authenticate_http_readwrite=true".to_owned(),
+        ] {
+            let of_agent = flag.replace("--credentials", "--http_credentials");
+            plan = plan.master_flag(&flag).agent_flag(&of_agent);
+        }
+        let cluster = plan.agent_flag(&format!("--acls={}", path("acls"))).start_without_waiting();
+        wait::until("an active agent", READY, || {
+            let answer = http::send(cluster.address("m0"), &read_as("ops", "/slaves")).ok()?;
+            (answer.status() == 200 && answer.text().contains("\"active\":true")).then_some(())
+        });
+        let mut framework = Framework::subscribe(cluster.address("m0"), &info("shop"));
+        let offer = framework.offer();
+        let task = command_task("steady", &offer, "while true; do echo tick; sleep 0.2; done");
+        framework.launch(&offer, &[task]);
+        let running = framework.until_state("steady", "TASK_RUNNING");
+        framework.acknowledge(&running);
+        Guarded { cluster, framework, _files: files }
+    }
+
+    fn get(&self, who: &str, path: &str) -> Answer {
+        http::send(self.cluster.address("m0"), &read_as(who, path)).expect("an answer")
+    }
+}
+
+fn make_secret(path: &Path) {
+    let made = Command::new(binary("meseta")).args(["secret", "new"]).arg(path).output().expect("meseta runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+fn read_as(who: &str, path: &str) -> Request {
+    let shown = base64::engine::general_purpose::STANDARD.encode(format!("{who}:secret"));
+    Request::get(path).header("Authorization", &format!("Basic {shown}"))
+}
+
+/// Whatever there is to say against a page as it is.
+fn look_at(browser: &mut Browser, url: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for look in [DESK, PHONE] {
+        browser.look(look);
+        if look.width < 600 {
+            let wide = "document.documentElement.scrollWidth + ' of ' + document.documentElement.clientWidth";
+            let is_wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
+            if browser.evaluate(is_wide) == true {
+                found.push(format!("{url}: on a phone it is too wide: {}", browser.evaluate(wide)));
+            }
+        }
+        found.extend(browser.violations().into_iter().map(|one| format!("{url} ({look:?}): {one}")));
+    }
+    found
+}
+
+/// Every element that Tab reaches shows that it is there, and the first leads to the content.
+fn walk(browser: &mut Browser) -> Vec<String> {
+    browser.look(DESK);
+    browser.press("Tab", 9);
+    assert_eq!(browser.evaluate("document.activeElement.className"), "skip");
+    let is_shown = "(() => { const box = document.activeElement.getBoundingClientRect(); return box.left >= 0 && box.top >= 0 && box.width > 0; })()";
+    browser.until("the first link to be shown", is_shown);
+    browser.press("Enter", 13);
+    browser.until("the content to have the focus", "document.activeElement.id === 'content'");
+    let mut hidden = Vec::new();
+    for _ in 0..30 {
+        browser.press("Tab", 9);
+        let at = browser.evaluate(
+            "(() => { const it = document.activeElement, style = getComputedStyle(it); \
+             if (it === document.body) return ''; \
+             return (it.matches(':focus-visible') && style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0 ? '' : 'hidden: ') + it.outerHTML.slice(0, 200); })()",
+        );
+        match at.as_str().unwrap_or_default() {
+            "" => break,
+            at => hidden.extend(at.strip_prefix("hidden: ").map(str::to_owned)),
+        }
+    }
+    hidden
+}
+
+#[test]
+fn pages_are_for_everybody() {
+    let guarded = Guarded::start();
+    let master = guarded.cluster.address("m0");
+    let at = proxy(master);
+    let mut browser = Browser::start();
+    browser.look(DESK);
+    // A browser that says who reads once goes on saying it.
+    browser.open(&format!("http://ops:secret@{at}{PREFIX}/"));
+    let root = format!("http://{at}{PREFIX}/ui/");
+    assert_eq!(browser.evaluate("location.href"), root, "a browser is sent to the pages, relative to where it is");
+
+    let (mut waiting, mut known) = (VecDeque::from([String::new()]), BTreeSet::from([String::new()]));
+    let mut found = Vec::new();
+    while let Some(page) = waiting.pop_front() {
+        let url = format!("{root}{page}");
+        browser.open(&url);
+        assert!(browser.evaluate("document.title").as_str().is_some_and(|title| title.ends_with("Meseta")), "{url}");
+        found.extend(look_at(&mut browser, &url));
+        let links = browser.evaluate("[...document.querySelectorAll('a[href]')].map((link) => link.href)");
+        for link in links.as_array().into_iter().flatten().filter_map(|link| link.as_str()) {
+            let Some(page) = link.strip_prefix(&root) else { continue };
+            // A moment of each kind of page will do, and each page once however it is asked.
+            let (path, query) = page.split('#').next().unwrap_or_default().split_once('?').unwrap_or((page, ""));
+            let kind = if query.contains("at=") {
+                format!("{} then", path.split('/').next().unwrap_or_default())
+            } else {
+                path.to_owned()
+            };
+            let is_page = !path.ends_with("/download") && !path.starts_with('#');
+            if is_page && known.insert(kind) {
+                waiting.push_back(page.to_owned());
+            }
+        }
+    }
+    assert!(known.len() >= 20, "{known:?}");
+    for page in ["tasks/no/such", "?at=99999999", "tasks?q=nothing", "diff?from=1"] {
+        browser.open(&format!("{root}{page}"));
+        found.extend(look_at(&mut browser, page));
+    }
+    assert!(found.is_empty(), "{} complaints of {} pages:\n{}", found.len(), known.len(), found.join("\n"));
+    for page in ["", "tasks", "history"] {
+        browser.open(&format!("{root}{page}"));
+        let hidden = walk(&mut browser);
+        assert!(hidden.is_empty(), "{page}: the focus is not seen at {hidden:?}");
+    }
+
+    // A file is followed as it grows.
+    let framework = guarded.framework.id.clone();
+    browser.open(&format!("{root}tasks/{framework}/steady/files?path=stdout"));
+    let ticks = "document.getElementById('file').textContent.split('tick').length";
+    let before = browser.evaluate(ticks).as_u64().expect("a number");
+    browser.until("the file to be followed", &format!("{ticks} > {}", before + 3));
+    assert!(browser.complaints.is_empty(), "{:?}", browser.complaints);
+    let own = format!("http://{at}{PREFIX}/");
+    let elsewhere: Vec<&String> = browser
+        .requests
+        .iter()
+        .filter(|url| {
+            !url.starts_with(&own)
+                && !url.starts_with(&format!("http://ops:secret@{at}{PREFIX}/"))
+                && *url != "about:blank"
+        })
+        .filter(|url| **url != format!("http://{at}/favicon.ico"))
+        .collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
+}
+
+#[test]
+fn a_page_follows_the_cluster() {
+    let cluster = Plan::new().agents(1).start();
+    let mut framework = Framework::subscribe(cluster.address("m0"), &info("shop"));
+    let offer = framework.offer();
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/ui/tasks", cluster.address("m0")));
+    browser.evaluate("window.same = true");
+    framework.launch(&offer, &[command_task("seen", &offer, "sleep 1000")]);
+    let running = framework.until_state("seen", "TASK_RUNNING");
+    framework.acknowledge(&running);
+    browser.until("the task to be seen", "document.querySelector('main').innerText.includes('TASK_RUNNING')");
+    assert_eq!(browser.evaluate("window.same"), true, "the page was not loaded again");
+
+    // However often it is renewed, the browser holds no more.
+    let nodes = |browser: &mut Browser| {
+        browser.call("HeapProfiler.collectGarbage", serde_json::json!({}));
+        browser.call("Memory.getDOMCounters", serde_json::json!({}))["nodes"].as_u64().expect("a number")
+    };
+    let before = nodes(&mut browser);
+    let index = "Number((document.getElementById('live').textContent.match(/index (\\d+)/) || [0, 0])[1])";
+    for number in 0..8 {
+        let was = browser.evaluate(index);
+        let (offer, id) = (framework.offer(), format!("short{number}"));
+        framework.launch(&offer, &[command_task(&id, &offer, "true")]);
+        let finished = framework.until_state(&id, "TASK_FINISHED");
+        framework.acknowledge(&finished);
+        browser.until("the page to be renewed", &format!("{index} > {was}"));
+    }
+    let after = nodes(&mut browser);
+    assert!(after < before * 2, "{before} nodes, then {after}");
+    let heard = format!("http://{}/api/v1?after=", cluster.address("m0"));
+    assert!(browser.requests.iter().any(|url| url.starts_with(&heard)), "{:?}", browser.requests);
+}
+
+#[test]
+fn the_agent_decides_who_reads_a_sandbox() {
+    let guarded = Guarded::start();
+    let of_task = format!("/ui/tasks/{}/steady", guarded.framework.id);
+    let get = |who: &str, what: &str| {
+        let answer = guarded.get(who, &format!("{of_task}/{what}"));
+        (answer.status(), answer.text())
+    };
+    let (status, page) = get("ops", "files");
+    assert!(status == 200 && page.contains("stdout"), "{status} {page}");
+    let (status, text) = wait::until("something to read", READY, || {
+        let (status, text) = get("ops", "read?path=stdout&offset=0");
+        text.contains("tick").then_some((status, text))
+    });
+    assert!(status == 200 && text.contains("tick"), "{status} {text}");
+    let (status, whole) = get("ops", "download?path=stdout");
+    assert!(status == 200 && whole.starts_with(&text), "{status} {whole}");
+    for what in ["files", "files?path=stdout", "read?path=stdout", "download?path=stdout"] {
+        let (status, page) = get("web", what);
+        assert!(status == 403 && page.contains("access control lists"), "{what}: {status} {page}");
+    }
+    let (status, page) = get("ops", "files?path=../../../../../../../../etc/passwd");
+    assert!(status == 400 && !page.contains("root:"), "{status} {page}");
+    let (status, _) = get("ops", "files?path=nosuch");
+    assert_eq!(status, 404);
+    // Whoever does not know the secret is told nothing by the agent, whatever name they claim.
+    let stranger = Request::post_protobuf("/meseta/files", Vec::new());
+    let answer = http::send(guarded.cluster.address("a0"), &stranger).expect("an answer");
+    assert_eq!(answer.status(), 401, "{}", answer.text());
+}
