@@ -206,6 +206,9 @@ fn pages_are_for_everybody() {
         found.extend(look_at(&mut browser, page));
     }
     assert!(found.is_empty(), "{} complaints of {} pages:\n{}", found.len(), known.len(), found.join("\n"));
+    // It would be told.
+    browser.evaluate("document.querySelector('main').append(document.createElement('button')), true");
+    assert!(browser.violations().iter().any(|one| one.starts_with("button-name")), "axe-core looks");
     for page in ["", "tasks", "history"] {
         browser.open(&format!("{root}{page}"));
         let hidden = walk(&mut browser);

@@ -12,6 +12,7 @@ mod http1;
 mod large;
 mod load;
 mod memory;
+mod pages;
 mod pause;
 mod processes;
 mod quorum;
@@ -57,6 +58,8 @@ const NAMES: &[&str] = &[
     "agent_recovery_ms",
     "read_interference",
     "state_read_ms",
+    "page_ms",
+    "page_growth_mb",
     "sim_speed",
     "alloc_first_ms",
     "alloc_steady_ms",
@@ -130,6 +133,7 @@ fn main() -> ExitCode {
     tasks::rows(&bench, &mut report);
     containers::rows(&bench, &mut report);
     readers::rows(&bench, &mut report);
+    pages::rows(&bench, &mut report);
     large::rows(&bench, &mut report);
     simulator::rows(&bench, &mut report);
     if let Err(error) = report.finish(&output) {
