@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use api::internal::{FileListed, FilePart, FilesAnswer, FilesAsked, FilesRefused};
 use api::limits::SMALL_BODY_BYTES_MAX;
-use api_http::tls::Member;
-use api_http::{Carries, FilesError, For, READ_BYTES_MAX, Request, Response, StatusCode, Visitor, mode_text};
+use api_http::{Carries, Door, FilesError, For, READ_BYTES_MAX, Request, Response, StatusCode, Visitor, mode_text};
 use auth::{Principal, Realm, Subject};
 use prost::Message;
 
@@ -21,7 +20,7 @@ pub(crate) const PATH: &str = "/meseta/files";
 /// Answers a request of `peer`, if that is one of ours.
 pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Response {
     let door = agent.config.door.clone();
-    let is_named = request.extensions().get::<Member>().is_some_and(|member| member.master);
+    let is_named = Door::is_of_master(&request);
     match door.admit(request, peer, Carries::Body(SMALL_BODY_BYTES_MAX), For::Masters).await {
         Ok((request, seal)) => seal.answer(read(agent, request, peer, is_named || seal.is_proven()).await),
         Err(refused) => refused,

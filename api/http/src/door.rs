@@ -174,6 +174,11 @@ impl Door {
         }
     }
 
+    /// Whether `request` came with a certificate that names a master.
+    pub fn is_of_master(request: &Request) -> bool {
+        request.extensions().get::<Member>().is_some_and(|member| member.master)
+    }
+
     /// Lets `request` of `peer` in, with its body read if it has an end.
     ///
     /// # Errors
