@@ -96,6 +96,16 @@ pub const KEY_SET_KEYS_MAX: usize = 100;
 pub const AUTH_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Largest labels of one thing, in bytes of protobuf.
 pub const LABELS_BYTES_MAX: usize = 64 * KIB;
+/// Largest file of the log of refusals, in bytes.
+pub const AUDIT_FILE_BYTES_MAX: u64 = 4 << 20;
+/// The same in lines.
+pub const AUDIT_FILE_LINES_MAX: u64 = 20_000;
+/// Files of it, with the one that is written.
+pub const AUDIT_FILES_MAX: usize = 4;
+/// Addresses whose refusals are counted at once.
+pub const AUDIT_ADDRESSES_MAX: usize = 4096;
+/// Most entries of one answer about who did what and who was refused.
+pub const AUDIT_ENTRIES_MAX: usize = 1000;
 /// Longest sentence that is logged, in bytes.
 pub const SENTENCE_BYTES_MAX: usize = KIB;
 /// How much of what somebody wrote is repeated in a sentence about it, in bytes.

@@ -4,10 +4,12 @@
 //! `execute` and `task exec` are the command's own.
 
 mod agents;
+mod audit;
 mod auth;
 mod brake;
 mod certs;
 mod clusters;
+mod debug;
 mod drain;
 mod dry_run;
 mod error;
@@ -74,6 +76,8 @@ Commands:
   dry-run      what an operator's call would do
   snapshot     save the state of a cluster, inspect it, restore it
   auth         what somebody may do; hashes for files of credentials
+  audit        who did what, and who was refused what
+  debug        one file with everything for whoever looks for a fault
   masters      list, add, remove, replace masters
   secret       make what masters, agents and commands know each other by
   certs        make certificates for TLS
@@ -140,6 +144,8 @@ const COMMANDS: &[Command] = &[
     command("dry-run", dry_run::ABOUT, dry_run::FLAGS, false),
     command("snapshot", snapshot::ABOUT, snapshot::FLAGS, true),
     command("auth", auth::ABOUT, auth::FLAGS, true),
+    command("audit", audit::ABOUT, audit::FLAGS, false),
+    command("debug", debug::ABOUT, debug::FLAGS, true),
     command("masters", masters::ABOUT, masters::FLAGS, true),
     command("secret", secret::ABOUT, secret::FLAGS, true),
     command("certs", certs::ABOUT, certs::FLAGS, true),
@@ -229,6 +235,8 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "preemption" => held::preemption(&words, values).await,
         "dry-run" => dry_run::run(values).await,
         "auth" => auth::run(&words, values).await,
+        "audit" => audit::run(values).await,
+        "debug" => debug::run(&words, values).await,
         "masters" => masters::run(&words, values).await,
         "secret" => secret::run(&words),
         "certs" => certs::run(&words, &values),

@@ -27,6 +27,12 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("stale", Kind::Bool, "save: whatever that master has, for a cluster without a quorum.").default("false"),
     Flag::new("force", Kind::Bool, "save: over a file that is there; restore: although the old cluster answers.")
         .default("false"),
+    Flag::new(
+        "redact",
+        Kind::Bool,
+        "save: without environments, commands, labels, secrets and data; it cannot be restored.",
+    )
+    .default("false"),
     Flag::new("work_dir", Kind::Path, "restore: the new master's folder, empty or not there yet."),
     Flag::new("ip", Kind::Text, "restore: address that the new master will listen on.").default("127.0.0.1"),
     Flag::new("port", Kind::Int, "restore: port that the new master will listen on.").default("5050"),
@@ -38,6 +44,7 @@ pub(crate) const ABOUT: &str = "\
 The state of a cluster as a file, and a new master from it.
 
   meseta snapshot save FILE --master=HOST:PORT      everything that was answered before is in it
+  meseta snapshot save FILE --redact                one to be shown to others; it cannot be restored
   meseta snapshot inspect FILE                      whose it is and whether it is whole
   meseta snapshot restore FILE --work_dir=DIR --ip=IP --port=PORT
                                                     a new master, alone: start it, then `meseta masters add` others
@@ -119,12 +126,16 @@ async fn save(file: &Path, flags: &Values) -> Result<ExitCode, Error> {
         return Err(Error::Failed(format!("{} is there already (--force writes over it)", file.display())));
     }
     let masters = http::addresses(flags.text("master").unwrap_or_default())?;
-    let path = if flags.bool("stale") { "/meseta/snapshot?stale=true" } else { "/meseta/snapshot" };
-    let request = Request::get(path);
+    let (stale, redact) = (flags.bool("stale"), flags.bool("redact"));
+    let request = Request::get(format!("/meseta/snapshot?stale={stale}&redact={redact}"));
     let answer = http::send_within(&masters, &request, http::LONG).await?;
     if answer.status() != 200 {
         // The answer's sentence says why.
         return Err(answer.text().await.err().unwrap_or_else(|| Error::Failed("there is no snapshot".into())));
+    }
+    // Earlier masters do not know the word, and send everything.
+    if redact && !answer.inner.headers().contains_key("meseta-snapshot-redacted") {
+        return Err(Error::Failed(format!("{} cannot redact: it is of an earlier release", answer.address)));
     }
     let aside = PathBuf::from(format!("{}.part", file.display()));
     let received = receive(answer, &aside).await;
@@ -133,7 +144,8 @@ async fn save(file: &Path, flags: &Values) -> Result<ExitCode, Error> {
         let _ = fs::remove_file(&aside);
     }
     let (index, bytes) = kept?;
-    say(&format!("saved {}: everything up to index {index}, {bytes} bytes\n", file.display()));
+    let what = if redact { "redacted, " } else { "" };
+    say(&format!("saved {}: {what}everything up to index {index}, {bytes} bytes\n", file.display()));
     Ok(ExitCode::SUCCESS)
 }
 

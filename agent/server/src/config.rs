@@ -12,7 +12,7 @@ use api::limits::AGENT_ENDED_TASKS_MAX;
 use api::v1::{AgentInfo, Attribute, DomainInfo, Resource, agent_info};
 use api_http::dial::Signer;
 use api_http::tls::{self, Tls};
-use api_http::{Admission, Door, Secret, Sources, TokenSources, tokens};
+use api_http::{Admission, Audit, Door, Secret, Sources, TokenSources, tokens};
 use auth::Realm;
 use containers::program::Program;
 
@@ -444,7 +444,6 @@ fn check(mut values: Values) -> Result<Config, String> {
     only(&values, "authorizer", &["local"])?;
     only(&values, "http_authenticators", &["basic"])?;
     let (admission, warnings) = Admission::open(sources(&values)?)?;
-    let admission = Arc::new(admission);
     values.warnings.extend(warnings);
     if values.bool("authenticate_http_readwrite") && !values.is_given("jwt_secret_key") {
         let why = "--authenticate_http_readwrite without --jwt_secret_key: task groups of the default executor will fail, as it \
@@ -461,6 +460,8 @@ fn check(mut values: Values) -> Result<Config, String> {
         .map_err(|error| format!("Cannot create the work_dir {}: {error}", work_dir.display()))?;
     let work_dir = std::fs::canonicalize(&work_dir)
         .map_err(|error| format!("Cannot read the work_dir {}: {error}", work_dir.display()))?;
+    let audit = Audit::at(&values.path("log_dir").unwrap_or_else(|| work_dir.clone()), "meseta-agent.refused");
+    let admission = Arc::new(admission.noting(audit));
     let port = |name: &str| match values.int(name).map(u16::try_from) {
         None => Ok(None),
         Some(Ok(port)) => Ok(Some(port)),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api_http::{
-    CHALLENGE_PATH, Query, Request, Response, Router, StatusCode, Topic, Visitor, method_not_allowed, not_found,
+    Asked, CHALLENGE_PATH, Query, Request, Response, Router, StatusCode, Topic, Visitor, method_not_allowed, not_found,
     read_body,
 };
 use auth::{Action, Realm};
@@ -32,6 +32,8 @@ enum Endpoint {
     Help,
     Processes,
     Profiler,
+    Audit,
+    Process,
     /// These two are for masters, and have a door of their own.
     Challenge,
     FilesForMasters,
@@ -62,6 +64,8 @@ fn router() -> Router<Endpoint> {
         .at("/__processes__", Endpoint::Processes)
         .at("/profiler/start", Endpoint::Profiler)
         .at("/profiler/stop", Endpoint::Profiler)
+        .at("/audit", Endpoint::Audit)
+        .at("/process", Endpoint::Process)
 }
 
 /// What `/help` tells of this agent's own.
@@ -69,16 +73,62 @@ const TOPICS: &[Topic] = &[
     topic("/api/v1", "Calls of operators, by POST."),
     topic("/api/v1/executor", "Calls of executors and the stream of their events, by POST."),
     topic("/api/v1/resource_provider", "Refused: resource providers are not supported."),
+    topic("/audit", "Who was refused what: since (ms since 1970), principal, limit."),
     topic("/containerizer/debug", "What containers wait for."),
     topic("/containers", "Containers with what they use: container_id, or framework_id and executor_id."),
     topic("/flags", "The flags in force."),
     topic("/health", "200 as long as this process answers."),
     topic("/monitor/statistics", "What executors use."),
+    topic("/process", "What this process takes, and what its threads do."),
     topic("/state", "Everything: frameworks, executors, tasks, resources."),
 ];
 
 const fn topic(name: &'static str, text: &'static str) -> Topic {
     Topic { process: "slave(1)", name, text }
+}
+
+/// What an agent is asked and answers, as OpenAPI describes it.
+fn openapi() -> serde_json::Value {
+    use api::openapi::{Calls, Endpoint, Schemas, document};
+    const GET: &[&str] = &["GET"];
+    const PATHS: &[(&str, &[&str])] = &[
+        ("/state", &["jsonp"]),
+        ("/flags", &["jsonp"]),
+        ("/health", &[]),
+        ("/version", &["jsonp"]),
+        ("/metrics/snapshot", &["timeout", "jsonp"]),
+        ("/metrics/prometheus", &[]),
+        ("/containers", &["container_id", "framework_id", "executor_id", "show_nested", "show_standalone", "jsonp"]),
+        ("/monitor/statistics", &["jsonp"]),
+        ("/containerizer/debug", &["jsonp"]),
+        ("/files/browse", &["path", "jsonp"]),
+        ("/files/read", &["path", "offset", "length", "jsonp"]),
+        ("/files/download", &["path"]),
+        ("/files/debug", &["jsonp"]),
+        ("/logging/toggle", &["level", "duration"]),
+        ("/system/stats.json", &["jsonp"]),
+        ("/help", &["format"]),
+        ("/__processes__", &[]),
+        ("/audit", &["since", "principal", "limit"]),
+        ("/process", &[]),
+    ];
+    let mut schemas = Schemas::default();
+    let calls = [
+        Calls {
+            path: "/api/v1",
+            body: schemas.calls::<api::v1::agent::Call>("Agent"),
+            answer: schemas.of::<api::v1::agent::Response>("Agent"),
+        },
+        Calls {
+            path: "/api/v1/executor",
+            body: schemas.calls::<api::v1::executor::Call>("Executor"),
+            answer: schemas.of::<api::v1::executor::Event>("Executor"),
+        },
+    ];
+    let endpoint =
+        |(path, parameters): &(&'static str, &'static [&'static str])| Endpoint { path, methods: GET, parameters };
+    let endpoints: Vec<Endpoint> = PATHS.iter().map(endpoint).collect();
+    document("Meseta agent", env!("CARGO_PKG_VERSION"), &endpoints, &calls, schemas)
 }
 
 /// Who is asked for what; None: everybody is told.
@@ -97,6 +147,8 @@ fn realm(endpoint: Endpoint) -> Option<Realm> {
         | Endpoint::Containers
         | Endpoint::Statistics
         | Endpoint::ContainerizerDebug
+        | Endpoint::Audit
+        | Endpoint::Process
         | Endpoint::Files => Some(Realm::AgentReadonly),
     }
 }
@@ -109,9 +161,10 @@ fn permit_endpoint(
     rest: &[String],
     query: &Query,
 ) -> Result<(), Box<Response>> {
-    let of_path = |path| permit::ask(visitor, Action::GetEndpointWithPath, Some(path));
+    let of_path = |path| visitor.ask(Action::GetEndpointWithPath, Some(path));
     match endpoint {
-        Endpoint::Flags => permit::ask(visitor, Action::ViewFlags, None),
+        Endpoint::Flags | Endpoint::Process => visitor.ask(Action::ViewFlags, None),
+        Endpoint::Audit => visitor.ask(Action::AccessMesosLog, None),
         Endpoint::Metrics => of_path("/metrics/snapshot"),
         Endpoint::Prometheus => of_path("/metrics/prometheus"),
         Endpoint::Containers => of_path("/containers"),
@@ -138,12 +191,13 @@ fn permit_endpoint(
 
 /// Answers a request of `peer`.
 pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Response {
-    let response = answer_one(agent.clone(), request, peer).await;
-    agent.config.admission.count(&response);
+    let mut asked = Asked::new(&request, peer);
+    let response = answer_one(agent.clone(), request, peer, &mut asked).await;
+    agent.config.admission.note(&asked, &response);
     response
 }
 
-async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Response {
+async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr, asked: &mut Asked) -> Response {
     thread_local! {
         static ROUTER: Router<Endpoint> = router();
     }
@@ -160,6 +214,7 @@ async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Re
         Ok(visitor) => visitor,
         Err(refused) => return *refused,
     };
+    asked.by(&visitor);
     let query = visitor.query(&request);
     if let Err(refused) = permit_endpoint(&agent, endpoint, &visitor, &rest, &query) {
         return *refused;
@@ -186,6 +241,7 @@ async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Re
     match endpoint {
         // What is to end after a while is begun inside of the runtime.
         Endpoint::LoggingToggle => return api_http::toggle_log_level(&query),
+        Endpoint::Help if rest == ["openapi.json"] => return api_http::json(&openapi()),
         Endpoint::Help => return api_http::help(TOPICS, &rest, &query),
         Endpoint::Processes => return api_http::processes(TOPICS),
         Endpoint::Profiler => return api_http::no_profiler(),
@@ -214,6 +270,11 @@ async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Re
             // Nothing is pending without a container to wait for, and those are in `/containers`.
             Endpoint::ContainerizerDebug => api_http::json(&serde_json::json!({ "pending": [] })),
             Endpoint::SystemStats => api_http::json(&api_http::Host::read().stats()),
+            Endpoint::Process => api_http::json(&api_http::vitals()),
+            Endpoint::Audit => match api_http::Wanted::read(&query) {
+                Ok(wanted) => api_http::json(&agent.config.admission.audit().told(&wanted)),
+                Err(sentence) => return api_http::text(StatusCode::BAD_REQUEST, &sentence),
+            },
             Endpoint::Containers => api_http::json(&reads::containers(&agent, &query, &visitor)),
             _ => api_http::json(&reads::statistics(&agent)),
         };

@@ -5,22 +5,12 @@
 use agent_core::{Executor, Framework, State, Task};
 use api::v1::agent::{Call, call};
 use api::v1::{CommandInfo, ContainerId, ExecutorInfo, FrameworkInfo, TaskInfo};
-use api_http::{Response, StatusCode, Visitor, empty, text};
+use api_http::{Reason, Response, StatusCode, Visitor, empty, text};
 use auth::{Action, Approver, Need, Sight, needs};
 use std::sync::Arc;
 
 use crate::agent::Agent;
 use crate::nested;
-
-/// 403 for whoever may not.
-pub(crate) fn forbidden() -> Box<Response> {
-    Box::new(text(StatusCode::FORBIDDEN, "403 Forbidden."))
-}
-
-/// Whether `action` may be done to `object`; the answer if not.
-pub(crate) fn ask(visitor: &Visitor, action: Action, object: Option<&str>) -> Result<(), Box<Response>> {
-    if visitor.approver.approves(action, object) { Ok(()) } else { Err(forbidden()) }
-}
 
 /// The agent's state as somebody sees it.
 pub(crate) fn seen(agent: &Agent, visitor: &Visitor) -> State {
@@ -126,22 +116,30 @@ pub(crate) fn call(agent: &Agent, visitor: &Visitor, call: &Call) -> Result<(), 
             None => Ok(()),
         };
     }
-    match needs::agent_call(call.r#type()) {
-        Need::Asks(action) => ask(visitor, action, None),
-        Need::AsksPath(path) => ask(visitor, Action::GetEndpointWithPath, Some(path)),
+    let asked = match needs::agent_call(call.r#type()) {
+        Need::Asks(action) => visitor.ask(action, None),
+        Need::AsksPath(path) => visitor.ask(Action::GetEndpointWithPath, Some(path)),
         Need::Nothing | Need::Filters(_) | Need::NotBuilt => Ok(()),
         Need::Decides(_) => match call.r#type() {
             call::Type::ListFiles => file(agent, visitor, call.list_files.as_ref().map_or("", |body| &body.path)),
             call::Type::ReadFile => file(agent, visitor, call.read_file.as_ref().map_or("", |body| &body.path)),
             kind => container(agent, visitor, call, kind),
         },
-    }
+    };
+    asked.map_err(|mut refused| {
+        if let Some(reason) = refused.extensions_mut().get_mut::<Reason>() {
+            reason.call = Some(call.r#type().as_str_name());
+        }
+        refused
+    })
 }
 
 /// A token of ours is good for its own container alone, lists or not.
 fn of_token(visitor: &Visitor, call: &Call) -> Result<(), Box<Response>> {
     match nested::named(call) {
-        Some(id) if visitor.approver.claims_container(&root_of(id).value) == Some(false) => Err(forbidden()),
+        Some(id) if visitor.approver.claims_container(&root_of(id).value) == Some(false) => {
+            Err(Box::new(text(StatusCode::FORBIDDEN, "403 Forbidden.")))
+        }
         _ => Ok(()),
     }
 }
@@ -152,7 +150,8 @@ fn root_of(id: &ContainerId) -> &ContainerId {
 
 fn container(agent: &Agent, visitor: &Visitor, call: &Call, kind: call::Type) -> Result<(), Box<Response>> {
     use call::Type;
-    let Some(id) = nested::named(call) else { return Err(forbidden()) };
+    let refuse = || Err(Box::new(text(StatusCode::FORBIDDEN, "403 Forbidden.")));
+    let Some(id) = nested::named(call) else { return refuse() };
     let (root, is_nested) = (&root_of(id).value, id.parent.is_some());
     let action = match kind {
         Type::LaunchNestedContainer => Action::LaunchNestedContainer,
@@ -170,44 +169,47 @@ fn container(agent: &Agent, visitor: &Visitor, call: &Call, kind: call::Type) ->
         Type::RemoveContainer => Action::RemoveStandaloneContainer,
         Type::AttachContainerInput => Action::AttachContainerInput,
         Type::AttachContainerOutput => Action::AttachContainerOutput,
-        _ => return Err(forbidden()),
+        _ => return refuse(),
     };
     let approver = &visitor.approver;
+    let user = user_of_container(&agent.state.read(), root);
     let is_allowed = match approver.claims_container(root) {
         // What stands alone is no executor's.
         Some(is_own) => is_own && is_nested,
-        None => {
-            let user = user_of_container(&agent.state.read(), root);
-            match action {
-                Action::LaunchNestedContainer | Action::LaunchNestedContainerSession => {
-                    let command = nested::launched(call).command;
-                    let own = command_user(command.as_ref());
-                    approver.approves_below(action, own.as_deref(), user.as_deref(), command.is_some())
-                }
-                _ if is_nested => approver.approves(action, Some(user.as_deref().unwrap_or(&id.value))),
-                _ => approver.approves(action, user.as_deref()),
+        None => match action {
+            Action::LaunchNestedContainer | Action::LaunchNestedContainerSession => {
+                let command = nested::launched(call).command;
+                let own = command_user(command.as_ref());
+                approver.approves_below(action, own.as_deref(), user.as_deref(), command.is_some())
             }
-        }
+            _ if is_nested => approver.approves(action, Some(user.as_deref().unwrap_or(&id.value))),
+            _ => approver.approves(action, user.as_deref()),
+        },
     };
-    let attaches = kind == Type::LaunchNestedContainerSession;
-    let output = || {
-        let user = user_of_container(&agent.state.read(), root);
-        approver
-            .claims_container(root)
-            .unwrap_or_else(|| approver.approves(Action::AttachContainerOutput, user.as_deref()))
-    };
-    if is_allowed && (!attaches || output()) { Ok(()) } else { Err(forbidden()) }
+    if !is_allowed {
+        return Err(Box::new(visitor.forbidden(action, user.as_deref())));
+    }
+    // A session shows what it writes, too.
+    let output = approver
+        .claims_container(root)
+        .unwrap_or_else(|| approver.approves(Action::AttachContainerOutput, user.as_deref()));
+    if kind == Type::LaunchNestedContainerSession && !output {
+        return Err(Box::new(visitor.forbidden(Action::AttachContainerOutput, user.as_deref())));
+    }
+    Ok(())
 }
 
 /// Whether a file may be read: the log is the log, a sandbox is its executor's user's.
 pub(crate) fn file(agent: &Agent, visitor: &Visitor, path: &str) -> Result<(), Box<Response>> {
-    let is_allowed = if path.trim_start_matches('/').starts_with("slave/log") {
-        visitor.approver.approves(Action::AccessMesosLog, None)
+    let (action, user) = if path.trim_start_matches('/').starts_with("slave/log") {
+        (Action::AccessMesosLog, None)
     } else {
-        let user = sandbox_user(&agent.state.read(), path);
-        visitor.approver.approves(Action::AccessSandbox, user.as_deref())
+        (Action::AccessSandbox, sandbox_user(&agent.state.read(), path))
     };
-    if is_allowed { Ok(()) } else { Err(Box::new(empty(StatusCode::FORBIDDEN))) }
+    if visitor.approver.approves(action, user.as_deref()) {
+        return Ok(());
+    }
+    Err(Box::new(visitor.reason(action, user.as_deref()).on(empty(StatusCode::FORBIDDEN))))
 }
 
 /// The user of the executor whose sandbox `path` is in: `.../frameworks/ID/executors/ID/...`; None: it is nobody's.

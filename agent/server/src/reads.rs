@@ -366,6 +366,7 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     set("slave/recovery_time_secs", agent.recovered_ms.load(Ordering::Relaxed) as f64 / 1000.0);
     set("slave/meseta/requests_not_let_in", agent.config.admission.refused() as f64);
     set("slave/meseta/requests_forbidden", agent.config.admission.forbidden() as f64);
+    set("slave/meseta/refusals_not_noted", agent.config.admission.audit().left_out() as f64);
     set("slave/registered", f64::from(u8::from(agent.master.read().is_some())));
     set("slave/uptime_secs", agent.started.elapsed().as_secs_f64());
     api_http::Host::read().metrics(&mut set);

@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::audit::{Asked, Audit};
 use crate::tls::ClientName;
 use crate::tokens::TokenSources;
 use crate::{Query, Request, Response, text};
@@ -55,6 +56,7 @@ pub struct Admission {
     /// When an address began to show wrong secrets, and how many it has shown since then.
     wrong: Mutex<BTreeMap<IpAddr, (Instant, u32)>>,
     told: Mutex<Option<(Instant, u64)>>,
+    audit: Audit,
 }
 
 #[derive(Debug)]
@@ -153,11 +155,24 @@ impl Admission {
         self.forbidden.load(Ordering::Relaxed)
     }
 
-    /// Counts an answer, if it is a 403.
-    pub fn count(&self, response: &Response) {
+    /// Counts an answer, if it is a 403, and notes it if it refuses anything.
+    pub fn note(&self, asked: &Asked, response: &Response) {
         if response.status() == StatusCode::FORBIDDEN {
             self.forbidden.fetch_add(1, Ordering::Relaxed);
         }
+        if let Some(refused) = asked.refused(response) {
+            self.audit.note(&refused);
+        }
+    }
+
+    /// The same door; whoever is refused is noted in this log.
+    pub fn noting(self, audit: Audit) -> Admission {
+        Admission { audit, ..self }
+    }
+
+    /// The log of who was refused.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     fn in_force(&self) -> Arc<InForce> {

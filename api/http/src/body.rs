@@ -208,6 +208,14 @@ impl Body {
         matches!(self.0, Inner::Stream { left: None, .. } | Inner::Custom(_))
     }
 
+    /// The bytes, if they are all here.
+    pub(crate) fn as_full(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Inner::Full(bytes) => bytes.as_ref(),
+            Inner::Stream { .. } | Inner::Custom(_) => None,
+        }
+    }
+
     /// Takes the bytes out if they are all here; a stream stays as it is.
     pub(crate) fn into_full(self) -> Result<Bytes, Body> {
         match self.0 {

@@ -244,7 +244,7 @@ impl Door {
                 self.warn(peer, &request, "it has another secret than this cluster");
                 Err(self.refused("That is not this cluster's secret: compare the files of --cluster_secret"))
             }
-            Err(Stranger::Again) => Err(self.refused("The challenge has passed: answer this one")),
+            Err(Stranger::Again) => Err(crate::unnoted(self.refused("The challenge has passed: answer this one"))),
         }
     }
 

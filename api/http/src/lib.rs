@@ -13,6 +13,7 @@
 //! ```
 
 mod admission;
+mod audit;
 mod beneath;
 mod body;
 mod bounds;
@@ -21,6 +22,7 @@ mod connections;
 pub mod dial;
 mod door;
 mod files;
+mod guard;
 mod help;
 mod host;
 mod log;
@@ -38,8 +40,10 @@ mod socket;
 pub mod tls;
 pub mod tokens;
 mod verbosity;
+mod vitals;
 
 pub use admission::{Admission, Sources, Visitor, reload};
+pub use audit::{Asked, Audit, Reason, Refused, Wanted, unnoted};
 pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stream};
 pub use bounds::Bounds;
 pub use build::Build;
@@ -64,6 +68,7 @@ pub use serve::{INNER, Serving, run_in, serve, serve_with};
 pub use socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
 pub use tokens::TokenSources;
 pub use verbosity::{LogFormat, begin_log, log_level, set_log_level, toggle_log_level};
+pub use vitals::vitals;
 
 /// What a client asks.
 pub type Request = http::Request<Incoming>;

@@ -25,7 +25,7 @@ use crate::connections::{Connections, Place};
 use crate::reply::{accepts_gzip, gzip, text};
 use crate::socket::{PING, PONG, look_after};
 use crate::tls::{ClientName, Member, Tls};
-use crate::{Bounds, Request, Response};
+use crate::{Bounds, Request, Response, guard};
 
 /// Time for requests under way to end after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -346,7 +346,12 @@ where
 {
     let Some(working) = place.request(is_inner) else { return crowded() };
     let packed = accepts_gzip(request.headers());
-    let response = handler(request, peer).await;
+    let is_personal = guard::is_personal(&request);
+    let mut response = handler(request, peer).await;
+    // Masters and agents among themselves are no browsers.
+    if !is_inner {
+        guard::guard(&mut response, is_personal);
+    }
     if is_inner && !place.inner_answered(response.status().is_success()) {
         return crowded();
     }

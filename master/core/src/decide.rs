@@ -7,10 +7,11 @@ use crate::event::{Event, Unused};
 use crate::fold::fold;
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::lost::Options;
-use crate::refusal::{Refusal, RefusalKind};
+use crate::refusal::{Denied, Refusal, RefusalKind};
 use crate::state::State;
 use crate::*;
 use api::v1;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// What a command leads to.
@@ -24,6 +25,8 @@ pub struct Decision {
     pub reply: Reply,
     /// What State is then. A defect that stops the fold of an event stops its decision.
     pub state: State,
+    /// What the access control lists refused of it: for a log of that.
+    pub denied: Vec<Denied>,
 }
 
 impl Decision {
@@ -75,7 +78,15 @@ pub fn decide_with(
     options: Options,
 ) -> Result<Decision, Refusal> {
     let mut draft = Draft { options, ..Draft::new(state, at_ms) };
-    let draft = &mut draft;
+    let decided = route(&mut draft, command, caller);
+    let Draft { state, events, effects, denied, .. } = draft;
+    match decided {
+        Ok(reply) => Ok(Decision { events, effects, reply, state, denied: denied.into_inner() }),
+        Err(refusal) => Err(Refusal { denied: denied.into_inner(), ..refusal }),
+    }
+}
+
+fn route(draft: &mut Draft, command: &Command, caller: &Caller) -> Result<Reply, Refusal> {
     let reply = match command {
         Command::Subscribe { connection, subscribe, framework_id } => {
             subscribe::subscribe(draft, *connection, subscribe, framework_id.as_deref(), caller)?
@@ -116,8 +127,7 @@ pub fn decide_with(
         Command::RemoveFramework { framework } => teardown::by_key(draft, *framework)?,
     };
     drain::settle(draft);
-    let Draft { state, events, effects, .. } = std::mem::take(draft);
-    Ok(Decision { events, effects, reply, state })
+    Ok(reply)
 }
 
 /// A decision in the making. Each event is folded into a copy of State at once, so that the next step of the story sees
@@ -131,7 +141,12 @@ pub(crate) struct Draft {
     effects: Vec<Effect>,
     /// Agents that may have become empty.
     pub(crate) emptied: BTreeSet<AgentKey>,
+    /// What the access control lists refused so far. Whoever asks them changes nothing.
+    denied: RefCell<Vec<Denied>>,
 }
+
+/// Of one decision not more is told to the log of refusals: there may be thousands of tasks in a call.
+const DENIED_MAX: usize = 16;
 
 impl Draft {
     fn new(state: &State, at_ms: u64) -> Draft {
@@ -158,6 +173,14 @@ impl Draft {
         let Some(Event::OffersAccepted(event)) = self.events.get_mut(at) else { return };
         self.state.leave_over(event.framework, event.agent, &unused);
         event.unused = Some(unused);
+    }
+
+    /// Notes what the lists refuse.
+    pub(crate) fn deny(&self, denied: Denied) {
+        let mut all = self.denied.borrow_mut();
+        if all.len() < DENIED_MAX {
+            all.push(denied);
+        }
     }
 
     pub(crate) fn tell(&mut self, effect: Effect) {

@@ -6,7 +6,7 @@ use crate::accept::convert::Conversion;
 use crate::command::{Caller, What};
 use crate::decide::Draft;
 use crate::ids::FrameworkKey;
-use crate::refusal::{Refusal, RefusalKind};
+use crate::refusal::{Denied, Refusal, RefusalKind, UNAUTHORIZED};
 use crate::view;
 use api::v1;
 use api::v1::offer::operation::Type;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 const FORBIDDEN: &str = "403 Forbidden.";
 
 fn forbidden(message: impl Into<String>) -> Refusal {
-    Refusal::new(RefusalKind::Forbidden, "Unauthorized", message)
+    Refusal::new(RefusalKind::Forbidden, UNAUTHORIZED, message)
 }
 
 /// What the caller may. Whoever has no address is a master itself.
@@ -41,14 +41,35 @@ pub(crate) fn check<'a>(
     if !draft.options.authorizer.is_in_force() {
         return Ok(());
     }
-    let sieve = of(draft, caller).sieve(action);
-    let all = objects.into_iter().all(|object| sieve.passes(Some(object)));
-    if all { Ok(()) } else { Err(forbidden(FORBIDDEN)) }
+    let approver = of(draft, caller);
+    let sieve = approver.sieve(action);
+    match objects.into_iter().find(|object| !sieve.passes(Some(object))) {
+        None => Ok(()),
+        Some(object) => {
+            deny(draft, &approver, action, Some(object));
+            Err(forbidden(FORBIDDEN))
+        }
+    }
+}
+
+/// For the log of refusals.
+fn deny(draft: &Draft, approver: &Approver, action: Action, object: Option<&str>) {
+    let principal = match approver.subject() {
+        Subject::Principal(principal) => Some(principal.to_string()),
+        Subject::Itself | Subject::Anybody | Subject::Claims(_) => None,
+    };
+    let why = approver.rule(action, object).why;
+    draft.deny(Denied { principal, action, object: object.map(str::to_owned), why });
 }
 
 /// Whether the caller may do this, to whatever it is.
 pub(crate) fn check_any(draft: &Draft, caller: &Caller, action: Action) -> Result<(), Refusal> {
-    if of(draft, caller).approves(action, None) { Ok(()) } else { Err(forbidden(FORBIDDEN)) }
+    let approver = of(draft, caller);
+    if approver.approves(action, None) {
+        return Ok(());
+    }
+    deny(draft, &approver, action, None);
+    Err(forbidden(FORBIDDEN))
 }
 
 /// Whether an agent may come, or come back. Agents have no principal: they show the cluster's secret.
@@ -68,10 +89,10 @@ pub(crate) fn roles(draft: &Draft, principal: Option<&str>, id: &str, roles: &[A
     if !draft.options.authorizer.is_in_force() {
         return Ok(());
     }
-    let sieve = draft.options.authorizer.approver(Subject::named(principal)).sieve(Action::RegisterFramework);
-    if roles.iter().all(|role| sieve.passes(Some(role))) {
-        return Ok(());
-    }
+    let approver = draft.options.authorizer.approver(Subject::named(principal));
+    let sieve = approver.sieve(Action::RegisterFramework);
+    let Some(role) = roles.iter().find(|role| !sieve.passes(Some(role))) else { return Ok(()) };
+    deny(draft, &approver, Action::RegisterFramework, Some(role));
     let roles: Vec<&str> = roles.iter().map(|role| &**role).collect::<BTreeSet<_>>().into_iter().collect();
     Err(format!("Not authorized to register framework {id} with roles {{ {} }}", roles.join(", ")))
 }
@@ -95,7 +116,8 @@ pub(crate) fn tasks<'a>(
     }
     let speaker = draft.state.frameworks.get(framework).expect("the speaker is live");
     let principal = speaker.principal.as_deref();
-    let sieve = draft.options.authorizer.approver(Subject::named(principal)).sieve(Action::RunTask);
+    let approver = draft.options.authorizer.approver(Subject::named(principal));
+    let sieve = approver.sieve(Action::RunTask);
     if sieve.passes_all() {
         return Ok(());
     }
@@ -106,6 +128,7 @@ pub(crate) fn tasks<'a>(
         let as_user = of_task.or_else(|| task.executor.as_ref().and_then(of_executor)).unwrap_or(&own);
         let beside = executor.and_then(|info| info.command.as_ref()).and_then(|command| command.user.as_deref());
         if let Some(user) = [Some(as_user), beside].into_iter().flatten().find(|user| !sieve.passes(Some(user))) {
+            deny(draft, &approver, Action::RunTask, Some(user));
             let id = &task.task_id.value;
             let framework = view::framework_id(&draft.state, framework);
             return Err(Unauthorized {
@@ -137,6 +160,7 @@ pub(crate) fn operation(draft: &Draft, principal: Option<&str>, made: &Conversio
     }
     let approver = draft.options.authorizer.approver(Subject::named(principal));
     refused(&approver, made).map_or(Ok(()), |(action, object, resource)| {
+        deny(draft, &approver, action, Some(&object));
         let (principal, resource) = (named(principal), api::json::to_string(&resource));
         // `{"value":"..."`, to be gone on with.
         let mut object = api::json::to_string(&v1::FrameworkId { value: object });
@@ -149,8 +173,13 @@ pub(crate) fn operation(draft: &Draft, principal: Option<&str>, made: &Conversio
 
 /// The same for an operator.
 pub(crate) fn by_operator(draft: &Draft, caller: &Caller, made: &Conversion) -> Result<(), Refusal> {
-    let is_refused = draft.options.authorizer.is_in_force() && refused(&of(draft, caller), made).is_some();
-    if is_refused { Err(forbidden(FORBIDDEN)) } else { Ok(()) }
+    if !draft.options.authorizer.is_in_force() {
+        return Ok(());
+    }
+    let approver = of(draft, caller);
+    let Some((action, object, _)) = refused(&approver, made) else { return Ok(()) };
+    deny(draft, &approver, action, Some(&object));
+    Err(forbidden(FORBIDDEN))
 }
 
 /// What of an operation is not allowed: which action, to what, and the resource that it is about.
@@ -240,12 +269,12 @@ pub(crate) fn brake(draft: &Draft, caller: &Caller, what: &What) -> Result<(), R
 #[cfg(test)]
 mod tests {
     use crate::command::Caller;
-    use crate::refusal::RefusalKind;
+    use crate::refusal::{Denied, RefusalKind};
     use crate::testing::{Cluster, operation, task_info};
     use api::v1;
     use api::v1::master::Call;
     use api::v1::master::call::{self, Type};
-    use auth::{Acls, Authorizer};
+    use auth::{Acls, Action, Authorizer};
 
     fn cluster(acls: &str) -> Cluster {
         let mut cluster = Cluster::new();
@@ -273,6 +302,13 @@ mod tests {
         assert!(cluster.operator_as(quota("web"), &web()).is_ok());
         let refusal = cluster.operator_as(quota("db"), &web()).unwrap_err();
         assert_eq!((refusal.kind, refusal.message.as_str()), (RefusalKind::Forbidden, "403 Forbidden."));
+        let denied = Denied {
+            principal: Some("web".into()),
+            action: Action::UpdateQuotaWithConfig,
+            object: Some("db".into()),
+            why: "update_quotas[1] refuses it".into(),
+        };
+        assert_eq!(refusal.denied, [denied]);
         let nobody = Caller { principal: None, ..web() };
         assert!(cluster.operator_as(quota("web"), &nobody).is_err());
         assert!(cluster.operator_as(quota("db"), &Caller::default()).is_ok(), "a master itself");

@@ -1,6 +1,8 @@
 //! Why someone may not have it. The core knows no HTTP: the server gives each kind its status. The texts are what
 //! clients of Mesos see and match on.
 
+use auth::Action;
+
 /// A reason, with the sentence for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -11,6 +13,21 @@ pub struct Refusal {
     pub name: &'static str,
     /// One sentence.
     pub message: String,
+    /// What the access control lists refused on the way to it: for a log of that, and for nobody who called.
+    pub denied: Vec<Denied>,
+}
+
+/// Something that the access control lists do not let somebody do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// Who would have done it; None: whoever has no principal.
+    pub principal: Option<String>,
+    /// What.
+    pub action: Action,
+    /// To what; None: to nothing of its kind in particular.
+    pub object: Option<String>,
+    /// Which entry says so.
+    pub why: String,
 }
 
 /// The kinds of no.
@@ -44,6 +61,9 @@ pub enum RefusalKind {
     /// The caller's connection is not the current one: what it says no longer counts.
     StaleConnection,
 }
+
+/// The name of what the access control lists refuse.
+pub const UNAUTHORIZED: &str = "Unauthorized";
 
 /// Every name of a refusal.
 pub const NAMES: &[&str] = &[
@@ -90,7 +110,7 @@ pub const NAMES: &[&str] = &[
     "StillSettling",
     "TooLarge",
     "TooSmall",
-    "Unauthorized",
+    UNAUTHORIZED,
     "UnknownAgent",
     "UnknownCall",
     "UnknownFramework",
@@ -100,7 +120,7 @@ impl Refusal {
     /// A refusal of this kind. The name is one of [`NAMES`].
     pub fn new(kind: RefusalKind, name: &'static str, message: impl Into<String>) -> Refusal {
         debug_assert!(NAMES.contains(&name), "{name} is not among the names of refusals");
-        Refusal { kind, name, message: message.into() }
+        Refusal { kind, name, message: message.into(), denied: Vec::new() }
     }
 
     /// Malformed, or names what is not there.

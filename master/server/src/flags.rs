@@ -13,7 +13,7 @@ use crate::roles::RoleSettings;
 use crate::run::{Forgetting, Settings};
 use crate::throttle::RateLimits;
 use api::flags::{Values, parse};
-use api_http::{Secret, Sources, TokenSources, tls, tokens};
+use api_http::{Audit, Secret, Sources, TokenSources, tls, tokens};
 use auth::Realm;
 use event_log::raft::ArchiveBounds;
 use master_core::state::History;
@@ -251,6 +251,12 @@ impl Flags {
             mem_bytes_max: self.values.bytes("offer_constraints_re2_max_mem").unwrap_or(default.mem_bytes_max),
             program_size_max: size.map_err(|_| format!("--{name} is a number of instructions, from 0"))?,
         })
+    }
+
+    /// Where refusals are noted: where the log is, or else on the master's disk.
+    pub fn audit(&self) -> Audit {
+        let folder = self.values.path("log_dir").or_else(|| self.values.path("work_dir"));
+        folder.map_or_else(Audit::default, |folder| Audit::at(&folder, "meseta-master.refused"))
     }
 
     /// Who is let in and what they may, as far as flags say.

@@ -65,7 +65,7 @@ fn run_master(flags: &Flags) -> Result<(), String> {
     let bound = listener.local_addr().map_err(|error| format!("cannot use the listening socket: {error}"))?;
     let settings = flags.settings(bound)?;
     let (admission, warnings) = Admission::open(flags.sources()?)?;
-    let admission = Arc::new(admission);
+    let admission = Arc::new(admission.noting(flags.audit()));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let what = "runs what it likes on the agents, as root where they are root";
     if let Some(warning) = api_http::open_door(bound, what).filter(|_| !admission.asks(Realm::MasterScheduler)) {

@@ -2,7 +2,7 @@
 
 use crate::run::Settings;
 use event_log::raft::{read_snapshot, restore};
-use master_core::State;
+use master_core::{State, redact};
 use std::io::Read;
 use std::path::Path;
 
@@ -28,6 +28,13 @@ fn check(settings: &Settings, file: &Path) -> Result<(), String> {
     let reader = read_snapshot(file).map_err(|error| event_log::sentence(&error))?;
     let snapshots = reader.snapshots().map_err(|error| event_log::sentence(&error))?;
     let Some(snapshot) = snapshots.first() else { return Err(format!("{} holds no snapshot", file.display())) };
+    if snapshot.digest == redact::DIGEST {
+        return Err(format!(
+            "{} is redacted: what tasks are told is not in it, so it is good for looking at (meseta-log) and for no cluster. \
+             Restore one that was saved without --redact",
+            file.display()
+        ));
+    }
     let mut content = reader.open_snapshot(snapshot).map_err(|error| event_log::sentence(&error))?;
     let foreign = |why: &dyn std::error::Error| {
         format!("{} does not hold a master's state: {}", file.display(), event_log::sentence(why))

@@ -26,7 +26,7 @@ use crate::rehearsal::Rehearsal;
 use crate::submit::{Attempt, Request, Verdict};
 use api::internal::FromAgent;
 use api::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PEER_BYTES_MAX, RECORD_BYTES_FULL, RECORD_BYTES_MAX};
-use api_http::Admission;
+use api_http::{Admission, Refused};
 use event_log::raft::{AppendError, Node, Role, Status};
 use event_log::{Bug, Header, RawEvent, Record, Steady, planted};
 use futures_util::StreamExt;
@@ -36,7 +36,7 @@ use master_core::command::{Caller, Command};
 use master_core::effect::Effect;
 use master_core::event::Stored;
 use master_core::ids::Connection;
-use master_core::{Decision, Event, Options, Refusal, Reply, State, deadlines, decide_with, fold_record};
+use master_core::{Decision, Denied, Event, Options, Refusal, Reply, State, deadlines, decide_with, fold_record};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +104,8 @@ struct Leadership {
 /// Answers that wait for their flight.
 struct Batch {
     answers: Vec<(Request, Result<Reply, Verdictless>)>,
+    /// What the access control lists refused.
+    denied: Vec<Refused>,
     /// What may be lost, with the state it is told from.
     effects: Vec<Effect>,
     state: Option<Arc<State>>,
@@ -122,9 +124,10 @@ struct Attempted {
 impl Attempted {
     /// What was decided on the state that this one led to.
     fn append(&mut self, next: Attempted) {
-        let Attempted { decision: Decision { events, effects, reply, state }, encoded, weight } = next;
+        let Attempted { decision: Decision { events, effects, reply, state, denied }, encoded, weight } = next;
         self.decision.events.extend(events);
         self.decision.effects.extend(effects);
+        self.decision.denied.extend(denied);
         (self.decision.reply, self.decision.state) = (reply, state);
         self.encoded.extend(encoded);
         self.weight += weight;
@@ -300,7 +303,8 @@ impl Leadership {
         let header = Header { term: self.term, n: self.n, at_ms, feature_level: self.head.feature_level.0 };
         let mut record = Record { header, ..Record::default() };
         let mut events: Vec<Event> = Vec::new();
-        let mut batch = Batch { answers: Vec::new(), effects: Vec::new(), state: None, decided: None };
+        let mut batch =
+            Batch { answers: Vec::new(), denied: Vec::new(), effects: Vec::new(), state: None, decided: None };
         let mut bytes = 0;
         while bytes < RECORD_BYTES_FULL
             && let Some(request) = requests.next()
@@ -311,7 +315,8 @@ impl Leadership {
             let decided = attempt.as_ref().ok().map(|attempted| &attempted.decision.events[..]);
             self.crashes.counters().count_command(&self.head, command, decided);
             let answer = attempt.map(|Attempted { decision, encoded, weight }| {
-                let Decision { events: decided, effects, reply, state } = decision;
+                let Decision { events: decided, effects, reply, state, denied } = decision;
+                batch.denied.extend(audited(command, caller, &denied));
                 if !decided.is_empty() {
                     self.head = state;
                     bytes += weight;
@@ -321,6 +326,9 @@ impl Leadership {
                 batch.effects.extend(effects);
                 reply
             });
+            if let Err(Verdictless::Refused(refusal)) = &answer {
+                batch.denied.extend(audited(command, caller, &refusal.denied));
+            }
             batch.answers.push((request, answer));
         }
         if !batch.effects.is_empty() {
@@ -469,6 +477,7 @@ impl Leadership {
         if let Some(state) = batch.state {
             delivery.ephemeral(state, batch.effects);
         }
+        batch.denied.iter().for_each(|denied| self.admission.audit().note(denied));
         for (request, answer) in batch.answers {
             let outcome = match answer {
                 Ok(Reply::Refused(refusal)) => Outcome::Refused(refusal.into()),
@@ -529,6 +538,19 @@ fn named(command: &Command) -> String {
         Command::AgentMessages { agent_id, .. } => format!("{name} of {agent_id}"),
         _ => name.to_owned(),
     }
+}
+
+/// What the access control lists refused to a caller, for the log of that.
+fn audited(command: &Command, caller: &Caller, denied: &[Denied]) -> impl Iterator<Item = Refused> {
+    denied.iter().map(move |denied| Refused {
+        peer: caller.peer.clone(),
+        principal: denied.principal.clone(),
+        call: Some(cause::name(command).to_owned()),
+        action: Some(denied.action.name()),
+        object: denied.object.clone(),
+        why: denied.why.clone(),
+        ..Refused::default()
+    })
 }
 
 /// Whether events of so many bytes can be one command's.

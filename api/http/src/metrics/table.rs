@@ -344,6 +344,11 @@ fn own(rows: &mut Rows) {
             &of(403),
             "Requests that were refused for who asked, by status.",
         );
+        rows.counter(
+            &format!("{component}/meseta/refusals_not_noted"),
+            &format!("meseta_audit_lines_left_out_total{{component=\"{component}\"}}"),
+            "Refusals that are not in the log of them: there were too many at once, or the disk was full.",
+        );
     }
 }
 

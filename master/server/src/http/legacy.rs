@@ -129,6 +129,7 @@ const TOPICS: &[Topic] = &[
     topic("/api/v1/scheduler", "Calls of frameworks and the stream of their events, by POST (docs/frameworks.md)."),
     topic("/agents/away", "Agents that were away when this leadership began, and have not returned."),
     topic("/allocator/offer_constraints_debug", "Which agents offer constraints keep from whom."),
+    topic("/audit", "Who did what, and who was refused what: since (ms since 1970), principal, refused, all, limit."),
     topic("/ui", "Pages for people; a browser is sent there from /."),
     topic("/brakes", "What is paused; by POST: pauses it, or lets it go on."),
     topic("/can-i", "Whether a principal may do something, and which entry of the access control lists says so."),
@@ -144,6 +145,7 @@ const TOPICS: &[Topic] = &[
     topic("/maintenance/schedule", "When machines are to be unavailable; by POST: another schedule."),
     topic("/maintenance/status", "Machines that drain, or are down."),
     topic("/preemption", "Which tasks would have to go for an amount to be free."),
+    topic("/process", "What this process takes, and what its threads do."),
     topic("/quota", "Guarantees and limits of roles; POST and DELETE change them."),
     topic("/redirect", "Leads to the master that leads."),
     topic("/reserve", "Resources of an agent are reserved: slaveId, resources."),
@@ -304,12 +306,11 @@ fn permit_local(local: Local, request: &Request, visitor: &Visitor) -> Result<()
     if visitor.approver.is_in_force() && local == Local::Flags && request.method() != Method::GET {
         return Err(Box::new(api_http::method_not_allowed(GET, request.method())));
     }
-    let is_allowed = match need(&Endpoint::Local(local), request.method()) {
-        Need::Asks(action) => visitor.approver.approves(action, None),
-        Need::AsksPath(path) => visitor.approver.approves(Action::GetEndpointWithPath, Some(path)),
-        Need::Nothing | Need::Decides(_) | Need::Filters(_) | Need::NotBuilt => true,
-    };
-    if is_allowed { Ok(()) } else { Err(Box::new(forbidden())) }
+    match need(&Endpoint::Local(local), request.method()) {
+        Need::Asks(action) => visitor.ask(action, None),
+        Need::AsksPath(path) => visitor.ask(Action::GetEndpointWithPath, Some(path)),
+        Need::Nothing | Need::Decides(_) | Need::Filters(_) | Need::NotBuilt => Ok(()),
+    }
 }
 
 /// 403 for whoever may not.
@@ -340,6 +341,7 @@ async fn answer_local(
             operators.renderings.alone(metrics::PROMETHEUS, render).await
         }
         Local::LoggingToggle => api_http::toggle_log_level(query),
+        Local::Help if rest == ["openapi.json"] => api_http::json(&super::openapi::told()),
         Local::Help => api_http::help(TOPICS, rest, query),
         Local::Processes => api_http::processes(TOPICS),
         Local::Profiler => api_http::no_profiler(),
@@ -351,12 +353,13 @@ async fn answer_local(
 /// Sandboxes are the agents'; a master has its log at most. Reading files blocks, so it is done elsewhere.
 async fn files(operators: &Operators, rest: &[String], query: Query, visitor: &Visitor) -> Response {
     let debug = rest.first().is_some_and(|name| matches!(name.as_str(), "debug" | "debug.json"));
-    if debug && !visitor.approver.approves(Action::GetEndpointWithPath, Some("/files/debug")) {
-        return forbidden();
+    if debug && let Err(refused) = visitor.ask(Action::GetEndpointWithPath, Some("/files/debug")) {
+        return *refused;
     }
     // All that a master serves is its log.
     if !debug && !visitor.approver.approves(Action::AccessMesosLog, None) {
-        return api_http::empty(StatusCode::FORBIDDEN);
+        let reason = visitor.reason(Action::AccessMesosLog, None);
+        return reason.on(api_http::empty(StatusCode::FORBIDDEN));
     }
     let (table, endpoint) = (operators.files.clone(), rest.join("/"));
     let answer = host::blocking(move || table.answer(&endpoint, &query)).await;

@@ -6,6 +6,7 @@ pub mod legacy;
 mod masters;
 pub mod metrics;
 pub mod needs;
+mod openapi;
 pub mod operator;
 pub mod own;
 pub mod render;
@@ -21,8 +22,9 @@ pub(crate) mod scripted;
 mod shapes;
 
 use crate::context::{Context, START_PATIENCE};
+use crate::outcome::Refused;
 use api::limits::{MASTERS_BODY_BYTES_MAX, PEER_BYTES_MAX};
-use api_http::{Admission, CHALLENGE_PATH, Carries, Door, For, Request, Response, Router, StatusCode, Visitor};
+use api_http::{Admission, Asked, CHALLENGE_PATH, Carries, Door, For, Request, Response, Router, StatusCode, Visitor};
 use auth::{Approver, Realm};
 use master_core::Caller;
 use operator::Operators;
@@ -56,6 +58,7 @@ enum Target {
     Digest,
     Masters,
     Snapshot,
+    Audit,
     /// What the operators' router knows better.
     Operators,
     Health,
@@ -74,7 +77,7 @@ impl Target {
         match self {
             Target::Agent => Some(Carries::Stream),
             Target::Raft | Target::Submit | Target::Deliver => Some(Carries::Body(PEER_BYTES_MAX)),
-            Target::Hello | Target::Digest | Target::Masters | Target::Snapshot => {
+            Target::Hello | Target::Digest | Target::Masters | Target::Snapshot | Target::Audit => {
                 Some(Carries::Body(MASTERS_BODY_BYTES_MAX))
             }
             Target::Scheduler | Target::Challenge | Target::Operators | Target::Health => None,
@@ -109,7 +112,8 @@ impl Server {
             .at("/meseta/hello", Target::Hello)
             .at("/meseta/digest", Target::Digest)
             .at("/meseta/masters", Target::Masters)
-            .at("/meseta/snapshot", Target::Snapshot);
+            .at("/meseta/snapshot", Target::Snapshot)
+            .at(own::audit::PATH, Target::Audit);
         let mut realms = Router::new("master")
             .at("/api/v1", Some(Realm::MasterReadwrite))
             .at("/api/v1/scheduler", Some(Realm::MasterScheduler));
@@ -132,23 +136,30 @@ impl Server {
     /// Answers one request of `peer`.
     pub async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
         let target = self.router.find(request.uri().path()).map_or(Target::Operators, |(target, _)| *target);
+        let mut asked = Asked::new(&request, peer);
         if let Some(carries) = target.inner() {
             // Whoever knows the cluster's secret is one of us.
             let visitor = Visitor { principal: None, peer, approver: Approver::default() };
             let whom = if matches!(target, Target::Agent) { For::Agents } else { For::Masters };
             return match self.door.admit(request, peer, carries, whom).await {
                 Ok((request, seal)) => seal.answer(self.serve(target, request, visitor).await),
-                Err(refused) => refused,
+                Err(refused) => {
+                    self.admission.note(&asked, &refused);
+                    refused
+                }
             };
         }
         let realm = self.realms.find(request.uri().path()).and_then(|(realm, _)| *realm);
         let response = match self.admission.admit(realm, &request, peer).await {
             // A token says what it is good for, and not who holds it.
             Ok(visitor) if visitor.has_claims_alone() => api_http::text(StatusCode::FORBIDDEN, "403 Forbidden."),
-            Ok(visitor) => self.serve(target, request, visitor).await,
+            Ok(visitor) => {
+                asked.by(&visitor);
+                self.serve(target, request, visitor).await
+            }
             Err(refused) => *refused,
         };
-        self.admission.count(&response);
+        self.admission.note(&asked, &response);
         response
     }
 
@@ -188,6 +199,7 @@ impl Server {
             Target::Digest => internal::digest(context, &request).await,
             Target::Masters => masters::answer(context, request).await,
             Target::Snapshot => snapshot::answer(context, request).await,
+            Target::Audit => own::audit::noted(context, request).await,
             Target::Challenge => self.door.challenge(),
             Target::Operators | Target::Health => Box::pin(operators.answer(request, &visitor)).await,
         }
@@ -197,6 +209,13 @@ impl Server {
 /// Who is behind a command of this visitor.
 pub(crate) fn caller(visitor: &Visitor) -> Caller {
     Caller { principal: visitor.name().map(str::to_owned), peer: Some(visitor.peer.to_string()) }
+}
+
+/// The answer to what was decided against. What the lists refused is noted by the master that decided it.
+pub(crate) fn decided_against(refused: &Refused) -> Response {
+    let status = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let response = api_http::text(status, &refused.message);
+    if refused.name == master_core::UNAUTHORIZED { api_http::unnoted(response) } else { response }
 }
 
 /// 503 while this master starts.

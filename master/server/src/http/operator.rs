@@ -6,7 +6,6 @@ pub mod dry_run;
 pub mod get;
 pub mod messages;
 
-use super::caller;
 use super::legacy::about::About;
 use super::legacy::{self, Endpoint};
 use super::metrics::{self, Counters, Metrics, Moment};
@@ -14,14 +13,15 @@ use super::own;
 use super::render::{Kind, Rendering, Renderings, shown};
 use super::roles;
 use super::watch::Watch;
+use super::{caller, decided_against};
 use crate::context::{Context, Leader};
 use crate::outcome::{Outcome, Refused};
 use api::media::Media;
 use api::v1;
 use api::v1::master::call::Type;
 use api::v1::master::{Call, response};
-use api_http::{FileTable, FilesError, Query, Request, Response, Router, StatusCode, Visitor};
-use auth::{Action, Approver, Need, Sight, needs};
+use api_http::{FileTable, FilesError, Query, Reason, Request, Response, Router, StatusCode, Visitor};
+use auth::{Action, Need, Sight, needs};
 use event_log::host;
 use get::Read;
 use master_core::command::Command;
@@ -148,6 +148,8 @@ impl Operators {
         });
         metrics.insert("master/meseta/requests_not_let_in".to_owned(), self.context.admission.refused() as f64);
         metrics.insert("master/meseta/requests_forbidden".to_owned(), self.context.admission.forbidden() as f64);
+        let not_noted = self.context.admission.audit().left_out() as f64;
+        metrics.insert("master/meseta/refusals_not_noted".to_owned(), not_noted);
         if let Some(sight) = sight {
             metrics::hide(&mut metrics, &state, sight);
         }
@@ -163,7 +165,7 @@ impl Operators {
     pub async fn decide_saying(&self, call: Call, visitor: &Visitor, say: impl FnOnce(String) -> String) -> Response {
         let caller = caller(visitor);
         match self.context.reader.submit(Command::OperatorCall { call: Box::new(call) }, caller).await {
-            Outcome::Refused(reason) => refused(&Refused { message: say(reason.message), ..reason }),
+            Outcome::Refused(reason) => decided_against(&Refused { message: say(reason.message), ..reason }),
             outcome => self.told_of(outcome, StatusCode::OK),
         }
     }
@@ -179,9 +181,9 @@ impl Operators {
 
     fn told_of(&self, outcome: Outcome, done: StatusCode) -> Response {
         match outcome {
-            Outcome::Done { reply: Reply::Refused(refusal), .. } => refused(&refusal.into()),
+            Outcome::Done { reply: Reply::Refused(refusal), .. } => decided_against(&refusal.into()),
             Outcome::Done { .. } => api_http::empty(done),
-            Outcome::Refused(reason) => refused(&reason),
+            Outcome::Refused(reason) => decided_against(&reason),
             Outcome::Untried => legacy::no_leader(&self.context),
             Outcome::Unknown => api_http::text(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -240,9 +242,10 @@ impl Operators {
         (packed, stale): (bool, bool),
         visitor: &Visitor,
     ) -> Response {
-        if !may(&visitor.approver, call.r#type()) {
+        if let Err(mut reason) = may(visitor, call.r#type()) {
+            reason.call = Some(call.r#type().as_str_name());
             let is_file = matches!(call.r#type(), Type::ListFiles | Type::ReadFile);
-            return if is_file { api_http::empty(StatusCode::FORBIDDEN) } else { legacy::forbidden() };
+            return reason.on(if is_file { api_http::empty(StatusCode::FORBIDDEN) } else { legacy::forbidden() });
         }
         let sight = visitor.approver.sight();
         let read = match call.r#type() {
@@ -424,12 +427,13 @@ impl Operators {
 
 /// Whether a call may be answered at all; what it answers is made of what may be seen, and what it changes is asked for
 /// where it is decided.
-fn may(approver: &Approver, kind: Type) -> bool {
-    match needs::master_call(kind) {
-        Need::Asks(action) => approver.approves(action, None),
-        Need::AsksPath(path) => approver.approves(Action::GetEndpointWithPath, Some(path)),
-        Need::Nothing | Need::Decides(_) | Need::Filters(_) | Need::NotBuilt => true,
-    }
+fn may(visitor: &Visitor, kind: Type) -> Result<(), Reason> {
+    let (action, object) = match needs::master_call(kind) {
+        Need::Asks(action) => (action, None),
+        Need::AsksPath(path) => (Action::GetEndpointWithPath, Some(path)),
+        Need::Nothing | Need::Decides(_) | Need::Filters(_) | Need::NotBuilt => return Ok(()),
+    };
+    if visitor.approver.approves(action, object) { Ok(()) } else { Err(visitor.reason(action, object)) }
 }
 
 /// Whether masters decide it.
@@ -461,11 +465,6 @@ fn file(entry: api_http::FileEntry) -> v1::FileInfo {
         uid: Some(entry.user),
         gid: Some(entry.group),
     }
-}
-
-fn refused(reason: &Refused) -> Response {
-    let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    api_http::text(status, &reason.message)
 }
 
 fn encoded(media: Media, answer: &v1::master::Response) -> Response {

@@ -1,6 +1,7 @@
 //! What Mesos does not have and operators ask for: brakes, reasons, who holds what, and what would have to go for a guarantee.
 //! JSON; every master answers, as of an index that the leader confirms, or with `?stale=true` as of its own.
 
+pub(super) mod audit;
 mod brakes;
 mod can_i;
 mod explain;
@@ -37,6 +38,10 @@ pub enum Endpoint {
     CanI,
     /// Pages for people, and what is below `/ui`.
     Pages,
+    /// Who did what, and who was refused what.
+    Audit,
+    /// What this process takes, and what its threads do.
+    Process,
 }
 
 /// Every path with the methods that it takes.
@@ -48,6 +53,8 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/preemption", &["GET"], Endpoint::Preemption),
     ("/can-i", &["GET"], Endpoint::CanI),
     ("/ui", &["GET"], Endpoint::Pages),
+    ("/audit", &["GET"], Endpoint::Audit),
+    ("/process", &["GET"], Endpoint::Process),
 ];
 
 /// Who is asked for what.
@@ -59,6 +66,8 @@ pub fn realm(endpoint: Endpoint) -> Realm {
         | Endpoint::Constraints
         | Endpoint::Preemption
         | Endpoint::CanI
+        | Endpoint::Audit
+        | Endpoint::Process
         | Endpoint::Pages => Realm::MasterReadonly,
     }
 }
@@ -77,6 +86,9 @@ pub fn need(endpoint: Endpoint, method: &Method) -> Need {
         }
         // Of the role that is asked about.
         Endpoint::Explain | Endpoint::Preemption => Need::Decides(&[Action::ViewRole]),
+        // It is a log as others are, and tells of everybody.
+        Endpoint::Audit => Need::Asks(Action::AccessMesosLog),
+        Endpoint::Process => Need::Asks(Action::ViewFlags),
         // About others than oneself.
         Endpoint::CanI => Need::Decides(&[Action::ViewFlags]),
     }
@@ -96,6 +108,11 @@ pub async fn answer(
     if !operators.context.wait_ready().await {
         return super::recovering();
     }
+    if let Need::Asks(action) = need(endpoint, request.method())
+        && let Err(refused) = visitor.ask(action, None)
+    {
+        return *refused;
+    }
     if endpoint == Endpoint::Brakes && request.method() == Method::POST {
         return brakes::change(operators, request, visitor).await;
     }
@@ -103,6 +120,13 @@ pub async fn answer(
         return ui::answer(operators, rest, &request, visitor).await;
     }
     let query = Query::of(&request);
+    if endpoint == Endpoint::Process {
+        let told = host::blocking(api_http::vitals).await;
+        return api_http::json(&told.unwrap_or_default());
+    }
+    if endpoint == Endpoint::Audit {
+        return audit::answer(operators, &query).await;
+    }
     if endpoint == Endpoint::CanI {
         return can_i::answer(&operators.context.admission.authorizer(), visitor, &query);
     }
@@ -111,9 +135,9 @@ pub async fn answer(
     };
     let (state, approver) = (reading.state.clone(), visitor.approver.clone());
     if let Some(role) = query.get("role").filter(|_| matches!(endpoint, Endpoint::Explain | Endpoint::Preemption))
-        && !approver.approves(Action::ViewRole, Some(role))
+        && let Err(refused) = visitor.ask(Action::ViewRole, Some(role))
     {
-        return legacy::forbidden();
+        return *refused;
     }
     // Large clusters are walked elsewhere than where requests are served.
     let context = operators.context.clone();
@@ -143,7 +167,7 @@ fn told(
         Endpoint::Constraints => Ok(held::constraints(seen)),
         Endpoint::Holders => Ok(held::holders(seen)),
         // Answered elsewhere.
-        Endpoint::CanI | Endpoint::Pages => {
+        Endpoint::CanI | Endpoint::Pages | Endpoint::Audit | Endpoint::Process => {
             Err("Say who may what: ?principal=NAME&action=ACTION&object=NAME".to_owned())
         }
         Endpoint::Preemption => Ok(held::preemption(seen, role(query)?)),

@@ -3,7 +3,7 @@
 use crate::context::{Context, START_PATIENCE};
 use crate::events::{self, HEARTBEAT_SECONDS};
 use crate::identity::{connection_text, new_connection};
-use crate::outcome::{Outcome, Refused};
+use crate::outcome::Outcome;
 use crate::records::{self, RecordBody, RecordSender};
 use crate::streams::Streams;
 use crate::throttle::Exceeded;
@@ -48,7 +48,7 @@ async fn serve(context: &Arc<Context>, request: Request, visitor: &Visitor) -> R
     let mut body = api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await.map_err(|no| no.response())?;
     let call: Call = body.decode(media).await.map_err(|no| rejected(&no))?;
     let caller = super::caller(visitor);
-    validate::call(&call, caller.principal.as_deref()).map_err(|no| refused(&no.into()))?;
+    validate::call(&call, caller.principal.as_deref()).map_err(|no| super::decided_against(&no.into()))?;
     let stream_id = parts.headers.get(STREAM_ID).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     match call {
         Call { r#type: Some(kind), subscribe: Some(subscribe), framework_id, .. } if kind == Type::Subscribe as i32 => {
@@ -175,7 +175,7 @@ fn stream_response(media: Media, connection: ConnectionId, body: RecordBody) -> 
 
 async fn not_done(context: &Context, outcome: Outcome) -> Response {
     match outcome {
-        Outcome::Refused(refusal) => refused(&refusal),
+        Outcome::Refused(refusal) => super::decided_against(&refusal),
         Outcome::Crashed => {
             let sentence = "Deciding this call failed; nothing of it took effect";
             api_http::text(StatusCode::INTERNAL_SERVER_ERROR, sentence)
@@ -190,11 +190,6 @@ async fn not_done(context: &Context, outcome: Outcome) -> Response {
             api_http::text(StatusCode::SERVICE_UNAVAILABLE, sentence)
         }
     }
-}
-
-fn refused(refusal: &Refused) -> Response {
-    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    api_http::text(status, &refusal.message)
 }
 
 fn rejected(rejection: &Rejection) -> Response {

@@ -2,7 +2,6 @@
 //! entry says so. Without a principal it is about whoever has none; without an object, about anything of its kind.
 //! Everybody may ask about themselves; about others whoever may see flags, `--acls` among them.
 
-use crate::http::legacy;
 use api_http::{Query, Response, StatusCode, Visitor};
 use auth::{Action, Authorizer, Ruling, Subject};
 use serde_json::json;
@@ -17,8 +16,10 @@ pub(super) fn answer(authorizer: &Authorizer, visitor: &Visitor, query: &Query) 
         return wrong(&format!("There is no action '{}'{hint}", api::limits::quoted(name)));
     };
     let (principal, object) = (query.get("principal"), query.get("object"));
-    if principal != visitor.name() && !visitor.approver.approves(Action::ViewFlags, None) {
-        return legacy::forbidden();
+    if principal != visitor.name()
+        && let Err(refused) = visitor.ask(Action::ViewFlags, None)
+    {
+        return *refused;
     }
     let Ruling { allowed, entry, why } = authorizer.approver(Subject::named(principal)).rule(action, object);
     api_http::json(&json!({
