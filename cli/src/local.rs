@@ -335,6 +335,7 @@ impl Member {
         let mut command = Command::new(&program);
         command
             .arg(format!("--work_dir={}", self.work_dir.display()))
+            .arg(format!("--external_log_file={}", self.log.display()))
             .arg(format!("--ip={}", self.address.ip()))
             .arg(format!("--port={}", self.address.port()))
             .args(words)

@@ -1,4 +1,4 @@
-//! `meseta logs` and `meseta files`: what a task wrote, and what else lies in its sandbox.
+//! `meseta logs` and `meseta files`: what a task wrote, and what else lies in its sandbox; what masters and agents log.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use api::flags::{Flag, Kind, Values};
 use api::terminal::plain;
 use serde_json::Value;
 
+use crate::agents;
 use crate::error::Error;
 use crate::http;
 use crate::ids::text;
@@ -24,12 +25,20 @@ pub(crate) const LOGS_FLAGS: &[Flag] = &[
     FRAMEWORK,
     Flag::new("follow", Kind::Bool, "Go on with what it writes until it is over. -f is the same.").default("false"),
     Flag::new("stderr", Kind::Bool, "Its standard error instead of its standard output.").default("false"),
+    Flag::new("of_master", Kind::Bool, "Instead of a task's, the log of the first of --master that answers.")
+        .default("false"),
+    Flag::new("of_agent", Kind::Text, "Instead of a task's, the log of this agent: S0, or all of its id."),
 ];
 
 pub(crate) const LOGS_ABOUT: &str = "\
 What a task wrote: its standard output, as it is, read from its agent. TASK is its id, or FRAMEWORK/ID.
 
-  meseta logs TASK [-f] [--stderr]";
+  meseta logs TASK [-f] [--stderr]
+
+Or what a master or an agent says of itself, if it writes to a file (--log_dir, --external_log_file):
+
+  meseta logs --of_master [-f]
+  meseta logs --of_agent=AGENT [-f]";
 
 pub(crate) const FILES_FLAGS: &[Flag] = &[MASTER, FRAMEWORK];
 
@@ -45,6 +54,12 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// `meseta logs TASK`
 pub(crate) async fn logs(words: &[String], flags: Values) -> Result<ExitCode, Error> {
+    if flags.bool("of_master") || flags.text("of_agent").is_some() {
+        if !words.is_empty() || flags.bool("of_master") && flags.text("of_agent").is_some() {
+            return Err(Error::Usage("logs: name one of a task, --of_master and --of_agent".into()));
+        }
+        return daemon(&flags).await;
+    }
     let [name] = words else { return Err(Error::Usage("logs: name one task (meseta tasks lists them)".into())) };
     let (masters, task, sandbox) = find(name, &flags).await?;
     let file = if flags.bool("stderr") { "stderr" } else { "stdout" };
@@ -64,6 +79,46 @@ pub(crate) async fn logs(words: &[String], flags: Values) -> Result<ExitCode, Er
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The log of a master or an agent.
+async fn daemon(flags: &Values) -> Result<ExitCode, Error> {
+    let masters = http::addresses(flags.text("master").unwrap_or_default())?;
+    let served = |keeper, agent: String, folder: &str| {
+        let (host, directory) = (agent.clone(), folder.to_owned());
+        Sandbox { keeper, agent, host, directory, is_live: true }
+    };
+    let keepers = match flags.text("of_agent") {
+        Some(wanted) => vec![served("agent", agents::find(&masters, wanted).await?.address, "/slave")],
+        None => masters.iter().map(|master| served("master", master.clone(), "/master")).collect(),
+    };
+    let mut last = None;
+    for keeper in keepers {
+        let mut tail = Tail::new(&keeper, "log");
+        match tail.pump(&keeper, write_out).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let Sandbox { keeper, agent, .. } = keeper;
+                let why = "writes its log to no file: start it with --log_dir";
+                return Err(Error::Failed(format!("the {keeper} at {agent} {why}")));
+            }
+            Err(error) => {
+                last = Some(error);
+                continue;
+            }
+        }
+        let mut told = false;
+        while flags.bool("follow") && !is_unwritten() {
+            tokio::time::sleep(PACE).await;
+            match tail.pump(&keeper, write_out).await {
+                Ok(_) => told = false,
+                Err(error) if !std::mem::replace(&mut told, true) => eprintln!("meseta: {error}; trying on"),
+                Err(_) => {}
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(last.unwrap_or_else(|| Error::Usage("logs: name a master (--master)".into())))
 }
 
 /// Until its executor has ended and all of the file was read, or nobody has what is printed; whether there was such a

@@ -24,10 +24,12 @@ pub(crate) struct Task {
     pub(crate) state: String,
 }
 
-/// The folder that a task's executor runs in, or ran in.
+/// The folder that a task's executor runs in, or ran in; or what a master or an agent serves of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
-    /// `host:port` of the agent.
+    /// What it is read from: `agent` or `master`.
+    pub(crate) keeper: &'static str,
+    /// `host:port` of that.
     pub(crate) agent: String,
     /// As people name the machine.
     pub(crate) host: String,
@@ -132,7 +134,7 @@ impl Task {
         let host = text(&slave["hostname"]).to_owned();
         let found = self.executor(&state).map(|(executor, is_live)| {
             let directory = text(&executor["directory"]).to_owned();
-            Sandbox { agent, host, directory, is_live }
+            Sandbox { keeper: "agent", agent, host, directory, is_live }
         });
         let mut sandbox = found.ok_or_else(|| {
             let agent = &self.agent_id;
@@ -197,7 +199,7 @@ impl Sandbox {
     }
 
     async fn call(&self, call: &Value) -> Result<Option<Value>, Error> {
-        let failed = |why| Error::Failed(format!("the agent at {} cannot be asked: {why}", self.agent));
+        let failed = |why| Error::Failed(format!("the {} at {} cannot be asked: {why}", self.keeper, self.agent));
         let answer = http::ask(&self.agent, &Request::post("/api/v1", call), AGENT).await.map_err(failed)?;
         if answer.status() == 404 {
             return Ok(None);

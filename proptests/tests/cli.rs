@@ -175,6 +175,18 @@ fn what_a_task_writes_is_shown_and_found_again() {
 }
 
 #[test]
+fn what_masters_and_agents_log_is_shown() {
+    let local = Local::start(1, 1);
+    let master = local.meseta("logs", &["--of_master"]);
+    assert!(master.status.success() && out(&master).contains("listening on"), "{master:?}");
+    wait::until("the agent's log to say that it is welcome", READY, || {
+        let agent = local.meseta("logs", &["--of_agent=S0"]);
+        (agent.status.success() && out(&agent).contains("welcome")).then_some(())
+    });
+    assert_eq!(local.meseta("logs", &["--of_master", "task"]).status.code(), Some(2));
+}
+
+#[test]
 fn who_waits_is_told_why() {
     let local = Local::start(1, 1);
     let wait = |resources: &str| {
