@@ -9,6 +9,7 @@
 //! isolators watch ─► Report::Limited ─► destroy
 //! ```
 
+pub mod cgroups;
 pub mod conformance;
 mod container;
 mod containerizer;
@@ -19,6 +20,7 @@ mod sandbox;
 mod supervised;
 mod watch;
 
+pub use cgroups::Cgroups;
 pub use container::{Container, Limitation, Usage, Volume};
 pub use containerizer::{Choice, Containerizer, Creation, How, Streams};
 pub use external::External;

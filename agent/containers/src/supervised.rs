@@ -25,6 +25,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::cgroups::Cgroups;
 use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::{Containerizer, Creation, How};
 use crate::isolators::{Isolator, PosixRlimits};
@@ -53,6 +54,8 @@ struct Containers {
     isolators: Vec<Box<dyn Isolator>>,
     /// What isolators look at: containers from their creation, or from being found again, until they are released.
     watched: Mutex<BTreeMap<String, Container>>,
+    /// Control groups of containers, if they have any.
+    groups: Option<Cgroups>,
     slots: Semaphore,
 }
 
@@ -68,7 +71,8 @@ impl std::fmt::Debug for Supervised {
 
 impl Supervised {
     /// Makes the folder of what is known of containers, and the pipe that supervisors write to: what comes of it is for
-    /// [`Supervised::listen`]. `private` are folders below `work_dir` that nobody else may look into.
+    /// [`Supervised::listen`]. `private` are folders below `work_dir` that nobody else may look into. With `groups`, each container
+    /// has a control group, and nothing that was started in it outlives it.
     ///
     /// # Errors
     /// Those of the file system.
@@ -76,6 +80,7 @@ impl Supervised {
         work_dir: &Path,
         launcher: &Path,
         isolators: Vec<Box<dyn Isolator>>,
+        groups: Option<Cgroups>,
         private: &[&str],
     ) -> io::Result<(Supervised, pipe::Receiver)> {
         let dir = work_dir.join("meta/containers");
@@ -102,6 +107,7 @@ impl Supervised {
             launcher: launcher.to_owned(),
             isolators,
             watched: Mutex::default(),
+            groups,
             slots: Semaphore::new(LAUNCHES_MAX),
         };
         Ok((Supervised(Arc::new(containers)), receiver))
@@ -184,6 +190,19 @@ impl Containers {
 
     fn files(&self, container_id: &str) -> Files {
         Files::new(&self.dir, container_id)
+    }
+
+    /// Ends what is in the control group of a container, if it has one: all that is left of it.
+    fn end_group(&self, container_id: &str) -> io::Result<()> {
+        self.groups.as_ref().map_or(Ok(()), |groups| groups.end(container_id).map(drop))
+    }
+
+    /// The same, and the group goes. What cannot be removed now is at the next start.
+    fn remove_group(&self, container_id: &str) {
+        let removed = self.groups.as_ref().map_or(Ok(()), |groups| groups.remove(container_id));
+        if let Err(error) = removed {
+            tracing::warn!(container_id, %error, "cannot remove the control group of a container");
+        }
     }
 
     /// The process behind a claim, if it lives.
@@ -334,6 +353,7 @@ impl Containerizer for Supervised {
         let (containers, container_id) = (self.0.clone(), container_id.to_owned());
         tokio::task::spawn_blocking(move || {
             containers.files(&container_id).release();
+            containers.remove_group(&container_id);
             let watched = containers.watched.lock().remove(&container_id);
             let container = watched.unwrap_or_else(|| Container { id: container_id, ..Container::default() });
             containers.isolators.iter().for_each(|isolator| isolator.cleanup(&container));
@@ -449,6 +469,10 @@ async fn launch(here: Here, mut creation: Creation, external: Option<External>) 
         if !creation.rlimits.is_empty() && !limits {
             return Err("limits of processes need posix/rlimits in this agent's --isolation".to_owned());
         }
+        if let Some(groups) = &spawning.groups {
+            let joined = groups.make(None, &creation.container.id);
+            creation.joins.push(joined.map_err(|error| format!("cannot make its control group: {error}"))?);
+        }
         spawning.isolators.iter().try_for_each(|isolator| isolator.prepare(&mut creation))?;
         spawn(&spawning, creation, None).map(Some)
     });
@@ -477,6 +501,7 @@ fn begin_again(containers: &Containers, container_id: &str) -> io::Result<()> {
         processes::end(END_PATIENCE, |all| {
             processes::of_containers(all, &containers.work_dir, |_, found, _| found == container_id)
         })?;
+        containers.end_group(container_id)?;
         files.forget();
     }
     Ok(())
@@ -489,6 +514,8 @@ fn spawn(
     external: Option<External>,
 ) -> Result<tokio::process::Child, String> {
     let mark = containers.mark(&creation.container.id);
+    let groups = containers.groups.as_ref().filter(|_| external.is_none());
+    let group = groups.map(|groups| groups.group(&creation.container.id).display().to_string());
     let mut environment = creation.environment;
     // Last: what comes of the container is known by it, should its supervisor be killed.
     environment.retain(|variable| !variable.starts_with(&format!("{}=", processes::CONTAINER)));
@@ -507,6 +534,7 @@ fn spawn(
         away_ms_max: creation.away_ms_max,
         grace_ms: creation.grace_ms,
         joins: creation.joins.iter().map(|path| path.display().to_string()).collect(),
+        group,
         first: creation.first,
         rotation: creation.rotation,
         rlimits: creation.rlimits,
@@ -587,6 +615,7 @@ fn settle(here: &Here, container_id: &str) -> io::Result<()> {
                 let ended = processes::end(END_PATIENCE, |all| {
                     processes::of_containers(all, work_dir, |_, found, _| found == container_id)
                 })?;
+                here.containers.end_group(container_id)?;
                 tracing::warn!(container_id, ?ended, "a supervisor was killed; ended what it left");
             }
             if let Some(program) = &program {
@@ -679,6 +708,21 @@ fn try_to_recover(here: &Here, container_id: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Groups of containers that nobody knows: what is in them is ended, and they go.
+fn sweep_groups(containers: &Containers, known: &BTreeSet<String>) -> Result<(), String> {
+    let Some(groups) = &containers.groups else { return Ok(()) };
+    let found = groups.containers().map_err(|error| format!("Cannot list control groups: {error}"))?;
+    for container_id in found.iter().filter(|container_id| !known.contains(*container_id)) {
+        let ended = groups.end(container_id).and_then(|ended| groups.remove(container_id).map(|()| ended));
+        let cannot =
+            |error| format!("Cannot end what an earlier agent left in the control group of {container_id}: {error}");
+        if ended.map_err(cannot)? {
+            tracing::warn!(container_id, "ended what was left in a control group, unknown to this agent's log");
+        }
+    }
+    Ok(())
+}
+
 fn sweep(containers: &Containers, known: &BTreeSet<String>) -> Result<(), String> {
     let own_world = fs::read_link("/proc/self/ns/mnt").ok();
     let strays = |all: &[processes::Process]| -> io::Result<BTreeSet<u32>> {
@@ -702,6 +746,7 @@ fn sweep(containers: &Containers, known: &BTreeSet<String>) -> Result<(), String
     if !ended.is_empty() {
         tracing::warn!(?ended, "ended what an earlier agent of this work_dir left running, unknown to this one's log");
     }
+    sweep_groups(containers, known)?;
     for container_id in containers_in(&containers.dir).unwrap_or_default().difference(known) {
         containers.files(container_id).sweep();
     }

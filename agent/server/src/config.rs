@@ -14,6 +14,7 @@ use api_http::dial::Signer;
 use api_http::tls::{self, Tls};
 use api_http::{Admission, Audit, Door, Secret, Sources, TokenSources, tokens};
 use auth::Realm;
+use containers::cgroups::Wanted;
 use containers::program::Program;
 
 use crate::gc::Sandboxes;
@@ -84,7 +85,17 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("check_agent_port_range_only", Kind::Bool, "Whether network/ports looks at the ports that the agent offers only.")
         .default("false"),
     Flag::new("container_ports_isolated_range", Kind::Text, "The ports that network/ports looks at: [1024-65535]."),
-    Flag::new("launcher", Kind::Text, "Launcher of containers.").default("posix"),
+    Flag::new(
+        "launcher",
+        Kind::Text,
+        "What starts and ends containers: linux (a control group for each, which nothing leaves), or posix; linux if --isolation needs it, else posix.",
+    ),
+    Flag::new("cgroups_hierarchy", Kind::Path, "Where control groups are mounted: the second version, or a folder for each controller of the first.")
+        .default("/sys/fs/cgroup"),
+    Flag::new("cgroups_root", Kind::Text, "Name of the control group that those of containers are below; no two agents have the same.")
+        .default("mesos"),
+    Flag::new("cgroups_destroy_timeout", Kind::Duration, "So long the end of what is in a control group may take, before that is said and it is tried again.")
+        .default("1mins"),
     Flag::new(
         "containerizers",
         Kind::Text,
@@ -221,13 +232,10 @@ const REFUSED: &[&str] = &[
     "authentication_timeout_min",
     "bounding_capabilities",
     "cgroups_cpu_enable_pids_and_tids_count",
-    "cgroups_destroy_timeout",
     "cgroups_enable_cfs",
-    "cgroups_hierarchy",
     "cgroups_limit_swap",
     "cgroups_net_cls_primary_handle",
     "cgroups_net_cls_secondary_handles",
-    "cgroups_root",
     "credential",
     "csi_plugin_config_dir",
     "default_container_dns",
@@ -345,6 +353,8 @@ pub(crate) struct Config {
     pub(crate) domain: Option<DomainInfo>,
     /// What it says that it can do.
     pub(crate) capabilities: Vec<String>,
+    /// Where containers have control groups, if they have any.
+    pub(crate) groups: Option<Wanted>,
     /// With which changes it keeps its id.
     pub(crate) policy: Policy,
     /// What it can spare, which is revocable.
@@ -436,7 +446,7 @@ fn sources(values: &Values) -> Result<Sources, String> {
 
 fn check(mut values: Values) -> Result<Config, String> {
     only(&values, "isolation", containers::isolators::NAMES)?;
-    only(&values, "launcher", &["posix"])?;
+    only(&values, "launcher", &["linux", "posix"])?;
     only(&values, "containerizers", &["mesos", "external"])?;
     only(&values, "recover", &["reconnect"])?;
     only(&values, "logging_level", &["INFO", "WARNING", "ERROR"])?;
@@ -450,6 +460,7 @@ fn check(mut values: Values) -> Result<Config, String> {
                    calls its agent and has nothing to show";
         values.warnings.push(why.to_owned());
     }
+    let groups = groups(&mut values)?;
     let masters = masters(values.text("master").unwrap_or_default())?;
     let work_dir = values.path("work_dir").unwrap_or_default();
     // Whoever a task runs as must find its sandbox below, and need not see what else there is.
@@ -536,6 +547,7 @@ fn check(mut values: Values) -> Result<Config, String> {
     let door = Door::new(secret.clone(), values.bool("insecure"), Some(advertise_ip)).by_certificate(by_certificate);
     Ok(Config {
         masters,
+        groups,
         admission,
         secret_warning: secret.as_ref().and_then(Secret::warning),
         door: Arc::new(door),
@@ -615,6 +627,31 @@ fn external(values: &Values, work_dir: &Path) -> Result<Option<Program>, String>
             }))
         }
     }
+}
+
+/// What the launcher of Linux needs to know, if it is that one.
+fn groups(values: &mut Values) -> Result<Option<Wanted>, String> {
+    let isolation = values.text("isolation").unwrap_or_default();
+    let needs = isolation.split(',').map(str::trim).find(|name| containers::isolators::needs_groups(name));
+    match (values.text("launcher"), needs) {
+        (Some("posix"), Some(name)) => return Err(format!("{name} in --isolation needs --launcher=linux")),
+        (Some("linux"), _) | (None, Some(_)) => {}
+        _ => {
+            for name in ["cgroups_hierarchy", "cgroups_root", "cgroups_destroy_timeout"] {
+                if values.is_given(name) {
+                    values
+                        .warnings
+                        .push(format!("Flag '--{name}' has no effect: --launcher=posix makes no control groups"));
+                }
+            }
+            return Ok(None);
+        }
+    }
+    Ok(Some(Wanted {
+        hierarchy: values.path("cgroups_hierarchy").unwrap_or_default(),
+        root: values.text("cgroups_root").unwrap_or_default().to_owned(),
+        patience: values.duration("cgroups_destroy_timeout").unwrap_or_default(),
+    }))
 }
 
 /// The value of `--agent_features`: an `AgentInfo` with nothing but capabilities; and what is to be said of it.

@@ -29,6 +29,7 @@ pub(crate) fn flags(agent: &Agent) -> BTreeMap<&'static str, String> {
     let mut flags: BTreeMap<_, _> = told.map(|(name, value)| (name, value.to_owned())).collect();
     let launcher_dir = &agent.config.settings.launcher_dir;
     flags.entry("launcher_dir").or_insert_with(|| launcher_dir.clone());
+    flags.entry("launcher").or_insert_with(|| if agent.config.groups.is_some() { "linux" } else { "posix" }.to_owned());
     flags
 }
 

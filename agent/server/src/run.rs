@@ -9,7 +9,7 @@ use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, dec
 use api::resources::Resources;
 use api_http::Serving;
 use containers::isolators::built;
-use containers::{Choice, Containerizer, External, Isolator, Supervised};
+use containers::{Cgroups, Choice, Containerizer, External, Isolator, Supervised};
 use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -180,8 +180,9 @@ async fn serve(config: Config) -> Result<(), String> {
     }
     let (log, state) = open_log(&config)?;
     check_total(&config, &state)?;
+    let groups = config.groups.as_ref().map(Cgroups::open).transpose()?;
     let (containers, pipe) =
-        Supervised::open(&config.work_dir, &config.launcher, isolators(&config), &["meta", LOG_DIR])
+        Supervised::open(&config.work_dir, &config.launcher, isolators(&config), groups, &["meta", LOG_DIR])
             .map_err(|error| format!("Cannot use {}: {error}", config.work_dir.display()))?;
     let begins_anew = check_description(&config, &state, containers.boot_id())?;
     let disks = volumes::Disks::new(&config.work_dir);

@@ -269,6 +269,7 @@ impl Terms {
             launcher: PathBuf::new(),
             isolators: Default::default(),
             external: None,
+            groups: None,
             executor_environment: Vec::new(),
             settings: self.settings,
             recovery_timeout_ms: 0,

@@ -37,7 +37,7 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         "effective_capabilities",
         "docker_registry",
         "cgroups_enable_cfs",
-        "cgroups_hierarchy",
+        "cgroups_net_cls_primary_handle",
     ] {
         check(&mut program(dir.path(), &[&format!("--{name}=x")]), &[&format!("'--{name}' is not supported")]);
         for prefix in ["MESOS_", "MESETA_"] {
@@ -70,6 +70,7 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         ("--resource_estimator=mine", "there is: org_apache_mesos_FixedResourceEstimator"),
         ("--qos_controller=org_apache_mesos_LoadQoSController", "'--modules' has no parameters for it"),
         ("--domain={}", "names no fault_domain"),
+        ("--launcher=windows", "'windows' is not supported in '--launcher'; there is: linux, posix"),
         ("--reconfiguration_policy=x", "must be equal or additive"),
         ("--agent_features={\"capabilities\":[{\"type\":\"MULTI_ROLE\"}]}", "AGENT_OPERATION_FEEDBACK, AGENT_DRAINING"),
         ("--agent_features={\"capabilities\":[{\"type\":\"X\"}]}", "there is no 'X'"),
@@ -77,6 +78,12 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         ("--container_disk_watch_interval=0secs", "'--container_disk_watch_interval' must be longer"),
     ] {
         check(&mut program(dir.path(), &[flag]), &[why]);
+    }
+    for (flag, why) in [
+        ("--cgroups_hierarchy=/proc", "needs control groups at --cgroups_hierarchy=/proc"),
+        ("--cgroups_root=../x", "must be the name of a control group or a relative path, not '../x'"),
+    ] {
+        check(&mut program(dir.path(), &["--launcher=linux", flag]), &[why]);
     }
     check(&mut program(dir.path(), &["--advertise_ip=0.0.0.0"]), &["--advertise_ip", "0.0.0.0"]);
     check(program(dir.path(), &[]).env("LIBPROCESS_ADVERTISE_IP", "::"), &["--advertise_ip", "'::'"]);

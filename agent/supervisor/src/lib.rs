@@ -2,6 +2,7 @@
 //! the description of a container and the files that are left of it ([`spec`]), and the processes of the machine ([`processes`]).
 //! Needs no runtime and no thread.
 
+pub mod cgroup;
 mod external;
 pub mod processes;
 pub mod program;

@@ -49,6 +49,8 @@ pub struct Spec {
     pub grace_ms: Option<u64>,
     /// Files that the number of the process is written to between clone and exec: what it is to join.
     pub joins: Vec<String>,
+    /// Control group of the process: whatever is in it or below it ends with the process.
+    pub group: Option<String>,
     /// What is run before the process.
     pub first: Option<First>,
     /// Bounds of its outputs, if they have any.
@@ -109,7 +111,9 @@ pub struct First {
 }
 
 /// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 6;
+const VERSION: u64 = 7;
+/// The version without a control group.
+const VERSION_WITHOUT_GROUP: u64 = 6;
 /// The version without other programs.
 const VERSION_WITHOUT_EXTERNAL: u64 = 5;
 /// The version without limits.
@@ -154,6 +158,7 @@ impl Spec {
                     format!("external_request={request}"),
                 ]
             }))
+            .chain(self.group.iter().map(|path| format!("group={path}")))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(self.rotation.iter().map(|rotation| format!("rotation={}", rotation.encode())))
             .chain(self.first.iter().flat_map(|first| {
@@ -174,7 +179,8 @@ impl Spec {
 
     fn version(&self) -> u64 {
         match &self.first {
-            _ if self.external.is_some() => VERSION,
+            _ if self.group.is_some() => VERSION,
+            _ if self.external.is_some() => VERSION_WITHOUT_GROUP,
             _ if !self.rlimits.is_empty() => VERSION_WITHOUT_EXTERNAL,
             _ if self.sockets.is_some() || self.rotation.is_some() => VERSION_WITHOUT_LIMITS,
             Some(_) => VERSION_OF_FIRST,
@@ -225,6 +231,7 @@ impl Spec {
                 request: text("external_request").unwrap_or_default().to_owned(),
             }),
             joins: named.iter().filter_map(|text| text.strip_prefix("join=")).map(str::to_owned).collect(),
+            group: text("group").map(str::to_owned),
             rotation: text("rotation").and_then(Rotation::decode),
             first: text("first").map(|program| First {
                 program: program.to_owned(),
@@ -515,6 +522,7 @@ mod tests {
             umask: Some(0o22),
             away_ms_max: Some(900_000),
             joins: vec!["/a".into(), "/b".into()],
+            group: Some("/sys/fs/cgroup/g".into()),
             rotation: Some(Rotation { stdout: (4096, 2), stderr: (1 << 40, 0) }),
             rlimits: vec![("NOFILE".into(), Some((10, 20))), ("CORE".into(), None)],
             sockets: Some("/s".into()),
@@ -535,8 +543,8 @@ mod tests {
         let external = Some(External { program: program.clone(), request: "{\"a\": \"=\"}".into() });
         let with = Spec { external, ..spec.clone() };
         assert_eq!(Spec::decode(&with.encode().unwrap()), Some(with));
-        let newer = [&bytes[..], b"version=7\0"].concat();
-        let newer = String::from_utf8(newer).unwrap().replace("version=5\0", "");
+        let newer = [&bytes[..], b"version=8\0"].concat();
+        let newer = String::from_utf8(newer).unwrap().replace("version=7\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }

@@ -4,7 +4,8 @@
 //!
 //! The agent ends a container by signals to this process, which cannot be mistaken for another: SIGTERM is passed on
 //! to every process below that there is at that moment, SIGUSR1 kills them all until there is none. An agent that is
-//! away for too long has given its command up: then it is ended as the agent would have.
+//! away for too long has given its command up: then it is ended as the agent would have. What has a control group is
+//! over when nothing runs in that either.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -30,7 +31,7 @@ use crate::external::{Beside, Outcome};
 use crate::rotate;
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, look};
 use crate::streams::{STDERR, STDOUT, Streams, socket_name};
-use crate::{processes, sys};
+use crate::{cgroup, processes, sys};
 
 /// Pause between attempts to write to a disk that is full.
 const RETRY: Duration = Duration::from_secs(1);
@@ -125,7 +126,7 @@ fn supervise(spec: &Spec) -> io::Result<()> {
         Err(message) => Notice::Failed(message),
         Ok(child) => {
             announce(child.as_raw().unsigned_abs());
-            let (status, _) = reap(child, &signals, &mut absence, streams.as_mut(), logger)?;
+            let (status, _) = reap(Some(spec), child, &signals, &mut absence, streams.as_mut(), logger)?;
             streams.into_iter().for_each(Streams::finish);
             Notice::Exited(status)
         }
@@ -221,7 +222,7 @@ fn prepare(spec: &Spec, signals: &SigSet, absence: &mut Absence) -> Result<(), S
     let child = child.map_err(|error| format!("{}: cannot start {}: {error}", first.failure, first.program))?;
     let child = Pid::from_raw(child.id().cast_signed());
     let (status, told) =
-        reap(child, signals, absence, None, None).map_err(|error| format!("{}: {error}", first.failure))?;
+        reap(None, child, signals, absence, None, None).map_err(|error| format!("{}: {error}", first.failure))?;
     match (status, told) {
         (0, false) => Ok(()),
         (_, true) => Err(format!("{}: it was told to end", first.failure)),
@@ -435,14 +436,16 @@ fn execute(candidates: &[CString], arguments: &[CString], environment: &[CString
 }
 
 /// Waits for `child`, passing signals on, and ends what it left behind. Returns its wait status, and whether it was told to
-/// end.
+/// end. `spec` if it is the container's process, which has the control group.
 fn reap(
+    spec: Option<&Spec>,
     child: Pid,
     signals: &SigSet,
     absence: &mut Absence,
     mut streams: Option<&mut Streams>,
     logger: Option<Pid>,
 ) -> io::Result<(i32, bool)> {
+    let group = spec.and_then(|spec| spec.group.as_ref()).map(Path::new);
     let (mut ended, mut killing, mut told, mut pause) = (None, false, false, KILL_PAUSE);
     loop {
         loop {
@@ -454,13 +457,18 @@ fn reap(
                 Ok(WaitStatus::StillAlive) => break,
                 Ok(_) => {}
                 Err(Errno::EINTR) => {}
-                Err(Errno::ECHILD) => return Ok((ended.unwrap_or(0), told)),
+                Err(Errno::ECHILD) => {
+                    group.into_iter().for_each(end_group);
+                    return Ok((ended.unwrap_or(0), told));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         killing |= ended.is_some();
         let patience = if killing {
-            // Whoever forks between our look and our signal is found by the next look, until there is nobody.
+            // Whoever forks between our look and our signal is found by the next look, until there is nobody. In a control
+            // group nobody forks meanwhile.
+            group.into_iter().for_each(|group| drop(cgroup::kill(group)));
             signal_all(Signal::SIGKILL, logger);
             pause = (2 * pause).min(KILL_PAUSE_MAX);
             pause
@@ -488,6 +496,12 @@ fn reap(
             None => {}
         }
     }
+}
+
+/// Who is not below this process and still of the container, because what was between them is gone or never was: ended before
+/// the end is told.
+fn end_group(group: &Path) {
+    while cgroup::end(group, KILL_PAUSE_MAX).is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {}
 }
 
 /// Signals every process that there is below this one, each once. What a handler of theirs then starts, to clean up

@@ -107,6 +107,11 @@ pub struct PortsSettings {
     pub only: Option<Vec<RangeInclusive<u64>>>,
 }
 
+/// Whether it does its work on the control groups of containers, so that they must have some.
+pub fn needs_groups(name: &str) -> bool {
+    name.starts_with("cgroups/") || name.starts_with("namespaces/") || name == "cgroups"
+}
+
 /// What is built, by name; a name that is not built has none.
 pub fn built(name: &str, settings: &Settings) -> Option<Option<Box<dyn Isolator>>> {
     match name {
