@@ -11,8 +11,11 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
+
+use crate::surroundings::Surroundings;
 
 /// An answer is not longer, in bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -25,19 +28,41 @@ const PING: Duration = Duration::from_secs(20);
 
 type Sender = http2::SendRequest<Full<Bytes>>;
 
+async fn timely<S>(connecting: impl Future<Output = std::io::Result<S>>) -> Result<S, String> {
+    let connected = tokio::time::timeout(CONNECT, connecting).await.map_err(|error| error.to_string())?;
+    connected.map_err(|error| error.to_string())
+}
+
+/// Begins to speak.
+async fn greet(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Sender, String> {
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_while_idle(true)
+        .handshake(TokioIo::new(socket))
+        .await
+        .map_err(|error| error.to_string())?;
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
 /// A connection that is made at need.
 #[derive(Debug)]
 pub(crate) struct Line {
     address: String,
+    /// A socket of this machine that leads to it, too.
+    socket: Option<String>,
     /// What this executor shows its agent, if that asks.
     token: Option<String>,
     open: Mutex<Option<Sender>>,
 }
 
 impl Line {
-    pub(crate) fn new(address: &str) -> Line {
+    pub(crate) fn new(around: &Surroundings) -> Line {
         let token = std::env::var("MESOS_EXECUTOR_AUTHENTICATION_TOKEN").ok().filter(|token| !token.is_empty());
-        Line { address: address.to_owned(), token, open: Mutex::new(None) }
+        Line { address: around.agent.clone(), socket: around.socket.clone(), token, open: Mutex::new(None) }
     }
 
     async fn sender(&self) -> Result<Sender, String> {
@@ -45,19 +70,19 @@ impl Line {
         if let Some(sender) = open.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
-        let connecting = tokio::time::timeout(CONNECT, TcpStream::connect(&self.address));
-        let socket = connecting.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let _ = socket.set_nodelay(true);
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_while_idle(true)
-            .handshake(TokioIo::new(socket))
-            .await
-            .map_err(|error| error.to_string())?;
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
+        let through = match &self.socket {
+            Some(path) => timely(UnixStream::connect(path)).await.ok(),
+            None => None,
+        };
+        let sender = match through {
+            Some(socket) => greet(socket).await?,
+            // There is none, or no more: an agent may have been started again without it.
+            None => {
+                let socket = timely(TcpStream::connect(&self.address)).await?;
+                let _ = socket.set_nodelay(true);
+                greet(socket).await?
+            }
+        };
         Ok(open.insert(sender).clone())
     }
 

@@ -81,7 +81,7 @@ async fn drive(around: Surroundings) -> i32 {
     let around = Rc::new(around);
     let mut tasks = Tasks::new(&around.executor_id, || uuid::Uuid::new_v4().into_bytes());
     let mut driver = Driver {
-        calls: Rc::new(Line::new(&around.agent)),
+        calls: Rc::new(Line::new(&around)),
         waits: Vec::new(),
         waiting: 0,
         launches: Rc::new(Semaphore::new(LAUNCHES_MAX)),
@@ -294,7 +294,7 @@ impl Driver {
 
     fn wait(&mut self, task_id: String, container_id: ContainerId) {
         if self.waiting.is_multiple_of(WAITS_MAX) {
-            self.waits.push(Rc::new(Line::new(&self.around.agent)));
+            self.waits.push(Rc::new(Line::new(&self.around)));
         }
         self.waiting += 1;
         let (line, news) = (self.waits[self.waits.len() - 1].clone(), self.news.clone());

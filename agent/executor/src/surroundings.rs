@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Surroundings {
     /// host:port of the agent.
     pub agent: String,
+    /// Path of a socket that leads to the agent, too, if there is one.
+    pub socket: Option<String>,
     /// Its framework.
     pub framework_id: String,
     /// Its own id.
@@ -34,6 +36,7 @@ impl Surroundings {
         };
         Ok(Surroundings {
             agent: text("MESOS_AGENT_ENDPOINT")?,
+            socket: get("MESOS_DOMAIN_SOCKET").filter(|path| !path.is_empty()),
             framework_id: text("MESOS_FRAMEWORK_ID")?,
             executor_id: text("MESOS_EXECUTOR_ID")?,
             sandbox: text("MESOS_SANDBOX")?,

@@ -17,6 +17,7 @@ use auth::Realm;
 use containers::cgroups::Wanted;
 use containers::program::Program;
 
+use crate::executor_socket;
 use crate::gc::Sandboxes;
 use crate::isolation;
 use crate::logger::Logger;
@@ -203,6 +204,17 @@ pub(crate) const FLAGS: &[Flag] = &[
         "Executors must show the token that they find in their environment; needs --jwt_secret_key.",
     )
     .default("false"),
+    Flag::new(
+        "http_executor_domain_sockets",
+        Kind::Bool,
+        "Whether executors find a socket of this machine in MESOS_DOMAIN_SOCKET, to talk to the agent without TCP.",
+    )
+    .default("false"),
+    Flag::new(
+        "domain_socket_location",
+        Kind::Text,
+        "Where that socket is: an absolute path of less than 108 bytes; by default agent.sock below work_dir.",
+    ),
     Flag::new("authorizer", Kind::Text, "Who decides by --acls: local.").default("local"),
     Flag::new("http_authenticators", Kind::Text, "How it is shown: basic, and tokens with --jwt_secret_key.")
         .default("basic"),
@@ -256,7 +268,6 @@ const REFUSED: &[&str] = &[
     "docker_store_dir",
     "docker_volume_checkpoint_dir",
     "docker_volume_chown",
-    "domain_socket_location",
     "effective_capabilities",
     "egress_burst",
     "egress_ceil_limit",
@@ -270,7 +281,6 @@ const REFUSED: &[&str] = &[
     "firewall_rules",
     "hooks",
     "host_path_volume_force_creation",
-    "http_executor_domain_sockets",
     "image_gc_config",
     "image_providers",
     "image_provisioner_backend",
@@ -367,6 +377,8 @@ pub(crate) struct Config {
     pub(crate) isolators: containers::isolators::Settings,
     /// What runs containers in another way, if anything does.
     pub(crate) external: Option<Program>,
+    /// A socket of this machine for executors, if there is one.
+    pub(crate) executor_socket: Option<PathBuf>,
     pub(crate) executor_environment: Vec<(String, String)>,
     pub(crate) settings: agent_core::Settings,
     /// Where the log goes, beside stderr.
@@ -520,6 +532,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         Some(Err(error)) => return Err(format!("Flag '--domain' must be a JSON object with a fault_domain: {error}")),
     };
     let external = external(&values, &work_dir)?;
+    let executor_socket = executor_socket::location(&values, &work_dir)?;
     let launcher = match values.path("launcher_dir") {
         Some(dir) => dir.join("meseta-executor"),
         None => std::env::current_exe()
@@ -569,6 +582,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         launcher,
         isolators,
         external,
+        executor_socket,
         executor_environment: executor_environment(&values)?,
         settings,
         log_file: values.path("log_dir").map(|dir| dir.join("meseta-agent.log")),

@@ -68,6 +68,10 @@ fn router() -> Router<Endpoint> {
         .at("/process", Endpoint::Process)
 }
 
+thread_local! {
+    static ROUTER: Router<Endpoint> = router();
+}
+
 /// What `/help` tells of this agent's own.
 const TOPICS: &[Topic] = &[
     topic("/api/v1", "Calls of operators, by POST."),
@@ -189,6 +193,15 @@ fn permit_endpoint(
     }
 }
 
+/// Answers a request that came through the executors' socket: what executors ask for, and nothing else.
+pub(crate) async fn answer_executor(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Response {
+    let found = ROUTER.with(|router| router.find(request.uri().path()).map(|(endpoint, _)| *endpoint));
+    match found {
+        Some(Endpoint::Api | Endpoint::Executor) => answer(agent, request, peer).await,
+        _ => api_http::text(StatusCode::FORBIDDEN, "Only /api/v1 and /api/v1/executor are served through this socket"),
+    }
+}
+
 /// Answers a request of `peer`.
 pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr) -> Response {
     let mut asked = Asked::new(&request, peer);
@@ -198,9 +211,6 @@ pub(crate) async fn answer(agent: Arc<Agent>, request: Request, peer: SocketAddr
 }
 
 async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr, asked: &mut Asked) -> Response {
-    thread_local! {
-        static ROUTER: Router<Endpoint> = router();
-    }
     let found = ROUTER.with(|router| router.find(request.uri().path()).map(|(endpoint, rest)| (*endpoint, rest)));
     let Some((endpoint, rest)) = found else { return not_found() };
     if matches!(endpoint, Endpoint::Challenge | Endpoint::FilesForMasters) {

@@ -39,6 +39,8 @@ struct Terms {
     /// host:port of the HTTP endpoints.
     address: String,
     ip: String,
+    /// The socket that executors may talk to it through.
+    executor_socket: Option<PathBuf>,
     switch_user: bool,
     environment: Vec<(String, String)>,
     grace_ms: u64,
@@ -75,6 +77,7 @@ impl Place {
             logger: config.logger.clone(),
             address: address.to_owned(),
             ip: config.settings.ip.clone(),
+            executor_socket: config.executor_socket.clone(),
             switch_user: config.values.bool("switch_user"),
             environment: config.executor_environment.clone(),
             grace_ms: config.settings.executor_shutdown_grace_ms,
@@ -293,6 +296,9 @@ impl Place {
         // Tasks survive a restart of the agent whether their framework asked for it or not.
         set("MESOS_CHECKPOINT", "1".to_owned());
         set("MESOS_DIRECTORY", sandbox.display().to_string());
+        if let Some(socket) = &terms.executor_socket {
+            set("MESOS_DOMAIN_SOCKET", socket.display().to_string());
+        }
         set("MESOS_EXECUTOR_ID", executor_id.to_owned());
         set("MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD", api::duration::format(grace));
         set("MESOS_FRAMEWORK_ID", framework_id.to_owned());

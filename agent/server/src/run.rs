@@ -11,7 +11,7 @@ use api_http::Serving;
 use containers::isolators::built;
 use containers::{Cgroups, Choice, Containerizer, External, Isolator, Supervised};
 use event_log::{Bug, Identity, LocalLog, planted};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ use crate::agent::{Agent, End};
 use crate::config::{self, Asked, Config};
 use crate::place::Place;
 use crate::surroundings::{Inbox, Running, Surroundings};
-use crate::{dial, http, masters, oversubscription, volumes};
+use crate::{dial, executor_socket, http, masters, oversubscription, volumes};
 
 /// Runs the agent with the words of the command line behind the program's name.
 pub fn run(words: Vec<String>) -> ExitCode {
@@ -165,6 +165,8 @@ async fn serve(config: Config) -> Result<(), String> {
         .await
         .map_err(|error| format!("Cannot listen on {}: {error}", config.listen))?;
     let bound = listener.local_addr().map_err(|error| format!("Cannot listen on {}: {error}", config.listen))?;
+    let socket = config.executor_socket.as_deref().map(executor_socket::listen).transpose()?;
+    let socket = socket.map(UnixListener::from_std).transpose().map_err(|error| error.to_string())?;
     let is_open = !config.admission.asks(auth::Realm::AgentReadwrite);
     if let Some(warning) = api_http::open_door(bound, "reads the files of every task").filter(|_| is_open) {
         tracing::warn!("{warning}");
@@ -239,6 +241,12 @@ async fn serve(config: Config) -> Result<(), String> {
         let agent = agent.clone();
         move |request, peer| http::answer(agent.clone(), request, peer)
     };
+    if let Some(socket) = socket {
+        let agent = agent.clone();
+        let handler = move |request, peer| http::answer_executor(agent.clone(), request, peer);
+        let serving = Serving { reserved: &["/api/v1/executor"], ..Serving::new() };
+        tokio::spawn(api_http::serve_local(socket, handler, stopped.clone(), serving));
+    }
     // Whoever comes back is heard from here on, and has its time from here on.
     let connection = running.begin(boot(&containers));
     // Whoever else is connected, executors find room.

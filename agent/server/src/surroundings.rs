@@ -270,6 +270,7 @@ impl Terms {
             isolators: Default::default(),
             external: None,
             groups: None,
+            executor_socket: None,
             executor_environment: Vec::new(),
             settings: self.settings,
             recovery_timeout_ms: 0,

@@ -64,7 +64,7 @@ pub use request::{BODY_BYTES_MAX, ReadError, Received, read_body, read_message};
 pub use room::Crowded;
 pub use router::Router;
 pub use secret::{CHALLENGE_PATH, SECRET_BYTES_MIN, Secret, SecretError};
-pub use serve::{INNER, Serving, run_in, serve, serve_with};
+pub use serve::{INNER, Serving, run_in, serve, serve_local, serve_with};
 pub use socket::{IDLE, PING, PONG, PROBE, VANISHED, look_after};
 pub use tokens::TokenSources;
 pub use verbosity::{LogFormat, begin_log, log_level, set_log_level, toggle_log_level};

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
@@ -95,24 +95,43 @@ where
                 look_after(&socket);
                 // Whoever finds no room is hung up on: an answer would need the room.
                 let Ok((place, cut)) = serving.connections.admit(peer) else { continue };
-                let port = Port {
-                    handler: handler.clone(),
-                    peer,
-                    place: Arc::new(place),
-                    stop: stop.clone(),
-                    reserved: serving.reserved,
-                    inside: serving.inside.clone(),
-                    outside: serving.outside.clone(),
-                    tls: serving.tls.clone(),
-                    plain_from_here: serving.plain_from_here,
-                    client: None,
-                    member: Member::default(),
-                };
+                let port = Port::new(&handler, peer, place, &stop, &serving);
                 connections.spawn(port.greet(socket, cut));
             }
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
                 // Out of descriptors, most likely: accepting again at once would only spin.
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+/// The same through a socket of this machine. Whoever comes through it is taken for somebody at 127.0.0.1, who speaks clear text.
+pub async fn serve_local<H, F>(listener: UnixListener, handler: H, mut stop: watch::Receiver<bool>, serving: Serving)
+where
+    H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let handler = Arc::new(handler);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((socket, _)) => {
+                let Ok((place, cut)) = serving.connections.admit(peer) else { continue };
+                let port = Port::new(&handler, peer, place, &stop, &serving);
+                connections.spawn(port.serve(socket, cut));
+            }
+            Err(error) => {
                 tracing::warn!(%error, "cannot accept connections");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -150,6 +169,28 @@ where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
+    fn new(
+        handler: &Arc<H>,
+        peer: SocketAddr,
+        place: Place,
+        stop: &watch::Receiver<bool>,
+        serving: &Serving,
+    ) -> Port<H> {
+        Port {
+            handler: handler.clone(),
+            peer,
+            place: Arc::new(place),
+            stop: stop.clone(),
+            reserved: serving.reserved,
+            inside: serving.inside.clone(),
+            outside: serving.outside.clone(),
+            tls: serving.tls.clone(),
+            plain_from_here: serving.plain_from_here,
+            client: None,
+            member: Member::default(),
+        }
+    }
+
     /// Waits for the first bytes, which tell where the connection is served.
     async fn greet(mut self, socket: TcpStream, cut: Arc<Notify>) {
         let mut first = [0; FIRST_BYTES];
