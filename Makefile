@@ -8,7 +8,7 @@ CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check fix bench sim teeth fuzz faults chaos soak systemd bless
+.PHONY: help deps demo test check fix bench sim teeth fuzz faults chaos soak systemd openapi bless
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -54,6 +54,10 @@ soak: ## Hostile clients of every kind beside an ordinary framework for five min
 
 systemd: ## The units of packaging/systemd under a real systemd, in a throw-away layer over this machine's root (as root)
 	@tools/systemd.sh
+
+openapi: ## Masters and agents asked what their OpenAPI descriptions say, and what they do not: nothing may be 500 (EXAMPLES=30)
+	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --workspace --bins; \
+	EXAMPLES=$(or $(EXAMPLES),30) cargo test -p proptests --test openapi -- --nocapture
 
 bless: ## Accept what the tests found as what they expect; read the diff before you commit it
 	@. tools/env.sh; UPDATE_EXPECT=1 cargo test --workspace
