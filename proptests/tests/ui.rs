@@ -66,7 +66,7 @@ fn pass(mut client: TcpStream, to: SocketAddr) -> io::Result<()> {
     client.shutdown(Shutdown::Both)
 }
 
-/// A cluster whose master and agent ask who reads them; `ops` may see all, `web` no sandboxes.
+/// A cluster whose master and agent ask who reads them: `ops` may see all, `web` neither sandboxes nor logs, `blind` no framework.
 struct Guarded {
     cluster: Cluster,
     framework: Framework,
@@ -77,9 +77,14 @@ impl Guarded {
     fn start() -> Guarded {
         let files = tempfile::tempdir().expect("a folder");
         let path = |name: &str| files.path().join(name).display().to_string();
-        let users =
-            r#"{"credentials": [{"principal": "ops", "secret": "secret"}, {"principal": "web", "secret": "secret"}]}"#;
+        let users = ["ops", "web", "blind"].map(|who| serde_json::json!({"principal": who, "secret": "secret"}));
+        let users = serde_json::json!({ "credentials": users }).to_string();
         std::fs::write(path("credentials"), users).expect("written");
+        let logs = r#"[{"principals": {"values": ["ops"]}, "logs": {"type": "ANY"}}, {"principals": {"type": "ANY"}, "logs": {"type": "NONE"}}]"#;
+        let users = r#"[{"principals": {"values": ["blind"]}, "users": {"type": "NONE"}}]"#;
+        let lists = ["view_frameworks", "view_tasks", "view_executors"].map(|list| format!("\"{list}\": {users}"));
+        let of_master = format!("{{\"access_mesos_logs\": {logs}, {}}}", lists.join(", "));
+        std::fs::write(path("master_acls"), of_master).expect("written");
         let acls = r#"{"access_sandboxes": [{"principals": {"values": ["ops"]}, "users": {"type": "ANY"}},
                                             {"principals": {"type": "ANY"}, "users": {"type": "NONE"}}]}"#;
         std::fs::write(path("acls"), acls).expect("written");
@@ -94,6 +99,7 @@ impl Guarded {
             let of_agent = flag.replace("--credentials", "--http_credentials");
             plan = plan.master_flag(&flag).agent_flag(&of_agent);
         }
+        plan = plan.master_flag(&format!("--acls={}", path("master_acls")));
         let cluster = plan.agent_flag(&format!("--acls={}", path("acls"))).start_without_waiting();
         wait::until("an active agent", READY, || {
             let answer = http::send(cluster.address("m0"), &read_as("ops", "/slaves")).ok()?;
@@ -165,6 +171,22 @@ fn walk(browser: &mut Browser) -> Vec<String> {
     hidden
 }
 
+/// Those of the documentation: `MESETA_PICTURES=docs/pictures`.
+fn pictures(browser: &mut Browser, root: &str, framework: &str, dir: &Path) {
+    std::fs::create_dir_all(dir).expect("a folder");
+    let dark = Look { dark: true, ..DESK };
+    for (name, page, look) in [
+        ("cluster", "", DESK),
+        ("history", "history", dark),
+        ("task-then", &*format!("tasks/{framework}/steady?at=12"), DESK),
+        ("files-phone", &*format!("tasks/{framework}/steady/files?path=stdout"), PHONE),
+    ] {
+        browser.look(look);
+        browser.open(&format!("{root}{page}"));
+        std::fs::write(dir.join(format!("{name}.webp")), browser.picture()).expect("written");
+    }
+}
+
 #[test]
 fn pages_are_for_everybody() {
     let guarded = Guarded::start();
@@ -215,6 +237,10 @@ fn pages_are_for_everybody() {
         assert!(hidden.is_empty(), "{page}: the focus is not seen at {hidden:?}");
     }
 
+    if let Some(dir) = std::env::var_os("MESETA_PICTURES") {
+        pictures(&mut browser, &root, &guarded.framework.id, Path::new(&dir));
+    }
+
     // A file is followed as it grows.
     let framework = guarded.framework.id.clone();
     browser.open(&format!("{root}tasks/{framework}/steady/files?path=stdout"));
@@ -234,6 +260,54 @@ fn pages_are_for_everybody() {
         .filter(|url| **url != format!("http://{at}/favicon.ico"))
         .collect();
     assert!(elsewhere.is_empty(), "{elsewhere:?}");
+}
+
+#[test]
+fn the_past_is_told_to_whom_it_concerns() {
+    let guarded = Guarded::start();
+    let id = guarded.framework.id.clone();
+    let get = |who: &str, page: &str| {
+        let answer = guarded.get(who, &format!("/ui/{page}"));
+        (answer.status(), answer.text())
+    };
+    let (status, all) = get("ops", "history");
+    assert_eq!(status, 200);
+    for told in ["(shop)", "task steady", "echo tick", "SUBSCRIBE from", "was elected leader"] {
+        assert!(all.contains(told), "{told}: {all}");
+    }
+    let newest = guarded.get("ops", "/ui/").head.header("meseta-index").and_then(|index| index.parse::<u64>().ok());
+    let newest = newest.expect("an index");
+    let (_, story) = get("ops", &format!("explain/task/{id}/steady"));
+    assert!(story.contains("launched it on") && story.contains("it is TASK_RUNNING on"), "{story}");
+    let (status, then) = get("ops", &format!("tasks?at={newest}"));
+    assert!(status == 200 && then.contains("This is the past") && then.contains("steady"), "{then}");
+    let (status, before) = get("ops", "tasks?at=1");
+    assert!(status == 200 && !before.contains("steady"), "{before}");
+    let (_, diff) = get("ops", "diff?from=1");
+    assert!(diff.contains("not there") && diff.contains("TASK_RUNNING on"), "{diff}");
+
+    // Who may not read logs is told what happened, and neither by whom nor what was run.
+    let (_, some) = get("web", "history");
+    assert!(some.contains("task steady") && !some.contains("echo tick") && !some.contains("SUBSCRIBE from"), "{some}");
+    // Who sees no framework is told of none.
+    let pages = ["history?all=true", "diff?from=1", "explain/agent/S0", "explain/role/*", "tasks?all=true"];
+    let past = ["tasks", "frameworks", "offers", ""].map(|page| format!("{page}?at={newest}"));
+    let of_others = [format!("explain/task/{id}/steady"), format!("explain/framework/{id}")];
+    for page in pages.map(str::to_owned).iter().chain(&past).chain(&of_others) {
+        let (status, text) = get("blind", page);
+        let main = text.split("<main").nth(1).unwrap_or_default();
+        assert!(status == 200 || status == 404, "{page}: {status}");
+        for hidden in ["shop", "echo tick", "SUBSCRIBE from", "launched", "TASK_RUNNING"] {
+            assert!(!main.contains(hidden), "{page} tells {hidden}: {main}");
+        }
+    }
+    let (_, line) = get("blind", "history?all=true");
+    assert!(line.contains("was elected leader"), "{line}");
+    for (page, expected) in
+        [("?at=x", 400), ("?at=99999999", 404), ("history?from=5&until=2", 400), ("tasks/no/such/files", 404)]
+    {
+        assert_eq!(get("ops", page).0, expected, "{page}");
+    }
 }
 
 #[test]

@@ -214,7 +214,8 @@ fn about(state: &State, event: &Event) -> Vec<About> {
     });
     let frameworks = touched.frameworks.iter().filter(|_| touched.tasks.is_empty()).map(|key| {
         let id = framework(*key);
-        About { name: format!("framework {id}"), words: vec!["frameworks".into(), id] }
+        let short = id.strip_prefix(&*state.cluster_id).map_or(&*id, |short| short.trim_start_matches('-'));
+        About { name: format!("framework {short}"), words: vec!["frameworks".into(), id] }
     });
     tasks.chain(agents).chain(frameworks).take(ABOUT_MAX).collect()
 }

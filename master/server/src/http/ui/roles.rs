@@ -4,8 +4,9 @@ use super::words::{Part, ROWS, amounts, facts, table, time};
 use super::{Made, Page, agents, frameworks};
 use api::resources::Quantities;
 use auth::Action;
-use master_core::holders;
+use master_core::{holders, view};
 use maud::{Markup, html};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -81,9 +82,44 @@ pub(super) fn one(page: &Page<'_>, role: &str) -> Made {
         (table("Frameworks in this role", &["Framework", "State"], &members))
         p { a href=(page.link(&["explain", "role", role], &[])) { "Its story" } }
         h2 { "What it would be offered " @if page.then.is_some() { "then" } @else { "now" } ", and why not more" }
-        pre tabindex="0" { (serde_json::to_string_pretty(&why).unwrap_or_default()) }
+        (reasons(page, &why))
     };
     Some((format!("Role {role}"), content))
+}
+
+/// What `GET /explain` tells, as tables.
+fn reasons(page: &Page<'_>, why: &Value) -> Markup {
+    let list = |name: &str| why[name].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let framework = |one: &Value| match page.seen.frameworks.by_id(one["framework_id"].as_str().unwrap_or_default()) {
+        Some(framework) => frameworks::link(page, framework.key),
+        None => html! {},
+    };
+    let agent = |one: &Value| match view::parse_agent_id(page.seen, one["agent_id"].as_str().unwrap_or_default()) {
+        Some(key) => agents::link(page, key),
+        None => html! { "every agent" },
+    };
+    let next = list("next").iter().take(ROWS);
+    let next: Vec<Markup> = next
+        .map(|one| html! { tr { th scope="row" { (framework(one)) } td { (agent(one)) } td { (text(&one["text"])) } } })
+        .collect();
+    let not = list("reasons").iter().take(ROWS);
+    let not: Vec<Markup> = not
+        .map(|one| {
+            html! { tr {
+                th scope="row" { (framework(one)) }
+                td { (text(&one["role"])) }
+                td { (agent(one)) }
+                td { (text(&one["why"])) @if let Some(brake) = one["brake"].as_str() { ": " (brake) } }
+            } }
+        })
+        .collect();
+    let more = list("reasons").len().saturating_sub(ROWS);
+    html! {
+        (table("Would be offered", &["Framework", "Agent", "Resources"], &next))
+        (table("Would not, by the allocator's first reason", &["Framework", "Role", "Agent", "Why not"], &not))
+        @if more > 0 { p { (more) " more: " code { "meseta explain role" } } }
+    }
 }
 
 pub(super) fn offers(page: &Page<'_>) -> (String, Markup) {

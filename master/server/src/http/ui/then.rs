@@ -17,6 +17,8 @@ const FOLDS_MAX: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How long one request folds, before it says how far it is.
 pub(super) const FOLD_MAX: Duration = Duration::from_secs(4);
+/// So far before what is asked for a fold that is kept is worth more than a snapshot.
+const NEAR_ENTRIES: u64 = 50_000;
 /// States that are kept for the next page.
 const KEPT_MAX: usize = 3;
 /// For so long.
@@ -84,11 +86,7 @@ impl Moments {
     /// State after the entry at `index`, which this master has folded, and where the log's gate was.
     pub(super) async fn at(&self, node: &Node, index: u64) -> Result<(Gate, State), Absent> {
         let turn = self.turn().await?;
-        let begun = {
-            let mut kept = self.kept.lock();
-            let found = kept.iter().position(|kept| kept.index == index);
-            found.map(|at| kept.remove(at).past)
-        };
+        let begun = self.begun(node, index)?;
         let node = node.clone();
         let folding = blocking(turn, move || {
             let mut past = match begun {
@@ -106,9 +104,20 @@ impl Moments {
             }
         });
         let (past, is_there) = folding.await?;
-        let found = if is_there { Ok(past.folded()) } else { Err(past.reached().index) };
+        let found = if is_there { Ok(past.folded()) } else { Err(past.next_index().saturating_sub(1)) };
         self.keep(index, past);
         found.map_err(|reached| Absent::UnderWay { reached, index })
+    }
+
+    /// A fold that is on its way to `index`, or was there; or another one that goes on from not far before.
+    fn begun(&self, node: &Node, index: u64) -> Result<Option<Past>, Absent> {
+        let mut kept = self.kept.lock();
+        if let Some(at) = kept.iter().position(|kept| kept.index == index) {
+            return Ok(Some(kept.remove(at).past));
+        }
+        let is_before = |kept: &&Kept| kept.past.next_index() <= index && index - kept.past.next_index() < NEAR_ENTRIES;
+        let nearest = kept.iter().filter(is_before).max_by_key(|kept| kept.past.next_index());
+        Ok(nearest.map(|nearest| nearest.past.fork(node, Position::end_of(index))).transpose()?)
     }
 
     /// Leave to look back.

@@ -109,6 +109,20 @@ impl Past {
         Ok(self.history.next_index() > last)
     }
 
+    /// Another fold that goes on from where this one is, to what follows `after`. States share what they have in common.
+    ///
+    /// # Errors
+    /// A [`PastError`] if that is not possible here any more.
+    pub fn fork(&self, node: &Node, after: Position) -> Result<Past, PastError> {
+        let history = node.history(self.history.next_index()).map_err(|error| PastError::of(error, after))?;
+        Ok(Past { after, state: self.state.clone(), gate: self.gate, history })
+    }
+
+    /// Everything before this entry was folded.
+    pub fn next_index(&self) -> u64 {
+        self.history.next_index()
+    }
+
     /// Where the log's gate is, and State, after what was folded.
     pub fn folded(&self) -> (Gate, State) {
         (self.gate, self.state.clone())
