@@ -164,6 +164,10 @@ impl Cgroups {
                 Version::First
             }
         };
+        if let (Version::First, Some(memory)) = (version, roots.get("memory")) {
+            // As newer kernels have it anyway: what is below a group counts as its own.
+            let _ = cgroup::set(&memory.join("memory.use_hierarchy"), "1");
+        }
         let main = roots.get(if version == Version::Second { "" } else { FREEZER }).cloned().ok_or_else(|| {
             let there = if mounts.is_empty() { "none is mounted there".to_owned() } else { format!("there is only {}", list(&roots)) };
             format!(
@@ -465,8 +469,9 @@ fn list_containers(root: &Path, above: &str, found: &mut Vec<String>) -> io::Res
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::io::Write;
 
     const HYBRID: &str = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs ro,size=4096k,mode=755\n\
         32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
@@ -510,7 +515,7 @@ mod tests {
     }
 
     /// Real groups of each version that can be made here.
-    fn real(what: &str) -> Vec<(Cgroups, Wanted)> {
+    pub(crate) fn real(what: &str) -> Vec<(Cgroups, Wanted)> {
         let root = format!("meseta-unit-{what}-{}", std::process::id());
         let all = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|hierarchy| Wanted {
             hierarchy: hierarchy.into(),
@@ -520,9 +525,16 @@ mod tests {
         let opened: Vec<_> =
             all.into_iter().filter_map(|wanted| Some((Cgroups::open(&wanted).ok()?, wanted))).collect();
         if opened.is_empty() {
-            eprintln!("NOT TESTED: no control groups can be made here");
+            // To who reads the output, not to libtest.
+            let _ = writeln!(io::stderr(), "NOT TESTED ({what}): no control groups can be made here");
         }
         opened
+    }
+
+    /// They are needed no more.
+    pub(crate) fn take_away(groups: &Cgroups) {
+        let roots: BTreeSet<&PathBuf> = groups.0.roots.values().collect();
+        roots.into_iter().for_each(|root| fs::remove_dir(root).unwrap());
     }
 
     #[test]
@@ -549,8 +561,7 @@ mod tests {
             groups.remove("a").unwrap();
             assert_eq!(groups.containers().unwrap(), Vec::<String>::new());
             groups.remove("a").unwrap();
-            let roots: BTreeSet<PathBuf> = groups.0.roots.values().cloned().collect();
-            roots.iter().for_each(|root| fs::remove_dir(root).unwrap());
+            take_away(&groups);
         }
     }
 }

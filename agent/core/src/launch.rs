@@ -200,9 +200,9 @@ fn misplaced(executor: &ExecutorInfo, live: Option<&Executor>, tasks: &[TaskInfo
     volumes::uses(&resources).err().map(|sentence| format!("Failed to launch container: {sentence}"))
 }
 
-/// Whether there is more to it than what tasks of one group do here anyway.
+/// Whether there is more to it than which containers are limited together.
 fn confines(info: &LinuxInfo) -> bool {
-    *info != LinuxInfo { share_cgroups: Some(true), ..LinuxInfo::default() } && *info != LinuxInfo::default()
+    LinuxInfo { share_cgroups: None, ..info.clone() } != LinuxInfo::default()
 }
 
 fn containerizer(labels: Option<&Labels>) -> Option<&str> {

@@ -74,7 +74,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, disk/du, network/ports.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, disk/du, network/ports, cgroups/cpu, cgroups/mem, cgroups/pids, cgroups/all (those of these that the machine has).").default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
@@ -86,6 +86,13 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("check_agent_port_range_only", Kind::Bool, "Whether network/ports looks at the ports that the agent offers only.")
         .default("false"),
     Flag::new("container_ports_isolated_range", Kind::Text, "The ports that network/ports looks at: [1024-65535]."),
+    Flag::new("cgroups_enable_cfs", Kind::Bool, "Whether cgroups/cpu bounds containers by the processors that they were given, too, and not by their limits alone.")
+        .default("false"),
+    Flag::new("cgroups_limit_swap", Kind::Bool, "Whether cgroups/mem limits memory and swap together.").default("false"),
+    Flag::new("cgroups_cpu_enable_pids_and_tids_count", Kind::Bool, "Whether cgroups/cpu counts processes and threads.")
+        .default("false"),
+    Flag::new("revocable_cpu_low_priority", Kind::Bool, "Whether revocable processors are for when nobody else wants them.")
+        .default("true"),
     Flag::new(
         "launcher",
         Kind::Text,
@@ -243,9 +250,6 @@ const REFUSED: &[&str] = &[
     "authentication_timeout_max",
     "authentication_timeout_min",
     "bounding_capabilities",
-    "cgroups_cpu_enable_pids_and_tids_count",
-    "cgroups_enable_cfs",
-    "cgroups_limit_swap",
     "cgroups_net_cls_primary_handle",
     "cgroups_net_cls_secondary_handles",
     "credential",
@@ -316,7 +320,6 @@ const REFUSED: &[&str] = &[
     "perf_events",
     "perf_interval",
     "resource_provider_config_dir",
-    "revocable_cpu_low_priority",
     "sandbox_directory",
     "seccomp_config_dir",
     "seccomp_profile_name",

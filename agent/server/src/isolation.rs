@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use api::flags::Values;
 use api::v1::Resource;
+use containers::isolators::cgroups::Terms;
 use containers::isolators::{DiskSettings, PortsSettings, Settings};
 
 /// How isolators are configured, and what is to be said of it. The error is a sentence.
@@ -37,6 +38,9 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
     for (flag, isolators) in [
         ("enforce_container_disk_quota", &["disk/du", "posix/disk"][..]),
         ("enforce_container_ports", &["network/ports"]),
+        ("cgroups_enable_cfs", &["cgroups/cpu", "cgroups/all", "cgroups"]),
+        ("cgroups_limit_swap", &["cgroups/mem", "cgroups/all", "cgroups"]),
+        ("cgroups_cpu_enable_pids_and_tids_count", &["cgroups/cpu", "cgroups/all", "cgroups"]),
     ] {
         if values.bool(flag) && !has(isolators) {
             warnings.push(format!("--{flag} does nothing without {} in --isolation", isolators[0]));
@@ -51,6 +55,12 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
             interval: interval("container_ports_watch_interval")?,
             is_enforced: values.bool("enforce_container_ports"),
             only,
+        },
+        cgroups: Terms {
+            enable_cfs: values.bool("cgroups_enable_cfs"),
+            limit_swap: values.bool("cgroups_limit_swap"),
+            count_processes: values.bool("cgroups_cpu_enable_pids_and_tids_count"),
+            low_revocable: values.bool("revocable_cpu_low_priority"),
         },
     };
     Ok((settings, warnings))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, decode_record, fold, resume};
 use api::resources::Resources;
 use api_http::Serving;
-use containers::isolators::built;
+use containers::isolators::{built, expand};
 use containers::{Cgroups, Choice, Containerizer, External, Isolator, Supervised};
 use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::{TcpListener, UnixListener};
@@ -183,8 +183,9 @@ async fn serve(config: Config) -> Result<(), String> {
     let (log, state) = open_log(&config)?;
     check_total(&config, &state)?;
     let groups = config.groups.as_ref().map(Cgroups::open).transpose()?;
+    let isolators = isolators(&config, groups.as_ref())?;
     let (containers, pipe) =
-        Supervised::open(&config.work_dir, &config.launcher, isolators(&config), groups, &["meta", LOG_DIR])
+        Supervised::open(&config.work_dir, &config.launcher, isolators, groups, &["meta", LOG_DIR])
             .map_err(|error| format!("Cannot use {}: {error}", config.work_dir.display()))?;
     let begins_anew = check_description(&config, &state, containers.boot_id())?;
     let disks = volumes::Disks::new(&config.work_dir);
@@ -318,12 +319,18 @@ fn choice(config: &Config, supervised: &Supervised, external: Option<&External>)
     Choice::of(config::containerizers(&config.values).map(one).collect())
 }
 
-/// Those of `--isolation`, in its order.
-fn isolators(config: &Config) -> Vec<Box<dyn Isolator>> {
-    let names = config.values.text("isolation").unwrap_or_default().split(',');
-    // The old name of both.
-    let names = names.flat_map(|name| if name == "process" { vec!["posix/cpu", "posix/mem"] } else { vec![name] });
-    names.filter_map(|name| built(name, &config.isolators).flatten()).collect()
+/// Those of `--isolation`, in its order. The error is a sentence.
+fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Isolator>>, String> {
+    let named = config.values.text("isolation").unwrap_or_default().split(',').map(str::trim);
+    let mut names: Vec<&str> = Vec::new();
+    for name in named.flat_map(|name| expand(name, groups)) {
+        // What is named twice is there once.
+        if !names.contains(&name) {
+            groups.map_or(Ok(()), |groups| containers::isolators::cgroups::check(groups, name))?;
+            names.push(name);
+        }
+    }
+    Ok(names.into_iter().filter_map(|name| built(name, &config.isolators, groups).flatten()).collect())
 }
 
 /// The start of this machine, and milliseconds since then.

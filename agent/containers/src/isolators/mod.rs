@@ -1,6 +1,7 @@
 //! What changes a container on its way, says what it uses, or that it uses too much: one a file. Coordination is not theirs: the
 //! containerizer asks them in the order of `--isolation`.
 
+pub mod cgroups;
 mod disk;
 mod du;
 mod ports;
@@ -11,9 +12,11 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::cgroups::Cgroups;
 use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::Creation;
 
+pub use cgroups::{CgroupsCpu, CgroupsMem, CgroupsPids};
 pub use disk::Disk;
 pub use ports::Ports;
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
@@ -66,7 +69,7 @@ pub trait Isolator: Send + Sync {
     fn cleanup(&self, _container: &Container) {}
 }
 
-/// All that `--isolation` may name: what is built, and the old name of `posix/cpu,posix/mem`.
+/// All that `--isolation` may name: what is built, and what stands for several of them.
 pub const NAMES: &[&str] = &[
     "posix/cpu",
     "posix/mem",
@@ -76,6 +79,11 @@ pub const NAMES: &[&str] = &[
     "posix/disk",
     "network/ports",
     "process",
+    "cgroups/all",
+    "cgroups/cpu",
+    "cgroups/mem",
+    "cgroups/pids",
+    "cgroups",
 ];
 
 /// How isolators are configured.
@@ -85,6 +93,8 @@ pub struct Settings {
     pub disk: DiskSettings,
     /// Of `network/ports`.
     pub ports: PortsSettings,
+    /// Of those of control groups.
+    pub cgroups: cgroups::Terms,
 }
 
 /// How `disk/du` is configured.
@@ -107,14 +117,27 @@ pub struct PortsSettings {
     pub only: Option<Vec<RangeInclusive<u64>>>,
 }
 
+/// What a name of `--isolation` stands for, on a machine with these control groups.
+pub fn expand<'a>(name: &'a str, groups: Option<&Cgroups>) -> Vec<&'a str> {
+    match (name, groups) {
+        ("process", _) => vec!["posix/cpu", "posix/mem"],
+        ("cgroups", _) => vec!["cgroups/cpu", "cgroups/mem"],
+        ("cgroups/all", Some(groups)) => cgroups::all(groups),
+        _ => vec![name],
+    }
+}
+
 /// Whether it does its work on the control groups of containers, so that they must have some.
 pub fn needs_groups(name: &str) -> bool {
     name.starts_with("cgroups/") || name.starts_with("namespaces/") || name == "cgroups"
 }
 
-/// What is built, by name; a name that is not built has none.
-pub fn built(name: &str, settings: &Settings) -> Option<Option<Box<dyn Isolator>>> {
+/// What is built, by name; a name that is not built has none, nor one that needs control groups where there are none.
+pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Option<Option<Box<dyn Isolator>>> {
     match name {
+        "cgroups/cpu" => Some(Some(Box::new(CgroupsCpu::new(groups?, settings.cgroups)))),
+        "cgroups/mem" => Some(Some(Box::new(CgroupsMem::new(groups?, settings.cgroups)))),
+        "cgroups/pids" => Some(Some(Box::new(CgroupsPids::new(groups?)))),
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),
         "posix/rlimits" => Some(Some(Box::new(PosixRlimits))),
@@ -134,10 +157,11 @@ mod tests {
 
     #[test]
     fn what_may_be_named_is_built() {
-        for name in NAMES.iter().filter(|name| **name != "process") {
-            let isolator = built(name, &Settings::default()).unwrap_or_else(|| panic!("{name}"));
+        let several = ["process", "cgroups", "cgroups/all"];
+        for name in NAMES.iter().filter(|name| !several.contains(name) && !needs_groups(name)) {
+            let isolator = built(name, &Settings::default(), None).unwrap_or_else(|| panic!("{name}"));
             assert!(isolator.is_none_or(|isolator| isolator.name() == *name));
         }
-        assert!(built("cgroups/none", &Settings::default()).is_none());
+        assert!(built("cgroups/none", &Settings::default(), None).is_none());
     }
 }

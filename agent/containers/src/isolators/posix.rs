@@ -34,6 +34,11 @@ pub(super) fn of<'a>(
     all.iter().filter(move |process| Some(process.pid) == root || below.contains(&process.pid))
 }
 
+/// How often a processor's time is counted.
+pub(super) fn ticks_per_second() -> f64 {
+    configured(nix::unistd::SysconfVar::CLK_TCK, 100) as f64
+}
+
 fn configured(name: nix::unistd::SysconfVar, default: u64) -> u64 {
     nix::unistd::sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(default)
 }
@@ -44,7 +49,7 @@ impl Isolator for PosixCpu {
     }
 
     fn usage(&self, container: &Container, all: &[processes::Process], usage: &mut Usage) {
-        let ticks = configured(nix::unistd::SysconfVar::CLK_TCK, 100) as f64;
+        let ticks = ticks_per_second();
         let (user, system) =
             of(container, all).fold((0, 0), |(user, system), one| (user + one.user_ticks, system + one.system_ticks));
         usage.cpus_user_time_secs = Some(user as f64 / ticks);

@@ -1,0 +1,249 @@
+//! `cgroups/...`: what limits containers, and counts what they use, by their control groups. Each looks at its own controller;
+//! where a group is, and in which version of control groups, is [`Cgroups`]'s to know.
+
+mod cpu;
+mod mem;
+mod pids;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use api::resources::Resources;
+
+use crate::cgroups::{Cgroups, Version};
+use crate::container::Container;
+use crate::containerizer::Creation;
+
+pub use cpu::CgroupsCpu;
+pub use mem::CgroupsMem;
+pub use pids::CgroupsPids;
+
+/// How they are configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Time on processors is bounded by what was asked for, too, and not by limits alone.
+    pub enable_cfs: bool,
+    /// Memory and swap are limited together.
+    pub limit_swap: bool,
+    /// Processes and threads are counted.
+    pub count_processes: bool,
+    /// Revocable processors are for when nobody else wants them.
+    pub low_revocable: bool,
+}
+
+/// The names of those that are built, and the controllers that each needs, of either version.
+pub const ALL: [(&str, &[&str], &[&str]); 3] = [
+    ("cgroups/cpu", &["cpu", "cpuacct"], &["cpu"]),
+    ("cgroups/mem", &["memory"], &["memory"]),
+    ("cgroups/pids", &["pids"], &["pids"]),
+];
+
+/// The controllers of an isolator, of this version.
+fn controllers(name: &str, version: Version) -> &'static [&'static str] {
+    let of = |(_, first, second): &(&str, &'static [&'static str], &'static [&'static str])| match version {
+        Version::First => *first,
+        Version::Second => *second,
+    };
+    ALL.iter().find(|(one, ..)| *one == name).map_or(&[], of)
+}
+
+/// Whether this machine has what an isolator needs.
+///
+/// # Errors
+/// A sentence.
+pub fn check(groups: &Cgroups, name: &str) -> Result<(), String> {
+    match controllers(name, groups.version()).iter().find(|one| !groups.has(one)) {
+        None => Ok(()),
+        Some(missing) => Err(format!(
+            "{name} in --isolation needs the controller '{missing}' of control groups, and at --cgroups_hierarchy there is {}",
+            groups.list()
+        )),
+    }
+}
+
+/// Those of `cgroups/all`: the ones that this machine has the controllers of.
+pub fn all(groups: &Cgroups) -> Vec<&'static str> {
+    ALL.iter().map(|(name, ..)| *name).filter(|name| check(groups, name).is_ok()).collect()
+}
+
+/// Lets a container be in a group of its own for these controllers, or, if it shares with what it is within, in that one's. Its own
+/// group, if it has one.
+fn join(groups: &Cgroups, name: &str, creation: &mut Creation) -> Result<Option<PathBuf>, String> {
+    let mut own = None;
+    for controller in controllers(name, groups.version()) {
+        let cannot = |error: io::Error| format!("cannot make its control group of '{controller}': {error}");
+        if shares(&creation.container) {
+            // Who is below a group of the second version is in it.
+            if groups.version() == Version::First
+                && let Some(shared) = shared(groups, controller, &creation.container.id)
+            {
+                add(creation, shared.join("cgroup.procs"));
+            }
+            continue;
+        }
+        let procs = groups.make(Some(controller), &creation.container.id).map_err(cannot)?;
+        add(creation, procs);
+        own = own.or(groups.of(controller, &creation.container.id));
+    }
+    Ok(own)
+}
+
+fn add(creation: &mut Creation, procs: PathBuf) {
+    // Two controllers may have one tree.
+    if !creation.joins.contains(&procs) {
+        creation.joins.push(procs);
+    }
+}
+
+/// Whether a container is limited with what it is within, and not by itself.
+fn shares(container: &Container) -> bool {
+    let said = container.info.as_ref().and_then(|info| info.linux_info.as_ref()?.share_cgroups);
+    container.is_within() && said.unwrap_or(true)
+}
+
+/// The group of a container itself, if it has one that is there.
+fn own(groups: &Cgroups, controller: &str, container: &Container) -> Option<PathBuf> {
+    groups.of(controller, &container.id).filter(|group| !shares(container) && group.exists())
+}
+
+/// What a container was given of a resource, in thousandths.
+fn given(container: &Container, name: &str) -> i64 {
+    Resources::from_v1(&container.resources).unwrap_or_default().scalar_milli(name)
+}
+
+/// The limit of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    /// In thousandths.
+    Milli(i64),
+    /// As much as there is.
+    None,
+}
+
+fn limit(container: &Container, name: &str) -> Option<Limit> {
+    let most = *container.limits.get(name)?;
+    Some(api::resources::scalar_milli(most).map_or(Limit::None, Limit::Milli))
+}
+
+/// The group of the nearest container around one that has its own.
+fn shared(groups: &Cgroups, controller: &str, container_id: &str) -> Option<PathBuf> {
+    let mut id = container_id;
+    loop {
+        let group = groups.of(controller, id)?;
+        if group.exists() {
+            return Some(group);
+        }
+        id = id.rsplit_once('.')?.0;
+    }
+}
+
+/// A limit of a group, or what it has counted.
+fn read(group: &Path, file: &str) -> io::Result<String> {
+    fs::read_to_string(group.join(file)).map(|text| text.trim().to_owned())
+}
+
+fn number(group: &Path, file: &str) -> Option<u64> {
+    read(group, file).ok()?.parse().ok()
+}
+
+/// Lines of a name and a number.
+fn numbers(group: &Path, file: &str) -> BTreeMap<String, u64> {
+    let text = read(group, file).unwrap_or_default();
+    let one = |line: &str| {
+        let (name, number) = line.split_once(' ')?;
+        Some((name.to_owned(), number.trim().parse().ok()?))
+    };
+    text.lines().filter_map(one).collect()
+}
+
+/// Sets a limit. The error is a sentence.
+fn write(group: &Path, file: &str, value: impl std::fmt::Display) -> Result<(), String> {
+    let value = value.to_string();
+    fs::write(group.join(file), &value)
+        .map_err(|error| format!("cannot set {} to {value}: {error}", group.join(file).display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isolators::Isolator;
+    use api::v1::value::Scalar;
+    use api::v1::{ContainerInfo, LinuxInfo, Resource, value};
+
+    fn container(id: &str, mem: f64, share_cgroups: Option<bool>) -> Container {
+        let scalar = |name: &str, value| Resource {
+            name: name.into(),
+            r#type: value::Type::Scalar as i32,
+            scalar: Some(Scalar { value }),
+            ..Resource::default()
+        };
+        let linux_info = Some(LinuxInfo { share_cgroups, ..LinuxInfo::default() });
+        let info = Some(ContainerInfo { linux_info, ..ContainerInfo::default() });
+        let resources = vec![scalar("mem", mem), scalar("cpus", mem / 64.0)];
+        Container { id: id.into(), resources, info, ..Container::default() }
+    }
+
+    #[test]
+    fn limits_follow_what_a_container_has_and_a_running_one_loses_no_memory() {
+        const MB: u64 = 1 << 20;
+        for (groups, _) in crate::cgroups::tests::real("follow") {
+            if check(&groups, "cgroups/mem").is_err() || check(&groups, "cgroups/cpu").is_err() {
+                continue;
+            }
+            let first = groups.version() == Version::First;
+            let (mem, cpu) = (CgroupsMem::new(&groups, Terms::default()), CgroupsCpu::new(&groups, Terms::default()));
+            let all: [&dyn Isolator; 2] = [&mem, &cpu];
+            let prepared = |container: Container| {
+                let mut creation = Creation { container, ..Creation::default() };
+                all.iter().for_each(|isolator| isolator.prepare(&mut creation).unwrap());
+                creation.joins
+            };
+            let own = groups.of("memory", "c").unwrap();
+            let limit = || number(&own, if first { "memory.limit_in_bytes" } else { "memory.max" }).unwrap_or(u64::MAX);
+            let soft = || number(&own, if first { "memory.soft_limit_in_bytes" } else { "memory.low" }).unwrap();
+            let share =
+                || number(&groups.of("cpu", "c").unwrap(), if first { "cpu.shares" } else { "cpu.weight" }).unwrap();
+            let joins = prepared(container("c", 64.0, None));
+            assert_eq!((limit(), soft(), share()), (64 * MB, 64 * MB, if first { 1024 } else { 100 }));
+            let update = |container: Container| all.iter().for_each(|isolator| isolator.update(&container));
+            update(container("c", 128.0, None));
+            assert_eq!((limit(), soft(), share()), (128 * MB, 128 * MB, if first { 2048 } else { 200 }));
+            update(container("c", 32.0, None));
+            assert_eq!((limit(), soft(), share()), (128 * MB, 32 * MB, if first { 512 } else { 50 }));
+            update(Container { limits: [("mem".to_owned(), f64::INFINITY)].into(), ..container("c", 32.0, None) });
+            assert!(limit() > 1 << 60);
+            // What is within another is limited with that, unless it is said that it is not.
+            let shared = prepared(container("c.a", 32.0, None));
+            assert!(groups.of("memory", "c.a").is_some_and(|group| !group.exists()));
+            assert!(if first { shared == joins } else { shared.is_empty() }, "{shared:?}");
+            prepared(container("c.b", 48.0, Some(false)));
+            let inner = groups.of("memory", "c.b").unwrap();
+            assert_eq!(number(&inner, if first { "memory.limit_in_bytes" } else { "memory.max" }), Some(48 * MB));
+            assert!(inner.starts_with(&own));
+            update(container("other", 32.0, None));
+            assert!(groups.of("memory", "other").is_some_and(|group| !group.exists()), "of one that it never heard of");
+            groups.remove("c").unwrap();
+            crate::cgroups::tests::take_away(&groups);
+        }
+    }
+
+    #[test]
+    fn what_a_machine_does_not_have_is_named() {
+        for (groups, _) in crate::cgroups::tests::real("named") {
+            assert_eq!(check(&groups, "posix/cpu"), Ok(()));
+            for (name, first, second) in ALL {
+                let needed = if groups.version() == Version::First { first } else { second };
+                let missing = needed.iter().find(|controller| !groups.has(controller));
+                let said = check(&groups, name).err();
+                assert_eq!(said.is_some(), missing.is_some(), "{said:?}");
+                assert_eq!(all(&groups).contains(&name), missing.is_none());
+                if let Some((said, missing)) = said.zip(missing) {
+                    assert!(said.contains(name) && said.contains(missing) && said.contains(&groups.list()), "{said}");
+                }
+            }
+            crate::cgroups::tests::take_away(&groups);
+        }
+    }
+}
