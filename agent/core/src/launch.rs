@@ -176,7 +176,9 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
         "volumes at 'tasks', where the default executor has the sandboxes of its tasks, are"
     } else if is_nested && task.labels.iter().flat_map(|all| &all.labels).any(|label| label.key.starts_with(CHECKSUM)) {
         "checksums of what tasks on the default executor bring along are"
-    } else if task.command.iter().chain(&executor.command).any(has_secrets) {
+    } else if (is_command || is_nested) && of_checks(task).any(|command| !command.uris.is_empty()) {
+        "URIs of the commands of checks are"
+    } else if task.command.iter().chain(&executor.command).chain(of_checks(task)).any(has_secrets) {
         "environment variables from secrets are"
     } else if !is_command
         && containerizer(task.labels.as_ref())
@@ -187,6 +189,12 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
         return None;
     };
     Some(format!("Failed to launch container: {what} not supported by this agent"))
+}
+
+/// Commands that are run to look at a task.
+fn of_checks(task: &TaskInfo) -> impl Iterator<Item = &CommandInfo> {
+    let check = task.check.iter().filter_map(|check| check.command.as_ref()).map(|one| &one.command);
+    check.chain(task.health_check.iter().filter_map(|check| check.command.as_ref()))
 }
 
 fn is_among_tasks(one: &volumes::Use) -> bool {

@@ -90,6 +90,34 @@ async fn containers_of_a_program_outlive_the_agent_and_their_ends_are_not_lost()
     until("nothing is kept", || is_empty(&dir.path().join("meta/external")) && is_empty(&containers)).await;
 }
 
+/// Every task runs exactly once, whenever the agent is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_runs_twice_and_nothing_is_lost() {
+    const TASKS: usize = 16;
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let (runs, flags) = (dir.path().join("runs"), flags(&example()));
+    let mut agent = start(&master, dir.path(), &flags);
+    for n in 0..TASKS {
+        master.launch(task(&format!("t{n}"), &format!("echo {n} >> {}; exit {n}", runs.display())));
+        if n % 4 == 3 {
+            // In the middle of it: some have ended, some are being launched.
+            master.update(&format!("t{}", n - 2), TaskState::TaskRunning).await;
+            agent.kill();
+            agent = start(&master, dir.path(), &flags);
+        }
+    }
+    for n in 1..TASKS {
+        let failed = master.update(&format!("t{n}"), TaskState::TaskFailed).await;
+        assert_eq!(failed.message(), format!("Command exited with status {n}"));
+        assert_eq!(master.history(&format!("t{n}")), ["TASK_STARTING", "TASK_RUNNING", "TASK_FAILED"]);
+    }
+    master.update("t0", TaskState::TaskFinished).await;
+    let mut ran: Vec<usize> = fs::read_to_string(runs).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+    ran.sort_unstable();
+    assert_eq!(ran, (0..TASKS).collect::<Vec<_>>());
+    until("nothing is kept", || is_empty(&dir.path().join("meta/external"))).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_stays_beside_may_be_killed_too() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());

@@ -2,7 +2,7 @@
 //! groups on it and somebody else containers and sessions within one of its tasks. Afterwards: every task has ended once and as it
 //! should, nothing ran twice, nothing that was started is left, and every sandbox is somebody's.
 //!
-//! `KILLS` (3 if not given) of them, from `CHAOS_SEED`: `make chaos MODE=agent KILLS=500`.
+//! `KILLS` (10 if not given) of them, from `CHAOS_SEED`: `make chaos MODE=agent KILLS=500`.
 
 mod guests;
 #[path = "../chaos/random.rs"]
@@ -85,7 +85,7 @@ fn archive(dir: &Path) -> PathBuf {
 
 #[test]
 fn nothing_is_lost_or_done_twice_by_an_agent_that_is_killed() {
-    let (kills, seed) = (number("KILLS", 3), number("CHAOS_SEED", u64::from(std::process::id())));
+    let (kills, seed) = (number("KILLS", 10), number("CHAOS_SEED", u64::from(std::process::id())));
     println!("{kills} kills of an agent, CHAOS_SEED={seed}");
     let plan = Plan::new().agents(1).agent_flag("--executor_reregistration_timeout=15secs");
     // The sandboxes are looked at afterwards, however full this disk is.
