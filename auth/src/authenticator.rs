@@ -18,6 +18,8 @@ pub enum Realm {
     MasterReadwrite,
     /// Frameworks.
     MasterScheduler,
+    /// Agents. Mesos has no realm for them, as they do not come by HTTP there.
+    MasterAgent,
     /// What agents tell.
     AgentReadonly,
     /// What changes something at agents, and all of their v1 calls.
@@ -33,6 +35,7 @@ impl Realm {
             Realm::MasterReadonly => "mesos-master-readonly",
             Realm::MasterReadwrite => "mesos-master-readwrite",
             Realm::MasterScheduler => "mesos-master-scheduler",
+            Realm::MasterAgent => "meseta-master-agent",
             Realm::AgentReadonly => "mesos-agent-readonly",
             Realm::AgentReadwrite => "mesos-agent-readwrite",
             Realm::AgentExecutor => "mesos-agent-executor",

@@ -1,6 +1,6 @@
 //! The file of `--credentials`: principals and their secrets. Secrets are not kept: what is kept is a hash of each, and a
 //! secret that is shown is compared by its hash, in a time that says nothing about either. No sentence of this file
-//! repeats what it was made from.
+//! repeats what it was made from. [`Credential`] is the other side: what somebody shows.
 
 use api::limits::{CREDENTIALS_MAX, PRINCIPAL_BYTES_MAX};
 use argon2::password_hash::{PasswordHash, PasswordHasher, SaltString};
@@ -75,12 +75,12 @@ pub enum CredentialsError {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    credentials: Vec<Credential>,
+    credentials: Vec<Pair>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Credential {
+struct Pair {
     principal: String,
     secret: String,
 }
@@ -103,19 +103,9 @@ impl Credentials {
             return Err(CredentialsError::Many);
         }
         let mut known = BTreeMap::new();
-        for (Credential { principal, secret }, at) in credentials.into_iter().zip(1..) {
+        for (Pair { principal, secret }, at) in credentials.into_iter().zip(1..) {
             let wrong = |why| Err(CredentialsError::One { at, why });
-            match principal.as_str() {
-                "" => return wrong("its principal is empty"),
-                _ if principal.len() > PRINCIPAL_BYTES_MAX => return wrong("its principal is longer than 1024 bytes"),
-                _ if principal.contains(':') => {
-                    return wrong("its principal has a colon in it, and nobody could log in with that");
-                }
-                _ if principal.chars().any(char::is_control) => {
-                    return wrong("its principal has a control character in it");
-                }
-                _ => {}
-            }
+            check_principal(&principal).map_err(|why| CredentialsError::One { at, why })?;
             let hash = match secret.as_str() {
                 "" => return wrong("its secret is empty"),
                 hashed if hashed.starts_with(HASHED) => match check_hash(hashed) {
@@ -186,6 +176,88 @@ pub fn hash(secret: &str, salt: [u8; 16]) -> String {
     hashed.map(|hashed| hashed.to_string()).expect("any text can be hashed")
 }
 
+fn check_principal(principal: &str) -> Result<(), &'static str> {
+    match principal {
+        "" => Err("its principal is empty"),
+        _ if principal.len() > PRINCIPAL_BYTES_MAX => Err("its principal is longer than 1024 bytes"),
+        _ if principal.contains(':') => Err("its principal has a colon in it, and nobody could log in with that"),
+        _ if principal.chars().any(char::is_control) => Err("its principal has a control character in it"),
+        _ => Ok(()),
+    }
+}
+
+/// What a program shows to say who it is: a principal with its secret, or a token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential(String);
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credential")
+    }
+}
+
+/// Why a text is no credential to show. It is not repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// No such thing.
+    #[error(
+        r#"it is not as {{"principal": "P", "secret": "S"}}, a line P S, or {{"token": "T"}} with a token that masters believe"#
+    )]
+    Other,
+    /// One that nobody could log in with.
+    #[error("{0}")]
+    Unfit(&'static str),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Token {
+    token: String,
+}
+
+impl Credential {
+    /// Reads it: JSON, or the older form, one line.
+    ///
+    /// # Errors
+    /// A [`CredentialError`], which is one sentence.
+    pub fn parse(text: &str) -> Result<Credential, CredentialError> {
+        use base64::Engine as _;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
+        let (principal, secret) = if text.starts_with(['{', '[']) {
+            if let Ok(Token { token }) = serde_json::from_str(text) {
+                let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+                return is_token.then(|| Credential(format!("Bearer {token}"))).ok_or(CredentialError::Other);
+            }
+            let Ok(read) = serde_json::from_str(text) else { return Err(CredentialError::Other) };
+            let Pair { principal, secret } = read;
+            (principal, secret)
+        } else {
+            let words: Vec<&str> = text.split_whitespace().collect();
+            let [principal, secret] = words[..] else { return Err(CredentialError::Other) };
+            (principal.to_owned(), secret.to_owned())
+        };
+        check_principal(&principal).map_err(CredentialError::Unfit)?;
+        if secret.is_empty() {
+            return Err(CredentialError::Unfit("its secret is empty"));
+        }
+        if secret.starts_with(HASHED) {
+            return Err(CredentialError::Unfit("its secret is a hash, which only the side that is shown it can use"));
+        }
+        let shown = base64::engine::general_purpose::STANDARD.encode(format!("{principal}:{secret}"));
+        Ok(Credential(format!("Basic {shown}")))
+    }
+
+    /// The value of the header `Authorization`.
+    pub fn header(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is a secret that whoever listens could show as well, for as long as it is one.
+    pub fn is_secret(&self) -> bool {
+        self.0.starts_with("Basic")
+    }
+}
+
 fn check_hash(text: &str) -> Result<(), &'static str> {
     let wrong = "its secret begins as a hash and is none; `meseta auth hash` makes one";
     let hash = PasswordHash::new(text).map_err(|_| wrong)?;
@@ -203,7 +275,7 @@ fn digest(secret: &str) -> blake3::Hash {
     blake3::Hasher::new_derive_key("Meseta 2026 a secret of --credentials").update(secret.as_bytes()).finalize()
 }
 
-fn json(text: &str) -> Result<Vec<Credential>, CredentialsError> {
+fn json(text: &str) -> Result<Vec<Pair>, CredentialsError> {
     let read = serde_json::from_str::<File>(text);
     read.map(|file| file.credentials).map_err(|error| {
         // Its own words may repeat a secret.
@@ -215,14 +287,14 @@ fn json(text: &str) -> Result<Vec<Credential>, CredentialsError> {
     })
 }
 
-fn lines(text: &str) -> Result<Vec<Credential>, CredentialsError> {
+fn lines(text: &str) -> Result<Vec<Pair>, CredentialsError> {
     let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
     lines
         .map(|(line, number)| {
             let mut words = line.split_whitespace();
             match (words.next(), words.next(), words.next()) {
                 (Some(principal), Some(secret), None) => {
-                    Ok(Credential { principal: principal.to_owned(), secret: secret.to_owned() })
+                    Ok(Pair { principal: principal.to_owned(), secret: secret.to_owned() })
                 }
                 _ => Err(CredentialsError::Line(number)),
             }
@@ -244,6 +316,30 @@ mod tests {
             assert!(!credentials.holds("", ""));
             assert_eq!(format!("{credentials:?}"), "Credentials of 2");
         }
+    }
+
+    #[test]
+    fn what_somebody_shows_is_read_in_each_form() {
+        for text in [r#"{"principal": "ops", "secret": "s"}"#, "ops s\n", "  ops\ts"] {
+            assert_eq!(Credential::parse(text).unwrap().header(), "Basic b3BzOnM=");
+        }
+        assert_eq!(Credential::parse(r#"{"token": "a.b.c"}"#).unwrap().header(), "Bearer a.b.c");
+        for (text, why) in [
+            ("", "it is not as"),
+            ("hunter2", "it is not as"),
+            ("a hunter2 b", "it is not as"),
+            (r#"{"credentials": [{"principal": "a", "secret": "hunter2"}]}"#, "it is not as"),
+            (r#"{"token": "a hunter2"}"#, "it is not as"),
+            (r#"{"token": ""}"#, "it is not as"),
+            (r#"{"principal": "a", "secret": ""}"#, "its secret is empty"),
+            (r#"{"principal": "", "secret": "hunter2"}"#, "its principal is empty"),
+            (r#"{"principal": "a:b", "secret": "hunter2"}"#, "colon"),
+            ("a $argon2id$hunter2", "its secret is a hash"),
+        ] {
+            let said = Credential::parse(text).unwrap_err().to_string();
+            assert!(said.contains(why) && !said.contains("hunter"), "{text}: {said}");
+        }
+        assert_eq!(format!("{:?}", Credential::parse("ops s").unwrap()), "Credential");
     }
 
     #[test]

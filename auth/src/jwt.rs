@@ -57,8 +57,17 @@ impl Key {
 
     /// A token that claims this, without an end.
     pub fn mint(&self, claims: &BTreeMap<&str, &str>) -> String {
+        self.sign(&json!(claims))
+    }
+
+    /// A token of a principal until `end_s` seconds since the epoch.
+    pub fn mint_until(&self, principal: &str, end_s: u64) -> String {
+        self.sign(&json!({ "sub": principal, "exp": end_s }))
+    }
+
+    fn sign(&self, claims: &Value) -> String {
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&json!({"alg": "HS256", "typ": "JWT"})), part(&json!(claims)));
+        let signed = format!("{}.{}", part(&json!({"alg": "HS256", "typ": "JWT"})), part(claims));
         let mut signer = self.signer();
         signer.update(signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signer.finalize().into_bytes()))
@@ -325,6 +334,9 @@ mod tests {
         let minted = key().mint(&[("cid", "c"), ("eid", "e")].into());
         let claims = own().read(&minted, 7).unwrap().claims;
         assert_eq!(claims, [("cid".to_owned(), "c".to_owned()), ("eid".to_owned(), "e".to_owned())].into());
+        let ending = key().mint_until("ops", 9);
+        assert_eq!(own().read(&ending, 9).unwrap().value.as_deref(), Some("ops"));
+        assert!(own().read(&ending, 10).unwrap_err().contains("has expired"));
         let other = Tokens { key: Some(Key::parse("another key of some length").unwrap()), issuer: None };
         assert_eq!(other.read(&minted, 7).unwrap_err(), "Invalid JWT: Token signature does not match");
         assert_eq!(

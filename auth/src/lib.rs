@@ -19,7 +19,7 @@ pub use acls::{AclError, Acls, Entity, Entry};
 pub use action::{Action, List, Objects, PATHS};
 pub use approver::{Approver, Authorizer, Ruling, Sieve, Sight, Subject};
 pub use authenticator::{Authenticated, Authenticators, Principal, Realm, Unauthorized};
-pub use credentials::{Credentials, CredentialsError, hash};
+pub use credentials::{Credential, CredentialError, Credentials, CredentialsError, hash};
 pub use jwt::{Issuer, Key, Tokens, WeakKey};
 pub use key_set::{KeySet, KeySetError};
 pub use needs::Need;

@@ -15,6 +15,8 @@ import time
 
 from pymesos import MesosSchedulerDriver, Scheduler
 
+import tunnel
+
 TERMINAL = {
     "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED", "TASK_ERROR", "TASK_LOST",
     "TASK_DROPPED", "TASK_GONE", "TASK_GONE_BY_OPERATOR",
@@ -33,6 +35,9 @@ def options():
     parser.add_argument("--failover_timeout", type=float, default=3600.0)
     parser.add_argument("--framework_id", help="subscribe as this framework")
     parser.add_argument("--timeout", type=float, default=240.0, help="seconds until it gives up")
+    parser.add_argument("--ca", help="speak TLS to masters whose certificates this file's authority signed")
+    parser.add_argument("--principal", help="who it is, to masters that ask")
+    parser.add_argument("--secret", help="the principal's secret")
     parser.add_argument("--output", help="file for the lines, instead of stdout")
     return parser.parse_args()
 
@@ -62,6 +67,8 @@ class Framework(Scheduler):
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.masters = args.masters.split(",")
+        if args.ca:
+            self.masters = [tunnel.through(master, args.ca) for master in self.masters]
         self.target = self.masters[0]
         self.short = [Task(f"short-{n}", args.command.replace("{id}", f"short-{n}")) for n in range(args.tasks)]
         self.long = [Task(f"long-{n}", "sleep 1000") for n in range(args.long)]
@@ -122,7 +129,7 @@ class Framework(Scheduler):
         for task in batch:
             task.launched_at = time.monotonic()
             task.agent = offer["agent_id"]
-        self.say("ACCEPT", tasks=len(batch), agent=offer["agent_id"]["value"])
+        self.say("ACCEPT", tasks=len(batch), agent=offer["agent_id"]["value"], scheme=offer["url"]["scheme"])
         self.attempt("ACCEPT", driver.launchTasks, offer["id"], [self.info(task) for task in batch],
                      dict(refuse_seconds=0.1))
 
@@ -275,8 +282,10 @@ def main():
     info = dict(user="root", name="pymesos", failover_timeout=args.failover_timeout, checkpoint=args.checkpoint)
     if args.framework_id:
         info["id"] = dict(value=args.framework_id)
+    if args.principal:
+        info["principal"] = args.principal
     driver = MesosSchedulerDriver(framework, info, framework.masters[0], use_addict=True,
-                                  implicit_acknowledgements=False)
+                                  implicit_acknowledgements=False, principal=args.principal, secret=args.secret)
     driver.start()
     problem = None
     try:

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use proptests::clients::Client;
 use proptests::cluster::{Cluster, Plan, READY, binary};
 use proptests::framework::{Framework, command_task, info};
 use proptests::http::{self, Request};
@@ -290,4 +291,51 @@ fn certificates_say_who_is_a_master_and_who_an_agent() {
     let strangers = |name: &str| cluster.log(name).contains("its certificate is not a master's").then_some(());
     wait::until("m2 to be nobody's master", READY, || strangers("m0").or_else(|| strangers("m1")));
     wait_for(&cluster, 2);
+}
+
+#[test]
+fn libraries_of_others_run_tasks_by_tls_as_who_they_are() {
+    let certificates = Certificates::make();
+    let credentials = certificates.path("credentials");
+    fs::write(&credentials, "web its-secret\n").expect("it is written");
+    let acls = r#"{"permissive": true, "run_tasks": [{"principals": {"values": ["web"]}, "users": {"type": "ANY"}},
+        {"principals": {"type": "ANY"}, "users": {"type": "NONE"}}]}"#;
+    let mut plan = Plan::new().masters(3).agents(2);
+    for (flag, value) in [
+        ("ssl_enabled", "true".to_owned()),
+        ("ssl_ca_file", certificates.path("ca.pem").display().to_string()),
+        ("ssl_cert_file", certificates.path("localhost.pem").display().to_string()),
+        ("ssl_key_file", certificates.path("localhost.key").display().to_string()),
+        ("ssl_verify_server_cert", "true".to_owned()),
+        ("ssl_verify_ipadd", "true".to_owned()),
+    ] {
+        plan = plan.master_flag(&format!("--{flag}={value}")).agent_flag(&format!("--{flag}={value}"));
+    }
+    let cluster = plan
+        .master_flag("--authenticate_http_frameworks")
+        .master_flag("--http_framework_authenticators=basic")
+        .master_flag(&format!("--credentials={}", credentials.display()))
+        .master_flag(&format!("--acls={}", acls.replace('\n', " ")))
+        .start_without_waiting();
+    let believes = certificates.to_believe();
+    wait::until("two active agents", READY, || {
+        let agents = asked("agents", &cluster, "m0", &believes)?;
+        (agents["slaves"].as_array()?.iter().filter(|agent| agent["active"] == true).count() == 2).then_some(())
+    });
+    let masters: Vec<String> = cluster.masters().iter().map(|name| cluster.address(name).to_string()).collect();
+    for client in [Client::Pymesos, Client::MesosGo] {
+        let flags = [
+            format!("--masters={}", masters.join(",")),
+            format!("--ca={}", certificates.path("ca.pem").display()),
+            "--principal=web".to_owned(),
+            "--secret=its-secret".to_owned(),
+            "--tasks=20".to_owned(),
+        ];
+        let mut run = client.start(cluster.dir(), &flags);
+        // An offer names its agent as that is reached.
+        let is_secured = |line: &Value| line["event"] == "ACCEPT" && line["scheme"] == "https";
+        run.wait_lines("an offer of an agent that speaks TLS", 1, READY, is_secured);
+        let summary = run.finish(Duration::from_secs(120));
+        assert_eq!((&summary["finished"], &summary["subscribed"]), (&20.into(), &1.into()), "{summary}");
+    }
 }

@@ -17,6 +17,7 @@ use auth::Realm;
 use containers::cgroups::Wanted;
 use containers::program::Program;
 
+use crate::dial;
 use crate::executor_socket;
 use crate::gc::Sandboxes;
 use crate::isolation;
@@ -121,6 +122,12 @@ pub(crate) const FLAGS: &[Flag] = &[
         "cluster_secret",
         Kind::Path,
         "file:///PATH of the cluster's secret, as the masters have it: both sides show that they know it.",
+    ),
+    Flag::new(
+        "credential",
+        Kind::Path,
+        "A file of the agent's principal and its secret, for masters with --authenticate_agents: {\"principal\": \"P\", \"secret\": \
+         \"S\"}, a line P S, or {\"token\": \"T\"}. Read again for each connection.",
     ),
     Flag::new("insecure", Kind::Bool, "Whether masters on other machines need not show that they know a secret.")
         .default("false"),
@@ -252,7 +259,6 @@ const REFUSED: &[&str] = &[
     "bounding_capabilities",
     "cgroups_net_cls_primary_handle",
     "cgroups_net_cls_secondary_handles",
-    "credential",
     "csi_plugin_config_dir",
     "default_container_dns",
     "default_container_info",
@@ -346,6 +352,8 @@ pub(crate) fn help() -> String {
 pub(crate) struct Config {
     pub(crate) values: Values,
     pub(crate) masters: Vec<String>,
+    /// The file of what the agent shows to say who it is.
+    pub(crate) credential: Option<PathBuf>,
     /// Shows the masters that this agent knows the cluster's secret.
     pub(crate) signer: Option<Arc<Signer>>,
     /// Where masters show the same to this agent.
@@ -477,6 +485,17 @@ fn check(mut values: Values) -> Result<Config, String> {
     }
     let groups = groups(&mut values)?;
     let masters = masters(values.text("master").unwrap_or_default())?;
+    let tls = Tls::load(tls::Settings::read(&values, true)?)?;
+    let credential = values.path("credential");
+    if let Some(path) = &credential {
+        let (shown, warning) = dial::read_credential(path)?;
+        values.warnings.extend(warning);
+        if shown.is_secret() && tls.is_none() && !are_here(&masters) {
+            let why =
+                "--credential without TLS: its secret is sent as it is, and whoever listens on the network has it";
+            values.warnings.push(why.to_owned());
+        }
+    }
     let work_dir = values.path("work_dir").unwrap_or_default();
     // Whoever a task runs as must find its sandbox below, and need not see what else there is.
     std::fs::DirBuilder::new()
@@ -558,7 +577,6 @@ fn check(mut values: Values) -> Result<Config, String> {
     let (isolators, idle) = isolation::read(&values, &resources)?;
     let secret = values.text("cluster_secret").map(Secret::read).transpose();
     let secret = secret.map_err(|error| event_log::sentence(&error))?;
-    let tls = Tls::load(tls::Settings::read(&values, true)?)?;
     let by_certificate = tls.as_ref().is_some_and(|tls| tls.names_masters());
     let door = Door::new(secret.clone(), values.bool("insecure"), Some(advertise_ip)).by_certificate(by_certificate);
     Ok(Config {
@@ -568,6 +586,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         secret_warning: secret.as_ref().and_then(Secret::warning),
         door: Arc::new(door),
         signer: secret.map(|secret| Arc::new(Signer::new(secret, values.bool("insecure")))),
+        credential,
         tls,
         listen: SocketAddr::new(ip, port("port")?.unwrap_or(5051)),
         advertise_ip,
@@ -764,13 +783,17 @@ impl Config {
 
     /// What an operator is to know: whoever takes a master's place could have this agent run anything.
     pub(crate) fn is_exposed(&self) -> bool {
-        let is_here = |master: &String| {
-            let mut found = master.to_socket_addrs().into_iter().flatten().peekable();
-            found.peek().is_some() && found.all(|address| address.ip().to_canonical().is_loopback())
-        };
         let names_masters = self.tls.as_ref().is_some_and(|tls| tls.names_masters());
-        self.signer.is_none() && !names_masters && !self.values.bool("insecure") && !self.masters.iter().all(is_here)
+        self.signer.is_none() && !names_masters && !self.values.bool("insecure") && !are_here(&self.masters)
     }
+}
+
+/// Whether masters are on this machine.
+fn are_here(masters: &[String]) -> bool {
+    masters.iter().all(|master| {
+        let mut found = master.to_socket_addrs().into_iter().flatten().peekable();
+        found.peek().is_some() && found.all(|address| address.ip().to_canonical().is_loopback())
+    })
 }
 
 fn hostname(ip: IpAddr) -> String {

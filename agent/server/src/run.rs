@@ -204,7 +204,11 @@ async fn serve(config: Config) -> Result<(), String> {
     let place = Place::new(&config, &address, choice(&config, &containers, external.as_ref()));
     let surroundings = Surroundings {
         log: Arc::new(log),
-        dial: Box::new(dial::Tcp { signer: config.signer.clone(), tls: config.tls.clone() }),
+        dial: Box::new(dial::Tcp {
+            signer: config.signer.clone(),
+            tls: config.tls.clone(),
+            credential: config.credential.clone(),
+        }),
         containers: Box::new(place),
         volumes: Box::new(volumes::OnDisks(disks)),
     };

@@ -248,6 +248,7 @@ impl Terms {
         let words = ["--master=none:0", "--work_dir=/nowhere"].map(str::to_owned);
         let values = api::flags::parse(config::FLAGS, words.to_vec(), |_| None, none);
         Ok(Config {
+            credential: None,
             secret_warning: None,
             door: Arc::default(),
             admission: Arc::default(),

@@ -28,7 +28,6 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         assert!(names.iter().all(|name| stderr.contains(name)), "{names:?}: {stderr}");
     };
     for name in [
-        "credential",
         "firewall_rules",
         "hooks",
         "secret_resolver",
@@ -57,6 +56,7 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         ("--acls=x", "--acls=x: cannot be read"),
         ("--acls={\"view_task\": []}", "did you mean \"view_tasks\"?"),
         ("--http_credentials=/none", "--http_credentials=/none: cannot be read"),
+        ("--credential=/none", "--credential=/none: cannot be read"),
         ("--jwt_secret_key=/none", "--jwt_secret_key=/none: cannot be read"),
         ("--authorizer=x", "--authorizer"),
         ("--http_authenticators=kerberos", "--http_authenticators"),

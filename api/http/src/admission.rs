@@ -351,8 +351,11 @@ fn read(sources: &Sources) -> Result<(InForce, Vec<String>), String> {
     Ok((InForce { authenticators, authorizer }, warnings))
 }
 
-/// The text of a file, and its mode.
-pub(crate) fn file(flag: &str, path: &Path) -> Result<(String, u32), String> {
+/// The text of a file of secrets that `flag` names, and its mode.
+///
+/// # Errors
+/// One sentence, which does not repeat what is in the file.
+pub fn file(flag: &str, path: &Path) -> Result<(String, u32), String> {
     use std::io::Read as _;
     use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
     let wrong = |why: &dyn std::fmt::Display| format!("--{flag}={}: {why}", path.display());

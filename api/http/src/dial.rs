@@ -65,6 +65,12 @@ pub enum DialError {
         /// What it said.
         sentence: String,
     },
+    /// It wants to know who we are, beside that we know its secret.
+    #[error("{address} does not know who this is")]
+    Unknown {
+        /// host:port
+        address: String,
+    },
     /// Whoever answered shows neither that it knows the secret nor a master's certificate: it is none of ours.
     #[error("{0} does not show that it knows the cluster's secret, nor a certificate of a master")]
     Stranger(String),
@@ -466,6 +472,11 @@ impl Line {
         };
         let signed = signer.sign(challenge, sum, &parts.method, &path, &mut parts.headers);
         let response = self.pass(Request::from_parts(parts, body)).await?;
+        if response.status() == StatusCode::UNAUTHORIZED
+            && response.headers().contains_key(http::header::WWW_AUTHENTICATE)
+        {
+            return Err(DialError::Unknown { address: self.address.clone() });
+        }
         if response.status() == StatusCode::UNAUTHORIZED {
             let body = Limited::new(response.into_body(), SENTENCE_BYTES_MAX).collect().await;
             let sentence = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();

@@ -42,7 +42,7 @@ pub mod tokens;
 mod verbosity;
 mod vitals;
 
-pub use admission::{Admission, Sources, Visitor, reload};
+pub use admission::{Admission, Sources, Visitor, file as read_secret_file, reload};
 pub use audit::{Asked, Audit, Reason, Refused, Wanted, unnoted};
 pub use body::{Body, BodyError, Incoming, SendError, StreamSender, TooSlow, stream};
 pub use bounds::Bounds;

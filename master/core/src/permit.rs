@@ -8,6 +8,8 @@ use crate::decide::Draft;
 use crate::ids::FrameworkKey;
 use crate::refusal::{Denied, Refusal, RefusalKind, UNAUTHORIZED};
 use crate::view;
+use api::limits::quoted;
+use api::resources::Resource;
 use api::v1;
 use api::v1::offer::operation::Type;
 use auth::{Action, Approver, Subject};
@@ -72,14 +74,35 @@ pub(crate) fn check_any(draft: &Draft, caller: &Caller, action: Action) -> Resul
     Err(forbidden(FORBIDDEN))
 }
 
-/// Whether an agent may come, or come back. Agents have no principal: they show the cluster's secret.
-pub(crate) fn agent(draft: &Draft, caller: &Caller) -> Result<(), Refusal> {
-    match check_any(draft, &Caller { principal: None, ..caller.clone() }, Action::RegisterAgent) {
-        Ok(()) => Ok(()),
-        Err(_) => {
-            let why = "register_agents of --acls does not let agents in: they have no principal, so it has to say \
-                       {\"principals\": {\"type\": \"ANY\"}, \"agents\": {\"type\": \"ANY\"}}";
-            Err(forbidden(why))
+/// Whether an agent may come, or come back, with what is reserved on it from the start. It has a principal if agents are
+/// asked for one (--authenticate_agents).
+pub(crate) fn agent(draft: &Draft, caller: &Caller, info: &v1::AgentInfo) -> Result<(), Refusal> {
+    if !draft.options.authorizer.is_in_force() {
+        return Ok(());
+    }
+    let who = match &caller.principal {
+        Some(principal) => format!("agents of principal '{}'", quoted(principal)),
+        None => "agents without a principal".to_owned(),
+    };
+    if check_any(draft, caller, Action::RegisterAgent).is_err() {
+        let remedy = match &caller.principal {
+            Some(_) => "",
+            None => {
+                ": it has to say {\"principals\": {\"type\": \"ANY\"}, \"agents\": {\"type\": \"ANY\"}}, or agents have to have one \
+                 (--authenticate_agents)"
+            }
+        };
+        return Err(forbidden(format!("register_agents of --acls does not let {who} in{remedy}")));
+    }
+    let resources = info.resources.iter().filter_map(|resource| Resource::from_v1(resource).ok());
+    let mut roles = resources.filter_map(|resource| Some(resource.reservations.last()?.role.to_string()));
+    match roles.find(|role| check(draft, caller, Action::ReserveResources, [role.as_str()]).is_err()) {
+        None => Ok(()),
+        Some(role) => {
+            let role = quoted(&role);
+            Err(forbidden(format!(
+                "reserve_resources of --acls does not let {who} come with resources of role '{role}'"
+            )))
         }
     }
 }
@@ -312,6 +335,26 @@ mod tests {
         let nobody = Caller { principal: None, ..web() };
         assert!(cluster.operator_as(quota("web"), &nobody).is_err());
         assert!(cluster.operator_as(quota("db"), &Caller::default()).is_ok(), "a master itself");
+    }
+
+    #[test]
+    fn an_agent_comes_by_its_principal_with_what_that_may_reserve() {
+        let mut cluster = cluster(
+            r#"{"permissive": false, "register_agents": [{"principals": {"values": ["web"]}, "agents": {"type": "ANY"}}],
+                "reserve_resources": [{"principals": {"values": ["web"]}, "roles": {"values": ["web", "db/%"]}}]}"#,
+        );
+        let nobody = Caller { principal: None, ..web() };
+        let other = Caller { principal: Some("other".into()), ..web() };
+        for (caller, resources, why) in [
+            (&nobody, "cpus:1", "does not let agents without a principal in: it has to say"),
+            (&other, "cpus:1", "register_agents of --acls does not let agents of principal 'other' in"),
+            (&web(), "cpus:1;cpus(db):1", "does not let agents of principal 'web' come with resources of role 'db'"),
+        ] {
+            let refusal = cluster.try_agent_as(caller, resources).unwrap_err();
+            assert!(refusal.message.contains(why), "{}", refusal.message);
+            assert_eq!(refusal.kind, RefusalKind::Forbidden);
+        }
+        assert!(cluster.try_agent_as(&web(), "cpus:1;cpus(web):1;mem(db/x):10").is_ok());
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(crate) fn register(
     caller: &Caller,
 ) -> Result<Reply, Refusal> {
     check_holder(&draft.state, connection)?;
-    permit::agent(draft, caller)?;
+    permit::agent(draft, caller, &register.agent_info)?;
     maintenance::check_admission(&draft.state, &register.agent_info.hostname, &register.address)?;
     let token = <[u8; 16]>::try_from(register.token.as_ref())
         .map(u128::from_be_bytes)
@@ -104,7 +104,7 @@ pub(crate) fn resume(
     caller: &Caller,
 ) -> Result<Reply, Refusal> {
     check_holder(&draft.state, connection)?;
-    permit::agent(draft, caller)?;
+    permit::agent(draft, caller, &resume.agent_info)?;
     let state = &draft.state;
     if *resume.cluster_id != *state.cluster_id {
         let message =

@@ -530,7 +530,22 @@ impl Cluster {
         self.try_register(token, address, resources).unwrap()
     }
 
+    pub(crate) fn try_agent_as(&mut self, caller: &Caller, resources: &str) -> Result<AgentKey, Refusal> {
+        let token = u128::from(self.state.agents.next) + 1;
+        self.try_register_as(caller, token, &format!("10.1.0.{token}:5051"), resources)
+    }
+
     fn try_register(&mut self, token: u128, address: &str, resources: &str) -> Result<AgentKey, Refusal> {
+        self.try_register_as(&Caller::default(), token, address, resources)
+    }
+
+    fn try_register_as(
+        &mut self,
+        caller: &Caller,
+        token: u128,
+        address: &str,
+        resources: &str,
+    ) -> Result<AgentKey, Refusal> {
         let register = internal::Register {
             checkpointed_resources: self.brought.clone(),
             token: token.to_be_bytes().to_vec().into(),
@@ -544,7 +559,7 @@ impl Cluster {
             address: address.into(),
         };
         let connection = self.connection();
-        self.run(Command::RegisterAgent { connection, register }, &Caller::default())?;
+        self.run(Command::RegisterAgent { connection, register }, caller)?;
         match &self.reply {
             Reply::Agent { agent } => Ok(*agent),
             Reply::Refused(refusal) => Err(refusal.clone()),

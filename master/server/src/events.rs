@@ -1,6 +1,7 @@
 //! Scheduler events, made from State and what is to be told.
 
 use crate::identity::Identity;
+use crate::offers;
 use api::v1;
 use api::v1::scheduler::{Event, event};
 use master_core::effect::Effect;
@@ -56,7 +57,7 @@ pub(crate) fn operation_update(status: v1::OperationStatus) -> Event {
 pub(crate) fn of(state: &State, effect: &Effect) -> Option<(FrameworkKey, Event)> {
     match effect {
         Effect::SendOffers { framework, offers } => {
-            let offers: Vec<v1::Offer> = offers.iter().filter_map(|offer| view::offer(state, *offer)).collect();
+            let offers: Vec<v1::Offer> = offers.iter().filter_map(|offer| offers::offer(state, *offer)).collect();
             (!offers.is_empty()).then(|| {
                 let offers = Some(event::Offers { offers });
                 (*framework, Event { r#type: Some(event::Type::Offers as i32), offers, ..Event::default() })
@@ -68,7 +69,7 @@ pub(crate) fn of(state: &State, effect: &Effect) -> Option<(FrameworkKey, Event)
             Some((*framework, Event { r#type: Some(event::Type::Rescind as i32), rescind, ..Event::default() }))
         }
         Effect::SendInverseOffers { framework, offers } => {
-            let offers = offers.iter().filter_map(|offer| view::inverse_offer(state, *offer));
+            let offers = offers.iter().filter_map(|offer| offers::inverse_offer(state, *offer));
             let inverse_offers: Vec<v1::InverseOffer> = offers.collect();
             (!inverse_offers.is_empty()).then(|| {
                 let (kind, offers) = (event::Type::InverseOffers as i32, Some(event::InverseOffers { inverse_offers }));

@@ -271,8 +271,21 @@ impl Flags {
             ("authenticate_http_readwrite", Realm::MasterReadwrite),
             ("authenticate_http_frameworks", Realm::MasterScheduler),
         ];
-        let asked: Vec<_> = asked.into_iter().filter(|(flag, _)| self.values.bool(flag)).collect();
+        let mut asked: Vec<_> = asked.into_iter().filter(|(flag, _)| self.values.bool(flag)).collect();
         let tokens = TokenSources::of(&self.values)?;
+        if self.values.bool("authenticate_agents") {
+            if credentials.is_some() || !tokens.is_empty() {
+                asked.push(("authenticate_agents", Realm::MasterAgent));
+            } else if !self.values.is_given("cluster_secret") {
+                return Err(
+                    "--authenticate_agents needs principals and their secrets: give --credentials=/PATH, and agents \
+                            --credential=/PATH; or --cluster_secret=file:///PATH alone, which all of them show"
+                        .into(),
+                );
+            } else if self.values.bool("insecure") {
+                return Err("--insecure lets agents in that show nothing: give it or --authenticate_agents".into());
+            }
+        }
         if let (Some((flag, _)), None, true) = (asked.first(), &credentials, tokens.is_empty()) {
             return Err(format!(
                 "--{flag} needs principals and their secrets: give --credentials=/PATH, or --jwt_key_set=/PATH for tokens"
@@ -287,14 +300,6 @@ impl Flags {
             return Err("--authenticate_frameworks is of the older drivers' protocol, which is not spoken here: frameworks would \
                         come in without a secret, so give --authenticate_http_frameworks, too"
                 .into());
-        }
-        if self.values.bool("authenticate_agents") {
-            if !self.values.is_given("cluster_secret") {
-                return Err("--authenticate_agents needs --cluster_secret=file:///PATH: agents show that secret".into());
-            }
-            if self.values.bool("insecure") {
-                return Err("--insecure lets agents in that show nothing: give it or --authenticate_agents".into());
-            }
         }
         let acls = self.values.text("acls").map(str::to_owned);
         Ok(Sources { credentials, acls, tokens, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
@@ -501,7 +506,7 @@ mod tests {
             ("--authenticate_http_readwrite", "give --credentials=/PATH"),
             ("--authenticate", "--authenticate_frameworks is of the older drivers' protocol"),
             ("--authenticate_http_frameworks --credentials=/c", "needs --http_framework_authenticators=basic"),
-            ("--authenticate_agents", "needs --cluster_secret"),
+            ("--authenticate_agents", "--authenticate_agents needs principals and their secrets"),
             ("--authenticate_agents --cluster_secret=file:///s --insecure", "--insecure lets agents in"),
         ] {
             let refused = sources(words).unwrap_err();
@@ -512,6 +517,15 @@ mod tests {
         let sources = sources(all).unwrap();
         assert_eq!((sources.realms.len(), sources.acls.as_deref()), (3, Some("{}")));
         assert_eq!(sources.credentials, Some(("credentials", "/c".into())));
+        for (more, realms) in [
+            ("--credentials=/c", 1),
+            ("--jwt_key_set=/k --insecure", 1),
+            ("--cluster_secret=file:///s", 0),
+            ("--cluster_secret=file:///s --credentials=/c", 1),
+        ] {
+            let flags = flags(&format!("--work_dir=/d --authenticate_agents {more}")).unwrap();
+            assert_eq!(flags.sources().unwrap().realms, vec![Realm::MasterAgent; realms], "{more}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod identity;
 pub mod level;
 pub mod listen;
 mod liveness;
+mod offers;
 mod outage;
 pub mod outcome;
 pub mod peers;

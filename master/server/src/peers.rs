@@ -91,7 +91,7 @@ impl Peers {
                 let answered = api_http::run_in(home.clone(), asked).await;
                 let answer = answered.map_err(|_| silent())?.map_err(|_| silent())?;
                 answer.map_err(|error| match error {
-                    DialError::Unreachable { .. } | DialError::Refused { .. } => {
+                    DialError::Unreachable { .. } | DialError::Refused { .. } | DialError::Unknown { .. } => {
                         PeerError::Unreachable(address.to_owned())
                     }
                     DialError::Silent { .. } => silent(),

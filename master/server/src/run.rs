@@ -226,6 +226,7 @@ pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Res
     let (door, clients) = places.unzip();
     let inside = door.as_ref().map(|_| Handle::current());
     if let Some(tls) = settings.tls.clone() {
+        crate::offers::speak_tls();
         tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         tokio::spawn(tls.follow());
     }

@@ -124,7 +124,7 @@ impl Drop for Etcd {
 }
 
 fn client(address: SocketAddr, number: usize) -> Client {
-    Client { address, requests: (0..4).map(|turn| put(address, number, turn)).collect() }
+    Client { address, requests: (0..4).map(|turn| put(address, number, turn)).collect(), login: None }
 }
 
 /// A put of 12 bytes under a key of 12 bytes, about as much as one of our small events takes in the log.

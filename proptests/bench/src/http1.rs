@@ -3,15 +3,55 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use api_tls::Anybody;
+use base64::Engine as _;
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// What bytes go over: TCP, or TLS over that.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Wire for T {}
+
+/// A principal with its secret, which are shown by TLS alone.
+#[derive(Clone)]
+pub(crate) struct Login {
+    /// A line of a head.
+    pub(crate) header: String,
+    pub(crate) principal: String,
+    tls: TlsConnector,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login of {}", self.principal)
+    }
+}
+
+impl Login {
+    /// Whoever answers is believed: what is measured is its work.
+    pub(crate) fn new(principal: &str, secret: &str) -> Result<Login, rustls::Error> {
+        let provider = Arc::new(ring::default_provider());
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+        let config = config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)));
+        let tls = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+        let shown = base64::engine::general_purpose::STANDARD.encode(format!("{principal}:{secret}"));
+        let header = format!("Authorization: Basic {shown}\r\n");
+        Ok(Login { header, principal: principal.to_owned(), tls })
+    }
+}
 
 /// A connection that is kept alive.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    socket: TcpStream,
+    socket: Box<dyn Wire>,
     /// Read and not yet consumed: `buffer[start..]`.
     buffer: Vec<u8>,
     start: usize,
@@ -42,7 +82,20 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
-        Ok(Self { socket, buffer: Vec::with_capacity(16 << 10), start: 0, body: Vec::new() })
+        Ok(Self::over(Box::new(socket)))
+    }
+
+    /// The same, by TLS if somebody is to log in.
+    pub(crate) async fn open_as(address: SocketAddr, login: Option<&Login>) -> io::Result<Self> {
+        let Some(login) = login else { return Self::open(address).await };
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        let name = ServerName::IpAddress(address.ip().into());
+        Ok(Self::over(Box::new(login.tls.connect(name, socket).await?)))
+    }
+
+    fn over(socket: Box<dyn Wire>) -> Self {
+        Self { socket, buffer: Vec::with_capacity(16 << 10), start: 0, body: Vec::new() }
     }
 
     /// Sends a whole request and reads the whole answer; its body is in [`Self::body`]. Returns the status.

@@ -8,13 +8,15 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::Fallible;
-use crate::http1::Connection;
+use crate::http1::{Connection, Login};
 
 /// One client: where it connects, and the requests that it makes in turn, for ever.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) requests: Vec<Bytes>,
+    /// Who it is, if masters ask.
+    pub(crate) login: Option<Login>,
 }
 
 /// When calls are made.
@@ -81,7 +83,7 @@ impl Outcome {
 pub(crate) async fn run(clients: Vec<Client>, pace: Pace, span: Span) -> Fallible<Outcome> {
     let mut connections = Vec::with_capacity(clients.len());
     for client in &clients {
-        connections.push(Connection::open(client.address).await?);
+        connections.push(Connection::open_as(client.address, client.login.as_ref()).await?);
     }
     let count = clients.len();
     let from = Instant::now() + span.warm_up;
@@ -150,7 +152,7 @@ async fn one_client(
             }
         }
         if broken {
-            match reconnect(client.address, until).await {
+            match reconnect(&client, until).await {
                 Ok(again) => connection = again,
                 Err(_) => break,
             }
@@ -159,9 +161,9 @@ async fn one_client(
     outcome
 }
 
-async fn reconnect(address: SocketAddr, until: Instant) -> io::Result<Connection> {
+async fn reconnect(client: &Client, until: Instant) -> io::Result<Connection> {
     loop {
-        match Connection::open(address).await {
+        match Connection::open_as(client.address, client.login.as_ref()).await {
             Ok(connection) => return Ok(connection),
             Err(error) if Instant::now() >= until => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,

@@ -1,15 +1,16 @@
 //! Masters under load: how many commands a second, how late, and how long without a leader.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use proptests::cluster::{Cluster, Plan};
+use proptests::cluster::{Cluster, Plan, binary};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::agents::Agents;
 use crate::etcd::{self, Etcd};
-use crate::http1::Connection;
+use crate::http1::{Connection, Login};
 use crate::load::{self, Client, Outcome, Pace, Span};
 use crate::processes::CpuWatch;
 use crate::report::{Report, Row};
@@ -27,6 +28,7 @@ pub(crate) fn rows(bench: &Bench, report: &mut Report) {
     report.measure(&["commands_per_s"], "three masters, 256 clients", || throughput(bench, 3, Spread::Leader));
     report.measure(&["commands_per_s"], "three masters, 256 clients spread", || throughput(bench, 3, Spread::All));
     report.measure(&["commands_per_s"], "one master, 256 clients", || throughput(bench, 1, Spread::Leader));
+    report.measure(&["guarded_commands"], "three masters, 256 clients, TLS and lists", || guarded(bench));
     report.measure(&["commit_p99_ms"], "three masters, 1,000 commands/s", || offered(bench, 1_000.0));
     report.measure(&["call_p50_ms"], "one master, one client", || serial(bench));
     report.measure(&["failover_commit_ms"], "three masters, the leader killed", || failover(bench));
@@ -63,9 +65,20 @@ fn addresses(cluster: &Cluster, spread: Spread) -> Vec<SocketAddr> {
 
 /// Makes load on masters by frameworks of their own.
 fn load_masters(bench: &Bench, cluster: &Cluster, clients: usize, spread: Spread, pace: Pace) -> Fallible<Outcome> {
+    load_masters_as(bench, cluster, clients, spread, pace, None)
+}
+
+fn load_masters_as(
+    bench: &Bench,
+    cluster: &Cluster,
+    clients: usize,
+    spread: Spread,
+    pace: Pace,
+    login: Option<&Login>,
+) -> Fallible<Outcome> {
     let addresses = addresses(cluster, spread);
     bench.runtime.block_on(async {
-        let crowd = Crowd::subscribe(&addresses, clients).await?;
+        let crowd = Crowd::subscribe_as(&addresses, clients, login).await?;
         let watch = CpuWatch::start(pids(cluster));
         let outcome = load::run(crowd.clients.clone(), pace, bench.span()).await;
         watch.report();
@@ -96,6 +109,44 @@ fn throughput(bench: &Bench, masters: usize, spread: Spread) -> Fallible<Vec<Row
     let params = format!("{masters} masters, {CLIENTS} clients {}, {CALL}", spread.text());
     let row = Row::new("commands_per_s", params, ours.per_second(), "1/s");
     Ok(vec![beside(row, load_etcd(bench, masters, CLIENTS, spread, Pace::Closed), Outcome::per_second)])
+}
+
+/// What it costs that clients come by TLS, show a secret, and are looked up in lists; masters speak TLS among themselves.
+fn guarded(bench: &Bench) -> Fallible<Vec<Row>> {
+    let cluster = Plan::new().masters(3).start();
+    let plain = load_masters(bench, &cluster, CLIENTS, Spread::Leader, Pace::Closed);
+    drop(cluster);
+    let dir = tempfile::tempdir()?;
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let made = Command::new(binary("meseta")).args(["certs", &path("certs"), "localhost,127.0.0.1"]).output()?;
+    if !made.status.success() {
+        return Err(String::from_utf8_lossy(&made.stderr).into());
+    }
+    std::fs::write(path("credentials"), "load a-secret\n")?;
+    // As long as lists of some teams are.
+    let entry = |who: String| json!({"principals": {"values": [who]}, "roles": {"values": ["*", "team", "team/%"]}});
+    let entries: Vec<_> = (0..20).map(|team| entry(format!("team-{team}"))).chain([entry("load".into())]).collect();
+    std::fs::write(path("acls"), json!({"permissive": false, "register_frameworks": entries}).to_string())?;
+    let mut plan = Plan::new().masters(3);
+    for flag in [
+        // The cluster is looked after without TLS.
+        "--ssl_enabled --ssl_support_downgrade --ssl_verify_server_cert --ssl_verify_ipadd".to_owned(),
+        format!("--ssl_ca_file={}", path("certs/ca.pem")),
+        format!("--ssl_cert_file={} --ssl_key_file={}", path("certs/localhost.pem"), path("certs/localhost.key")),
+        "--authenticate_http_frameworks --http_framework_authenticators=basic".to_owned(),
+        format!("--credentials={} --acls={}", path("credentials"), path("acls")),
+    ] {
+        plan = flag.split(' ').fold(plan, Plan::master_flag);
+    }
+    let cluster = plan.start();
+    let login = Login::new("load", "a-secret")?;
+    let guarded = load_masters_as(bench, &cluster, CLIENTS, Spread::Leader, Pace::Closed, Some(&login));
+    drop(cluster);
+    let (plain, guarded) = (plain?.per_second(), guarded?.per_second());
+    let params = format!(
+        "3 masters, {CLIENTS} clients at the leader, {CALL}: {guarded:.0}/s by TLS, with a secret and lists ÷ {plain:.0}/s without"
+    );
+    Ok(vec![Row::new("guarded_commands", params, guarded / plain, "×")])
 }
 
 fn offered(bench: &Bench, rate: f64) -> Fallible<Vec<Row>> {

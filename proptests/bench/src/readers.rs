@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use proptests::cluster::{Cluster, Plan};
 
 use crate::agents::Agents;
@@ -18,6 +20,12 @@ use crate::scheduler::Crowd;
 use crate::tasks::{Launcher, task};
 use crate::{Bench, Fallible};
 
+/// Whoever reads may see what is another user's, which is nothing here.
+const NARROW: &str = r#"{
+    "view_frameworks": [{"principals": {"type": "ANY"}, "users": {"values": ["narrow"]}}, {"principals": {"type": "ANY"}, "users": {"type": "NONE"}}],
+    "view_tasks": [{"principals": {"type": "ANY"}, "users": {"values": ["narrow"]}}, {"principals": {"type": "ANY"}, "users": {"type": "NONE"}}],
+    "view_executors": [{"principals": {"type": "ANY"}, "users": {"values": ["narrow"]}}, {"principals": {"type": "ANY"}, "users": {"type": "NONE"}}],
+    "view_roles": [{"principals": {"type": "ANY"}, "roles": {"values": ["narrow"]}}, {"principals": {"type": "ANY"}, "roles": {"type": "NONE"}}]}"#;
 pub(crate) const TASKS_PER_AGENT: usize = 10;
 /// Tasks launched whose updates were not read yet.
 const UNREAD_TASKS_MAX: usize = 2_000;
@@ -48,6 +56,47 @@ pub(crate) fn rows(bench: &Bench, report: &mut Report) {
         rows.extend(quiet.into_iter().map(|(what, ms)| Row::new("state_read_ms", format!("{what}, {size}"), ms, "ms")));
         Ok(rows)
     });
+    report.measure(&["narrow_state_read"], "reads of who may see little", || narrow(bench));
+}
+
+/// What a narrow view of the whole state costs, beside all of it.
+fn narrow(bench: &Bench) -> Fallible<Vec<Row>> {
+    let agents = if bench.quick { 100 } else { 1_000 };
+    let dir = tempfile::tempdir()?;
+    let acls = dir.path().join("acls");
+    std::fs::write(&acls, "{}")?;
+    let cluster = Plan::new().masters(3).master_flag(&format!("--acls={}", acls.display())).start();
+    let leader = cluster.address(&cluster.leader());
+    let (_agents, _launcher) = bench.runtime.block_on(populate(&cluster, agents))?;
+    let whole = reading_times(bench, leader)?;
+    let length = |bench: &Bench| {
+        bench.runtime.block_on(async {
+            let mut connection = Connection::open(leader).await?;
+            connection.call(&http1::get(leader, "/state")).await?;
+            Fallible::Ok(connection.body().len())
+        })
+    };
+    let before = length(bench)?;
+    std::fs::write(&acls, NARROW)?;
+    for pid in cluster.masters().iter().filter_map(|name| cluster.pid(name)) {
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGHUP)?;
+    }
+    let start = Instant::now();
+    while length(bench)? * 2 > before {
+        if start.elapsed() > Duration::from_secs(10) {
+            return Err("the lists were not read again".into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let narrow = reading_times(bench, leader)?;
+    let tasks = agents * TASKS_PER_AGENT;
+    let rows = whole.into_iter().zip(narrow).map(|((what, whole), (_, narrow))| {
+        let params = format!(
+            "{what}, {agents} simulated agents, {tasks} running tasks: {narrow:.1} ms of nothing of them ÷ {whole:.1} ms of all"
+        );
+        Row::new("narrow_state_read", params, narrow / whole, "×")
+    });
+    Ok(rows.collect())
 }
 
 /// Registers agents and fills each with running tasks, so that nothing is left to offer.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::Fallible;
-use crate::http1::{self, Connection};
+use crate::http1::{self, Connection, Login};
 use crate::load::Client;
 
 const PATH: &str = "/api/v1/scheduler";
@@ -19,20 +19,31 @@ pub(crate) struct Framework {
     pub(crate) id: String,
     stream_id: String,
     events: Connection,
+    /// Who it is, if masters ask.
+    login: Option<Login>,
 }
 
 impl Framework {
     /// Subscribes for role `*` and reads SUBSCRIBED.
     pub(crate) async fn subscribe(address: SocketAddr, name: &str) -> Fallible<Self> {
-        let info = json!({"user": "root", "name": name, "failover_timeout": 3600.0, "checkpoint": true});
+        Self::subscribe_as(address, name, None).await
+    }
+
+    /// The same as somebody.
+    pub(crate) async fn subscribe_as(address: SocketAddr, name: &str, login: Option<Login>) -> Fallible<Self> {
+        let mut info = json!({"user": "root", "name": name, "failover_timeout": 3600.0, "checkpoint": true});
+        if let Some(login) = &login {
+            info["principal"] = json!(login.principal);
+        }
+        let header = login.as_ref().map_or("", |login| &login.header);
         let call = json!({"type": "SUBSCRIBE", "subscribe": {"framework_info": info}}).to_string();
-        let mut events = Connection::open(address).await?;
-        let head = events.open_answer(&http1::post_json(address, PATH, "", &call)).await?;
+        let mut events = Connection::open_as(address, login.as_ref()).await?;
+        let head = events.open_answer(&http1::post_json(address, PATH, header, &call)).await?;
         if head.status != 200 {
             return Err(format!("SUBSCRIBE is answered {}", head.status).into());
         }
         let stream_id = head.stream_id.ok_or("SUBSCRIBE is answered without Mesos-Stream-Id")?;
-        let mut framework = Self { address, id: String::new(), stream_id, events };
+        let mut framework = Self { address, id: String::new(), stream_id, events, login };
         let first = framework.event().await?;
         framework.id = first["subscribed"]["framework_id"]["value"].as_str().ok_or(first.to_string())?.to_owned();
         Ok(framework)
@@ -52,7 +63,8 @@ impl Framework {
     /// The same, to another master than the one that holds the stream.
     pub(crate) fn request_at(&self, address: SocketAddr, mut call: Value) -> Bytes {
         call["framework_id"] = json!({"value": self.id});
-        let headers = format!("Mesos-Stream-Id: {}\r\n", self.stream_id);
+        let shown = self.login.as_ref().map_or("", |login| &login.header);
+        let headers = format!("Mesos-Stream-Id: {}\r\n{shown}", self.stream_id);
         http1::post_json(address, PATH, &headers, &call.to_string())
     }
 
@@ -60,7 +72,7 @@ impl Framework {
     /// decision with its events in the log.
     pub(crate) fn suppress_and_revive(&self) -> Client {
         let requests = ["SUPPRESS", "REVIVE"].map(|call| self.request(json!({"type": call})));
-        Client { address: self.address, requests: requests.into() }
+        Client { address: self.address, requests: requests.into(), login: self.login.clone() }
     }
 }
 
@@ -74,10 +86,16 @@ pub(crate) struct Crowd {
 impl Crowd {
     /// Subscribes `count` frameworks, spread over `addresses` in turn; each makes SUPPRESS and REVIVE calls.
     pub(crate) async fn subscribe(addresses: &[SocketAddr], count: usize) -> Fallible<Self> {
+        Self::subscribe_as(addresses, count, None).await
+    }
+
+    /// The same as somebody.
+    pub(crate) async fn subscribe_as(addresses: &[SocketAddr], count: usize, login: Option<&Login>) -> Fallible<Self> {
         let mut joining = JoinSet::new();
         for number in 0..count {
             let address = addresses[number % addresses.len()];
-            joining.spawn(async move { Framework::subscribe(address, &format!("load-{number}")).await });
+            let login = login.cloned();
+            joining.spawn(async move { Framework::subscribe_as(address, &format!("load-{number}"), login).await });
         }
         let mut crowd = Self { clients: Vec::new(), readers: Vec::new() };
         while let Some(framework) = joining.join_next().await {

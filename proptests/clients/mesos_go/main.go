@@ -7,11 +7,14 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
+	"io/ioutil"
 	"os"
 	"strings"
 	"sync"
@@ -42,6 +45,9 @@ var (
 	timeout         = flag.Float64("timeout", 240, "seconds until it gives up")
 	mode            = flag.String("mode", "tasks", "tasks, or stateful: reserve, create, launch on a volume, destroy")
 	gate            = flag.String("gate", "", "stateful: the volume is read once this file is there")
+	authority       = flag.String("ca", "", "speak TLS to masters whose certificates this file's authority signed")
+	principal       = flag.String("principal", "", "who it is, to masters that ask")
+	secret          = flag.String("secret", "", "the principal's secret")
 	outputFile      = flag.String("output", "", "file for the lines, instead of stdout")
 )
 
@@ -111,10 +117,24 @@ func (f *framework) attempt(name string, call *scheduler.Call) bool {
 
 // subscribe follows one stream to its end; take hears each event under the lock.
 func (f *framework) subscribe(ctx context.Context, master string, info *mesos.FrameworkInfo, take taker) error {
+	scheme, options := "http", []httpcli.ConfigOpt{httpcli.Timeout(20 * time.Second)}
+	if *authority != "" {
+		pem, err := ioutil.ReadFile(*authority)
+		if err != nil {
+			return err
+		}
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(pem)
+		scheme, options = "https", append(options, httpcli.TLSConfig(&tls.Config{RootCAs: roots}))
+	}
+	if *principal != "" {
+		options = append(options, httpcli.BasicAuth(*principal, *secret))
+		info.Principal = principal
+	}
 	caller := httpsched.NewCaller(httpcli.New(
-		httpcli.Endpoint("http://"+master+"/api/v1/scheduler"),
+		httpcli.Endpoint(scheme+"://"+master+"/api/v1/scheduler"),
 		httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
-		httpcli.Do(httpcli.With(httpcli.Timeout(20*time.Second))),
+		httpcli.Do(httpcli.With(options...)),
 	))
 	call := calls.Subscribe(info)
 	f.lock.Lock()
@@ -226,7 +246,7 @@ func (f *framework) answer(offer mesos.Offer) {
 			Resources: []mesos.Resource{scalar("cpus", cpus), scalar("mem", mem)},
 		})
 	}
-	f.say("ACCEPT", fields{"tasks": room, "agent": offer.AgentID.Value})
+	f.say("ACCEPT", fields{"tasks": room, "agent": offer.AgentID.Value, "scheme": offer.URL.GetScheme()})
 	accept := calls.Accept(calls.OfferOperations{calls.OpLaunch(infos...)}.WithOffers(offer.ID))
 	f.attempt("ACCEPT", accept.With(calls.RefuseSeconds(100*time.Millisecond)))
 }

@@ -45,7 +45,8 @@ pub const FLAGS: &[Flag] = &[
     flag(
         "authenticate_agents",
         Kind::Bool,
-        "Agents show the cluster's secret: true needs --cluster_secret, and no --insecure.",
+        "Agents must show a principal of --credentials and its secret (their --credential), or a token; without --credentials, the \
+         cluster's secret alone, and then there may be no --insecure.",
     )
     .default("false")
     .aliases(&["authenticate_slaves"]),

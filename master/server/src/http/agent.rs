@@ -19,7 +19,6 @@ use master_core::command::{Caller, Command};
 use master_core::ids::{Connection, ConnectionId};
 use master_core::{RefusalKind, Reply, view};
 use messages::{Messages, Waiting};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -30,7 +29,7 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts to commit messages while nobody leads.
 const PACE: Duration = Duration::from_millis(200);
 
-pub(super) fn answer(context: &Arc<Context>, request: Request, peer: SocketAddr) -> Response {
+pub(super) fn answer(context: &Arc<Context>, request: Request, caller: Caller) -> Response {
     if !context.is_ready() {
         return super::recovering();
     }
@@ -38,7 +37,7 @@ pub(super) fn answer(context: &Arc<Context>, request: Request, peer: SocketAddr)
         return api_http::text(StatusCode::BAD_REQUEST, "Expecting HTTP/2");
     }
     let (records, body) = records::channel();
-    host::spawn(session(context.clone(), request.into_body().endless(), records, peer));
+    host::spawn(session(context.clone(), request.into_body().endless(), records, caller));
     api_http::streaming("application/x-protobuf", Body::custom(body))
 }
 
@@ -54,9 +53,9 @@ impl Drop for Registered {
     }
 }
 
-async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, peer: SocketAddr) {
+async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, who: Caller) {
     let mut messages = Messages::new(body);
-    let caller = Caller { principal: None, peer: Some(peer.to_string()) };
+    let peer = who.peer.clone().unwrap_or_default();
     let Ok(Ok(Some((first, _)))) = tokio::time::timeout(HELLO_PATIENCE, messages.next()).await else {
         tracing::debug!(%peer, "an agent did not say who it is");
         return;
@@ -69,7 +68,7 @@ async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, p
     };
     let ended = context.agents.expect(connection, records.clone());
     let _registered = Registered { agents: context.agents.clone(), connection: connection.id };
-    let agent_id = match context.reader.submit(hello, caller.clone()).await {
+    let agent_id = match context.reader.submit(hello, who.clone()).await {
         Outcome::Done { reply: Reply::Agent { agent }, .. } => view::agent_id(&context.reader.state().0, agent),
         Outcome::Refused(refusal) => {
             tracing::warn!(%peer, refusal.message, "an agent was refused");
@@ -90,7 +89,9 @@ async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, p
             return refuse(&records, &context.reader.no_leader_sentence(), Remedy::Retry);
         }
     };
-    tracing::info!(agent_id, %peer, "agent connected");
+    tracing::info!(agent_id, %peer, principal = who.principal.as_deref(), "agent connected");
+    // Who it is was said once: each of its messages is the agent's.
+    let caller = Caller { principal: None, ..who };
     let talk = Talk { context: &context, agent_id: &agent_id, connection, caller, records };
     let why = talk.run(messages, ended).await;
     tracing::info!(agent_id, %peer, why, "agent disconnected");

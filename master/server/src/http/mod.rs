@@ -142,6 +142,7 @@ impl Server {
             let visitor = Visitor { principal: None, peer, approver: Approver::default() };
             let whom = if matches!(target, Target::Agent) { For::Agents } else { For::Masters };
             return match self.door.admit(request, peer, carries, whom).await {
+                Ok((request, seal)) if whom == For::Agents => seal.answer(self.agent(request, peer).await),
                 Ok((request, seal)) => seal.answer(self.serve(target, request, visitor).await),
                 Err(refused) => {
                     self.admission.note(&asked, &refused);
@@ -161,6 +162,15 @@ impl Server {
         };
         self.admission.note(&asked, &response);
         response
+    }
+
+    /// An agent that came through the inner door says who it is, if agents are asked.
+    async fn agent(&self, request: Request, peer: SocketAddr) -> Response {
+        match self.admission.admit(Some(Realm::MasterAgent), &request, peer).await {
+            Ok(visitor) if visitor.has_claims_alone() => api_http::text(StatusCode::FORBIDDEN, "403 Forbidden."),
+            Ok(visitor) => self.serve(Target::Agent, request, visitor).await,
+            Err(refused) => *refused,
+        }
     }
 
     /// Who is let in, and what they may.
@@ -191,7 +201,7 @@ impl Server {
         match target {
             // The large ones are boxed, so that a heartbeat of the quorum does not carry their room about.
             Target::Scheduler => Box::pin(scheduler::answer(context, request, &visitor)).await,
-            Target::Agent => agent::answer(context, request, visitor.peer),
+            Target::Agent => agent::answer(context, request, caller(&visitor)),
             Target::Raft => internal::raft(context, request).await,
             Target::Submit => internal::submit(context, request).await,
             Target::Deliver => internal::deliver(context, request).await,

@@ -1,6 +1,7 @@
 //! Agents, frameworks, executors and roles as v1 messages, made from State.
 
 use crate::http::legacy::parts::{self, Groups};
+use crate::offers;
 use api::MESOS_VERSION;
 use api::resources::{Format, Resource};
 use api::v1;
@@ -68,13 +69,13 @@ pub fn framework(groups: &Groups<'_>, framework: &Framework, removed_ms: Option<
         Some(v1::Offer {
             resources: offer.resources.to_v1(Format::PostRefinement),
             allocation_info: Some(v1::resource::AllocationInfo { role: Some(offer.role.to_string()) }),
-            ..view::offer(groups.state, offer.key)?
+            ..offers::offer(groups.state, offer.key)?
         })
     });
     let asked = groups.state.maintenance.waiting_for(framework.key);
     get_frameworks::Framework {
         offers: offers.collect(),
-        inverse_offers: asked.filter_map(|(key, _)| view::inverse_offer(groups.state, key)).collect(),
+        inverse_offers: asked.filter_map(|(key, _)| offers::inverse_offer(groups.state, key)).collect(),
         allocated_resources: parts::used(framework).to_v1(Format::Endpoint),
         offered_resources: groups.offered(framework.key).to_v1(Format::Endpoint),
         offer_constraints: Some(groups.state.constraints.message(framework.key)),
