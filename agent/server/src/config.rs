@@ -485,7 +485,7 @@ fn check(mut values: Values) -> Result<Config, String> {
     }
     let groups = groups(&mut values)?;
     let masters = masters(values.text("master").unwrap_or_default())?;
-    let tls = Tls::load(tls::Settings::read(&values, true)?)?;
+    let tls = Tls::load(tls::Settings::read(&values, true)?.asking_members())?;
     let credential = values.path("credential");
     if let Some(path) = &credential {
         let (shown, warning) = dial::read_credential(path)?;

@@ -192,7 +192,7 @@ impl Flags {
             address,
             listen: bound,
             secret: self.secret()?,
-            tls: tls::Tls::load(tls::Settings::read(&self.values, true)?.of_a_master())?,
+            tls: tls::Tls::load(tls::Settings::read(&self.values, true)?.asking_members())?,
             insecure: self.values.bool("insecure"),
             masters,
             join,

@@ -220,10 +220,10 @@ impl Settings {
         Ok(())
     }
 
-    /// The same of a master: whoever connects is asked for a certificate if some are named, and need not have one unless that
+    /// The same of who serves members: whoever connects is asked for a certificate if some are named, and need not have one unless that
     /// is required.
     #[must_use]
-    pub fn of_a_master(self) -> Settings {
+    pub fn asking_members(self) -> Settings {
         Settings { asks_members: self.masters.is_some() || self.agents.is_some(), ..self }
     }
 
