@@ -192,7 +192,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("max_completed_executors_per_framework", Kind::Int, "Ended executors remembered of each framework.")
         .default("150"),
     Flag::new("initialize_driver_logging", Kind::Bool, "there are no drivers.").default("true").idle(),
-    Flag::new("log_format", Kind::Text, "As what the log is written: text, or json (one object a line).")
+    Flag::new("log_format", Kind::Text, "As what the log is written: text, json (one object a line), or journald (fields).")
         .default("text"),
     Flag::new("logbufsecs", Kind::Int, "the log is not buffered.").default("0").idle(),
     Flag::new(
@@ -473,7 +473,7 @@ fn check(mut values: Values) -> Result<Config, String> {
     only(&values, "containerizers", &["mesos", "external"])?;
     only(&values, "recover", &["reconnect"])?;
     only(&values, "logging_level", &["INFO", "WARNING", "ERROR"])?;
-    only(&values, "log_format", &["text", "json"])?;
+    only(&values, "log_format", &["text", "json", "journald"])?;
     only(&values, "authorizer", &["local"])?;
     only(&values, "http_authenticators", &["basic"])?;
     let (admission, warnings) = Admission::open(sources(&values)?)?;

@@ -88,8 +88,7 @@ fn begin_log(config: &Config) -> Result<(), String> {
     };
     let configured = std::env::var("RUST_LOG").unwrap_or_else(|_| level.to_owned());
     let format = api_http::LogFormat::parse(config.values.text("log_format"))?;
-    api_http::begin_log(log, format, &configured);
-    Ok(())
+    api_http::begin_log(log, format, &configured)
 }
 
 /// Opens the log and folds it.

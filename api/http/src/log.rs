@@ -35,6 +35,11 @@ impl Log {
         Ok(Log { to_stderr, file: opened })
     }
 
+    /// The same without standard error.
+    pub(crate) fn file_alone(&self) -> Log {
+        Log { to_stderr: false, file: self.file.clone() }
+    }
+
     /// Whether a line would be seen by nobody.
     pub fn is_nowhere(&self) -> bool {
         !self.to_stderr && self.file.is_none()

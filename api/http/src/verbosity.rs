@@ -3,7 +3,9 @@
 use crate::{Log, Query, Response, StatusCode, empty, parse_timeout, text};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, reload};
 
 /// As what lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+    /// Entries of systemd's journal, with fields; what goes to a file is for people.
+    Journald,
 }
 
 impl LogFormat {
@@ -24,10 +28,14 @@ impl LogFormat {
         match text {
             None | Some("text") => Ok(LogFormat::Text),
             Some("json") => Ok(LogFormat::Json),
-            Some(other) => Err(format!("--log_format is text or json, not '{other}'")),
+            Some("journald") => Ok(LogFormat::Journald),
+            Some(other) => Err(format!("--log_format is text, json or journald, not '{other}'")),
         }
     }
 }
+
+/// What a line is about has this before its name in the journal: `MESETA_TERM=7`.
+const FIELDS: &str = "MESETA";
 
 /// What more than the configured is logged, of the crates that say much.
 const MORE: &str = "debug,openraft=error,hyper=info,hyper_util=info,h2=info,rustls=info";
@@ -48,11 +56,23 @@ struct Logged {
 
 /// Begins to log what `configured` lets through, in the words of the `tracing` filters. Does nothing if the log is
 /// nowhere, or has begun.
-pub fn begin_log(log: Log, format: LogFormat, configured: &str) {
-    if log.is_nowhere() {
-        return;
+///
+/// # Errors
+/// One sentence: there is no journal.
+pub fn begin_log(log: Log, format: LogFormat, configured: &str) -> Result<(), String> {
+    if log.is_nowhere() && format != LogFormat::Journald {
+        return Ok(());
     }
-    let writer = move || log.clone();
+    let journal = match format {
+        LogFormat::Journald => {
+            let journal = tracing_journald::layer();
+            let why = |error| format!("--log_format=journald: the journal of systemd cannot be reached: {error}");
+            Some(journal.map_err(why)?.with_field_prefix(Some(FIELDS.to_owned())))
+        }
+        LogFormat::Text | LogFormat::Json => None,
+    };
+    let shared = log.clone();
+    let writer = move || shared.clone();
     let builder = tracing_subscriber::fmt().with_ansi(false).with_writer(writer);
     let configured = configured.to_owned();
     let filter = EnvFilter::new(&configured);
@@ -61,7 +81,7 @@ pub fn begin_log(log: Log, format: LogFormat, configured: &str) {
             let builder = builder.with_env_filter(filter).with_filter_reloading();
             let handle = builder.reload_handle();
             if builder.try_init().is_err() {
-                return;
+                return Ok(());
             }
             Box::new(move |level| drop(handle.reload(EnvFilter::new(directives(&configured, level)))))
         }
@@ -69,12 +89,23 @@ pub fn begin_log(log: Log, format: LogFormat, configured: &str) {
             let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
             let handle = builder.reload_handle();
             if builder.try_init().is_err() {
-                return;
+                return Ok(());
+            }
+            Box::new(move |level| drop(handle.reload(EnvFilter::new(directives(&configured, level)))))
+        }
+        LogFormat::Journald => {
+            let (filter, handle) = reload::Layer::new(filter);
+            let file = log.file_alone();
+            let text = (!file.is_nowhere())
+                .then(|| tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || file.clone()));
+            if tracing_subscriber::registry().with(filter).with(journal).with(text).try_init().is_err() {
+                return Ok(());
             }
             Box::new(move |level| drop(handle.reload(EnvFilter::new(directives(&configured, level)))))
         }
     };
     lock().apply = Some(apply);
+    Ok(())
 }
 
 /// How much is logged beyond what was configured: 0 is nothing.
@@ -162,7 +193,9 @@ mod tests {
     async fn more_is_logged_for_a_while() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        begin_log(Log::open(false, Some(&path)).unwrap(), LogFormat::Json, "info");
+        begin_log(Log::open(false, Some(&path)).unwrap(), LogFormat::Json, "info").unwrap();
+        assert_eq!(LogFormat::parse(Some("journald")), Ok(LogFormat::Journald));
+        assert!(LogFormat::parse(Some("xml")).unwrap_err().contains("text, json or journald"));
         let logged = |word: &str| {
             tracing::debug!(word, "said");
             let mut text = String::new();

@@ -55,7 +55,7 @@ fn run_master(flags: &Flags) -> Result<(), String> {
     api_http::keep_files_private();
     let log = flags.log()?;
     let configured = std::env::var("MESETA_LOG").unwrap_or_else(|_| format!("{},openraft=error", flags.log_level));
-    api_http::begin_log(log, flags.log_format, &configured);
+    api_http::begin_log(log, flags.log_format, &configured)?;
     for warning in flags.warnings().iter().chain(&files.warning()) {
         tracing::warn!("{warning}");
     }

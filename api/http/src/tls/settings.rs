@@ -234,6 +234,14 @@ impl Settings {
             let more = if verified { ", so that nobody needs the certificates that are asked for" } else { "" };
             warnings.push(format!("--ssl_support_downgrade: whoever wants to speaks without TLS{more}"));
         }
+        let authorities = [("ssl_ca_file", &self.ca_file), ("ssl_ca_dir", &self.ca_dir)];
+        if let Some((name, _)) = authorities.into_iter().find(|(_, path)| path.is_some())
+            && !(self.verify_server || self.require_client)
+        {
+            warnings.push(format!(
+                "--{name} says who is trusted, and nobody is asked: that takes --ssl_verify_server_cert or --ssl_require_client_cert"
+            ));
+        }
         if !self.verify_server {
             warnings.push(
                 "TLS without --ssl_verify_server_cert: whoever is in between can claim to be who is dialed".to_owned(),
@@ -327,6 +335,10 @@ mod tests {
         assert!(old.verify_server && old.require_client, "as it was under the old name");
         let split = read(&format!("{with} --ssl_require_client_cert --ssl_ca_file=/a")).unwrap();
         assert!(!split.verify_server && split.require_client);
+        let trusts = |words: &str| read(&format!("{with} {words}")).unwrap().warnings().join(" ");
+        assert!(trusts("--ssl_ca_file=/a").contains("--ssl_ca_file says who is trusted, and nobody is asked"));
+        assert!(trusts("--ssl_ca_dir=/a").contains("--ssl_ca_dir says who is trusted"));
+        assert!(!trusts("--ssl_ca_file=/a --ssl_require_client_cert").contains("who is trusted"));
     }
 
     #[test]

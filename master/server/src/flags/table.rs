@@ -119,7 +119,7 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag("log_auto_initialize", Kind::Bool, "An empty log forms as --masters says.").default("true"),
     flag("log_dir", Kind::Path, "The log goes to meseta-master.log in this folder too, served as /master/log."),
-    flag("log_format", Kind::Text, "As what the log is written: text, or json (one object a line).").default("text"),
+    flag("log_format", Kind::Text, "As what the log is written: text, json (one object a line), or journald (fields).").default("text"),
     flag("logbufsecs", Kind::Int, "the log is not buffered.").default("0").idle(),
     flag("logging_level", Kind::Text, "Lowest level that is logged: INFO, WARNING or ERROR.").default("INFO"),
     flag("master_contender", Kind::Text, "Modules are not supported."),
