@@ -366,6 +366,12 @@ fn the_agent_decides_who_reads_a_sandbox() {
         let (status, page) = get("web", what);
         assert!(status == 403 && page.contains("access control lists"), "{what}: {status} {page}");
     }
+    for daemon in ["a0", "m0"] {
+        let answer = http::send(guarded.cluster.address(daemon), &read_as("ops", "/audit")).expect("an answer");
+        let noted = answer.text();
+        assert!(noted.contains("ACCESS_SANDBOX") && noted.contains("\"web\""), "{daemon}: {noted}");
+        assert!(!noted.contains("<html"), "{daemon} notes what is refused, not the page: {noted}");
+    }
     let (status, page) = get("ops", "files?path=../../../../../../../../etc/passwd");
     assert!(status == 400 && !page.contains("root:"), "{status} {page}");
     let (status, _) = get("ops", "files?path=nosuch");

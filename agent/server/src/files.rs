@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use api::internal::{FileListed, FilePart, FilesAnswer, FilesAsked, FilesRefused};
 use api::limits::SMALL_BODY_BYTES_MAX;
-use api_http::{Carries, Door, FilesError, For, READ_BYTES_MAX, Request, Response, StatusCode, Visitor, mode_text};
+use api_http::{
+    Carries, Door, FilesError, For, READ_BYTES_MAX, Reason, Refused, Request, Response, StatusCode, Visitor, mode_text,
+};
 use auth::{Principal, Realm, Subject};
 use prost::Message;
 
@@ -52,9 +54,10 @@ async fn read(agent: Arc<Agent>, request: Request, peer: SocketAddr, is_proven: 
     }
 }
 
-type Refused = (StatusCode, String);
+/// Status and one sentence.
+type Sentence = (StatusCode, String);
 
-fn files(agent: &Agent, asked: &FilesAsked, peer: SocketAddr, is_proven: bool) -> Result<FilesAnswer, Refused> {
+fn files(agent: &Agent, asked: &FilesAsked, peer: SocketAddr, is_proven: bool) -> Result<FilesAnswer, Sentence> {
     let refused = |status, why: &str| Err((status, why.to_owned()));
     let name = asked.principal.as_deref();
     let admission = &agent.config.admission;
@@ -72,7 +75,20 @@ fn files(agent: &Agent, asked: &FilesAsked, peer: SocketAddr, is_proven: bool) -
     };
     let run = asked.container_id.as_deref().unwrap_or("latest");
     let path = format!("{}/{run}/{}", agent.runs(&asked.framework_id, &asked.executor_id).display(), asked.path);
-    if permit::file(agent, &visitor, &path).is_err() {
+    if let Err(why) = permit::file(agent, &visitor, &path) {
+        // The answer to the master is none that refuses.
+        let reason = why.extensions().get::<Reason>();
+        admission.audit().note(&Refused {
+            status: Some(StatusCode::FORBIDDEN.as_u16()),
+            peer: Some(peer.to_string()),
+            principal: name.map(str::to_owned),
+            method: Some("POST".to_owned()),
+            path: Some(PATH.to_owned()),
+            action: reason.map(|reason| reason.action.name()),
+            object: reason.and_then(|reason| reason.object.clone()),
+            why: reason.map_or_else(String::new, |reason| reason.why.clone()),
+            ..Refused::default()
+        });
         return refused(StatusCode::FORBIDDEN, "The agent's access control lists do not let you see this sandbox");
     }
     found(agent, asked, &path).map_err(|error| match error {

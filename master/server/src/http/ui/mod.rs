@@ -16,7 +16,7 @@ use super::legacy;
 use super::operator::Operators;
 use super::render::{as_of, shown};
 use crate::context::{Context, Reading};
-use api_http::{Query, Request, Response, StatusCode, Visitor, header};
+use api_http::{Query, Reason, Request, Response, StatusCode, Visitor, header};
 use auth::{Action, Approver, Sight};
 use event_log::host;
 use http::HeaderValue;
@@ -159,6 +159,13 @@ pub(super) async fn answer(
             (Some(Err((status, why))), _) => beside = Beside::Absent(status, why),
         }
     }
+    // What is noted of it is the sentence, not the page.
+    let refused = match &beside {
+        Beside::Absent(StatusCode::FORBIDDEN, why) => {
+            Some(Reason { call: None, action: Action::AccessSandbox, object: None, why: why.clone() })
+        }
+        _ => None,
+    };
     let (state, hears) = (reading.state.clone(), visitor.principal.is_none());
     let (is_stale, index) = (reading.staleness.is_some(), reading.index);
     let made = host::blocking(move || {
@@ -179,7 +186,13 @@ pub(super) async fn answer(
         page.made(&rest, &beside)
     });
     match made.await {
-        Ok((status, markup)) => whole(&reading, status, markup),
+        Ok((status, markup)) => {
+            let response = whole(&reading, status, markup);
+            match refused {
+                Some(reason) => reason.on(response),
+                None => response,
+            }
+        }
         Err(_) => api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The page could not be made"),
     }
 }
