@@ -229,6 +229,33 @@ fn what_is_no_resource() {
 }
 
 #[test]
+fn what_is_wrong_is_said_in_words_that_clients_know() {
+    let why = |rest: &str, value: &str| {
+        let text = format!(r#"{{"name":"disk","type":"SCALAR","scalar":{{"value":{value}}}{rest}}}"#);
+        Resource::from_v1(&json::from_slice(text.as_bytes()).expect(&text)).unwrap_err().why
+    };
+    assert_eq!(why("", "0.0001"), "Invalid scalar resource: value <= 0");
+    let disk = |source: &str| why(&format!(r#","disk":{{"source":{source}}}"#), "1");
+    assert_eq!(disk(r#"{"type":"UNKNOWN"}"#), "Unsupported 'DiskInfo.Source.Type' in 'UNKNOWN'");
+    assert_eq!(disk(r#"{"type":"RAW","path":{}}"#), "Path should not be set for RAW disk source");
+    assert_eq!(disk(r#"{"type":"BLOCK","path":{},"mount":{}}"#), "Mount should not be set for BLOCK disk source");
+    let both = |old: &str| {
+        let labels = r#"{"labels":[{"key":"k","value":"v"},{"key":"l"}]}"#;
+        let new = format!(r#"{{"type":"DYNAMIC","role":"a","principal":"p","labels":{labels}}}"#);
+        why(&format!(r#","role":"a","reservation":{old},"reservations":[{new}]"#), "1")
+    };
+    let wrong = "Invalid resource format: 'Resource.reservation";
+    assert_eq!(
+        both(r#"{"principal":"q"}"#),
+        format!("{wrong}.principal' field with 'q' does not match the principal 'p' in 'Resource.reservations'")
+    );
+    assert_eq!(
+        both(r#"{"principal":"p"}"#),
+        format!("{wrong}.labels' field with '{{}}' does not match the labels '{{k: v, l}}' in 'Resource.reservations'")
+    );
+}
+
+#[test]
 fn state_shows_four_names_always() {
     expect![[r#"{"cpus":0.0,"disk":0.0,"gpus":0.0,"mem":0.0}"#]]
         .assert_eq(&Resources::new().to_state_json().to_string());

@@ -1,5 +1,6 @@
 //! Query strings and form bodies.
 
+use api::limits::quoted;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,6 +23,20 @@ impl Query {
         )
     }
 
+    /// Parses a form: the same, but of what was not encoded as it should be nothing is taken.
+    ///
+    /// # Errors
+    /// The sentence for the client.
+    pub fn decode(text: &str) -> Result<Query, String> {
+        match text.split(['&', ';', '=']).find_map(|part| Some((part, malformed(part)?))) {
+            Some((part, escape)) => {
+                let part = quoted(part);
+                Err(format!("Unable to decode query string: Malformed % escape in '{part}': '{escape}'"))
+            }
+            None => Ok(Query::parse(text)),
+        }
+    }
+
     /// The parameters of a request.
     pub fn of<B>(request: &http::Request<B>) -> Query {
         Query::parse(request.uri().query().unwrap_or_default())
@@ -38,6 +53,14 @@ impl Query {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
+}
+
+/// The first `%` that two hexadecimal digits do not follow, with what does.
+fn malformed(text: &str) -> Option<&str> {
+    let bytes = text.as_bytes();
+    let is_hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let at = (0..bytes.len()).find(|at| bytes[*at] == b'%' && !(is_hex(at + 1) && is_hex(at + 2)))?;
+    Some(text[at..].char_indices().nth(3).map_or(&text[at..], |(end, _)| &text[at..at + end]))
 }
 
 /// Decodes `%xx`, and `+` as a space if `plus`.
@@ -95,6 +118,16 @@ mod tests {
         assert_eq!(query.get("x"), Some(""));
         assert_eq!(query.get("n"), Some("🦀"));
         assert_eq!(query.get("y"), None);
+    }
+
+    #[test]
+    fn a_form_is_encoded_as_it_should_be() {
+        assert_eq!(Query::decode("a=%2F+b").unwrap().get("a"), Some("/ b"));
+        let wrong = |form: &str| Query::decode(form).unwrap_err();
+        let malformed = "Unable to decode query string: Malformed % escape in";
+        assert_eq!(wrong("a=1&b=x%2"), format!("{malformed} 'x%2': '%2'"));
+        assert_eq!(wrong("a%zzz=1"), format!("{malformed} 'a%zzz': '%zz'"));
+        assert_eq!(wrong("a=%25%é1"), format!("{malformed} '%25%é1': '%é1'"));
     }
 
     #[test]

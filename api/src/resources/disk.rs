@@ -39,13 +39,18 @@ impl Disk {
         let source = info.source.as_ref();
         let kind = match source.map(|source| SourceType::try_from(source.r#type)) {
             None => None,
-            Some(Ok(SourceType::Unknown) | Err(_)) => return Err("the type of its disk source is unknown".into()),
+            Some(Ok(SourceType::Unknown) | Err(_)) => {
+                return Err("Unsupported 'DiskInfo.Source.Type' in 'UNKNOWN'".into());
+            }
             Some(Ok(kind)) => Some(kind),
         };
-        if matches!(kind, Some(SourceType::Block | SourceType::Raw))
-            && source.is_some_and(|source| source.path.is_some() || source.mount.is_some())
-        {
-            return Err("a BLOCK or RAW disk has neither path nor mount".into());
+        if let Some(kind @ (SourceType::Block | SourceType::Raw)) = kind {
+            let has = |what: &str| Err(format!("{what} should not be set for {} disk source", kind.as_str_name()));
+            match source {
+                Some(source) if source.mount.is_some() => return has("Mount"),
+                Some(source) if source.path.is_some() => return has("Path"),
+                _ => {}
+            }
         }
         let exclusive = match kind {
             Some(SourceType::Mount | SourceType::Block) => true,

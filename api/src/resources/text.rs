@@ -197,16 +197,20 @@ impl fmt::Display for Reservation {
             write!(f, ",{principal}")?;
         }
         if !self.labels.is_empty() {
-            f.write_str(",{")?;
-            for (index, (key, value)) in self.labels.iter().enumerate() {
-                write!(f, "{}{key}", if index > 0 { ", " } else { "" })?;
-                if let Some(value) = value {
-                    write!(f, ": {value}")?;
-                }
-            }
-            f.write_str("}")?;
+            write!(f, ",{}", self.labels_text())?;
         }
         f.write_str(")")
+    }
+}
+
+impl Reservation {
+    /// `{key: value, key}`.
+    pub(super) fn labels_text(&self) -> String {
+        let label = |(key, value): &(Arc<str>, Option<Arc<str>>)| match value {
+            Some(value) => format!("{key}: {value}"),
+            None => key.to_string(),
+        };
+        format!("{{{}}}", self.labels.iter().map(label).collect::<Vec<_>>().join(", "))
     }
 }
 

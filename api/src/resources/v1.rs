@@ -56,7 +56,7 @@ impl Resource {
         }
         let value = read_value(message).map_err(invalid)?;
         if message.name == "gpus" && !matches!(value, Value::Scalar(milli) if milli % 1000 == 0) {
-            return Err(invalid("gpus must be whole".into()));
+            return Err(invalid("The 'gpus' resource must be an unsigned integer".into()));
         }
         let reservations = read_reservations(message).map_err(invalid)?;
         let disk = message.disk.as_deref().map(Disk::from_v1).transpose().map_err(invalid)?;
@@ -138,7 +138,8 @@ fn read_value(message: &v1::Resource) -> Result<Value, String> {
         Ok(ValueType::Scalar) => {
             expect(0)?;
             let value = message.scalar.as_ref().map_or(0.0, |scalar| scalar.value);
-            let milli = scalar_milli(value).ok_or_else(|| match value <= 0.0 {
+            // What would be rounded to nothing is not meant to be nothing.
+            let milli = scalar_milli(value).ok_or_else(|| match (value * 1000.0).round() <= 0.0 {
                 true => "Invalid scalar resource: value <= 0".to_owned(),
                 false => format!("Invalid scalar resource: {value} is no amount"),
             })?;
@@ -247,13 +248,18 @@ fn read_reservations(message: &v1::Resource) -> Result<Vec<Reservation>, String>
         ),
         Some(info) if role.is_some() => {
             let own = read_reservation(info, true, &only.role);
-            let differs = |field: &str| {
-                wrong(&format!("'Resource.reservation.{field}' does not match that of 'Resource.reservations'"))
+            let differs = |field: &str, given: &str, other: &str| {
+                let (given, other) = (quoted(given), quoted(other));
+                wrong(&format!(
+                    "'Resource.reservation.{field}' field with '{given}' does not match the {field} '{other}' in \
+                     'Resource.reservations'"
+                ))
             };
+            let principal = |of: &Reservation| of.principal.clone().unwrap_or_default();
             match (own.principal == only.principal, own.labels == only.labels) {
                 (true, true) => Ok(stack),
-                (false, _) => differs("principal"),
-                (true, false) => differs("labels"),
+                (false, _) => differs("principal", &principal(&own), &principal(only)),
+                (true, false) => differs("labels", &own.labels_text(), &only.labels_text()),
             }
         }
         None if !only.dynamic => Ok(stack),

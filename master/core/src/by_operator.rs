@@ -85,9 +85,6 @@ fn convert(
     let wish = Wish { agent, framework: None, principal: caller.principal.as_deref() };
     let name = kind.as_str_name();
     let made = wish.judge(kind, operation).map_err(|no| match no {
-        No::Malformed(why) if matches!(kind, Type::Reserve | Type::Unreserve) => {
-            Refusal::invalid("InvalidResources", format!("Failed to validate master::Call: {why}"))
-        }
         No::Malformed(why) => Refusal::invalid("InvalidResources", why),
         No::Invalid(why) => {
             // Whether the agent is named depends on nothing but the kind: clients know it so.

@@ -457,6 +457,12 @@ fn an_operator_takes_back_what_is_offered_and_no_more() {
         "Invalid RESERVE operation on agent C-S0 at slave(1)@10.0.0.0:5051 (host): Resource cpus:1 is not dynamically \
          reserved"
     );
+    let odd = v1::Resource { r#type: 9, ..one.to_v1(Format::PostRefinement)[0].clone() };
+    let body = call::UnreserveResources { agent_id: v1::AgentId { value: "C-S0".into() }, resources: vec![odd] };
+    let mut odd = v1::master::Call { unreserve_resources: Some(body), ..Default::default() };
+    odd.set_type(call::Type::UnreserveResources);
+    let why = cluster.operator(odd).unwrap_err().message;
+    assert_eq!(why, "Resource 'cpus(reservations: [(DYNAMIC,ops)]):1' is invalid: Unsupported resource type");
     let disk = reserved("disk:10", &["ops"]);
     operator(&mut cluster, &disk, call::Type::ReserveResources).unwrap();
     operator(&mut cluster, &volume(&disk, "v", false), call::Type::CreateVolumes).unwrap();

@@ -448,7 +448,10 @@ async fn teardown(operators: &Operators, request: Request, visitor: &Visitor) ->
         Ok(body) => body,
         Err(error) => return error.response(),
     };
-    let form = Query::parse(&String::from_utf8_lossy(&body));
+    let form = match Query::decode(&String::from_utf8_lossy(&body)) {
+        Ok(form) => form,
+        Err(why) => return api_http::text(StatusCode::BAD_REQUEST, &why),
+    };
     let Some(framework_id) = form.get("frameworkId") else {
         return api_http::text(StatusCode::BAD_REQUEST, "Missing 'frameworkId' query parameter in the request body");
     };

@@ -13,7 +13,8 @@ pub(super) async fn answer(operators: &Operators, kind: Type, request: Request, 
         Ok(body) => body,
         Err(error) => return error.response(),
     };
-    match call(kind, &Query::parse(&String::from_utf8_lossy(&body))) {
+    let form = Query::decode(&String::from_utf8_lossy(&body));
+    match form.and_then(|form| call(kind, &form)) {
         Ok(call) => operators.change(Command::OperatorCall { call: Box::new(call) }, visitor).await,
         Err(why) => api_http::text(StatusCode::BAD_REQUEST, &why),
     }
@@ -26,18 +27,20 @@ fn call(kind: Type, form: &Query) -> Result<v1::master::Call, String> {
     call.set_type(kind);
     match kind {
         Type::UnreserveResources => {
-            let resources = resources(form, "resources")?;
+            let resources = resources(form, "resources", ERROR_IN)?;
             call.unreserve_resources = Some(UnreserveResources { agent_id, resources });
         }
         Type::CreateVolumes => {
-            call.create_volumes = Some(CreateVolumes { agent_id, volumes: resources(form, "volumes")? });
+            let volumes = resources(form, "volumes", ERROR_IN)?;
+            call.create_volumes = Some(CreateVolumes { agent_id, volumes });
         }
         Type::DestroyVolumes => {
-            call.destroy_volumes = Some(DestroyVolumes { agent_id, volumes: resources(form, "volumes")? });
+            let volumes = resources(form, "volumes", ERROR_IN)?;
+            call.destroy_volumes = Some(DestroyVolumes { agent_id, volumes });
         }
         _ => {
-            let list = resources(form, "resources")?;
-            let source = form.get("source").map_or(Ok(Vec::new()), |_| resources(form, "source"))?;
+            let list = resources(form, "resources", ERROR)?;
+            let source = form.get("source").map_or(Ok(Vec::new()), |_| resources(form, "source", ERROR))?;
             call.reserve_resources = Some(ReserveResources { agent_id, source, resources: list });
         }
     }
@@ -48,9 +51,13 @@ fn missing(field: &str) -> String {
     format!("Missing '{field}' query parameter in the request body")
 }
 
-fn resources(form: &Query, field: &str) -> Result<Vec<v1::Resource>, String> {
+/// How the sentence about what cannot be read begins: for `/reserve`, and for the others. Clients know both.
+const ERROR: &str = "Error parsing";
+const ERROR_IN: &str = "Error in parsing";
+
+fn resources(form: &Query, field: &str, error: &str) -> Result<Vec<v1::Resource>, String> {
     let text = form.get(field).ok_or_else(|| missing(field))?;
-    let wrong = |why: String| format!("Error parsing '{field}' query parameter in the request body: {why}");
+    let wrong = |why: String| format!("{error} '{field}' query parameter in the request body: {why}");
     let value: serde_json::Value = serde_json::from_str(text).map_err(|error| wrong(syntax(text, &error)))?;
     let serde_json::Value::Array(items) = value else { return Err(wrong("Unexpected JSON type parsed".to_owned())) };
     let plain = |error: api::json::Error| {
@@ -87,6 +94,10 @@ mod tests {
             refused(&format!("slaveId=S&resources={typeless}")),
             format!("{wrong}Missing required fields: type")
         );
+        let wrong = "Error in parsing 'volumes' query parameter in the request body: Unexpected JSON type parsed";
+        for kind in [Type::CreateVolumes, Type::DestroyVolumes] {
+            assert_eq!(call(kind, &Query::parse("slaveId=S&volumes=%7B%7D")).unwrap_err(), wrong);
+        }
         let call = call(Type::CreateVolumes, &Query::parse("slaveId=S&volumes=%5B%5D")).unwrap();
         assert_eq!(call.create_volumes.unwrap().agent_id.value, "S");
     }

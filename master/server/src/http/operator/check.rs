@@ -3,6 +3,7 @@
 
 use crate::http::watch::position::{NoPosition, Position};
 use api::media::{self, Media, Rejection};
+use api::resources::Resource;
 use api::v1::master::Call;
 use api::v1::master::call::Type;
 use api_http::{HeaderMap, Query, Response, StatusCode, header};
@@ -93,7 +94,16 @@ fn validate(call: &Call) -> Result<(), String> {
         | Type::GetMaintenanceSchedule
         | Type::GetQuota => return Ok(()),
     };
-    if present { Ok(()) } else { Err(format!("Expecting '{field}' to be present")) }
+    if !present {
+        return Err(format!("Expecting '{field}' to be present"));
+    }
+    let reserved = call.reserve_resources.iter().filter(|_| call_type == Type::ReserveResources);
+    let unreserved = call.unreserve_resources.iter().filter(|_| call_type == Type::UnreserveResources);
+    let named = reserved.flat_map(|body| &body.resources).chain(unreserved.flat_map(|body| &body.resources));
+    for resource in named {
+        Resource::from_v1(resource).map_err(|invalid| invalid.to_string())?;
+    }
+    Ok(())
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
@@ -136,6 +146,9 @@ mod tests {
         assert_eq!(checked(r#"{"type":"UNKNOWN"}"#, &[json]), Err(501));
         assert_eq!(checked(r#"{"type":"LIST_FILES"}"#, &[json]), Err(400));
         assert_eq!(checked(r#"{"type":"GET_VERSION","nosuch":1}"#, &[json]), Ok((Type::GetVersion, Media::Json)));
+        let nothing = r#"{"type":"RESERVE_RESOURCES","reserve_resources":{"agent_id":{"value":"S"},"resources":
+            [{"name":"cpus","type":"SCALAR","scalar":{"value":-1}}]}}"#;
+        assert_eq!(checked(nothing, &[json]), Err(400), "what is no resource is not reserved on any agent");
         let both = [json, ("accept", "application/x-protobuf")];
         assert_eq!(checked(r#"{"type":"GET_STATE"}"#, &both), Ok((Type::GetState, Media::Protobuf)));
     }
