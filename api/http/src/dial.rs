@@ -25,10 +25,12 @@ use tokio::time::{Instant, timeout};
 use crate::Body;
 use crate::secret::{self, CHALLENGE, CHALLENGE_PATH, KEY, PROOF, Random, Secret, Shown};
 use crate::socket::{PING, PONG, look_after};
-use crate::tls::{Insecure, Link, OfMaster, Tls};
+use crate::tls::{Insecure, Link, Member, Tls};
 
 /// Below this path a server asks for the key.
 const INNER: &str = "/meseta/";
+/// What masters ask of agents; everything else is asked of masters.
+const OF_AGENTS: &str = "/meseta/files";
 /// The largest answer to an exchange that is not one, in bytes.
 const SENTENCE_BYTES_MAX: usize = 64 << 10;
 /// Between two warnings of one server.
@@ -240,7 +242,7 @@ impl Pool {
                 return Err(DialError::Refused { address: address.to_owned(), sentence });
             }
             let is_ours = signed.proven(parts.status, &parts.headers);
-            if is_ours.is_none_or(|sum| sum != Some(blake3::hash(&answer))) && !is_master(&parts) {
+            if is_ours.is_none_or(|sum| sum != Some(blake3::hash(&answer))) && !is_member(&parts, post.path) {
                 self.known().remove(address);
                 self.warn(address, "its answer does not show that it knows the secret");
                 return Err(DialError::Stranger(address.to_owned()));
@@ -255,8 +257,9 @@ impl Pool {
             Some(signer) => signer.is_lenient,
             None => !self.by_certificate,
         };
-        if !is_believed && !is_master(&parts) {
-            self.warn(post.address, "its certificate is not a master's");
+        if !is_believed && !is_member(&parts, post.path) {
+            let whose = if post.path.starts_with(OF_AGENTS) { "an agent's" } else { "a master's" };
+            self.warn(post.address, &format!("its certificate is not {whose}"));
             return Err(DialError::Stranger(post.address.to_owned()));
         }
         Ok((parts.status, answer))
@@ -270,7 +273,7 @@ impl Pool {
         let (path, body, answer_bytes_max) = (CHALLENGE_PATH, Bytes::new(), SENTENCE_BYTES_MAX);
         let question = Post { path, body, answer_bytes_max, ..*post };
         let (parts, text) = self.send(&question, HeaderMap::new()).await?;
-        match signer.read_challenge(post.address, &text, is_master(&parts)) {
+        match signer.read_challenge(post.address, &text, is_member(&parts, post.path)) {
             Ok(challenge) => {
                 if let Some(challenge) = challenge {
                     self.known().insert(post.address.to_owned(), challenge);
@@ -319,9 +322,10 @@ impl Pool {
     }
 }
 
-/// Whether an answer came by a connection to a master by its certificate.
-fn is_master(parts: &http::response::Parts) -> bool {
-    parts.extensions.get::<OfMaster>().is_some()
+/// Whether an answer to what was asked at `path` came from one of ours, by its certificate.
+fn is_member(parts: &http::response::Parts, path: &str) -> bool {
+    let member = parts.extensions.get::<Member>().copied().unwrap_or_default();
+    if path.starts_with(OF_AGENTS) { member.agent } else { member.master }
 }
 
 /// One connection to a master.
@@ -403,7 +407,7 @@ impl Line {
     /// [`DialError::Unreachable`]
     pub async fn http1(address: &str, patience: Duration, tls: Option<&Tls>) -> Result<Line, DialError> {
         let socket = connect(address, patience, tls).await?;
-        let is_master = tls.filter(|tls| tls.names_masters()).map(|_| socket.is_to_master());
+        let is_master = tls.filter(|tls| tls.names_masters()).map(|_| socket.served_by().master);
         let (sender, connection) =
             http1::handshake(TokioIo::new(socket)).await.map_err(|error| DialError::silent(address, &error))?;
         // Errors of the connection also reach whoever reads the answer.
@@ -417,7 +421,7 @@ impl Line {
     /// [`DialError::Unreachable`], or `Silent` if whoever answers speaks no HTTP/2.
     pub async fn http2(address: &str, patience: Duration, tls: Option<&Tls>) -> Result<Line, DialError> {
         let socket = connect(address, patience, tls).await?;
-        let is_master = tls.filter(|tls| tls.names_masters()).map(|_| socket.is_to_master());
+        let is_master = tls.filter(|tls| tls.names_masters()).map(|_| socket.served_by().master);
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(4 << 20)

@@ -9,23 +9,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{client, server};
 
+use super::named::Member;
+
 /// A connection to or from somebody.
 #[derive(Debug)]
 pub(crate) enum Link {
     Plain(TcpStream),
     Served(Box<server::TlsStream<TcpStream>>),
-    /// And whether whoever was dialed is a master by its certificate.
-    Dialed(Box<client::TlsStream<TcpStream>>, bool),
+    /// And of what whoever was dialed is a member by its certificate.
+    Dialed(Box<client::TlsStream<TcpStream>>, Member),
 }
 
-/// Goes with each answer on a connection to a master that showed its certificate.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OfMaster;
-
 impl Link {
-    /// Whether whoever was dialed is a master by its certificate.
-    pub(crate) fn is_to_master(&self) -> bool {
-        matches!(self, Link::Dialed(_, true))
+    /// Of what whoever was dialed is a member by its certificate. It goes with each answer on the connection.
+    pub(crate) fn served_by(&self) -> Member {
+        match self {
+            Link::Dialed(_, member) => *member,
+            Link::Plain(_) | Link::Served(_) => Member::default(),
+        }
     }
 }
 
@@ -78,6 +79,6 @@ impl AsyncWrite for Link {
 
 impl Connection for Link {
     fn connected(&self) -> Connected {
-        if self.is_to_master() { Connected::new().extra(OfMaster) } else { Connected::new() }
+        Connected::new().extra(self.served_by())
     }
 }

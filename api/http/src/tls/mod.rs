@@ -18,11 +18,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-pub(crate) use link::{Link, OfMaster};
+pub(crate) use link::Link;
 pub(crate) use named::{ClientName, Member};
 pub use settings::{FLAGS, Settings, idle, is_told, old_names};
 
@@ -115,10 +115,13 @@ impl Tls {
         let Link::Served(link) = link else { return (None, Member::default()) };
         let shown = link.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let Some(shown) = shown else { return (None, Member::default()) };
-        let Settings { masters, agents, .. } = &self.settings;
+        (ClientName::of(shown).filter(|_| self.settings.client_principals), self.member(shown))
+    }
+
+    /// Of what whoever showed this is a member.
+    fn member(&self, shown: &CertificateDer<'_>) -> Member {
         let have = |names: &Option<Names>| names.as_ref().is_some_and(|names| names.have(shown));
-        let member = Member { master: have(masters), agent: have(agents) };
-        (ClientName::of(shown).filter(|_| self.settings.client_principals), member)
+        Member { master: have(&self.settings.masters), agent: have(&self.settings.agents) }
     }
 
     /// Whether masters are known by their certificates.
@@ -138,9 +141,8 @@ impl Tls {
         match connected {
             Ok(link) => {
                 let shown = link.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                let masters = self.settings.masters.as_ref();
-                let is_master = masters.zip(shown).is_some_and(|(names, shown)| names.have(shown));
-                Ok(Link::Dialed(Box::new(link), is_master))
+                let member = shown.map(|shown| self.member(shown)).unwrap_or_default();
+                Ok(Link::Dialed(Box::new(link), member))
             }
             Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
                 Some(rustls::Error::InvalidMessage(_)) | None => Insecure::NoTls(error.to_string()),
