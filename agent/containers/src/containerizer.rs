@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use supervisor::spec::{First, Rotation};
+use supervisor::spec::{First, Namespace, Rotation, World};
 
 use crate::container::{Container, Usage};
 use crate::reports::{Core, Process};
@@ -34,6 +34,10 @@ pub struct Creation {
     pub grace_ms: Option<u64>,
     /// Files that the number of the process is written to between clone and exec.
     pub joins: Vec<PathBuf>,
+    /// What its process sees of the machine and may do there; what it enters is below.
+    pub world: World,
+    /// What it enters of the container that it is within.
+    pub enters: Vec<Namespace>,
     /// What is run before its process, which is started only if that succeeds.
     pub first: Option<First>,
     /// Limits of the process, by their names behind `RLMT_`: soft and hard; none is no limit.

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use supervisor::processes;
 use supervisor::program::{Program, end_of};
-use supervisor::spec::{Claim, External, Files, Notice, Spec, boot_id, containers_in, look};
+use supervisor::spec::{Claim, External, Files, Namespace, Notice, Spec, boot_id, containers_in, look};
 use supervisor::streams::{short_path, socket_name};
 use supervisor::sys::{pidfd_open, pidfd_probe, pidfd_signal};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use crate::cgroups::Cgroups;
 use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::{Containerizer, Creation, How};
-use crate::isolators::{Isolator, PosixRlimits};
+use crate::isolators::{self, Isolator, PosixRlimits};
 use crate::reports::{Core, Process, Report};
 
 /// Where supervisors look for programs.
@@ -315,9 +315,15 @@ impl Containerizer for Supervised {
             Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => return Ok(false),
             opened => opened?,
         };
+        // The first process of a world of its own stands between the supervisor and the container's.
+        let is_child = |one: &processes::Process| -> io::Result<bool> {
+            let supervisor = process.supervisor_pid;
+            Ok(one.parent == supervisor || processes::find(one.parent)?.is_some_and(|above| above.parent == supervisor))
+        };
+        let found = processes::find(process.pid)?.filter(|one| !one.is_dead);
         let is_it = process.boot_id == self.0.boot_id
             && look(process.supervisor_pid)? == Some(process.start_ticks)
-            && processes::find(process.pid)?.is_some_and(|one| one.parent == process.supervisor_pid && !one.is_dead);
+            && found.as_ref().map(is_child).transpose()? == Some(true);
         match is_it.then(|| pidfd_signal(&pidfd, signal)) {
             None => Ok(false),
             Some(Err(error)) if error.raw_os_error() == Some(Errno::ESRCH as i32) => Ok(false),
@@ -449,6 +455,8 @@ async fn launch(here: Here, mut creation: Creation, external: Option<External>) 
         if !core.awaits(&creation.container.id) {
             return Ok(None);
         }
+        let has = |name: &str| external.is_none() && spawning.isolators.iter().any(|isolator| isolator.name() == name);
+        isolators::linux::check(&creation.container, has)?;
         if let Some(external) = &external {
             begin_again(&spawning, &creation.container.id)
                 .map_err(|error| format!("cannot claim a launch: {error}"))?;
@@ -507,6 +515,21 @@ fn begin_again(containers: &Containers, container_id: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// The files that stand for what a container enters of the one that it is within. The error is a sentence.
+fn entered(
+    containers: &Containers,
+    container_id: &str,
+    enters: &[Namespace],
+) -> Result<Vec<(Namespace, String)>, String> {
+    if enters.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parent = container_id.rsplit_once('.').map_or("", |(parent, _)| parent);
+    let start = containers.files(parent).start().map_err(|error| format!("cannot find its parent: {error}"))?;
+    let Some(Notice::Started(_, _, pid)) = start else { return Err("its parent runs no more".to_owned()) };
+    Ok(enters.iter().map(|one| (*one, format!("/proc/{pid}/ns/{}", one.name()))).collect())
+}
+
 /// Starts the supervisor. The error is a sentence.
 fn spawn(
     containers: &Containers,
@@ -516,6 +539,8 @@ fn spawn(
     let mark = containers.mark(&creation.container.id);
     let groups = containers.groups.as_ref().filter(|_| external.is_none());
     let group = groups.map(|groups| groups.group(&creation.container.id).display().to_string());
+    let mut world = creation.world;
+    world.enters = entered(containers, &creation.container.id, &creation.enters)?;
     let mut environment = creation.environment;
     // Last: what comes of the container is known by it, should its supervisor be killed.
     environment.retain(|variable| !variable.starts_with(&format!("{}=", processes::CONTAINER)));
@@ -535,6 +560,7 @@ fn spawn(
         grace_ms: creation.grace_ms,
         joins: creation.joins.iter().map(|path| path.display().to_string()).collect(),
         group,
+        world,
         first: creation.first,
         rotation: creation.rotation,
         rlimits: creation.rlimits,

@@ -169,7 +169,7 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
             || !container.volumes.is_empty()
             || !container.network_infos.is_empty()
             || (container.tty_info.is_some() && !is_own)
-            || container.linux_info.as_ref().is_some_and(confines)
+            || container.linux_info.as_ref().is_some_and(is_more_than_built)
     }) {
         "images, volumes, networks and terminals of containers are"
     } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| uses.iter().any(is_among_tasks)) {
@@ -208,9 +208,10 @@ fn misplaced(executor: &ExecutorInfo, live: Option<&Executor>, tasks: &[TaskInfo
     volumes::uses(&resources).err().map(|sentence| format!("Failed to launch container: {sentence}"))
 }
 
-/// Whether there is more to it than which containers are limited together.
-fn confines(info: &LinuxInfo) -> bool {
-    LinuxInfo { share_cgroups: None, ..info.clone() } != LinuxInfo::default()
+/// Whether it asks for what no container of this release has. What needs an isolator that an agent does not have is refused where
+/// it would be done.
+pub fn is_more_than_built(info: &LinuxInfo) -> bool {
+    info.seccomp.is_some()
 }
 
 fn containerizer(labels: Option<&Labels>) -> Option<&str> {

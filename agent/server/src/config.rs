@@ -75,7 +75,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, disk/du, network/ports, cgroups/cpu, cgroups/mem, cgroups/pids, cgroups/all (those of these that the machine has).").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, disk/du, network/ports, cgroups/cpu, cgroups/mem, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities.").default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
@@ -87,6 +87,14 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("check_agent_port_range_only", Kind::Bool, "Whether network/ports looks at the ports that the agent offers only.")
         .default("false"),
     Flag::new("container_ports_isolated_range", Kind::Text, "The ports that network/ports looks at: [1024-65535]."),
+    Flag::new("effective_capabilities", Kind::Content, "Capabilities of processes that ask for none, with linux/capabilities: {\"capabilities\": [\"NET_RAW\"]}.")
+        .aliases(&["allowed_capabilities"]),
+    Flag::new("bounding_capabilities", Kind::Content, "Capabilities that processes may ever have, with linux/capabilities; JSON as above."),
+    Flag::new("default_container_shm_size", Kind::Bytes, "Size of a /dev/shm of a container's own for which no size is asked, with namespaces/ipc."),
+    Flag::new("disallow_sharing_agent_ipc_namespace", Kind::Bool, "Whether outermost containers may not ask for the machine's shared memory.")
+        .default("false"),
+    Flag::new("disallow_sharing_agent_pid_namespace", Kind::Bool, "Whether outermost containers may not ask for the machine's processes.")
+        .default("false"),
     Flag::new("cgroups_enable_cfs", Kind::Bool, "Whether cgroups/cpu bounds containers by the processors that they were given, too, and not by their limits alone.")
         .default("false"),
     Flag::new("cgroups_limit_swap", Kind::Bool, "Whether cgroups/mem limits memory and swap together.").default("false"),
@@ -248,7 +256,6 @@ pub(crate) const FLAGS: &[Flag] = &[
 /// Known to Mesos, and not built: running without them would be a surprise. As variables of the environment too.
 const REFUSED: &[&str] = &[
     "agent_subsystems",
-    "allowed_capabilities",
     "allowed_devices",
     "appc_simple_discovery_uri_prefix",
     "appc_store_dir",
@@ -256,15 +263,11 @@ const REFUSED: &[&str] = &[
     "authentication_backoff_factor",
     "authentication_timeout_max",
     "authentication_timeout_min",
-    "bounding_capabilities",
     "cgroups_net_cls_primary_handle",
     "cgroups_net_cls_secondary_handles",
     "csi_plugin_config_dir",
     "default_container_dns",
     "default_container_info",
-    "default_container_shm_size",
-    "disallow_sharing_agent_ipc_namespace",
-    "disallow_sharing_agent_pid_namespace",
     "disk_profile_adaptor",
     "docker",
     "docker_config",
@@ -278,7 +281,6 @@ const REFUSED: &[&str] = &[
     "docker_store_dir",
     "docker_volume_checkpoint_dir",
     "docker_volume_chown",
-    "effective_capabilities",
     "egress_burst",
     "egress_ceil_limit",
     "egress_flow_classifier_parent",

@@ -3,9 +3,10 @@
 use std::ops::RangeInclusive;
 
 use api::flags::Values;
-use api::v1::Resource;
+use api::v1::{CapabilityInfo, Resource};
 use containers::isolators::cgroups::Terms;
-use containers::isolators::{DiskSettings, PortsSettings, Settings};
+use containers::isolators::linux::capabilities;
+use containers::isolators::{DiskSettings, LinuxSettings, PortsSettings, Settings};
 
 /// How isolators are configured, and what is to be said of it. The error is a sentence.
 pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings, Vec<String>), String> {
@@ -38,12 +39,23 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
     for (flag, isolators) in [
         ("enforce_container_disk_quota", &["disk/du", "posix/disk"][..]),
         ("enforce_container_ports", &["network/ports"]),
+        ("disallow_sharing_agent_ipc_namespace", &["namespaces/ipc"]),
+        ("disallow_sharing_agent_pid_namespace", &["namespaces/pid"]),
         ("cgroups_enable_cfs", &["cgroups/cpu", "cgroups/all", "cgroups"]),
         ("cgroups_limit_swap", &["cgroups/mem", "cgroups/all", "cgroups"]),
         ("cgroups_cpu_enable_pids_and_tids_count", &["cgroups/cpu", "cgroups/all", "cgroups"]),
     ] {
         if values.bool(flag) && !has(isolators) {
             warnings.push(format!("--{flag} does nothing without {} in --isolation", isolators[0]));
+        }
+    }
+    for (flag, isolator) in [
+        ("effective_capabilities", "linux/capabilities"),
+        ("bounding_capabilities", "linux/capabilities"),
+        ("default_container_shm_size", "namespaces/ipc"),
+    ] {
+        if values.is_given(flag) && !has(&[isolator]) {
+            warnings.push(format!("--{flag} does nothing without {isolator} in --isolation"));
         }
     }
     let settings = Settings {
@@ -56,6 +68,7 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
             is_enforced: values.bool("enforce_container_ports"),
             only,
         },
+        linux: linux(values)?,
         cgroups: Terms {
             enable_cfs: values.bool("cgroups_enable_cfs"),
             limit_swap: values.bool("cgroups_limit_swap"),
@@ -64,6 +77,30 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         },
     };
     Ok((settings, warnings))
+}
+
+/// What processes of containers see and may do.
+fn linux(values: &Values) -> Result<LinuxSettings, String> {
+    let set = |name: &str| {
+        let wrong = |why: String| format!("Flag '--{name}' must be a JSON object with capabilities: {why}");
+        let parse = |text: &str| {
+            let info: CapabilityInfo =
+                api::json::from_slice(text.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+            capabilities(&info).map_err(wrong)
+        };
+        values.text(name).map(parse).transpose()
+    };
+    let (effective, bounding) = (set("effective_capabilities")?, set("bounding_capabilities")?);
+    if effective.zip(bounding).is_some_and(|(effective, bounding)| effective & !bounding != 0) {
+        return Err("--effective_capabilities has some that --bounding_capabilities has not".to_owned());
+    }
+    Ok(LinuxSettings {
+        effective,
+        bounding,
+        shm_bytes: values.bytes("default_container_shm_size"),
+        no_agent_ipc: values.bool("disallow_sharing_agent_ipc_namespace"),
+        no_agent_pid: values.bool("disallow_sharing_agent_pid_namespace"),
+    })
 }
 
 fn ports(resources: &[Resource]) -> Vec<RangeInclusive<u64>> {

@@ -13,7 +13,7 @@ use api::v1::agent::{Call, Response as Answer, call};
 use api::v1::container_info::Type as ContainerType;
 use api::v1::environment::{Variable, variable};
 use api::v1::r_limit_info::RLimit;
-use api::v1::{self, ContainerId, ContainerInfo, LinuxInfo, Resource, Secret, TaskInfo, secret};
+use api::v1::{self, ContainerId, ContainerInfo, Resource, Secret, TaskInfo, secret};
 use api_http::{Response, StatusCode, Visitor, empty, text};
 use prost::Message;
 
@@ -237,12 +237,7 @@ fn is_more(container: &ContainerInfo) -> bool {
     container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
         || !container.volumes.is_empty()
         || !container.network_infos.is_empty()
-        || container.linux_info.as_ref().is_some_and(confines)
-}
-
-/// Whether there is more to it than whether it is limited with what it is within.
-fn confines(info: &LinuxInfo) -> bool {
-    LinuxInfo { share_cgroups: None, ..info.clone() } != LinuxInfo::default()
+        || container.linux_info.as_ref().is_some_and(agent_core::is_more_than_built)
 }
 
 /// The streams of a container, if somebody can be connected with them: those of sessions, and terminals.

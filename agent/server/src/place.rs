@@ -13,7 +13,7 @@ use api::checks::{Definition, Target};
 use api::v1::agent::call::LaunchContainer;
 use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Label, Labels, TaskInfo, executor_info};
 use api_http::Admission;
-use containers::spec::First;
+use containers::spec::{First, World};
 use containers::{Choice, Core, Creation, How, Limitation, Report, make_sandbox};
 
 use crate::config::Config;
@@ -140,6 +140,8 @@ impl Place {
             away_ms_max: executor.is_command.then_some(terms.recovery_timeout_ms),
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
+            world: World::default(),
+            enters: Vec::new(),
             first,
             rlimits: nested::rlimits(container),
             rotation: rotation.filter(|_| streams.is_none()),
@@ -224,6 +226,8 @@ impl Place {
             away_ms_max: parent.map(|_| terms.recovery_timeout_ms),
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
+            world: World::default(),
+            enters: Vec::new(),
             rlimits: nested::rlimits(info.container.as_ref()),
             first,
             streams,

@@ -33,9 +33,8 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         "secret_resolver",
         "image_providers",
         "seccomp_profile_name",
-        "effective_capabilities",
+        "seccomp_config_dir",
         "docker_registry",
-        "cgroups_enable_cfs",
         "cgroups_net_cls_primary_handle",
     ] {
         check(&mut program(dir.path(), &[&format!("--{name}=x")]), &[&format!("'--{name}' is not supported")]);

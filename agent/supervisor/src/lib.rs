@@ -11,5 +11,6 @@ pub mod spec;
 pub mod streams;
 mod supervise;
 pub mod sys;
+mod world;
 
 pub use supervise::run;

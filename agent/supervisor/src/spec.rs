@@ -51,6 +51,8 @@ pub struct Spec {
     pub joins: Vec<String>,
     /// Control group of the process: whatever is in it or below it ends with the process.
     pub group: Option<String>,
+    /// What the process sees of the machine, and may do there.
+    pub world: World,
     /// What is run before the process.
     pub first: Option<First>,
     /// Bounds of its outputs, if they have any.
@@ -74,6 +76,51 @@ pub struct External {
     pub program: Program,
     /// What it is to launch, a JSON object; where its outputs go is added by who asks.
     pub request: String,
+}
+
+/// What a process can have of its own, or have in common with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// Shared memory, semaphores and queues.
+    Ipc,
+    /// What is mounted.
+    Mount,
+    /// Processes.
+    Pid,
+}
+
+impl Namespace {
+    const ALL: [Namespace; 3] = [Namespace::Ipc, Namespace::Mount, Namespace::Pid];
+
+    /// As `/proc/PID/ns` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Namespace::Ipc => "ipc",
+            Namespace::Mount => "mnt",
+            Namespace::Pid => "pid",
+        }
+    }
+
+    fn named(name: &str) -> Option<Namespace> {
+        Namespace::ALL.into_iter().find(|one| one.name() == name)
+    }
+}
+
+/// What a process sees of the machine, and may do there. By default, what its supervisor does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct World {
+    /// What it has of its own.
+    pub own: Vec<Namespace>,
+    /// What it enters first, by a file that stands for it.
+    pub enters: Vec<(Namespace, String)>,
+    /// A `/dev/shm` of its own, of so many bytes; 0 if the kernel is to choose.
+    pub shm_bytes: Option<u64>,
+    /// Nothing that it executes gives it privileges.
+    pub no_new_privileges: bool,
+    /// Its capabilities, a bit for each by its number.
+    pub effective: Option<u64>,
+    /// Those that it may ever have.
+    pub bounding: Option<u64>,
 }
 
 /// Bounds of a process's outputs: how many bytes a file has, and how many older files are kept, of `stdout` and of `stderr`.
@@ -111,7 +158,9 @@ pub struct First {
 }
 
 /// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 7;
+const VERSION: u64 = 8;
+/// The version without a world of its own.
+const VERSION_WITHOUT_WORLD: u64 = 7;
 /// The version without a control group.
 const VERSION_WITHOUT_GROUP: u64 = 6;
 /// The version without other programs.
@@ -140,6 +189,10 @@ impl Spec {
             ("grace_ms", self.grace_ms),
             ("terminal", self.terminal.map(|(rows, columns)| u64::from(rows) << 16 | u64::from(columns))),
             ("session", self.session.then_some(1)),
+            ("shm_bytes", self.world.shm_bytes),
+            ("no_new_privileges", self.world.no_new_privileges.then_some(1)),
+            ("effective", self.world.effective),
+            ("bounding", self.world.bounding),
         ];
         let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
             .chain(self.sockets.iter().map(|path| format!("sockets={path}")))
@@ -159,6 +212,8 @@ impl Spec {
                 ]
             }))
             .chain(self.group.iter().map(|path| format!("group={path}")))
+            .chain(self.world.own.iter().map(|namespace| format!("own={}", namespace.name())))
+            .chain(self.world.enters.iter().map(|(namespace, path)| format!("enter={}:{path}", namespace.name())))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(self.rotation.iter().map(|rotation| format!("rotation={}", rotation.encode())))
             .chain(self.first.iter().flat_map(|first| {
@@ -179,7 +234,8 @@ impl Spec {
 
     fn version(&self) -> u64 {
         match &self.first {
-            _ if self.group.is_some() => VERSION,
+            _ if self.world != World::default() => VERSION,
+            _ if self.group.is_some() => VERSION_WITHOUT_WORLD,
             _ if self.external.is_some() => VERSION_WITHOUT_GROUP,
             _ if !self.rlimits.is_empty() => VERSION_WITHOUT_EXTERNAL,
             _ if self.sockets.is_some() || self.rotation.is_some() => VERSION_WITHOUT_LIMITS,
@@ -232,6 +288,14 @@ impl Spec {
             }),
             joins: named.iter().filter_map(|text| text.strip_prefix("join=")).map(str::to_owned).collect(),
             group: text("group").map(str::to_owned),
+            world: World {
+                own: named.iter().filter_map(|text| Namespace::named(text.strip_prefix("own=")?)).collect(),
+                enters: named.iter().filter_map(|text| entered(text.strip_prefix("enter=")?)).collect(),
+                shm_bytes: number("shm_bytes"),
+                no_new_privileges: number("no_new_privileges") == Some(1),
+                effective: number("effective"),
+                bounding: number("bounding"),
+            },
             rotation: text("rotation").and_then(Rotation::decode),
             first: text("first").map(|program| First {
                 program: program.to_owned(),
@@ -240,6 +304,11 @@ impl Spec {
             }),
         })
     }
+}
+
+fn entered(text: &str) -> Option<(Namespace, String)> {
+    let (name, path) = text.split_once(':')?;
+    Some((Namespace::named(name)?, path.to_owned()))
 }
 
 fn rlimit(text: &str) -> Option<(String, Option<(u64, u64)>)> {
@@ -523,6 +592,14 @@ mod tests {
             away_ms_max: Some(900_000),
             joins: vec!["/a".into(), "/b".into()],
             group: Some("/sys/fs/cgroup/g".into()),
+            world: World {
+                own: vec![Namespace::Pid, Namespace::Mount],
+                enters: vec![(Namespace::Ipc, "/proc/7/ns/ipc".into())],
+                shm_bytes: Some(0),
+                no_new_privileges: true,
+                effective: Some(1 << 40),
+                bounding: Some(u64::MAX),
+            },
             rotation: Some(Rotation { stdout: (4096, 2), stderr: (1 << 40, 0) }),
             rlimits: vec![("NOFILE".into(), Some((10, 20))), ("CORE".into(), None)],
             sockets: Some("/s".into()),
@@ -543,8 +620,8 @@ mod tests {
         let external = Some(External { program: program.clone(), request: "{\"a\": \"=\"}".into() });
         let with = Spec { external, ..spec.clone() };
         assert_eq!(Spec::decode(&with.encode().unwrap()), Some(with));
-        let newer = [&bytes[..], b"version=8\0"].concat();
-        let newer = String::from_utf8(newer).unwrap().replace("version=7\0", "");
+        let newer = [&bytes[..], b"version=9\0"].concat();
+        let newer = String::from_utf8(newer).unwrap().replace("version=8\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }

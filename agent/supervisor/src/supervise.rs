@@ -31,6 +31,7 @@ use crate::external::{Beside, Outcome};
 use crate::rotate;
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, look};
 use crate::streams::{STDERR, STDOUT, Streams, socket_name};
+use crate::world::{self, World};
 use crate::{cgroup, processes, sys};
 
 /// Pause between attempts to write to a disk that is full.
@@ -124,11 +125,12 @@ fn supervise(spec: &Spec) -> io::Result<()> {
     let started = prepared.and_then(|()| start(spec, &null, oom_score_adj, streams.as_mut(), &mut logger));
     let notice = match started {
         Err(message) => Notice::Failed(message),
-        Ok(child) => {
-            announce(child.as_raw().unsigned_abs());
-            let (status, _) = reap(Some(spec), child, &signals, &mut absence, streams.as_mut(), logger)?;
+        Ok(Child { pid, shown, status }) => {
+            announce(shown.as_raw().unsigned_abs());
+            let (own, _) = reap(Some(spec), pid, &signals, &mut absence, streams.as_mut(), logger)?;
             streams.into_iter().for_each(Streams::finish);
-            Notice::Exited(status)
+            // Nothing came back of one that was killed with all of its world.
+            Notice::Exited(status.and_then(|mut status| world::read_status(&mut status)).unwrap_or(own))
         }
     };
     leave(spec, &files, &notice)
@@ -231,6 +233,15 @@ fn prepare(spec: &Spec, signals: &SigSet, absence: &mut Absence) -> Result<(), S
     }
 }
 
+/// A container's process.
+struct Child {
+    /// The child of this process: the process itself, or the first of its world.
+    pid: Pid,
+    shown: Pid,
+    /// Where its status comes from, if it is not the child.
+    status: Option<File>,
+}
+
 /// Starts the process. The error is a sentence for the framework.
 fn start(
     spec: &Spec,
@@ -238,7 +249,7 @@ fn start(
     oom_score_adj: i32,
     streams: Option<&mut Streams>,
     logger: &mut Option<Pid>,
-) -> Result<Pid, String> {
+) -> Result<Child, String> {
     let user = user(spec)?;
     let ends = match streams {
         None => {
@@ -277,20 +288,26 @@ fn start(
     // Closed by a successful exec; otherwise it says what failed.
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
     let parent = std::process::id();
+    // The last child of this process, perhaps: those of another world are not its to make.
+    let world = World::prepare(&spec.world)?;
 
     match sys::fork().map_err(|error| format!("cannot fork: {error}"))? {
         ForkResult::Parent { child } => {
             drop((writer, gate, stdin, stdout, stderr, terminal));
-            if let Err(message) = join(child).and_then(|()| {
-                File::from(release).write_all(b"1").map_err(|error| format!("cannot release the process: {error}"))
-            }) {
+            let status = world.status();
+            let mut release = File::from(release);
+            if let Err(message) = join(child)
+                .and_then(|()| release.write_all(b"1").map_err(|error| format!("cannot release the process: {error}")))
+            {
+                drop(release);
                 let _ = waitpid(child, None);
                 return Err(message);
             }
             let mut failure = String::new();
             let _ = File::from(reader).read_to_string(&mut failure);
             if failure.is_empty() {
-                return Ok(child);
+                let shown = status.as_ref().and_then(|_| world::second_of(child)).unwrap_or(child);
+                return Ok(Child { pid: child, shown, status });
             }
             let _ = waitpid(child, None);
             Err(failure)
@@ -306,10 +323,33 @@ fn start(
                 Err(error) => failed(what, error),
             };
             drop(release);
-            if !matches!(File::from(gate).read(&mut [0]), Ok(1)) {
+            let mut gate = File::from(gate);
+            if !matches!(gate.read(&mut [0]), Ok(1)) {
                 sys::exit(127);
             }
             step("start a session", setsid().map(drop));
+            if let Err((what, error)) = world.enter() {
+                failed(what, error);
+            }
+            // Nothing may outlive its supervisor: nobody would report its end.
+            let bind = |gate: &mut File| {
+                step("bind to the supervisor", prctl::set_pdeathsig(Signal::SIGKILL));
+                // In a world of its own its parent has no number. As long as that lives, it holds the gate.
+                let is_bound = match nix::unistd::getppid().as_raw().unsigned_abs() {
+                    0 => sys::set_nonblocking(gate).is_ok() && gate.read(&mut [0]).is_err(),
+                    found => found == parent,
+                };
+                if !is_bound {
+                    sys::exit(127);
+                }
+            };
+            if world.is_root {
+                bind(&mut gate);
+                if let Err((what, error)) = world.become_second() {
+                    failed(what, error);
+                }
+                step("start a session", setsid().map(drop));
+            }
             // Before the user is switched to, who may not write there. Raising it is always allowed, and the limit too.
             let _ = fs::write("/proc/self/oom_score_adj", oom_score_adj.to_string());
             if let (Some(files), Ok((_, hard))) = (spec.files, getrlimit(Resource::RLIMIT_NOFILE)) {
@@ -328,6 +368,15 @@ fn start(
             step("redirect standard input", dup2_stdin(input));
             step("redirect standard output", dup2_stdout(stdout.as_fd()));
             step("redirect standard error", dup2_stderr(stderr.as_fd()));
+            let system = |what: &str, done: io::Result<()>| {
+                step(what, done.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))));
+            };
+            if let Some(bounding) = spec.world.bounding {
+                system("bound its capabilities", sys::bound_capabilities(bounding));
+            }
+            if spec.world.effective.is_some() {
+                system("keep its capabilities", sys::keep_capabilities());
+            }
             if let Some(user) = &user {
                 let name = CString::new(user.name.as_str()).unwrap_or_default();
                 step("take the user's groups", nix::unistd::initgroups(&name, user.gid));
@@ -339,10 +388,15 @@ fn start(
             for signal in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT] {
                 step("reset signals", sys::set_action(signal, &default));
             }
-            // Nothing may outlive its supervisor: nobody would report its end.
-            step("bind to the supervisor", prctl::set_pdeathsig(Signal::SIGKILL));
-            if nix::unistd::getppid().as_raw().unsigned_abs() != parent {
-                sys::exit(127);
+            if let Some(effective) = spec.world.effective {
+                system("set its capabilities", sys::set_capabilities(effective));
+            }
+            if spec.world.no_new_privileges {
+                step("give up new privileges", prctl::set_no_new_privs());
+            }
+            // Whoever becomes somebody else is bound no more. The first process of a world takes the others along.
+            if !world.is_root {
+                bind(&mut gate);
             }
             step("reset signals", sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None));
             let error = execute(&candidates, &arguments, &environment);

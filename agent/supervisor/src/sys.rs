@@ -2,7 +2,7 @@
 //! thread, and pidfds, which the libraries used here do not wrap.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::libc;
@@ -104,4 +104,79 @@ fn send(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
     // SAFETY: a null pointer instead of signal information is allowed and means "as kill(2) would".
     let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, information, 0) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets this process have nothing open but one file: its standard streams lead nowhere, the file moves. Whoever owned one of the
+/// others never gets to use it: from here on this process writes to that file and ends by [`exit`].
+pub fn keep_only(file: OwnedFd) -> io::Result<std::fs::File> {
+    const KEPT: i32 = 3;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?.into_raw_fd();
+    let file = file.into_raw_fd();
+    let done = |result: i32| if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+    for stream in 0..3 {
+        // SAFETY: takes two integers; nobody owns the standard streams.
+        done(unsafe { libc::dup2(null, stream) })?;
+    }
+    // SAFETY: takes two integers. What was open there is not used any more.
+    done(unsafe { libc::dup2(file, KEPT) })?;
+    // SAFETY: takes three integers. What is closed is not used any more.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, KEPT + 1, u32::MAX, 0) };
+    if closed < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made for us, nobody else owns it.
+    Ok(unsafe { std::fs::File::from_raw_fd(KEPT) })
+}
+
+/// The highest number of a capability that can be asked for.
+const CAPABILITY_MAX: u32 = 63;
+
+fn prctl(option: i32, arguments: [libc::c_ulong; 4]) -> io::Result<i32> {
+    let [two, three, four, five] = arguments;
+    // SAFETY: only options that take integers are used here.
+    let done = unsafe { libc::prctl(option, two, three, four, five) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
+}
+
+/// Gives up for good all capabilities but these: a bit for each, by its number.
+pub fn bound_capabilities(kept: u64) -> io::Result<()> {
+    for number in 0..=CAPABILITY_MAX {
+        let has = match prctl(libc::PR_CAPBSET_READ, [number.into(), 0, 0, 0]) {
+            // The kernel has no more of them.
+            Err(_) => return Ok(()),
+            Ok(has) => has == 1,
+        };
+        if has && kept & (1 << number) == 0 {
+            prctl(libc::PR_CAPBSET_DROP, [number.into(), 0, 0, 0])?;
+        }
+    }
+    Ok(())
+}
+
+/// Capabilities outlast that this process becomes somebody else.
+pub fn keep_capabilities() -> io::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, [1, 0, 0, 0]).map(drop)
+}
+
+/// Has these capabilities, and so has what it executes: not more for being root.
+pub fn set_capabilities(set: u64) -> io::Result<()> {
+    const VERSION: u32 = 0x2008_0522;
+    const NO_ROOT_LOCKED: libc::c_ulong = 0b11;
+    if nix::unistd::geteuid().is_root() {
+        prctl(libc::PR_SET_SECUREBITS, [NO_ROOT_LOCKED, 0, 0, 0])?;
+    }
+    let (low, high) = (set as u32, (set >> 32) as u32);
+    let header = [VERSION, 0];
+    // Effective, permitted and inheritable, of the first 32 and of the others.
+    let data = [low, low, low, high, high, high];
+    // SAFETY: the header has two integers and the data six, as this version of the call wants them; both live for as long as it.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    prctl(libc::PR_CAP_AMBIENT, [libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0])?;
+    for number in (0..=CAPABILITY_MAX).filter(|number| set & (1 << number) != 0) {
+        prctl(libc::PR_CAP_AMBIENT, [libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong, number.into(), 0, 0])?;
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 pub mod cgroups;
 mod disk;
 mod du;
+pub mod linux;
 mod ports;
 mod posix;
 mod sockets;
@@ -18,6 +19,7 @@ use crate::containerizer::Creation;
 
 pub use cgroups::{CgroupsCpu, CgroupsMem, CgroupsPids};
 pub use disk::Disk;
+pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, NamespacesPid};
 pub use ports::Ports;
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
 
@@ -84,6 +86,10 @@ pub const NAMES: &[&str] = &[
     "cgroups/mem",
     "cgroups/pids",
     "cgroups",
+    "linux/capabilities",
+    "linux/nnp",
+    "namespaces/ipc",
+    "namespaces/pid",
 ];
 
 /// How isolators are configured.
@@ -93,6 +99,8 @@ pub struct Settings {
     pub disk: DiskSettings,
     /// Of `network/ports`.
     pub ports: PortsSettings,
+    /// Of what processes see and may do.
+    pub linux: LinuxSettings,
     /// Of those of control groups.
     pub cgroups: cgroups::Terms,
 }
@@ -141,6 +149,10 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),
         "posix/rlimits" => Some(Some(Box::new(PosixRlimits))),
+        "linux/capabilities" => Some(Some(Box::new(LinuxCapabilities(settings.linux)))),
+        "linux/nnp" => Some(Some(Box::new(LinuxNnp))),
+        "namespaces/ipc" => Some(Some(Box::new(NamespacesIpc(settings.linux)))),
+        "namespaces/pid" => Some(Some(Box::new(NamespacesPid(settings.linux)))),
         "disk/du" => Some(Some(Box::new(Disk::new("disk/du", &settings.disk)))),
         // Its old name.
         "posix/disk" => Some(Some(Box::new(Disk::new("posix/disk", &settings.disk)))),

@@ -1,0 +1,148 @@
+//! What a container's process sees of the machine: namespaces of its own, or those of the container that it is within, and what it
+//! may do there. All of it happens between clone and exec, in the child. The first process of a new world of processes is this
+//! program, which reaps what is left to it and passes the end of the container's process on.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, pipe2};
+
+use crate::spec::{Namespace, World as Wanted};
+use crate::sys;
+
+const NO_CODE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// What a child is to enter or to have of its own.
+#[derive(Debug)]
+pub(crate) struct World {
+    entered: Vec<(CloneFlags, OwnedFd)>,
+    own: CloneFlags,
+    /// It has processes of its own.
+    pub(crate) is_root: bool,
+    shm_bytes: Option<Option<u64>>,
+    /// The write end is the child's: by it the status of the container's process comes back.
+    status: Option<(OwnedFd, OwnedFd)>,
+}
+
+/// A step that failed, and why.
+pub(crate) type Failure = (&'static str, Errno);
+
+impl World {
+    /// Lets the next child of this process have its world of processes. The error is a sentence.
+    pub(crate) fn prepare(wanted: &Wanted) -> Result<World, String> {
+        let (mut entered, mut own) = (Vec::new(), CloneFlags::empty());
+        for (namespace, path) in &wanted.enters {
+            let file = File::open(path).map_err(|error| format!("cannot enter {path}: {error}"))?;
+            let flag = match namespace {
+                Namespace::Ipc => CloneFlags::CLONE_NEWIPC,
+                Namespace::Mount => CloneFlags::CLONE_NEWNS,
+                Namespace::Pid => {
+                    // Of its children; it stays where it is itself.
+                    setns(&file, CloneFlags::CLONE_NEWPID)
+                        .map_err(|error| format!("cannot enter {path}: {}", error.desc()))?;
+                    continue;
+                }
+            };
+            entered.push((flag, file.into()));
+        }
+        let has = |namespace| wanted.own.contains(&namespace);
+        if has(Namespace::Ipc) {
+            own |= CloneFlags::CLONE_NEWIPC;
+        }
+        if has(Namespace::Mount) {
+            own |= CloneFlags::CLONE_NEWNS;
+        }
+        let is_root = has(Namespace::Pid);
+        let status = if is_root {
+            unshare(CloneFlags::CLONE_NEWPID)
+                .map_err(|error| format!("cannot have processes of its own: {}", error.desc()))?;
+            Some(pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?)
+        } else {
+            None
+        };
+        Ok(World {
+            entered,
+            own,
+            is_root,
+            shm_bytes: wanted.shm_bytes.map(|bytes| (bytes > 0).then_some(bytes)),
+            status,
+        })
+    }
+
+    /// In the child, while it is what the supervisor is.
+    pub(crate) fn enter(&self) -> Result<(), Failure> {
+        for (flag, file) in &self.entered {
+            setns(file, *flag).map_err(|error| ("enter a namespace", error))?;
+        }
+        if !self.own.is_empty() {
+            unshare(self.own).map_err(|error| ("have a namespace of its own", error))?;
+        }
+        let mounted = |what: &'static str, done: nix::Result<()>| done.map_err(|error| (what, error));
+        if self.own.contains(CloneFlags::CLONE_NEWNS) {
+            // What the machine mounts later is seen, what is mounted here is not.
+            let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+            mounted("have mounts of its own", mount(None::<&str>, "/", None::<&str>, flags, None::<&str>))?;
+        }
+        if self.is_root {
+            mounted("mount /proc", mount(Some("proc"), "/proc", Some("proc"), NO_CODE, None::<&str>))?;
+        }
+        if let Some(size) = self.shm_bytes {
+            let size = size.map_or(String::new(), |bytes| format!(",size={bytes}"));
+            let options = format!("mode=1777{size}");
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_STRICTATIME;
+            mounted("mount /dev/shm", mount(Some("tmpfs"), "/dev/shm", Some("tmpfs"), flags, Some(options.as_str())))?;
+        }
+        Ok(())
+    }
+
+    /// In the child that is the first process of its world: goes on as its child, the container's process. The first one stays
+    /// behind until that ends.
+    pub(crate) fn become_second(&self) -> Result<(), Failure> {
+        let Some((_, writer)) = self.status.as_ref().filter(|_| self.is_root) else { return Ok(()) };
+        match sys::fork().map_err(|error| ("fork", error))? {
+            ForkResult::Child => Ok(()),
+            ForkResult::Parent { child } => first_process(child, writer),
+        }
+    }
+
+    /// In the supervisor: where the status of the container's process comes back.
+    pub(crate) fn status(self) -> Option<File> {
+        self.status.map(|(reader, _)| File::from(reader))
+    }
+}
+
+/// Reaps until the container's process ends. With this one all others of its world end.
+fn first_process(child: Pid, writer: &OwnedFd) -> ! {
+    // Whoever reads what the container writes must not wait for this process.
+    let Ok(mut writer) = writer.try_clone().and_then(sys::keep_only) else { sys::exit(127) };
+    let status = loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == child => break code << 8,
+            Ok(WaitStatus::Signaled(pid, signal, core)) if pid == child => {
+                break signal as i32 | if core { 0x80 } else { 0 };
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => sys::exit(127),
+        }
+    };
+    let _ = writer.write_all(&status.to_ne_bytes());
+    sys::exit(0)
+}
+
+/// The container's process, as the machine numbers it: the first child of the first process of its world.
+pub(crate) fn second_of(first: Pid) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{first}/task/{first}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
+}
+
+/// The status that came back, if it did.
+pub(crate) fn read_status(file: &mut File) -> Option<i32> {
+    let mut bytes = [0; 4];
+    file.read_exact(&mut bytes).ok().map(|()| i32::from_ne_bytes(bytes))
+}
