@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use api::resources::Resources;
 use api::v1::volume::Mode;
+use api::v1::{ContainerInfo, LinuxInfo, container_info};
 use nix::unistd::{User, geteuid};
 use serde_json::{Map, Value};
 use supervisor::processes;
@@ -26,6 +27,11 @@ pub(crate) const FEATURES: &[(&str, &str)] = &[
     ("users", "a user of its own"),
     ("rlimits", "limits of processes (rlimit_info)"),
     ("nested", "containers within containers"),
+    ("docker", "containers of type DOCKER"),
+    ("images", "images"),
+    ("volumes", "volumes of its ContainerInfo"),
+    ("networks", "networks of its ContainerInfo"),
+    ("linux_info", "linux_info"),
     ("signals", "signals"),
     ("usage", "usage"),
 ];
@@ -119,10 +125,18 @@ impl External {
 
     /// What a container asks for that the program does not do.
     fn unsupported(&self, creation: &Creation) -> Option<String> {
+        let mesos = || ContainerInfo { r#type: container_info::Type::Mesos as i32, ..ContainerInfo::default() };
+        let info = creation.container.info.clone().unwrap_or_else(mesos);
+        let is_shared = info.linux_info.as_ref().is_none_or(|linux| *linux == LinuxInfo::default());
         let asked = [
             ("users", is_other(&creation.user)),
             ("rlimits", !creation.rlimits.is_empty()),
-            ("nested", creation.container.id.contains('.')),
+            ("nested", creation.container.is_within()),
+            ("docker", info.r#type == container_info::Type::Docker as i32),
+            ("images", info.mesos.is_some_and(|mesos| mesos.image.is_some())),
+            ("volumes", !info.volumes.is_empty()),
+            ("networks", !info.network_infos.is_empty()),
+            ("linux_info", !is_shared),
         ];
         let supports = &self.description.supports;
         let missing = asked.into_iter().find(|(feature, asked)| *asked && !supports.contains(*feature));
@@ -169,6 +183,9 @@ impl External {
         set("limits", limits.collect::<Map<_, _>>().into());
         let volumes = creation.container.volumes.iter().map(volume);
         set("volumes", volumes.collect::<Vec<_>>().into());
+        if let Some(info) = &creation.container.info {
+            set("container", api::json::to_value(info));
+        }
         let label = |(key, value): &(String, String)| serde_json::json!({"key": key, "value": value});
         set("labels", creation.labels.iter().map(label).collect::<Vec<_>>().into());
         request
@@ -293,7 +310,11 @@ mod tests {
             ("protocol", json!("1"), "its answer to 'describe' has no 'protocol', a number"),
             ("name", json!(""), "its answer to 'describe' has no 'name', a string"),
             ("supports", json!([1]), "its answer to 'describe' has no 'supports', a list of strings"),
-            ("supports", json!(["x"]), "it supports 'x', and there is: users, rlimits, nested, signals, usage"),
+            (
+                "supports",
+                json!(["x"]),
+                "it supports 'x', and there is: users, rlimits, nested, docker, images, volumes, networks, linux_info, signals, usage",
+            ),
         ] {
             let mut other = good.clone();
             other[field] = value;

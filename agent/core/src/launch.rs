@@ -3,11 +3,11 @@
 use api::limits::AGENT_COMPLETED_FRAMEWORKS_MAX;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{
-    CommandInfo, ExecutorInfo, FrameworkInfo, Label, Labels, LinuxInfo, Resource, TaskInfo, TaskState, container_info,
-    executor_info,
+    CommandInfo, ContainerInfo, ExecutorInfo, FrameworkInfo, Label, Labels, LinuxInfo, Resource, TaskInfo, TaskState,
+    Volume, container_info, executor_info,
 };
 
-use crate::command::Surroundings;
+use crate::command::{Settings, Surroundings};
 use crate::drain;
 use crate::event::{Blob, Event};
 use crate::state::{Executor, Process, State, Why};
@@ -66,7 +66,7 @@ fn tasks(
     let has_stream = live.is_some_and(|executor| executor.stream.is_some());
     let refusal = tasks
         .iter()
-        .find_map(|task| unsupported(executor, task, is_command))
+        .find_map(|task| unsupported(executor, task, is_command, around.settings))
         .or_else(|| misplaced(executor, live, &tasks));
     let dropped = lost(info);
     let refused = match (refusal, live) {
@@ -152,19 +152,24 @@ fn forgotten(state: &State, framework_id: &str) -> Vec<Event> {
 const CHECKSUM: &str = "meseta.checksum:";
 /// The label that names a containerizer: of a task that the agent itself runs, or of an executor, which takes its tasks along.
 const CONTAINERIZER: &str = "meseta.containerizer";
+/// The name of the one that is another program.
+const EXTERNAL: &str = "external";
 
 /// Why this agent cannot run a task: better said at once than ignored.
-fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Option<String> {
+fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool, settings: &Settings) -> Option<String> {
     // A command, and each task of the built-in default executor, has a container of its own, which may have a terminal.
     let is_own = task.executor.is_none() || executor.r#type == Some(executor_info::Type::Default as i32);
     let is_nested = executor.r#type == Some(executor_info::Type::Default as i32);
-    let what = if [&task.container, &executor.container]
-        .into_iter()
-        .flatten()
-        .any(|container| container.r#type == container_info::Type::Docker as i32)
-    {
+    let (own, other, labels) = match is_command {
+        true => (&task.container, &executor.container, &task.labels),
+        false => (&executor.container, &task.container, &executor.labels),
+    };
+    // Another program says itself what it does not do.
+    let is_elsewhere = containerizer(labels.as_ref()).map_or(settings.runs_elsewhere, |named| named == EXTERNAL);
+    let containers = || own.iter().filter(|_| !is_elsewhere).chain(other);
+    let what = if containers().any(|container| container.r#type == container_info::Type::Docker as i32) {
         "containers of type DOCKER are"
-    } else if [&task.container, &executor.container].into_iter().flatten().any(|container| {
+    } else if containers().any(|container| {
         container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
             || !container.volumes.is_empty()
             || !container.network_infos.is_empty()
@@ -178,6 +183,8 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
         "checksums of what tasks on the default executor bring along are"
     } else if (is_command || is_nested) && of_checks(task).any(|command| !command.uris.is_empty()) {
         "URIs of the commands of checks are"
+    } else if own.iter().any(|container| hides(container)) {
+        "secrets in images and volumes are"
     } else if task.command.iter().chain(&executor.command).chain(of_checks(task)).any(has_secrets) {
         "environment variables from secrets are"
     } else if !is_command
@@ -189,6 +196,18 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
         return None;
     };
     Some(format!("Failed to launch container: {what} not supported by this agent"))
+}
+
+/// Whether a container brings secrets along, which are not to be written down.
+fn hides(container: &ContainerInfo) -> bool {
+    let image = container.mesos.as_ref().and_then(|mesos| mesos.image.as_ref());
+    let of_volume = |volume: &Volume| {
+        let image = volume.image.as_ref().and_then(|image| image.docker.as_ref());
+        volume.source.as_ref().is_some_and(|source| source.secret.is_some())
+            || image.is_some_and(|one| one.config.is_some())
+    };
+    image.and_then(|image| image.docker.as_ref()).is_some_and(|one| one.config.is_some())
+        || container.volumes.iter().any(of_volume)
 }
 
 /// Commands that are run to look at a task.

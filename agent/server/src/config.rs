@@ -575,6 +575,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         launcher_dir: launcher.parent().map_or(String::new(), |dir| dir.display().to_string()),
         completed_executors_max: completed_executors_max(&values)?,
         ended_tasks_max: AGENT_ENDED_TASKS_MAX,
+        runs_elsewhere: containerizers(&values).next() == Some(EXTERNAL),
     };
     let (isolators, idle) = isolation::read(&values, &resources)?;
     let secret = values.text("cluster_secret").map(Secret::read).transpose();
@@ -631,6 +632,9 @@ fn check(mut values: Values) -> Result<Config, String> {
     })
 }
 
+/// The containerizer that is another program.
+pub(crate) const EXTERNAL: &str = "external";
+
 /// The names of `--containerizers`, in their order.
 pub(crate) fn containerizers(values: &Values) -> impl Iterator<Item = &str> {
     let names = values.text("containerizers").unwrap_or_default().split(',').map(str::trim);
@@ -643,7 +647,7 @@ fn external(values: &Values, work_dir: &Path) -> Result<Option<Program>, String>
         return Err("Flag '--containerizers' names no containerizer".to_owned());
     }
     let path = values.path("containerizer_path");
-    match (containerizers(values).any(|name| name == "external"), path) {
+    match (containerizers(values).any(|name| name == EXTERNAL), path) {
         (false, None) => Ok(None),
         (true, None) => {
             Err("'external' in '--containerizers' needs its program: --containerizer_path=/PATH".to_owned())

@@ -314,7 +314,7 @@ pub(crate) fn vital(
 /// Those of `--containerizers`, in its order.
 fn choice(config: &Config, supervised: &Supervised, external: Option<&External>) -> Choice {
     let one = |name: &str| -> Arc<dyn Containerizer> {
-        match external.filter(|_| name == "external") {
+        match external.filter(|_| name == config::EXTERNAL) {
             Some(external) => Arc::new(external.clone()),
             None => Arc::new(supervised.clone()),
         }
@@ -393,6 +393,7 @@ mod tests {
             executor_registration_timeout_ms: 1,
             executor_reregistration_timeout_ms: 1,
             executor_shutdown_grace_ms: 1,
+            runs_elsewhere: false,
             launcher_dir: String::new(),
             completed_executors_max: 1,
             ended_tasks_max: 1,

@@ -223,6 +223,47 @@ async fn who_asks_by_name_gets_what_is_named_and_what_is_not_supported_is_refuse
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_this_agent_does_not_know_is_for_a_program_that_does() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let source = fs::read_to_string(example()).unwrap();
+    let other = source.replace("SUPPORTS = [", "SUPPORTS = [\"images\", ").replace(
+        "def launch(request):\n",
+        "def launch(request):\n    write(os.path.join(request[\"sandbox\"], \"asked\"), request[\"container\"])\n",
+    );
+    let agent = start(&master, dir.path(), &flags(&program(dir.path(), &other)));
+    let with = |container: v1::ContainerInfo, id: &str| {
+        let container = v1::ContainerInfo { r#type: v1::container_info::Type::Mesos as i32, ..container };
+        v1::TaskInfo { container: Some(Box::new(container)), ..task(id, "true") }
+    };
+    let docker = v1::image::Docker { name: "alpine".into(), ..Default::default() };
+    let image =
+        v1::Image { r#type: v1::image::Type::Docker as i32, docker: Some(docker.clone()), ..Default::default() };
+    let of = |image: v1::Image| v1::ContainerInfo {
+        mesos: Some(v1::container_info::MesosInfo { image: Some(image) }),
+        ..Default::default()
+    };
+    master.launch(with(of(image.clone()), "with-image"));
+    master.update("with-image", TaskState::TaskFinished).await;
+    let asked: serde_json::Value =
+        serde_json::from_slice(&fs::read(agent.sandbox("with-image").join("asked")).unwrap()).unwrap();
+    assert_eq!(asked["mesos"]["image"]["docker"]["name"], "alpine");
+    let network = v1::ContainerInfo { network_infos: vec![v1::NetworkInfo::default()], ..Default::default() };
+    master.launch(with(network, "with-network"));
+    let failed = master.update("with-network", TaskState::TaskFailed).await;
+    assert!(failed.message().ends_with("'processes' does not support networks of its ContainerInfo"), "{failed:?}");
+    // What would be written down with the task.
+    let config = Some(v1::Secret { r#type: Some(v1::secret::Type::Value as i32), ..Default::default() });
+    let hidden = v1::Image { docker: Some(v1::image::Docker { config, ..docker }), ..image.clone() };
+    master.launch(with(of(hidden), "with-secret"));
+    let failed = master.update("with-secret", TaskState::TaskFailed).await;
+    assert!(failed.message().contains("secrets in images and volumes are not supported"), "{failed:?}");
+    // Who asks for the agent's own containers gets what those are.
+    master.launch(labeled(with(of(image), "own"), "mesos"));
+    let failed = master.update("own", TaskState::TaskFailed).await;
+    assert!(failed.message().contains("images, volumes, networks and terminals of containers are not"), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn why_a_program_could_not_launch_is_in_the_tasks_status() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
     let text = r#"#!/bin/sh
