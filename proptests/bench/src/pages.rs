@@ -26,6 +26,8 @@ const PAGES: [(&str, &[&str]); 7] = [
 const TIMES: usize = 7;
 const RATE: f64 = 500.0;
 const CLIENTS: usize = 64;
+/// One after the other, while memory is looked at.
+const LOADS: u32 = 6;
 
 pub(crate) fn rows(bench: &Bench, report: &mut Report) {
     report.measure(&["page_ms", "page_growth_mb"], "pages for people", || {
@@ -65,7 +67,7 @@ async fn times(master: SocketAddr, paths: &[&str]) -> Fallible<Vec<f64>> {
 }
 
 /// The first page and that of tasks twice a second beside writers, as somebody who follows them reads them; and by how much
-/// the master grew from the first half to the second.
+/// the master grew from the second third to the last: in the first it fills what it keeps.
 fn followed(bench: &Bench, cluster: &Cluster, master: SocketAddr) -> Fallible<(Vec<f64>, f64)> {
     let pid = cluster.pid("m0").ok_or("no master")?;
     bench.runtime.block_on(async {
@@ -73,7 +75,7 @@ fn followed(bench: &Bench, cluster: &Cluster, master: SocketAddr) -> Fallible<(V
         let reading = async {
             let (mut all, mut memory) = (Vec::new(), Vec::new());
             let mut every = tokio::time::interval(std::time::Duration::from_millis(500));
-            let rounds = 2 * (bench.span().warm_up + bench.span().measured).as_secs().max(2);
+            let rounds = 2 * u64::from(LOADS) * (bench.span().warm_up + bench.span().measured).as_secs().max(2);
             let mut connection = Connection::open(master).await?;
             for _ in 0..rounds {
                 every.tick().await;
@@ -85,12 +87,18 @@ fn followed(bench: &Bench, cluster: &Cluster, master: SocketAddr) -> Fallible<(V
                 connection.call(&http1::get(master, "/ui/tasks")).await?;
                 memory.push(rss_mb(pid)?);
             }
-            let (first, second) = memory.split_at(memory.len() / 2);
-            Fallible::Ok((all, median(second.to_vec()) - median(first.to_vec())))
+            let third = memory.len() / 3;
+            let (second, last) = (memory[third..2 * third].to_vec(), memory[2 * third..].to_vec());
+            Fallible::Ok((all, median(last) - median(second)))
         };
-        let (outcome, read) =
-            tokio::join!(load::run(crowd.clients.clone(), Pace::PerSecond(RATE), bench.span()), reading);
-        outcome?;
+        let loading = async {
+            for _ in 0..LOADS {
+                load::run(crowd.clients.clone(), Pace::PerSecond(RATE), bench.span()).await?;
+            }
+            Fallible::Ok(())
+        };
+        let (loaded, read) = tokio::join!(loading, reading);
+        loaded?;
         read
     })
 }
