@@ -29,6 +29,7 @@ pub mod recordio;
 pub mod redact;
 pub mod required;
 pub mod resources;
+pub mod secrets;
 pub mod size;
 pub mod terminal;
 pub mod time;

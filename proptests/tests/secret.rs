@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use proptests::cluster::{Cluster, Plan, binary};
 use proptests::framework::{Framework, command_task, info};
 use proptests::http::{self, Request};
+use serde_json::json;
 
 const SECRET: &str = "a secret of sufficient length";
 
@@ -69,6 +70,74 @@ fn a_cluster_with_a_secret_runs_tasks_elects_and_is_operated_by_who_knows_it() {
     }
     let flags = cluster.get(&leader, "/flags").to_string();
     assert!(!flags.contains(SECRET) && flags.contains("cluster_secret"), "{flags}");
+}
+
+/// The value of a task's secret.
+const VALUE: &str = "hunter2-of-the-secrets";
+
+/// Whether the bytes are in some file below a folder.
+fn is_written(dir: &Path, needle: &[u8]) -> bool {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).any(|path| {
+        let Ok(kind) = fs::symlink_metadata(&path) else { return false };
+        if kind.is_dir() {
+            return is_written(&path, needle);
+        }
+        kind.is_file() && fs::read(&path).is_ok_and(|bytes| bytes.windows(needle.len()).any(|at| at == needle))
+    })
+}
+
+/// A command, and a task of a group with a check, find the secret in their environment; it is on no disk, and nobody is shown it.
+#[test]
+fn secrets_of_tasks_reach_them_and_no_disk() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let flag = secret(dir.path(), "secret", SECRET);
+    let mut cluster = Plan::new().masters(3).agents(1).master_flag(&flag).agent_flag(&flag).start();
+    let follower = ["m0", "m1", "m2"].into_iter().find(|name| *name != cluster.leader()).expect("a follower");
+    let mut framework = Framework::subscribe(cluster.address(follower), &info("secrets"));
+    let data = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, VALUE);
+    let variable = json!({"name": "S", "type": "SECRET", "secret": {"type": "VALUE", "value": {"data": data}}});
+    let environment = json!({"variables": [variable]});
+    // Its length, and not what it is: the sandbox is on the disk, too.
+    let right = format!("test ${{#S}} = {}", VALUE.len());
+    let offer = framework.offer();
+    let mut task = command_task("command", &offer, &format!("{right} && sleep 1000"));
+    task["command"]["environment"] = environment.clone();
+    let mut wrong = command_task("refers", &offer, "true");
+    let reference = json!({"name": "S", "type": "SECRET",
+        "secret": {"type": "REFERENCE", "reference": {"name": "vault/s"}}});
+    wrong["command"]["environment"] = json!({"variables": [reference]});
+    framework.launch(&offer, &[task, wrong]);
+    let refused = framework.until_state("refers", "TASK_ERROR");
+    assert!(refused["message"].as_str().unwrap().contains("'S' refers to secret 'vault/s'"), "{refused}");
+    framework.until_state("command", "TASK_RUNNING");
+    let offer = framework.offer();
+    let scalar = |name: &str, value: f64| json!({"name": name, "type": "SCALAR", "scalar": {"value": value}});
+    let executor = json!({"type": "DEFAULT", "executor_id": {"value": "pod"}, "framework_id": {"value": framework.id},
+        "resources": [scalar("cpus", 0.1), scalar("mem", 32.0), scalar("disk", 32.0)]});
+    let mut task = command_task("grouped", &offer, &format!("{right} && sleep 1000"));
+    task["command"]["environment"] = environment.clone();
+    task["check"] = json!({"type": "COMMAND", "delay_seconds": 0.0, "interval_seconds": 0.2,
+        "command": {"command": {"value": right}}});
+    let launch =
+        json!({"type": "LAUNCH_GROUP", "launch_group": {"executor": executor, "task_group": {"tasks": [task]}}});
+    framework.call(json!({"type": "ACCEPT", "accept": {"offer_ids": [offer["id"]], "operations": [launch]}}));
+    framework.until_state("grouped", "TASK_RUNNING");
+    let checked = framework.until_state("grouped", "TASK_RUNNING");
+    assert_eq!(checked["check_status"]["command"]["exit_code"], 0, "{checked}");
+    // The agent is started again, and the log of the masters is read again.
+    cluster.kill("a0");
+    cluster.restart("a0");
+    let leader = cluster.leader();
+    cluster.kill(&leader);
+    cluster.restart(&leader);
+    cluster.wait_ready();
+    for needle in [VALUE.as_bytes(), data.as_bytes()] {
+        assert!(!is_written(cluster.dir(), needle), "a secret was written down");
+    }
+    for id in ["command", "grouped"] {
+        framework.call(json!({"type": "KILL", "kill": {"task_id": {"value": id}}}));
+        framework.until_state(id, "TASK_KILLED");
+    }
 }
 
 #[test]

@@ -59,7 +59,8 @@ async fn command(info: &CommandInfo, timeout: Option<Duration>, place: &Place) -
     let mut environment = place.environment.clone();
     for variable in info.environment.iter().flat_map(|environment| &environment.variables) {
         environment.retain(|other| other.split_once('=').is_none_or(|(name, _)| name != variable.name));
-        environment.push(format!("{}={}", variable.name, variable.value()));
+        // A secret that nobody opened is not there: an empty one would be another secret.
+        environment.extend(api::secrets::value(variable).map(|value| format!("{}={value}", variable.name)));
     }
     let value = info.value().to_owned();
     let (program, arguments) = if info.shell() {

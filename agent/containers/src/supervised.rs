@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -38,6 +38,8 @@ const LAUNCHES_MAX: usize = 8;
 /// Pauses before something is tried again, the first and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// So old may be what is told of processes.
+const SEEN_MAX: Duration = Duration::from_millis(100);
 /// How long killing may take before it is said that it does, and tried again.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 /// The same at the start, which then fails.
@@ -56,6 +58,8 @@ struct Containers {
     watched: Mutex<BTreeMap<String, Container>>,
     /// Control groups of containers, if they have any.
     groups: Option<Cgroups>,
+    /// The processes of the machine, when they were looked at last for what they use.
+    seen: Mutex<Option<(Instant, Arc<Vec<processes::Process>>)>>,
     slots: Semaphore,
 }
 
@@ -108,6 +112,7 @@ impl Supervised {
             isolators,
             watched: Mutex::default(),
             groups,
+            seen: Mutex::default(),
             slots: Semaphore::new(LAUNCHES_MAX),
         };
         Ok((Supervised(Arc::new(containers)), receiver))
@@ -120,6 +125,19 @@ impl Supervised {
 
     fn here(&self, core: Arc<dyn Core>) -> Here {
         Here { core, containers: self.0.clone() }
+    }
+
+    /// All processes of the machine, as of a moment ago: whoever asks for all containers looks once.
+    fn processes(&self) -> Arc<Vec<processes::Process>> {
+        let mut seen = self.0.seen.lock();
+        match &*seen {
+            Some((at, all)) if at.elapsed() < SEEN_MAX => all.clone(),
+            _ => {
+                let all = Arc::new(processes::all().unwrap_or_default());
+                *seen = Some((Instant::now(), all.clone()));
+                all
+            }
+        }
     }
 
     /// What processes of a container bear in their environment.
@@ -367,7 +385,7 @@ impl Containerizer for Supervised {
     }
 
     fn usage(&self, container: &Container) -> Usage {
-        let (all, mut usage) = (processes::all().unwrap_or_default(), Usage::default());
+        let (all, mut usage) = (self.processes(), Usage::default());
         self.0.isolators.iter().for_each(|isolator| isolator.usage(container, &all, &mut usage));
         usage
     }

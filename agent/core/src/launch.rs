@@ -185,8 +185,8 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool, setti
         "URIs of the commands of checks are"
     } else if own.iter().any(|container| hides(container)) {
         "secrets in images and volumes are"
-    } else if task.command.iter().chain(&executor.command).chain(of_checks(task)).any(has_secrets) {
-        "environment variables from secrets are"
+    } else if task.command.iter().chain(&executor.command).chain(of_checks(task)).any(has_references) {
+        "secrets by reference are"
     } else if !is_command
         && containerizer(task.labels.as_ref())
             .is_some_and(|named| Some(named) != containerizer(executor.labels.as_ref()))
@@ -238,8 +238,9 @@ fn containerizer(labels: Option<&Labels>) -> Option<&str> {
     labels.find(|label| label.key == CONTAINERIZER).map(Label::value)
 }
 
-fn has_secrets(command: &CommandInfo) -> bool {
-    command.environment.iter().flat_map(|environment| &environment.variables).any(|variable| variable.secret.is_some())
+fn has_references(command: &CommandInfo) -> bool {
+    let variables = command.environment.iter().flat_map(|environment| &environment.variables);
+    variables.into_iter().any(|variable| api::secrets::check_reference(variable).is_err())
 }
 
 /// What stands for a command task where clients expect an executor.

@@ -31,7 +31,8 @@ pub(crate) fn place(
     all.extend(["PATH", supervisor::processes::CONTAINER].into_iter().filter_map(own));
     all.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let brought = command.environment.into_iter().flat_map(|environment| environment.variables);
-    all.extend(brought.map(|variable| (variable.name, variable.value.unwrap_or_default())));
+    // The agent opens secrets for its executors: one that is not open is not there.
+    all.extend(brought.filter_map(|variable| Some((variable.name.clone(), api::secrets::value(&variable)?))));
     Place {
         helper: ("/proc/self/exe".into(), vec![agent_checks::command::WORD.to_owned()]),
         sandbox,

@@ -8,6 +8,7 @@ use agent_core::{Command, Executor, Seen};
 use api::checks::Definition;
 use api::v1::{TaskInfo, TaskState, TaskStatus};
 
+use crate::secrets;
 use crate::surroundings::Inbox;
 
 /// While it looks, between two thoughts of whether the task still runs.
@@ -17,9 +18,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(10);
 
 /// Begins to look at the task of a container.
 pub(crate) fn begin(agent: &Inbox, container_id: &str, place: Place) {
-    let Some(executor) = checked(agent, container_id) else { return };
+    let Some((framework_id, executor)) = checked(agent, container_id) else { return };
     let Some((_, task)) = executor.live_tasks().next() else { return };
-    let info: TaskInfo = task.info.get();
+    let info: TaskInfo = secrets::opened(agent.secret(), task.info.get(), &framework_id);
     let statuses: Vec<TaskStatus> = task.statuses.iter().map(|status| status.get()).collect();
     let started =
         statuses.iter().find(|status| status.state() == TaskState::TaskStarting).and_then(|one| one.timestamp);
@@ -40,10 +41,9 @@ pub(crate) fn begin(agent: &Inbox, container_id: &str, place: Place) {
     }
 }
 
-/// The executor, while its task is to be looked at.
-fn checked(agent: &Inbox, container_id: &str) -> Option<Executor> {
-    let (_, executor) = agent.executor_of(container_id)?;
-    agent_core::is_checked(&executor).then_some(executor)
+/// The executor, while its task is to be looked at, with the id of its framework.
+fn checked(agent: &Inbox, container_id: &str) -> Option<(String, Executor)> {
+    agent.executor_of(container_id).filter(|(_, executor)| agent_core::is_checked(executor))
 }
 
 async fn watch(agent: Inbox, container_id: String, place: Place, mut checker: Checker) {

@@ -75,7 +75,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, disk/du, network/ports, cgroups/cpu, cgroups/mem, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, disk/du, network/ports, environment_secret, cgroups/cpu, cgroups/mem, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities.").default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
@@ -360,6 +360,8 @@ pub(crate) struct Config {
     pub(crate) signer: Option<Arc<Signer>>,
     /// Where masters show the same to this agent.
     pub(crate) door: Arc<Door>,
+    /// What values of tasks' secrets are sealed with.
+    pub(crate) secret: Option<Secret>,
     /// Who is let in, and what they may.
     pub(crate) admission: Arc<Admission>,
     /// How what is said is hidden from others, if it is.
@@ -588,6 +590,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         admission,
         secret_warning: secret.as_ref().and_then(Secret::warning),
         door: Arc::new(door),
+        secret: secret.clone(),
         signer: secret.map(|secret| Arc::new(Signer::new(secret, values.bool("insecure")))),
         credential,
         tls,

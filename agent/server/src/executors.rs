@@ -301,7 +301,9 @@ pub(crate) fn deliver(agent: &Agent, key: &Key, stream: u64, delivery: &Delivery
     let event = {
         let state = agent.state.read();
         let Some(executor) = state.executor(&key.0, &key.1) else { return };
-        let task = |id: &String| executor.tasks.get(id).map(|task| task.info.get::<TaskInfo>());
+        let secret = agent.config.secret.as_ref();
+        let opened = |info: TaskInfo| crate::secrets::opened(secret, info, &key.0);
+        let task = |id: &String| executor.tasks.get(id).map(|task| opened(task.info.get()));
         match delivery {
             Delivery::Launch { task_ids, together: true } => Event {
                 r#type: Some(event::Type::LaunchGroup as i32),

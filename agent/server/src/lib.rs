@@ -25,6 +25,7 @@ mod promised;
 mod reads;
 mod records;
 mod run;
+mod secrets;
 pub mod surroundings;
 mod systemd;
 mod v1_calls;

@@ -11,15 +11,14 @@ use api::v1::agent::call::LaunchContainer;
 use api::v1::agent::response::{self, WaitContainer, WaitNestedContainer};
 use api::v1::agent::{Call, Response as Answer, call};
 use api::v1::container_info::Type as ContainerType;
-use api::v1::environment::{Variable, variable};
 use api::v1::r_limit_info::RLimit;
-use api::v1::{self, ContainerId, ContainerInfo, Resource, Secret, TaskInfo, secret};
+use api::v1::{self, ContainerId, ContainerInfo, Resource, TaskInfo};
 use api_http::{Response, StatusCode, Visitor, empty, text};
 use prost::Message;
 
 use crate::agent::Agent;
-use crate::permit;
 use crate::waiting::Heard;
+use crate::{permit, secrets};
 
 const SIGKILL: i32 = 9;
 
@@ -94,7 +93,7 @@ pub(crate) fn validate(call: &Call) -> Result<(), String> {
         _ => None,
     };
     let variables = command.and_then(|command| command.environment.as_ref()).map_or(&[][..], |all| &all.variables);
-    let checked = variables.iter().try_for_each(check_variable);
+    let checked = variables.iter().try_for_each(api::secrets::check);
     checked.map_err(|why| format!("'{field}.command' is invalid: {why}"))?;
     if call.r#type() == call::Type::LaunchContainer {
         let resources = call.launch_container.as_ref().map_or(&[][..], |one| &one.resources);
@@ -124,51 +123,6 @@ fn check_id(id: &ContainerId) -> Result<(), String> {
     match &id.parent {
         Some(parent) => check_id(parent).map_err(|why| format!("'ContainerID.parent' is invalid: {why}")),
         None => Ok(()),
-    }
-}
-
-/// A variable has what its type says, and nothing else.
-fn check_variable(variable: &Variable) -> Result<(), String> {
-    let name = api::limits::quoted(&variable.name);
-    let is_secret = match variable.r#type() {
-        variable::Type::Value => false,
-        variable::Type::Secret => true,
-        variable::Type::Unknown => return Err("Environment variable of type 'UNKNOWN' is not allowed".to_owned()),
-    };
-    let (kind, wanted, other) = if is_secret { ("SECRET", "secret", "value") } else { ("VALUE", "value", "secret") };
-    let (has_secret, has_value) = (variable.secret.is_some(), variable.value.is_some());
-    let (has_wanted, has_other) = if is_secret { (has_secret, has_value) } else { (has_value, has_secret) };
-    if !has_wanted {
-        return Err(format!("Environment variable '{name}' of type '{kind}' must have a {wanted} set"));
-    }
-    if has_other {
-        return Err(format!("Environment variable '{name}' of type '{kind}' must not have a {other} set"));
-    }
-    let Some(secret) = &variable.secret else { return Ok(()) };
-    check_secret(secret).map_err(|why| format!("Environment variable '{name}' specifies an invalid secret: {why}"))?;
-    if secret.value.as_ref().is_some_and(|value| value.data.contains(&0)) {
-        return Err(format!(
-            "Environment variable '{name}' specifies a secret containing null bytes, which is not allowed in the \
-             environment"
-        ));
-    }
-    Ok(())
-}
-
-fn check_secret(secret: &Secret) -> Result<(), String> {
-    match (secret.r#type(), &secret.reference, &secret.value) {
-        (secret::Type::Reference, None, _) => {
-            Err("Secret of type REFERENCE must have the 'reference' field set".to_owned())
-        }
-        (secret::Type::Reference, Some(reference), Some(_)) => {
-            let name = api::limits::quoted(&reference.name);
-            Err(format!("Secret '{name}' of type REFERENCE must not have the 'value' field set"))
-        }
-        (secret::Type::Value, _, None) => Err("Secret of type VALUE must have the 'value' field set".to_owned()),
-        (secret::Type::Value, Some(_), Some(_)) => {
-            Err("Secret of type VALUE must not have the 'reference' field set".to_owned())
-        }
-        _ => Ok(()),
     }
 }
 
@@ -219,14 +173,6 @@ fn unsupported(info: &LaunchContainer, session: bool) -> Option<String> {
         "fetching URIs for a session is"
     } else if is_more(&container) {
         "images, volumes and networks of containers are"
-    } else if info
-        .command
-        .iter()
-        .flat_map(|one| &one.environment)
-        .flat_map(|one| &one.variables)
-        .any(|one| one.secret.is_some())
-    {
-        "environment variables from secrets are"
     } else {
         return None;
     };
@@ -284,11 +230,15 @@ pub(crate) fn attachable(agent: &Agent, container_id: &str) -> Result<Process, S
 }
 
 /// Launches; the answer comes when it runs, or never will. The error is the answer then.
-pub(crate) async fn launch(agent: &Arc<Agent>, info: LaunchContainer, session: bool) -> Result<String, Response> {
+pub(crate) async fn launch(agent: &Arc<Agent>, mut info: LaunchContainer, session: bool) -> Result<String, Response> {
     if let Some(sentence) = unsupported(&info, session) {
         return Err(text(StatusCode::BAD_REQUEST, &sentence));
     }
     let container_id = path(&info.container_id);
+    let owner = secrets::owner(&agent.state.read(), &container_id);
+    if let Err(why) = secrets::sealed(agent.config.secret.as_ref(), &mut info, &owner) {
+        return Err(text(StatusCode::BAD_REQUEST, &format!("Failed to launch container: {why}")));
+    }
     let told = agent.waiting.wait(&container_id, true);
     let command = Command::LaunchContainer { container_id: container_id.clone(), info: Box::new(info), session };
     match agent.ask(command).await {
@@ -472,58 +422,5 @@ mod tests {
         assert_eq!(validate(&call).unwrap_err(), "Expecting 'wait_nested_container.container_id.parent' to be present");
         let empty = Call { wait_nested_container: None, ..call };
         assert_eq!(validate(&empty).unwrap_err(), "Expecting 'wait_nested_container' to be present");
-    }
-
-    #[test]
-    fn a_variable_has_what_its_type_says_and_no_secret_is_repeated() {
-        let text = |text: &str| Some(text.to_owned());
-        let plain = Variable { name: "V".into(), value: text("v"), ..Variable::default() };
-        let value = Secret {
-            r#type: Some(secret::Type::Value as i32),
-            value: Some(secret::Value { data: b"hunter2"[..].into() }),
-            ..Secret::default()
-        };
-        let kind = Some(variable::Type::Secret as i32);
-        let hidden = Variable { value: None, r#type: kind, secret: Some(value.clone()), ..plain.clone() };
-        assert_eq!((check_variable(&plain), check_variable(&hidden)), (Ok(()), Ok(())));
-        let with = |secret: Secret| Variable { secret: Some(secret), ..hidden.clone() };
-        let reference = secret::Reference { name: "R".into(), key: None };
-        let by_reference = Some(secret::Type::Reference as i32);
-        let null = secret::Value { data: b"hunter2\0"[..].into() };
-        for (variable, why) in [
-            (Variable { value: None, ..plain.clone() }, "'V' of type 'VALUE' must have a value set"),
-            (
-                Variable { secret: Some(value.clone()), ..plain.clone() },
-                "'V' of type 'VALUE' must not have a secret set",
-            ),
-            (Variable { secret: None, ..hidden.clone() }, "'V' of type 'SECRET' must have a secret set"),
-            (Variable { value: text("v"), ..hidden.clone() }, "'V' of type 'SECRET' must not have a value set"),
-            (
-                with(Secret { value: None, ..value.clone() }),
-                "'V' specifies an invalid secret: Secret of type VALUE must have the 'value' field set",
-            ),
-            (
-                with(Secret { reference: Some(reference.clone()), ..value.clone() }),
-                "'V' specifies an invalid secret: Secret of type VALUE must not have the 'reference' field set",
-            ),
-            (
-                with(Secret { r#type: by_reference, ..value.clone() }),
-                "'V' specifies an invalid secret: Secret of type REFERENCE must have the 'reference' field set",
-            ),
-            (
-                with(Secret { r#type: by_reference, reference: Some(reference.clone()), ..value.clone() }),
-                "'V' specifies an invalid secret: Secret 'R' of type REFERENCE must not have the 'value' field set",
-            ),
-            (
-                with(Secret { value: Some(null), ..value.clone() }),
-                "'V' specifies a secret containing null bytes, which is not allowed in the environment",
-            ),
-            (
-                Variable { r#type: Some(variable::Type::Unknown as i32), ..plain.clone() },
-                "of type 'UNKNOWN' is not allowed",
-            ),
-        ] {
-            assert_eq!(check_variable(&variable).unwrap_err(), format!("Environment variable {why}"));
-        }
     }
 }

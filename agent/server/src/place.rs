@@ -12,14 +12,14 @@ use agent_fetcher::Job;
 use api::checks::{Definition, Target};
 use api::v1::agent::call::LaunchContainer;
 use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Label, Labels, TaskInfo, executor_info};
-use api_http::Admission;
+use api_http::{Admission, Secret};
 use containers::spec::{First, World};
 use containers::{Choice, Core, Creation, How, Limitation, Report, make_sandbox};
 
 use crate::config::Config;
 use crate::logger::Logger;
 use crate::surroundings::{Containerizer, FETCH_FAILED, Inbox};
-use crate::{checks, nested, paths, promised, volumes};
+use crate::{checks, nested, paths, promised, secrets, volumes};
 
 /// Where an executor finds the token that it shows to its agent.
 const TOKEN: &str = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
@@ -51,6 +51,8 @@ struct Terms {
     fetcher: PathBuf,
     /// What all fetches have in common.
     fetch: Job,
+    /// What values of tasks' secrets are sealed with.
+    secret: Option<Secret>,
     /// Whose key tokens of executors are signed with.
     admission: Arc<Admission>,
 }
@@ -87,6 +89,7 @@ impl Place {
             umask: config.task_umask,
             fetcher: config.launcher.with_file_name("meseta-fetcher"),
             fetch: fetch(config),
+            secret: config.secret.clone(),
             admission: config.admission.clone(),
         };
         Place { containers, terms: Arc::new(terms) }
@@ -119,7 +122,7 @@ impl Place {
         let container = task.as_ref().map_or(info.container.as_deref(), |task| task.container.as_deref());
         let streams = nested::streams(container, false);
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
-        let mut environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox);
+        let mut environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox)?;
         if let Some(key) = terms.admission.key().filter(|_| !executor.is_command) {
             let claims = [("fid", &*framework_id), ("eid", &*executor.executor_id), ("cid", container_id)];
             environment.push(format!("{TOKEN}={}", key.mint(&claims.into())));
@@ -160,7 +163,7 @@ impl Place {
         let agent_id = state.registration.agent_id.clone().unwrap_or_default();
         let sandbox = paths::sandbox(&terms.work_dir, &agent_id, &framework_id, &executor);
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
-        let mut environment = self.environment(ids, &info, Some(&task), &command, &sandbox);
+        let mut environment = self.environment(ids, &info, Some(&task), &command, &sandbox).ok()?;
         environment.push(format!("{}={container_id}@{}", containers::processes::CONTAINER, terms.work_dir.display()));
         Some(agent_checks::Place {
             helper: (terms.launcher.clone(), vec![agent_checks::command::WORD.to_owned()]),
@@ -213,7 +216,7 @@ impl Place {
         let first = self.first(container_id, &command, None, &user, &sandbox)?;
         let streams = nested::streams(info.container.as_ref(), container.session);
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
-        let variables = self.variables(&state, container_id);
+        let variables = self.variables(&state, container_id)?;
         Ok(Some(Creation {
             container: promised::container(&terms.work_dir, &state, container_id),
             user,
@@ -238,8 +241,8 @@ impl Place {
         }))
     }
 
-    /// The environment of a container. A session has that of what it is within, too.
-    fn variables(&self, state: &State, container_id: &str) -> BTreeMap<String, String> {
+    /// The environment of a container. A session has that of what it is within, too. The error is a sentence.
+    fn variables(&self, state: &State, container_id: &str) -> Result<BTreeMap<String, String>, String> {
         let sandbox = || paths::of_container(&self.terms.work_dir, state, container_id);
         if let Some((framework_id, executor)) = state.executor_of(container_id) {
             let info: ExecutorInfo = executor.info.get();
@@ -248,22 +251,25 @@ impl Place {
             let command = task.as_ref().map_or(&info.command, |task| &task.command).clone().unwrap_or_default();
             let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
             let ids = [agent_id, framework_id, executor.executor_id.as_str()];
-            let all = self.environment(ids, &info, task.as_ref(), &command, &sandbox());
+            let all = self.environment(ids, &info, task.as_ref(), &command, &sandbox())?;
             let pair = |one: &String| one.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-            return all.iter().filter_map(pair).collect();
+            return Ok(all.iter().filter_map(pair).collect());
         }
-        let Some(container) = state.launched.all.get(container_id) else { return BTreeMap::new() };
+        let Some(container) = state.launched.all.get(container_id) else { return Ok(BTreeMap::new()) };
         let mut variables = match parent_of(container_id) {
-            Some(parent) if container.session => self.variables(state, parent),
+            Some(parent) if container.session => self.variables(state, parent)?,
             _ => BTreeMap::from([
                 ("PATH".to_owned(), PATH.to_owned()),
                 ("MESOS_SANDBOX".to_owned(), sandbox().display().to_string()),
             ]),
         };
         let command = container.info.get::<LaunchContainer>().command.unwrap_or_default();
-        let own = command.environment.into_iter().flat_map(|environment| environment.variables);
-        variables.extend(own.map(|variable| (variable.name, variable.value.unwrap_or_default())));
-        variables
+        let owner = secrets::owner(state, container_id);
+        for variable in command.environment.iter().flat_map(|environment| &environment.variables) {
+            let value = secrets::value(self.terms.secret.as_ref(), variable, &owner)?;
+            variables.insert(variable.name.clone(), value);
+        }
+        Ok(variables)
     }
 
     fn user(&self, command: &CommandInfo, default: &str) -> String {
@@ -274,7 +280,7 @@ impl Place {
         }
     }
 
-    /// Nothing of the agent's own environment: what a task sees must not depend on who started the agent.
+    /// Nothing of the agent's own environment: what a task sees must not depend on who started the agent. The error is a sentence.
     fn environment(
         &self,
         [agent_id, framework_id, executor_id]: [&str; 3],
@@ -282,7 +288,7 @@ impl Place {
         task: Option<&TaskInfo>,
         command: &CommandInfo,
         sandbox: &Path,
-    ) -> Vec<String> {
+    ) -> Result<Vec<String>, String> {
         let terms = &self.terms;
         let mut variables: BTreeMap<String, String> = BTreeMap::new();
         let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
@@ -320,9 +326,9 @@ impl Place {
             set("MESOS_ALLOCATION_ROLE", allocation.role().to_owned());
         }
         for variable in command.environment.iter().flat_map(|environment| &environment.variables) {
-            set(&variable.name, variable.value.clone().unwrap_or_default());
+            set(&variable.name, secrets::value(terms.secret.as_ref(), variable, framework_id)?);
         }
-        variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+        Ok(variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
     }
 }
 

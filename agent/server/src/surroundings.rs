@@ -168,6 +168,11 @@ impl Inbox {
         Arc::new(self.clone())
     }
 
+    /// What values of tasks' secrets are sealed with.
+    pub(crate) fn secret(&self) -> Option<&api_http::Secret> {
+        self.0.config.secret.as_ref()
+    }
+
     /// What it knows, which it shares.
     pub(crate) fn state(&self) -> State {
         self.0.state.read().clone()
@@ -254,6 +259,7 @@ impl Terms {
             admission: Arc::default(),
             masters: self.masters,
             signer: None,
+            secret: None,
             tls: None,
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5051),
             advertise_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),

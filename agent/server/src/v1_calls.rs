@@ -269,7 +269,8 @@ fn containers(agent: &Agent, visitor: &Visitor) -> response::GetContainers {
         get_containers::Container {
             framework_id: Some(v1::FrameworkId { value: framework_id.to_owned() }),
             executor_id: Some(v1::ExecutorId { value: executor.executor_id.clone() }),
-            executor_name: executor.info.get::<ExecutorInfo>().name,
+            // Always there, as clients know it.
+            executor_name: Some(executor.info.get::<ExecutorInfo>().name.unwrap_or_default()),
             container_id: container_id.clone(),
             container_status: Some(v1::ContainerStatus {
                 container_id: Some(container_id),

@@ -34,6 +34,7 @@ mod reply;
 mod request;
 mod room;
 mod router;
+mod sealed;
 mod secret;
 mod serve;
 mod socket;

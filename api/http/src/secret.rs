@@ -152,6 +152,11 @@ impl Secret {
         &self.keys[0]
     }
 
+    /// Those that are taken.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.keys.iter()
+    }
+
     /// The key under which `hash` is the one that `of` has. The comparison takes equally long however much is equal.
     pub(crate) fn find(&self, hash: &[u8; 32], of: impl Fn(&[u8; 32]) -> Hash) -> Option<&[u8; 32]> {
         self.keys.iter().find(|key| of(key) == *hash)

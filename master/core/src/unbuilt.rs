@@ -3,7 +3,6 @@
 
 use api::v1;
 use api::v1::container_info::Type as ContainerType;
-use api::v1::environment::variable::Type as VariableType;
 use api::v1::offer::operation::Type as OperationType;
 
 const BY_THIS_VERSION: &str = "not supported by this version";
@@ -52,13 +51,15 @@ fn command(command: Option<&v1::CommandInfo>) -> Result<(), String> {
     let Some(command) = command else { return Ok(()) };
     let variables = command.environment.iter().flat_map(|environment| &environment.variables);
     for variable in variables {
-        let name = api::limits::quoted(&variable.name);
-        let is_secret = variable.r#type == Some(VariableType::Secret as i32) || variable.secret.is_some();
-        if is_secret {
-            return Err(format!("Environment variable '{name}' of type 'SECRET' is {BY_THIS_VERSION}"));
-        }
-        if variable.value.is_none() {
-            return Err(format!("Environment variable '{name}' of type 'VALUE' must have a value set"));
+        api::secrets::check(variable)?;
+        api::secrets::check_reference(variable)?;
+        let value = variable.secret.as_ref().and_then(|secret| secret.value.as_ref());
+        if value.is_some_and(|value| !api::secrets::is_sealed(&value.data)) {
+            let name = api::limits::quoted(&variable.name);
+            return Err(format!(
+                "Environment variable '{name}' of type 'SECRET' is not written down as it is: masters and agents need \
+                 --cluster_secret to seal its value"
+            ));
         }
     }
     Ok(())
@@ -175,7 +176,8 @@ mod tests {
         let mut task = task_info("t", "cpus:1;mem:10");
         let environment = v1::Environment { variables: vec![variable.clone()] };
         task.command.as_mut().unwrap().environment = Some(environment.clone());
-        let sentence = "Environment variable 'S' of type 'SECRET' is not supported by this version";
+        let sentence = "Environment variable 'S' of type 'SECRET' is not written down as it is: masters and agents need \
+                        --cluster_secret to seal its value";
         assert_eq!(refused(task), sentence);
         let mut own = executor("e");
         own.command.as_mut().unwrap().environment = Some(environment);

@@ -66,6 +66,8 @@ pub struct Context {
     pub allocations: Arc<crate::allocations::Allocations>,
     /// By what this master decides, beside what may change: see [`Context::options`].
     pub(crate) chosen: master_core::Options,
+    /// What values of tasks' secrets are sealed with.
+    pub secret: Option<api_http::Secret>,
     /// Who is let in, and what they may.
     pub admission: Arc<api_http::Admission>,
     /// What time it is for the log.

@@ -373,6 +373,7 @@ pub async fn start_in(
         connections: connections.unwrap_or_else(|| Connections::new(Bounds::of_this_process())),
         allocator: settings.allocator.options.clone(),
         chosen: options,
+        secret: settings.secret.clone(),
         admission: server.admission().clone(),
         clock: clock.clone(),
         failure: watch::Sender::new(None),

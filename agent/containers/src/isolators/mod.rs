@@ -80,6 +80,7 @@ pub const NAMES: &[&str] = &[
     "disk/du",
     "posix/disk",
     "network/ports",
+    "environment_secret",
     "process",
     "cgroups/all",
     "cgroups/cpu",
@@ -157,8 +158,8 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         // Its old name.
         "posix/disk" => Some(Some(Box::new(Disk::new("posix/disk", &settings.disk)))),
         "network/ports" => Some(Some(Box::new(Ports::new(&settings.ports)))),
-        // Sandboxes are that.
-        "filesystem/posix" => Some(None),
+        // Sandboxes are the one; secrets of environments are always opened.
+        "filesystem/posix" | "environment_secret" => Some(None),
         _ => None,
     }
 }

@@ -46,9 +46,10 @@ async fn serve(context: &Arc<Context>, request: Request, visitor: &Visitor) -> R
     let text_of = |name| parts.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let media = media::request_media(text_of(header::CONTENT_TYPE.as_str())).map_err(|no| rejected(&no))?;
     let mut body = api_http::read_body(&parts.headers, body, BODY_BYTES_MAX).await.map_err(|no| no.response())?;
-    let call: Call = body.decode(media).await.map_err(|no| rejected(&no))?;
+    let mut call: Call = body.decode(media).await.map_err(|no| rejected(&no))?;
     let caller = super::caller(visitor);
     validate::call(&call, caller.principal.as_deref()).map_err(|no| super::decided_against(&no.into()))?;
+    seal(context, &mut call);
     let stream_id = parts.headers.get(STREAM_ID).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     match call {
         Call { r#type: Some(kind), subscribe: Some(subscribe), framework_id, .. } if kind == Type::Subscribe as i32 => {
@@ -73,6 +74,18 @@ async fn serve(context: &Arc<Context>, request: Request, visitor: &Visitor) -> R
         }
         call => Ok(decide(context, stream_id, Box::new(call), caller).await),
     }
+}
+
+/// Values of secrets go no further as they are: what is decided is written down.
+fn seal(context: &Context, call: &mut Call) {
+    let framework_id = call.framework_id.as_ref().map(|id| id.value.clone()).unwrap_or_default();
+    let Some(secret) = &context.secret else { return };
+    api::secrets::of_call(call, &mut |value| {
+        // One that no process can be given is refused as it is.
+        if !value.data.contains(&0) {
+            value.data = secret.seal(&value.data, &framework_id).into();
+        }
+    });
 }
 
 async fn decide(context: &Context, stream_id: Option<String>, call: Box<Call>, caller: Caller) -> Response {
