@@ -51,7 +51,8 @@ fn whoever_was_refused_is_found_and_their_secrets_are_not() {
             "access_mesos_logs": [{"principals": {"values": ["ops"]}, "logs": {"type": "ANY"}},
                                   {"principals": {"type": "ANY"}, "logs": {"type": "NONE"}}]}"#,
     );
-    let mut plan = Plan::new().masters(3).agents(1);
+    let shared = format!("--cluster_secret=file://{}", file("cluster", "one-that-is-long-enough"));
+    let mut plan = Plan::new().masters(3).agents(1).master_flag(&shared).agent_flag(&shared);
     for flag in [
         format!("--credentials={credentials}"),
         "--authenticate_http_readwrite".into(),
@@ -81,6 +82,8 @@ fn whoever_was_refused_is_found_and_their_secrets_are_not() {
     assert_eq!(asked(&cluster, leader, Request::get("/audit"), "web", SECRET), 403, "not an operator");
     assert_eq!(asked(&cluster, &agent, Request::get("/state"), "web", WRONG), 401);
     assert_eq!(asked(&cluster, &agent, Request::get("/audit"), "web", SECRET), 403);
+    let stranger = http::send(cluster.address(leader), &Request::post_json("/meseta/masters", r#"{"action": "list"}"#));
+    assert_eq!(stranger.expect("an answer").status(), 401, "without the cluster's secret");
 
     let audit = |words: &[&str]| -> Vec<Value> {
         let masters: Vec<String> = cluster.masters().iter().map(|name| cluster.address(name).to_string()).collect();
@@ -106,7 +109,9 @@ fn whoever_was_refused_is_found_and_their_secrets_are_not() {
     assert_eq!((&denied["principal"], &denied["object"]), (&json!("web"), &json!("b")), "{denied}");
     assert_eq!(denied["why"], "update_quotas[1] refuses it");
     assert_eq!(denied["master"], cluster.address(leader).to_string());
-    let wrong = one(&|line| line["status"] == 401 && line["agent"].is_null());
+    let stranger = one(&|line| line["path"] == "/meseta/masters");
+    assert!(stranger["why"].as_str().is_some_and(|why| why.contains("needs the cluster's secret")), "{stranger}");
+    let wrong = one(&|line| line["status"] == 401 && line["path"] == "/state" && line["agent"].is_null());
     assert_eq!((&wrong["claimed"], &wrong["path"]), (&json!("ops"), &json!("/state")), "{wrong}");
     assert_eq!(wrong["master"], cluster.address(follower).to_string());
     one(&|line| line["status"] == 401 && line["agent"].is_string() && line["claimed"] == "web");

@@ -410,7 +410,14 @@ impl Asked {
         if !is_refusal || response.extensions().get::<Noted>().is_some() {
             return None;
         }
-        let sentence = || response.body().as_full().map(|body| String::from_utf8_lossy(body).into_owned());
+        // A page is no sentence.
+        let is_text =
+            response.headers().get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/plain"));
+        let body = response.body().as_full().filter(|_| is_text);
+        let sentence = || match body {
+            Some(body) => String::from_utf8_lossy(body).into_owned(),
+            None => status.canonical_reason().unwrap_or_default().to_owned(),
+        };
         let reason = response.extensions().get::<Reason>();
         let principal = match &self.subject {
             Some(Subject::Principal(principal)) => Some(principal.to_string()),
@@ -426,7 +433,7 @@ impl Asked {
             call: reason.and_then(|reason| reason.call).map(str::to_owned),
             action: reason.map(|reason| reason.action.name()),
             object: reason.and_then(|reason| reason.object.clone()),
-            why: reason.map_or_else(|| sentence().unwrap_or_default(), |reason| reason.why.clone()),
+            why: reason.map_or_else(sentence, |reason| reason.why.clone()),
         })
     }
 }

@@ -141,14 +141,13 @@ impl Server {
             // Whoever knows the cluster's secret is one of us.
             let visitor = Visitor { principal: None, peer, approver: Approver::default() };
             let whom = if matches!(target, Target::Agent) { For::Agents } else { For::Masters };
-            return match self.door.admit(request, peer, carries, whom).await {
+            let response = match self.door.admit(request, peer, carries, whom).await {
                 Ok((request, seal)) if whom == For::Agents => seal.answer(self.agent(request, peer).await),
                 Ok((request, seal)) => seal.answer(self.serve(target, request, visitor).await),
-                Err(refused) => {
-                    self.admission.note(&asked, &refused);
-                    refused
-                }
+                Err(refused) => refused,
             };
+            self.admission.note(&asked, &response);
+            return response;
         }
         let realm = self.realms.find(request.uri().path()).and_then(|(realm, _)| *realm);
         let response = match self.admission.admit(realm, &request, peer).await {
