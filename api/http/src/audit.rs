@@ -415,6 +415,11 @@ impl Asked {
             response.headers().get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"text/plain"));
         let body = response.body().as_full().filter(|_| is_text);
         let sentence = || match body {
+            // What clients are told says nothing about what was wrong; whether there was anything is known.
+            Some(body) if body.starts_with(b"401 ") && self.shown.is_some() => {
+                "it showed nothing that is right".to_owned()
+            }
+            Some(body) if body.starts_with(b"401 ") => "it showed nothing".to_owned(),
             Some(body) => String::from_utf8_lossy(body).into_owned(),
             None => status.canonical_reason().unwrap_or_default().to_owned(),
         };
