@@ -55,7 +55,7 @@ fn executor(kind: v1::executor_info::Type, command: Option<v1::CommandInfo>) -> 
 
 fn launch(master: &Master) {
     let command =
-        v1::CommandInfo { value: Some("echo $MESOS_DOMAIN_SOCKET > where; sleep 1000".into()), ..Default::default() };
+        v1::CommandInfo { value: Some("echo $MESOS_DOMAIN_SOCKET > where; sleep 60".into()), ..Default::default() };
     let executor = executor(v1::executor_info::Type::Custom, Some(command));
     master.launch(TaskInfo { command: None, executor: Some(executor), ..task("t1", "") });
 }
@@ -120,7 +120,7 @@ async fn who_comes_through_the_socket_shows_the_token_that_it_would_show_at_the_
         "--authenticate_http_executors",
     ];
     let agent = RealAgent::start(&master.address, dir.path(), &flags);
-    let command = "echo $MESOS_EXECUTOR_AUTHENTICATION_TOKEN > where; sleep 1000";
+    let command = "echo $MESOS_EXECUTOR_AUTHENTICATION_TOKEN > where; sleep 60";
     let command = v1::CommandInfo { value: Some(command.into()), ..Default::default() };
     let executor = executor(v1::executor_info::Type::Custom, Some(command));
     master.launch(TaskInfo { command: None, executor: Some(executor), ..task("t1", "") });
