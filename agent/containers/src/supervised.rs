@@ -543,8 +543,13 @@ fn entered(
         return Ok(Vec::new());
     }
     let parent = container_id.rsplit_once('.').map_or("", |(parent, _)| parent);
-    let start = containers.files(parent).start().map_err(|error| format!("cannot find its parent: {error}"))?;
-    let Some(Notice::Started(_, _, pid)) = start else { return Err("its parent runs no more".to_owned()) };
+    let start =
+        containers.files(parent).start().map_err(|error| format!("cannot find what it is to be within: {error}"))?;
+    let pid = match start {
+        // As long as its supervisor lives its number is nobody else's.
+        Some(Notice::Started(supervisor, ticks, pid)) if look(supervisor).ok().flatten() == Some(ticks) => pid,
+        _ => return Err("what it is to be within runs no more".to_owned()),
+    };
     Ok(enters.iter().map(|one| (*one, format!("/proc/{pid}/ns/{}", one.name()))).collect())
 }
 

@@ -169,7 +169,8 @@ async fn processors_are_shared_by_what_was_asked_for_and_bounded_by_limits() {
     assert_eq!(root.number("memory", ["memory.soft_limit_in_bytes", "memory.low"]), 128 * MB);
     let throttled = || {
         let text = fs::read_to_string(root.group("cpu").join("cpu.stat")).unwrap();
-        text.lines().any(|line| line.strip_prefix("nr_throttled ").is_some_and(|count| count != "0"))
+        // Counted when it goes on.
+        text.lines().any(|line| line.starts_with("throttled_") && !line.ends_with(" 0"))
     };
     until("it is held back", throttled).await;
     let (_, body) = http(&agent.address, "GET", "/monitor/statistics", "", "").await;
@@ -209,4 +210,57 @@ async fn what_was_asked_for_is_a_bound_only_if_that_is_wanted() {
             |tree: &PathBuf| fs::read_dir(tree).into_iter().flatten().flatten().all(|one| !one.path().is_dir());
         until("its groups go", || trees.iter().all(is_empty)).await;
     }
+}
+
+fn group(master: &Master, executor_id: &str, tasks: Vec<v1::TaskInfo>) {
+    let executor = v1::ExecutorInfo {
+        r#type: Some(v1::executor_info::Type::Default as i32),
+        executor_id: v1::ExecutorId { value: executor_id.into() },
+        framework_id: common::framework().id,
+        ..Default::default()
+    };
+    let tasks = tasks.into_iter().map(|task| v1::TaskInfo { executor: Some(executor.clone()), ..task }).collect();
+    master.order(api::internal::order::Order::LaunchGroup(api::internal::LaunchGroup {
+        framework_info: common::framework(),
+        executor,
+        task_group: v1::TaskGroupInfo { tasks },
+    }));
+}
+
+/// A task that is limited by itself, within what its executor has.
+fn apart(mut task: v1::TaskInfo) -> v1::TaskInfo {
+    let kind = v1::container_info::Type::Mesos as i32;
+    let linux_info = Some(v1::LinuxInfo { share_cgroups: Some(false), ..Default::default() });
+    task.container = Some(v1::ContainerInfo { r#type: kind, linux_info, ..Default::default() }.into());
+    task
+}
+
+/// What an executor may use follows its tasks while it runs; each of them may be limited by itself within that.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_executor_may_use_what_its_tasks_were_given() {
+    let Some(root) = &Root::new("group") else { return };
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let _agent = root.start(&master, dir.path(), "cgroups/cpu,cgroups/mem", &[]);
+    let limit = |group: &Path| -> u64 {
+        let name = if root.second { "memory.max" } else { "memory.limit_in_bytes" };
+        fs::read_to_string(group.join(name)).unwrap_or_default().trim().parse().unwrap_or(0)
+    };
+    group(&master, "e", vec![apart(sized("a", "sleep 1000", 0.1, 64.0, &[]))]);
+    master.update("a", TaskState::TaskRunning).await;
+    let outer = root.group("memory");
+    assert_eq!(limit(&outer), 64 * MB);
+    let inner: Vec<PathBuf> = fs::read_dir(outer.join("mesos")).unwrap().flatten().map(|one| one.path()).collect();
+    let inner: Vec<&PathBuf> = inner.iter().filter(|path| path.is_dir()).collect();
+    assert_eq!((inner.len(), limit(inner[0])), (1, 64 * MB));
+    group(&master, "e", vec![apart(sized("b", &format!("sleep 0.1; exec {HOG}"), 0.1, 96.0, &[]))]);
+    until("the executor has more", || limit(&outer) == 160 * MB).await;
+    // The task that takes too much is ended for it, and nobody else.
+    let status = master.update("b", TaskState::TaskFailed).await;
+    assert_eq!(status.reason(), Reason::ContainerLimitationMemory, "{}", status.message());
+    assert!(status.message().contains("Requested: 96MB"), "{}", status.message());
+    assert_eq!(status.limitation.as_ref().unwrap().resources[0].name, "mem");
+    assert_eq!(master.history("a").last(), Some(&"TASK_RUNNING"));
+    master.kill("a");
+    master.update("a", TaskState::TaskKilled).await;
+    until("the groups go", || !outer.exists()).await;
 }
