@@ -75,6 +75,8 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
+        // Of a test that failed.
+        let _ = agent_server::supervisor::cgroup::end(&self.tree("freezer"), PATIENCE);
         fn innermost_first(group: &Path) {
             let below = fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
             below.filter(|path| path.is_dir()).for_each(|path| innermost_first(&path));
@@ -185,6 +187,9 @@ async fn processors_are_shared_by_what_was_asked_for_and_bounded_by_limits() {
     for used in ["cpus_user_time_secs", "cpus_throttled_time_secs"] {
         assert!(statistics[used].as_f64().is_some_and(|seconds| seconds > 0.0), "{used}: {body}");
     }
+    master.kill("t");
+    master.update("t", TaskState::TaskKilled).await;
+    until("its groups go", || fs::read_dir(root.tree("cpu")).unwrap().flatten().all(|one| !one.path().is_dir())).await;
 }
 
 /// Without a limit all that nobody else wants is theirs, unless that is not wanted.
@@ -201,7 +206,9 @@ async fn what_was_asked_for_is_a_bound_only_if_that_is_wanted() {
         let (_, body) = http(&agent.address, "GET", "/containers", "", "").await;
         let statistics = &serde_json::from_str::<serde_json::Value>(&body).unwrap()[0]["statistics"];
         assert_eq!((&statistics["processes"], &statistics["threads"]), (&1.into(), &1.into()), "{body}");
-        let pid: u32 = fs::read_to_string(agent.sandbox("t").join("pid")).unwrap().trim().parse().unwrap();
+        let read = || fs::read_to_string(agent.sandbox("t").join("pid")).unwrap_or_default();
+        until("it says who it is", || read().ends_with('\n')).await;
+        let pid: u32 = read().trim().parse().unwrap();
         master.kill("t");
         master.update("t", TaskState::TaskKilled).await;
         assert_eq!(start_ticks(pid), None);

@@ -65,6 +65,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // Of a test that failed.
+        let _ = agent_server::supervisor::cgroup::end(&self.tree, PATIENCE);
         let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
         for root in trees.chain([PathBuf::from("/sys/fs/cgroup")]).map(|tree| tree.join(&self.root)) {
             for group in innermost_first(&root) {
