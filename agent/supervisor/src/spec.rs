@@ -441,12 +441,16 @@ impl Files {
         replace(&self.path("exit"), &notice.encode())
     }
 
-    /// Makes the end outlive a crash of the machine.
+    /// Makes the end outlive a crash of the machine, unless an agent has it in its log already and removed it.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn sync_end(&self) -> io::Result<()> {
-        File::open(self.path("exit"))?.sync_all()?;
+        match File::open(self.path("exit")) {
+            Ok(end) => end.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        }
         sync_dir(&self.dir)
     }
 
@@ -654,5 +658,15 @@ mod tests {
         assert!(own > 0);
         assert_eq!(start_ticks(u32::MAX), None);
         assert!(!boot_id().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_end_that_was_taken_meanwhile_is_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new(dir.path(), "c");
+        assert!(files.claim(&Claim::Supervisor(1, 1, "boot".into())).unwrap());
+        files.write_end(&Notice::Exited(0)).unwrap();
+        files.release();
+        files.sync_end().unwrap();
     }
 }
