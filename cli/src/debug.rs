@@ -33,10 +33,10 @@ pub(crate) const FLAGS: &[Flag] = &[
 ];
 
 pub(crate) const ABOUT: &str = "\
-One file, a tar.gz, for whoever looks for a fault: versions, health, flags, states, metrics, logs, processes of all masters
-and of some agents, the newest records of the log, who did what and who was refused. Environments, commands, labels, secrets
-and data of tasks are taken out, and so are flags that may hold secrets. Logs are as they are: read them before you give
-them away. What could not be had is named in README.txt inside.
+One file, a tar.gz, for whoever looks for a fault: versions, health, flags, states, metrics, logs, processes of all
+masters and of some agents, the newest records of the log, who did what and who was refused. Environments, commands,
+labels, secrets and data of tasks are taken out, and so are flags that may hold secrets. Logs are as they are: read
+them before you give them away. What could not be had is named in README.txt inside.
 
   meseta debug FILE.tar.gz [--agents=16] [--records=1000] [--snapshot]";
 

@@ -235,7 +235,8 @@ pub(super) fn line(page: &Page<'_>, told: &Told) -> (String, Markup) {
         let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
         page.link(&["history"], &query)
     };
-    let newest = page.newest;
+    // The time line of a moment ends with it.
+    let newest = page.index;
     let content = html! {
         form method="get" action=(page.link(&[], &[])) aria-label="The cluster as it was" {
             label for="at" { "The cluster as it was at index" }

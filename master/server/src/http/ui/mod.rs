@@ -431,7 +431,8 @@ impl Page<'_> {
         match made {
             Some((title, content)) => (StatusCode::OK, self.frame(place, &title, content)),
             None => {
-                let content = html! { p { "There is no such page, or what it was about is no longer known." } };
+                let was = if self.then.is_some() { "was not known then" } else { "is no longer known" };
+                let content = html! { p { "There is no such page, or what it is about " (was) "." } };
                 (StatusCode::NOT_FOUND, self.frame(place, "Not found", content))
             }
         }
