@@ -269,7 +269,11 @@ async fn accept(agent: &Agent, welcome: &internal::Welcome) -> Option<Ended> {
     match answer.await {
         Some(Ok(_)) => {
             agent.containers.named(&welcome.agent_id.value);
-            agent.submit(Command::Describe(Box::new(agent.config.described())));
+            // What the masters know of it now is what a later start is compared with: on disk, before this agent counts as known.
+            let described = agent.ask(Command::Describe(Box::new(agent.config.described())));
+            if described.await.is_none() {
+                return Some(Ended::Broken("the agent is ending".to_owned()));
+            }
             agent.submit(Command::Spare { resources: agent.config.spare.clone() });
             None
         }
