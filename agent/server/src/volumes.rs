@@ -313,15 +313,8 @@ pub(crate) fn link(work_dir: &Path, sandbox: &Path, executor: &Executor, state: 
             // The task that uses it is handed over behind the order that makes it.
             continue;
         }
-        let linked = found(&target).and_then(|()| {
-            if owner.uid() != 0 && !(one.volume.shared && is_used(state, &executor.container_id, &one.volume)) {
-                std::os::unix::fs::lchown(&target, Some(owner.uid()), Some(owner.gid()))?;
-            }
-            place_link(sandbox, &one.path, &target, &owner)
-        });
-        linked.map_err(|error| {
-            format!("cannot link volume '{}' at {} to '{}': {error}", one.volume.id, target.display(), one.path)
-        })?;
+        let keeps_owner = one.volume.shared && is_used(state, &executor.container_id, &one.volume);
+        link_one(sandbox, one, &target, &owner, keeps_owner)?;
     }
     Ok(())
 }
@@ -345,18 +338,27 @@ pub(crate) fn link_within(
         if !of_executor.iter().any(|other| other.volume == one.volume) {
             return Err(format!("volume '{}' is none of its executor", one.volume.id));
         }
-        let target = path(work_dir, &one.volume);
-        let linked = found(&target).and_then(|()| {
-            if owner.uid() != 0 && !one.volume.shared {
-                std::os::unix::fs::lchown(&target, Some(owner.uid()), Some(owner.gid()))?;
-            }
-            place_link(sandbox, &one.path, &target, &owner)
-        });
-        linked.map_err(|error| {
-            format!("cannot link volume '{}' at {} to '{}': {error}", one.volume.id, target.display(), one.path)
-        })?;
+        link_one(sandbox, one, &path(work_dir, &one.volume), &owner, one.volume.shared)?;
     }
     Ok(())
+}
+
+/// Lets a sandbox find one volume, which becomes its user's unless it `keeps_owner`. The error is a sentence.
+fn link_one(
+    sandbox: &Path,
+    one: &agent_core::Use,
+    target: &Path,
+    owner: &fs::Metadata,
+    keeps_owner: bool,
+) -> Result<(), String> {
+    let linked = found(target).and_then(|()| {
+        if owner.uid() != 0 && !keeps_owner {
+            std::os::unix::fs::lchown(target, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        place_link(sandbox, &one.path, target, owner)
+    });
+    let at = target.display();
+    linked.map_err(|error| format!("cannot link volume '{}' at {at} to '{}': {error}", one.volume.id, one.path))
 }
 
 /// Whether another executor uses a volume.

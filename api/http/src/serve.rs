@@ -77,27 +77,38 @@ where
 /// Accepts connections and answers requests by `handler(request, peer)` until `stop` is true (or its sender gone);
 /// then requests under way have two seconds to end. HTTP/1.1 and HTTP/2 with prior knowledge share the port. Each
 /// connection is a task; a panic in a handler ends its connection alone.
-pub async fn serve_with<H, F>(listener: TcpListener, handler: H, mut stop: watch::Receiver<bool>, serving: Serving)
+pub async fn serve_with<H, F>(listener: TcpListener, handler: H, stop: watch::Receiver<bool>, serving: Serving)
 where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
     let handler = Arc::new(handler);
+    let begin =
+        |(socket, peer): (TcpStream, SocketAddr), connections: &mut JoinSet<()>, stop: &watch::Receiver<bool>| {
+            look_after(&socket);
+            // Whoever finds no room is hung up on: an answer would need the room.
+            let Ok((place, cut)) = serving.connections.admit(peer) else { return };
+            let port = Port::new(&handler, peer, place, stop, &serving);
+            connections.spawn(port.greet(socket, cut));
+        };
+    take_all(async move || listener.accept().await, begin, stop).await;
+}
+
+/// Begins every connection that comes, until `stop`; those that there are then have a while to end.
+async fn take_all<S>(
+    accept: impl AsyncFn() -> std::io::Result<S>,
+    begin: impl Fn(S, &mut JoinSet<()>, &watch::Receiver<bool>),
+    mut stop: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((socket, peer)) => {
-                look_after(&socket);
-                // Whoever finds no room is hung up on: an answer would need the room.
-                let Ok((place, cut)) = serving.connections.admit(peer) else { continue };
-                let port = Port::new(&handler, peer, place, &stop, &serving);
-                connections.spawn(port.greet(socket, cut));
-            }
+            Ok(accepted) => begin(accepted, &mut connections, &stop),
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
                 // Out of descriptors, most likely: accepting again at once would only spin.
@@ -106,39 +117,25 @@ where
             }
         }
     }
-    drop(listener);
+    // Nobody else is let in.
+    drop(accept);
     let _ = tokio::time::timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 /// The same through a socket of this machine. Whoever comes through it is taken for somebody at 127.0.0.1, who speaks clear text.
-pub async fn serve_local<H, F>(listener: UnixListener, handler: H, mut stop: watch::Receiver<bool>, serving: Serving)
+pub async fn serve_local<H, F>(listener: UnixListener, handler: H, stop: watch::Receiver<bool>, serving: Serving)
 where
     H: Fn(Request, SocketAddr) -> F + Send + Sync + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let handler = Arc::new(handler);
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
-            Some(_) = connections.join_next() => continue,
-        };
-        match accepted {
-            Ok((socket, _)) => {
-                let Ok((place, cut)) = serving.connections.admit(peer) else { continue };
-                let port = Port::new(&handler, peer, place, &stop, &serving);
-                connections.spawn(port.serve(socket, cut));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    drop(listener);
-    let _ = tokio::time::timeout(DRAIN, async { while connections.join_next().await.is_some() {} }).await;
+    let begin = |(socket, _), connections: &mut JoinSet<()>, stop: &watch::Receiver<bool>| {
+        let Ok((place, cut)) = serving.connections.admit(peer) else { return };
+        let port = Port::new(&handler, peer, place, stop, &serving);
+        connections.spawn(port.serve(socket, cut));
+    };
+    take_all(async move || listener.accept().await, begin, stop).await;
 }
 
 /// One connection, and where its work is done.
