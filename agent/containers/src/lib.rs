@@ -17,6 +17,7 @@ mod external;
 pub mod isolators;
 mod reports;
 mod sandbox;
+mod sealed;
 mod supervised;
 mod watch;
 
@@ -28,4 +29,4 @@ pub use isolators::Isolator;
 pub use reports::{Core, Process, Report};
 pub use sandbox::make_sandbox;
 pub use supervised::{Supervised, check_machine};
-pub use supervisor::{processes, program, spec, streams};
+pub use supervisor::{mounts, processes, program, root, spec, streams};

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -30,6 +30,7 @@ use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::{Containerizer, Creation, How};
 use crate::isolators::{self, Isolator, PosixRlimits};
 use crate::reports::{Core, Process, Report};
+use crate::sealed::Sealed;
 
 /// Where supervisors look for programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -53,6 +54,8 @@ struct Containers {
     boot_id: String,
     work_dir: PathBuf,
     launcher: PathBuf,
+    /// The same as nobody can change it, once there was a container with a root of its own.
+    sealed: OnceLock<Sealed>,
     isolators: Vec<Box<dyn Isolator>>,
     /// What isolators look at: containers from their creation, or from being found again, until they are released.
     watched: Mutex<BTreeMap<String, Container>>,
@@ -109,6 +112,7 @@ impl Supervised {
             boot_id: boot_id()?,
             work_dir: work_dir.to_owned(),
             launcher: launcher.to_owned(),
+            sealed: OnceLock::new(),
             isolators,
             watched: Mutex::default(),
             groups,
@@ -220,6 +224,18 @@ impl Containers {
         let removed = self.groups.as_ref().map_or(Ok(()), |groups| groups.remove(container_id));
         if let Err(error) = removed {
             tracing::warn!(container_id, %error, "cannot remove the control group of a container");
+        }
+    }
+
+    /// What is executed to run a container.
+    fn program(&self, has_root: bool) -> io::Result<PathBuf> {
+        match self.sealed.get() {
+            _ if !has_root => Ok(self.launcher.clone()),
+            Some(sealed) => Ok(sealed.path()),
+            None => {
+                let sealed = Sealed::of(&self.launcher)?;
+                Ok(self.sealed.get_or_init(|| sealed).path())
+            }
         }
     }
 
@@ -380,7 +396,7 @@ impl Containerizer for Supervised {
             containers.remove_group(&container_id);
             let watched = containers.watched.lock().remove(&container_id);
             let container = watched.unwrap_or_else(|| Container { id: container_id, ..Container::default() });
-            containers.isolators.iter().for_each(|isolator| isolator.cleanup(&container));
+            containers.isolators.iter().rev().for_each(|isolator| isolator.cleanup(&container));
         });
     }
 
@@ -473,8 +489,6 @@ async fn launch(here: Here, mut creation: Creation, external: Option<External>) 
         if !core.awaits(&creation.container.id) {
             return Ok(None);
         }
-        let has = |name: &str| external.is_none() && spawning.isolators.iter().any(|isolator| isolator.name() == name);
-        isolators::linux::check(&creation.container, has)?;
         if let Some(external) = &external {
             begin_again(&spawning, &creation.container.id)
                 .map_err(|error| format!("cannot claim a launch: {error}"))?;
@@ -484,6 +498,8 @@ async fn launch(here: Here, mut creation: Creation, external: Option<External>) 
                 .map_err(|error| format!("cannot write down who runs it: {error}"))?;
             return spawn(&spawning, creation, Some(external.clone())).map(Some);
         }
+        let has = |name: &str| spawning.isolators.iter().any(|isolator| isolator.name() == name);
+        isolators::check(&creation.container, has)?;
         spawning.watched.lock().insert(creation.container.id.clone(), creation.container.clone());
         // What was released before that is not to stay.
         if !core.awaits(&creation.container.id) {
@@ -500,6 +516,9 @@ async fn launch(here: Here, mut creation: Creation, external: Option<External>) 
             creation.joins.push(joined.map_err(|error| format!("cannot make its control group: {error}"))?);
         }
         spawning.isolators.iter().try_for_each(|isolator| isolator.prepare(&mut creation))?;
+        if creation.world.root.is_some() && !has("filesystem/linux") {
+            return Err("a root of its own needs filesystem/linux in this agent's --isolation".to_owned());
+        }
         spawn(&spawning, creation, None).map(Some)
     });
     let failed = |message: String| {
@@ -592,13 +611,16 @@ fn spawn(
         session: creation.streams.is_some_and(|streams| streams.session),
         external,
     };
+    let has_root = spec.world.root.is_some();
     let bytes = spec.encode()?;
     let memory =
         memfd_create("spec", MFdFlags::MFD_CLOEXEC).map_err(|error| format!("cannot make a memfd: {error}"))?;
     let mut file = fs::File::from(memory);
     let written = file.write_all(&bytes).and_then(|()| io::Seek::rewind(&mut file));
     written.map_err(|error| format!("cannot write to a memfd: {error}"))?;
-    tokio::process::Command::new(&containers.launcher)
+    let cannot = |error| format!("cannot start {}: {error}", containers.launcher.display());
+    tokio::process::Command::new(containers.program(has_root).map_err(cannot)?)
+        .arg0(&containers.launcher)
         .stdin(Stdio::from(file))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -606,7 +628,7 @@ fn spawn(
         .env("PATH", PATH)
         .env(processes::SUPERVISOR, mark)
         .spawn()
-        .map_err(|error| format!("cannot start {}: {error}", containers.launcher.display()))
+        .map_err(cannot)
 }
 
 /// A launch has failed. Claimed first: whatever was started must not run after its end was told.

@@ -358,8 +358,6 @@ pub struct Settings {
     pub completed_executors_max: u32,
     /// Ended tasks that are remembered of each live executor.
     pub ended_tasks_max: usize,
-    /// Whether containers that ask for no containerizer are another program's, which knows itself what it can do.
-    pub runs_elsewhere: bool,
 }
 
 /// What a decision may look at besides State: everything here comes from the world.

@@ -3,11 +3,11 @@
 use api::limits::AGENT_COMPLETED_FRAMEWORKS_MAX;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{
-    CommandInfo, ContainerInfo, ExecutorInfo, FrameworkInfo, Label, Labels, LinuxInfo, Resource, TaskInfo, TaskState,
-    Volume, container_info, executor_info,
+    CommandInfo, ContainerInfo, ExecutorInfo, FrameworkInfo, Label, Labels, Resource, TaskInfo, TaskState, Volume,
+    executor_info,
 };
 
-use crate::command::{Settings, Surroundings};
+use crate::command::Surroundings;
 use crate::drain;
 use crate::event::{Blob, Event};
 use crate::state::{Executor, Process, State, Why};
@@ -66,7 +66,7 @@ fn tasks(
     let has_stream = live.is_some_and(|executor| executor.stream.is_some());
     let refusal = tasks
         .iter()
-        .find_map(|task| unsupported(executor, task, is_command, around.settings))
+        .find_map(|task| unsupported(executor, task, is_command))
         .or_else(|| misplaced(executor, live, &tasks));
     let dropped = lost(info);
     let refused = match (refusal, live) {
@@ -152,38 +152,23 @@ fn forgotten(state: &State, framework_id: &str) -> Vec<Event> {
 const CHECKSUM: &str = "meseta.checksum:";
 /// The label that names a containerizer: of a task that the agent itself runs, or of an executor, which takes its tasks along.
 const CONTAINERIZER: &str = "meseta.containerizer";
-/// The name of the one that is another program.
-const EXTERNAL: &str = "external";
 
 /// Why this agent cannot run a task: better said at once than ignored.
-fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool, settings: &Settings) -> Option<String> {
+fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Option<String> {
     // A command, and each task of the built-in default executor, has a container of its own, which may have a terminal.
     let is_own = task.executor.is_none() || executor.r#type == Some(executor_info::Type::Default as i32);
     let is_nested = executor.r#type == Some(executor_info::Type::Default as i32);
-    let (own, other, labels) = match is_command {
-        true => (&task.container, &executor.container, &task.labels),
-        false => (&executor.container, &task.container, &executor.labels),
-    };
-    // Another program says itself what it does not do.
-    let is_elsewhere = containerizer(labels.as_ref()).map_or(settings.runs_elsewhere, |named| named == EXTERNAL);
-    let containers = || own.iter().filter(|_| !is_elsewhere).chain(other);
-    let what = if containers().any(|container| container.r#type == container_info::Type::Docker as i32) {
-        "containers of type DOCKER are"
-    } else if containers().any(|container| {
-        container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
-            || !container.volumes.is_empty()
-            || !container.network_infos.is_empty()
-            || (container.tty_info.is_some() && !is_own)
-            || container.linux_info.as_ref().is_some_and(is_more_than_built)
-    }) {
-        "images, volumes, networks and terminals of containers are"
+    let own = if is_command { &task.container } else { &executor.container };
+    // What isolators and other containerizers do, they refuse where it would be done.
+    let what = if !is_own && own.iter().chain(&task.container).any(|container| container.tty_info.is_some()) {
+        "terminals of executors are"
     } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| uses.iter().any(is_among_tasks)) {
         "volumes at 'tasks', where the default executor has the sandboxes of its tasks, are"
     } else if is_nested && task.labels.iter().flat_map(|all| &all.labels).any(|label| label.key.starts_with(CHECKSUM)) {
         "checksums of what tasks on the default executor bring along are"
     } else if (is_command || is_nested) && of_checks(task).any(|command| !command.uris.is_empty()) {
         "URIs of the commands of checks are"
-    } else if own.iter().any(|container| hides(container)) {
+    } else if own.iter().chain(&task.container).any(|container| hides(container)) {
         "secrets in images and volumes are"
     } else if task.command.iter().chain(&executor.command).chain(of_checks(task)).any(has_references) {
         "secrets by reference are"
@@ -199,7 +184,7 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool, setti
 }
 
 /// Whether a container brings secrets along, which are not to be written down.
-fn hides(container: &ContainerInfo) -> bool {
+pub fn hides(container: &ContainerInfo) -> bool {
     let image = container.mesos.as_ref().and_then(|mesos| mesos.image.as_ref());
     let of_volume = |volume: &Volume| {
         let image = volume.image.as_ref().and_then(|image| image.docker.as_ref());
@@ -225,12 +210,6 @@ fn misplaced(executor: &ExecutorInfo, live: Option<&Executor>, tasks: &[TaskInfo
     let mut resources = live.map_or_else(|| executor.resources.clone(), Executor::resources);
     resources.extend(tasks.iter().flat_map(|task| task.resources.iter().cloned()));
     volumes::uses(&resources).err().map(|sentence| format!("Failed to launch container: {sentence}"))
-}
-
-/// Whether it asks for what no container of this release has. What needs an isolator that an agent does not have is refused where
-/// it would be done.
-pub fn is_more_than_built(info: &LinuxInfo) -> bool {
-    info.seccomp.is_some()
 }
 
 fn containerizer(labels: Option<&Labels>) -> Option<&str> {

@@ -123,8 +123,7 @@ fn an_executor_that_never_ran_is_said_to_have_ended() {
         order::Order::Launch(internal::Launch { framework_info: framework(), task })
     };
     let mut story = Story::new();
-    let docker = v1::container_info::Type::Docker as i32;
-    let container = v1::ContainerInfo { r#type: docker, ..Default::default() };
+    let container = v1::ContainerInfo { tty_info: Some(v1::TtyInfo::default()), ..Default::default() };
     story.order(launch("true", Some(Box::new(container))));
     assert_eq!((story.states(), exits(&story)), (vec![TaskState::TaskFailed], 1));
     let mut story = Story::new();

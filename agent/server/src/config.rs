@@ -75,7 +75,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, disk/du, network/ports, environment_secret, cgroups/cpu, cgroups/mem, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux, disk/du, network/ports, environment_secret, cgroups/cpu, cgroups/mem, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities.").default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
@@ -87,6 +87,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("check_agent_port_range_only", Kind::Bool, "Whether network/ports looks at the ports that the agent offers only.")
         .default("false"),
     Flag::new("container_ports_isolated_range", Kind::Text, "The ports that network/ports looks at: [1024-65535]."),
+    Flag::new("sandbox_directory", Kind::Text, "Where a container with a root of its own finds its sandbox.")
+        .default("/mnt/mesos/sandbox"),
     Flag::new("effective_capabilities", Kind::Content, "Capabilities of processes that ask for none, with linux/capabilities: {\"capabilities\": [\"NET_RAW\"]}.")
         .aliases(&["allowed_capabilities"]),
     Flag::new("bounding_capabilities", Kind::Content, "Capabilities that processes may ever have, with linux/capabilities; JSON as above."),
@@ -328,7 +330,6 @@ const REFUSED: &[&str] = &[
     "perf_events",
     "perf_interval",
     "resource_provider_config_dir",
-    "sandbox_directory",
     "seccomp_config_dir",
     "seccomp_profile_name",
     "secret_resolver",
@@ -577,7 +578,6 @@ fn check(mut values: Values) -> Result<Config, String> {
         launcher_dir: launcher.parent().map_or(String::new(), |dir| dir.display().to_string()),
         completed_executors_max: completed_executors_max(&values)?,
         ended_tasks_max: AGENT_ENDED_TASKS_MAX,
-        runs_elsewhere: containerizers(&values).next() == Some(EXTERNAL),
     };
     let (isolators, idle) = isolation::read(&values, &resources)?;
     let secret = values.text("cluster_secret").map(Secret::read).transpose();
@@ -772,6 +772,11 @@ fn towards(masters: &[String]) -> Option<IpAddr> {
 }
 
 impl Config {
+    /// Whether an isolator is in `--isolation`.
+    pub(crate) fn isolates(&self, name: &str) -> bool {
+        self.values.text("isolation").unwrap_or_default().split(',').any(|one| one.trim() == name)
+    }
+
     /// Folder of what is kept of fetched files.
     pub(crate) fn fetcher_cache(&self) -> PathBuf {
         self.values.path("fetcher_cache_dir").unwrap_or_else(|| self.work_dir.join("fetch"))

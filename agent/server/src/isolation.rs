@@ -6,7 +6,7 @@ use api::flags::Values;
 use api::v1::{CapabilityInfo, Resource};
 use containers::isolators::cgroups::Terms;
 use containers::isolators::linux::capabilities;
-use containers::isolators::{DiskSettings, LinuxSettings, PortsSettings, Settings};
+use containers::isolators::{DiskSettings, FilesystemSettings, LinuxSettings, PortsSettings, Settings};
 
 /// How isolators are configured, and what is to be said of it. The error is a sentence.
 pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings, Vec<String>), String> {
@@ -59,6 +59,7 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         }
     }
     let settings = Settings {
+        filesystem: filesystem(values)?,
         disk: DiskSettings {
             interval: interval("container_disk_watch_interval")?,
             is_enforced: values.bool("enforce_container_disk_quota"),
@@ -101,6 +102,18 @@ fn linux(values: &Values) -> Result<LinuxSettings, String> {
         no_agent_ipc: values.bool("disallow_sharing_agent_ipc_namespace"),
         no_agent_pid: values.bool("disallow_sharing_agent_pid_namespace"),
     })
+}
+
+/// What containers see of files.
+fn filesystem(values: &Values) -> Result<FilesystemSettings, String> {
+    let sandbox_directory = values.text("sandbox_directory").unwrap_or_default().to_owned();
+    let is_folder = sandbox_directory.starts_with('/')
+        && sandbox_directory.len() > 1
+        && !sandbox_directory.split('/').any(|part| part == "..");
+    if !is_folder {
+        return Err("Flag '--sandbox_directory' must be an absolute path, without '..'".to_owned());
+    }
+    Ok(FilesystemSettings { sandbox_directory })
 }
 
 fn ports(resources: &[Resource]) -> Vec<RangeInclusive<u64>> {

@@ -171,19 +171,12 @@ fn unsupported(info: &LaunchContainer, session: bool) -> Option<String> {
     }
     let what = if session && info.command.as_ref().is_some_and(|command| !command.uris.is_empty()) {
         "fetching URIs for a session is"
-    } else if is_more(&container) {
-        "images, volumes and networks of containers are"
+    } else if agent_core::hides(&container) {
+        "secrets in images and volumes are"
     } else {
         return None;
     };
     Some(format!("Failed to launch container: {what} not supported by this agent"))
-}
-
-fn is_more(container: &ContainerInfo) -> bool {
-    container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
-        || !container.volumes.is_empty()
-        || !container.network_infos.is_empty()
-        || container.linux_info.as_ref().is_some_and(agent_core::is_more_than_built)
 }
 
 /// The streams of a container, if somebody can be connected with them: those of sessions, and terminals.

@@ -19,6 +19,7 @@ use containers::{Choice, Core, Creation, How, Limitation, Report, make_sandbox};
 use crate::config::Config;
 use crate::logger::Logger;
 use crate::surroundings::{Containerizer, FETCH_FAILED, Inbox};
+use crate::volumes::Finding;
 use crate::{checks, nested, paths, promised, secrets, volumes};
 
 /// Where an executor finds the token that it shows to its agent.
@@ -48,6 +49,8 @@ struct Terms {
     recovery_timeout_ms: u64,
     files: Option<u64>,
     umask: Option<u32>,
+    /// How containers find their volumes.
+    finding: Finding,
     fetcher: PathBuf,
     /// What all fetches have in common.
     fetch: Job,
@@ -87,6 +90,7 @@ impl Place {
             recovery_timeout_ms: config.recovery_timeout_ms,
             files: config.task_files,
             umask: config.task_umask,
+            finding: if config.isolates("filesystem/linux") { Finding::Mounts } else { Finding::Links },
             fetcher: config.launcher.with_file_name("meseta-fetcher"),
             fetch: fetch(config),
             secret: config.secret.clone(),
@@ -110,7 +114,7 @@ impl Place {
         let sandbox = paths::sandbox(&terms.work_dir, &agent_id, &framework_id, &executor);
         make_sandbox(&terms.work_dir, &sandbox, &user, true)
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
-        volumes::link(&terms.work_dir, &sandbox, &executor, &state)?;
+        volumes::link(&terms.work_dir, &sandbox, &executor, &state, terms.finding)?;
         let described = promised::container(&terms.work_dir, &state, container_id);
         drop(state);
         agent.attach(&framework_id, &executor);
@@ -210,7 +214,7 @@ impl Place {
                 .map_err(|error| format!("cannot make the sandbox: {error}"))?;
             let executor = container_id.split('.').next().and_then(|root| state.executor_of(root));
             let executor = executor.map(|(_, executor)| executor);
-            volumes::link_within(&terms.work_dir, &sandbox, executor, &info.resources)?;
+            volumes::link_within(&terms.work_dir, &sandbox, executor, &info.resources, terms.finding)?;
         }
         let (program, arguments) = arguments(&command).map_err(|why| format!("cannot execute it: {why}"))?;
         let first = self.first(container_id, &command, None, &user, &sandbox)?;
@@ -411,7 +415,11 @@ impl Containerizer for Place {
         let Some((framework_id, executor)) = state.executor_of(container_id) else { return Ok(()) };
         let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
         let sandbox = paths::sandbox(&self.terms.work_dir, agent_id, framework_id, executor);
-        volumes::link(&self.terms.work_dir, &sandbox, executor, &state)
+        let finding = match self.terms.finding {
+            Finding::Mounts => Finding::Either,
+            other => other,
+        };
+        volumes::link(&self.terms.work_dir, &sandbox, executor, &state, finding)
     }
 
     fn remove(&self, agent: &Inbox, container_id: String) {

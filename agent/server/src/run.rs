@@ -8,7 +8,7 @@ use std::sync::Arc;
 use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, decode_record, fold, resume};
 use api::resources::Resources;
 use api_http::Serving;
-use containers::isolators::{built, expand};
+use containers::isolators::{built, ordered};
 use containers::{Cgroups, Choice, Containerizer, External, Isolator, Supervised};
 use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::{TcpListener, UnixListener};
@@ -322,16 +322,15 @@ fn choice(config: &Config, supervised: &Supervised, external: Option<&External>)
     Choice::of(config::containerizers(&config.values).map(one).collect())
 }
 
-/// Those of `--isolation`, in its order. The error is a sentence.
+/// Those of `--isolation`. The error is a sentence.
 fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Isolator>>, String> {
     let named = config.values.text("isolation").unwrap_or_default().split(',').map(str::trim);
-    let mut names: Vec<&str> = Vec::new();
-    for name in named.flat_map(|name| expand(name, groups)) {
-        // What is named twice is there once.
-        if !names.contains(&name) {
-            groups.map_or(Ok(()), |groups| containers::isolators::cgroups::check(groups, name))?;
-            names.push(name);
-        }
+    let names = ordered(named, groups)?;
+    if let Some(groups) = groups {
+        names.iter().try_for_each(|name| containers::isolators::cgroups::check(groups, name))?;
+    }
+    if names.contains(&"filesystem/linux") {
+        containers::mounts::check_machine().map_err(|why| format!("Cannot use filesystem/linux: {why}"))?;
     }
     Ok(names.into_iter().filter_map(|name| built(name, &config.isolators, groups).flatten()).collect())
 }
@@ -393,7 +392,6 @@ mod tests {
             executor_registration_timeout_ms: 1,
             executor_reregistration_timeout_ms: 1,
             executor_shutdown_grace_ms: 1,
-            runs_elsewhere: false,
             launcher_dir: String::new(),
             completed_executors_max: 1,
             ended_tasks_max: 1,

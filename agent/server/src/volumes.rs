@@ -291,9 +291,26 @@ fn sync(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
+/// How a container finds its volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// By links in its sandbox.
+    Links,
+    /// They are mounted there for it, when it is created.
+    Mounts,
+    /// Those that it was created with are mounted; to others there are links.
+    Either,
+}
+
 /// Lets an executor find its volumes in its sandbox, and no longer those of tasks that are over. Volumes that `is_used` by
 /// others keep their owner. The error is a sentence.
-pub(crate) fn link(work_dir: &Path, sandbox: &Path, executor: &Executor, state: &State) -> Result<(), String> {
+pub(crate) fn link(
+    work_dir: &Path,
+    sandbox: &Path,
+    executor: &Executor,
+    state: &State,
+    finding: Finding,
+) -> Result<(), String> {
     let uses = executor.volumes()?;
     let before = executor.volumes_before();
     if uses.is_empty() && before.is_empty() {
@@ -314,7 +331,7 @@ pub(crate) fn link(work_dir: &Path, sandbox: &Path, executor: &Executor, state: 
             continue;
         }
         let keeps_owner = one.volume.shared && is_used(state, &executor.container_id, &one.volume);
-        link_one(sandbox, one, &target, &owner, keeps_owner)?;
+        link_one(sandbox, one, &target, &owner, keeps_owner, finding)?;
     }
     Ok(())
 }
@@ -326,6 +343,7 @@ pub(crate) fn link_within(
     sandbox: &Path,
     executor: Option<&Executor>,
     resources: &[api::v1::Resource],
+    finding: Finding,
 ) -> Result<(), String> {
     let uses = agent_core::uses(resources)?;
     if uses.is_empty() {
@@ -338,7 +356,7 @@ pub(crate) fn link_within(
         if !of_executor.iter().any(|other| other.volume == one.volume) {
             return Err(format!("volume '{}' is none of its executor", one.volume.id));
         }
-        link_one(sandbox, one, &path(work_dir, &one.volume), &owner, one.volume.shared)?;
+        link_one(sandbox, one, &path(work_dir, &one.volume), &owner, one.volume.shared, finding)?;
     }
     Ok(())
 }
@@ -350,12 +368,27 @@ fn link_one(
     target: &Path,
     owner: &fs::Metadata,
     keeps_owner: bool,
+    finding: Finding,
 ) -> Result<(), String> {
     let linked = found(target).and_then(|()| {
         if owner.uid() != 0 && !keeps_owner {
             std::os::unix::fs::lchown(target, Some(owner.uid()), Some(owner.gid()))?;
         }
-        place_link(sandbox, &one.path, target, owner)
+        match finding {
+            Finding::Mounts => Ok(()),
+            Finding::Links => place_link(sandbox, &one.path, target, owner),
+            Finding::Either => place_link(sandbox, &one.path, target, owner).or_else(|error| {
+                let (dir, name) = parent(sandbox, &one.path, None)?;
+                // What is mounted there is seen by its container only.
+                let is_folder = openat(
+                    &dir,
+                    name.as_str(),
+                    OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+                    Mode::empty(),
+                );
+                is_folder.map(drop).map_err(|_| error)
+            }),
+        }
     });
     let at = target.display();
     linked.map_err(|error| format!("cannot link volume '{}' at {at} to '{}': {error}", one.volume.id, one.path))

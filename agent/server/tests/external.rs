@@ -260,7 +260,7 @@ async fn what_this_agent_does_not_know_is_for_a_program_that_does() {
     // Who asks for the agent's own containers gets what those are.
     master.launch(labeled(with(of(image), "own"), "mesos"));
     let failed = master.update("own", TaskState::TaskFailed).await;
-    assert!(failed.message().contains("images, volumes, networks and terminals of containers are not"), "{failed:?}");
+    assert!(failed.message().contains("images of containers need docker/runtime"), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,10 @@
 
 pub mod cgroup;
 mod external;
+pub mod mounts;
 pub mod processes;
 pub mod program;
+pub mod root;
 mod rotate;
 pub mod spec;
 pub mod streams;

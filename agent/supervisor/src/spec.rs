@@ -14,8 +14,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::mounts::Mount;
 use crate::processes;
 use crate::program::Program;
+use crate::root::Root;
 
 /// How late a supervisor may come to claim its launch, after its agent was killed.
 const LATE_MAX: Duration = Duration::from_secs(3600);
@@ -121,6 +123,19 @@ pub struct World {
     pub effective: Option<u64>,
     /// Those that it may ever have.
     pub bounding: Option<u64>,
+    /// Folder that becomes its root.
+    pub root: Option<Root>,
+    /// What is mounted for it, in this order.
+    pub mounts: Vec<Mount>,
+    /// Where it begins, as it sees it; by default in the sandbox as the machine sees that.
+    pub directory: Option<String>,
+}
+
+impl World {
+    /// Whether it has mounts of its own, for whatever reason.
+    pub fn has_mounts(&self) -> bool {
+        self.root.is_some() || !self.mounts.is_empty() || self.own.contains(&Namespace::Mount)
+    }
 }
 
 /// Bounds of a process's outputs: how many bytes a file has, and how many older files are kept, of `stdout` and of `stderr`.
@@ -158,7 +173,9 @@ pub struct First {
 }
 
 /// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 8;
+const VERSION: u64 = 9;
+/// The version without mounts and a root.
+const VERSION_WITHOUT_ROOT: u64 = 8;
 /// The version without a world of its own.
 const VERSION_WITHOUT_WORLD: u64 = 7;
 /// The version without a control group.
@@ -193,6 +210,8 @@ impl Spec {
             ("no_new_privileges", self.world.no_new_privileges.then_some(1)),
             ("effective", self.world.effective),
             ("bounding", self.world.bounding),
+            ("root_read_only", self.world.root.as_ref().and_then(|root| root.read_only.then_some(1))),
+            ("root_unmasked", self.world.root.as_ref().and_then(|root| root.unmasked.then_some(1))),
         ];
         let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
             .chain(self.sockets.iter().map(|path| format!("sockets={path}")))
@@ -214,6 +233,9 @@ impl Spec {
             .chain(self.group.iter().map(|path| format!("group={path}")))
             .chain(self.world.own.iter().map(|namespace| format!("own={}", namespace.name())))
             .chain(self.world.enters.iter().map(|(namespace, path)| format!("enter={}:{path}", namespace.name())))
+            .chain(self.world.root.iter().map(|root| format!("root={}", root.path)))
+            .chain(self.world.mounts.iter().map(|mount| format!("mount={}", mount.encode())))
+            .chain(self.world.directory.iter().map(|path| format!("directory={path}")))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(self.rotation.iter().map(|rotation| format!("rotation={}", rotation.encode())))
             .chain(self.first.iter().flat_map(|first| {
@@ -234,7 +256,10 @@ impl Spec {
 
     fn version(&self) -> u64 {
         match &self.first {
-            _ if self.world != World::default() => VERSION,
+            _ if self.world.root.is_some() || !self.world.mounts.is_empty() || self.world.directory.is_some() => {
+                VERSION
+            }
+            _ if self.world != World::default() => VERSION_WITHOUT_ROOT,
             _ if self.group.is_some() => VERSION_WITHOUT_WORLD,
             _ if self.external.is_some() => VERSION_WITHOUT_GROUP,
             _ if !self.rlimits.is_empty() => VERSION_WITHOUT_EXTERNAL,
@@ -256,6 +281,8 @@ impl Spec {
         let (environment, named) = rest.split_at_checked(environment)?;
         let text = |name: &str| named.iter().find_map(|text| text.strip_prefix(name)?.strip_prefix('='));
         let number = |name: &str| text(name)?.parse::<u64>().ok();
+        let mounts = named.iter().filter_map(|text| text.strip_prefix("mount="));
+        let mounts = mounts.map(Mount::decode).collect::<Option<Vec<Mount>>>()?;
         // The first had none.
         if number("version").is_some_and(|version| version > VERSION) {
             return None;
@@ -295,6 +322,13 @@ impl Spec {
                 no_new_privileges: number("no_new_privileges") == Some(1),
                 effective: number("effective"),
                 bounding: number("bounding"),
+                root: text("root").map(|path| Root {
+                    path: path.to_owned(),
+                    read_only: number("root_read_only") == Some(1),
+                    unmasked: number("root_unmasked") == Some(1),
+                }),
+                mounts,
+                directory: text("directory").map(str::to_owned),
             },
             rotation: text("rotation").and_then(Rotation::decode),
             first: text("first").map(|program| First {
@@ -583,6 +617,7 @@ pub fn boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mounts::Place;
 
     #[test]
     fn a_spec_is_handed_over_unharmed() {
@@ -603,6 +638,9 @@ mod tests {
                 no_new_privileges: true,
                 effective: Some(1 << 40),
                 bounding: Some(u64::MAX),
+                root: Some(Root { path: "/r".into(), read_only: true, unmasked: false }),
+                mounts: vec![Mount::bind(Place::absolute("/a=b"), Place::below("/c", "d"))],
+                directory: Some("/e f".into()),
             },
             rotation: Some(Rotation { stdout: (4096, 2), stderr: (1 << 40, 0) }),
             rlimits: vec![("NOFILE".into(), Some((10, 20))), ("CORE".into(), None)],
@@ -624,8 +662,8 @@ mod tests {
         let external = Some(External { program: program.clone(), request: "{\"a\": \"=\"}".into() });
         let with = Spec { external, ..spec.clone() };
         assert_eq!(Spec::decode(&with.encode().unwrap()), Some(with));
-        let newer = [&bytes[..], b"version=9\0"].concat();
-        let newer = String::from_utf8(newer).unwrap().replace("version=8\0", "");
+        let newer = [&bytes[..], b"version=10\0"].concat();
+        let newer = String::from_utf8(newer).unwrap().replace("version=9\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }

@@ -25,7 +25,7 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+use nix::unistd::{ForkResult, Gid, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
 use crate::external::{Beside, Outcome};
 use crate::rotate;
@@ -177,6 +177,13 @@ pub(crate) fn user(spec: &Spec) -> Result<Option<User>, String> {
     Ok(user.filter(|user| user.uid != nix::unistd::geteuid()))
 }
 
+/// The groups of a user, as this machine has them.
+fn groups(user: &User) -> Result<Vec<Gid>, String> {
+    let name = CString::new(user.name.as_str()).map_err(|error| error.to_string())?;
+    nix::unistd::getgrouplist(&name, user.gid)
+        .map_err(|error| format!("cannot look up the groups of user '{}': {}", user.name, error.desc()))
+}
+
 /// `stdout` and `stderr` in the sandbox.
 pub(crate) fn outputs(spec: &Spec, user: Option<&User>) -> Result<(OwnedFd, OwnedFd), String> {
     let output = |name: &str| -> io::Result<OwnedFd> {
@@ -288,6 +295,8 @@ fn start(
     // Closed by a successful exec; otherwise it says what failed.
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
     let parent = std::process::id();
+    // Looked up here: what a root of its own says of users is nothing to go by.
+    let groups = user.as_ref().map(groups).transpose()?;
     // The last child of this process, perhaps: those of another world are not its to make.
     let world = World::prepare(&spec.world)?;
 
@@ -328,8 +337,8 @@ fn start(
                 sys::exit(127);
             }
             step("start a session", setsid().map(drop));
-            if let Err((what, error)) = world.enter() {
-                failed(what, error);
+            if let Err((what, error)) = world.enter(&spec.world, &spec.containers_dir) {
+                failed(&what, error);
             }
             // Nothing may outlive its supervisor: nobody would report its end.
             let bind = |gate: &mut File| {
@@ -346,7 +355,7 @@ fn start(
             if world.is_root {
                 bind(&mut gate);
                 if let Err((what, error)) = world.become_second() {
-                    failed(what, error);
+                    failed(&what, error);
                 }
                 step("start a session", setsid().map(drop));
             }
@@ -377,13 +386,15 @@ fn start(
             if spec.world.effective.is_some() {
                 system("keep its capabilities", sys::keep_capabilities());
             }
-            if let Some(user) = &user {
-                let name = CString::new(user.name.as_str()).unwrap_or_default();
-                step("take the user's groups", nix::unistd::initgroups(&name, user.gid));
+            if let (Some(user), Some(groups)) = (&user, &groups) {
+                step("take the user's groups", nix::unistd::setgroups(groups));
                 step("take the user's group", nix::unistd::setgid(user.gid));
                 step("switch to the user", nix::unistd::setuid(user.uid));
             }
-            step("enter the sandbox", chdir(spec.sandbox.as_str()));
+            match &spec.world.directory {
+                None => step("enter the sandbox", chdir(spec.sandbox.as_str())),
+                Some(directory) => step("enter its working directory", chdir(directory.as_str())),
+            }
             let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
             for signal in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT] {
                 step("reset signals", sys::set_action(signal, &default));
@@ -399,6 +410,7 @@ fn start(
                 bind(&mut gate);
             }
             step("reset signals", sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None));
+            sys::close_on_exec();
             let error = execute(&candidates, &arguments, &environment);
             failed(&format!("execute '{program}'"), error)
         }

@@ -128,6 +128,37 @@ pub fn keep_only(file: OwnedFd) -> io::Result<std::fs::File> {
     Ok(unsafe { std::fs::File::from_raw_fd(KEPT) })
 }
 
+/// What a mount has of its own is nobody else's.
+pub(crate) const PRIVATE: u64 = libc::MS_PRIVATE;
+
+/// Adds properties to what is mounted at a descriptor, and to what is mounted in it if `recursive`; with a `propagation` it gets
+/// that as well.
+pub(crate) fn set_mount(
+    mount: std::os::fd::BorrowedFd<'_>,
+    attributes: u64,
+    propagation: u64,
+    recursive: bool,
+) -> rustix::io::Result<()> {
+    let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let (pointer, size) = (std::ptr::from_ref(&attributes), size_of_val(&attributes));
+    // SAFETY: the path is an empty string that lives for ever, and the attributes, of this size, for as long as the call.
+    let done = unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, pointer, size) };
+    if done < 0 {
+        let error = io::Error::last_os_error();
+        return Err(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO));
+    }
+    Ok(())
+}
+
+/// Whatever is open beyond the standard streams is not what this process executes.
+pub(crate) fn close_on_exec() {
+    const CLOEXEC: libc::c_uint = 4;
+    // All that is opened here is closed so anyway: an older kernel that cannot is no harm.
+    // SAFETY: takes three integers.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, CLOEXEC) };
+}
+
 /// The highest number of a capability that can be asked for.
 const CAPABILITY_MAX: u32 = 63;
 

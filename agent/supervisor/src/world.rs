@@ -2,6 +2,7 @@
 //! may do there. All of it happens between clone and exec, in the child. The first process of a new world of processes is this
 //! program, which reaps what is left to it and passes the end of the container's process on.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -14,7 +15,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2};
 
 use crate::spec::{Namespace, World as Wanted};
-use crate::sys;
+use crate::{root, sys};
 
 const NO_CODE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
@@ -31,7 +32,7 @@ pub(crate) struct World {
 }
 
 /// A step that failed, and why.
-pub(crate) type Failure = (&'static str, Errno);
+pub(crate) type Failure = (Cow<'static, str>, Errno);
 
 impl World {
     /// Lets the next child of this process have its world of processes. The error is a sentence.
@@ -55,7 +56,7 @@ impl World {
         if has(Namespace::Ipc) {
             own |= CloneFlags::CLONE_NEWIPC;
         }
-        if has(Namespace::Mount) {
+        if wanted.has_mounts() {
             own |= CloneFlags::CLONE_NEWNS;
         }
         let is_root = has(Namespace::Pid);
@@ -76,18 +77,21 @@ impl World {
     }
 
     /// In the child, while it is what the supervisor is.
-    pub(crate) fn enter(&self) -> Result<(), Failure> {
+    /// `scratch` is a folder of the machine that may be covered for a moment.
+    pub(crate) fn enter(&self, wanted: &Wanted, scratch: &str) -> Result<(), Failure> {
         for (flag, file) in &self.entered {
-            setns(file, *flag).map_err(|error| ("enter a namespace", error))?;
+            setns(file, *flag).map_err(|error| ("enter a namespace".into(), error))?;
         }
         if !self.own.is_empty() {
-            unshare(self.own).map_err(|error| ("have a namespace of its own", error))?;
+            unshare(self.own).map_err(|error| ("have a namespace of its own".into(), error))?;
         }
-        let mounted = |what: &'static str, done: nix::Result<()>| done.map_err(|error| (what, error));
+        let mounted = |what: &'static str, done: nix::Result<()>| done.map_err(|error| (what.into(), error));
         if self.own.contains(CloneFlags::CLONE_NEWNS) {
-            // What the machine mounts later is seen, what is mounted here is not.
-            let flags = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-            mounted("have mounts of its own", mount(None::<&str>, "/", None::<&str>, flags, None::<&str>))?;
+            root::enter(wanted, scratch).map_err(|(what, error)| (what, Errno::from_raw(error.raw_os_error())))?;
+        }
+        // A root of its own has these.
+        if wanted.root.is_some() {
+            return Ok(());
         }
         if self.is_root {
             mounted("mount /proc", mount(Some("proc"), "/proc", Some("proc"), NO_CODE, None::<&str>))?;
@@ -105,7 +109,7 @@ impl World {
     /// behind until that ends.
     pub(crate) fn become_second(&self) -> Result<(), Failure> {
         let Some((_, writer)) = self.status.as_ref().filter(|_| self.is_root) else { return Ok(()) };
-        match sys::fork().map_err(|error| ("fork", error))? {
+        match sys::fork().map_err(|error| ("fork".into(), error))? {
             ForkResult::Child => Ok(()),
             ForkResult::Parent { child } => first_process(child, writer),
         }

@@ -238,7 +238,6 @@ impl Agent {
                 executor_registration_timeout_ms: 60_000,
                 executor_reregistration_timeout_ms: REREGISTRATION_MS,
                 executor_shutdown_grace_ms: 5_000,
-                runs_elsewhere: false,
                 launcher_dir: "/bin".into(),
                 completed_executors_max: 5,
                 ended_tasks_max: ENDED_TASKS_MAX,

@@ -46,36 +46,18 @@ fn linux(container: &Container) -> LinuxInfo {
     container.info.as_ref().and_then(|info| info.linux_info.clone()).unwrap_or_default()
 }
 
-/// What is asked of a container that none of these isolators does. The error is a sentence.
-pub fn check(container: &Container, has: impl Fn(&str) -> bool) -> Result<(), String> {
-    let info = linux(container);
-    #[expect(deprecated, reason = "clients may ask by it")]
-    let capabilities =
-        info.capability_info.is_some() || info.effective_capabilities.is_some() || info.bounding_capabilities.is_some();
-    let own_memory = info.shm_size.is_some() || info.ipc_mode == Some(IpcMode::Private as i32);
-    let needed = [
-        ("linux/capabilities", "capabilities of containers need", capabilities),
-        ("namespaces/ipc", "shared memory of a container's own needs", own_memory),
-        ("namespaces/pid", "processes of a container's own need", info.share_pid_namespace == Some(false)),
-    ];
-    match needed.into_iter().find(|(name, _, is_asked)| *is_asked && !has(name)) {
-        Some((name, what, _)) => Err(format!("{what} {name} in this agent's --isolation")),
-        None => Ok(()),
-    }
-}
-
 /// Whether it is of a session: that shows what it is within as that one sees it.
-fn is_session(creation: &Creation) -> bool {
+pub(super) fn is_session(creation: &Creation) -> bool {
     creation.streams.is_some_and(|streams| streams.session)
 }
 
-fn own(creation: &mut Creation, namespace: Namespace) {
+pub(super) fn own(creation: &mut Creation, namespace: Namespace) {
     if !creation.world.own.contains(&namespace) {
         creation.world.own.push(namespace);
     }
 }
 
-fn enter(creation: &mut Creation, namespace: Namespace) {
+pub(super) fn enter(creation: &mut Creation, namespace: Namespace) {
     if !creation.enters.contains(&namespace) {
         creation.enters.push(namespace);
     }
@@ -96,7 +78,7 @@ impl Isolator for NamespacesPid {
         if shares && !is_within && self.0.no_agent_pid {
             return Err("Sharing agent pid namespace with top-level container is not allowed".to_owned());
         }
-        if is_within {
+        if is_within && !creation.world.has_mounts() {
             // What is mounted there, and not here.
             enter(creation, Namespace::Mount);
         }
@@ -134,7 +116,7 @@ impl Isolator for NamespacesIpc {
         if is_session(creation) && is_private {
             return Err("Private IPC mode is not supported for DEBUG containers".to_owned());
         }
-        if is_within {
+        if is_within && !creation.world.has_mounts() {
             enter(creation, Namespace::Mount);
         }
         if is_private {
@@ -289,14 +271,5 @@ mod tests {
         assert_eq!(why, "Requested capabilities '{NET_RAW}', but only '{CHOWN}' are allowed");
         let why = set(isolator(None, Some(1)), info(None, Some(&raw))).unwrap_err();
         assert_eq!(why, "Bounding capabilities '{NET_RAW}', but only '{CHOWN}' are allowed");
-    }
-
-    #[test]
-    fn what_no_isolator_does_is_refused() {
-        let shm = LinuxInfo { shm_size: Some(3), ..LinuxInfo::default() };
-        let container = creation("a", shm).container;
-        assert_eq!(check(&container, |name| name == "namespaces/ipc"), Ok(()));
-        assert!(check(&container, |_| false).unwrap_err().contains("namespaces/ipc in this agent's --isolation"));
-        assert_eq!(check(&Container::default(), |_| false), Ok(()));
     }
 }

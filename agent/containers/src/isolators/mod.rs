@@ -1,10 +1,12 @@
 //! What changes a container on its way, says what it uses, or that it uses too much: one a file. Coordination is not theirs: the
-//! containerizer asks them in the order of `--isolation`.
+//! containerizer asks them in one order ([`NAMES`]).
 
 pub mod cgroups;
 mod disk;
 mod du;
+mod filesystem;
 pub mod linux;
+mod needs;
 mod ports;
 mod posix;
 mod sockets;
@@ -19,7 +21,9 @@ use crate::containerizer::Creation;
 
 pub use cgroups::{CgroupsCpu, CgroupsMem, CgroupsPids};
 pub use disk::Disk;
+pub use filesystem::{FilesystemLinux, FilesystemSettings};
 pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, NamespacesPid};
+pub use needs::check;
 pub use ports::Ports;
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
 
@@ -71,31 +75,50 @@ pub trait Isolator: Send + Sync {
     fn cleanup(&self, _container: &Container) {}
 }
 
-/// All that `--isolation` may name: what is built, and what stands for several of them.
+/// All that `--isolation` may name: what is built, and what stands for several of them. In this order they are asked, whatever the
+/// flag's is: what makes a container's root first, then what is mounted there, then all that is done to that.
 pub const NAMES: &[&str] = &[
+    "filesystem/posix",
+    "filesystem/linux",
+    "process",
     "posix/cpu",
     "posix/mem",
     "posix/rlimits",
-    "filesystem/posix",
-    "disk/du",
-    "posix/disk",
-    "network/ports",
-    "environment_secret",
-    "process",
+    "cgroups",
     "cgroups/all",
     "cgroups/cpu",
     "cgroups/mem",
     "cgroups/pids",
-    "cgroups",
     "linux/capabilities",
     "linux/nnp",
     "namespaces/ipc",
     "namespaces/pid",
+    "disk/du",
+    "posix/disk",
+    "network/ports",
+    "environment_secret",
 ];
+
+/// Those that `names` stand for, each once, as they are asked.
+///
+/// # Errors
+/// A sentence: they do not go together.
+pub fn ordered<'a>(names: impl Iterator<Item = &'a str>, groups: Option<&Cgroups>) -> Result<Vec<&'a str>, String> {
+    let mut all: Vec<&str> = names.flat_map(|name| expand(name, groups)).collect();
+    let place = |name: &str| NAMES.iter().position(|one| *one == name);
+    all.sort_by_key(|name| place(name));
+    all.dedup();
+    if all.iter().filter(|name| name.starts_with("filesystem/")).count() > 1 {
+        return Err("Using multiple filesystem isolators simultaneously is disallowed".to_owned());
+    }
+    Ok(all)
+}
 
 /// How isolators are configured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
+    /// Of `filesystem/linux`, and of volumes.
+    pub filesystem: FilesystemSettings,
     /// Of `disk/du`.
     pub disk: DiskSettings,
     /// Of `network/ports`.
@@ -138,7 +161,7 @@ pub fn expand<'a>(name: &'a str, groups: Option<&Cgroups>) -> Vec<&'a str> {
 
 /// Whether it does its work on the control groups of containers, so that they must have some.
 pub fn needs_groups(name: &str) -> bool {
-    name.starts_with("cgroups/") || name.starts_with("namespaces/") || name == "cgroups"
+    name.starts_with("cgroups/") || name.starts_with("namespaces/") || name == "cgroups" || name == "filesystem/linux"
 }
 
 /// What is built, by name; a name that is not built has none, nor one that needs control groups where there are none.
@@ -147,6 +170,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "cgroups/cpu" => Some(Some(Box::new(CgroupsCpu::new(groups?, settings.cgroups)))),
         "cgroups/mem" => Some(Some(Box::new(CgroupsMem::new(groups?, settings.cgroups)))),
         "cgroups/pids" => Some(Some(Box::new(CgroupsPids::new(groups?)))),
+        "filesystem/linux" => Some(Some(Box::new(FilesystemLinux::new(&settings.filesystem)))),
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),
         "posix/rlimits" => Some(Some(Box::new(PosixRlimits))),
@@ -176,5 +200,10 @@ mod tests {
             assert!(isolator.is_none_or(|isolator| isolator.name() == *name));
         }
         assert!(built("cgroups/none", &Settings::default(), None).is_none());
+        let named = ["disk/du", "process", "filesystem/linux", "posix/mem"];
+        let asked = ["filesystem/linux", "posix/cpu", "posix/mem", "disk/du"];
+        assert_eq!(ordered(named.into_iter(), None), Ok(asked.to_vec()));
+        let both = ["filesystem/linux", "filesystem/posix"];
+        assert!(ordered(both.into_iter(), None).unwrap_err().contains("multiple filesystem isolators"));
     }
 }

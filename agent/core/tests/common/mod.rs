@@ -29,7 +29,6 @@ impl Story {
             executor_registration_timeout_ms: 60_000,
             executor_reregistration_timeout_ms: 2_000,
             executor_shutdown_grace_ms: 5_000,
-            runs_elsewhere: false,
             launcher_dir: "/bin".into(),
             completed_executors_max: 3,
             ended_tasks_max: 200,

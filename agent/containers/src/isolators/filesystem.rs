@@ -1,0 +1,107 @@
+//! `filesystem/linux`: containers have mounts of their own. Volumes are mounted there, by the supervisor and between clone and
+//! exec: the machine sees none of them, so nothing is left of them, whoever ends the agent or the container.
+
+use std::collections::BTreeSet;
+
+use api::v1::volume::Mode;
+use parking_lot::Mutex;
+use supervisor::mounts::{Mount, Place};
+use supervisor::spec::Namespace;
+
+use super::Isolator;
+use super::linux::{enter, is_session, own};
+use crate::container::Container;
+use crate::containerizer::Creation;
+
+/// How what containers see of files is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesystemSettings {
+    /// Where a container with a root of its own sees its sandbox.
+    pub sandbox_directory: String,
+}
+
+impl Default for FilesystemSettings {
+    fn default() -> FilesystemSettings {
+        FilesystemSettings { sandbox_directory: "/mnt/mesos/sandbox".to_owned() }
+    }
+}
+
+/// Where something is mounted that is asked for at a `container_path`: below the sandbox, if that is relative.
+pub(crate) fn target(creation: &Creation, settings: &FilesystemSettings, container_path: &str) -> Place {
+    if container_path.starts_with('/') {
+        return Place::absolute(container_path);
+    }
+    match creation.world.root {
+        Some(_) => Place::below(&settings.sandbox_directory, container_path),
+        None => Place::below(creation.container.sandbox.display().to_string(), container_path),
+    }
+}
+
+/// `filesystem/linux`
+#[derive(Debug)]
+pub struct FilesystemLinux {
+    settings: FilesystemSettings,
+    /// Containers that have a root of their own.
+    with_root: Mutex<BTreeSet<String>>,
+}
+
+impl FilesystemLinux {
+    /// Knows no container yet.
+    pub fn new(settings: &FilesystemSettings) -> FilesystemLinux {
+        FilesystemLinux { settings: settings.clone(), with_root: Mutex::default() }
+    }
+}
+
+impl Isolator for FilesystemLinux {
+    fn name(&self) -> &'static str {
+        "filesystem/linux"
+    }
+
+    fn prepare(&self, creation: &mut Creation) -> Result<(), String> {
+        let id = creation.container.id.clone();
+        if is_session(creation) {
+            if creation.container.info.as_ref().is_some_and(|info| !info.volumes.is_empty()) {
+                return Err("Volumes not supported for DEBUG containers".to_owned());
+            }
+            // Sees what it is within as that one does.
+            enter(creation, Namespace::Mount);
+            let parent = id.rsplit_once('.').map_or("", |(parent, _)| parent);
+            if self.with_root.lock().contains(parent) {
+                creation.world.directory.get_or_insert_with(|| self.settings.sandbox_directory.clone());
+            }
+            return Ok(());
+        }
+        own(creation, Namespace::Mount);
+        let sandbox = creation.container.sandbox.display().to_string();
+        if creation.world.root.is_some() {
+            self.with_root.lock().insert(id);
+            let seen = self.settings.sandbox_directory.clone();
+            let mount = Mount::bind(Place::absolute(&sandbox), Place::absolute(&seen));
+            // Before all that may be mounted in it.
+            creation.world.mounts.insert(0, Mount { no_devices: true, ..mount });
+            // Unless its image has one.
+            creation.world.directory.get_or_insert_with(|| seen.clone());
+            let (before, now) = (format!("MESOS_SANDBOX={sandbox}"), format!("MESOS_SANDBOX={seen}"));
+            creation.environment.iter_mut().filter(|one| **one == before).for_each(|one| one.clone_from(&now));
+        }
+        for volume in creation.container.volumes.clone() {
+            let Some(found) = volume.resource.disk.as_ref().and_then(|disk| disk.volume.as_ref()) else { continue };
+            let at = target(creation, &self.settings, &found.container_path);
+            let mount = Mount::bind(Place::absolute(volume.place.display().to_string()), at);
+            let read_only = found.mode == Mode::Ro as i32;
+            creation.world.mounts.push(Mount { read_only, no_devices: true, ..mount });
+        }
+        Ok(())
+    }
+
+    fn recover(&self, container: &Container) {
+        let image = container.info.as_ref().and_then(|info| info.mesos.as_ref()?.image.as_ref());
+        if image.is_some() {
+            self.with_root.lock().insert(container.id.clone());
+        }
+    }
+
+    fn cleanup(&self, container: &Container) {
+        self.with_root.lock().remove(&container.id);
+    }
+}

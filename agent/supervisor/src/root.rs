@@ -1,0 +1,202 @@
+//! The root of a container: a folder of the machine, an unpacked image perhaps, that becomes `/` of its process. Nothing in it is
+//! believed: it may have been made to mislead whoever sets it up.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, mknodat, open, openat, symlinkat};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::{fchdir, pivot_root};
+
+use crate::mounts::{self, Failure, Mounter, attach, copy, failed, find, make};
+use crate::spec::World;
+use crate::sys;
+
+const NO_CODE: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// Devices that every process has.
+const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+/// Where programs look for what is elsewhere.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+/// What tells of the whole machine, and is changed by nobody in a container.
+const READ_ONLY: [&str; 5] = ["proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger"];
+/// What tells too much of the machine.
+const MASKED: [&str; 14] = [
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/key-users",
+    "proc/latency_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "sys/devices/virtual/powercap",
+    "sys/firmware",
+    "sys/kernel/security",
+];
+
+/// A root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Root {
+    /// The folder.
+    pub path: String,
+    /// Nothing is written to it but what is mounted there.
+    pub read_only: bool,
+    /// What `/proc` and `/sys` tell of the machine is not hidden.
+    pub unmasked: bool,
+}
+
+/// Mounts what is wanted, in mounts that are this process's own and have been made so just now. Afterwards it is in its root, if
+/// it is to have one, and nothing leads back.
+pub(crate) fn enter(wanted: &World, scratch: &str) -> Result<(), Failure> {
+    let taken = mounts::propagating(&wanted.mounts)?;
+    // What the machine mounts later is seen, what is mounted here is not.
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change("/", flags).map_err(failed("have mounts of its own"))?;
+    let root = wanted.root.as_ref().map(attached).transpose()?;
+    if let (Some(root), Some(wanted_root)) = (&root, &wanted.root) {
+        system(root.as_fd(), wanted)?;
+        if !wanted_root.unmasked {
+            mask(root.as_fd())?;
+        }
+    }
+    let mounter = Mounter { root: root.as_ref().map(AsFd::as_fd), scratch };
+    for (mount, taken) in wanted.mounts.iter().zip(taken) {
+        mounter.mount(mount, taken)?;
+    }
+    let (Some(root), Some(wanted_root)) = (root, &wanted.root) else { return Ok(()) };
+    if let Some(directory) = &wanted.directory {
+        // As every image has it that names one.
+        find(root.as_fd(), directory, ResolveFlags::IN_ROOT, Some(true))
+            .map_err(failed(format!("find {directory}")))?;
+    }
+    if wanted_root.read_only {
+        sys::set_mount(root.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY.bits().into(), 0, false)
+            .map_err(failed("make its root read-only"))?;
+    }
+    pivot(root.as_fd()).map_err(failed("enter its root"))
+}
+
+/// The folder, mounted upon itself. Devices in it are none: images have no business with those of the machine.
+fn attached(root: &Root) -> Result<OwnedFd, Failure> {
+    let attached = || {
+        let folder = open(root.path.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let tree = copy(&folder, true)?;
+        sys::set_mount(tree.as_fd(), MountAttrFlags::MOUNT_ATTR_NODEV.bits().into(), sys::PRIVATE, true)?;
+        attach(&tree, &folder)?;
+        Ok(tree)
+    };
+    attached().map_err(failed(format!("mount its root {}", root.path)))
+}
+
+/// `/proc`, `/sys` and `/dev`.
+fn system(root: BorrowedFd<'_>, wanted: &World) -> Result<(), Failure> {
+    let folder = |path: &str| find(root, path, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS, Some(true));
+    let mount = |path: &'static str, tree: rustix::io::Result<OwnedFd>| -> Result<OwnedFd, Failure> {
+        let mounted = tree.and_then(|tree| folder(path).and_then(|at| attach(&tree, at)).map(|()| tree));
+        mounted.map_err(failed(format!("mount /{path} in its root")))
+    };
+    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    mount("proc", make("proc", &[], NO_CODE))?;
+    mount("sys", make("sysfs", &[], NO_CODE | read_only))?;
+    // What controls the machine is not shown, unless there is nowhere to show nothing.
+    match folder("sys/fs/cgroup") {
+        Err(_) => {}
+        Ok(_) => drop(mount("sys/fs/cgroup", mounts::memory(None, 0o755, NO_CODE | read_only))?),
+    }
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let attributes = attributes | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    let dev = mount("dev", mounts::memory(Some(64 << 10), 0o755, attributes))?;
+    for name in DEVICES {
+        device(dev.as_fd(), name).map_err(failed(format!("make /dev/{name} in its root")))?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(target, &dev, name).map_err(failed(format!("make /dev/{name} in its root")))?;
+    }
+    // The group of terminals, as all distributions have it.
+    let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    let no_code = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    mount("dev/pts", make("devpts", &options, no_code))?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let bytes = wanted.shm_bytes.filter(|bytes| *bytes > 0);
+    mount("dev/shm", mounts::memory(bytes, 0o1777, attributes | MountAttrFlags::MOUNT_ATTR_STRICTATIME))?;
+    Ok(())
+}
+
+/// A device as the machine has it.
+fn device(dev: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+    let path = format!("/dev/{name}");
+    let found = fs::metadata(&path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    if !found.file_type().is_char_device() {
+        return Err(Errno::NOTTY);
+    }
+    let mode = Mode::from_raw_mode(found.mode() & 0o777);
+    match mknodat(dev, name, FileType::CharacterDevice, mode, found.rdev()) {
+        // Whoever may make none has it mounted.
+        Err(Errno::PERM) => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            openat(dev, name, flags, Mode::from_raw_mode(0o644))?;
+            let at = openat(dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            attach(copy(open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?, false)?, at)
+        }
+        // Whatever the mask is.
+        done => done.and_then(|()| chmodat(dev, name, mode, AtFlags::empty())),
+    }
+}
+
+/// What is not to be seen, or not to be changed.
+fn mask(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let look = |path: &str| match find(root, path, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS, None) {
+        Err(Errno::NOENT) => Ok(None),
+        found => found.map(Some),
+    };
+    let cover = |path: &'static str, with: &dyn Fn(&OwnedFd) -> rustix::io::Result<OwnedFd>| {
+        let covered = look(path).and_then(|found| match found {
+            None => Ok(()),
+            Some(at) => attach(with(&at)?, at),
+        });
+        covered.map_err(failed(format!("cover /{path} in its root")))
+    };
+    let attributes = NO_CODE | MountAttrFlags::MOUNT_ATTR_RDONLY;
+    for path in READ_ONLY {
+        cover(path, &|at| {
+            let tree = copy(at, true)?;
+            sys::set_mount(tree.as_fd(), attributes.bits().into(), 0, true)?;
+            Ok(tree)
+        })?;
+    }
+    for path in MASKED {
+        cover(path, &|at| {
+            if FileType::from_raw_mode(rustix::fs::fstat(at)?.st_mode).is_dir() {
+                return mounts::memory(None, 0o555, attributes);
+            }
+            copy(find(root, "dev/null", ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS, None)?, false)
+        })?;
+    }
+    Ok(())
+}
+
+/// The old root goes, with all that was mounted there.
+fn pivot(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = rustix::fs::openat(CWD, "/", flags, Mode::empty())?;
+    fchdir(root)?;
+    pivot_root(".", ".")?;
+    fchdir(&old)?;
+    // Whatever it was: what happens to it here happens nowhere else.
+    mount_change(".", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    unmount(".", UnmountFlags::DETACH)?;
+    rustix::process::chdir("/")
+}
