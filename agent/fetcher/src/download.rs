@@ -2,23 +2,19 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agent_web::{Answer, Trust};
 use nix::libc::O_NONBLOCK;
 
-use crate::say;
 use crate::source::Source;
 use crate::step::Step;
+use crate::{hadoop, say};
 
 /// Between two lines on a fetch that takes long.
 const PROGRESS: Duration = Duration::from_secs(10);
-/// Between two looks at what a client does.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// How many bytes it has, as far as that can be said beforehand.
 pub(crate) fn size(step: &Step, source: &Source) -> Result<u64, String> {
@@ -70,7 +66,7 @@ fn fetch_into(step: &Step, source: &Source, to: &Path, bytes_max: Option<u64>) -
             wait(download(address, step.patience(), &mut into, limit))?;
             sync(step, &into).map_err(write)
         }
-        Source::Client(uri) => client(step, uri, to),
+        Source::Client(uri) => hadoop::fetch(&step.hadoop_home, &step.environment, uri, to, step.patience()),
     }
 }
 
@@ -126,59 +122,4 @@ async fn download(address: &str, patience: Option<Duration>, into: &mut File, by
         }
     }
     Ok(())
-}
-
-/// Lets a Hadoop client get it.
-fn client(step: &Step, uri: &str, to: &Path) -> Result<(), String> {
-    let program = hadoop(step).ok_or_else(|| {
-        "Failed to create HDFS client: Hadoop client is not available: there is no 'hadoop' in PATH, and --hadoop_home \
-         names no folder with bin/hadoop"
-            .to_owned()
-    })?;
-    let output = io::stderr().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-    let mut child = Command::new(&program)
-        .args(["fs", "-copyToLocal", uri])
-        .arg(to)
-        .envs(&step.environment)
-        .stdin(Stdio::null())
-        .stdout(output)
-        .spawn()
-        .map_err(|error| format!("cannot start '{}': {error}", program.display()))?;
-    let (mut size, mut since) = (0, Instant::now());
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(format!("'{} fs -copyToLocal' failed: {status}", program.display())),
-            Ok(None) => {}
-            Err(error) => return Err(stop(child, error.to_string())),
-        }
-        let partial = to.with_file_name(format!("{}._COPYING_", to.file_name().unwrap_or_default().display()));
-        let bytes = |path: &Path| fs::symlink_metadata(path).map_or(0, |found| found.len());
-        let found = bytes(to).max(bytes(&partial));
-        if found != size {
-            (size, since) = (found, Instant::now());
-        }
-        if step.patience().is_some_and(|patience| since.elapsed() >= patience) {
-            let seconds = since.elapsed().as_secs();
-            return Err(stop(child, format!("'{}' made no progress for {seconds} s", program.display())));
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-fn stop(mut child: Child, why: String) -> String {
-    let _ = child.kill();
-    let _ = child.wait();
-    why
-}
-
-fn hadoop(step: &Step) -> Option<PathBuf> {
-    let is_program = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
-    if !step.hadoop_home.is_empty() {
-        return Some(Path::new(&step.hadoop_home).join("bin/hadoop")).filter(is_program);
-    }
-    let path = step.environment.get("PATH").cloned().or_else(|| std::env::var("PATH").ok()).unwrap_or_default();
-    std::env::split_paths(&path).map(|dir| dir.join("hadoop")).find(is_program)
 }

@@ -7,10 +7,12 @@
 mod cache;
 mod checksum;
 mod download;
+pub mod hadoop;
 mod job;
 mod run;
 mod source;
 mod step;
+pub mod tape;
 pub mod unpack;
 
 pub use cache::kept_bytes;

@@ -8,7 +8,9 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+
+use crate::tape::{self, Broken, EntryType, HEADER_BYTES_MAX};
 
 /// What an archive is, by the name of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,15 +137,8 @@ pub fn unpack_from(
     let mut into = Into { folder, bounds, entries: 0, bytes: 0 };
     match kind {
         Kind::Tar(packing) => {
-            let bytes_max = bounds.bytes_max;
-            let reader: Box<dyn Read + '_> = match packing {
-                Packing::Plain => Box::new(archive),
-                Packing::Gz => Box::new(flate2::read::MultiGzDecoder::new(archive)),
-                Packing::Bz2 => Box::new(bzip2::read::MultiBzDecoder::new(archive)),
-                Packing::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(archive, true, XZ_MEMORY_KIB_MAX)),
-                Packing::Zst => Box::new(Frames::new(archive)?),
-            };
-            tar(Bounded { reader, left: bytes_max, is_over: false }, &mut into)
+            let reader = tape::unpacked(packing, archive)?;
+            tape::each(reader, bounds.bytes_max, |entry| tar_entry(entry, &mut into))
         }
         Kind::Gz => {
             let path = inside(single)?;
@@ -155,199 +150,25 @@ pub fn unpack_from(
     }
 }
 
-/// What a decoder may hold of what came before.
-const XZ_MEMORY_KIB_MAX: u32 = 256 << 10;
-const ZSTD_WINDOW_BYTES_MAX: u64 = 128 << 20;
-/// What names and attributes of one entry of a tar archive may weigh.
-const HEADER_BYTES_MAX: u64 = 1 << 20;
-
-/// One Zstandard frame after the other.
-struct Frames<R: Read> {
-    decoder: Option<ruzstd::decoding::StreamingDecoder<Ahead<R>, ruzstd::decoding::FrameDecoder>>,
-}
-
-/// A reader that knows whether there is more.
-struct Ahead<R> {
-    reader: R,
-    next: Option<u8>,
-}
-
-impl<R: Read> Ahead<R> {
-    fn has_more(&mut self) -> io::Result<bool> {
-        let mut byte = [0];
-        while self.next.is_none() {
-            match self.reader.read(&mut byte) {
-                Ok(0) => return Ok(false),
-                Ok(_) => self.next = Some(byte[0]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-}
-
-impl<R: Read> Read for Ahead<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match (self.next.take(), buffer.first_mut()) {
-            (Some(byte), Some(first)) => {
-                *first = byte;
-                Ok(1)
-            }
-            (next, _) => {
-                self.next = next;
-                self.reader.read(buffer)
-            }
+impl From<Broken> for Refusal {
+    fn from(broken: Broken) -> Refusal {
+        match broken {
+            Broken::Damaged(why) => Refusal::Damaged(why),
+            Broken::Bytes(most) => Refusal::Bytes(most),
         }
     }
 }
 
-impl<R: Read> Frames<R> {
-    fn new(reader: R) -> Result<Frames<R>, Refusal> {
-        let decoder = frame(Ahead { reader, next: None }).map_err(|error| Refusal::Damaged(error.to_string()))?;
-        Ok(Frames { decoder: Some(decoder) })
-    }
-}
-
-fn frame<R: Read>(
-    reader: Ahead<R>,
-) -> io::Result<ruzstd::decoding::StreamingDecoder<Ahead<R>, ruzstd::decoding::FrameDecoder>> {
-    ruzstd::decoding::StreamingDecoder::new_with_max_window_size(reader, ZSTD_WINDOW_BYTES_MAX)
-        .map_err(|error| io::Error::other(error.to_string()))
-}
-
-impl<R: Read> Read for Frames<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while let Some(decoder) = &mut self.decoder {
-            let count = decoder.read(buffer)?;
-            if count > 0 || buffer.is_empty() {
-                return Ok(count);
-            }
-            let Some(decoder) = self.decoder.take() else { break };
-            let mut reader = decoder.into_inner();
-            if reader.has_more()? {
-                self.decoder = Some(frame(reader)?);
-            }
-        }
-        Ok(0)
-    }
-}
-
-/// A reader that ends with an error where too much has come.
-struct Bounded<R> {
-    reader: R,
-    left: u64,
-    is_over: bool,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        match self.left.checked_sub(count as u64) {
-            Some(left) => {
-                self.left = left;
-                Ok(count)
-            }
-            None => {
-                self.is_over = true;
-                Err(io::Error::other("more bytes come out of the archive than may"))
-            }
-        }
-    }
-}
-
-fn tar<R: Read>(reader: Bounded<R>, into: &mut Into<'_>) -> Result<(), Refusal> {
-    let mut archive = tar::Archive::new(reader);
-    let done = tar_entries(&mut archive, into);
-    // The bound shows as a failure of whoever was reading.
-    if archive.into_inner().is_over { Err(Refusal::Bytes(into.bounds.bytes_max)) } else { done }
-}
-
-fn tar_entries<R: Read>(archive: &mut tar::Archive<R>, into: &mut Into<'_>) -> Result<(), Refusal> {
-    use tar::EntryType;
-    let damaged = |error: io::Error| Refusal::Damaged(error.to_string());
-    // Raw, because what describes the next entry would be read as a whole, however much it is.
-    let mut described = Described::default();
-    for entry in archive.entries().map_err(damaged)?.raw(true) {
-        let mut entry = entry.map_err(damaged)?;
-        let header = entry.header().clone();
-        let kind = header.entry_type();
-        if matches!(
-            kind,
-            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
-        ) {
-            let size = header.entry_size().map_err(damaged)?;
-            if size > HEADER_BYTES_MAX {
-                return Err(Refusal::Damaged(format!("the description of one entry has {size} bytes")));
-            }
-            let mut text = Vec::new();
-            entry.read_to_end(&mut text).map_err(damaged)?;
-            described.read(kind, &text)?;
-            continue;
-        }
-        let described = std::mem::take(&mut described);
-        if described.is_sparse || kind == EntryType::GNUSparse {
-            return Err(Refusal::Damaged("it has sparse files, which are not unpacked".to_owned()));
-        }
-        into.enter()?;
-        let name = described.path.unwrap_or_else(|| entry.path_bytes().into_owned());
-        let name = String::from_utf8_lossy(&name).into_owned();
-        let path = inside(&name)?;
-        let mode = header.mode().unwrap_or(0o644);
-        let modified =
-            header.mtime().ok().map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.min(1 << 40)));
-        let target = || {
-            let link = described.link.or_else(|| entry.link_name_bytes().map(|name| name.into_owned()));
-            String::from_utf8_lossy(&link.unwrap_or_default()).into_owned()
-        };
-        match kind {
-            EntryType::Directory => into.folder(&path, mode)?,
-            EntryType::Symlink => into.link(&path, &target())?,
-            EntryType::Link => into.hard_link(&path, &target())?,
-            EntryType::Regular | EntryType::Continuous if name.ends_with('/') => into.folder(&path, mode)?,
-            EntryType::Regular | EntryType::Continuous => {
-                if described.size.is_some_and(|size| Some(size) != header.entry_size().ok()) {
-                    return Err(Refusal::Damaged(format!("'{name}' has two sizes")));
-                }
-                into.file(&path, mode, modified, &mut entry)?;
-            }
-            _ => return Err(Refusal::Device(name)),
-        }
-    }
-    Ok(())
-}
-
-/// What entries of their own say of the one that follows.
-#[derive(Default)]
-struct Described {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    is_sparse: bool,
-}
-
-impl Described {
-    fn read(&mut self, kind: tar::EntryType, text: &[u8]) -> Result<(), Refusal> {
-        use tar::EntryType;
-        let name = || text.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
-        match kind {
-            EntryType::GNULongName => self.path = Some(name()),
-            EntryType::GNULongLink => self.link = Some(name()),
-            EntryType::XHeader => {
-                for extension in tar::PaxExtensions::new(text) {
-                    let extension = extension.map_err(|error| Refusal::Damaged(error.to_string()))?;
-                    match extension.key_bytes() {
-                        b"path" => self.path = Some(extension.value_bytes().to_vec()),
-                        b"linkpath" => self.link = Some(extension.value_bytes().to_vec()),
-                        b"size" => self.size = extension.value().ok().and_then(|size| size.parse().ok()),
-                        key if key.starts_with(b"GNU.sparse.") => self.is_sparse = true,
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-        Ok(())
+fn tar_entry(entry: tape::Entry<'_>, into: &mut Into<'_>) -> Result<(), Refusal> {
+    into.enter()?;
+    let name = String::from_utf8_lossy(&entry.name).into_owned();
+    let (path, target) = (inside(&name)?, String::from_utf8_lossy(&entry.link));
+    match entry.kind {
+        EntryType::Directory => into.folder(&path, entry.mode),
+        EntryType::Symlink => into.link(&path, &target),
+        EntryType::Link => into.hard_link(&path, &target),
+        EntryType::Regular | EntryType::Continuous => into.file(&path, entry.mode, entry.modified, entry.content),
+        _ => Err(Refusal::Device(name)),
     }
 }
 
@@ -466,7 +287,7 @@ impl Into<'_> {
         path: &Path,
         mode: u32,
         modified: Option<SystemTime>,
-        content: &mut impl Read,
+        content: &mut (impl Read + ?Sized),
     ) -> Result<(), Refusal> {
         let place = self.room(path)?;
         let mut file = Self::write(path, File::options().write(true).create_new(true).mode(0o600).open(&place))?;
@@ -532,6 +353,7 @@ impl Into<'_> {
 mod tests {
     use super::*;
     use std::io::Cursor;
+    use std::time::Duration;
 
     const BOUNDS: Bounds = Bounds { bytes_max: 1 << 20, entries_max: 100 };
 

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
@@ -82,6 +82,8 @@ pub struct Answer {
     pub status: u16,
     /// Bytes to come, if that was said.
     pub length: Option<u64>,
+    /// All that was said about it.
+    pub headers: HeaderMap,
     place: String,
     patience: Duration,
     body: Incoming,
@@ -113,7 +115,7 @@ impl Answer {
 /// # Errors
 /// There is no answer. An answer of any status is none.
 pub async fn get(address: &str, trust: Trust, patience: Option<Duration>) -> Result<Answer, Error> {
-    ask(Method::GET, address, trust, patience).await
+    ask(Method::GET, address, trust, patience, HeaderMap::new()).await
 }
 
 /// Asks what a page would be like.
@@ -121,17 +123,31 @@ pub async fn get(address: &str, trust: Trust, patience: Option<Duration>) -> Res
 /// # Errors
 /// There is no answer.
 pub async fn head(address: &str, trust: Trust, patience: Option<Duration>) -> Result<Answer, Error> {
-    ask(Method::HEAD, address, trust, patience).await
+    ask(Method::HEAD, address, trust, patience, HeaderMap::new()).await
 }
 
 /// As good as for ever.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-async fn ask(method: Method, address: &str, trust: Trust, patience: Option<Duration>) -> Result<Answer, Error> {
+/// Asks with more to say. `Authorization` is for whoever is asked first: where a page has moved to, it is not shown.
+///
+/// # Errors
+/// There is no answer.
+pub async fn ask(
+    method: Method,
+    address: &str,
+    trust: Trust,
+    patience: Option<Duration>,
+    mut headers: HeaderMap,
+) -> Result<Answer, Error> {
     let patience = patience.unwrap_or(FOR_EVER);
     let mut address = Address::parse(address)?;
+    let first = (address.is_secure, address.place());
     for _ in 0..=REDIRECTS_MAX {
-        let response = one(&method, &address, trust, patience).await?;
+        if first != (address.is_secure, address.place()) {
+            headers.remove(header::AUTHORIZATION);
+        }
+        let response = one(&method, &address, trust, patience, &headers).await?;
         let location = response.headers().get(header::LOCATION).filter(|_| is_redirect(response.status()));
         if let Some(location) = location {
             address = address.join(&String::from_utf8_lossy(location.as_bytes()))?;
@@ -139,9 +155,10 @@ async fn ask(method: Method, address: &str, trust: Trust, patience: Option<Durat
         }
         let said = response.headers().get(header::CONTENT_LENGTH);
         let said = said.and_then(|length| length.to_str().ok()?.trim().parse().ok());
-        let (status, body) = (response.status().as_u16(), response.into_body());
+        let (parts, body) = response.into_parts();
         return Ok(Answer {
-            status,
+            status: parts.status.as_u16(),
+            headers: parts.headers,
             length: said.or_else(|| body.size_hint().exact().filter(|_| method == Method::GET)),
             place: address.place(),
             patience,
@@ -160,6 +177,7 @@ async fn one(
     address: &Address,
     trust: Trust,
     patience: Duration,
+    headers: &HeaderMap,
 ) -> Result<http::Response<Incoming>, Error> {
     let place = address.place();
     let connect = async {
@@ -178,13 +196,17 @@ async fn one(
     tokio::spawn(async move {
         let _ = connection.await;
     });
-    let mut request = Request::builder()
-        .method(method.clone())
-        .uri(&address.path)
-        .header(header::HOST, address.named())
-        .header(header::ACCEPT, "*/*");
-    if let Some(authorization) = &address.authorization {
+    let mut request =
+        Request::builder().method(method.clone()).uri(&address.path).header(header::HOST, address.named());
+    if !headers.contains_key(header::ACCEPT) {
+        request = request.header(header::ACCEPT, "*/*");
+    }
+    if let Some(authorization) = address.authorization.as_ref().filter(|_| !headers.contains_key(header::AUTHORIZATION))
+    {
         request = request.header(header::AUTHORIZATION, authorization);
+    }
+    for (name, value) in headers {
+        request = request.header(name, value);
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|_| Error::Address {
         address: place.clone(),
