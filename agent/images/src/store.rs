@@ -309,6 +309,7 @@ impl Store {
                     tracing::warn!(image = %canonical, why, "cannot pull an image");
                 }
             }
+            drop(keeping);
             let _ = tell.send(Some(pulled.map(|(image, pins)| Arc::new(Held { image, _pins: pins }))));
         });
         let flight = Arc::new(Flight { done, task: task.abort_handle() });

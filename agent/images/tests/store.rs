@@ -23,6 +23,17 @@ fn settings(dir: &Path, source: &str) -> Settings {
     }
 }
 
+/// Opens a store that was open before: what pulled for it may need a moment to let go.
+fn open(settings: Settings) -> Store {
+    for _ in 0..1000 {
+        match Store::open(settings.clone()) {
+            Err(error) if error.starts_with("Another agent uses") => std::thread::sleep(Duration::from_millis(5)),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("somebody keeps the store open");
+}
+
 fn wanted(name: &str) -> Wanted {
     Wanted { name: name.to_owned(), cached: true, credentials: None }
 }
@@ -63,7 +74,7 @@ fn two_layers() -> Made {
 async fn an_image_of_a_registry() {
     let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start(Asks::Nobody).await);
     let digest = registry.push("eng/app", "latest", &two_layers());
-    let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+    let store = open(settings(dir.path(), &registry.base()));
     let held = store.get(&wanted("eng/app")).await.unwrap();
     assert_eq!((held.image.config.cmd.join(" "), held.image.config.env.join(" ")), ("run".into(), "A=b".into()));
     let layers: Vec<_> = held.image.layers.iter().map(|layer| tree(&rootfs(dir.path(), *layer))).collect();
@@ -72,7 +83,7 @@ async fn an_image_of_a_registry() {
     let again = store.get(&wanted(&format!("{}/eng/app:latest", registry.address))).await.unwrap();
     assert_eq!((&again.image, registry.count("manifests")), (&held.image, 1));
     drop((store, held, again));
-    let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+    let store = open(settings(dir.path(), &registry.base()));
     store.get(&wanted("eng/app")).await.unwrap();
     assert_eq!(registry.count("manifests"), 1);
     // By its digest it is another name for the same layers; and who wants no kept one asks.
@@ -88,7 +99,7 @@ async fn an_image_of_a_registry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_packing_and_every_kind_of_manifest() {
     let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start(Asks::Nobody).await);
-    let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+    let store = open(settings(dir.path(), &registry.base()));
     let made = |text: &str| Made::of(vec![layer(&[("a", text.as_bytes())])], "null");
     let zstd = |layer: &[u8]| {
         let mut child = std::process::Command::new("zstd")
@@ -130,7 +141,7 @@ async fn who_must_say_who_it_is_does() {
         registry.push("app", "latest", &image);
         blobs.push("app", "latest", &image);
         registry.send_elsewhere(&blobs.base());
-        let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+        let store = open(settings(dir.path(), &registry.base()));
         let error = store.get(&wanted("app")).await.unwrap_err();
         let why = match asks {
             Asks::Password => "there is no password for it in --docker_config nor with the image",
@@ -159,7 +170,7 @@ async fn who_must_say_who_it_is_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_what_it_must_be_is_not_kept() {
     let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start(Asks::Nobody).await);
-    let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+    let store = open(settings(dir.path(), &registry.base()));
     let image = |text: &str| Made::of(vec![layer(&[("a", text.as_bytes())])], "null");
     let packed = |image: &Made| registry::digest(&gzip(&image.layers[0]));
     registry.push("cut", "latest", &image("cut"));
@@ -224,7 +235,7 @@ async fn however_many_ask_it_is_fetched_once_and_not_at_all_if_nobody_waits() {
     let base = two_layers();
     registry.push("base", "latest", &base);
     registry.push("more", "latest", &base.and(&[("more", b"more")], "null"));
-    let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+    let store = open(settings(dir.path(), &registry.base()));
     registry.hold(true);
     let ask = |name: &'static str| {
         let store = store.clone();
@@ -319,7 +330,7 @@ async fn what_nobody_needs_is_pruned() {
     registry.push("base", "latest", &base);
     registry.push("more", "latest", &base.and(&[("more", b"more")], "null"));
     registry.push("kept", "latest", &Made::of(vec![layer(&[("kept", b"x")])], "null"));
-    let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+    let store = open(settings(dir.path(), &registry.base()));
     let layers = || fs::read_dir(dir.path().join("store/layers")).unwrap().count();
     for name in ["base", "more", "kept"] {
         store.get(&wanted(name)).await.unwrap();
@@ -351,7 +362,7 @@ async fn what_nobody_needs_is_pruned() {
 async fn what_was_begun_is_nothing_and_one_agent_has_a_store() {
     let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start(Asks::Nobody).await);
     registry.push("app", "latest", &two_layers());
-    let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+    let store = open(settings(dir.path(), &registry.base()));
     let error = Store::open(settings(dir.path(), &registry.base())).unwrap_err();
     assert!(error.starts_with("Another agent uses the store of images in"), "{error}");
     let layers = store.get(&wanted("app")).await.unwrap().image.layers.clone();
@@ -361,7 +372,7 @@ async fn what_was_begun_is_nothing_and_one_agent_has_a_store() {
     fs::create_dir_all(at("gc/x/y")).unwrap();
     // As if it had been removed by hand.
     fs::remove_dir_all(at("layers").join(layers[1].hex())).unwrap();
-    let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+    let store = open(settings(dir.path(), &registry.base()));
     assert_eq!((fs::read_dir(at("staging")).unwrap().count(), store.names().len()), (0, 0));
     until("what was left goes", || fs::read_dir(at("gc")).unwrap().count() == 0).await;
     let manifests = registry.count("manifests");
@@ -388,14 +399,14 @@ async fn roots_of_containers_are_made_found_again_and_removed() {
     let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::start(Asks::Nobody).await);
     let _unmount = Unmount(dir.path().to_owned());
     registry.push("app", "latest", &two_layers());
-    let open = |backend| {
-        let store = Store::open(settings(dir.path(), &registry.base())).unwrap();
+    let begin = |backend| {
+        let store = open(settings(dir.path(), &registry.base()));
         Provisioner::open(dir.path(), backend, store).unwrap()
     };
     let containers = dir.path().join("provisioner/containers");
     let known = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<String>>();
     for backend in [Backend::Overlay, Backend::Copy] {
-        let provisioner = open(Some(backend));
+        let provisioner = begin(Some(backend));
         let root = provisioner.provision("a", &wanted("app")).await.unwrap();
         assert_eq!(root.config.cmd, ["run"]);
         assert_eq!(tree(&root.root), ["etc/a=upper", "link:l"], "{backend:?}");
@@ -408,7 +419,7 @@ async fn roots_of_containers_are_made_found_again_and_removed() {
         assert_eq!((provisioner.count(), provisioner.prune(&[]).unwrap().layers), (2, 0));
         // Another agent: what runs stays as it is, what is not known goes.
         drop(provisioner);
-        let provisioner = open(None);
+        let provisioner = begin(None);
         provisioner.sweep(&known(&["a.b.c"]));
         assert_eq!(fs::read_to_string(root.root.join("etc/a")).unwrap(), "mine");
         assert_eq!((provisioner.count(), provisioner.prune(&[]).unwrap().layers), (2, 0));
