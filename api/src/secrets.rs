@@ -1,8 +1,8 @@
-//! Secrets in environments of commands. Their values are written nowhere: whoever takes one in seals it (see [`SEALED`]), and it
+//! Secrets in environments of commands, and of containers. Their values are written nowhere: whoever takes one in seals it (see [`SEALED`]), and it
 //! is opened by the agent that runs what it is for.
 
 use crate::v1::environment::{Variable, variable};
-use crate::v1::{CommandInfo, Secret, TaskInfo, offer, scheduler, secret};
+use crate::v1::{CommandInfo, ContainerInfo, ExecutorInfo, Image, Secret, TaskInfo, offer, scheduler, secret};
 
 /// What a value that is sealed begins with. Who can open it does not take a stranger's for one.
 pub const SEALED: &[u8] = b"meseta-sealed-1:";
@@ -36,6 +36,21 @@ pub fn check(variable: &Variable) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// A secret of a container makes sense, and none need be asked for.
+///
+/// # Errors
+/// A sentence, which never repeats a secret.
+pub fn check_in_container(secret: &Secret) -> Result<(), String> {
+    check_secret(secret)?;
+    match &secret.reference {
+        None => Ok(()),
+        Some(reference) => Err(format!(
+            "secret '{}' is a reference, and there is no --secret_resolver to ask for it",
+            crate::limits::quoted(&reference.name)
+        )),
+    }
 }
 
 fn check_secret(secret: &Secret) -> Result<(), String> {
@@ -92,12 +107,40 @@ pub fn of_command(command: &mut CommandInfo, change: &mut impl FnMut(&mut secret
     variables.filter_map(|variable| variable.secret.as_mut()?.value.as_mut()).for_each(change);
 }
 
-/// The same of a task: of its command, of its checks' commands, of its executor's.
+/// The secrets of a container: its volumes', and those that its images are had with.
+pub fn in_container(container: &ContainerInfo) -> impl Iterator<Item = &Secret> {
+    let images = container.mesos.iter().map(|mesos| &mesos.image).chain(container.volumes.iter().map(|one| &one.image));
+    let of_images = images.filter_map(|image| image.as_ref()?.docker.as_ref()?.config.as_ref());
+    of_images.chain(container.volumes.iter().filter_map(|volume| volume.source.as_ref()?.secret.as_ref()))
+}
+
+/// Changes the values of all secrets of a container.
+pub fn of_container(container: &mut ContainerInfo, change: &mut impl FnMut(&mut secret::Value)) {
+    let of_image = |image: &mut Option<Image>, change: &mut dyn FnMut(&mut secret::Value)| {
+        let config = image.as_mut().and_then(|image| image.docker.as_mut()?.config.as_mut()?.value.as_mut());
+        config.into_iter().for_each(change);
+    };
+    container.mesos.iter_mut().for_each(|mesos| of_image(&mut mesos.image, change));
+    for volume in &mut container.volumes {
+        of_image(&mut volume.image, change);
+        let secret = volume.source.as_mut().and_then(|source| source.secret.as_mut()?.value.as_mut());
+        secret.into_iter().for_each(&mut *change);
+    }
+}
+
+/// The same of an executor.
+fn of_executor(executor: &mut ExecutorInfo, change: &mut impl FnMut(&mut secret::Value)) {
+    executor.command.iter_mut().for_each(|command| of_command(command, change));
+    executor.container.iter_mut().for_each(|container| of_container(container, change));
+}
+
+/// The same of a task: of its command, of its checks' commands, of its container, of its executor's.
 pub fn of_task(task: &mut TaskInfo, change: &mut impl FnMut(&mut secret::Value)) {
+    task.executor.iter_mut().for_each(|executor| of_executor(executor, change));
+    task.container.iter_mut().for_each(|container| of_container(container, change));
     let check = task.check.as_mut().and_then(|check| check.command.as_mut()).map(|check| &mut check.command);
     let health = task.health_check.as_mut().and_then(|check| check.command.as_mut());
-    let executor = task.executor.as_mut().and_then(|executor| executor.command.as_mut());
-    for command in [task.command.as_mut(), check, health, executor].into_iter().flatten() {
+    for command in [task.command.as_mut(), check, health].into_iter().flatten() {
         of_command(command, change);
     }
 }
@@ -108,7 +151,7 @@ pub fn of_call(call: &mut scheduler::Call, change: &mut impl FnMut(&mut secret::
     operations.for_each(|operation: &mut offer::Operation| {
         operation.launch.iter_mut().flat_map(|launch| &mut launch.task_infos).for_each(|task| of_task(task, change));
         if let Some(group) = &mut operation.launch_group {
-            group.executor.command.iter_mut().for_each(|command| of_command(command, change));
+            of_executor(&mut group.executor, change);
             group.task_group.tasks.iter_mut().for_each(|task| of_task(task, change));
         }
     });
@@ -117,7 +160,7 @@ pub fn of_call(call: &mut scheduler::Call, change: &mut impl FnMut(&mut secret::
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::v1::{Environment, ExecutorInfo, HealthCheck};
+    use crate::v1::{Environment, HealthCheck};
 
     fn secret(data: &'static [u8]) -> Variable {
         let value = secret::Value { data: data.into() };
@@ -132,7 +175,19 @@ mod tests {
             environment: Some(Environment { variables: vec![secret(b"a"), Variable::default()] }),
             ..CommandInfo::default()
         };
-        let executor = || ExecutorInfo { command: Some(command()), ..ExecutorInfo::default() };
+        let hidden = secret(b"a").secret;
+        let docker = crate::v1::image::Docker { config: hidden.clone(), ..Default::default() };
+        let image = Image { docker: Some(docker), ..Image::default() };
+        let source = crate::v1::volume::Source { secret: hidden, ..Default::default() };
+        let volumes = vec![
+            crate::v1::Volume { source: Some(source), ..Default::default() },
+            crate::v1::Volume { image: Some(image.clone()), ..Default::default() },
+        ];
+        let mesos = Some(crate::v1::container_info::MesosInfo { image: Some(image) });
+        let container = ContainerInfo { mesos, volumes, ..ContainerInfo::default() };
+        assert_eq!(in_container(&container).count(), 3);
+        let container = || Some(Box::new(container.clone()));
+        let executor = || ExecutorInfo { command: Some(command()), container: container(), ..ExecutorInfo::default() };
         let health = HealthCheck { command: Some(command()), ..HealthCheck::default() };
         let check = crate::v1::CheckInfo {
             command: Some(crate::v1::check_info::Command { command: command() }),
@@ -140,6 +195,7 @@ mod tests {
         };
         let task = || TaskInfo {
             command: Some(command()),
+            container: container(),
             executor: Some(executor()),
             health_check: Some(Box::new(health.clone())),
             check: Some(Box::new(check.clone())),
@@ -156,7 +212,7 @@ mod tests {
         let mut call = scheduler::Call { accept, ..Default::default() };
         let mut count = 0;
         of_call(&mut call, &mut |_| count += 1);
-        assert_eq!(count, 3 * 4 + 1);
+        assert_eq!(count, 3 * (4 + 6) + 1 + 3);
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl External {
             ("rlimits", !creation.rlimits.is_empty()),
             ("nested", creation.container.is_within()),
             ("docker", info.r#type == container_info::Type::Docker as i32),
-            ("images", info.mesos.is_some_and(|mesos| mesos.image.is_some())),
+            ("images", info.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())),
             ("volumes", !info.volumes.is_empty()),
             ("networks", !info.network_infos.is_empty()),
             ("linux_info", !is_shared),
@@ -142,6 +142,7 @@ impl External {
         let missing = asked.into_iter().find(|(feature, asked)| *asked && !supports.contains(*feature));
         let what = match missing {
             Some((feature, _)) => FEATURES.iter().find(|(known, _)| *known == feature).map(|(_, text)| *text)?,
+            None if api::secrets::in_container(&info).next().is_some() => "secrets of its ContainerInfo",
             None if creation.streams.is_some() => "streams that somebody can be connected with (sessions, tty_info)",
             None if creation.checked => "checks by COMMAND, which would run outside of the container",
             None => return None,

@@ -3,7 +3,7 @@
 use api::limits::AGENT_COMPLETED_FRAMEWORKS_MAX;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{
-    CommandInfo, ContainerInfo, ExecutorInfo, FrameworkInfo, Label, Labels, Resource, TaskInfo, TaskState, Volume,
+    CommandInfo, ContainerInfo, ExecutorInfo, FrameworkInfo, Label, Labels, Resource, TaskInfo, TaskState,
     executor_info,
 };
 
@@ -169,7 +169,7 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
     } else if (is_command || is_nested) && of_checks(task).any(|command| !command.uris.is_empty()) {
         "URIs of the commands of checks are"
     } else if own.iter().chain(&task.container).any(|container| hides(container)) {
-        "secrets in images and volumes are"
+        "secrets in images and volumes that are not sealed are"
     } else if task.command.iter().chain(&executor.command).chain(of_checks(task)).any(has_references) {
         "secrets by reference are"
     } else if !is_command
@@ -183,16 +183,13 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
     Some(format!("Failed to launch container: {what} not supported by this agent"))
 }
 
-/// Whether a container brings secrets along, which are not to be written down.
-pub fn hides(container: &ContainerInfo) -> bool {
-    let image = container.mesos.as_ref().and_then(|mesos| mesos.image.as_ref());
-    let of_volume = |volume: &Volume| {
-        let image = volume.image.as_ref().and_then(|image| image.docker.as_ref());
-        volume.source.as_ref().is_some_and(|source| source.secret.is_some())
-            || image.is_some_and(|one| one.config.is_some())
+/// Whether a container brings secrets along as they are, which are not to be written down.
+fn hides(container: &ContainerInfo) -> bool {
+    let is_open = |secret: &api::v1::Secret| match &secret.value {
+        Some(value) => !api::secrets::is_sealed(&value.data),
+        None => true,
     };
-    image.and_then(|image| image.docker.as_ref()).is_some_and(|one| one.config.is_some())
-        || container.volumes.iter().any(of_volume)
+    api::secrets::in_container(container).any(is_open)
 }
 
 /// Commands that are run to look at a task.

@@ -36,7 +36,6 @@ pub use effect::{Delivery, Effect, Signal, Told, react, resume};
 pub use event::{Blob, Event, EventError, FEATURE_LEVEL, decode_record, first};
 pub use executors::check_status;
 pub use fold::fold;
-pub use launch::hides;
 pub use limits::Limited;
 pub use model::{Drain, Model, Operation};
 pub use operations::on_disk;

@@ -95,11 +95,24 @@ pub(crate) fn validate(call: &Call) -> Result<(), String> {
     let variables = command.and_then(|command| command.environment.as_ref()).map_or(&[][..], |all| &all.variables);
     let checked = variables.iter().try_for_each(api::secrets::check);
     checked.map_err(|why| format!("'{field}.command' is invalid: {why}"))?;
+    if let Some(container) = container_of(call) {
+        api::container_info::check(container).map_err(|why| format!("'{field}.container' is invalid: {why}"))?;
+    }
     if call.r#type() == call::Type::LaunchContainer {
         let resources = call.launch_container.as_ref().map_or(&[][..], |one| &one.resources);
         check_resources(resources, id.parent.is_none())?;
     }
     Ok(())
+}
+
+/// The container that a call describes.
+fn container_of(call: &Call) -> Option<&ContainerInfo> {
+    match call.r#type() {
+        call::Type::LaunchNestedContainer => call.launch_nested_container.as_ref()?.container.as_ref(),
+        call::Type::LaunchNestedContainerSession => call.launch_nested_container_session.as_ref()?.container.as_ref(),
+        call::Type::LaunchContainer => call.launch_container.as_ref()?.container.as_ref(),
+        _ => None,
+    }
 }
 
 fn check_id(id: &ContainerId) -> Result<(), String> {
@@ -169,14 +182,12 @@ fn unsupported(info: &LaunchContainer, session: bool) -> Option<String> {
     if info.container.is_some() && container.r#type != ContainerType::Mesos as i32 {
         return Some("The provided ContainerInfo is not supported".to_owned());
     }
-    let what = if session && info.command.as_ref().is_some_and(|command| !command.uris.is_empty()) {
-        "fetching URIs for a session is"
-    } else if agent_core::hides(&container) {
-        "secrets in images and volumes are"
-    } else {
-        return None;
-    };
-    Some(format!("Failed to launch container: {what} not supported by this agent"))
+    if session && info.command.as_ref().is_some_and(|command| !command.uris.is_empty()) {
+        return Some(
+            "Failed to launch container: fetching URIs for a session is not supported by this agent".to_owned(),
+        );
+    }
+    None
 }
 
 /// The streams of a container, if somebody can be connected with them: those of sessions, and terminals.

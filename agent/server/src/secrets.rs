@@ -2,7 +2,7 @@
 //! and an executor that gets a task. What comes by call is sealed before it is written down.
 
 use agent_core::State;
-use api::secrets::{check_reference, is_sealed, of_command, of_task};
+use api::secrets::{check_reference, is_sealed, of_command, of_container, of_task};
 use api::v1::agent::call::LaunchContainer;
 use api::v1::environment::Variable;
 use api::v1::{TaskInfo, secret};
@@ -47,21 +47,19 @@ pub(crate) fn opened(secret: Option<&Secret>, mut task: TaskInfo, owner: &str) -
 
 /// A container that is launched by call, as it may be written down. The error is a sentence.
 pub(crate) fn sealed(secret: Option<&Secret>, info: &mut LaunchContainer, owner: &str) -> Result<(), String> {
-    let Some(command) = &mut info.command else { return Ok(()) };
-    let variables = command.environment.iter().flat_map(|environment| &environment.variables);
-    variables.into_iter().try_for_each(check_reference)?;
+    let environments = info.command.iter().filter_map(|command| command.environment.as_ref());
+    environments.flat_map(|environment| &environment.variables).try_for_each(check_reference)?;
     let mut is_open = false;
-    of_command(command, &mut |value| match secret {
+    let mut seal = |value: &mut secret::Value| match secret {
         // Sealed by the masters, for the same.
         Some(secret) if secret.open_sealed(&value.data, owner).is_some() => {}
         Some(secret) => value.data = secret.seal(&value.data, owner).into(),
         None => is_open = true,
-    });
+    };
+    info.command.iter_mut().for_each(|command| of_command(command, &mut seal));
+    info.container.iter_mut().for_each(|container| of_container(container, &mut seal));
     if is_open {
-        return Err(
-            "environment variables from secrets need --cluster_secret on this agent, which seals what it writes down"
-                .to_owned(),
-        );
+        return Err("secrets need --cluster_secret on this agent, which seals what it writes down".to_owned());
     }
     Ok(())
 }

@@ -256,7 +256,10 @@ async fn what_this_agent_does_not_know_is_for_a_program_that_does() {
     let hidden = v1::Image { docker: Some(v1::image::Docker { config, ..docker }), ..image.clone() };
     master.launch(with(of(hidden), "with-secret"));
     let failed = master.update("with-secret", TaskState::TaskFailed).await;
-    assert!(failed.message().contains("secrets in images and volumes are not supported"), "{failed:?}");
+    assert!(
+        failed.message().contains("secrets in images and volumes that are not sealed are not supported"),
+        "{failed:?}"
+    );
     // Who asks for the agent's own containers gets what those are.
     master.launch(labeled(with(of(image), "own"), "mesos"));
     let failed = master.update("own", TaskState::TaskFailed).await;

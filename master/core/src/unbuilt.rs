@@ -2,7 +2,6 @@
 //! believes in what does not happen, and no secret is written down.
 
 use api::v1;
-use api::v1::container_info::Type as ContainerType;
 use api::v1::offer::operation::Type as OperationType;
 
 const BY_THIS_VERSION: &str = "not supported by this version";
@@ -65,21 +64,20 @@ fn command(command: Option<&v1::CommandInfo>) -> Result<(), String> {
     Ok(())
 }
 
+/// What a container asks for is its agent's to do, or to refuse: agents differ.
 fn container(container: Option<&v1::ContainerInfo>, may_have_terminal: bool) -> Result<(), String> {
     let Some(container) = container else { return Ok(()) };
-    if container.r#type == ContainerType::Docker as i32 {
-        return Err(format!("'ContainerInfo.type' DOCKER is {BY_THIS_VERSION}"));
+    api::container_info::check(container)?;
+    let is_open =
+        |secret: &v1::Secret| secret.value.as_ref().is_some_and(|value| !api::secrets::is_sealed(&value.data));
+    if api::secrets::in_container(container).any(is_open) {
+        return Err(
+            "Secrets of containers are not written down as they are: masters and agents need --cluster_secret to seal their values"
+                .to_owned(),
+        );
     }
-    first([
-        ("ContainerInfo.mesos.image", container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())),
-        ("ContainerInfo.docker", container.docker.is_some()),
-        ("ContainerInfo.volumes", !container.volumes.is_empty()),
-        ("ContainerInfo.hostname", container.hostname.is_some()),
-        ("ContainerInfo.network_infos", !container.network_infos.is_empty()),
-        ("ContainerInfo.tty_info", container.tty_info.is_some() && !may_have_terminal),
-    ])?;
-    container.rlimit_info.as_ref().map_or(Ok(()), rlimits)?;
-    container.linux_info.as_ref().map_or(Ok(()), linux)
+    first([("ContainerInfo.tty_info", container.tty_info.is_some() && !may_have_terminal)])?;
+    container.rlimit_info.as_ref().map_or(Ok(()), rlimits)
 }
 
 /// Limits of processes make sense: both of a kind, or none, which is no limit.
@@ -98,21 +96,6 @@ fn rlimits(info: &v1::RLimitInfo) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-#[allow(deprecated)] // Clients may still ask for capabilities by their old name.
-fn linux(info: &v1::LinuxInfo) -> Result<(), String> {
-    first([
-        ("LinuxInfo.capability_info", info.capability_info.is_some()),
-        ("LinuxInfo.bounding_capabilities", info.bounding_capabilities.is_some()),
-        ("LinuxInfo.effective_capabilities", info.effective_capabilities.is_some()),
-        ("LinuxInfo.share_pid_namespace", info.share_pid_namespace.is_some()),
-        ("LinuxInfo.seccomp", info.seccomp.is_some()),
-        ("LinuxInfo.ipc_mode", info.ipc_mode.is_some()),
-        ("LinuxInfo.shm_size", info.shm_size.is_some()),
-        ("LinuxInfo.share_cgroups", info.share_cgroups.is_some()),
-        ("ContainerInfo.linux_info", true),
-    ])
 }
 
 #[cfg(test)]
@@ -143,21 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn each_field_of_a_container_is_refused_by_its_own_name() {
-        let not = |field: &str| format!("'{field}' is not supported by this version");
-        assert_eq!(in_container(|it| it.hostname = Some("h".into())), not("ContainerInfo.hostname"));
-        assert_eq!(in_container(|it| it.volumes = vec![Default::default()]), not("ContainerInfo.volumes"));
-        assert_eq!(in_container(|it| it.network_infos = vec![Default::default()]), not("ContainerInfo.network_infos"));
-        assert_eq!(in_container(|it| it.linux_info = Some(Default::default())), not("ContainerInfo.linux_info"));
-        let seccomp = v1::LinuxInfo { seccomp: Some(Default::default()), ..Default::default() };
-        assert_eq!(in_container(|it| it.linux_info = Some(seccomp)), not("LinuxInfo.seccomp"));
-        let pid = v1::LinuxInfo { share_pid_namespace: Some(true), ..Default::default() };
-        assert_eq!(in_container(|it| it.linux_info = Some(pid)), not("LinuxInfo.share_pid_namespace"));
-        let docker = v1::container_info::Type::Docker as i32;
-        assert_eq!(
-            in_container(|it| it.r#type = docker),
-            "'ContainerInfo.type' DOCKER is not supported by this version"
-        );
+    fn a_container_that_makes_no_sense_is_refused() {
+        let why = in_container(|it| it.volumes = vec![Default::default()]);
+        assert!(why.starts_with("Invalid volume: Only one of them should be set"), "{why}");
+        let why = in_container(|it| it.r#type = v1::container_info::Type::Docker as i32);
+        assert_eq!(why, "DockerInfo 'docker' is not set for DOCKER typed ContainerInfo");
+        let why = in_container(|it| it.rlimit_info = Some(v1::RLimitInfo { rlimits: vec![Default::default()] }));
+        assert_eq!(why, "Invalid rlimit: its type is not known");
     }
 
     #[test]
@@ -183,12 +158,10 @@ mod tests {
         own.command.as_mut().unwrap().environment = Some(environment);
         let task = v1::TaskInfo { command: None, executor: Some(own), ..task_info("t", "cpus:1;mem:10") };
         assert_eq!(refused(task), sentence);
-        let source = v1::volume::Source { secret: Some(secret), ..Default::default() };
-        let volume = v1::Volume { source: Some(source), ..Default::default() };
-        assert_eq!(
-            in_container(|it| it.volumes = vec![volume]),
-            "'ContainerInfo.volumes' is not supported by this version"
-        );
+        let kind = Some(v1::volume::source::Type::Secret as i32);
+        let source = v1::volume::Source { r#type: kind, secret: Some(secret), ..Default::default() };
+        let volume = v1::Volume { source: Some(source), container_path: "c".into(), ..Default::default() };
+        assert!(in_container(|it| it.volumes = vec![volume]).starts_with("Secrets of containers are not written down"));
     }
 
     #[test]

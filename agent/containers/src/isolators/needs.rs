@@ -80,6 +80,10 @@ pub fn check(container: &Container, has: impl Fn(&str) -> bool) -> Result<(), St
     if let Some(volume) = info.volumes.iter().find(|one| is_of(one, volume::source::Type::Unknown)) {
         return Err(format!("the volume at '{}' is of no kind that this release knows", volume.container_path));
     }
+    let images = info.mesos.iter().map(|mesos| &mesos.image).chain(info.volumes.iter().map(|one| &one.image));
+    if images.flatten().any(|image| image.docker.as_ref().is_some_and(|docker| docker.config.is_some())) {
+        return Err("images that bring secrets along, to be had with, are not supported by this agent".to_owned());
+    }
     let missing = NEEDS.iter().find(|need| (need.is_asked)(info) && !need.isolators.iter().any(|name| has(name)));
     match missing {
         Some(Need { isolators, what, .. }) => {
