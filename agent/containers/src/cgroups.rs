@@ -192,9 +192,14 @@ impl Cgroups {
         self.0.version
     }
 
-    /// Whether there is a controller.
+    /// Whether there is a controller; one without a name is the tree of the second version.
     pub fn has(&self, controller: &str) -> bool {
-        !controller.is_empty() && self.0.roots.contains_key(controller)
+        self.0.roots.contains_key(controller)
+    }
+
+    /// The agent's own group in the tree of a controller.
+    pub fn root(&self, controller: &str) -> Option<&Path> {
+        self.0.roots.get(controller).map(PathBuf::as_path)
     }
 
     /// The controllers that there are, as a list for people.
@@ -227,7 +232,7 @@ impl Cgroups {
         let missing = group.strip_prefix(root).map_err(io::Error::other)?;
         let mut at = root.clone();
         for part in missing.components() {
-            if let (Version::Second, Some(controller)) = (trees.version, controller) {
+            if let (Version::Second, Some(controller)) = (trees.version, controller.filter(|name| !name.is_empty())) {
                 hand_down(&at, &[controller])?;
             }
             let above = at.clone();

@@ -4,6 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use api::v1::ContainerStatus;
 use supervisor::spec::{First, Namespace, Rotation, World};
 
 use crate::container::{Container, Usage};
@@ -93,6 +94,10 @@ pub trait Containerizer: Send + Sync {
     fn update(&self, container: &Container);
     /// Nobody needs what is kept of its launch and its end any more.
     fn release(&self, container_id: &str);
+    /// What a container was given, as far as whoever runs it knows. Does not block for long.
+    fn status(&self, _container_id: &str) -> ContainerStatus {
+        ContainerStatus::default()
+    }
     /// What a container that runs uses now. Blocks.
     fn usage(&self, container: &Container) -> Usage;
 }

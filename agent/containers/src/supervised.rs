@@ -11,6 +11,7 @@ use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use api::v1::ContainerStatus;
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
@@ -398,6 +399,12 @@ impl Containerizer for Supervised {
             let container = watched.unwrap_or_else(|| Container { id: container_id, ..Container::default() });
             containers.isolators.iter().rev().for_each(|isolator| isolator.cleanup(&container));
         });
+    }
+
+    fn status(&self, container_id: &str) -> ContainerStatus {
+        let mut status = ContainerStatus::default();
+        self.0.isolators.iter().for_each(|isolator| isolator.status(container_id, &mut status));
+        status
     }
 
     fn usage(&self, container: &Container) -> Usage {

@@ -368,6 +368,8 @@ pub struct Surroundings<'a> {
     pub settings: &'a Settings,
     /// Random bytes, new ones at each call.
     pub random: &'a mut dyn FnMut() -> [u8; 16],
+    /// What a container was given on this machine, by its id.
+    pub given: &'a dyn Fn(&str) -> api::v1::ContainerStatus,
 }
 
 impl Surroundings<'_> {

@@ -168,7 +168,7 @@ pub(crate) fn update(
     // No reader of JSON can be told of a time that is no number.
     status.timestamp = status.timestamp.filter(|timestamp| timestamp.is_finite());
     status.timestamp.get_or_insert(seconds(around.at_ms));
-    let known = container_status(executor, &around.settings.ip);
+    let known = container_status(executor, around);
     let container = status.container_status.get_or_insert_with(Default::default);
     let within = container
         .container_id
@@ -180,11 +180,13 @@ pub(crate) fn update(
         Some(id) => {
             let process = state.process(id);
             container.executor_pid = process.map(|process| process.supervisor_pid);
+            container.cgroup_info = (around.given)(id).cgroup_info;
             state.launched.all.get(id).is_some_and(|one| one.end.is_none())
         }
         None => {
             container.container_id = known.container_id;
             container.executor_pid = known.executor_pid;
+            container.cgroup_info = known.cgroup_info;
             true
         }
     };

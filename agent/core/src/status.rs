@@ -80,7 +80,7 @@ impl Update {
             check_status: self.check,
             healthy: self.healthy,
             limitation: self.limitation.clone(),
-            container_status: executor.map(|executor| container_status(executor, &around.settings.ip)),
+            container_status: executor.map(|executor| container_status(executor, around)),
             ..TaskStatus::default()
         };
         drain::mark(state, framework_id, &mut status);
@@ -175,16 +175,16 @@ pub(crate) fn seconds(at_ms: u64) -> f64 {
 }
 
 /// Where a task can be reached.
-pub(crate) fn container_status(executor: &Executor, ip: &str) -> ContainerStatus {
+pub(crate) fn container_status(executor: &Executor, around: &Surroundings<'_>) -> ContainerStatus {
     let address = network_info::IpAddress {
         protocol: Some(network_info::Protocol::IPv4 as i32),
-        ip_address: Some(ip.to_owned()),
+        ip_address: Some(around.settings.ip.clone()),
     };
     ContainerStatus {
         container_id: Some(ContainerId { value: executor.container_id.clone(), parent: None }),
         network_infos: vec![NetworkInfo { ip_addresses: vec![address], ..NetworkInfo::default() }],
         executor_pid: executor.process.as_ref().map(|process| process.supervisor_pid),
-        ..ContainerStatus::default()
+        cgroup_info: (around.given)(&executor.container_id).cgroup_info,
     }
 }
 

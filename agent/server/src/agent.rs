@@ -381,7 +381,9 @@ impl Keeper {
         let mut record = empty_record(at_ms);
         let mut held = Held { effects: Vec::new(), replies: Vec::new(), synced: Synced::default(), failure: None };
         let mut random = || host::random().to_le_bytes();
-        let mut around = agent_core::Surroundings { at_ms, settings: &agent.config.settings, random: &mut random };
+        let given = |container_id: &str| agent.containers.given(container_id);
+        let settings = &agent.config.settings;
+        let mut around = agent_core::Surroundings { at_ms, settings, random: &mut random, given: &given };
         let mut state = agent.state.write();
         let mut bytes = 0;
         while bytes < AGENT_RECORD_BYTES_FULL

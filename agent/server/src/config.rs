@@ -75,7 +75,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux, disk/du, network/ports, environment_secret, cgroups/cpu, cgroups/mem, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities.").default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
@@ -102,6 +102,13 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("cgroups_limit_swap", Kind::Bool, "Whether cgroups/mem limits memory and swap together.").default("false"),
     Flag::new("cgroups_cpu_enable_pids_and_tids_count", Kind::Bool, "Whether cgroups/cpu counts processes and threads.")
         .default("false"),
+    Flag::new("allowed_devices", Kind::Content, "Devices that containers may use besides those that harm nobody, with cgroups/devices: {\"allowed_devices\": [{\"device\": {\"path\": \"/dev/fuse\"}, \"access\": {\"read\": true, \"write\": true}}]}."),
+    Flag::new("cgroups_net_cls_primary_handle", Kind::Text, "With cgroups/net_cls, the upper half of the numbers on what containers send: 0x12; without it they are not numbered."),
+    Flag::new("cgroups_net_cls_secondary_handles", Kind::Text, "The lower halves, one for each container: the first and the last, 0x1,0xffff."),
+    Flag::new("perf_events", Kind::Text, "What cgroups/perf_event counts: cycles,task-clock,page-faults; nothing without it."),
+    Flag::new("perf_duration", Kind::Duration, "So long it counts in each --perf_interval.").default("10secs"),
+    Flag::new("perf_interval", Kind::Duration, "From the beginning of one time that cgroups/perf_event counts to that of the next.")
+        .default("1mins"),
     Flag::new("revocable_cpu_low_priority", Kind::Bool, "Whether revocable processors are for when nobody else wants them.")
         .default("true"),
     Flag::new(
@@ -258,15 +265,12 @@ pub(crate) const FLAGS: &[Flag] = &[
 /// Known to Mesos, and not built: running without them would be a surprise. As variables of the environment too.
 const REFUSED: &[&str] = &[
     "agent_subsystems",
-    "allowed_devices",
     "appc_simple_discovery_uri_prefix",
     "appc_store_dir",
     "authenticatee",
     "authentication_backoff_factor",
     "authentication_timeout_max",
     "authentication_timeout_min",
-    "cgroups_net_cls_primary_handle",
-    "cgroups_net_cls_secondary_handles",
     "csi_plugin_config_dir",
     "default_container_dns",
     "default_container_info",
@@ -326,9 +330,6 @@ const REFUSED: &[&str] = &[
     "network_rate_statistics_interval",
     "network_rate_statistics_window",
     "nvidia_gpu_devices",
-    "perf_duration",
-    "perf_events",
-    "perf_interval",
     "resource_provider_config_dir",
     "seccomp_config_dir",
     "seccomp_profile_name",

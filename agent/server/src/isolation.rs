@@ -3,8 +3,8 @@
 use std::ops::RangeInclusive;
 
 use api::flags::Values;
-use api::v1::{CapabilityInfo, Resource};
-use containers::isolators::cgroups::Terms;
+use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
+use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{DiskSettings, FilesystemSettings, LinuxSettings, PortsSettings, Settings};
 
@@ -53,8 +53,12 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("effective_capabilities", "linux/capabilities"),
         ("bounding_capabilities", "linux/capabilities"),
         ("default_container_shm_size", "namespaces/ipc"),
+        ("allowed_devices", "cgroups/devices"),
+        ("cgroups_net_cls_primary_handle", "cgroups/net_cls"),
+        ("perf_events", "cgroups/perf_event"),
     ] {
-        if values.is_given(flag) && !has(&[isolator]) {
+        let is_there = has(&[isolator]) || isolator.starts_with("cgroups/") && has(&["cgroups/all"]);
+        if values.is_given(flag) && !is_there {
             warnings.push(format!("--{flag} does nothing without {isolator} in --isolation"));
         }
     }
@@ -76,8 +80,26 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
             count_processes: values.bool("cgroups_cpu_enable_pids_and_tids_count"),
             low_revocable: values.bool("revocable_cpu_low_priority"),
         },
+        devices: devices(values)?,
+        handles: Handles::parse(
+            values.text("cgroups_net_cls_primary_handle"),
+            values.text("cgroups_net_cls_secondary_handles"),
+        )?,
+        sampling: Sampling::parse(
+            values.text("perf_events"),
+            values.duration("perf_duration").unwrap_or_default(),
+            values.duration("perf_interval").unwrap_or_default(),
+        )?,
     };
     Ok((settings, warnings))
+}
+
+/// The devices of `--allowed_devices`.
+fn devices(values: &Values) -> Result<Vec<Rule>, String> {
+    let Some(text) = values.text("allowed_devices") else { return Ok(Vec::new()) };
+    let wrong = |why: String| format!("Flag '--allowed_devices' must be a JSON object with allowed_devices: {why}");
+    let list: DeviceWhitelist = api::json::from_slice(text.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+    allowed(&list.allowed_devices).map_err(wrong)
 }
 
 /// What processes of containers see and may do.

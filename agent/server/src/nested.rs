@@ -379,7 +379,7 @@ pub(crate) fn show(
             container_status: Some(v1::ContainerStatus {
                 container_id: Some(id_of(path)),
                 executor_pid: one.process.as_ref().map(|process| process.supervisor_pid),
-                ..v1::ContainerStatus::default()
+                ..agent.containers.given(path)
             }),
             resource_statistics: Some(crate::reads::statistics_of(agent, &state, path, &info.resources)),
             ..response::get_containers::Container::default()

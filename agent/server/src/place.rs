@@ -445,6 +445,10 @@ impl Containerizer for Place {
         self.containers.of_container(container_id).update(&container);
     }
 
+    fn given(&self, container_id: &str) -> api::v1::ContainerStatus {
+        self.containers.of_container(container_id).status(container_id)
+    }
+
     fn usage(&self, state: &State, container_id: &str) -> containers::Usage {
         let container = promised::container(&self.terms.work_dir, state, container_id);
         self.containers.of_container(container_id).usage(&container)

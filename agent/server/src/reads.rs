@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use agent_core::{Executor, Framework, State, Task};
 use api::json::to_value;
 use api::resources::Resources;
-use api::v1::{ContainerStatus, DrainConfig, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus};
+use api::v1::{
+    ContainerId, ContainerStatus, DrainConfig, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus,
+};
 use api_http::{Build, Query, Visitor};
 use serde_json::{Value, json};
 
@@ -281,9 +283,10 @@ pub(crate) fn containers(agent: &Agent, query: &Query, visitor: &Visitor) -> Val
         .map(|(framework_id, executor)| {
             let mut value = executor_usage(agent, &state, framework_id, executor);
             value["container_id"] = executor.container_id.clone().into();
-            value["status"] = json!({
-                "container_id": { "value": executor.container_id },
-                "executor_pid": executor.process.as_ref().map(|process| process.supervisor_pid),
+            value["status"] = to_value(&ContainerStatus {
+                container_id: Some(ContainerId { value: executor.container_id.clone(), parent: None }),
+                executor_pid: executor.process.as_ref().map(|process| process.supervisor_pid),
+                ..agent.containers.given(&executor.container_id)
             });
             value
         })

@@ -328,6 +328,9 @@ fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Is
     let names = ordered(named, groups)?;
     if let Some(groups) = groups {
         names.iter().try_for_each(|name| containers::isolators::cgroups::check(groups, name))?;
+        if names.contains(&"cgroups/perf_event") {
+            containers::isolators::cgroups::check_events(groups, &config.isolators.sampling)?;
+        }
     }
     if names.contains(&"filesystem/linux") {
         containers::mounts::check_machine().map_err(|why| format!("Cannot use filesystem/linux: {why}"))?;

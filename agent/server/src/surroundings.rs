@@ -95,6 +95,11 @@ pub trait Containerizer: Send + Sync {
     fn update(&self, agent: &Inbox, container_id: &str) {
         let _ = (agent, container_id);
     }
+    /// What a container was given on this machine.
+    fn given(&self, container_id: &str) -> api::v1::ContainerStatus {
+        let _ = container_id;
+        api::v1::ContainerStatus::default()
+    }
     /// What a container that runs uses now.
     fn usage(&self, state: &State, container_id: &str) -> containers::Usage {
         let _ = (state, container_id);

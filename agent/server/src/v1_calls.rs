@@ -275,7 +275,7 @@ fn containers(agent: &Agent, visitor: &Visitor) -> response::GetContainers {
             container_status: Some(v1::ContainerStatus {
                 container_id: Some(container_id),
                 executor_pid: executor.process.as_ref().map(|process| process.supervisor_pid),
-                ..v1::ContainerStatus::default()
+                ..agent.containers.given(&executor.container_id)
             }),
             resource_statistics: Some(reads::usage(agent, &state, executor)),
         }

@@ -5,12 +5,12 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use agent_server::spec::start_ticks;
 use api::v1;
 use api::v1::TaskState;
 use api::v1::task_status::Reason;
+use common::groups::{innermost_first, until};
 use common::{Master, PATIENCE, RealAgent, http, task};
 
 const HIERARCHY: &str = "/sys/fs/cgroup";
@@ -77,13 +77,12 @@ impl Drop for Root {
     fn drop(&mut self) {
         // Of a test that failed.
         let _ = agent_server::supervisor::cgroup::end(&self.tree("freezer"), PATIENCE);
-        fn innermost_first(group: &Path) {
-            let below = fs::read_dir(group).into_iter().flatten().flatten().map(|entry| entry.path());
-            below.filter(|path| path.is_dir()).for_each(|path| innermost_first(&path));
-            let _ = fs::remove_dir(group);
-        }
         let trees = fs::read_dir(HIERARCHY).into_iter().flatten().flatten().map(|entry| entry.path());
-        trees.chain([PathBuf::from(HIERARCHY)]).for_each(|tree| innermost_first(&tree.join(&self.name)));
+        for tree in trees.chain([PathBuf::from(HIERARCHY)]) {
+            for group in innermost_first(&tree.join(&self.name)) {
+                let _ = fs::remove_dir(group);
+            }
+        }
     }
 }
 
@@ -95,15 +94,6 @@ fn sized(id: &str, command: &str, cpus: f64, mem: f64, limits: &[(&str, f64)]) -
     }
     task.limits = limits.iter().map(|(name, most)| ((*name).to_owned(), scalar(*most))).collect();
     task
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"));
 }
 
 /// Takes more and more memory.

@@ -5,101 +5,14 @@ mod common;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use agent_server::spec::start_ticks;
 use api::v1::TaskState;
-use common::{Master, PATIENCE, RealAgent, http, task};
-
-/// A place for control groups of one test: a hierarchy, a name that nobody else uses, and the tree that tells who runs where.
-struct Place {
-    hierarchy: &'static str,
-    root: String,
-    tree: PathBuf,
-}
-
-impl Place {
-    /// One of each version of control groups that can be made here. None here is told to who reads the output, not to libtest.
-    fn all(what: &str) -> Vec<Place> {
-        let root = format!("meseta-test-{what}-{}", std::process::id());
-        let of = |(hierarchy, tree): (&'static str, &str)| {
-            let place = Place { hierarchy, tree: Path::new(tree).join(&root), root: root.clone() };
-            let can = Path::new(tree).join("cgroup.procs").exists() && fs::create_dir(&place.tree).is_ok();
-            can.then_some(place)
-        };
-        let trees = [
-            ("/sys/fs/cgroup", "/sys/fs/cgroup/freezer"),
-            ("/sys/fs/cgroup", "/sys/fs/cgroup"),
-            ("/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified"),
-        ];
-        let found: Vec<Place> = trees.into_iter().filter_map(of).collect();
-        if found.is_empty() {
-            let _ = writeln!(std::io::stderr(), "NOT TESTED ({what}): no control groups can be made here");
-        }
-        found
-    }
-
-    fn start(&self, master: &Master, work_dir: &Path, more: &[&str]) -> RealAgent {
-        let own = [
-            "--launcher=linux".to_owned(),
-            format!("--cgroups_hierarchy={}", self.hierarchy),
-            format!("--cgroups_root={}", self.root),
-        ];
-        let flags: Vec<&str> = own.iter().map(String::as_str).chain(more.iter().copied()).collect();
-        RealAgent::start(&master.address, work_dir, &flags)
-    }
-
-    /// The containers that have a group.
-    fn containers(&self) -> Vec<PathBuf> {
-        let found = fs::read_dir(&self.tree).into_iter().flatten().flatten();
-        found.filter(|entry| entry.file_type().unwrap().is_dir()).map(|entry| entry.path()).collect()
-    }
-
-    /// The group of a container that has no other beside it.
-    fn group(&self) -> PathBuf {
-        let found = self.containers();
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.into_iter().next().unwrap()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // Of a test that failed.
-        let _ = agent_server::supervisor::cgroup::end(&self.tree, PATIENCE);
-        let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-        for root in trees.chain([PathBuf::from("/sys/fs/cgroup")]).map(|tree| tree.join(&self.root)) {
-            for group in innermost_first(&root) {
-                let _ = fs::remove_dir(group);
-            }
-        }
-    }
-}
-
-/// A group and all below it, the inner ones first.
-fn innermost_first(root: &Path) -> Vec<PathBuf> {
-    let below = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    let inner = below.filter(|path| path.is_dir()).flat_map(|path| innermost_first(&path));
-    inner.collect::<Vec<_>>().into_iter().chain([root.to_owned()]).collect()
-}
+use common::groups::{Place, innermost_first, number, until};
+use common::{Master, RealAgent, http, task};
 
 fn is_alive(pid: u32) -> bool {
     start_ticks(pid).is_some()
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"));
-}
-
-async fn number(path: PathBuf) -> u32 {
-    let read = || fs::read_to_string(&path).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok());
-    until(&path.display().to_string(), || read().is_some()).await;
-    read().unwrap()
 }
 
 /// Whether a process is in a group or below it, as the kernel says.

@@ -35,7 +35,6 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         "seccomp_profile_name",
         "seccomp_config_dir",
         "docker_registry",
-        "cgroups_net_cls_primary_handle",
     ] {
         check(&mut program(dir.path(), &[&format!("--{name}=x")]), &[&format!("'--{name}' is not supported")]);
         for prefix in ["MESOS_", "MESETA_"] {

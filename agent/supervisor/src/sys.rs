@@ -1,5 +1,8 @@
 //! The only unsafe code of this crate: what a supervisor does around `fork` and with signals, in its only
-//! thread, and pidfds, which the libraries used here do not wrap.
+//! thread, pidfds, and what the kernel counts and asks in control groups, which the libraries used here do not wrap.
+
+pub mod bpf;
+pub mod counters;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};

@@ -15,11 +15,15 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use api::v1::ContainerStatus;
+
 use crate::cgroups::Cgroups;
 use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::Creation;
 
-pub use cgroups::{CgroupsCpu, CgroupsMem, CgroupsPids};
+pub use cgroups::{
+    CgroupsBlkio, CgroupsCpu, CgroupsDevices, CgroupsMem, CgroupsNetCls, CgroupsPerfEvent, CgroupsPids, CgroupsPlain,
+};
 pub use disk::Disk;
 pub use filesystem::{FilesystemLinux, FilesystemSettings};
 pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, NamespacesPid};
@@ -54,6 +58,9 @@ pub trait Isolator: Send + Sync {
     /// Adds what a container that runs uses. `processes` are all of the machine.
     fn usage(&self, _container: &Container, _processes: &[supervisor::processes::Process], _usage: &mut Usage) {}
 
+    /// Adds what it has given a container, for whoever asks how that is. Does not block for long.
+    fn status(&self, _container_id: &str, _status: &mut ContainerStatus) {}
+
     /// Between two looks at what containers use, if it looks: see [`Isolator::watch`].
     fn interval(&self) -> Option<Duration> {
         None
@@ -86,8 +93,15 @@ pub const NAMES: &[&str] = &[
     "posix/rlimits",
     "cgroups",
     "cgroups/all",
+    "cgroups/blkio",
     "cgroups/cpu",
+    "cgroups/cpuset",
+    "cgroups/devices",
+    "cgroups/hugetlb",
     "cgroups/mem",
+    "cgroups/net_cls",
+    "cgroups/net_prio",
+    "cgroups/perf_event",
     "cgroups/pids",
     "linux/capabilities",
     "linux/nnp",
@@ -127,6 +141,12 @@ pub struct Settings {
     pub linux: LinuxSettings,
     /// Of those of control groups.
     pub cgroups: cgroups::Terms,
+    /// What `cgroups/devices` allows besides what it always does.
+    pub devices: Vec<cgroups::Rule>,
+    /// What `cgroups/net_cls` gives.
+    pub handles: Option<cgroups::Handles>,
+    /// What `cgroups/perf_event` counts.
+    pub sampling: cgroups::Sampling,
 }
 
 /// How `disk/du` is configured.
@@ -167,6 +187,13 @@ pub fn needs_groups(name: &str) -> bool {
 /// What is built, by name; a name that is not built has none, nor one that needs control groups where there are none.
 pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Option<Option<Box<dyn Isolator>>> {
     match name {
+        "cgroups/blkio" => Some(Some(Box::new(CgroupsBlkio::new(groups?)))),
+        "cgroups/cpuset" => Some(Some(Box::new(CgroupsPlain::new("cgroups/cpuset", groups?)))),
+        "cgroups/devices" => Some(Some(Box::new(CgroupsDevices::new(groups?, &settings.devices)))),
+        "cgroups/hugetlb" => Some(Some(Box::new(CgroupsPlain::new("cgroups/hugetlb", groups?)))),
+        "cgroups/net_cls" => Some(Some(Box::new(CgroupsNetCls::new(groups?, settings.handles.as_ref())))),
+        "cgroups/net_prio" => Some(Some(Box::new(CgroupsPlain::new("cgroups/net_prio", groups?)))),
+        "cgroups/perf_event" => Some(Some(Box::new(CgroupsPerfEvent::new(groups?, &settings.sampling)))),
         "cgroups/cpu" => Some(Some(Box::new(CgroupsCpu::new(groups?, settings.cgroups)))),
         "cgroups/mem" => Some(Some(Box::new(CgroupsMem::new(groups?, settings.cgroups)))),
         "cgroups/pids" => Some(Some(Box::new(CgroupsPids::new(groups?)))),

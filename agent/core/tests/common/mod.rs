@@ -38,7 +38,12 @@ impl Story {
             count = count.wrapping_add(1);
             [count; 16]
         };
-        let mut around = Surroundings { at_ms: self.at_ms, settings: &settings, random: &mut random };
+        let mut around = Surroundings {
+            at_ms: self.at_ms,
+            settings: &settings,
+            random: &mut random,
+            given: &|_| Default::default(),
+        };
         let events = decide(&self.state, command, &mut around)?;
         self.random = count;
         let mut effects = Vec::new();

@@ -1,6 +1,8 @@
 //! A master of a few lines, and real agents.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part of it")]
 
+pub mod groups;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,9 +1,14 @@
 //! `cgroups/...`: what limits containers, and counts what they use, by their control groups. Each looks at its own controller;
 //! where a group is, and in which version of control groups, is [`Cgroups`]'s to know.
 
+mod blkio;
 mod cpu;
+mod devices;
 mod mem;
+mod net_cls;
+mod perf_event;
 mod pids;
+mod plain;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,9 +21,14 @@ use crate::cgroups::{Cgroups, Version};
 use crate::container::Container;
 use crate::containerizer::Creation;
 
+pub use blkio::CgroupsBlkio;
 pub use cpu::CgroupsCpu;
+pub use devices::{CgroupsDevices, Rule, allowed};
 pub use mem::CgroupsMem;
+pub use net_cls::{CgroupsNetCls, Handles};
+pub use perf_event::{CgroupsPerfEvent, Sampling};
 pub use pids::CgroupsPids;
+pub use plain::CgroupsPlain;
 
 /// How they are configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,20 +43,33 @@ pub struct Terms {
     pub low_revocable: bool,
 }
 
-/// The names of those that are built, and the controllers that each needs, of either version.
-pub const ALL: [(&str, &[&str], &[&str]); 3] = [
-    ("cgroups/cpu", &["cpu", "cpuacct"], &["cpu"]),
-    ("cgroups/mem", &["memory"], &["memory"]),
-    ("cgroups/pids", &["pids"], &["pids"]),
+/// Controllers of an isolator, by version; none if that version has nothing for it. [`TREE`] is the tree itself.
+type Needs = Option<&'static [&'static str]>;
+/// What every group of the second version has.
+const TREE: &str = "";
+
+/// The names of those that are built, and the controllers that each needs, of the first version and of the second.
+pub const ALL: [(&str, Needs, Needs); 10] = [
+    ("cgroups/blkio", Some(&["blkio"]), Some(&["io"])),
+    ("cgroups/cpu", Some(&["cpu", "cpuacct"]), Some(&["cpu"])),
+    ("cgroups/cpuset", Some(&["cpuset"]), Some(&["cpuset"])),
+    ("cgroups/devices", Some(&["devices"]), Some(&[TREE])),
+    ("cgroups/hugetlb", Some(&["hugetlb"]), Some(&["hugetlb"])),
+    ("cgroups/mem", Some(&["memory"]), Some(&["memory"])),
+    ("cgroups/net_cls", Some(&["net_cls"]), None),
+    ("cgroups/net_prio", Some(&["net_prio"]), None),
+    ("cgroups/perf_event", Some(&["perf_event"]), Some(&[TREE])),
+    ("cgroups/pids", Some(&["pids"]), Some(&["pids"])),
 ];
 
-/// The controllers of an isolator, of this version.
+/// What an isolator needs, of this version: outside none if it is not one of these.
+fn needs(name: &str, version: Version) -> Option<Needs> {
+    let found = ALL.iter().find(|(one, ..)| *one == name);
+    found.map(|(_, first, second)| if version == Version::First { *first } else { *second })
+}
+
 fn controllers(name: &str, version: Version) -> &'static [&'static str] {
-    let of = |(_, first, second): &(&str, &'static [&'static str], &'static [&'static str])| match version {
-        Version::First => *first,
-        Version::Second => *second,
-    };
-    ALL.iter().find(|(one, ..)| *one == name).map_or(&[], of)
+    needs(name, version).flatten().unwrap_or_default()
 }
 
 /// Whether this machine has what an isolator needs.
@@ -54,13 +77,32 @@ fn controllers(name: &str, version: Version) -> &'static [&'static str] {
 /// # Errors
 /// A sentence.
 pub fn check(groups: &Cgroups, name: &str) -> Result<(), String> {
-    match controllers(name, groups.version()).iter().find(|one| !groups.has(one)) {
-        None => Ok(()),
-        Some(missing) => Err(format!(
+    let version = groups.version();
+    if needs(name, version) == Some(None) {
+        return Err(format!(
+            "{name} in --isolation needs control groups of the first version, and at --cgroups_hierarchy there is the second"
+        ));
+    }
+    if let Some(missing) = controllers(name, version).iter().find(|one| !groups.has(one)) {
+        return Err(format!(
             "{name} in --isolation needs the controller '{missing}' of control groups, and at --cgroups_hierarchy there is {}",
             groups.list()
-        )),
+        ));
     }
+    match (name, version) {
+        ("cgroups/devices", Version::Second) => {
+            devices::check().map_err(|why| format!("{name} in --isolation cannot be: {why}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same, of what is to be counted.
+///
+/// # Errors
+/// A sentence.
+pub fn check_events(groups: &Cgroups, sampling: &Sampling) -> Result<(), String> {
+    perf_event::check(groups, sampling)
 }
 
 /// Those of `cgroups/all`: the ones that this machine has the controllers of.
@@ -234,9 +276,17 @@ mod tests {
     fn what_a_machine_does_not_have_is_named() {
         for (groups, _) in crate::cgroups::tests::real("named") {
             assert_eq!(check(&groups, "posix/cpu"), Ok(()));
-            for (name, first, second) in ALL {
-                let needed = if groups.version() == Version::First { first } else { second };
+            for (name, ..) in ALL {
+                let needed = needs(name, groups.version()).unwrap();
+                let Some(needed) = needed else {
+                    let said = check(&groups, name).unwrap_err();
+                    assert!(said.contains("first version") && !all(&groups).contains(&name), "{said}");
+                    continue;
+                };
                 let missing = needed.iter().find(|controller| !groups.has(controller));
+                if missing.is_none() && name == "cgroups/devices" {
+                    continue;
+                }
                 let said = check(&groups, name).err();
                 assert_eq!(said.is_some(), missing.is_some(), "{said:?}");
                 assert_eq!(all(&groups).contains(&name), missing.is_none());
