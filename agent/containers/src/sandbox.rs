@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, User};
@@ -25,12 +25,17 @@ pub fn make_sandbox(above: &Path, sandbox: &Path, user: &str, is_latest: bool) -
     }
     made?;
     if is_latest {
-        let latest = sandbox.with_file_name("latest");
-        // Replaced at once: somebody may be looking through it.
-        let draft = sandbox.with_extension("latest");
-        let _ = fs::remove_file(&draft);
-        symlink(sandbox, &draft)?;
-        fs::rename(&draft, &latest)?;
+        let (latest, name) = (sandbox.with_file_name("latest"), sandbox.file_name().unwrap_or_default());
+        match symlink(name, &latest) {
+            // Replaced at once: somebody may be looking through it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let draft = sandbox.with_extension("latest");
+                let _ = fs::remove_file(&draft);
+                symlink(name, &draft)?;
+                fs::rename(&draft, &latest)?;
+            }
+            made => made?,
+        }
     }
     if !user.is_empty() && Uid::effective().is_root() {
         // A user that there is not is told of by the supervisor.
@@ -49,12 +54,14 @@ fn make_folders(above: &Path, sandbox: &Path) -> io::Result<()> {
     let mut path = above.to_owned();
     for part in sandbox.strip_prefix(above).map_err(io::Error::other)? {
         path.push(part);
+        let mode = if path == sandbox { 0o750 } else { 0o711 };
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            // Most are those of many sandboxes: what is as it is to be is not written again.
+            Err(_) if fs::metadata(&path)?.mode() & 0o7777 == mode => continue,
             _ => {}
         }
         // The mask of this process leaves nothing to others.
-        let mode = if path == sandbox { 0o750 } else { 0o711 };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }
     Ok(())

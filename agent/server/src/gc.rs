@@ -178,7 +178,7 @@ fn look(agent: &Agent, ended: &mut Ended) -> io::Result<usize> {
         }
         agent.files.detach(&sandbox.display().to_string());
         let latest = sandbox.with_file_name("latest");
-        if fs::read_link(&latest).is_ok_and(|target| target == sandbox) {
+        if fs::read_link(&latest).is_ok_and(|target| latest.with_file_name(target) == sandbox) {
             let _ = fs::remove_file(&latest);
         }
         // And what is empty now above it.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, decode_record, fold, resume};
 use api::resources::Resources;
@@ -21,6 +22,9 @@ use crate::place::Place;
 use crate::surroundings::{Inbox, Running, Surroundings};
 use crate::{dial, executor_socket, http, masters, oversubscription, volumes};
 
+/// Between two times that memory is given back which a burst of work has needed.
+const TRIM: Duration = Duration::from_secs(10);
+
 /// Runs the agent with the words of the command line behind the program's name.
 pub fn run(words: Vec<String>) -> ExitCode {
     let config = match config::read(words) {
@@ -35,6 +39,7 @@ pub fn run(words: Vec<String>) -> ExitCode {
         Ok(Asked::Run(config)) => *config,
         Err(sentence) => return fail(&sentence),
     };
+    supervisor::sys::share_heap();
     let config = match prepare(config) {
         Ok(config) => config,
         Err(sentence) => return fail(&sentence),
@@ -48,6 +53,12 @@ pub fn run(words: Vec<String>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(32).build();
     let ended = match runtime {
         Ok(runtime) => {
+            runtime.spawn(async {
+                loop {
+                    tokio::time::sleep(TRIM).await;
+                    let _ = tokio::task::spawn_blocking(supervisor::sys::trim_heap).await;
+                }
+            });
             let ended = runtime.block_on(serve(config));
             // Whatever still blocks a thread may: what matters is on the disk.
             runtime.shutdown_background();

@@ -5,6 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use agent_server::spec::{Files, Notice, containers_in};
 use api::v1::TaskState;
 use api::v1::task_status::Reason;
 use common::{Master, PATIENCE, RealAgent, task};
@@ -39,9 +40,11 @@ async fn numbers(path: &Path, count: usize) -> Vec<u32> {
 }
 
 fn supervisors(work_dir: &Path) -> Vec<u32> {
-    let files = std::fs::read_dir(work_dir.join("meta/containers")).unwrap().map(|entry| entry.unwrap().path());
-    let started = files.filter(|path| path.extension().is_some_and(|end| end == "started"));
-    started.filter_map(|path| std::fs::read_to_string(path).ok()?.split(' ').nth(1)?.parse().ok()).collect()
+    let dir = work_dir.join("meta/containers");
+    let started = containers_in(&dir).unwrap().into_iter().filter_map(|id| Files::new(&dir, &id).start().ok()?);
+    started
+        .filter_map(|notice| if let Notice::Started(supervisor, ..) = notice { Some(supervisor) } else { None })
+        .collect()
 }
 
 fn kill(pid: u32, signal: Signal) {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use api::v1::{self, TaskState, task_status};
-use common::{Master, PATIENCE, RealAgent, http, task};
+use common::{Master, PATIENCE, RealAgent, any_ended, http, task};
 
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../containers/examples/processes.py")
@@ -69,10 +69,7 @@ async fn containers_of_a_program_outlive_the_agent_and_their_ends_are_not_lost()
     agent.kill();
     // One ends while nobody looks, one as soon as an agent is back, one is killed.
     fs::write(dir.path().join("go.3"), "").unwrap();
-    until("an end", || {
-        fs::read_dir(&containers).unwrap().any(|one| one.unwrap().file_name().to_str().unwrap().ends_with(".exit"))
-    })
-    .await;
+    until("an end", || any_ended(&containers)).await;
     let agent = start(&master, dir.path(), &flags);
     assert_eq!(master.update("t3", TaskState::TaskFailed).await.message(), "Command exited with status 3");
     fs::write(dir.path().join("go.4"), "").unwrap();

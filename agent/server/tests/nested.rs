@@ -3,7 +3,7 @@
 mod common;
 
 use api::v1::TaskState;
-use common::{Master, PATIENCE, RealAgent, http, task};
+use common::{Master, PATIENCE, RealAgent, any_ended, http, task};
 use serde_json::{Value, json};
 
 const JSON: &str = "Content-Type: application/json\r\nAccept: application/json\r\n";
@@ -148,9 +148,7 @@ async fn containers_outlive_an_agent_and_their_ends_are_not_lost() {
     agent.kill();
     // One ends while nobody looks.
     std::fs::write(files.join("1"), "").unwrap();
-    let exits = || std::fs::read_dir(dir.path().join("meta/containers")).unwrap().flatten();
-    until("an exit on the disk", || exits().any(|entry| entry.path().extension().is_some_and(|end| end == "exit")))
-        .await;
+    until("an exit on the disk", || any_ended(&dir.path().join("meta/containers"))).await;
     agent = RealAgent::start(&master.address, dir.path(), &[]);
     for n in 2..=4 {
         std::fs::write(files.join(n.to_string()), "").unwrap();

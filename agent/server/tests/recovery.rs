@@ -4,7 +4,7 @@ mod common;
 
 use api::internal::{self, from_agent, refused};
 use api::v1::TaskState;
-use common::{Master, PATIENCE, RealAgent, task};
+use common::{Master, PATIENCE, RealAgent, any_ended, task};
 use nix::sys::signal::Signal;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,10 +22,7 @@ async fn tasks_survive_the_agent_and_ends_meanwhile_are_told() {
     std::fs::write(dir.path().join("go.short"), "").unwrap();
     let containers = dir.path().join("meta/containers");
     let waiting = async {
-        while !std::fs::read_dir(&containers)
-            .unwrap()
-            .any(|one| one.unwrap().file_name().to_str().unwrap().ends_with(".exit"))
-        {
+        while !any_ended(&containers) {
             tokio::task::yield_now().await;
         }
     };

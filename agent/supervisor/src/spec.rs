@@ -1,18 +1,21 @@
 //! What the agent and a supervisor tell each other: the description of a container, handed over on the supervisor's
 //! standard input, and small files in `work_dir/meta/containers`, named by the container:
 //!
-//! - `ID.launch`: the claim, a symbolic link that says whose. Exactly one of the supervisor and a recovering agent has it.
-//! - `ID.started`: the process runs.
-//! - `ID.exit`: how it ended.
+//! - `ID.launch`: the claim, a line that says whose. Exactly one of the supervisor and a recovering agent has it. A line is added
+//!   when the process runs, and one when it ended. A line is whole if a full stop ends it.
 //! - `ID.external`: the program that runs it, if it is no process of ours.
 //!
-//! Written first, then told through a named pipe: an agent that was away finds all of it in the files.
+//! Written first, then told through a named pipe: an agent that was away finds all of it in the files. It is one file since a file
+//! system takes longer to make one, the more of them were removed just now. Supervisors of before had a symbolic link that
+//! was the claim, and `ID.started` and `ID.exit`: they are read as well.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::symlink;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::mounts::Mount;
 use crate::processes;
@@ -429,18 +432,19 @@ impl Files {
     /// Those of the file system.
     pub fn claim(&self, claim: &Claim) -> io::Result<bool> {
         let text = match claim {
-            Claim::Supervisor(pid, ticks, boot_id) => format!("supervisor {pid} {ticks} {boot_id}"),
-            Claim::Agent => "agent".to_owned(),
+            Claim::Supervisor(pid, ticks, boot_id) => format!("supervisor {pid} {ticks} {boot_id}.\n"),
+            Claim::Agent => "agent.\n".to_owned(),
         };
-        // A link that leads nowhere: it appears with its content or not at all, only if nobody was faster, and one
-        // sync makes it last.
+        // It appears with its content or not at all, only if nobody was faster, and one sync makes it last: after a crash of the
+        // machine without its content, which then says enough.
         // Opened first: whoever gets no descriptor has claimed nothing.
         let dir = File::open(&self.dir)?;
-        match symlink(text, self.path("launch")) {
-            Ok(()) => dir.sync_all().map(|()| true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
+        let draft = self.path(&format!("draft-{}", std::process::id()));
+        let claimed = fs::write(&draft, text).and_then(|()| appear(&draft, &self.path("launch")));
+        if !matches!(claimed, Ok(true)) {
+            let _ = fs::remove_file(&draft);
         }
+        if claimed? { dir.sync_all().map(|()| true) } else { Ok(false) }
     }
 
     /// Who claimed the launch, if anybody did.
@@ -448,15 +452,28 @@ impl Files {
     /// # Errors
     /// It cannot be told, now.
     pub fn claimed(&self) -> io::Result<Option<Claim>> {
-        let Some(text) = unless_missing(fs::read_link(self.path("launch")))? else { return Ok(None) };
-        let mut words = text.to_str().unwrap_or_default().split_whitespace();
+        let path = self.path("launch");
+        let text = match fs::read_link(&path) {
+            Ok(text) => text.to_str().unwrap_or_default().to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                let Some(text) = unless_missing(fs::read_to_string(&path))? else { return Ok(None) };
+                match lines(&text).next() {
+                    Some(line) => line.to_owned(),
+                    // The machine crashed before the disk had it: a supervisor's of before.
+                    None => return Ok(Some(Claim::Supervisor(0, 0, String::new()))),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let mut words = text.split_whitespace();
         let mut parse = || match words.next()? {
             "agent" => Some(Claim::Agent),
             _ => {
                 Some(Claim::Supervisor(words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.into()))
             }
         };
-        parse().map(Some).ok_or_else(|| io::Error::other(format!("'{}' is no claim of a launch", text.display())))
+        parse().map(Some).ok_or_else(|| io::Error::other(format!("'{text}' is no claim of a launch")))
     }
 
     /// Writes the start; a crash of the machine ends the process too, so it need not be synced.
@@ -464,7 +481,7 @@ impl Files {
     /// # Errors
     /// Those of the file system.
     pub fn write_start(&self, notice: &Notice) -> io::Result<()> {
-        replace(&self.path("started"), &notice.encode())
+        self.add(notice)
     }
 
     /// Writes the end. Readers see all of it or nothing; it is synced by [`Files::sync_end`].
@@ -472,7 +489,13 @@ impl Files {
     /// # Errors
     /// Those of the file system.
     pub fn write_end(&self, notice: &Notice) -> io::Result<()> {
-        replace(&self.path("exit"), &notice.encode())
+        self.add(notice)
+    }
+
+    fn add(&self, notice: &Notice) -> io::Result<()> {
+        let mut file = File::options().append(true).open(self.path("launch"))?;
+        // What a full disk left of an attempt before is a line without a full stop.
+        file.write_all(format!("\n{}.\n", notice.encode()).as_bytes())
     }
 
     /// Makes the end outlive a crash of the machine, unless an agent has it in its log already and removed it.
@@ -480,12 +503,7 @@ impl Files {
     /// # Errors
     /// Those of the file system.
     pub fn sync_end(&self) -> io::Result<()> {
-        match File::open(self.path("exit")) {
-            Ok(end) => end.sync_all()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        sync_dir(&self.dir)
+        unless_missing(File::open(self.path("launch")))?.map_or(Ok(()), |file| file.sync_data())
     }
 
     /// The start, if it was written.
@@ -493,7 +511,7 @@ impl Files {
     /// # Errors
     /// It cannot be told, now.
     pub fn start(&self) -> io::Result<Option<Notice>> {
-        self.notice("started")
+        self.notice("started", |notice| matches!(notice, Notice::Started(..)))
     }
 
     /// The end, if it was written.
@@ -501,7 +519,7 @@ impl Files {
     /// # Errors
     /// It cannot be told, now.
     pub fn end(&self) -> io::Result<Option<Notice>> {
-        self.notice("exit")
+        self.notice("exit", |notice| !matches!(notice, Notice::Started(..)))
     }
 
     /// Says that a program runs it, before anything is asked of that.
@@ -521,8 +539,13 @@ impl Files {
         Program::decode(&text).map(Some).ok_or_else(|| io::Error::other("a file that names no program"))
     }
 
-    fn notice(&self, what: &str) -> io::Result<Option<Notice>> {
-        Ok(unless_missing(fs::read_to_string(self.path(what)))?.as_deref().and_then(Notice::decode))
+    /// The first that was noted of its kind; `before` is the file that a supervisor of before has for it.
+    fn notice(&self, before: &str, is_meant: impl Fn(&Notice) -> bool) -> io::Result<Option<Notice>> {
+        // A link of before leads nowhere.
+        if let Some(text) = unless_missing(fs::read_to_string(self.path("launch")))? {
+            return Ok(lines(&text).filter_map(Notice::decode).find(is_meant));
+        }
+        Ok(unless_missing(fs::read_to_string(self.path(before)))?.as_deref().and_then(Notice::decode))
     }
 
     /// Removes the files of a container that ended. A claim of the agent's own stays: it keeps a supervisor that is
@@ -568,8 +591,22 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     })
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+/// Gives a file another name, unless something has that.
+fn appear(draft: &Path, path: &Path) -> io::Result<bool> {
+    let there = |error: io::Error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(false) } else { Err(error) };
+    match renameat2(AT_FDCWD, draft, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => Ok(true),
+        // The file system cannot.
+        Err(Errno::EINVAL | Errno::ENOSYS) => {
+            fs::hard_link(draft, path).and_then(|()| fs::remove_file(draft)).map(|()| true).or_else(there)
+        }
+        Err(error) => there(error.into()),
+    }
+}
+
+/// The lines of a claim that are whole.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive('\n').filter_map(|line| line.strip_suffix(".\n"))
 }
 
 fn unless_missing<T>(read: io::Result<T>) -> io::Result<Option<T>> {
@@ -677,7 +714,11 @@ mod tests {
         assert!(files.claim(&claim).unwrap());
         assert!(!files.claim(&Claim::Agent).unwrap());
         assert_eq!(files.claimed().unwrap(), Some(claim));
+        assert_eq!((files.start().unwrap(), files.end().unwrap()), (None, None));
+        files.write_start(&Notice::Started(7, 8, 9)).unwrap();
         files.write_end(&Notice::Exited(256)).unwrap();
+        files.sync_end().unwrap();
+        assert_eq!(files.start().unwrap(), Some(Notice::Started(7, 8, 9)));
         assert_eq!(files.end().unwrap(), Some(Notice::Exited(256)));
         let program = Program { path: "/p".into(), ..Program::default() };
         assert_eq!(files.program().unwrap(), None);
@@ -688,6 +729,37 @@ mod tests {
         assert!(files.claim(&Claim::Agent).unwrap());
         files.release();
         assert!(!files.claim(&Claim::Agent).unwrap(), "an agent's claim stays");
+    }
+
+    #[test]
+    fn what_a_supervisor_of_before_left_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new(dir.path(), "c");
+        std::os::unix::fs::symlink("supervisor 7 8 boot", dir.path().join("c.launch")).unwrap();
+        assert_eq!(files.claimed().unwrap(), Some(Claim::Supervisor(7, 8, "boot".into())));
+        assert!(!files.claim(&Claim::Agent).unwrap());
+        assert_eq!((files.start().unwrap(), files.end().unwrap()), (None, None));
+        fs::write(dir.path().join("c.started"), "started 7 8 9").unwrap();
+        fs::write(dir.path().join("c.exit"), "exited 256").unwrap();
+        assert_eq!(files.start().unwrap(), Some(Notice::Started(7, 8, 9)));
+        assert_eq!(files.end().unwrap(), Some(Notice::Exited(256)));
+        files.release();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_full_disk_cut_off_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Files::new(dir.path(), "c");
+        assert!(files.claim(&Claim::Supervisor(7, 8, "boot".into())).unwrap());
+        File::options().append(true).open(dir.path().join("c.launch")).unwrap().write_all(b"\nexited 2").unwrap();
+        assert_eq!(files.end().unwrap(), None);
+        files.write_end(&Notice::Exited(256)).unwrap();
+        assert_eq!(files.end().unwrap(), Some(Notice::Exited(256)));
+        // The machine crashed: of the claim there is only that it was made.
+        fs::write(dir.path().join("c.launch"), "").unwrap();
+        assert!(!files.claim(&Claim::Agent).unwrap());
+        assert_eq!(files.claimed().unwrap(), Some(Claim::Supervisor(0, 0, String::new())));
     }
 
     #[test]

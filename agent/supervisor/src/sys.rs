@@ -34,6 +34,25 @@ pub(crate) fn before_exec(
     unsafe { command.pre_exec(step) };
 }
 
+/// All threads of this process share one heap. By default each gets one of its own, and what a burst leaves free in them stays
+/// this process's. Before the first thread.
+pub fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes two integers; there is no other thread yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives back what the heap has free. Takes milliseconds.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes an integer, and the locks that it needs.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Sets what a signal does.
 pub fn set_action(signal: Signal, action: &SigAction) -> nix::Result<()> {
     // SAFETY: only SIG_IGN and SIG_DFL are set here, no handler of ours can run in a signal's context.

@@ -300,6 +300,12 @@ pub struct RealAgent {
     pub work_dir: PathBuf,
 }
 
+/// Whether one of the containers whose files are here has ended, as its supervisor wrote down.
+pub fn any_ended(containers: &Path) -> bool {
+    let ids = agent_server::spec::containers_in(containers).unwrap();
+    ids.iter().any(|id| agent_server::spec::Files::new(containers, id).end().unwrap().is_some())
+}
+
 impl RealAgent {
     pub fn start(master: &str, work_dir: &Path, more: &[&str]) -> RealAgent {
         Self::start_as(Command::new(env!("CARGO_BIN_EXE_meseta-agent")), master, work_dir, more)
