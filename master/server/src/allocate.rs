@@ -12,8 +12,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Reasons that come so soon after a plan make one plan together. The first after a quiet time is not kept waiting.
-const GATHER: Duration = Duration::from_millis(2);
+/// Reasons that come soon after a plan make one plan together: within so many times what that took, and this long at most. The
+/// first after a quiet time is not kept waiting.
+const GATHER: u32 = 4;
+const GATHER_MAX: Duration = Duration::from_millis(2);
 
 /// How often the whitelist is read again.
 const WHITELIST_READ: Duration = Duration::from_secs(5);
@@ -30,14 +32,14 @@ pub(crate) async fn run(
 ) {
     let mut options = settings.options;
     let mut read_at = Instant::now();
-    let mut planned_at: Option<Instant> = None;
+    let mut next_at = Instant::now();
     loop {
         let mut asked_at = None;
         tokio::select! {
             () = wake.notified() => {
                 asked_at = Some(Instant::now());
-                if planned_at.is_some_and(|at| at.elapsed() < GATHER) {
-                    tokio::time::sleep(GATHER).await;
+                if Instant::now() < next_at {
+                    tokio::time::sleep_until(next_at).await;
                 }
             }
             () = tokio::time::sleep(interval) => {}
@@ -65,7 +67,8 @@ pub(crate) async fn run(
         });
         let planned = planned.await;
         let took = began.elapsed();
-        planned_at = Some(Instant::now());
+        // Reasons may come faster than large clusters can be planned: leave time for everything else.
+        next_at = Instant::now() + (GATHER * took).min(GATHER_MAX.max(took));
         match planned {
             Ok(plan) => {
                 allocations.ran(took, asked_at.map_or(Duration::ZERO, |asked_at| began - asked_at));
@@ -76,10 +79,6 @@ pub(crate) async fn run(
             }
             // What it was made from is gone with it: the next is made from nothing.
             Err(error) => tracing::error!(%error, "the allocator failed"),
-        }
-        // Reasons may come faster than large clusters can be planned: leave time for everything else.
-        if took >= Duration::from_millis(1) {
-            tokio::time::sleep(took).await;
         }
     }
 }
