@@ -75,7 +75,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities.").default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
@@ -89,6 +89,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("container_ports_isolated_range", Kind::Text, "The ports that network/ports looks at: [1024-65535]."),
     Flag::new("sandbox_directory", Kind::Text, "Where a container with a root of its own finds its sandbox.")
         .default("/mnt/mesos/sandbox"),
+    Flag::new("host_path_volume_force_creation", Kind::Text, "Folders of the machine, with ':' between them, in which folders are made that volumes ask for and that are missing."),
     Flag::new("effective_capabilities", Kind::Content, "Capabilities of processes that ask for none, with linux/capabilities: {\"capabilities\": [\"NET_RAW\"]}.")
         .aliases(&["allowed_capabilities"]),
     Flag::new("bounding_capabilities", Kind::Content, "Capabilities that processes may ever have, with linux/capabilities; JSON as above."),
@@ -298,7 +299,6 @@ const REFUSED: &[&str] = &[
     "executor_reregistration_retry_interval",
     "firewall_rules",
     "hooks",
-    "host_path_volume_force_creation",
     "image_gc_config",
     "image_providers",
     "image_provisioner_backend",

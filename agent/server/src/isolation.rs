@@ -1,6 +1,7 @@
 //! How isolators are configured.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use api::flags::Values;
 use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
@@ -56,6 +57,7 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("allowed_devices", "cgroups/devices"),
         ("cgroups_net_cls_primary_handle", "cgroups/net_cls"),
         ("perf_events", "cgroups/perf_event"),
+        ("host_path_volume_force_creation", "filesystem/linux"),
     ] {
         let is_there = has(&[isolator]) || isolator.starts_with("cgroups/") && has(&["cgroups/all"]);
         if values.is_given(flag) && !is_there {
@@ -135,7 +137,18 @@ fn filesystem(values: &Values) -> Result<FilesystemSettings, String> {
     if !is_folder {
         return Err("Flag '--sandbox_directory' must be an absolute path, without '..'".to_owned());
     }
-    Ok(FilesystemSettings { sandbox_directory })
+    let folders = |text: &str| {
+        let folders: Vec<PathBuf> = text.split(':').filter(|one| !one.is_empty()).map(PathBuf::from).collect();
+        match folders.iter().find(|one| !one.is_absolute()) {
+            Some(one) => Err(format!(
+                "Flag '--host_path_volume_force_creation' must be absolute paths with ':' between them, not '{}'",
+                one.display()
+            )),
+            None => Ok(folders),
+        }
+    };
+    let made_host_paths = values.text("host_path_volume_force_creation").map(folders).transpose()?;
+    Ok(FilesystemSettings { sandbox_directory, made_host_paths })
 }
 
 fn ports(resources: &[Resource]) -> Vec<RangeInclusive<u64>> {

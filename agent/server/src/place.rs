@@ -115,7 +115,10 @@ impl Place {
         make_sandbox(&terms.work_dir, &sandbox, &user, true)
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         volumes::link(&terms.work_dir, &sandbox, &executor, &state, terms.finding)?;
-        let described = promised::container(&terms.work_dir, &state, container_id);
+        let mut described = promised::container(&terms.work_dir, &state, container_id);
+        if let Some(info) = &mut described.info {
+            secrets::opened_container(terms.secret.as_ref(), info, &framework_id);
+        }
         drop(state);
         agent.attach(&framework_id, &executor);
         let is_default = info.r#type() == executor_info::Type::Default;
@@ -221,8 +224,12 @@ impl Place {
         let streams = nested::streams(info.container.as_ref(), container.session);
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let variables = self.variables(&state, container_id)?;
+        let mut described = promised::container(&terms.work_dir, &state, container_id);
+        if let Some(info) = &mut described.info {
+            secrets::opened_container(terms.secret.as_ref(), info, &secrets::owner(&state, container_id));
+        }
         Ok(Some(Creation {
-            container: promised::container(&terms.work_dir, &state, container_id),
+            container: described,
             user,
             program,
             arguments,

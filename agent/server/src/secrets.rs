@@ -5,7 +5,7 @@ use agent_core::State;
 use api::secrets::{check_reference, is_sealed, of_command, of_container, of_task};
 use api::v1::agent::call::LaunchContainer;
 use api::v1::environment::Variable;
-use api::v1::{TaskInfo, secret};
+use api::v1::{ContainerInfo, TaskInfo, secret};
 use api_http::Secret;
 
 /// Whose the secrets of a container are: a framework's, by its id, or nobody's.
@@ -43,6 +43,11 @@ fn open(secret: Option<&Secret>, value: &mut secret::Value, owner: &str) {
 pub(crate) fn opened(secret: Option<&Secret>, mut task: TaskInfo, owner: &str) -> TaskInfo {
     of_task(&mut task, &mut |value| open(secret, value, owner));
     task
+}
+
+/// What a container is to have, as those see it who give it that.
+pub(crate) fn opened_container(secret: Option<&Secret>, container: &mut ContainerInfo, owner: &str) {
+    of_container(container, &mut |value| open(secret, value, owner));
 }
 
 /// A container that is launched by call, as it may be written down. The error is a sentence.

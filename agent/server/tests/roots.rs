@@ -183,7 +183,7 @@ fn what_is_mounted_is_found_where_it_was_asked_for() {
     fs::write(given.join("file"), "given\n").unwrap();
     let given = |name: &str| Place::absolute(given.join(name).display().to_string());
     let mut world = bench.world();
-    let content = Source::Content("hidden\n".into(), 0, 0);
+    let content = Source::Content(b"hidden\n".to_vec(), 0, 0);
     world.mounts.extend([
         Mount { read_only: true, ..Mount::bind(given(""), Place::absolute("/a/deep/place")) },
         Mount::bind(given(""), Place::absolute("/there")),

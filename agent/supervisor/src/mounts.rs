@@ -47,7 +47,7 @@ pub enum Source {
     /// An empty file system in memory, of so many bytes, if bounded: with these permissions.
     Memory(Option<u64>, u32),
     /// A file in memory with this content, which its user alone reads: uid and gid.
-    Content(String, u32, u32),
+    Content(Vec<u8>, u32, u32),
 }
 
 /// One mount.
@@ -86,7 +86,10 @@ impl Mount {
         let source = match &self.source {
             Source::Path(found) => json!({ "path": place(found) }),
             Source::Memory(bytes, mode) => json!({ "memory": [bytes, mode] }),
-            Source::Content(text, uid, gid) => json!({ "content": [text, uid, gid] }),
+            Source::Content(bytes, uid, gid) => {
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                json!({ "content": [hex, uid, gid] })
+            }
         };
         let Mount { read_only, recursive, no_devices, propagates, .. } = self;
         json!([source, place(&self.target), read_only, recursive, no_devices, propagates]).to_string()
@@ -105,7 +108,10 @@ impl Mount {
             (Some(found), ..) => Source::Path(place(found)?),
             (_, Some(memory), _) => Source::Memory(memory.get(0)?.as_u64(), number(memory.get(1))?),
             (.., Some(file)) => {
-                Source::Content(file.get(0)?.as_str()?.to_owned(), number(file.get(1))?, number(file.get(2))?)
+                let hex = file.get(0)?.as_str()?.as_bytes();
+                let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+                let bytes = hex.chunks(2).map(byte).collect::<Option<Vec<u8>>>()?;
+                Source::Content(bytes, number(file.get(1))?, number(file.get(2))?)
             }
             _ => return None,
         };
@@ -268,12 +274,12 @@ impl Mounter<'_> {
                 let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
                 Ok((memory(*bytes, *mode, attributes).map_err(failed(what()))?, true))
             }
-            Source::Content(text, uid, gid) => Ok((self.content(text, *uid, *gid).map_err(failed(what()))?, false)),
+            Source::Content(bytes, uid, gid) => Ok((self.content(bytes, *uid, *gid).map_err(failed(what()))?, false)),
         }
     }
 
     /// A file in memory. It is mounted for a moment: of what is mounted nowhere no part can be taken.
-    fn content(&self, text: &str, uid: u32, gid: u32) -> rustix::io::Result<OwnedFd> {
+    fn content(&self, bytes: &[u8], uid: u32, gid: u32) -> rustix::io::Result<OwnedFd> {
         let attributes =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let memory = memory(None, 0o700, attributes)?;
@@ -282,7 +288,7 @@ impl Mounter<'_> {
         let taken = || {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             let file = openat(&memory, "content", flags, Mode::from_raw_mode(0o400))?;
-            let mut rest = text.as_bytes();
+            let mut rest = bytes;
             while !rest.is_empty() {
                 let written = rustix::io::write(&file, rest)?;
                 rest = &rest[written..];
@@ -349,7 +355,7 @@ mod tests {
             Mount { read_only: true, propagates: true, ..Mount::bind(Place::absolute("/x:y"), target.clone()) },
             Mount { recursive: false, ..Mount::bind(Place::below("/s", ""), Place::absolute("/data")) },
             Mount::memory(Some(1 << 40), 0o1777, Place::absolute("/tmp")),
-            Mount { source: Source::Content("line\n'".into(), 7, 8), ..Mount::memory(None, 0, target) },
+            Mount { source: Source::Content(b"line\n'\0\xff".to_vec(), 7, 8), ..Mount::memory(None, 0, target) },
         ];
         for mount in all {
             assert_eq!(Mount::decode(&mount.encode()), Some(mount));

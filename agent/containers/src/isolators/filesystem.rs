@@ -2,6 +2,7 @@
 //! exec: the machine sees none of them, so nothing is left of them, whoever ends the agent or the container.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use api::v1::volume::Mode;
 use parking_lot::Mutex;
@@ -18,11 +19,13 @@ use crate::containerizer::Creation;
 pub struct FilesystemSettings {
     /// Where a container with a root of its own sees its sandbox.
     pub sandbox_directory: String,
+    /// Folders of the machine in which what is asked for and missing is made.
+    pub made_host_paths: Option<Vec<PathBuf>>,
 }
 
 impl Default for FilesystemSettings {
     fn default() -> FilesystemSettings {
-        FilesystemSettings { sandbox_directory: "/mnt/mesos/sandbox".to_owned() }
+        FilesystemSettings { sandbox_directory: "/mnt/mesos/sandbox".to_owned(), made_host_paths: None }
     }
 }
 

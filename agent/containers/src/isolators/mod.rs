@@ -10,6 +10,7 @@ mod needs;
 mod ports;
 mod posix;
 mod sockets;
+mod volume;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -30,6 +31,7 @@ pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, Names
 pub use needs::check;
 pub use ports::Ports;
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
+pub use volume::{VolumeHostPath, VolumeSandboxPath, VolumeSecret};
 
 /// One of `--isolation`. Whatever it is asked, it may be asked of a container that it never prepared: that one was created
 /// by an agent with other isolators.
@@ -107,6 +109,9 @@ pub const NAMES: &[&str] = &[
     "linux/nnp",
     "namespaces/ipc",
     "namespaces/pid",
+    "volume/sandbox_path",
+    "volume/host_path",
+    "volume/secret",
     "disk/du",
     "posix/disk",
     "network/ports",
@@ -124,6 +129,10 @@ pub fn ordered<'a>(names: impl Iterator<Item = &'a str>, groups: Option<&Cgroups
     all.dedup();
     if all.iter().filter(|name| name.starts_with("filesystem/")).count() > 1 {
         return Err("Using multiple filesystem isolators simultaneously is disallowed".to_owned());
+    }
+    let is_mounting = |name: &&&str| name.starts_with("volume/");
+    if let Some(name) = all.iter().find(is_mounting).filter(|_| !all.contains(&"filesystem/linux")) {
+        return Err(format!("{name} in --isolation needs filesystem/linux there"));
     }
     Ok(all)
 }
@@ -174,6 +183,7 @@ pub fn expand<'a>(name: &'a str, groups: Option<&Cgroups>) -> Vec<&'a str> {
     match (name, groups) {
         ("process", _) => vec!["posix/cpu", "posix/mem"],
         ("cgroups", _) => vec!["cgroups/cpu", "cgroups/mem"],
+        ("filesystem/linux", _) => vec![name, "volume/sandbox_path", "volume/host_path"],
         ("cgroups/all", Some(groups)) => cgroups::all(groups),
         _ => vec![name],
     }
@@ -198,6 +208,9 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "cgroups/mem" => Some(Some(Box::new(CgroupsMem::new(groups?, settings.cgroups)))),
         "cgroups/pids" => Some(Some(Box::new(CgroupsPids::new(groups?)))),
         "filesystem/linux" => Some(Some(Box::new(FilesystemLinux::new(&settings.filesystem)))),
+        "volume/host_path" => Some(Some(Box::new(VolumeHostPath(settings.filesystem.clone())))),
+        "volume/sandbox_path" => Some(Some(Box::new(VolumeSandboxPath::new(&settings.filesystem)))),
+        "volume/secret" => Some(Some(Box::new(VolumeSecret(settings.filesystem.clone())))),
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),
         "posix/rlimits" => Some(Some(Box::new(PosixRlimits))),
@@ -228,8 +241,10 @@ mod tests {
         }
         assert!(built("cgroups/none", &Settings::default(), None).is_none());
         let named = ["disk/du", "process", "filesystem/linux", "posix/mem"];
-        let asked = ["filesystem/linux", "posix/cpu", "posix/mem", "disk/du"];
-        assert_eq!(ordered(named.into_iter(), None), Ok(asked.to_vec()));
+        let volumes = ["volume/sandbox_path", "volume/host_path"];
+        let asked = [&["filesystem/linux", "posix/cpu", "posix/mem"][..], &volumes, &["disk/du"]].concat();
+        assert_eq!(ordered(named.into_iter(), None), Ok(asked));
+        assert!(ordered(volumes.into_iter(), None).unwrap_err().contains("needs filesystem/linux"));
         let both = ["filesystem/linux", "filesystem/posix"];
         assert!(ordered(both.into_iter(), None).unwrap_err().contains("multiple filesystem isolators"));
     }
