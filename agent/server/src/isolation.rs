@@ -7,7 +7,9 @@ use api::flags::Values;
 use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
-use containers::isolators::{DiskSettings, FilesystemSettings, LinuxSettings, PortsSettings, Settings};
+use containers::isolators::{
+    DiskSettings, FilesystemSettings, LinuxSettings, PortsSettings, SeccompSettings, Settings,
+};
 
 /// How isolators are configured, and what is to be said of it. The error is a sentence.
 pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings, Vec<String>), String> {
@@ -54,6 +56,8 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("effective_capabilities", "linux/capabilities"),
         ("bounding_capabilities", "linux/capabilities"),
         ("default_container_shm_size", "namespaces/ipc"),
+        ("seccomp_config_dir", "linux/seccomp"),
+        ("seccomp_profile_name", "linux/seccomp"),
         ("allowed_devices", "cgroups/devices"),
         ("cgroups_net_cls_primary_handle", "cgroups/net_cls"),
         ("perf_events", "cgroups/perf_event"),
@@ -76,6 +80,7 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
             only,
         },
         linux: linux(values)?,
+        seccomp: seccomp(values, has(&["linux/seccomp"]))?,
         cgroups: Terms {
             enable_cfs: values.bool("cgroups_enable_cfs"),
             limit_swap: values.bool("cgroups_limit_swap"),
@@ -102,6 +107,18 @@ fn devices(values: &Values) -> Result<Vec<Rule>, String> {
     let wrong = |why: String| format!("Flag '--allowed_devices' must be a JSON object with allowed_devices: {why}");
     let list: DeviceWhitelist = api::json::from_slice(text.as_bytes()).map_err(|error| wrong(error.to_string()))?;
     allowed(&list.allowed_devices).map_err(wrong)
+}
+
+/// The profiles of system calls.
+fn seccomp(values: &Values, is_there: bool) -> Result<SeccompSettings, String> {
+    match values.path("seccomp_config_dir").filter(|_| is_there) {
+        None if is_there => {
+            Err("linux/seccomp in --isolation needs --seccomp_config_dir, a folder of profiles".to_owned())
+        }
+        None => Ok(SeccompSettings::default()),
+        Some(folder) => SeccompSettings::open(&folder, values.text("seccomp_profile_name"))
+            .map_err(|why| format!("Cannot use linux/seccomp: {why}")),
+    }
 }
 
 /// What processes of containers see and may do.

@@ -89,7 +89,7 @@ async fn devices_are_not_a_containers_to_use_whatever_files_it_makes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_read_and_written_is_counted() {
     for place in with(if Path::new("/sys/fs/cgroup/cgroup.procs").exists() { "io" } else { "blkio" }, "blkio") {
-        let (master, dir) = (Master::start().await, tempfile::Builder::new().tempdir_in("/var/tmp").unwrap());
+        let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
         let agent = place.start(&master, dir.path(), &["--isolation=cgroups/blkio"]);
         master.launch(task(
             "t",
@@ -102,8 +102,7 @@ async fn what_is_read_and_written_is_counted() {
         })
         .await;
         if !sandbox.join("done").exists() {
-            let _ =
-                writeln!(std::io::stderr(), "NOT TESTED (blkio): the file system of /var/tmp does not write directly");
+            let _ = writeln!(std::io::stderr(), "NOT TESTED (blkio): this file system does not write directly");
             continue;
         }
         // What the kernel does not count itself nobody can tell: throttles that hold nothing back, of kernels of today.

@@ -27,15 +27,7 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         assert_eq!((status.code(), stderr.lines().count()), (Some(1), 1), "{names:?}: {stderr}");
         assert!(names.iter().all(|name| stderr.contains(name)), "{names:?}: {stderr}");
     };
-    for name in [
-        "firewall_rules",
-        "hooks",
-        "secret_resolver",
-        "image_providers",
-        "seccomp_profile_name",
-        "seccomp_config_dir",
-        "docker_registry",
-    ] {
+    for name in ["firewall_rules", "hooks", "secret_resolver", "image_providers", "docker_registry"] {
         check(&mut program(dir.path(), &[&format!("--{name}=x")]), &[&format!("'--{name}' is not supported")]);
         for prefix in ["MESOS_", "MESETA_"] {
             let variable = format!("{prefix}{}", name.to_uppercase());

@@ -126,6 +126,8 @@ pub struct World {
     pub effective: Option<u64>,
     /// Those that it may ever have.
     pub bounding: Option<u64>,
+    /// Which system calls it may make, in instructions of the kernel, first to last; none if all.
+    pub filter: Vec<u64>,
     /// Folder that becomes its root.
     pub root: Option<Root>,
     /// What is mounted for it, in this order.
@@ -176,7 +178,9 @@ pub struct First {
 }
 
 /// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 9;
+const VERSION: u64 = 10;
+/// The version without filters of system calls.
+const VERSION_WITHOUT_FILTER: u64 = 9;
 /// The version without mounts and a root.
 const VERSION_WITHOUT_ROOT: u64 = 8;
 /// The version without a world of its own.
@@ -238,6 +242,10 @@ impl Spec {
             .chain(self.world.enters.iter().map(|(namespace, path)| format!("enter={}:{path}", namespace.name())))
             .chain(self.world.root.iter().map(|root| format!("root={}", root.path)))
             .chain(self.world.mounts.iter().map(|mount| format!("mount={}", mount.encode())))
+            .chain((!self.world.filter.is_empty()).then(|| {
+                let filter = self.world.filter.iter().map(|one| format!("{one:016x}"));
+                format!("filter={}", filter.collect::<String>())
+            }))
             .chain(self.world.directory.iter().map(|path| format!("directory={path}")))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(self.rotation.iter().map(|rotation| format!("rotation={}", rotation.encode())))
@@ -259,8 +267,9 @@ impl Spec {
 
     fn version(&self) -> u64 {
         match &self.first {
+            _ if !self.world.filter.is_empty() => VERSION,
             _ if self.world.root.is_some() || !self.world.mounts.is_empty() || self.world.directory.is_some() => {
-                VERSION
+                VERSION_WITHOUT_FILTER
             }
             _ if self.world != World::default() => VERSION_WITHOUT_ROOT,
             _ if self.group.is_some() => VERSION_WITHOUT_WORLD,
@@ -286,6 +295,7 @@ impl Spec {
         let number = |name: &str| text(name)?.parse::<u64>().ok();
         let mounts = named.iter().filter_map(|text| text.strip_prefix("mount="));
         let mounts = mounts.map(Mount::decode).collect::<Option<Vec<Mount>>>()?;
+        let filter = text("filter").map_or(Some(Vec::new()), instructions)?;
         // The first had none.
         if number("version").is_some_and(|version| version > VERSION) {
             return None;
@@ -325,6 +335,7 @@ impl Spec {
                 no_new_privileges: number("no_new_privileges") == Some(1),
                 effective: number("effective"),
                 bounding: number("bounding"),
+                filter,
                 root: text("root").map(|path| Root {
                     path: path.to_owned(),
                     read_only: number("root_read_only") == Some(1),
@@ -341,6 +352,14 @@ impl Spec {
             }),
         })
     }
+}
+
+/// Numbers of sixteen digits each.
+fn instructions(text: &str) -> Option<Vec<u64>> {
+    let digits = text.as_bytes().chunks(16);
+    digits
+        .map(|one| u64::from_str_radix(std::str::from_utf8(one).ok().filter(|one| one.len() == 16)?, 16).ok())
+        .collect()
 }
 
 fn entered(text: &str) -> Option<(Namespace, String)> {
@@ -677,6 +696,7 @@ mod tests {
                 bounding: Some(u64::MAX),
                 root: Some(Root { path: "/r".into(), read_only: true, unmasked: false }),
                 mounts: vec![Mount::bind(Place::absolute("/a=b"), Place::below("/c", "d"))],
+                filter: vec![0x0006_0000_7fff_0000, 7],
                 directory: Some("/e f".into()),
             },
             rotation: Some(Rotation { stdout: (4096, 2), stderr: (1 << 40, 0) }),
@@ -699,8 +719,8 @@ mod tests {
         let external = Some(External { program: program.clone(), request: "{\"a\": \"=\"}".into() });
         let with = Spec { external, ..spec.clone() };
         assert_eq!(Spec::decode(&with.encode().unwrap()), Some(with));
-        let newer = [&bytes[..], b"version=10\0"].concat();
-        let newer = String::from_utf8(newer).unwrap().replace("version=9\0", "");
+        let newer = [&bytes[..], b"version=11\0"].concat();
+        let newer = String::from_utf8(newer).unwrap().replace("version=10\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }

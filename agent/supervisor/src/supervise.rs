@@ -383,7 +383,9 @@ fn start(
             if let Some(bounding) = spec.world.bounding {
                 system("bound its capabilities", sys::bound_capabilities(bounding));
             }
-            if spec.world.effective.is_some() {
+            // Who may get no new privileges may apply a filter to itself, and otherwise only who could do worse.
+            let filters = !spec.world.filter.is_empty() && !spec.world.no_new_privileges;
+            if spec.world.effective.is_some() || filters && user.is_some() {
                 system("keep its capabilities", sys::keep_capabilities());
             }
             if let (Some(user), Some(groups)) = (&user, &groups) {
@@ -399,8 +401,12 @@ fn start(
             for signal in [Signal::SIGPIPE, Signal::SIGHUP, Signal::SIGINT] {
                 step("reset signals", sys::set_action(signal, &default));
             }
-            if let Some(effective) = spec.world.effective {
-                system("set its capabilities", sys::set_capabilities(effective));
+            let more = if filters { sys::SYS_ADMIN } else { 0 };
+            match spec.world.effective {
+                Some(effective) => system("set its capabilities", sys::set_capabilities(effective, more)),
+                // Somebody else loses it with exec.
+                None if filters && user.is_some() => system("keep a capability", sys::have_capabilities(more, 0)),
+                None => {}
             }
             if spec.world.no_new_privileges {
                 step("give up new privileges", prctl::set_no_new_privs());
@@ -411,6 +417,10 @@ fn start(
             }
             step("reset signals", sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None));
             sys::close_on_exec();
+            // Last: whatever it does not allow is not needed any more, but for exec.
+            if !spec.world.filter.is_empty() {
+                system("limit its system calls", sys::filter_calls(&spec.world.filter));
+            }
             let error = execute(&candidates, &arguments, &environment);
             failed(&format!("execute '{program}'"), error)
         }

@@ -211,22 +211,43 @@ pub fn keep_capabilities() -> io::Result<()> {
     prctl(libc::PR_SET_KEEPCAPS, [1, 0, 0, 0]).map(drop)
 }
 
-/// Has these capabilities, and so has what it executes: not more for being root.
-pub fn set_capabilities(set: u64) -> io::Result<()> {
+/// With it filters of system calls are applied that may also bind what has privileges.
+pub const SYS_ADMIN: u64 = 1 << 21;
+
+/// Has these capabilities itself, and those of `inherited` may be what it executes has.
+pub fn have_capabilities(own: u64, inherited: u64) -> io::Result<()> {
     const VERSION: u32 = 0x2008_0522;
+    let half = |set: u64, high: bool| if high { (set >> 32) as u32 } else { set as u32 };
+    let header = [VERSION, 0];
+    // Effective, permitted and inheritable, of the first 32 and of the others.
+    let data = [false, true].map(|high| [half(own, high), half(own, high), half(inherited, high)]);
+    // SAFETY: the header has two integers and the data six, as this version of the call wants them; both live for as long as it.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets this process, and all that comes of it, make no other system calls than a program of the kernel allows.
+pub fn filter_calls(instructions: &[u64]) -> io::Result<()> {
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        first: *const u64,
+    }
+    let length = u16::try_from(instructions.len()).map_err(io::Error::other)?;
+    let program = Program { length, first: instructions.as_ptr() };
+    // SAFETY: the program says how many instructions it has, of eight bytes each, and lives for as long as the call.
+    let done =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&program)) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What it executes has these capabilities: not more for being root. Itself it may have `more` until then.
+pub fn set_capabilities(set: u64, more: u64) -> io::Result<()> {
     const NO_ROOT_LOCKED: libc::c_ulong = 0b11;
     if nix::unistd::geteuid().is_root() {
         prctl(libc::PR_SET_SECUREBITS, [NO_ROOT_LOCKED, 0, 0, 0])?;
     }
-    let (low, high) = (set as u32, (set >> 32) as u32);
-    let header = [VERSION, 0];
-    // Effective, permitted and inheritable, of the first 32 and of the others.
-    let data = [low, low, low, high, high, high];
-    // SAFETY: the header has two integers and the data six, as this version of the call wants them; both live for as long as it.
-    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    have_capabilities(set | more, set)?;
     prctl(libc::PR_CAP_AMBIENT, [libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0])?;
     for number in (0..=CAPABILITY_MAX).filter(|number| set & (1 << number) != 0) {
         prctl(libc::PR_CAP_AMBIENT, [libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong, number.into(), 0, 0])?;

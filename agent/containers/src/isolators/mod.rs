@@ -9,6 +9,7 @@ pub mod linux;
 mod needs;
 mod ports;
 mod posix;
+pub mod seccomp;
 mod sockets;
 mod volume;
 
@@ -31,6 +32,7 @@ pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, Names
 pub use needs::check;
 pub use ports::Ports;
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
+pub use seccomp::{LinuxSeccomp, SeccompSettings};
 pub use volume::{VolumeHostPath, VolumeSandboxPath, VolumeSecret};
 
 /// One of `--isolation`. Whatever it is asked, it may be asked of a container that it never prepared: that one was created
@@ -107,6 +109,7 @@ pub const NAMES: &[&str] = &[
     "cgroups/pids",
     "linux/capabilities",
     "linux/nnp",
+    "linux/seccomp",
     "namespaces/ipc",
     "namespaces/pid",
     "volume/sandbox_path",
@@ -148,6 +151,8 @@ pub struct Settings {
     pub ports: PortsSettings,
     /// Of what processes see and may do.
     pub linux: LinuxSettings,
+    /// What `linux/seccomp` allows.
+    pub seccomp: SeccompSettings,
     /// Of those of control groups.
     pub cgroups: cgroups::Terms,
     /// What `cgroups/devices` allows besides what it always does.
@@ -215,6 +220,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "posix/mem" => Some(Some(Box::new(PosixMem))),
         "posix/rlimits" => Some(Some(Box::new(PosixRlimits))),
         "linux/capabilities" => Some(Some(Box::new(LinuxCapabilities(settings.linux)))),
+        "linux/seccomp" => Some(Some(Box::new(LinuxSeccomp(settings.seccomp.clone())))),
         "linux/nnp" => Some(Some(Box::new(LinuxNnp))),
         "namespaces/ipc" => Some(Some(Box::new(NamespacesIpc(settings.linux)))),
         "namespaces/pid" => Some(Some(Box::new(NamespacesPid(settings.linux)))),
