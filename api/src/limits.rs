@@ -115,6 +115,12 @@ pub const QUOTE_BYTES_MAX: usize = 300;
 
 /// Largest `FrameworkInfo`, in bytes of protobuf. It goes with every launch order.
 pub const FRAMEWORK_INFO_BYTES_MAX: usize = 256 * KIB;
+/// Tokens that agents may join by and that are not over.
+pub const JOIN_TOKENS_MAX: usize = 1000;
+/// Agents that may join by one token.
+pub const JOIN_TOKEN_USES_MAX: u32 = 10_000;
+/// Longest life of a token that agents may join by, in milliseconds.
+pub const JOIN_TOKEN_LIFE_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// Things that operators have paused.
 pub const BRAKES_MAX: usize = 1000;
 /// Offer constraints of a framework, in protobuf.

@@ -2,7 +2,7 @@
 
 use crate::allocator::Plan;
 use crate::deadlines::Due;
-use crate::ids::{Connection, FrameworkKey, Incarnation, NodeId};
+use crate::ids::{Connection, FrameworkKey, Incarnation, NodeId, SecretHash};
 use crate::level::FeatureLevel;
 use api::internal;
 use api::v1;
@@ -50,6 +50,8 @@ pub enum Command {
     MakeOffers { plan: Plan },
     /// Pauses something, or `release`s it; `why` is for whoever asks.
     Brake { what: What, release: bool, why: String },
+    /// Makes and takes back tokens that agents join by, and their identities.
+    Join(Joining),
     /// Ends a framework whatever its state (operator, failover timeout uses PassDeadline).
     RemoveFramework { framework: FrameworkKey },
 }
@@ -65,6 +67,39 @@ pub enum What {
     Framework(String),
     /// Letting in frameworks that are not known yet.
     NewFrameworks,
+}
+
+/// What an operator wants of tokens that agents join by, and of their identities.
+#[allow(missing_docs)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Joining {
+    /// A token, for so many agents and so many milliseconds, whose text has this hash.
+    Mint { hash: SecretHash, principal: String, agent_id: Option<String>, uses: u32, life_ms: u64, note: String },
+    /// A token is good for nobody any more.
+    RevokeToken { token: u64 },
+    /// The agent is to have another identity.
+    Rotate { agent_id: String },
+    /// The agent's identity is good for nothing any more.
+    Revoke { agent_id: String },
+    /// The agent may come as another principal.
+    Release { agent_id: String },
+}
+
+impl Joining {
+    /// Its name, as causes have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Joining::Mint { .. } => "MINT_JOIN_TOKEN",
+            Joining::RevokeToken { .. } => "REVOKE_JOIN_TOKEN",
+            Joining::Rotate { .. } => "ROTATE_IDENTITY",
+            Joining::Revoke { .. } => "REVOKE_IDENTITY",
+            Joining::Release { .. } => "RELEASE_AGENT",
+        }
+    }
+
+    /// All of them.
+    pub const NAMES: [&'static str; 5] =
+        ["MINT_JOIN_TOKEN", "REVOKE_JOIN_TOKEN", "ROTATE_IDENTITY", "REVOKE_IDENTITY", "RELEASE_AGENT"];
 }
 
 /// Who is behind a command; part of the record. Frameworks and operators by principal, everyone by address.

@@ -124,6 +124,7 @@ fn route(draft: &mut Draft, command: &Command, caller: &Caller) -> Result<Reply,
             reply
         }
         Command::Brake { what, release, why } => brakes::decide(draft, what, *release, why, caller)?,
+        Command::Join(wanted) => identities::decide(draft, wanted, caller)?,
         Command::RemoveFramework { framework } => teardown::by_key(draft, *framework)?,
     };
     drain::settle(draft);

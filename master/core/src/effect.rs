@@ -48,6 +48,8 @@ pub enum Effect {
     OrdersWaiting { agent: AgentKey },
     /// Its messages up to here are committed.
     SendReceived { agent: AgentKey, up_to: u64 },
+    /// The agent is to hear of its identity, which is or should be another.
+    SendIdentity { agent: AgentKey },
     /// A framework's message to an executor; may be lost.
     SendToExecutor { agent: AgentKey, framework: FrameworkKey, executor_id: ExecutorId, data: Bytes },
 

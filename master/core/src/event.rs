@@ -6,8 +6,8 @@
 //! fields are those of version 2, written from feature level 2 on; below that the shape `Old` of `upcast.rs` is written.
 
 use crate::ids::{
-    AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, Incarnation, NodeId, OfferKey, OperationKey, TaskId,
-    TaskKey,
+    AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey, Incarnation, JoinTokenKey, NodeId, OfferKey,
+    OperationKey, SecretHash, TaskId, TaskKey,
 };
 use crate::level::FeatureLevel;
 use crate::state::History;
@@ -804,6 +804,97 @@ events! {
         /// As the operator said; may be empty.
         why: Arc<str>,
         /// The operator, if known.
+        by: Option<Arc<str>>,
+    }
+
+    // Who agents are.
+
+    /// An operator made a token that agents may join by.
+    130 "join-token-minted" JoinTokenMinted (1 of level 5) {
+        /// Its key.
+        token: JoinTokenKey,
+        /// Of its text.
+        hash: SecretHash,
+        /// Whom agents are that join by it.
+        principal: Arc<str>,
+        /// The only agent that it is for, which comes back by it.
+        agent: Option<AgentKey>,
+        /// So many agents may join by it.
+        uses: u32,
+        /// It is good until then, in milliseconds since the epoch.
+        until_ms: u64,
+        /// As the operator said; may be empty.
+        note: Arc<str>,
+        /// The operator, if known.
+        by: Option<Arc<str>>,
+    }
+    /// An operator took a token back.
+    131 "join-token-revoked" JoinTokenRevoked (1 of level 5) {
+        /// Which.
+        token: JoinTokenKey,
+        /// The operator, if known.
+        by: Option<Arc<str>>,
+    }
+    /// A token that is over is no longer remembered.
+    132 "join-token-forgotten" JoinTokenForgotten (1 of level 5) {
+        /// Which.
+        token: JoinTokenKey,
+    }
+    /// An agent came by a token, and has an identity of its own from now on.
+    133 "agent-joined" AgentJoined (1 of level 5) {
+        /// Which.
+        agent: AgentKey,
+        /// By which token.
+        token: JoinTokenKey,
+        /// Whom it is.
+        principal: Arc<str>,
+        /// The hash of its identity.
+        identity: SecretHash,
+        /// Its identity is good until then, in milliseconds since the epoch.
+        until_ms: u64,
+    }
+    /// An agent that is over came back as another, with the identity that it had.
+    134 "agent-identity-moved" AgentIdentityMoved (1 of level 5) {
+        /// What it was.
+        from: AgentKey,
+        /// What it is.
+        agent: AgentKey,
+    }
+    /// An agent has another identity in place of the one before.
+    135 "agent-identity-rotated" AgentIdentityRotated (1 of level 5) {
+        /// Which.
+        agent: AgentKey,
+        /// The hash of its identity.
+        identity: SecretHash,
+        /// Good until then, in milliseconds since the epoch.
+        until_ms: u64,
+    }
+    /// An operator wants an agent to have another identity.
+    136 "agent-rotation-wanted" AgentRotationWanted (1 of level 5) {
+        /// Which.
+        agent: AgentKey,
+        /// The operator, if known.
+        by: Option<Arc<str>>,
+    }
+    /// An operator revoked an agent's identity.
+    137 "agent-identity-revoked" AgentIdentityRevoked (1 of level 5) {
+        /// Whose.
+        agent: AgentKey,
+        /// The operator, if known.
+        by: Option<Arc<str>>,
+    }
+    /// An agent came as a principal for the first time, and comes back as that one alone.
+    138 "agent-bound" AgentBound (1 of level 5) {
+        /// Which.
+        agent: AgentKey,
+        /// To whom.
+        principal: Arc<str>,
+    }
+    /// It is no longer remembered whom an agent is known as.
+    139 "agent-identity-forgotten" AgentIdentityForgotten (1 of level 5) {
+        /// Which.
+        agent: AgentKey,
+        /// The operator who wanted it, if one did and is known.
         by: Option<Arc<str>>,
     }
 }

@@ -5,6 +5,7 @@ use crate::event::*;
 use crate::ids::{AgentKey, FrameworkKey, OfferKey, TaskKey};
 use crate::resources;
 use crate::state::brakes::Brake;
+use crate::state::identities::Bound;
 use crate::state::tasks::STATUSES_MAX;
 use crate::state::unfinished::{AgentEnd, FrameworkEnd};
 use crate::state::{Deadline, Leader, LoggedDigest, Master, Offer, PendingUpdate, RoleFilter, State, Task};
@@ -157,6 +158,25 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         // Brakes.
         Event::BrakePulled(event) => state.brakes.pull(&event.brake, &event.why, event.by.as_ref(), at_ms),
         Event::BrakeReleased(event) => state.brakes.release(&event.brake),
+
+        // Who agents are.
+        Event::JoinTokenMinted(event) => state.identities.mint(event, at_ms),
+        Event::JoinTokenRevoked(JoinTokenRevoked { token, .. })
+        | Event::JoinTokenForgotten(JoinTokenForgotten { token }) => {
+            state.identities.tokens.remove(token);
+        }
+        Event::AgentJoined(event) => state.identities.join(event, at_ms),
+        Event::AgentIdentityMoved(event) => state.identities.hand_over(event.from, event.agent),
+        Event::AgentIdentityRotated(event) => {
+            state.identities.rotate(event.agent, event.identity, event.until_ms, at_ms);
+        }
+        Event::AgentRotationWanted(event) => state.identities.want_rotation(event.agent),
+        Event::AgentIdentityRevoked(event) => state.identities.revoke(event.agent, event.by.clone(), at_ms),
+        Event::AgentBound(event) => {
+            let bound = Bound::Principal { principal: event.principal.clone(), since_ms: at_ms };
+            state.identities.bind(event.agent, bound);
+        }
+        Event::AgentIdentityForgotten(event) => drop(state.identities.forget(event.agent)),
     }
 }
 
@@ -297,6 +317,7 @@ impl State {
         self.drains.end(event.agent);
         self.maintenance.forget_agent(event.agent);
         self.oversubscribed.forget(event.agent);
+        self.identities.end(event.agent, event.by_operator);
     }
 
     fn forget_framework_deadline(&mut self, key: FrameworkKey) {

@@ -2,6 +2,7 @@
 
 use crate::decide::{Draft, Reply};
 use crate::event::{FiltersForgotten, HistoryBounded};
+use crate::identities;
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::lost;
 use crate::state::unfinished::Parting;
@@ -17,6 +18,7 @@ pub(crate) fn forget(draft: &mut Draft) -> Reply {
         bound_history(draft);
         forget_filters(draft);
     }
+    identities::forget(draft);
     forget_agents(draft);
     Reply::Empty
 }

@@ -6,15 +6,15 @@
 //! testdata/logs/VERSION-NUMBER/state.txt   digests on the way, then State as its feature level has it
 //! ```
 
-use crate::command::{Caller, Command, What};
+use crate::command::{Caller, Command, Joining, What};
 use crate::event::Event;
-use crate::ids::{NodeId, TaskKey};
+use crate::ids::{NodeId, SecretHash, TaskKey};
 use crate::level::FeatureLevel;
 use crate::lost;
 use crate::state::{History, Sections, State};
 use crate::testing::{Cluster, conversion, executor, group, master, operation, reserved, task_info, volume};
 use crate::{decode_record, fold_record, invariants};
-use api::internal::{ExecutorExited, FromAgent, from_agent::Message};
+use api::internal::{AgentProof, ExecutorExited, FromAgent, NextIdentity, from_agent::Message};
 use api::v1::{self, TaskState, scheduler::call::Type};
 use event_log::{Gate, Record};
 use serde::Serialize;
@@ -143,6 +143,8 @@ fn story() -> Cluster {
     cluster.run(brake(false, "a try"), &Caller::default()).unwrap();
     cluster.run(brake(true, ""), &Caller::default()).unwrap();
 
+    joins(&mut cluster);
+
     // Something is under way at the end.
     cluster.at_ms += 10_000;
     let task = cluster.launch(third, "live", "cpus:1;mem:1");
@@ -150,6 +152,41 @@ fn story() -> Cluster {
     cluster.at_ms += 10_000;
     cluster.offer();
     cluster
+}
+
+/// Agents that join by tokens, and one that comes as a principal.
+fn joins(cluster: &mut Cluster) {
+    cluster.chosen.agent_identities = true;
+    let hash = |of: u8| SecretHash([of; 32]);
+    let bytes = |of: u8| bytes::Bytes::from(vec![of; 32]);
+    let want = |cluster: &mut Cluster, wanted| cluster.run(Command::Join(wanted), &Caller::default()).unwrap();
+    let mint = |of, life_ms| {
+        let (principal, note) = ("rack1".into(), "a try".into());
+        Joining::Mint { hash: hash(of), principal, agent_id: None, uses: 2, life_ms, note }
+    };
+    want(cluster, mint(1, 1000));
+    want(cluster, mint(2, 1000));
+    let proof = |token: Option<u8>| AgentProof { join_token: token.map(bytes), identities: vec![bytes(11)] };
+    cluster.proof = Some(proof(Some(1)));
+    let first = cluster.agent_at("10.9.1.1:5051", "cpus:1;mem:100");
+    cluster.agent_disconnected(first);
+    cluster.proof = Some(proof(None));
+    let agent = cluster.agent_at("10.9.1.1:5051", "cpus:1;mem:100");
+    let agent_id = crate::view::agent_id(&cluster.state, agent);
+    want(cluster, Joining::Rotate { agent_id: agent_id.clone() });
+    let next = Message::NextIdentity(NextIdentity { hash: bytes(12) });
+    cluster.agent_says(agent, vec![FromAgent { seq: None, message: Some(next) }]).unwrap();
+    want(cluster, Joining::Revoke { agent_id });
+    want(cluster, Joining::RevokeToken { token: 1 });
+    cluster.proof = None;
+    let rack2 = Caller { principal: Some("rack2".into()), ..Caller::default() };
+    let bound = cluster.try_agent_as(&rack2, "cpus:1;mem:100").unwrap();
+    let agent_id = crate::view::agent_id(&cluster.state, bound);
+    want(cluster, Joining::Release { agent_id });
+    cluster.at_ms += 10_000;
+    cluster.forget();
+    cluster.mark_gone(bound);
+    cluster.chosen.agent_identities = false;
 }
 
 /// Every event of an operation on resources.

@@ -15,6 +15,14 @@ pub struct OfferKey(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OperationKey(pub u64);
 
+/// A token that agents may join by, in the order of their making.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JoinTokenKey(pub u64);
+
+/// The hash of a secret: of a token that agents may join by, or of an agent's identity.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SecretHash(pub [u8; 32]);
+
 /// A task's id as its framework named it; unique within that framework.
 pub type TaskId = Arc<str>;
 
@@ -54,6 +62,25 @@ pub struct Connection {
 
 /// A task: whose, and its name there.
 pub type TaskKey = (FrameworkKey, TaskId);
+
+impl fmt::Display for JoinTokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "J{}", self.0)
+    }
+}
+
+impl fmt::Display for SecretHash {
+    /// Its beginning: enough to know it again by.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for ConnectionId {
     /// As a lower-case UUID: what `Mesos-Stream-Id` carries.

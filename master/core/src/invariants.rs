@@ -5,6 +5,7 @@ use crate::ids::{AgentKey, FrameworkKey};
 use crate::resources;
 use crate::state::agents::MAX_GONE_AGENTS;
 use crate::state::brakes::Brake;
+use crate::state::identities::Bound;
 use crate::state::maintenance::Mode;
 use crate::state::{MAX_COMPLETED_TASKS, State};
 use api::resources::{Resource, Resources};
@@ -41,6 +42,7 @@ pub fn check(state: &State) -> Vec<Violation> {
     check_operation(state, &mut report);
     check_operations(state, &mut report);
     check_wishes(state, &mut report);
+    check_identities(state, &mut report);
     check_derived(state, &mut report);
     found
 }
@@ -339,6 +341,18 @@ fn check_wishes(state: &State, report: Report<'_>) {
     }
 }
 
+/// Nobody joins by a token more often than its operator said; whoever is over is known by an identity of its own alone.
+fn check_identities(state: &State, report: Report<'_>) {
+    for (token, minted) in state.identities.tokens.iter().filter(|(_, token)| token.used > token.uses_max) {
+        report("tokens-are-used-as-often-as-said", format!("token {token}: {} of {}", minted.used, minted.uses_max));
+    }
+    for (agent, bound) in &state.identities.of_agents {
+        if state.agents.get(*agent).is_none() && !matches!(bound, Bound::Own { .. }) {
+            report("bindings-are-of-agents", format!("S{}", agent.0));
+        }
+    }
+}
+
 /// Derived indexes are what a rebuild would make of them.
 fn check_derived(state: &State, report: Report<'_>) {
     let mut rebuilt = state.clone();
@@ -375,6 +389,9 @@ fn check_derived(state: &State, report: Report<'_>) {
     }
     if state.constraints.ready != rebuilt.constraints.ready {
         report("derived", "constraints that are ready to be asked".into());
+    }
+    if state.identities.by_hash != rebuilt.identities.by_hash {
+        report("derived", "whose an identity is".into());
     }
     if state.deadlines != rebuilt.deadlines {
         report("derived", "deadlines".into());

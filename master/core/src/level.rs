@@ -7,6 +7,7 @@
 //! level 3   what is large ends in steps; what is remembered has bounds: statuses, expired filters, history by flags
 //! level 4   the resource model: operations, roles with quota and weights, drains, maintenance; sections of snapshots
 //!           have names
+//! level 5   agents join by tokens and have identities
 //! ```
 
 use crate::decide::{Draft, Reply};
@@ -25,7 +26,7 @@ impl FeatureLevel {
     /// Where every cluster begins.
     pub const FIRST: FeatureLevel = FeatureLevel(1);
     /// The highest that this release reads, and the highest that it writes.
-    pub const NEWEST: FeatureLevel = FeatureLevel(4);
+    pub const NEWEST: FeatureLevel = FeatureLevel(5);
 
     /// Whether digests of State are logged.
     pub fn has_digests(self) -> bool {
@@ -45,6 +46,11 @@ impl FeatureLevel {
     /// Whether there are operations on resources, quota, weights, drains and maintenance, and what comes with them.
     pub fn has_resource_model(self) -> bool {
         self >= FeatureLevel(4)
+    }
+
+    /// Whether agents join by tokens, have identities, and are bound to principals.
+    pub fn has_identities(self) -> bool {
+        self >= FeatureLevel(5)
     }
 
     /// Whether what each master reads is logged when it starts.
@@ -145,7 +151,7 @@ mod tests {
         cluster.start_master(master(2, 1));
         assert!(raise(&mut cluster, 2, &[(1, 2), (2, 1)]).unwrap_err().contains("reads feature levels up to 1, not 2"));
         assert!(raise(&mut cluster, 2, &[(1, 2)]).unwrap_err().contains("It is not known which"));
-        assert!(raise(&mut cluster, 5, &[(1, 5), (2, 5)]).unwrap_err().contains("above 4"));
+        assert!(raise(&mut cluster, 6, &[(1, 6), (2, 6)]).unwrap_err().contains("above 5"));
         assert_eq!(cluster.state.feature_level, FeatureLevel::FIRST);
 
         assert_eq!(raise(&mut cluster, 2, &[(1, 2), (2, 2)]).unwrap(), ["feature-level-raised"]);

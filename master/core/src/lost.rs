@@ -59,6 +59,10 @@ pub struct Options {
     pub whitelist: Option<Arc<BTreeSet<Arc<str>>>>,
     /// Who may do what: `--acls`.
     pub authorizer: auth::Authorizer,
+    /// Agents have identities, or are bound to principals: `--agent_identities`.
+    pub agent_identities: bool,
+    /// So long an identity is good, in milliseconds: `--agent_identity_life`.
+    pub identity_life_ms: u64,
 }
 
 impl Options {
@@ -86,6 +90,8 @@ impl Default for Options {
             regex: Limits::default(),
             whitelist: None,
             authorizer: auth::Authorizer::default(),
+            agent_identities: false,
+            identity_life_ms: 30 * 24 * 3_600_000,
         }
     }
 }

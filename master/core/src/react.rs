@@ -260,6 +260,21 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         // Brakes.
         Event::BrakePulled(_) => {}
         Event::BrakeReleased(_) => effects.push(Effect::Allocate),
+
+        // Who agents are.
+        Event::AgentJoined(AgentJoined { agent, .. })
+        | Event::AgentIdentityMoved(AgentIdentityMoved { agent, .. })
+        | Event::AgentIdentityRotated(AgentIdentityRotated { agent, .. })
+        | Event::AgentRotationWanted(AgentRotationWanted { agent, .. }) => {
+            effects.push(Effect::SendIdentity { agent: *agent });
+        }
+        // Whoever is connected by a revoked one is disconnected by an event of the same record.
+        Event::JoinTokenMinted(_)
+        | Event::JoinTokenRevoked(_)
+        | Event::JoinTokenForgotten(_)
+        | Event::AgentIdentityRevoked(_)
+        | Event::AgentBound(_)
+        | Event::AgentIdentityForgotten(_) => {}
     }
     effects
 }

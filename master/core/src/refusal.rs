@@ -93,6 +93,8 @@ pub const NAMES: &[&str] = &[
     "NoQuota",
     "NoStreamId",
     "NotASubscription",
+    "NotAsked",
+    "NotBound",
     "NotBuilt",
     "NotDeactivated",
     "NotFree",
@@ -114,6 +116,7 @@ pub const NAMES: &[&str] = &[
     "UnknownAgent",
     "UnknownCall",
     "UnknownFramework",
+    "UnknownToken",
 ];
 
 impl Refusal {

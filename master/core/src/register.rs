@@ -5,6 +5,7 @@ use crate::command::Caller;
 use crate::decide::{Draft, Reply, check_holder};
 use crate::drain;
 use crate::event::{AgentProfile, AgentRegistered, AgentResumed, AgentReturned, AgentReturning, Fate, Return};
+use crate::identities::{self, Admitted, Comer};
 use crate::ids::{AgentKey, Connection};
 use crate::lengths;
 use crate::lost::{self, declare, some};
@@ -44,14 +45,17 @@ pub(crate) fn register(
     draft: &mut Draft,
     connection: Connection,
     register: &internal::Register,
-    caller: &Caller,
+    asked: &Caller,
 ) -> Result<Reply, Refusal> {
     check_holder(&draft.state, connection)?;
-    permit::agent(draft, caller, &register.agent_info)?;
-    maintenance::check_admission(&draft.state, &register.agent_info.hostname, &register.address)?;
     let token = <[u8; 16]>::try_from(register.token.as_ref())
         .map(u128::from_be_bytes)
         .map_err(|_| stop("InvalidToken", "The agent's token must have 16 bytes"))?;
+    let again = draft.state.agents.by_token.get(&token).copied();
+    let comer = Comer::New { address: &register.address, again };
+    let (caller, mut admitted) = identities::admit(draft, asked, register.proof.as_ref(), comer)?;
+    permit::agent(draft, &caller, &register.agent_info)?;
+    maintenance::check_admission(&draft.state, &register.agent_info.hostname, &register.address)?;
     let profile = |key: AgentKey, draft: &Draft| {
         let (info, version) = (&register.agent_info, &register.version);
         let known = draft.state.agents.get(key).map(Agent::checkpointed);
@@ -70,6 +74,7 @@ pub(crate) fn register(
             check_room_of(draft, agent, &profile)?;
             // It did not hear of its id. Whatever it was to run waits in its outbox, even if it was given up meanwhile.
             let reply = resumed(draft, agent, profile, connection, 0);
+            identities::bind(draft, agent, admitted);
             bring_back(draft, agent);
             return Ok(reply);
         }
@@ -78,6 +83,9 @@ pub(crate) fn register(
         if draft.state.is_parting(agent) {
             return Ok(Reply::Refused(still_ending()));
         }
+        // It comes as another one than it was.
+        let comer = Comer::New { address: &register.address, again: None };
+        admitted = identities::admit(draft, asked, register.proof.as_ref(), comer)?.1;
     }
     let agent = AgentKey(draft.state.agents.next);
     let profile = profile(agent, draft)?;
@@ -93,6 +101,7 @@ pub(crate) fn register(
         lost::remove(draft, key, Parting::Replaced);
     }
     draft.push(AgentRegistered { agent, token, profile, connection });
+    identities::bind(draft, agent, admitted);
     Ok(Reply::Agent { agent })
 }
 
@@ -104,7 +113,17 @@ pub(crate) fn resume(
     caller: &Caller,
 ) -> Result<Reply, Refusal> {
     check_holder(&draft.state, connection)?;
-    permit::agent(draft, caller, &resume.agent_info)?;
+    let known = view::parse_agent_id(&draft.state, &resume.agent_id.value);
+    // Who is not known hears that, and comes again as somebody.
+    let known =
+        known.filter(|key| *resume.cluster_id == *draft.state.cluster_id && draft.state.agents.get(*key).is_some());
+    let (caller, admitted) = match known {
+        Some(key) => identities::admit(draft, caller, resume.proof.as_ref(), Comer::Known(key))?,
+        None => (caller.clone(), Admitted::AsItIs),
+    };
+    if known.is_some() || !draft.options.agent_identities {
+        permit::agent(draft, &caller, &resume.agent_info)?;
+    }
     let state = &draft.state;
     if *resume.cluster_id != *state.cluster_id {
         let message =
@@ -147,6 +166,7 @@ pub(crate) fn resume(
         return Ok(Reply::Refused(Refusal::new(RefusalKind::Conflict, STILL_SETTLING, message)));
     }
     let reply = resumed(draft, key, profile, connection, resume.orders_up_to);
+    identities::bind(draft, key, admitted);
     bring_back(draft, key);
     Ok(reply)
 }

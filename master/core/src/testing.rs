@@ -35,6 +35,10 @@ pub(crate) struct Cluster {
     pub(crate) log: Vec<event_log::Record>,
     /// What agents say that they kept when they register.
     pub(crate) brought: Vec<v1::Resource>,
+    /// What agents show that come or come back.
+    pub(crate) proof: Option<internal::AgentProof>,
+    /// As whom agents come back.
+    pub(crate) comes_as: Caller,
     connections: u128,
 }
 
@@ -48,7 +52,7 @@ const AGENT_CAPABILITIES: [&str; 6] = [
     "AGENT_DRAINING",
 ];
 
-type Names = Vec<&'static str>;
+pub(crate) type Names = Vec<&'static str>;
 
 pub(crate) fn master(node: u64, life: u128) -> Incarnation {
     Incarnation { node: NodeId(node), id: IncarnationId(life) }
@@ -178,6 +182,8 @@ impl Cluster {
             reply: Reply::Empty,
             log: Vec::new(),
             brought: Vec::new(),
+            proof: None,
+            comes_as: Caller::default(),
             connections: 0,
         }
     }
@@ -557,6 +563,7 @@ impl Cluster {
             version: "0.1.0".into(),
             capabilities: AGENT_CAPABILITIES.map(str::to_owned).to_vec(),
             address: address.into(),
+            proof: self.proof.clone(),
         };
         let connection = self.connection();
         self.run(Command::RegisterAgent { connection, register }, caller)?;
@@ -727,8 +734,9 @@ impl Cluster {
             resume.address = agent.address.to_string();
         }
         change(&mut resume);
+        resume.proof = resume.proof.or(self.proof.clone());
         let connection = self.connection();
-        self.run(Command::ResumeAgent { connection, resume }, &Caller::default())
+        self.run(Command::ResumeAgent { connection, resume }, &self.comes_as.clone())
     }
 
     pub(crate) fn agent_says(&mut self, agent: AgentKey, messages: Vec<internal::FromAgent>) -> Result<Names, Refusal> {

@@ -3,6 +3,7 @@
 use crate::decide::{Draft, Reply};
 use crate::effect::Effect;
 use crate::event::{AgentMessagesReceived, ExecutorExited, OrdersAcknowledged, TaskUpdated, UpdateAcknowledged};
+use crate::identities;
 use crate::ids::{AgentKey, Connection, ExecutorId, FrameworkKey};
 use crate::lost;
 use crate::operations;
@@ -104,6 +105,7 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
         Message::Leaving(_) => lost::remove(draft, agent, Parting::Left),
         Message::Oversubscribed(message) => oversubscribed::change(draft, agent, seq, message),
         Message::OperationStatus(status) => operations::status(draft, agent, seq, status),
+        Message::NextIdentity(next) => identities::rotate(draft, agent, &next.hash),
         // The launch said it already; the others are the connection's own business.
         Message::ExecutorLaunched(_) | Message::Register(_) | Message::Resume(_) | Message::Pong(_) => {}
     }

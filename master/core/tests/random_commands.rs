@@ -306,6 +306,7 @@ impl World {
 
     fn register(&mut self) {
         let register = internal::Register {
+            proof: None,
             checkpointed_resources: Vec::new(),
             token: u128::from(self.dice.roll(8)).to_be_bytes().to_vec().into(),
             agent_info: self.agent_info(),
@@ -353,6 +354,7 @@ impl World {
         }
         let same = prost::Message::decode(agent.info.clone()).unwrap();
         let resume = internal::Resume {
+            proof: None,
             checkpointed_resources: Vec::new(),
             agent_id: v1::AgentId { value: view::agent_id(&self.state, agent.key) },
             cluster_id: "C".into(),

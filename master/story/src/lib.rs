@@ -3,6 +3,7 @@
 
 mod brakes;
 mod ending;
+mod identities;
 pub mod messages;
 pub mod names;
 mod offers;

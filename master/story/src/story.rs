@@ -3,7 +3,7 @@
 use super::names::Names;
 use super::phrase::{count, reason, span, status, task_state};
 use super::shown::Shown;
-use super::{Sentence, Subject, Topic, brakes, ending, folded, messages, offers, operation, roles};
+use super::{Sentence, Subject, Topic, brakes, ending, folded, identities, messages, offers, operation, roles};
 use api::resources::Resources;
 use api::time::shown as time;
 use event_log::{Gate, Record};
@@ -350,6 +350,17 @@ impl Story {
             Event::OfferConstraintsSet(_) | Event::BrakePulled(_) | Event::BrakeReleased(_) => {
                 return brakes::sentence(self, before, event);
             }
+
+            Event::JoinTokenMinted(_)
+            | Event::JoinTokenRevoked(_)
+            | Event::JoinTokenForgotten(_)
+            | Event::AgentJoined(_)
+            | Event::AgentIdentityMoved(_)
+            | Event::AgentIdentityRotated(_)
+            | Event::AgentRotationWanted(_)
+            | Event::AgentIdentityRevoked(_)
+            | Event::AgentBound(_)
+            | Event::AgentIdentityForgotten(_) => return identities::sentence(self, before, event),
 
             Event::TaskLaunched(event) => Sentence::new(format!(
                 "{} launched {} on {} for role {} with {}: {}{}{}.",

@@ -9,7 +9,7 @@ macro_rules! show_display {
         fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "{self}") }
     })* };
 }
-show_display!(u64, i64, i32, bool, ConnectionId, FeatureLevel);
+show_display!(u32, u64, i64, i32, bool, ConnectionId, FeatureLevel, JoinTokenKey, SecretHash);
 
 macro_rules! show_debug {
     ($($type:ty),*) => { $(impl Field for $type {

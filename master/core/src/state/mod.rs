@@ -12,6 +12,7 @@ pub mod constraints;
 pub mod drains;
 pub mod frameworks;
 pub mod held;
+pub mod identities;
 pub mod maintenance;
 pub mod offers;
 pub mod operations;
@@ -29,6 +30,7 @@ pub use constraints::Constraints;
 pub use drains::Drains;
 pub use frameworks::{CompletedFramework, Framework, FrameworkStream, Frameworks, RoleFilter, RoleState};
 pub use held::HeldSince;
+pub use identities::Identities;
 pub use maintenance::Maintenance;
 pub use offers::{Offer, Offers};
 pub use operations::{Operation, Operations};
@@ -93,6 +95,8 @@ pub struct State {
     pub held: HeldSince,
     /// What was declined beside what frameworks' roles have.
     pub refusals: Refusals,
+    /// Tokens that agents may join by, and whom agents are known as.
+    pub identities: Identities,
     /// How often it was whose turn.
     pub turns: Turns,
     /// What happens when nothing else does, by time. Derived.

@@ -17,7 +17,7 @@ use super::charged::Charged;
 use super::operations::Operation;
 use super::unfinished::{AgentEnd, FrameworkEnd};
 use super::*;
-use crate::ids::{OperationKey, TaskId};
+use crate::ids::{JoinTokenKey, OperationKey, TaskId};
 use serde::de::DeserializeOwned;
 use std::io::{self, BufWriter, Read, Write};
 
@@ -369,6 +369,7 @@ impl State {
     /// Makes the derived indexes anew.
     pub(crate) fn rebuild(&mut self) {
         self.constraints.rebuild();
+        self.identities.rebuild();
         self.frameworks.by_role = OrdSet::new();
         self.deadlines = self.unfinished.deadlines();
         for framework in self.frameworks.live.values() {
@@ -421,12 +422,17 @@ fn visit<K: Serialize + Ord, V: Serialize>(
 }
 
 macro_rules! rooms {
-    ($(map $name:literal $($path:ident).+: $key:ty => $value:ty;)* $(one $single:literal $($field:ident).+: $type:ty;)*) => {
+    ($(map $level:literal $name:literal $($path:ident).+: $key:ty => $value:ty;)* $(one $of:literal $single:literal $($field:ident).+: $type:ty;)*) => {
         impl State {
             /// What level 4 and later ones brought: maps, entry by entry, and what is in no map.
             fn visit_rooms(&self, out: &mut impl Sections) -> io::Result<()> {
-                $(visit(out, $name, &self.$($path).+)?;)*
-                $(out.section($single)?; out.entry(&self.$($field).+)?;)*
+                $(if self.feature_level >= FeatureLevel($level) {
+                    visit(out, $name, &self.$($path).+)?;
+                })*
+                $(if self.feature_level >= FeatureLevel($of) {
+                    out.section($single)?;
+                    out.entry(&self.$($field).+)?;
+                })*
                 Ok(())
             }
 
@@ -450,23 +456,27 @@ macro_rules! rooms {
     };
 }
 
-// A map by its key and value, or one value that is in no map, of at least a byte. What is derived is skipped by serde.
+// The level from which on it is written, and a map by its key and value, or one value that is in no map, of at least a
+// byte. What is derived is skipped by serde.
 rooms! {
-    map "drains" drains.by_agent: AgentKey => super::drains::Drain;
-    map "machines" maintenance.machines: super::maintenance::MachineKey => super::maintenance::Machine;
-    map "inverse offers" maintenance.inverse_offers: OfferKey => super::maintenance::InverseOffer;
-    map "inverse answers" maintenance.answers: (AgentKey, FrameworkKey) => super::maintenance::Answer;
-    map "oversubscribed" oversubscribed.by_agent: AgentKey => api::resources::Resources;
-    map "turns" turns.counts: (FrameworkKey, Arc<str>) => u64;
-    map "more filters" refusals.more: (FrameworkKey, Arc<str>, AgentKey) => Vec<RoleFilter>;
-    map "offer constraints" constraints.said: FrameworkKey => bytes::Bytes;
-    map "quotas" roles.quotas: Arc<str> => Arc<roles::Quota>;
-    map "weights" roles.weights: Arc<str> => roles::Weight;
-    map "held since" held.since: held::HeldKey => u64;
-    map "brakes" brakes.pulled: brakes::Brake => brakes::Pulled;
-    map "operations" operations.live: OperationKey => Arc<Operation>;
-    one "maintenance windows" maintenance.windows: Vec<super::maintenance::Window>;
-    one "next operation" operations.next: u64;
+    map 4 "drains" drains.by_agent: AgentKey => super::drains::Drain;
+    map 4 "machines" maintenance.machines: super::maintenance::MachineKey => super::maintenance::Machine;
+    map 4 "inverse offers" maintenance.inverse_offers: OfferKey => super::maintenance::InverseOffer;
+    map 4 "inverse answers" maintenance.answers: (AgentKey, FrameworkKey) => super::maintenance::Answer;
+    map 4 "oversubscribed" oversubscribed.by_agent: AgentKey => api::resources::Resources;
+    map 4 "turns" turns.counts: (FrameworkKey, Arc<str>) => u64;
+    map 4 "more filters" refusals.more: (FrameworkKey, Arc<str>, AgentKey) => Vec<RoleFilter>;
+    map 4 "offer constraints" constraints.said: FrameworkKey => bytes::Bytes;
+    map 4 "quotas" roles.quotas: Arc<str> => Arc<roles::Quota>;
+    map 4 "weights" roles.weights: Arc<str> => roles::Weight;
+    map 4 "held since" held.since: held::HeldKey => u64;
+    map 4 "brakes" brakes.pulled: brakes::Brake => brakes::Pulled;
+    map 4 "operations" operations.live: OperationKey => Arc<Operation>;
+    map 5 "join tokens" identities.tokens: JoinTokenKey => identities::JoinToken;
+    map 5 "identities" identities.of_agents: AgentKey => identities::Bound;
+    one 4 "maintenance windows" maintenance.windows: Vec<super::maintenance::Window>;
+    one 4 "next operation" operations.next: u64;
+    one 5 "next join token" identities.next_token: u64;
 }
 
 /// The file format.
