@@ -154,7 +154,9 @@ fn done(line: &Value) -> (String, String) {
         _ => format!("{name} x{count}"),
     });
     let events = events.collect::<Vec<_>>().join(", ");
-    (text(&line["call"]).to_owned(), format!("{events} at index {}", line["index"]))
+    let joined: Vec<&str> = list(&line["joined"]).iter().map(text).collect();
+    let joined = if joined.is_empty() { String::new() } else { format!(": {}", joined.join(", ")) };
+    (text(&line["call"]).to_owned(), format!("{events} at index {}{joined}", line["index"]))
 }
 
 fn refused(line: &Value) -> (String, String) {

@@ -18,6 +18,7 @@ mod explain;
 mod held;
 mod http;
 mod ids;
+mod join;
 mod launch;
 mod local;
 mod logs;
@@ -77,6 +78,8 @@ Commands:
   snapshot     save the state of a cluster, inspect it, restore it
   auth         what somebody may do; hashes for files of credentials
   audit        who did what, and who was refused what
+  join         tokens that agents join by
+  identity     whom agents are known as; rotate, revoke
   debug        one file with everything for whoever looks for a fault
   masters      list, add, remove, replace masters
   secret       make what masters, agents and commands know each other by
@@ -145,6 +148,8 @@ const COMMANDS: &[Command] = &[
     command("snapshot", snapshot::ABOUT, snapshot::FLAGS, true),
     command("auth", auth::ABOUT, auth::FLAGS, true),
     command("audit", audit::ABOUT, audit::FLAGS, false),
+    command("join", join::JOIN_ABOUT, join::JOIN_FLAGS, true),
+    command("identity", join::IDENTITY_ABOUT, join::IDENTITY_FLAGS, true),
     command("debug", debug::ABOUT, debug::FLAGS, true),
     command("masters", masters::ABOUT, masters::FLAGS, true),
     command("secret", secret::ABOUT, secret::FLAGS, true),
@@ -230,6 +235,8 @@ async fn dispatch(name: &'static str, words: Vec<String>, values: Values) -> Res
         "volumes" => operations::volumes(&words, values).await,
         "operations" => operations::operations(values).await,
         "brake" => brake::run(&words, values).await,
+        "join" => join::join(&words, values).await,
+        "identity" => join::identity(&words, values).await,
         "explain" => explain::run(&words, values).await,
         "holders" => held::holders(values).await,
         "preemption" => held::preemption(&words, values).await,

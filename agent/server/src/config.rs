@@ -20,6 +20,7 @@ use containers::program::Program;
 use crate::dial;
 use crate::executor_socket;
 use crate::gc::Sandboxes;
+use crate::identity::Identity;
 use crate::isolation;
 use crate::logger::Logger;
 use crate::machine;
@@ -148,6 +149,12 @@ pub(crate) const FLAGS: &[Flag] = &[
         Kind::Path,
         "A file of the agent's principal and its secret, for masters with --authenticate_agents: {\"principal\": \"P\", \"secret\": \
          \"S\"}, a line P S, or {\"token\": \"T\"}. Read again for each connection.",
+    ),
+    Flag::new(
+        "join_token",
+        Kind::Path,
+        "A file with a token of `meseta join mint`, for masters with --agent_identities: the agent joins by it, and keeps an identity of \
+         its own from then on. Read again for each connection.",
     ),
     Flag::new("insecure", Kind::Bool, "Whether masters on other machines need not show that they know a secret.")
         .default("false"),
@@ -358,6 +365,8 @@ pub(crate) struct Config {
     pub(crate) masters: Vec<String>,
     /// The file of what the agent shows to say who it is.
     pub(crate) credential: Option<PathBuf>,
+    /// Who it is by itself, and what it joins by.
+    pub(crate) identity: Identity,
     /// Shows the masters that this agent knows the cluster's secret.
     pub(crate) signer: Option<Arc<Signer>>,
     /// Where masters show the same to this agent.
@@ -470,7 +479,8 @@ fn sources(values: &Values) -> Result<Sources, String> {
         }
     }
     let acls = values.text("acls").map(str::to_owned);
-    Ok(Sources { credentials, acls, tokens, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
+    let realms = asked.into_iter().map(|(_, realm)| realm).collect();
+    Ok(Sources { credentials, acls, tokens, realms, agents_join: false })
 }
 
 fn check(mut values: Values) -> Result<Config, String> {
@@ -511,6 +521,12 @@ fn check(mut values: Values) -> Result<Config, String> {
         .map_err(|error| format!("Cannot create the work_dir {}: {error}", work_dir.display()))?;
     let work_dir = std::fs::canonicalize(&work_dir)
         .map_err(|error| format!("Cannot read the work_dir {}: {error}", work_dir.display()))?;
+    let join_token = values.path("join_token");
+    if join_token.is_some() && tls.is_none() && !are_here(&masters) {
+        let why = "--join_token without TLS: it is sent as it is, and whoever listens on the network has it";
+        values.warnings.push(why.to_owned());
+    }
+    let identity = Identity::open(&work_dir, join_token)?;
     let audit = Audit::at(&values.path("log_dir").unwrap_or_else(|| work_dir.clone()), "meseta-agent.refused");
     let admission = Arc::new(admission.noting(audit));
     let port = |name: &str| match values.int(name).map(u16::try_from) {
@@ -594,6 +610,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         secret: secret.clone(),
         signer: secret.map(|secret| Arc::new(Signer::new(secret, values.bool("insecure")))),
         credential,
+        identity,
         tls,
         listen: SocketAddr::new(ip, port("port")?.unwrap_or(5051)),
         advertise_ip,

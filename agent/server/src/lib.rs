@@ -10,6 +10,7 @@ mod executors;
 mod files;
 mod gc;
 mod http;
+mod identity;
 mod incoming;
 mod isolation;
 mod logger;

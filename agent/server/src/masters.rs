@@ -143,7 +143,16 @@ fn framed(message: from_agent::Message) -> Bytes {
 }
 
 async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<String>>) -> Ended {
-    let Some(hello) = hello(agent).await else { return Ended::Broken("the agent is ending".to_owned()) };
+    let Some(mut hello) = hello(agent).await else { return Ended::Broken("the agent is ending".to_owned()) };
+    let proof = match agent.config.identity.proof().await {
+        Ok(proof) => proof,
+        Err(sentence) => return Ended::Broken(sentence),
+    };
+    match &mut hello {
+        from_agent::Message::Register(register) => register.proof = proof,
+        from_agent::Message::Resume(resume) => resume.proof = proof,
+        _ => {}
+    }
     let (sender, body) = api_http::stream(64);
     let _ = sender.send(framed(hello)).await;
     let chunks = match agent.dial.dial(master, body).await {
@@ -155,7 +164,14 @@ async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<Str
     let welcome = match timeout(WELCOME, reader.next()).await {
         Ok(Ok(Said::Message(first))) => match *first {
             to_agent::Message::Welcome(welcome) => welcome,
-            to_agent::Message::Refused(refused) => return remedy(refused),
+            to_agent::Message::Refused(refused) => {
+                if refused.make_identity()
+                    && let Err(sentence) = agent.config.identity.make_another().await
+                {
+                    return Ended::Broken(sentence);
+                }
+                return remedy(refused);
+            }
             _ => return Ended::Broken("the master's first message was no welcome".to_owned()),
         },
         Ok(Ok(Said::Unreadable(_) | Said::Unknown(_))) => {
@@ -172,7 +188,8 @@ async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<Str
     let masters = welcomed.insert(welcome.masters.clone());
     let writer = Task(host::spawn(write(agent.clone(), sender, queue, welcome.messages_up_to)));
     let ping_timeout = Duration::from_millis(welcome.ping_timeout_ms);
-    let ended = read(agent, &mut reader, &outbox, ping_timeout, masters).await;
+    let rotation = Rotation::default();
+    let ended = read(agent, &mut reader, &outbox, (ping_timeout, welcome.identity), (masters, rotation)).await;
     drop(writer);
     ended
 }
@@ -207,6 +224,7 @@ async fn hello(agent: &Agent) -> Option<from_agent::Message> {
             capabilities,
             address,
             checkpointed_resources: state.model.checkpointed(),
+            proof: None,
         };
         return Some(from_agent::Message::Register(register));
     };
@@ -220,6 +238,7 @@ async fn hello(agent: &Agent) -> Option<from_agent::Message> {
     let tasks = live.chain(ending(&state, synced.messages_up_to)).map(live_task);
     Some(from_agent::Message::Resume(internal::Resume {
         checkpointed_resources: state.model.checkpointed(),
+        proof: None,
         agent_id: v1::AgentId { value: agent_id.clone() },
         cluster_id: cluster_id.clone(),
         orders_up_to: synced.orders_up_to,
@@ -357,15 +376,30 @@ async fn read(
     agent: &Arc<Agent>,
     reader: &mut Reader,
     outbox: &mpsc::Sender<from_agent::Message>,
-    ping_timeout: Duration,
-    masters: &mut Vec<String>,
+    (ping_timeout, identity): (Duration, Option<internal::Identity>),
+    (masters, mut rotation): (&mut Vec<String>, Rotation),
 ) -> Ended {
     let mut due = Instant::now() + ping_timeout;
+    if let Some(identity) = identity
+        && let Err(ended) = rotation.heard(agent, &identity, outbox).await
+    {
+        return ended;
+    }
     // The first order that this release does not know. It is not acknowledged, nor is any behind it: the masters keep them,
     // give nothing more once too many wait, and what runs here goes on.
     let mut unknown = None;
     loop {
-        let message = match tokio::time::timeout_at(due, reader.next()).await {
+        let said = tokio::select! {
+            biased;
+            said = tokio::time::timeout_at(due, reader.next()) => said,
+            () = rotation.due() => {
+                match rotation.rotate(agent, outbox).await {
+                    Ok(()) => continue,
+                    Err(ended) => return ended,
+                }
+            }
+        };
+        let message = match said {
             Ok(Ok(message)) => message,
             Ok(Err(error)) => return Ended::Broken(error),
             Err(_) => return Ended::Broken("the master does not ping any more".to_owned()),
@@ -401,11 +435,71 @@ async fn read(
             }
             to_agent::Message::FrameworkMessage(message) => crate::executors::forward(agent, &message),
             to_agent::Message::Masters(now) => *masters = now.masters,
+            to_agent::Message::Identity(identity) => {
+                if let Err(ended) = rotation.heard(agent, &identity, outbox).await {
+                    return ended;
+                }
+            }
             to_agent::Message::Move(_) => return Ended::Moved,
             to_agent::Message::Refused(refused) => return remedy(refused),
             to_agent::Message::Welcome(_) => return Ended::Broken("a second welcome".to_owned()),
         }
     }
+}
+
+/// When this agent is to have another identity, as the masters say on one connection.
+#[derive(Default)]
+struct Rotation {
+    at: Option<Instant>,
+}
+
+/// An identity that could not be changed is tried again.
+const ROTATE_AGAIN: Duration = Duration::from_secs(60);
+
+impl Rotation {
+    async fn due(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The masters know this agent by this identity.
+    async fn heard(
+        &mut self,
+        agent: &Agent,
+        told: &internal::Identity,
+        outbox: &mpsc::Sender<from_agent::Message>,
+    ) -> Result<(), Ended> {
+        self.at = Instant::now().checked_add(Duration::from_millis(told.rotate_in_ms));
+        match agent.config.identity.heard(told).await {
+            Ok(next) => say(outbox, next).await,
+            Err(sentence) => {
+                tracing::error!("{sentence}");
+                Ok(())
+            }
+        }
+    }
+
+    async fn rotate(&mut self, agent: &Agent, outbox: &mpsc::Sender<from_agent::Message>) -> Result<(), Ended> {
+        self.at = Some(Instant::now() + ROTATE_AGAIN);
+        match agent.config.identity.rotate().await {
+            Ok(next) => {
+                tracing::info!("this agent changes its identity");
+                say(outbox, next).await
+            }
+            Err(sentence) => {
+                tracing::error!("{sentence}");
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn say(outbox: &mpsc::Sender<from_agent::Message>, next: Option<internal::NextIdentity>) -> Result<(), Ended> {
+    let Some(next) = next else { return Ok(()) };
+    let sent = outbox.send(from_agent::Message::NextIdentity(next)).await;
+    sent.map_err(|_| Ended::Broken("the connection is closed".to_owned()))
 }
 
 fn refuse(agent: &Agent, unknown: &mut Option<u64>, seq: u64) {

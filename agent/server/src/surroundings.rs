@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use crate::agent::{Agent, End, keep};
 use crate::config::{self, Config};
 use crate::gc::Sandboxes;
+use crate::identity::Identity;
 use crate::{http, masters, run};
 
 pub use crate::dial::Dial;
@@ -259,6 +260,7 @@ impl Terms {
         let values = api::flags::parse(config::FLAGS, words.to_vec(), |_| None, none);
         Ok(Config {
             credential: None,
+            identity: Identity::default(),
             secret_warning: None,
             door: Arc::default(),
             admission: Arc::default(),

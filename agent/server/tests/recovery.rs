@@ -121,7 +121,8 @@ async fn an_agent_that_is_told_to_begins_anew() {
     };
     agent.kill();
     let remedy = refused::Remedy::RegisterNew as i32;
-    master.known.lock().refuse = Some(internal::Refused { message: "gone".into(), remedy, end_all: None });
+    master.known.lock().refuse =
+        Some(internal::Refused { message: "gone".into(), remedy, end_all: None, make_identity: None });
     let _agent = RealAgent::start(&master.address, dir.path(), &[]);
     master.wait("a second registration", |known| (known.registers.len() == 2).then_some(())).await;
     {
@@ -149,7 +150,7 @@ async fn an_agent_that_is_gone_for_the_masters_ends_what_it_runs() {
             tokio::task::yield_now().await;
         };
         let remedy = refused::Remedy::Stop as i32;
-        let gone = internal::Refused { message: "gone".into(), remedy, end_all: Some(true) };
+        let gone = internal::Refused { message: "gone".into(), remedy, end_all: Some(true), make_identity: None };
         if alive {
             master.send(internal::to_agent::Message::Refused(gone.clone()));
         } else {
@@ -174,7 +175,7 @@ async fn an_agent_that_must_stop_keeps_what_it_runs() {
     master.launch(task("t1", "sleep 1000"));
     master.update("t1", TaskState::TaskRunning).await;
     let remedy = refused::Remedy::Stop as i32;
-    let stop = internal::Refused { message: "too small".into(), remedy, end_all: None };
+    let stop = internal::Refused { message: "too small".into(), remedy, end_all: None, make_identity: None };
     master.send(internal::to_agent::Message::Refused(stop));
     assert_eq!(agent.ended().await.code(), Some(1));
     let agent = RealAgent::start(&master.address, dir.path(), &[]);

@@ -43,6 +43,8 @@ pub struct Sources {
     pub tokens: TokenSources,
     /// The realms that ask for a principal and its secret, or for a token.
     pub realms: Vec<Realm>,
+    /// Agents may come without showing anything here: masters ask for their identities.
+    pub agents_join: bool,
 }
 
 /// The door.
@@ -194,6 +196,9 @@ impl Admission {
         let certified = request.extensions().get::<ClientName>().filter(|_| shown.is_none());
         let authenticated = match realm {
             None => Ok(Authenticated::NotAsked),
+            Some(Realm::MasterAgent) if self.sources.agents_join && shown.is_none() && certified.is_none() => {
+                Ok(Authenticated::NotAsked)
+            }
             Some(_) if let Some(ClientName(name)) = certified => {
                 Ok(Authenticated::As(Principal { value: Some(name.as_ref().into()), claims: BTreeMap::new() }))
             }
@@ -385,6 +390,7 @@ mod tests {
         let path = dir.join("credentials");
         std::fs::write(&path, credentials).unwrap();
         Sources {
+            agents_join: false,
             credentials: Some(("credentials", path)),
             acls: Some(acls.to_owned()),
             tokens: TokenSources::default(),

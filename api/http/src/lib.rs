@@ -25,6 +25,7 @@ mod files;
 mod guard;
 mod help;
 mod host;
+mod joining;
 mod log;
 mod memory;
 pub mod metrics;
@@ -54,6 +55,7 @@ pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment, at
 pub use help::{Topic, help, no_profiler, processes};
 pub use host::Host;
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+pub use joining::{identity_hash, join_token_hash, new_join_token, random_secret, read_join_token};
 pub use log::Log;
 pub use memory::give_back_memory;
 pub use process::{FileLimit, close_to_others, keep_files_private, open_door, raise_file_limit};

@@ -29,6 +29,9 @@ use api::limits::{
 use auth::Action;
 use std::sync::Arc;
 
+/// The name of the refusal of an agent that shows an identity that is over: it is asked to make another.
+pub const IDENTITY_OVER: &str = "IdentityOver";
+
 /// What an operator wants of tokens and identities.
 pub(crate) fn decide(draft: &mut Draft, wanted: &Joining, caller: &Caller) -> Result<Reply, Refusal> {
     if !draft.state.feature_level.has_identities() {
@@ -165,8 +168,18 @@ pub(crate) fn admit(
     proof: Option<&AgentProof>,
     comer: Comer<'_>,
 ) -> Result<(Caller, Admitted), Refusal> {
-    if !draft.options.agent_identities || !draft.state.feature_level.has_identities() {
+    if !draft.options.agent_identities {
         return Ok((caller.clone(), Admitted::AsItIs));
+    }
+    if !draft.state.feature_level.has_identities() {
+        // Nobody comes by what cannot be remembered; a principal is one without it.
+        return match &caller.principal {
+            Some(_) => Ok((caller.clone(), Admitted::AsItIs)),
+            None => {
+                let why = "Agents have no identities until every master of this cluster has been upgraded";
+                Err(Refusal::new(RefusalKind::Forbidden, "FeatureLevel", why))
+            }
+        };
     }
     let identities = &draft.state.identities;
     let read = |bytes: &bytes::Bytes| <[u8; 32]>::try_from(bytes.as_ref()).ok().map(SecretHash);
@@ -228,9 +241,10 @@ pub(crate) fn admit(
                     .into(),
             })),
             (Some(_), None) => Err(deny(draft, caller, key, "The agent shows no identity to join with".into())),
-            (Some(_), Some(_)) if is_used => {
-                Err(deny(draft, caller, key, "The identity that the agent shows is over: it has to make another".into()))
-            }
+            (Some(_), Some(_)) if is_used => Err(Refusal {
+                name: IDENTITY_OVER,
+                ..deny(draft, caller, key, "The identity that the agent shows is over: it has to make another".into())
+            }),
             (Some((key, token)), Some(identity)) => Ok((
                 named(&token.principal),
                 Admitted::By { token: key, principal: token.principal.clone(), identity: *identity },

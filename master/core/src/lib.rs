@@ -77,7 +77,7 @@ pub use decide::{Decision, Reply, decide, decide_with};
 pub use effect::{Announcement, Effect};
 pub use event::{Event, EventError, Touches, decode_record, decode_record_at};
 pub use fold::{fold, fold_record};
-pub use identities::told as told_of_identity;
+pub use identities::{IDENTITY_OVER, told as told_of_identity};
 pub use invariants::Violation;
 pub use level::FeatureLevel;
 pub use lost::{Options, too_few_returned};

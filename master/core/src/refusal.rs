@@ -77,6 +77,7 @@ pub const NAMES: &[&str] = &[
     "FeatureLevel",
     "FrameworkRemoved",
     "FrameworksRefused",
+    "IdentityOver",
     "InMaintenance",
     "InvalidCall",
     "InvalidFramework",

@@ -9,6 +9,7 @@ use api::internal::{self, ToAgent, to_agent};
 use api::limits::{ENVELOPE_BYTES_MAX, TO_AGENT_BYTES_MAX};
 use api::v1;
 use bytes::{BufMut, Bytes, BytesMut};
+use event_log::host;
 use master_core::effect::Effect;
 use master_core::ids::{AgentKey, Connection, ConnectionId};
 use master_core::state::agents::Order;
@@ -95,6 +96,12 @@ fn in_its_place(order: &Order) -> Bytes {
     let kill = internal::Kill { framework_id, task_id, kill_policy: None };
     let kill = internal::Order { seq: decoded.seq, order: Some(internal::order::Order::Kill(kill)) };
     frame(to_agent::Message::Order(kill))
+}
+
+/// What an agent is told of its identity, if it has one.
+fn identity(state: &State, agent: AgentKey) -> Option<internal::Identity> {
+    let (hash, rotate_in_ms) = master_core::told_of_identity(state, agent, host::wall_ms().max(state.at_ms))?;
+    Some(internal::Identity { hash: Bytes::copy_from_slice(&hash.0), rotate_in_ms })
 }
 
 impl Agents {
@@ -191,6 +198,11 @@ impl Agents {
                 let received = to_agent::Message::Received(internal::Received { up_to: *up_to });
                 self.send(&mut inner, *agent, frame(received));
             }
+            Effect::SendIdentity { agent } if inner.open.contains_key(agent) => {
+                if let Some(identity) = identity(state, *agent) {
+                    self.send(&mut inner, *agent, frame(to_agent::Message::Identity(identity)));
+                }
+            }
             Effect::SendToExecutor { agent, framework, executor_id, data } if inner.open.contains_key(agent) => {
                 let message = to_agent::Message::FrameworkMessage(internal::FrameworkMessage {
                     framework_id: v1::FrameworkId { value: view::framework_id(state, *framework) },
@@ -219,6 +231,7 @@ impl Agents {
             messages_up_to: known.messages_received,
             ping_timeout_ms: u64::try_from(self.ping.patience().as_millis()).unwrap_or(u64::MAX),
             masters: inner.masters.clone(),
+            identity: identity(state, agent),
         });
         inner.by_connection.insert(connection.id, agent);
         inner.open.insert(agent, held);

@@ -41,6 +41,7 @@ pub(crate) fn name(command: &Command) -> &'static str {
                 "PAUSE"
             }
         }
+        Command::Join(wanted) => wanted.name(),
         Command::RemoveFramework { .. } => "remove-framework",
     }
 }

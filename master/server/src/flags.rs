@@ -24,6 +24,9 @@ use std::time::Duration;
 /// The log's name in `--log_dir`.
 pub const LOG_FILE: &str = "meseta-master.log";
 
+/// Identities of agents are good for no less.
+const IDENTITY_LIFE_MIN: Duration = Duration::from_secs(10);
+
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Asked {
@@ -205,6 +208,7 @@ impl Flags {
             snapshot_bytes: self.values.bytes("snapshot_bytes").unwrap_or(256 << 20).max(1),
             trailing_logs: self.trailing_logs()?,
             forgetting: self.forgetting()?,
+            identity_life: self.identity_life()?,
             regex: self.regex()?,
             rate_limits: self.values.text("rate_limits").map(RateLimits::read).transpose()?.unwrap_or_default(),
             roles: RoleSettings::read(self.values.text("roles"), self.values.text("weights"))?,
@@ -273,10 +277,16 @@ impl Flags {
         ];
         let mut asked: Vec<_> = asked.into_iter().filter(|(flag, _)| self.values.bool(flag)).collect();
         let tokens = TokenSources::of(&self.values)?;
+        let agents_join = self.identity_life()?.is_some();
         if self.values.bool("authenticate_agents") {
+            if agents_join && !self.values.bool("authenticate_http_readwrite") {
+                return Err("--agent_identities needs --authenticate_http_readwrite: whoever reaches this port could mint tokens \
+                            for agents"
+                    .into());
+            }
             if credentials.is_some() || !tokens.is_empty() {
                 asked.push(("authenticate_agents", Realm::MasterAgent));
-            } else if !self.values.is_given("cluster_secret") {
+            } else if !self.values.is_given("cluster_secret") && !agents_join {
                 return Err(
                     "--authenticate_agents needs principals and their secrets: give --credentials=/PATH, and agents \
                             --credential=/PATH; or --cluster_secret=file:///PATH alone, which all of them show"
@@ -302,7 +312,26 @@ impl Flags {
                 .into());
         }
         let acls = self.values.text("acls").map(str::to_owned);
-        Ok(Sources { credentials, acls, tokens, realms: asked.into_iter().map(|(_, realm)| realm).collect() })
+        let realms = asked.into_iter().map(|(_, realm)| realm).collect();
+        Ok(Sources { credentials, acls, tokens, realms, agents_join })
+    }
+
+    /// How long identities of agents are good, if agents have some.
+    fn identity_life(&self) -> Result<Option<Duration>, String> {
+        if !self.values.bool("agent_identities") {
+            return Ok(None);
+        }
+        if !self.values.bool("authenticate_agents") {
+            return Err(
+                "--agent_identities is about agents that say who they are: give --authenticate_agents, too".into()
+            );
+        }
+        let life = self.values.duration("agent_identity_life").unwrap_or_default();
+        if life < IDENTITY_LIFE_MIN {
+            let least = api::duration::format(IDENTITY_LIFE_MIN);
+            return Err(format!("--agent_identity_life must be at least {least}: agents need time to make another"));
+        }
+        Ok(Some(life))
     }
 
     fn secret(&self) -> Result<Option<Secret>, String> {

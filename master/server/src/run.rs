@@ -87,6 +87,8 @@ pub struct Settings {
     pub trailing_logs: u64,
     /// What is forgotten when.
     pub forgetting: Forgetting,
+    /// How long identities of agents are good, if agents have some.
+    pub identity_life: Option<Duration>,
     /// What a regular expression of offer constraints may cost.
     pub regex: RegexLimits,
     /// Which roles there may be, and what they weigh.
@@ -329,6 +331,8 @@ pub async fn start_in(
         regex: settings.regex,
         whitelist: settings.roles.whitelist.clone(),
         authorizer: auth::Authorizer::default(),
+        agent_identities: settings.identity_life.is_some(),
+        identity_life_ms: settings.identity_life.map_or(0, |life| u64::try_from(life.as_millis()).unwrap_or(u64::MAX)),
     };
     let sequencer = Sequencer {
         node: node.clone(),

@@ -3,8 +3,10 @@
 use crate::outcome::{Outcome, Refused, kind_of};
 use api::{internal, v1};
 use bytes::Bytes;
-use master_core::command::{Caller, Command, What};
-use master_core::ids::{AgentKey, Connection, ConnectionId, FrameworkKey, Incarnation, IncarnationId, NodeId};
+use master_core::command::{Caller, Command, Joining, What};
+use master_core::ids::{
+    AgentKey, Connection, ConnectionId, FrameworkKey, Incarnation, IncarnationId, NodeId, SecretHash,
+};
 use master_core::{FeatureLevel, Reply};
 use prost::Message;
 
@@ -79,6 +81,7 @@ pub(crate) fn submission(
                 new_frameworks: Some(*what == What::NewFrameworks),
             })
         }
+        Command::Join(wanted) => Wire::Joining(internal::Joining { wanted: Some(joining(wanted)) }),
         Command::LoseMaster { master } if *master == origin => Wire::MasterStopping(internal::MasterStopping {}),
         Command::LoseMaster { .. }
         | Command::BecomeLeader { .. }
@@ -154,11 +157,49 @@ pub(crate) fn command(submission: internal::Submission) -> Result<(Command, Call
             };
             Command::Brake { what, release: brake.release.unwrap_or_default(), why: brake.why.unwrap_or_default() }
         }
+        Wire::Joining(wanted) => Command::Join(wanted_joining(wanted).ok_or(Malformed("something about tokens"))?),
         Wire::MasterStopping(_) => Command::LoseMaster { master: origin },
     };
     let cause = submission.cause;
     let request_id = cause.request_id.as_deref().and_then(|id| id.try_into().ok()).unwrap_or_default();
     Ok((command, Caller { principal: cause.principal, peer: cause.peer }, request_id))
+}
+
+fn joining(wanted: &Joining) -> internal::joining::Wanted {
+    use internal::joining::{Mint, Wanted};
+    let id = |id: &String| v1::AgentId { value: id.clone() };
+    match wanted {
+        Joining::Mint { hash, principal, agent_id, uses, life_ms, note } => Wanted::Mint(Mint {
+            hash: Bytes::copy_from_slice(&hash.0),
+            principal: principal.clone(),
+            agent_id: agent_id.as_ref().map(id),
+            uses: *uses,
+            life_ms: *life_ms,
+            note: note.clone(),
+        }),
+        Joining::RevokeToken { token } => Wanted::RevokeToken(*token),
+        Joining::Rotate { agent_id } => Wanted::Rotate(id(agent_id)),
+        Joining::Revoke { agent_id } => Wanted::Revoke(id(agent_id)),
+        Joining::Release { agent_id } => Wanted::Release(id(agent_id)),
+    }
+}
+
+fn wanted_joining(message: internal::Joining) -> Option<Joining> {
+    use internal::joining::Wanted;
+    Some(match message.wanted? {
+        Wanted::Mint(mint) => Joining::Mint {
+            hash: SecretHash(mint.hash.as_ref().try_into().ok()?),
+            principal: mint.principal,
+            agent_id: mint.agent_id.map(|id| id.value),
+            uses: mint.uses,
+            life_ms: mint.life_ms,
+            note: mint.note,
+        },
+        Wanted::RevokeToken(token) => Joining::RevokeToken { token },
+        Wanted::Rotate(id) => Joining::Rotate { agent_id: id.value },
+        Wanted::Revoke(id) => Joining::Revoke { agent_id: id.value },
+        Wanted::Release(id) => Joining::Release { agent_id: id.value },
+    })
 }
 
 const REPLY_AGENT: u8 = 1;

@@ -204,10 +204,11 @@ impl Agent {
     /// What it says first.
     fn greeting(&self) -> from_agent::Message {
         let Agent { number, cpus, mem, .. } = *self;
-        let internal::Register { token, agent_info, version, capabilities, address, checkpointed_resources } =
+        let internal::Register { token, agent_info, version, capabilities, address, checkpointed_resources, proof } =
             registration(number, cpus, mem);
         match self.identity.clone() {
             None => from_agent::Message::Register(internal::Register {
+                proof,
                 token,
                 agent_info,
                 version,
@@ -216,6 +217,7 @@ impl Agent {
                 checkpointed_resources,
             }),
             Some((agent_id, cluster_id)) => from_agent::Message::Resume(internal::Resume {
+                proof,
                 checkpointed_resources: Vec::new(),
                 agent_id,
                 cluster_id,
@@ -260,6 +262,7 @@ fn registration(number: usize, cpus: f64, mem: f64) -> internal::Register {
     let mut token = b"benchmark-------".to_vec();
     token[8..].copy_from_slice(&(number as u64).to_be_bytes());
     internal::Register {
+        proof: None,
         checkpointed_resources: Vec::new(),
         token: token.into(),
         agent_info: v1::AgentInfo {

@@ -112,6 +112,7 @@ impl History {
         let connection = self.connection();
         let number = self.names;
         let register = internal::Register {
+            proof: None,
             checkpointed_resources: Vec::new(),
             token: Bytes::copy_from_slice(&u128::from(number).to_be_bytes()),
             agent_info: v1::AgentInfo {

@@ -54,6 +54,7 @@ impl Cluster {
         let connection = self.connection();
         let number = self.agents.len();
         let register = internal::Register {
+            proof: None,
             checkpointed_resources: Vec::new(),
             token: Bytes::copy_from_slice(&(number as u128 + 1).to_be_bytes()),
             agent_info: v1::AgentInfo {
@@ -231,6 +232,7 @@ impl Cluster {
             task_id: v1::TaskId { value: (*task).into() },
         });
         let resume = internal::Resume {
+            proof: None,
             checkpointed_resources: Vec::new(),
             agent_id: v1::AgentId { value: view::agent_id(state, agent) },
             cluster_id: state.cluster_id.to_string(),

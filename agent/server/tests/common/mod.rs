@@ -222,6 +222,7 @@ fn welcome(known: &mut Known, sender: &StreamSender) {
         return say(to_agent::Message::Refused(refused));
     }
     say(to_agent::Message::Welcome(internal::Welcome {
+        identity: None,
         agent_id: v1::AgentId { value: "C-S0".into() },
         cluster_id: "C".into(),
         messages_up_to: known.received_up_to,

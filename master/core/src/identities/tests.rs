@@ -195,6 +195,7 @@ fn what_is_asked_has_bounds_and_needs_whoever_may() {
     let mut cluster = Cluster::new();
     cluster.chosen.agent_identities = true;
     assert!(mint(&mut cluster, 1, 1, None).unwrap_err().contains("has been upgraded"));
+    assert!(come(&mut cluster, "a:1", Some(1), &[1]).unwrap_err().contains("has been upgraded"));
     cluster.raise();
     for (uses, life_ms) in [(0, 1), (JOIN_TOKEN_USES_MAX + 1, 1), (1, 0), (1, JOIN_TOKEN_LIFE_MS_MAX + 1)] {
         let mint =

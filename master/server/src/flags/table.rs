@@ -34,6 +34,15 @@ pub const FLAGS: &[Flag] = &[
     )
     .default("10mins")
     .aliases(&["slave_reregister_timeout"]),
+    flag(
+        "agent_identities",
+        Kind::Bool,
+        "With --authenticate_agents: each agent is known as itself, by an identity that it has since it joined by a token of `meseta \
+         join mint`, or by the principal that it came as first.",
+    )
+    .default("false"),
+    flag("agent_identity_life", Kind::Duration, "An agent's identity is good for so long; at half of it the agent makes another.")
+        .default("30days"),
     flag("allocation_interval", Kind::Duration, "Between two plans of the allocator without another reason.")
         .default("1secs"),
     flag("allocator", Kind::Text, "The allocator: hierarchical, or random (both sorters are).").default("hierarchical"),

@@ -13,6 +13,7 @@ use crate::outcome::{Outcome, TOO_LARGE};
 use crate::records::{self, RecordSender};
 use api::internal::{self, FromAgent, from_agent, refused::Remedy, to_agent};
 use api_http::{Body, Incoming, Request, Response, StatusCode};
+use bytes::Bytes;
 use event_log::host;
 use futures_util::future::{BoxFuture, OptionFuture};
 use master_core::command::{Caller, Command};
@@ -26,6 +27,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 /// An agent that opens a connection says who it is within this time.
 const HELLO_PATIENCE: Duration = Duration::from_secs(30);
+/// An agent has one identity, and for a while the next one.
+const IDENTITIES_MAX: usize = 4;
 /// Between two attempts to commit messages while nobody leads.
 const PACE: Duration = Duration::from_millis(200);
 
@@ -62,8 +65,14 @@ async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, w
     };
     let connection = Connection { at: context.identity.incarnation(), id: new_connection() };
     let hello = match first.message {
-        Some(from_agent::Message::Register(register)) => Command::RegisterAgent { connection, register },
-        Some(from_agent::Message::Resume(resume)) => Command::ResumeAgent { connection, resume },
+        Some(from_agent::Message::Register(mut register)) => {
+            register.proof = register.proof.map(hashed);
+            Command::RegisterAgent { connection, register }
+        }
+        Some(from_agent::Message::Resume(mut resume)) => {
+            resume.proof = resume.proof.map(hashed);
+            Command::ResumeAgent { connection, resume }
+        }
         _ => return refuse(&records, "Expecting register or resume first", Remedy::Retry),
     };
     let ended = context.agents.expect(connection, records.clone());
@@ -79,9 +88,10 @@ async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, w
                 _ => Remedy::Retry,
             };
             let end_all = (refusal.kind == RefusalKind::EndAgent).then_some(true);
+            let make_identity = (refusal.name == master_core::IDENTITY_OVER).then_some(true);
             return say_refused(
                 &records,
-                internal::Refused { message: refusal.message, remedy: remedy as i32, end_all },
+                internal::Refused { message: refusal.message, remedy: remedy as i32, end_all, make_identity },
             );
         }
         Outcome::Done { .. } | Outcome::Crashed => return refuse(&records, "The hello failed", Remedy::Retry),
@@ -97,9 +107,17 @@ async fn session(context: Arc<Context>, body: Incoming, records: RecordSender, w
     tracing::info!(agent_id, %peer, why, "agent disconnected");
 }
 
+/// What goes beyond this master of what an agent shows: hashes of secrets.
+fn hashed(proof: internal::AgentProof) -> internal::AgentProof {
+    let token = |text: Bytes| Bytes::copy_from_slice(&api_http::join_token_hash(&text));
+    let identity = |secret: Bytes| Bytes::copy_from_slice(&api_http::identity_hash(&secret));
+    let identities = proof.identities.into_iter().take(IDENTITIES_MAX).map(identity).collect();
+    internal::AgentProof { join_token: proof.join_token.map(token), identities }
+}
+
 fn refuse(records: &RecordSender, message: &str, remedy: Remedy) {
     let (message, remedy) = (message.to_owned(), remedy as i32);
-    say_refused(records, internal::Refused { message, remedy, end_all: None });
+    say_refused(records, internal::Refused { message, remedy, end_all: None, make_identity: None });
 }
 
 fn say_refused(records: &RecordSender, refused: internal::Refused) {
@@ -240,6 +258,7 @@ fn kind(message: &from_agent::Message) -> &'static str {
         from_agent::Message::OperationStatus(_) => "operation status",
         from_agent::Message::Oversubscribed(_) => "oversubscribed",
         from_agent::Message::Pong(_) => "pong",
+        from_agent::Message::NextIdentity(_) => "next identity",
     }
 }
 

@@ -140,6 +140,7 @@ const TOPICS: &[Topic] = &[
     topic("/frameworks", "Frameworks with their tasks, live and completed: framework_id."),
     topic("/health", "200 as long as this process answers."),
     topic("/holders", "Who holds what, and since when."),
+    topic("/identities", "Tokens that agents join by, and whom agents are; by POST: makes, rotates and revokes them."),
     topic("/machine/down", "Machines of the maintenance schedule go down."),
     topic("/machine/up", "Machines are up again."),
     topic("/maintenance/schedule", "When machines are to be unavailable; by POST: another schedule."),

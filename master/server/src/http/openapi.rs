@@ -26,7 +26,7 @@ fn parameters(path: &str) -> &'static [&'static str] {
         | "/maintenance/schedule"
         | "/maintenance/status"
         | "/registrar(1)/registry" => &["stale", "jsonp"],
-        "/agents/away" | "/brakes" | "/holders" | "/allocator/offer_constraints_debug" => &["stale"],
+        "/agents/away" | "/brakes" | "/holders" | "/identities" | "/allocator/offer_constraints_debug" => &["stale"],
         _ => &[],
     }
 }

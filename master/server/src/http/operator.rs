@@ -179,7 +179,7 @@ impl Operators {
         self.told_of(self.context.reader.submit(command, caller).await, done)
     }
 
-    fn told_of(&self, outcome: Outcome, done: StatusCode) -> Response {
+    pub(super) fn told_of(&self, outcome: Outcome, done: StatusCode) -> Response {
         match outcome {
             Outcome::Done { reply: Reply::Refused(refusal), .. } => decided_against(&refusal.into()),
             Outcome::Done { .. } => api_http::empty(done),

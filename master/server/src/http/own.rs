@@ -6,6 +6,7 @@ mod brakes;
 mod can_i;
 mod explain;
 mod held;
+mod identities;
 
 pub(super) use explain::role as explain_role;
 
@@ -40,6 +41,8 @@ pub enum Endpoint {
     Pages,
     /// Who did what, and who was refused what.
     Audit,
+    /// What agents join by and whom they are known as; a POST makes, revokes and rotates.
+    Identities,
     /// What this process takes, and what its threads do.
     Process,
 }
@@ -54,13 +57,14 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/can-i", &["GET"], Endpoint::CanI),
     ("/ui", &["GET"], Endpoint::Pages),
     ("/audit", &["GET"], Endpoint::Audit),
+    ("/identities", &["GET", "POST"], Endpoint::Identities),
     ("/process", &["GET"], Endpoint::Process),
 ];
 
 /// Who is asked for what.
 pub fn realm(endpoint: Endpoint) -> Realm {
     match endpoint {
-        Endpoint::Brakes => Realm::MasterReadwrite,
+        Endpoint::Brakes | Endpoint::Identities => Realm::MasterReadwrite,
         Endpoint::Explain
         | Endpoint::Holders
         | Endpoint::Constraints
@@ -89,6 +93,8 @@ pub fn need(endpoint: Endpoint, method: &Method) -> Need {
         // It is a log as others are, and tells of everybody.
         Endpoint::Audit => Need::Asks(Action::AccessMesosLog),
         Endpoint::Process => Need::Asks(Action::ViewFlags),
+        // Mesos has no list for it: whoever may end agents for good may say which may come.
+        Endpoint::Identities => Need::Asks(Action::MarkAgentGone),
         // About others than oneself.
         Endpoint::CanI => Need::Decides(&[Action::ViewFlags]),
     }
@@ -115,6 +121,9 @@ pub async fn answer(
     }
     if endpoint == Endpoint::Brakes && request.method() == Method::POST {
         return brakes::change(operators, request, visitor).await;
+    }
+    if endpoint == Endpoint::Identities && request.method() == Method::POST {
+        return identities::change(operators, request, visitor).await;
     }
     if endpoint == Endpoint::Pages {
         return ui::answer(operators, rest, &request, visitor).await;
@@ -160,6 +169,7 @@ fn told(
     let seen = &shown(state.clone(), sight);
     match endpoint {
         Endpoint::Brakes => Ok(brakes::list(seen)),
+        Endpoint::Identities => Ok(identities::list(&state)),
         Endpoint::Explain => {
             let at_ms = context.clock.now_ms().max(state.at_ms);
             Ok(explain::role(&state, seen, at_ms, &context.allocator, role(query)?))

@@ -102,6 +102,7 @@ impl Cluster {
         };
         let resources = vec![scalar("cpus", 2.0), scalar("mem", 22981.0), scalar("disk", 252835.0), ports, reserved];
         let register = internal::Register {
+            proof: None,
             checkpointed_resources: Vec::new(),
             token: Bytes::from(connection.id.0.to_be_bytes().to_vec()),
             agent_info: v1::AgentInfo {

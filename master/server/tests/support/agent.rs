@@ -48,6 +48,7 @@ impl Agent {
     pub async fn register(master: SocketAddr) -> Agent {
         let token = Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         let register = internal::Register {
+            proof: None,
             checkpointed_resources: Vec::new(),
             token: token.clone(),
             agent_info: info(),
@@ -64,6 +65,7 @@ impl Agent {
     /// Comes back with its log, at any master.
     pub async fn resume(self, master: SocketAddr) -> Agent {
         let resume = internal::Resume {
+            proof: None,
             checkpointed_resources: Vec::new(),
             agent_id: v1::AgentId { value: self.id.clone() },
             cluster_id: self.cluster_id.clone(),

@@ -220,6 +220,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         allocation_interval: Duration::from_millis(200),
         allocator: Default::default(),
         feature_level_max: None,
+        identity_life: None,
         archive: Default::default(),
         snapshot_bytes: 256 << 20,
         trailing_logs: 10_000,

@@ -192,6 +192,7 @@ impl Counters {
                 | Said::Resume(_)
                 | Said::OrdersAcknowledged(_)
                 | Said::ExecutorLaunched(_)
+                | Said::NextIdentity(_)
                 | Said::Pong(_),
             )
             | None => return,

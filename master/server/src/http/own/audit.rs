@@ -11,9 +11,10 @@ use api::v1;
 use api_http::{Query, Request, Response, StatusCode, Wanted};
 use bytes::Bytes;
 use event_log::raft::{HistoryError, Node};
-use event_log::{Cause, Gate, Record, host};
+use event_log::{Cause, Gate, RawEvent, Record, host};
 use futures_util::future::join_all;
 use master_core::Event;
+use master_core::command::Joining;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,11 +54,11 @@ impl Wish {
         Ok(Wish { wanted, from: from.transpose()?, refused_alone: is("refused")?, all: is("all")? })
     }
 
-    /// Whether what this caused is told.
-    fn takes(&self, cause: &Cause) -> bool {
+    /// Whether what this caused is told. Which agent joined, and by what, always is.
+    fn takes(&self, cause: &Cause, joined: bool) -> bool {
         match &self.wanted.principal {
             Some(principal) => cause.principal.as_ref() == Some(principal),
-            None => self.all || is_deliberate(&cause.call),
+            None => self.all || joined || is_deliberate(&cause.call),
         }
     }
 }
@@ -65,7 +66,9 @@ impl Wish {
 /// Whether people do it, and not programs all the time.
 fn is_deliberate(call: &str) -> bool {
     let of_frameworks = ["SHUTDOWN", "UPDATE_FRAMEWORK", "PAUSE", "RESUME", "remove-framework"];
-    v1::master::call::Type::from_str_name(call).is_some() || of_frameworks.contains(&call)
+    v1::master::call::Type::from_str_name(call).is_some()
+        || of_frameworks.contains(&call)
+        || Joining::NAMES.contains(&call)
 }
 
 pub(super) async fn answer(operators: &Operators, query: &Query) -> Response {
@@ -213,18 +216,40 @@ fn since(node: &Node, first: u64, last: u64, since_ms: u64) -> Result<u64, Histo
     Ok(low)
 }
 
+/// What says who an agent is.
+const JOINING: [&str; 2] = ["agent-joined", "agent-bound"];
+
+/// Who an agent is since this event, and by what.
+fn told_of_joining(event: &RawEvent) -> Option<String> {
+    let is_it = |(number, _, name): &&(u16, u16, &str)| *number == event.number && JOINING.contains(name);
+    Event::KINDS.iter().find(is_it)?;
+    match Event::decode(event.number, event.version, &event.payload) {
+        Ok(Event::AgentJoined(joined)) => {
+            Some(format!("S{} joined as {} by token {}", joined.agent.0, joined.principal, joined.token))
+        }
+        Ok(Event::AgentBound(bound)) => Some(format!("S{} is bound to {}", bound.agent.0, bound.principal)),
+        _ => None,
+    }
+}
+
 /// An entry for each cause that is wanted, with what it led to.
 fn of_record(index: u64, record: &Record, wish: &Wish) -> Vec<Value> {
     let mut events: BTreeMap<u32, BTreeMap<&'static str, u64>> = BTreeMap::new();
+    let mut joined: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for event in &record.events {
+        if let Some(sentence) = told_of_joining(event) {
+            joined.entry(event.cause).or_default().push(sentence);
+        }
         let known = Event::KINDS.iter().find(|(number, ..)| *number == event.number);
         let name = known.map_or("unknown", |(.., name)| name);
         *events.entry(event.cause).or_default().entry(name).or_default() += 1;
     }
     let at_ms = record.header.at_ms;
     let causes = events.into_iter().filter_map(|(cause, events)| {
-        let cause = record.causes.get(cause as usize).filter(|cause| wish.takes(cause))?;
+        let joined = joined.remove(&cause).unwrap_or_default();
+        let cause = record.causes.get(cause as usize).filter(|cause| wish.takes(cause, !joined.is_empty()))?;
         Some(json!({
+            "joined": joined,
             "index": index,
             "at_ms": at_ms,
             "at": api::time::shown(at_ms),
@@ -255,11 +280,12 @@ mod tests {
         for (call, is_told) in
             [("UPDATE_QUOTA", true), ("SUBSCRIBE", true), ("PAUSE", true), ("ACCEPT", false), ("agent-messages", false)]
         {
-            assert_eq!(plain.takes(&cause(call, Some("web"))), is_told, "{call}");
-            assert!(wish("all=true").takes(&cause(call, None)));
+            assert_eq!(plain.takes(&cause(call, Some("web")), false), is_told, "{call}");
+            assert!(wish("all=true").takes(&cause(call, None), false));
         }
-        assert!(wish("principal=web").takes(&cause("ACCEPT", Some("web"))));
-        assert!(!wish("principal=web").takes(&cause("ACCEPT", Some("ops"))));
+        assert!(plain.takes(&cause("register-agent", None), true), "who joined");
+        assert!(wish("principal=web").takes(&cause("ACCEPT", Some("web")), false));
+        assert!(!wish("principal=web").takes(&cause("ACCEPT", Some("ops")), true));
         assert!(Wish::read(&Query::parse("refused=yes"), 0).is_err());
         assert!(Wish::read(&Query::parse("limit=1001"), 0).is_err());
     }
