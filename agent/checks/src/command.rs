@@ -28,16 +28,23 @@ use crate::checker::Outcome;
 /// The word behind `meseta-executor` by which it becomes this.
 pub const WORD: &str = "check";
 
-/// What is to be run.
+/// What is to be run: the first line on the standard input of who runs it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Order {
-    pub(crate) program: String,
-    pub(crate) arguments: Vec<String>,
-    pub(crate) environment: Vec<String>,
-    pub(crate) sandbox: PathBuf,
-    pub(crate) user: String,
-    pub(crate) umask: Option<u32>,
-    pub(crate) timeout_ms: Option<u64>,
+pub struct Order {
+    /// What is executed.
+    pub program: String,
+    /// As the command sees them.
+    pub arguments: Vec<String>,
+    /// `NAME=value`.
+    pub environment: Vec<String>,
+    /// What the command says goes to `stderr` in this folder.
+    pub sandbox: PathBuf,
+    /// User to run as; empty for that of who runs it.
+    pub user: String,
+    /// Permissions that new files do not get.
+    pub umask: Option<u32>,
+    /// So long it may take.
+    pub timeout_ms: Option<u64>,
 }
 
 impl Order {

@@ -26,6 +26,8 @@ pub struct Place {
     pub environment: Vec<String>,
     /// Permissions that new files do not get.
     pub umask: Option<u32>,
+    /// A file that stands for the network that servers are looked for in; none for this process's.
+    pub network: Option<PathBuf>,
 }
 
 /// What a command may take beyond its time until it is taken for lost.
@@ -34,13 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Looks, for as long as a look may take. Whoever drops this ends the command of a check, with all that came of it.
 pub async fn look(definition: &Definition, place: &Place) -> Outcome {
     let looked = async {
-        match &definition.target {
-            Target::Command(info) => command(info, definition.timeout, place).await,
-            Target::Http { address } => match agent_web::get(address, Trust::Everybody, None).await {
-                Ok(answer) => Outcome::Answered(answer.status),
-                Err(error) => Outcome::Failed(error.to_string()),
-            },
-            Target::Tcp { ip, port } => Outcome::Connected(TcpStream::connect((*ip, *port)).await.is_ok()),
+        match (&definition.target, &place.network) {
+            (Target::Command(info), _) => command(info, definition.timeout, place).await,
+            (target, None) => server(target).await,
+            (target, Some(network)) => server_within(target.clone(), network.clone()).await,
         }
     };
     // A command's time is told to who runs it, and what came of it must end before the next look.
@@ -48,6 +47,41 @@ pub async fn look(definition: &Definition, place: &Place) -> Outcome {
     match definition.timeout.map(|timeout| if is_command { timeout + PATIENCE } else { timeout }) {
         None => looked.await,
         Some(most) => tokio::time::timeout(most, looked).await.unwrap_or_else(|_| late(definition.timeout)),
+    }
+}
+
+async fn server(target: &Target) -> Outcome {
+    match target {
+        Target::Http { address } => match agent_web::get(address, Trust::Everybody, None).await {
+            Ok(answer) => Outcome::Answered(answer.status),
+            Err(error) => Outcome::Failed(error.to_string()),
+        },
+        Target::Tcp { ip, port } => Outcome::Connected(TcpStream::connect((*ip, *port)).await.is_ok()),
+        Target::Command(_) => Outcome::Failed("a command is no server".to_owned()),
+    }
+}
+
+/// The same in another network: by a thread that enters it, and ends with what it found or with who waits for that.
+async fn server_within(target: Target, network: PathBuf) -> Outcome {
+    let (mut found, outcome) = tokio::sync::oneshot::channel();
+    let look = move || {
+        let entered = std::fs::File::open(&network)
+            .and_then(|network| nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET).map_err(Into::into));
+        let runtime = entered.and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build());
+        let outcome = match runtime {
+            Err(error) => Outcome::Failed(format!("cannot enter the network of the container: {error}")),
+            Ok(runtime) => runtime.block_on(async {
+                tokio::select! {
+                    outcome = server(&target) => outcome,
+                    () = found.closed() => Outcome::Failed("nobody waits for it".to_owned()),
+                }
+            }),
+        };
+        let _ = found.send(outcome);
+    };
+    match std::thread::Builder::new().name("check".to_owned()).spawn(look) {
+        Ok(_) => outcome.await.unwrap_or_else(|_| Outcome::Failed("who looked ended without a word".to_owned())),
+        Err(error) => Outcome::Failed(format!("cannot start a thread: {error}")),
     }
 }
 

@@ -324,7 +324,8 @@ pub fn check(path: &str, only: &[&str], mut tell: impl FnMut(&str)) -> Result<bo
     let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o711));
     let millis = PATIENCE.as_millis() as u64;
     let folder = dir.join("folder").display().to_string();
-    let program = Program { path: path.display().to_string(), folder, launch_ms_max: millis, answer_ms_max: millis };
+    let program =
+        Program { path: path.display().to_string(), folder, launch_ms_max: millis, answer_ms_max: millis, own: None };
     let supports = Description::ask(&program).map(|one| one.supports).unwrap_or_default();
     let bench = Bench { program, dir, made: RefCell::default(), count: Cell::new(0) };
     let mut holds = true;

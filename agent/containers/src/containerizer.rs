@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::v1::ContainerStatus;
+use api::v1::{CommandInfo, ContainerStatus};
 use supervisor::spec::{First, Namespace, Rotation, World};
 
 use crate::container::{Container, Usage};
@@ -53,6 +53,17 @@ pub struct Creation {
     pub labels: Vec<(String, String)>,
     /// Commands are to run beside its process, to look at it.
     pub checked: bool,
+    /// As its task, or its executor, asked for it: for who makes something else of it than a process.
+    pub command: Option<CommandInfo>,
+}
+
+/// How a container is looked at from within.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// A program that runs commands in it, with its arguments: it is asked as `agent_checks::command::run` is.
+    pub helper: (PathBuf, Vec<String>),
+    /// A file that stands for its network; none for the machine's.
+    pub network: Option<PathBuf>,
 }
 
 /// Streams of a container's process that somebody can be connected with.
@@ -100,6 +111,11 @@ pub trait Containerizer: Send + Sync {
     }
     /// What a container that runs uses now. Blocks.
     fn usage(&self, container: &Container) -> Usage;
+    /// How a container is looked at from within, if its checks are not made beside its process.
+    fn inside(&self, container_id: &str, process: Option<&Process>) -> Option<Inside> {
+        let _ = (container_id, process);
+        None
+    }
 }
 
 /// Those that there are, in the order of `--containerizers`: the first that takes a container has it.
@@ -113,7 +129,7 @@ impl std::fmt::Debug for Choice {
 }
 
 impl Choice {
-    /// Of these, the last of which takes what no other does.
+    /// Of these.
     ///
     /// # Panics
     /// If there is none.
@@ -130,18 +146,29 @@ impl Choice {
     /// the first that takes it.
     ///
     /// # Errors
-    /// There is none of that name: a sentence.
+    /// There is none of that name, or none that takes it: a sentence.
     pub fn for_new(&self, creation: &Creation) -> Result<&dyn Containerizer, String> {
         if let Some((parent, _)) = creation.container.id.rsplit_once('.') {
             return Ok(self.of_container(parent));
         }
         match &creation.containerizer {
-            None => Ok(self.0.iter().find(|one| one.takes(creation)).map_or(self.last(), AsRef::as_ref)),
-            Some(name) => self.0.iter().find(|one| one.name() == name).map(AsRef::as_ref).ok_or_else(|| {
-                let names: Vec<&str> = self.0.iter().map(|one| one.name()).collect();
-                format!("the containerizer '{name}' is not one of this agent's --containerizers: {}", names.join(", "))
+            None => self.0.iter().find(|one| one.takes(creation)).map(AsRef::as_ref).ok_or_else(|| {
+                // There is no other type that somebody may not take.
+                format!("containers of type DOCKER need docker in this agent's --containerizers: {}", self.names())
             }),
+            Some(name) => match self.0.iter().find(|one| one.name() == name).map(AsRef::as_ref) {
+                Some(one) if one.takes(creation) => Ok(one),
+                Some(_) => Err(format!("the containerizer '{name}' does not run containers of this type")),
+                None => Err(format!(
+                    "the containerizer '{name}' is not one of this agent's --containerizers: {}",
+                    self.names()
+                )),
+            },
         }
+    }
+
+    fn names(&self) -> String {
+        self.0.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ")
     }
 
     /// The one that has a container, or would have had it.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use api::resources::Resources;
 use api::v1::volume::Mode;
-use api::v1::{ContainerInfo, LinuxInfo, container_info};
+use api::v1::{ContainerInfo, ContainerStatus, LinuxInfo, container_info};
 use nix::unistd::{User, geteuid};
 use serde_json::{Map, Value};
 use supervisor::processes;
@@ -285,6 +285,10 @@ impl Containerizer for External {
 
     fn release(&self, container_id: &str) {
         self.beside.release_external(container_id);
+    }
+
+    fn status(&self, container_id: &str) -> ContainerStatus {
+        self.beside.status_external(container_id)
     }
 
     fn usage(&self, container: &Container) -> Usage {

@@ -1,6 +1,6 @@
 //! Containers as such: what creates, finds again and ends them ([`Containerizer`]), what changes them on the way ([`Isolator`]),
 //! and those that are supervised processes of this machine ([`Supervised`]) or run by another
-//! program ([`External`]). Knows no log and no masters: what comes of a
+//! program ([`External`]), or by a Docker Engine ([`Docker`]). Knows no log and no masters: what comes of a
 //! container is a [`Report`] to the agent's [`Core`], which decides what follows.
 //!
 //! ```text
@@ -13,6 +13,7 @@ pub mod cgroups;
 pub mod conformance;
 mod container;
 mod containerizer;
+mod docker;
 mod external;
 pub mod isolators;
 mod reports;
@@ -23,10 +24,11 @@ mod watch;
 
 pub use cgroups::Cgroups;
 pub use container::{Container, Limitation, Usage, Volume};
-pub use containerizer::{Choice, Containerizer, Creation, How, Streams};
+pub use containerizer::{Choice, Containerizer, Creation, How, Inside, Streams};
+pub use docker::{Docker, DockerTerms};
 pub use external::External;
 pub use isolators::Isolator;
-pub use reports::{Core, Process, Report};
+pub use reports::{Core, Facts, Process, Report};
 pub use sandbox::make_sandbox;
 pub use supervised::{Supervised, check_machine};
 pub use supervisor::{mounts, processes, program, root, spec, streams};

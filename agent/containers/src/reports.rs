@@ -15,6 +15,13 @@ pub struct Process {
     pub pid: u32,
 }
 
+/// What who runs a container tells of its start, for the updates of its task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its description, in words of its own.
+    pub data: Option<String>,
+}
+
 /// What became of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
@@ -24,6 +31,8 @@ pub enum Report {
         container_id: String,
         /// Its processes.
         process: Process,
+        /// What else is known of it.
+        facts: Facts,
     },
     /// It exceeded what it may use: it is to be ended, or ended because of that, which is told next.
     Limited {

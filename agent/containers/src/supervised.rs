@@ -11,7 +11,9 @@ use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use api::v1::ContainerStatus;
+use api::v1::task_status::Reason;
+use api::v1::value::Scalar;
+use api::v1::{ContainerInfo, ContainerStatus, NetworkInfo, Resource, container_info};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
@@ -30,7 +32,7 @@ use crate::cgroups::Cgroups;
 use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::{Containerizer, Creation, How};
 use crate::isolators::{self, Isolator, PosixRlimits};
-use crate::reports::{Core, Process, Report};
+use crate::reports::{Core, Facts, Process, Report};
 use crate::sealed::Sealed;
 
 /// Where supervisors look for programs.
@@ -153,6 +155,12 @@ impl Supervised {
     /// The program that runs a container, if one does.
     pub(crate) fn program(&self, container_id: &str) -> Option<Program> {
         self.0.files(container_id).program().ok().flatten()
+    }
+
+    /// What the program that runs a container told of its networks.
+    pub(crate) fn status_external(&self, container_id: &str) -> ContainerStatus {
+        let told = self.0.files(container_id).told();
+        ContainerStatus { network_infos: told.map(|told| networks(&told)).unwrap_or_default(), ..Default::default() }
     }
 
     /// Creates a container that a program runs. Isolators know nothing of it.
@@ -286,7 +294,8 @@ impl Here {
         self.core.report(match notice {
             Notice::Started(supervisor_pid, start_ticks, pid) => {
                 let process = Process { supervisor_pid, start_ticks, boot_id: self.containers.boot_id.clone(), pid };
-                Report::Started { container_id, process }
+                let facts = self.containers.files(&container_id).told().map(|told| facts(&told)).unwrap_or_default();
+                Report::Started { container_id, process, facts }
             }
             Notice::Exited(status) => Report::Ended { container_id, status: Some(status) },
             Notice::Failed(message) => Report::Failed { container_id, message },
@@ -295,6 +304,9 @@ impl Here {
 
     /// A container's process ended: perhaps because it exceeded something.
     fn say_why(&self, container_id: &str) {
+        if let Some(exceeded) = self.containers.files(container_id).exceeded() {
+            return exceeded_by(&exceeded).into_iter().for_each(|limitation| self.limit(container_id, limitation));
+        }
         let Some(container) = self.containers.watched.lock().get(container_id).cloned() else { return };
         let limitation = self.containers.isolators.iter().find_map(|isolator| isolator.ended(&container));
         limitation.into_iter().for_each(|limitation| self.limit(container_id, limitation));
@@ -312,17 +324,51 @@ impl Here {
     }
 }
 
+/// What a program told of a start.
+fn facts(told: &str) -> Facts {
+    let told: serde_json::Value = serde_json::from_str(told).unwrap_or_default();
+    Facts { data: told.get("data").and_then(|data| data.as_str()).map(str::to_owned) }
+}
+
+/// Networks in it.
+fn networks(told: &str) -> Vec<NetworkInfo> {
+    let told: serde_json::Value = serde_json::from_str(told).unwrap_or_default();
+    let all = told.get("network_infos").and_then(|all| all.as_array()).into_iter().flatten();
+    all.filter_map(|one| api::json::from_slice(one.to_string().as_bytes()).ok()).collect()
+}
+
+/// What a program told of an end.
+fn exceeded_by(told: &str) -> Option<Limitation> {
+    let told: serde_json::Value = serde_json::from_str(told).ok()?;
+    let name = told.get("resource")?.as_str()?;
+    let reason = match name {
+        "mem" => Reason::ContainerLimitationMemory,
+        "disk" => Reason::ContainerLimitationDisk,
+        _ => Reason::ContainerLimitation,
+    };
+    let scalar = told.get("used").and_then(serde_json::Value::as_f64).map(|value| Scalar { value });
+    let resource = |scalar| Resource {
+        name: name.to_owned(),
+        r#type: api::v1::value::Type::Scalar as i32,
+        scalar: Some(scalar),
+        ..Resource::default()
+    };
+    let message = told.get("message")?.as_str()?.to_owned();
+    Some(Limitation { reason, message, resources: scalar.map(resource).into_iter().collect() })
+}
+
 impl Containerizer for Supervised {
     fn name(&self) -> &'static str {
         "mesos"
     }
 
-    fn takes(&self, _creation: &Creation) -> bool {
-        true
+    fn takes(&self, creation: &Creation) -> bool {
+        let is_docker = |info: &ContainerInfo| info.r#type == container_info::Type::Docker as i32;
+        !creation.container.info.as_ref().is_some_and(is_docker)
     }
 
     fn has(&self, container_id: &str) -> bool {
-        !matches!(self.0.files(container_id).claimed(), Ok(None))
+        !matches!(self.0.files(container_id).claimed(), Ok(None)) && self.program(container_id).is_none()
     }
 
     fn create(&self, core: Arc<dyn Core>, creation: Creation) {

@@ -41,6 +41,8 @@ pub enum Command {
         container_id: String,
         /// Its processes.
         process: Process,
+        /// What else is known of it.
+        facts: Facts,
     },
     /// A container could not be launched, and never will be.
     ReportLaunchFailure {
@@ -194,6 +196,13 @@ impl Command {
             Command::Forget => "forget",
         }
     }
+}
+
+/// What who runs a container tells of its start, for the updates of its task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its description, as the first update that it runs has it.
+    pub data: Option<String>,
 }
 
 /// What checks have to tell.

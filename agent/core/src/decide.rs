@@ -23,10 +23,12 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         Command::TakeOrder(order) => take_order(state, *order, around),
         Command::GiveUpOrder(order) => Ok(give_up_order(state, *order, around)),
         Command::CoverMessages { up_to } => Ok(cover(state, up_to)),
-        Command::ReportStart { container_id, process } if state.launched.all.contains_key(&container_id) => {
+        Command::ReportStart { container_id, process, .. } if state.launched.all.contains_key(&container_id) => {
             Ok(containers::started(state, &container_id, process))
         }
-        Command::ReportStart { container_id, process } => Ok(launch::started(state, &container_id, process, around)),
+        Command::ReportStart { container_id, process, facts } => {
+            Ok(launch::started(state, &container_id, process, &facts, around))
+        }
         Command::ReportLaunchFailure { container_id, message } if state.launched.all.contains_key(&container_id) => {
             Ok(containers::failed(state, &container_id, &message))
         }

@@ -7,7 +7,7 @@ use api::v1::{
     executor_info,
 };
 
-use crate::command::Surroundings;
+use crate::command::{Facts, Surroundings};
 use crate::drain;
 use crate::event::{Blob, Event};
 use crate::state::{Executor, Process, State, Why};
@@ -261,6 +261,7 @@ pub(crate) fn started(
     state: &State,
     container_id: &str,
     process: Process,
+    facts: &Facts,
     around: &mut Surroundings<'_>,
 ) -> Vec<Event> {
     let Some((framework_id, executor)) = state.executor_of(container_id) else { return Vec::new() };
@@ -282,7 +283,10 @@ pub(crate) fn started(
     if executor.is_command {
         for (task_id, _) in executor.live_tasks() {
             for task_state in [TaskState::TaskStarting, TaskState::TaskRunning] {
-                let update = Update::new(task_state, Source::Executor).checked(executor);
+                let mut update = Update::new(task_state, Source::Executor).checked(executor);
+                if task_state == TaskState::TaskRunning {
+                    update = update.knowing_of_start(facts);
+                }
                 events.push(update.event(state, framework_id, Some(&running), task_id, around));
             }
         }

@@ -28,7 +28,7 @@ mod status;
 mod volumes;
 
 pub use checks::is_checked;
-pub use command::{Command, Limitation, Refusal, Seen, Settings, Surroundings, Unreadable};
+pub use command::{Command, Facts, Limitation, Refusal, Seen, Settings, Surroundings, Unreadable};
 pub use configured::{Policy, total};
 pub use containers::{Container, Containers, Stage, id_of, parent_of, path};
 pub use decide::decide;

@@ -8,7 +8,7 @@ use api::v1::{
     TaskStatus, network_info,
 };
 
-use crate::command::Surroundings;
+use crate::command::{Facts, Surroundings};
 use crate::event::{Blob, Event};
 use crate::state::{Executor, State, Why};
 use crate::{checks, drain};
@@ -23,11 +23,13 @@ pub(crate) struct Update {
     check: Option<CheckStatusInfo>,
     healthy: Option<bool>,
     limitation: Option<TaskResourceLimitation>,
+    data: Option<String>,
 }
 
 impl Update {
     pub(crate) fn new(task_state: TaskState, source: Source) -> Update {
-        Update { task_state, source, reason: None, message: None, check: None, healthy: None, limitation: None }
+        let (reason, message, check, healthy, limitation) = (None, None, None, None, None);
+        Update { task_state, source, reason, message, check, healthy, limitation, data: None }
     }
 
     pub(crate) fn because(self, reason: Reason) -> Update {
@@ -52,6 +54,11 @@ impl Update {
     /// It ends because it exceeded this.
     pub(crate) fn limited(self, limitation: Option<TaskResourceLimitation>) -> Update {
         Update { limitation, ..self }
+    }
+
+    /// With what is known of how it started.
+    pub(crate) fn knowing_of_start(self, facts: &Facts) -> Update {
+        Update { data: facts.data.clone(), ..self }
     }
 
     pub(crate) fn saying(self, message: &str) -> Update {
@@ -81,6 +88,7 @@ impl Update {
             healthy: self.healthy,
             limitation: self.limitation.clone(),
             container_status: executor.map(|executor| container_status(executor, around)),
+            data: self.data.as_ref().map(|data| data.clone().into()),
             ..TaskStatus::default()
         };
         drain::mark(state, framework_id, &mut status);
@@ -180,11 +188,14 @@ pub(crate) fn container_status(executor: &Executor, around: &Surroundings<'_>) -
         protocol: Some(network_info::Protocol::IPv4 as i32),
         ip_address: Some(around.settings.ip.clone()),
     };
+    let given = (around.given)(&executor.container_id);
+    let machine = || vec![NetworkInfo { ip_addresses: vec![address], ..NetworkInfo::default() }];
     ContainerStatus {
         container_id: Some(ContainerId { value: executor.container_id.clone(), parent: None }),
-        network_infos: vec![NetworkInfo { ip_addresses: vec![address], ..NetworkInfo::default() }],
+        // One without a network of its own is reached where the machine is.
+        network_infos: if given.network_infos.is_empty() { machine() } else { given.network_infos },
         executor_pid: executor.process.as_ref().map(|process| process.supervisor_pid),
-        cgroup_info: (around.given)(&executor.container_id).cgroup_info,
+        cgroup_info: given.cgroup_info,
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn place(
         user: command.user.unwrap_or_default(),
         environment: all.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
         umask: None,
+        network: None,
     }
 }
 

@@ -14,6 +14,7 @@ use api_http::dial::Signer;
 use api_http::tls::{self, Tls};
 use api_http::{Admission, Audit, Door, Secret, Sources, TokenSources, tokens};
 use auth::Realm;
+use containers::DockerTerms;
 use containers::cgroups::Wanted;
 use containers::program::Program;
 
@@ -129,7 +130,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new(
         "containerizers",
         Kind::Text,
-        "Containerizers: mesos, external; the first has what asks for none by its label meseta.containerizer.",
+        "Containerizers: mesos, docker, external; the first that runs what asks for none by its label meseta.containerizer has it.",
     )
     .default("mesos"),
     Flag::new("containerizer_path", Kind::Path, "Program of the external containerizer; an absolute path."),
@@ -137,6 +138,15 @@ pub(crate) const FLAGS: &[Flag] = &[
         .default("5mins"),
     Flag::new("containerizer_timeout", Kind::Duration, "Time for that program to answer anything else.")
         .default("30secs"),
+    Flag::new("docker", Kind::Text, "The docker program, which makes containers for the docker containerizer.").default("docker"),
+    Flag::new("docker_socket", Kind::Text, "The socket of the Docker Engine.").default("/var/run/docker.sock"),
+    Flag::new("docker_config", Kind::Content, "Credentials of registries, a config.json as the docker program has it: JSON, or /PATH of it."),
+    Flag::new("docker_remove_delay", Kind::Duration, "How long containers of the Docker Engine stay when they are over.").default("6hrs"),
+    Flag::new("docker_kill_orphans", Kind::Bool, "Whether containers named mesos-ID are ended at the start that no agent of this kind has launched.")
+        .default("true"),
+    Flag::new("docker_stop_timeout", Kind::Duration, "Between SIGTERM and SIGKILL for a container of the Docker Engine that is ended without a kill policy.")
+        .default("0ns"),
+    Flag::new("docker_mesos_image", Kind::Text, "Image of executors, for an agent in a container: not supported."),
     Flag::new("launcher_dir", Kind::Path, "Folder of meseta-executor; by default that of meseta-agent."),
     Flag::new("switch_user", Kind::Bool, "Whether to run tasks as their user.").default("true"),
     Flag::new(
@@ -285,15 +295,8 @@ const REFUSED: &[&str] = &[
     "default_container_dns",
     "default_container_info",
     "disk_profile_adaptor",
-    "docker",
-    "docker_config",
     "docker_ignore_runtime",
-    "docker_kill_orphans",
-    "docker_mesos_image",
     "docker_registry",
-    "docker_remove_delay",
-    "docker_socket",
-    "docker_stop_timeout",
     "docker_store_dir",
     "docker_volume_checkpoint_dir",
     "docker_volume_chown",
@@ -403,6 +406,8 @@ pub(crate) struct Config {
     pub(crate) isolators: containers::isolators::Settings,
     /// What runs containers in another way, if anything does.
     pub(crate) external: Option<Program>,
+    /// How a Docker Engine is used, if one is.
+    pub(crate) docker: Option<DockerTerms>,
     /// A socket of this machine for executors, if there is one.
     pub(crate) executor_socket: Option<PathBuf>,
     pub(crate) executor_environment: Vec<(String, String)>,
@@ -486,7 +491,7 @@ fn sources(values: &Values) -> Result<Sources, String> {
 fn check(mut values: Values) -> Result<Config, String> {
     only(&values, "isolation", containers::isolators::NAMES)?;
     only(&values, "launcher", &["linux", "posix"])?;
-    only(&values, "containerizers", &["mesos", "external"])?;
+    only(&values, "containerizers", &["mesos", DOCKER, EXTERNAL])?;
     only(&values, "recover", &["reconnect"])?;
     only(&values, "logging_level", &["INFO", "WARNING", "ERROR"])?;
     only(&values, "log_format", &["text", "json", "journald"])?;
@@ -576,6 +581,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         Some(Err(error)) => return Err(format!("Flag '--domain' must be a JSON object with a fault_domain: {error}")),
     };
     let external = external(&values, &work_dir)?;
+    let (docker, idle_docker) = docker(&values)?;
     let executor_socket = executor_socket::location(&values, &work_dir)?;
     let launcher = match values.path("launcher_dir") {
         Some(dir) => dir.join("meseta-executor"),
@@ -628,6 +634,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         launcher,
         isolators,
         external,
+        docker,
         executor_socket,
         executor_environment: executor_environment(&values)?,
         settings,
@@ -649,7 +656,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         task_umask: None,
         log_bytes_max: values.bytes("log_bytes_max").unwrap_or(u64::MAX),
         work_dir,
-        values: warned(values, warning.into_iter().chain(idle)),
+        values: warned(values, warning.into_iter().chain(idle).chain(idle_docker)),
     })
 }
 
@@ -687,9 +694,57 @@ fn external(values: &Values, work_dir: &Path) -> Result<Option<Program>, String>
                 folder: work_dir.join("meta/external").display().to_string(),
                 launch_ms_max: millis("containerizer_launch_timeout")?,
                 answer_ms_max: millis("containerizer_timeout")?,
+                own: None,
             }))
         }
     }
+}
+
+/// The containerizer of a Docker Engine.
+pub(crate) const DOCKER: &str = "docker";
+
+/// How the engine is used, if it is; and what is to be said of it. The error is a sentence.
+fn docker(values: &Values) -> Result<(Option<DockerTerms>, Vec<String>), String> {
+    if values.is_given("docker_mesos_image") {
+        return Err("Flag '--docker_mesos_image' is not supported: supervisors of containers are processes beside this agent, which \
+                    a container that it ran in would take along"
+            .to_owned());
+    }
+    let directory = values.text("sandbox_directory").unwrap_or_default();
+    if !containerizers(values).any(|name| name == DOCKER) {
+        let given = ["docker", "docker_socket", "docker_remove_delay", "docker_kill_orphans", "docker_stop_timeout"];
+        let given = given.into_iter().filter(|name| values.is_given(name));
+        return Ok((
+            None,
+            given.map(|name| format!("--{name} does nothing without docker in --containerizers")).collect(),
+        ));
+    }
+    let config = values.text("docker_config").map(|text| match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(config) if config.is_object() => Ok(config),
+        _ => Err("Flag '--docker_config' must be a JSON object, as in a config.json of the docker program".to_owned()),
+    });
+    let duration = |name: &str| values.duration(name).unwrap_or_default();
+    let engine = agent_docker::Settings {
+        socket: values.text("docker_socket").unwrap_or_default().to_owned(),
+        docker: values.text("docker").unwrap_or_default().to_owned(),
+        config: config.transpose()?,
+        stop_timeout_ms: duration("docker_stop_timeout").as_millis() as u64,
+    };
+    let socket = engine.socket.strip_prefix("unix://").unwrap_or(&engine.socket);
+    if !socket.starts_with('/') {
+        return Err(format!("Flag '--docker_socket' must be the absolute path of a socket, not '{socket}'"));
+    }
+    if directory.contains([':', '\n']) {
+        return Err("Flag '--sandbox_directory' has a colon, which docker takes for an end".to_owned());
+    }
+    let terms = DockerTerms {
+        engine,
+        sandbox_directory: directory.to_owned(),
+        enable_cfs: values.bool("cgroups_enable_cfs"),
+        kill_orphans: values.bool("docker_kill_orphans"),
+        remove_delay: duration("docker_remove_delay"),
+    };
+    Ok((Some(terms), Vec::new()))
 }
 
 /// What the launcher of Linux needs to know, if it is that one.
@@ -793,6 +848,23 @@ impl Config {
     /// Whether an isolator is in `--isolation`.
     pub(crate) fn isolates(&self, name: &str) -> bool {
         self.values.text("isolation").unwrap_or_default().split(',').any(|one| one.trim() == name)
+    }
+
+    /// The program that is asked for containers of a Docker Engine. The error is a sentence.
+    pub(crate) fn docker_program(&self) -> Result<Program, String> {
+        let path = self.launcher.with_file_name(agent_docker::NAME);
+        if !path.is_file() {
+            return Err(format!("There is no {}; say where it is with --launcher_dir", path.display()));
+        }
+        let millis = |name: &str| self.values.duration(name).map_or(0, |duration| duration.as_millis() as u64);
+        let stop_timeout_ms = self.docker.as_ref().map_or(0, |terms| terms.engine.stop_timeout_ms);
+        Ok(Program {
+            path: path.display().to_string(),
+            folder: self.work_dir.join("meta/docker").display().to_string(),
+            launch_ms_max: millis("executor_registration_timeout"),
+            answer_ms_max: millis("containerizer_timeout").saturating_add(stop_timeout_ms),
+            own: Some(DOCKER.to_owned()),
+        })
     }
 
     /// Folder of what is kept of fetched files.

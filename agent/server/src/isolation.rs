@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use crate::config::{DOCKER, containerizers};
 use api::flags::Values;
 use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
@@ -48,7 +49,9 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("cgroups_limit_swap", &["cgroups/mem", "cgroups/all", "cgroups"]),
         ("cgroups_cpu_enable_pids_and_tids_count", &["cgroups/cpu", "cgroups/all", "cgroups"]),
     ] {
-        if values.bool(flag) && !has(isolators) {
+        // The engine does it, too.
+        let is_dockers = flag == "cgroups_enable_cfs" && containerizers(values).any(|name| name == DOCKER);
+        if values.bool(flag) && !has(isolators) && !is_dockers {
             warnings.push(format!("--{flag} does nothing without {} in --isolation", isolators[0]));
         }
     }

@@ -11,7 +11,9 @@ use agent_core::{Command, Process, Signal, State, parent_of};
 use agent_fetcher::Job;
 use api::checks::{Definition, Target};
 use api::v1::agent::call::LaunchContainer;
-use api::v1::{CommandInfo, ExecutorInfo, FrameworkInfo, Label, Labels, TaskInfo, executor_info};
+use api::v1::{
+    CommandInfo, ContainerInfo, ExecutorInfo, FrameworkInfo, Label, Labels, TaskInfo, container_info, executor_info,
+};
 use api_http::{Admission, Secret};
 use containers::spec::{First, World};
 use containers::{Choice, Core, Creation, How, Limitation, Report, make_sandbox};
@@ -122,11 +124,16 @@ impl Place {
         drop(state);
         agent.attach(&framework_id, &executor);
         let is_default = info.r#type() == executor_info::Type::Default;
-        let (program, arguments) = if is_default { terms.default_executor() } else { arguments(&command)? };
+        let container = task.as_ref().map_or(info.container.as_deref(), |task| task.container.as_deref());
+        let (program, arguments) = match is_default {
+            true => terms.default_executor(),
+            // What its image runs need not be said.
+            false if is_docker(container) => (None, command.arguments.clone()),
+            false => arguments(&command)?,
+        };
         let labels = task.as_ref().map_or(&info.labels, |task| &task.labels).as_ref();
         let first = self.first(container_id, &command, labels, &user, &sandbox)?;
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
-        let container = task.as_ref().map_or(info.container.as_deref(), |task| task.container.as_deref());
         let streams = nested::streams(container, false);
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
         let mut environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox)?;
@@ -156,6 +163,7 @@ impl Place {
             rlimits: nested::rlimits(container),
             rotation: rotation.filter(|_| streams.is_none()),
             streams,
+            command: Some(command),
         }))
     }
 
@@ -170,6 +178,19 @@ impl Place {
         let agent_id = state.registration.agent_id.clone().unwrap_or_default();
         let sandbox = paths::sandbox(&terms.work_dir, &agent_id, &framework_id, &executor);
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
+        let process = executor.process.as_ref().map(to_containers);
+        if let Some(inside) = self.containers.of_container(container_id).inside(container_id, process.as_ref()) {
+            let is_apart = task.container.as_ref().is_some_and(|container| !is_on_machines_network(container));
+            return Some(agent_checks::Place {
+                helper: inside.helper,
+                user: String::new(),
+                sandbox,
+                // What runs within has all of the container's.
+                environment: Vec::new(),
+                umask: None,
+                network: inside.network.filter(|_| is_apart),
+            });
+        }
         let mut environment = self.environment(ids, &info, Some(&task), &command, &sandbox).ok()?;
         environment.push(format!("{}={container_id}@{}", containers::processes::CONTAINER, terms.work_dir.display()));
         Some(agent_checks::Place {
@@ -178,6 +199,7 @@ impl Place {
             sandbox,
             environment,
             umask: terms.umask,
+            network: None,
         })
     }
 
@@ -249,6 +271,7 @@ impl Place {
             containerizer: None,
             labels: Vec::new(),
             checked: false,
+            command: Some(command),
         }))
     }
 
@@ -471,10 +494,11 @@ impl Core for Inbox {
     fn report(&self, report: Report) {
         self.count_fetch(&report);
         self.submit(match report {
-            Report::Started { container_id, process } => {
+            Report::Started { container_id, process, facts } => {
                 let containers::Process { supervisor_pid, start_ticks, boot_id, pid } = process;
                 let process = Process { supervisor_pid, start_ticks, boot_id, pid };
-                Command::ReportStart { container_id, process }
+                let facts = agent_core::Facts { data: facts.data };
+                Command::ReportStart { container_id, process, facts }
             }
             Report::Limited { container_id, limitation } => {
                 let Limitation { reason, message, resources } = limitation;
@@ -509,6 +533,20 @@ fn has_commands(task: &TaskInfo) -> bool {
     let check = task.check.as_ref().map(|check| Definition::check(check));
     let health = task.health_check.as_ref().map(|check| Definition::health(check));
     [check, health].into_iter().flatten().flatten().any(|one| matches!(one.target, Target::Command(_)))
+}
+
+fn is_docker(container: Option<&ContainerInfo>) -> bool {
+    container.is_some_and(|container| container.r#type == container_info::Type::Docker as i32)
+}
+
+/// Whether a container of a Docker Engine is reached where the machine is.
+fn is_on_machines_network(container: &ContainerInfo) -> bool {
+    let docker = container.docker.as_ref();
+    let is_net = |one: &&api::v1::Parameter| one.key == "net" || one.key == "network";
+    match docker.and_then(|docker| docker.parameters.iter().find(is_net)) {
+        Some(parameter) => parameter.value == "host",
+        None => docker.is_none_or(|docker| docker.network() == container_info::docker_info::Network::Host),
+    }
 }
 
 /// The program, unless it is the first argument, and the arguments as it sees them.

@@ -10,7 +10,7 @@ use agent_core::{Command, EventError, LOG_DIR, LOG_KIND, LOG_VERSION, State, dec
 use api::resources::Resources;
 use api_http::Serving;
 use containers::isolators::{built, ordered};
-use containers::{Cgroups, Choice, Containerizer, External, Isolator, Supervised};
+use containers::{Cgroups, Choice, Containerizer, Docker, External, Isolator, Supervised};
 use event_log::{Bug, Identity, LocalLog, planted};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -211,7 +211,15 @@ async fn serve(config: Config) -> Result<(), String> {
             Some(opened.map_err(|error| error.to_string())??)
         }
     };
-    let place = Place::new(&config, &address, choice(&config, &containers, external.as_ref()));
+    let docker = match config.docker.clone() {
+        None => None,
+        Some(terms) => {
+            let (beside, program) = (containers.clone(), config.docker_program()?);
+            let opened = tokio::task::spawn_blocking(move || Docker::open(beside, program, terms)).await;
+            Some(opened.map_err(|error| error.to_string())??)
+        }
+    };
+    let place = Place::new(&config, &address, choice(&config, &containers, external.as_ref(), docker.as_ref()));
     let surroundings = Surroundings {
         log: Arc::new(log),
         dial: Box::new(dial::Tcp {
@@ -235,8 +243,10 @@ async fn serve(config: Config) -> Result<(), String> {
         state.containers.keys().chain(state.remnants.keys()).chain(launched).cloned().collect()
     };
     let sweeping = containers.clone();
+    let sweeping_docker = docker.clone();
     let swept = tokio::task::spawn_blocking(move || {
         sweeping.sweep(&known)?;
+        sweeping_docker.map_or(Ok(()), |docker| docker.sweep(&known))?;
         external.map_or(Ok(()), |external| external.sweep(&known))
     });
     swept.await.map_err(|error| error.to_string())??;
@@ -247,6 +257,9 @@ async fn serve(config: Config) -> Result<(), String> {
     // What the agent before had heard and not written down was found in files: what comes now comes after it.
     vital(&agent, "hearing of containers", containers.clone().listen(Inbox(agent.clone()).core(), pipe));
     vital(&agent, "look at containers", containers.clone().watch(Inbox(agent.clone()).core()));
+    if let Some(docker) = docker {
+        vital(&agent, "removal of containers", docker.tidy(Inbox(agent.clone()).core()));
+    }
     if let Some(loads) = agent.config.loads {
         let interval = agent.config.correct_every;
         vital(&agent, "look at the load", oversubscription::correct(agent.clone(), loads, interval));
@@ -323,11 +336,12 @@ pub(crate) fn vital(
 }
 
 /// Those of `--containerizers`, in its order.
-fn choice(config: &Config, supervised: &Supervised, external: Option<&External>) -> Choice {
+fn choice(config: &Config, supervised: &Supervised, external: Option<&External>, docker: Option<&Docker>) -> Choice {
     let one = |name: &str| -> Arc<dyn Containerizer> {
-        match external.filter(|_| name == config::EXTERNAL) {
-            Some(external) => Arc::new(external.clone()),
-            None => Arc::new(supervised.clone()),
+        match (name, external, docker) {
+            (config::EXTERNAL, Some(external), _) => Arc::new(external.clone()),
+            (config::DOCKER, _, Some(docker)) => Arc::new(docker.clone()),
+            _ => Arc::new(supervised.clone()),
         }
     };
     Choice::of(config::containerizers(&config.values).map(one).collect())

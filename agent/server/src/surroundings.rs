@@ -283,6 +283,7 @@ impl Terms {
             launcher: PathBuf::new(),
             isolators: Default::default(),
             external: None,
+            docker: None,
             groups: None,
             executor_socket: None,
             executor_environment: Vec::new(),

@@ -320,8 +320,12 @@ async fn an_agent_without_its_program_does_not_start() {
     );
     let error = fails(&["--containerizer_path=/bin/true"]);
     assert!(error.contains("--containerizer_path needs 'external' in '--containerizers'"), "{error}");
-    let error = fails(&["--containerizers=docker,mesos"]);
-    assert!(error.contains("'docker' is not supported in '--containerizers'; there is: mesos, external"), "{error}");
+    let error = fails(&["--containerizers=appc,mesos"]);
+    let known = "'appc' is not supported in '--containerizers'; there is: mesos, docker, external";
+    assert!(error.contains(known), "{error}");
+    let error = fails(&["--containerizers=docker,mesos", "--docker_socket=/nowhere/docker.sock"]);
+    assert!(error.contains("Cannot use --containerizers=docker: the Docker Engine cannot be asked"), "{error}");
+    assert!(error.contains("(--docker_socket)"), "{error}");
     let error = fails(&["--containerizers=external", "--containerizer_path=bin/true"]);
     assert!(error.contains("must be the absolute path of a program, not 'bin/true'"), "{error}");
     let error = fails(&["--containerizers=external", "--containerizer_path=/bin/false"]);

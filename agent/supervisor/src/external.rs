@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,9 +18,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::{Map, Value};
 
-use crate::program::{Asked, Failure, How, Program, end_of};
+use crate::program::{Asked, Failure, How, Program, end_of, told_of_end, told_of_start};
 use crate::rotate;
-use crate::spec::{External, Spec};
+use crate::spec::{External, Files, Spec};
 use crate::supervise::{Absence, mark_of, outputs, signal_all, user};
 use crate::sys;
 
@@ -49,12 +50,20 @@ pub(crate) struct Beside<'a> {
     oom_score_adj: i32,
     /// `stderr` in the sandbox: what the program complains of.
     errors: File,
+    /// `stdout` and `stderr` as they were before anything ran, or the pipes of who keeps them within bounds: nothing that a task
+    /// puts in their place is written to. Until its end.
+    outputs: Option<(OwnedFd, OwnedFd)>,
     logger: Option<Pid>,
     told: Option<How>,
     /// Children that have ended, with their wait status, until somebody has looked.
     ended: BTreeMap<u32, i32>,
     /// What was last said in the sandbox.
     noted: String,
+}
+
+/// How others find what this process has open.
+fn own_path(fd: &OwnedFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
 }
 
 /// Something that is tried again when it fails, later and later.
@@ -87,12 +96,13 @@ impl<'a> Beside<'a> {
         absence: &'a mut Absence,
         oom_score_adj: i32,
     ) -> Result<Beside<'a>, String> {
-        outputs(spec, user(spec)?.as_ref())?;
+        let outputs = outputs(spec, user(spec)?.as_ref())?;
         let path = Path::new(&spec.sandbox).join("stderr");
         let errors = File::options().read(true).append(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path);
         let errors = errors.map_err(|error| format!("cannot open 'stderr' in the sandbox: {error}"))?;
         let (logger, told, ended, noted) = (None, None, BTreeMap::new(), String::new());
-        Ok(Beside { spec, external, signals, absence, oom_score_adj, errors, logger, told, ended, noted })
+        let outputs = Some(outputs);
+        Ok(Beside { spec, external, signals, absence, oom_score_adj, errors, outputs, logger, told, ended, noted })
     }
 
     fn program(&self) -> &'a Program {
@@ -100,17 +110,20 @@ impl<'a> Beside<'a> {
     }
 
     /// Runs the container to its end; `started` is told of its first process, if the program knows one here.
-    pub(crate) fn run(&mut self, started: impl FnOnce(Option<u32>)) -> io::Result<Outcome> {
+    pub(crate) fn run(&mut self, files: &Files, started: impl FnOnce(Option<u32>)) -> io::Result<Outcome> {
         let launched = self.launch()?;
         match launched {
             Ok(answer) => {
+                // What is told of the start is there when that is heard; a full disk is no reason to end what runs.
+                told_of_start(&answer).into_iter().for_each(|told| drop(files.write_told(&told)));
                 started(answer.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok()));
-                let end = self.watch()?;
+                let (end, exceeded) = self.watch()?;
                 if end.is_none() {
                     let undone = self.undo()?;
                     self.note(undone.err());
                 }
                 self.end_all()?;
+                exceeded.into_iter().for_each(|exceeded| drop(files.write_exceeded(&exceeded)));
                 Ok(end.map_or(Outcome::Lost, Outcome::Ended))
             }
             Err(Failure::NotStarted(sentence) | Failure::Refused(sentence)) => {
@@ -139,7 +152,6 @@ impl<'a> Beside<'a> {
         let mut request: Map<String, Value> = serde_json::from_str(&self.external.request).unwrap_or_default();
         let sandbox = Path::new(&self.spec.sandbox);
         let (mut stdout, mut stderr) = (sandbox.join("stdout"), sandbox.join("stderr"));
-        let mut rotated = None;
         if let Some(rotation) = &self.spec.rotation {
             let failed = |sentence| Ok(Err(Failure::NotStarted(sentence)));
             let owner = match user(self.spec) {
@@ -147,13 +159,11 @@ impl<'a> Beside<'a> {
                 Err(sentence) => return failed(sentence),
             };
             match rotate::start(rotation, sandbox, owner.as_ref()) {
-                Ok(outputs) => {
-                    use std::os::fd::AsRawFd;
+                Ok(rotated) => {
                     // Pipes, which whoever is launched opens by their names while it is.
-                    let path = |fd: i32| format!("/proc/{}/fd/{fd}", std::process::id()).into();
-                    (stdout, stderr) = (path(outputs.stdout.as_raw_fd()), path(outputs.stderr.as_raw_fd()));
-                    self.logger = Some(outputs.logger);
-                    rotated = Some(outputs);
+                    (stdout, stderr) = (own_path(&rotated.stdout).into(), own_path(&rotated.stderr).into());
+                    self.logger = Some(rotated.logger);
+                    self.outputs = Some((rotated.stdout, rotated.stderr));
                 }
                 Err(sentence) => return failed(sentence),
             }
@@ -165,13 +175,17 @@ impl<'a> Beside<'a> {
             Ok(asked) => self.finish(asked, true)?,
             Err(failure) => Err(failure),
         };
-        drop(rotated);
         Ok(launched)
     }
 
-    /// Waits for the end of the container, and ends it if somebody wants that; its wait status, if the program knows it.
-    fn watch(&mut self) -> io::Result<Option<i32>> {
+    /// Waits for the end of the container, and ends it if somebody wants that; its wait status, if the program knows it, and
+    /// what it exceeded.
+    fn watch(&mut self) -> io::Result<(Option<i32>, Option<String>)> {
         let about = self.program().about(&self.spec.container_id);
+        let mut following = about.clone();
+        for (name, output) in self.outputs.iter().flat_map(|(out, err)| [("stdout", out), ("stderr", err)]) {
+            following.insert(name.to_owned(), own_path(output).into());
+        }
         let answer_max = Duration::from_millis(self.program().answer_ms_max);
         let (mut waiting, mut destroying): (Option<Asked>, Option<(How, Asked)>) = (None, None);
         let (mut wait_again, mut destroy_again) = (Again::new(), Again::new());
@@ -180,7 +194,7 @@ impl<'a> Beside<'a> {
         let mut over_by: Option<Instant> = None;
         loop {
             if waiting.is_none() && wait_again.is_due() {
-                match self.begin("wait", &about, None) {
+                match self.begin("wait", &following, None) {
                     Ok(asked) => waiting = Some(asked),
                     Err(failure) => {
                         self.note(Some(failure));
@@ -212,14 +226,14 @@ impl<'a> Beside<'a> {
             if let Some(asked) = waiting.take_if(|asked| self.ended.contains_key(&asked.pid())) {
                 let status = self.ended.remove(&asked.pid()).unwrap_or_default();
                 let malformed = asked.broken("its answer to 'wait' does not say how the container ended");
-                match asked.finish(status).map(|answer| end_of(&answer)) {
-                    Ok(Some(end)) => return Ok(end),
+                match asked.finish(status).map(|answer| (end_of(&answer), told_of_end(&answer))) {
+                    Ok((Some(end), exceeded)) => return Ok((end, exceeded)),
                     Err(failure @ Failure::Refused(_)) => {
                         self.note(Some(failure));
-                        return Ok(None);
+                        return Ok((None, None));
                     }
                     Err(failure) => self.note(Some(failure)),
-                    Ok(None) => self.note(Some(malformed)),
+                    Ok((None, _)) => self.note(Some(malformed)),
                 }
                 wait_again.later();
             }
@@ -246,7 +260,7 @@ impl<'a> Beside<'a> {
             self.ended.clear();
             if over_by.is_some_and(|by| by <= Instant::now()) {
                 waiting.iter().for_each(Asked::kill);
-                return Ok(None);
+                return Ok((None, None));
             }
         }
     }
@@ -360,6 +374,8 @@ impl<'a> Beside<'a> {
 
     /// Ends whatever was started on this side and is still there.
     fn end_all(&mut self) -> io::Result<()> {
+        // Who keeps outputs within bounds ends when nobody can write any more.
+        self.outputs = None;
         let mut pause = Duration::from_millis(1);
         loop {
             loop {

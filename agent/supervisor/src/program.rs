@@ -26,8 +26,10 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// An answer has so many bytes at most.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Of what a command wrote to its standard error, the last line is quoted, if it is among so many bytes.
-const TAIL_BYTES_MAX: usize = 4096;
-const LINE_CHARS_MAX: usize = 300;
+const TAIL_BYTES_MAX: usize = 8192;
+const LINE_CHARS_MAX: usize = 1000;
+/// What is told of a container for its task's updates has so many bytes at most.
+const TOLD_BYTES_MAX: usize = 96 << 10;
 /// The longest wait for a program that was killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,7 +44,12 @@ pub struct Program {
     pub launch_ms_max: u64,
     /// So long everything else may take, but the wait for a container's end.
     pub answer_ms_max: u64,
+    /// What it runs, if it is part of this release: then its sentences say enough.
+    pub own: Option<String>,
 }
+
+/// The longest name of what a program of this release runs is far from this: a file that says so is damaged.
+const OWN_BYTES_MAX: usize = 64;
 
 /// How a container is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,8 +112,18 @@ impl Program {
 
     /// As it is kept in a file.
     pub(crate) fn encode(&self) -> String {
-        let Program { path, folder, launch_ms_max, answer_ms_max } = self;
-        [path, folder, &launch_ms_max.to_string(), &answer_ms_max.to_string()].map(String::as_str).join("\0")
+        let Program { path, folder, launch_ms_max, answer_ms_max, own } = self;
+        let mut parts = vec![path.clone(), folder.clone(), launch_ms_max.to_string(), answer_ms_max.to_string()];
+        parts.extend(own.clone());
+        parts.join("\0")
+    }
+
+    /// As sentences call it.
+    fn name(&self) -> String {
+        match &self.own {
+            Some(own) => format!("the {own} containerizer"),
+            None => format!("the external containerizer {}", self.path),
+        }
     }
 
     pub(crate) fn decode(text: &str) -> Option<Program> {
@@ -116,6 +133,7 @@ impl Program {
             folder: parts.next()?,
             launch_ms_max: parts.next()?.parse().ok()?,
             answer_ms_max: parts.next()?.parse().ok()?,
+            own: parts.next().filter(|own| own.len() <= OWN_BYTES_MAX),
         })
     }
 
@@ -144,12 +162,11 @@ impl Program {
             child.envs(mark.map(|mark| (CONTAINER, mark)));
             child.stdin(input).stdout(answer.try_clone()?).stderr(Stdio::from(OwnedFd::from(errors.try_clone()?)));
             before(&mut child);
-            let (child, path, begun) = (child.spawn()?, self.path.clone(), Instant::now());
-            Ok(Asked { child, command, path, answer, errors, errors_from, begun, most })
+            let (child, name, begun) = (child.spawn()?, self.name(), Instant::now());
+            let is_own = self.own.is_some();
+            Ok(Asked { child, command, name, is_own, answer, errors, errors_from, begun, most })
         };
-        begin().map_err(|error| {
-            Failure::NotStarted(format!("cannot start the external containerizer {}: {error}", self.path))
-        })
+        begin().map_err(|error| Failure::NotStarted(format!("cannot start {}: {error}", self.name())))
     }
 
     /// Runs a command to its end, in a process that may have other threads and children.
@@ -201,7 +218,8 @@ impl Program {
 pub struct Asked {
     child: Child,
     command: &'static str,
-    path: String,
+    name: String,
+    is_own: bool,
     answer: File,
     errors: File,
     errors_from: u64,
@@ -262,7 +280,11 @@ impl Asked {
         let answer: Option<Value> = answer.filter(Value::is_object);
         if let Some(error) = answer.as_ref().and_then(|answer| answer.get("error")) {
             let sentence = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
-            return Err(Failure::Refused(format!("the external containerizer {}: {}", self.path, line(&sentence))));
+            let sentence = line(&sentence);
+            return Err(Failure::Refused(match self.is_own {
+                true => sentence,
+                false => format!("{}: {sentence}", self.name),
+            }));
         }
         match answer {
             _ if status & 0x7f != 0 => {
@@ -277,7 +299,12 @@ impl Asked {
     /// It took too long, and was ended.
     pub fn late(&self) -> Failure {
         let most = self.most.unwrap_or_default();
-        let flag = if self.command == "launch" { "containerizer_launch_timeout" } else { "containerizer_timeout" };
+        let flag = match (self.command, self.is_own) {
+            // As it bounds the time of everything else that is to become an executor.
+            ("launch", true) => "executor_registration_timeout",
+            ("launch", false) => "containerizer_launch_timeout",
+            _ => "containerizer_timeout",
+        };
         self.broken(&format!("'{}' took longer than {} s (--{flag})", self.command, most.as_secs_f64()))
     }
 
@@ -290,13 +317,38 @@ impl Asked {
         let text = String::from_utf8_lossy(&bytes[..read]);
         let last = text.lines().rev().find(|line| !line.trim().is_empty());
         let said = last.map_or(String::new(), |last| format!(": {}", line(last)));
-        Failure::Broken(format!("the external containerizer {} failed: {why}{said}", self.path))
+        Failure::Broken(format!("{} failed: {why}{said}", self.name))
     }
 }
 
 fn line(text: &str) -> String {
     let printed = text.chars().take(LINE_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c });
     printed.collect::<String>().trim().to_owned()
+}
+
+/// What a program tells of a container that it has launched, for the updates of its task: an object with `data`, a string, and
+/// `network_infos`, a list of objects. None if it tells nothing; what an update has no room for is left out.
+pub fn told_of_start(answer: &Value) -> Option<String> {
+    let mut told = Map::new();
+    told.extend(answer.get("data").filter(|data| data.is_string()).map(|data| ("data".to_owned(), data.clone())));
+    let networks = answer.get("network_infos").filter(|all| all.is_array());
+    told.extend(networks.map(|all| ("network_infos".to_owned(), all.clone())));
+    let fits = |text: &String| text.len() > "{}".len() && text.len() <= TOLD_BYTES_MAX;
+    let text = Value::Object(told.clone()).to_string();
+    Some(text).filter(fits).or_else(|| {
+        // Where it is reached matters more than how it is described.
+        told.remove("data");
+        Some(Value::Object(told).to_string()).filter(fits)
+    })
+}
+
+/// What a program tells beside a container's end: the resource that it exceeded, with `mem` or `disk` as `resource`, and a
+/// sentence as `message`.
+pub fn told_of_end(answer: &Value) -> Option<String> {
+    let exceeded = answer.get("exceeded")?;
+    let text = |name: &str| exceeded.get(name).and_then(Value::as_str);
+    let told = json!({"resource": text("resource")?, "message": line(text("message")?), "used": exceeded.get("used").and_then(Value::as_f64)});
+    Some(told.to_string())
 }
 
 /// How a container ended, as a program tells: its wait status; none if nobody knows. None at all if that is no answer.
@@ -326,7 +378,7 @@ mod tests {
         assert!(writer.wait().unwrap().success());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let (path, folder) = (path.display().to_string(), dir.path().display().to_string());
-        Program { path, folder, launch_ms_max: 1000, answer_ms_max: 60_000 }
+        Program { path, folder, launch_ms_max: 1000, answer_ms_max: 60_000, own: None }
     }
 
     fn call(script: &str) -> Result<Value, Failure> {
@@ -371,6 +423,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_beside_a_start_and_an_end_is_bounded() {
+        assert_eq!(told_of_start(&json!({"pid": 1, "data": 7, "network_infos": {}})), None);
+        let told = json!({"data": "d", "network_infos": [{"name": "n"}], "other": 1});
+        assert_eq!(told_of_start(&told).unwrap(), r#"{"data":"d","network_infos":[{"name":"n"}]}"#);
+        let long = json!({"data": "d".repeat(TOLD_BYTES_MAX), "network_infos": []});
+        assert_eq!(told_of_start(&long).unwrap(), r#"{"network_infos":[]}"#);
+        assert_eq!(told_of_start(&json!({"data": "d".repeat(TOLD_BYTES_MAX)})), None);
+        assert_eq!(told_of_end(&json!({"exited": 1, "exceeded": "mem"})), None);
+        let told = told_of_end(&json!({"exceeded": {"resource": "mem", "message": "too\nmuch"}})).unwrap();
+        assert_eq!(told, r#"{"message":"too much","resource":"mem","used":null}"#);
+    }
+
+    #[test]
     fn ends_are_told_in_one_way_each() {
         for (answer, end) in [
             (json!({"exited": 3}), Some(Some(3 << 8))),
@@ -383,8 +448,10 @@ mod tests {
         ] {
             assert_eq!(end_of(&answer), end, "{answer}");
         }
-        let program = Program { path: "/p".into(), folder: "/f".into(), launch_ms_max: 1, answer_ms_max: 2 };
-        assert_eq!(Program::decode(&program.encode()), Some(program));
+        for own in [None, Some("docker".to_owned())] {
+            let program = Program { path: "/p".into(), folder: "/f".into(), launch_ms_max: 1, answer_ms_max: 2, own };
+            assert_eq!(Program::decode(&program.encode()), Some(program));
+        }
         assert_eq!(Program::decode(""), None);
     }
 }

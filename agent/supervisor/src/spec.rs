@@ -4,6 +4,7 @@
 //! - `ID.launch`: the claim, a line that says whose. Exactly one of the supervisor and a recovering agent has it. A line is added
 //!   when the process runs, and one when it ended. A line is whole if a full stop ends it.
 //! - `ID.external`: the program that runs it, if it is no process of ours.
+//! - `ID.told`, `ID.exceeded`: what that program told of its start and of its end.
 //!
 //! Written first, then told through a named pipe: an agent that was away finds all of it in the files. It is one file since a file
 //! system takes longer to make one, the more of them were removed just now. Supervisors of before had a symbolic link that
@@ -228,14 +229,15 @@ impl Spec {
             }))
             .chain(self.external.iter().flat_map(|external| {
                 let External { program, request } = external;
-                let Program { path, folder, launch_ms_max, answer_ms_max } = program;
-                [
+                let Program { path, folder, launch_ms_max, answer_ms_max, own } = program;
+                let own = own.iter().map(|own| format!("external_own={own}"));
+                own.chain([
                     format!("external={path}"),
                     format!("external_folder={folder}"),
                     format!("external_launch_ms_max={launch_ms_max}"),
                     format!("external_answer_ms_max={answer_ms_max}"),
                     format!("external_request={request}"),
-                ]
+                ])
             }))
             .chain(self.group.iter().map(|path| format!("group={path}")))
             .chain(self.world.own.iter().map(|namespace| format!("own={}", namespace.name())))
@@ -323,6 +325,7 @@ impl Spec {
                     folder: text("external_folder").unwrap_or_default().to_owned(),
                     launch_ms_max: number("external_launch_ms_max").unwrap_or_default(),
                     answer_ms_max: number("external_answer_ms_max").unwrap_or_default(),
+                    own: text("external_own").map(str::to_owned),
                 },
                 request: text("external_request").unwrap_or_default().to_owned(),
             }),
@@ -558,6 +561,32 @@ impl Files {
         Program::decode(&text).map(Some).ok_or_else(|| io::Error::other("a file that names no program"))
     }
 
+    /// Keeps what the program told of the container's start, for the updates of its task: JSON.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_told(&self, told: &str) -> io::Result<()> {
+        replace(&self.path("told"), told)
+    }
+
+    /// The same, if it was written and can be read.
+    pub fn told(&self) -> Option<String> {
+        fs::read_to_string(self.path("told")).ok()
+    }
+
+    /// Keeps what the program told of a resource that the container exceeded, and ended of: JSON.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_exceeded(&self, exceeded: &str) -> io::Result<()> {
+        replace(&self.path("exceeded"), exceeded)
+    }
+
+    /// The same, if it was written and can be read.
+    pub fn exceeded(&self) -> Option<String> {
+        fs::read_to_string(self.path("exceeded")).ok()
+    }
+
     /// The first that was noted of its kind; `before` is the file that a supervisor of before has for it.
     fn notice(&self, before: &str, is_meant: impl Fn(&Notice) -> bool) -> io::Result<Option<Notice>> {
         // A link of before leads nowhere.
@@ -597,7 +626,9 @@ impl Files {
 
     fn remove(&self) {
         // The claim last: without it, the others would be taken for those of a launch to come.
-        for what in ["started", "exit", "external", "launch"] {
+        let is_programs = fs::symlink_metadata(self.path("external")).is_ok();
+        let of_program = ["told", "exceeded", "external"].into_iter().filter(|_| is_programs);
+        for what in ["started", "exit"].into_iter().chain(of_program).chain(["launch"]) {
             let _ = fs::remove_file(self.path(what));
         }
     }
@@ -715,7 +746,8 @@ mod tests {
         let bytes = without.encode().unwrap();
         assert_eq!(Spec::decode(&bytes), Some(without));
         assert_eq!(Spec::decode(&bytes[..bytes.len() - 2]), None);
-        let program = Program { path: "/p".into(), folder: "/f".into(), launch_ms_max: 1, answer_ms_max: 2 };
+        let own = Some("docker".to_owned());
+        let program = Program { path: "/p".into(), folder: "/f".into(), launch_ms_max: 1, answer_ms_max: 2, own };
         let external = Some(External { program: program.clone(), request: "{\"a\": \"=\"}".into() });
         let with = Spec { external, ..spec.clone() };
         assert_eq!(Spec::decode(&with.encode().unwrap()), Some(with));
@@ -744,6 +776,10 @@ mod tests {
         assert_eq!(files.program().unwrap(), None);
         files.write_program(&program).unwrap();
         assert_eq!(files.program().unwrap(), Some(program));
+        assert_eq!((files.told(), files.exceeded()), (None, None));
+        files.write_told("a").unwrap();
+        files.write_exceeded("b").unwrap();
+        assert_eq!((files.told(), files.exceeded()), (Some("a".to_owned()), Some("b".to_owned())));
         files.release();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(files.claim(&Claim::Agent).unwrap());

@@ -108,7 +108,7 @@ fn supervise(spec: &Spec) -> io::Result<()> {
             Ok(beside) => beside,
             Err(message) => return leave(spec, &files, &Notice::Failed(message)),
         };
-        return match beside.run(|pid| announce(pid.unwrap_or(own)))? {
+        return match beside.run(&files, |pid| announce(pid.unwrap_or(own)))? {
             Outcome::Failed(message) => {
                 let left = leave(spec, &files, &Notice::Failed(message));
                 left.and_then(|()| beside.release())

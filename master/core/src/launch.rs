@@ -365,7 +365,7 @@ impl Launch {
         }
         unbuilt::task(task, nested)?;
         if let Some(command) = &task.command {
-            runs_something("Task", command)?;
+            runs_something("Task", command, task.container.as_deref())?;
         }
         if task.resources.is_empty() {
             return Err("Task uses no resources".to_owned());
@@ -386,7 +386,7 @@ impl Launch {
         match &info.command {
             None if info.r#type == Some(ExecutorType::Default as i32) => {}
             None => return Err("'ExecutorInfo.command' must be set for 'CUSTOM' executor".to_owned()),
-            Some(command) => runs_something("Executor", command)?,
+            Some(command) => runs_something("Executor", command, info.container.as_deref())?,
         }
         if info.shutdown_grace_period.as_ref().is_some_and(|grace| grace.nanoseconds < 0) {
             return Err("ExecutorInfo's 'shutdown_grace_period' must be non-negative".to_owned());
@@ -480,8 +480,12 @@ pub(crate) fn refused(
     })
 }
 
-/// A shell without a line would end at once, and well.
-fn runs_something(whose: &str, command: &v1::CommandInfo) -> Result<(), String> {
+/// A shell without a line would end at once, and well. What the image of a container of type DOCKER runs need not be said.
+fn runs_something(whose: &str, command: &v1::CommandInfo, container: Option<&v1::ContainerInfo>) -> Result<(), String> {
+    let docker = v1::container_info::Type::Docker as i32;
+    if !command.shell() && container.is_some_and(|container| container.r#type == docker) {
+        return Ok(());
+    }
     let what = if command.shell() { "the shell command" } else { "the path of the executable" };
     match command.value {
         Some(_) => Ok(()),
@@ -584,6 +588,20 @@ mod tests {
             refused(|task| task.command = command(false).map(|command| v1::CommandInfo { arguments, ..command })).0,
             "Task uses invalid command: 'value' must be set, it is the path of the executable"
         );
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let docker = v1::container_info::DockerInfo { image: "i".into(), ..Default::default() };
+        let docker_type = v1::container_info::Type::Docker as i32;
+        let container = v1::ContainerInfo { r#type: docker_type, docker: Some(docker), ..Default::default() };
+        let task = v1::TaskInfo {
+            command: command(false),
+            container: Some(Box::new(container)),
+            ..task_info("t", "cpus:1;mem:10")
+        };
+        let names = cluster.accept(framework, &offers, vec![operation(vec![task])]);
+        assert_eq!(names, ["offers-accepted", "task-launched"], "its image runs something");
         assert_eq!(
             refused(|task| {
                 task.command = None;

@@ -475,7 +475,11 @@ impl Place {
             }
             container.claim = Some(Claim::Supervisor);
         }
-        let report = Command::ReportStart { container_id: container_id.clone(), process: process(start_us) };
+        let report = Command::ReportStart {
+            container_id: container_id.clone(),
+            process: process(start_us),
+            facts: Default::default(),
+        };
         let command = |command: Option<v1::CommandInfo>| command.and_then(|command| command.value).unwrap_or_default();
         let task = executor.tasks.iter().next();
         // An executor may be no more than a command, too.
@@ -591,7 +595,11 @@ impl Containerizer for Place {
         if claim == Claim::Agent {
             return agent.submit(Command::ReportRevocation { container_id });
         }
-        agent.submit(Command::ReportStart { container_id: container_id.clone(), process: process(0) });
+        agent.submit(Command::ReportStart {
+            container_id: container_id.clone(),
+            process: process(0),
+            facts: Default::default(),
+        });
         if exit.is_some() {
             agent.submit(Command::ReportExit { container_id, status: exit });
         }

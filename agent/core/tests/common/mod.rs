@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part of it")]
 
 use agent_core::{
-    Command, Effect, Event, Process, Refusal, Settings, State, Surroundings, decide, fold, react, restoring,
+    Command, Effect, Event, Facts, Process, Refusal, Settings, State, Surroundings, decide, fold, react, restoring,
 };
 use api::internal::{self, Order, order};
 use api::v1::{self, TaskState, TaskStatus};
@@ -98,7 +98,7 @@ impl Story {
 
     pub fn start(&mut self, container_id: &str) -> Vec<Effect> {
         let process = Process { supervisor_pid: 41, start_ticks: 5, boot_id: "boot".into(), pid: 42 };
-        self.tell(Command::ReportStart { container_id: container_id.into(), process }).1
+        self.tell(Command::ReportStart { container_id: container_id.into(), process, facts: Facts::default() }).1
     }
 
     pub fn exit(&mut self, container_id: &str, status: Option<i32>) {
