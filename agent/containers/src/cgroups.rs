@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use supervisor::cgroup;
+use supervisor::mounts::{Mount as Shown, Place};
 
 use crate::watch::is_delegated;
 
@@ -249,6 +250,32 @@ impl Cgroups {
         Ok(at.join("cgroup.procs"))
     }
 
+    /// What a container with a root of its own is shown of control groups: its own, or those that it is in, and none above. What is
+    /// set there it reads and does not write. The first version's files by which programs are run at an end are not among them: they
+    /// are at the top of a tree.
+    pub fn mounts(&self, container_id: &str) -> Vec<Shown> {
+        let show = |group: &Path, place: String| {
+            let source = Place::absolute(group.display().to_string());
+            Shown { read_only: true, ..Shown::bind(source, Place::absolute(place)) }
+        };
+        if self.0.version == Version::Second {
+            return vec![show(&self.group(container_id), SHOWN.to_owned())];
+        }
+        let nearest = |root: &Path| {
+            let mut id = container_id;
+            loop {
+                let group = below(root, id);
+                if group.exists() {
+                    return Some(group);
+                }
+                id = id.rsplit_once('.')?.0;
+            }
+        };
+        let groups = self.0.roots.iter().filter_map(|(controller, root)| Some((controller, nearest(root)?)));
+        let shown = groups.map(|(controller, group)| show(&group, format!("{SHOWN}/{controller}")));
+        std::iter::once(Shown::memory(Some(SHOWN_BYTES), 0o555, Place::absolute(SHOWN))).chain(shown).collect()
+    }
+
     /// Ends all that runs in a container or within it.
     ///
     /// # Errors
@@ -297,6 +324,9 @@ impl Cgroups {
 }
 
 const FREEZER: &str = "freezer";
+/// Where programs look for control groups, and room for the folders there.
+const SHOWN: &str = "/sys/fs/cgroup";
+const SHOWN_BYTES: u64 = 64 << 10;
 /// Those that containers are put in, of the first version.
 const CONTROLLERS: [&str; 12] = [
     "blkio",

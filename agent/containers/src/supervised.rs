@@ -572,6 +572,9 @@ async fn launch(here: Here, mut creation: Creation, external: Option<External>) 
         if creation.world.root.is_some() && !has("filesystem/linux") {
             return Err("a root of its own needs filesystem/linux in this agent's --isolation".to_owned());
         }
+        if let (Some(groups), Some(_)) = (&spawning.groups, &creation.world.root) {
+            creation.world.mounts.extend(groups.mounts(&creation.container.id));
+        }
         spawn(&spawning, creation, None).map(Some)
     });
     let failed = |message: String| {

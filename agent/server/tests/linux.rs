@@ -295,3 +295,28 @@ async fn a_process_may_do_what_it_was_allowed() {
     let refused = master.update("t5", TaskState::TaskFailed).await;
     assert!(refused.message().contains("linux/capabilities in this agent's --isolation"), "{}", refused.message());
 }
+
+/// Keys of whoever started the agent are not found by tasks, and theirs not by each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_a_containers_own() {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/python3").exists() {
+        let _ = writeln!(std::io::stderr(), "NOT TESTED (keys): this is not root, or there is no python3");
+        return;
+    }
+    for place in Place::all("keys").into_iter().take(1) {
+        let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+        let agent = place.start(&master, dir.path(), &[]);
+        let keyring = "python3 -c 'import ctypes; print(ctypes.CDLL(None).syscall(250, 0, -3, 0))' > keyring";
+        for (id, user) in [("a", "root"), ("b", "nobody")] {
+            let mut task = task(id, &format!("{keyring}; exec sleep 1000"));
+            task.command.as_mut().unwrap().user = Some(user.to_owned());
+            master.launch(task);
+            master.update(id, TaskState::TaskRunning).await;
+        }
+        let own = std::process::Command::new("sh").args(["-c", &keyring.replace("> keyring", "")]).output().unwrap();
+        let own = String::from_utf8_lossy(&own.stdout).trim().to_owned();
+        let (a, b) =
+            (number(agent.sandbox("a").join("keyring")).await, number(agent.sandbox("b").join("keyring")).await);
+        assert!(a > 0 && b > 0 && a != b && a.to_string() != own && b.to_string() != own, "{a} {b} {own}");
+    }
+}

@@ -1,6 +1,8 @@
 //! Containers with roots of their own, made by the supervisor that the agent starts: what their processes see, and what those who
 //! made the root, or write to the sandbox, try.
 
+mod common;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -9,6 +11,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use common::groups::Place as Hierarchy;
+use containers::cgroups::{Cgroups, Wanted as Groups};
 use containers::isolators::{FilesystemLinux, FilesystemSettings, NamespacesPid};
 use containers::mounts::{Mount, Place, Source};
 use containers::root::Root;
@@ -53,6 +57,8 @@ impl Core for Hears {
 struct Bench {
     dir: tempfile::TempDir,
     root: PathBuf,
+    /// Control groups of its containers, if they have any.
+    groups: Option<Cgroups>,
     /// So many containers there were.
     count: std::cell::Cell<u32>,
     runtime: tokio::runtime::Runtime,
@@ -74,7 +80,7 @@ impl Bench {
             symlink(format!("usr/{name}"), root.join(name)).unwrap();
         }
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        Some(Bench { dir, root, count: Default::default(), runtime })
+        Some(Bench { dir, root, groups: None, count: Default::default(), runtime })
     }
 
     fn sandbox(&self) -> PathBuf {
@@ -108,7 +114,7 @@ impl Bench {
         ];
         let launcher = Path::new(env!("CARGO_BIN_EXE_meseta-executor"));
         let work_dir = self.dir.path().join("work");
-        let (supervised, pipe) = Supervised::open(&work_dir, launcher, isolators, None, &[]).unwrap();
+        let (supervised, pipe) = Supervised::open(&work_dir, launcher, isolators, self.groups.clone(), &[]).unwrap();
         self.runtime.spawn(supervised.clone().listen(core.clone(), pipe));
         let creation = Creation {
             container: Container { id: id.clone(), sandbox: sandbox.clone(), ..Container::default() },
@@ -131,6 +137,9 @@ impl Bench {
         };
         for name in ["stdout", "stderr"] {
             let _ = fs::remove_file(sandbox.join(name));
+        }
+        if let Some(groups) = &self.groups {
+            groups.remove(&id).unwrap();
         }
         ended
     }
@@ -339,4 +348,89 @@ fn the_program_of_the_supervisor_cannot_be_overwritten() {
     let text = bench.says(bench.world(), script);
     assert_eq!(text, "/memfd:meseta-executor (deleted)\n1\n");
     assert_eq!(fs::read(env!("CARGO_BIN_EXE_meseta-executor")).unwrap(), launcher);
+}
+
+/// Of each version that there is here: its own groups are shown, and are not its to change.
+#[test]
+fn control_groups_are_shown_and_not_changed() {
+    for place in Hierarchy::all("shown") {
+        let Some(mut bench) = Bench::new("shown") else { return };
+        let wanted = Groups { hierarchy: place.hierarchy.into(), root: place.root.clone(), patience: PATIENCE };
+        bench.groups = Some(Cgroups::open(&wanted).unwrap());
+        let script = r#"
+            cd /sys/fs/cgroup
+            group=$(if [ -d freezer ]; then echo freezer; else echo .; fi)
+            cat $group/cgroup.procs $group/leaf/cgroup.procs 2> /dev/null | grep -c .
+            for path in $(find . -name cgroup.procs -o -name 'freezer.state' -o -name 'cgroup.freeze' -o -name 'memory.max' -o -name 'memory.limit_in_bytes'); do
+                if (echo 1 > $path) 2> /dev/null; then echo "$path was written"; fi
+            done
+            if mkdir $group/mine 2> /dev/null; then echo made; fi
+            find . -name release_agent
+            mount -o remount,rw,bind $group 2> /dev/null
+            ls -d ../../../sys/fs/cgroup/../cgroup/*/meseta-* 2> /dev/null; grep -c cgroup /proc/self/mountinfo"#;
+        // Who may not mount; root may, and is bound by capabilities or a profile of system calls.
+        let world = World { effective: Some(0), bounding: Some(0), ..bench.world() };
+        let text = bench.says(world, script);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() == 2 && lines[0].parse::<u32>().is_ok_and(|count| count > 0), "{text}");
+        assert!(lines[1].parse::<u32>().is_ok_and(|count| count > 0), "{text}");
+    }
+}
+
+/// CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID, SYS_CHROOT and MKNOD.
+const USUAL: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 18 | 1 << 27;
+
+/// Ways out that are known by name, tried by root with the capabilities that root in containers usually has.
+#[test]
+fn known_ways_out_lead_nowhere() {
+    if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/python3").exists() {
+        let _ = writeln!(std::io::stderr(), "NOT TESTED (ways out): this is not root, or there is no python3");
+        return;
+    }
+    for place in Hierarchy::all("ways") {
+        let Some(mut bench) = Bench::new("ways") else { return };
+        let wanted = Groups { hierarchy: place.hierarchy.into(), root: place.root.clone(), patience: PATIENCE };
+        bench.groups = Some(Cgroups::open(&wanted).unwrap());
+        let mut neighbour = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let script = r#"
+            export PATH=/usr/bin:/usr/sbin:/bin; exec 2> /dev/null
+            # release_agent: a program that the kernel runs outside when a group becomes empty
+            mkdir m; for tree in freezer memory rdma pids; do mount -t cgroup -o $tree cgroup m && echo "out: mounted $tree"; done
+            mount -t cgroup2 cgroup2 m && echo "out: mounted cgroup2"
+            for file in /sys/fs/cgroup/release_agent /sys/fs/cgroup/*/release_agent; do [ -e $file ] && echo "out: $file"; done
+            # neighbours, by their numbers on the machine
+            for pid in NEIGHBOUR AGENT; do
+                kill -0 $pid && echo "out: signals $pid"
+                [ -d /proc/$pid ] && echo "out: sees $pid"
+                nsenter -t $pid -m true && echo "out: enters $pid"
+            done
+            # the first process and the kernel's own, by ptrace and by memory
+            python3 -c 'import ctypes; c = ctypes.CDLL(None); print("out: traces" if c.ptrace(16, 1, 0, 0) == 0 else "held")'
+            # devices
+            mknod disk b 254 0 && head -c 1 disk && echo "out: disk"
+            mknod kmsg c 1 11 && head -c 1 kmsg && echo "out: kmsg"
+            mknod mem c 1 1 && head -c 1 mem && echo "out: mem"
+            # namespaces, with all capabilities within them
+            unshare -Ur sh -c 'mount -t tmpfs x m && echo "out: mounts"; mount -t cgroup -o memory cgroup m && echo "out: cgroup"; head -c 1 disk && echo "out: disk"'
+            unshare -m true && echo "out: mounts of its own"
+            # handles of files by number, modules, clock, name, and programs of the kernel
+            python3 -c 'import ctypes; c = ctypes.CDLL(None); h = (ctypes.c_uint * 34)(8, 1, 2); print("out: handles" if c.open_by_handle_at(3, h, 0) >= 0 else "held")' 3< /
+            for file in /proc/sys/kernel/core_pattern /proc/sys/kernel/modprobe /sys/kernel/uevent_helper /proc/sysrq-trigger; do
+                true >> $file && echo "out: opens $file"
+            done
+            python3 -c 'import ctypes; c = ctypes.CDLL(None); print("out: sets the name" if c.sethostname(b"x", 1) == 0 else "held")'
+            # a root within a root
+            python3 -c 'import os; os.chroot("m"); [os.chdir("..") for _ in range(64)]; os.chroot("."); print("out: chroot" if os.path.exists("/home") else "held")'"#;
+        let script = script.replace("NEIGHBOUR", &neighbour.id().to_string());
+        let script = script.replace("AGENT", &std::process::id().to_string());
+        let world = World { effective: Some(USUAL), bounding: Some(USUAL), ..bench.world() };
+        let found = bench.run(world, &script);
+        neighbour.kill().unwrap();
+        neighbour.wait().unwrap();
+        let (_, found) = found.unwrap();
+        // Within a user namespace it may mount memory, in mounts that are gone with it: that leads nowhere.
+        let out: Vec<&str> = found.lines().filter(|line| line.starts_with("out") && *line != "out: mounts").collect();
+        assert!(out.is_empty(), "{}: {found}", place.hierarchy);
+        assert_eq!(found.matches("held\n").count(), 4, "{found}");
+    }
 }

@@ -380,6 +380,9 @@ fn start(
             let system = |what: &str, done: io::Result<()>| {
                 step(what, done.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0))));
             };
+            if spec.group.is_some() {
+                system("have keys of its own", sys::own_keys());
+            }
             if let Some(bounding) = spec.world.bounding {
                 system("bound its capabilities", sys::bound_capabilities(bounding));
             }

@@ -226,6 +226,19 @@ pub fn have_capabilities(own: u64, inherited: u64) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Has a session keyring of its own: whatever keys whoever started the agent had are not a container's.
+pub fn own_keys() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: takes two integers; without a name it is a new one.
+    let done = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, 0) };
+    match io::Error::last_os_error() {
+        // The kernel has no keys, or nobody here may use any.
+        error if done < 0 && matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES)) => Ok(()),
+        error if done < 0 => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Lets this process, and all that comes of it, make no other system calls than a program of the kernel allows.
 pub fn filter_calls(instructions: &[u64]) -> io::Result<()> {
     #[repr(C)]

@@ -96,13 +96,17 @@ impl CgroupsMem {
         }
     }
 
-    /// Processes that the kernel ended in a group for want of memory.
+    /// Processes that the kernel ended for want of memory because this group had reached its limit.
     fn ended_by_kernel(&self, group: &Path) -> u64 {
-        let file = match self.groups.version() {
-            Version::First => "memory.oom_control",
-            Version::Second => "memory.events",
-        };
-        numbers(group, file).get("oom_kill").copied().unwrap_or(0)
+        let count = |file: &str, name: &str| numbers(group, file).get(name).copied();
+        match self.groups.version() {
+            Version::First => count("memory.oom_control", "oom_kill").unwrap_or(0),
+            // Those of groups below are counted with it, which may have limits of their own: whose limit it was is told apart.
+            Version::Second => {
+                let ended = count("memory.events", "oom_kill").unwrap_or(0);
+                count("memory.events.local", "oom").map_or(ended, |own| ended.min(own))
+            }
+        }
     }
 
     fn exceeded(&self, container: &Container) -> Option<Limitation> {
