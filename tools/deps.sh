@@ -12,7 +12,7 @@ say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 
 packages=(g++ make libclang-dev curl ca-certificates)
 if [ "$want" = test ]; then
-  packages+=(etcd-server etcd-client golang-go golang-github-mesos-mesos-go-dev python3-http-parser python3-venv iproute2 nftables chromium busybox-static zstd docker-registry)
+  packages+=(etcd-server etcd-client golang-go golang-github-mesos-mesos-go-dev python3-http-parser python3-venv iproute2 nftables chromium busybox-static zstd docker-registry containernetworking-plugins)
 fi
 missing=()
 for package in "${packages[@]}"; do

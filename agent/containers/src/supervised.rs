@@ -638,7 +638,7 @@ fn spawn(
     let groups = containers.groups.as_ref().filter(|_| external.is_none());
     let group = groups.map(|groups| groups.group(&creation.container.id).display().to_string());
     let mut world = creation.world;
-    world.enters = entered(containers, &creation.container.id, &creation.enters)?;
+    world.enters.extend(entered(containers, &creation.container.id, &creation.enters)?);
     let mut environment = creation.environment;
     // Last: what comes of the container is known by it, should its supervisor be killed.
     environment.retain(|variable| !variable.starts_with(&format!("{}=", processes::CONTAINER)));

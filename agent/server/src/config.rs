@@ -77,7 +77,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities, linux/seccomp.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, network/cni, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities, linux/seccomp.").default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
@@ -92,6 +92,10 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("sandbox_directory", Kind::Text, "Where a container with a root of its own finds its sandbox.")
         .default("/mnt/mesos/sandbox"),
     Flag::new("host_path_volume_force_creation", Kind::Text, "Folders of the machine, with ':' between them, in which folders are made that volumes ask for and that are missing."),
+    Flag::new("network_cni_config_dir", Kind::Path, "Folder of the networks that containers can join, a CNI configuration each, with network/cni."),
+    Flag::new("network_cni_plugins_dir", Kind::Text, "Folders of CNI plugins, with ':' between them."),
+    Flag::new("network_cni_root_dir_persist", Kind::Bool, "what is kept of networks is below work_dir.").default("false").idle(),
+    Flag::new("network_cni_metrics", Kind::Bool, "Whether what went through the interfaces of containers is told.").default("true"),
     Flag::new("effective_capabilities", Kind::Content, "Capabilities of processes that ask for none, with linux/capabilities: {\"capabilities\": [\"NET_RAW\"]}.")
         .aliases(&["allowed_capabilities"]),
     Flag::new("bounding_capabilities", Kind::Content, "Capabilities that processes may ever have, with linux/capabilities; JSON as above."),
@@ -330,10 +334,6 @@ const REFUSED: &[&str] = &[
     "minimum_egress_rate_limit",
     "minimum_ingress_rate_limit",
     "modules_dir",
-    "network_cni_config_dir",
-    "network_cni_metrics",
-    "network_cni_plugins_dir",
-    "network_cni_root_dir_persist",
     "network_enable_rate_statistics",
     "network_enable_snmp_statistics",
     "network_enable_socket_statistics_details",
@@ -602,7 +602,8 @@ fn check(mut values: Values) -> Result<Config, String> {
         completed_executors_max: completed_executors_max(&values)?,
         ended_tasks_max: AGENT_ENDED_TASKS_MAX,
     };
-    let (isolators, idle) = isolation::read(&values, &resources)?;
+    let (mut isolators, idle) = isolation::read(&values, &resources)?;
+    isolators.cni.dir = work_dir.join("meta/networks");
     let secret = values.text("cluster_secret").map(Secret::read).transpose();
     let secret = secret.map_err(|error| event_log::sentence(&error))?;
     let by_certificate = tls.as_ref().is_some_and(|tls| tls.names_masters());

@@ -9,7 +9,7 @@ use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{
-    DiskSettings, FilesystemSettings, LinuxSettings, PortsSettings, SeccompSettings, Settings,
+    CniSettings, DiskSettings, FilesystemSettings, LinuxSettings, PortsSettings, SeccompSettings, Settings,
 };
 
 /// How isolators are configured, and what is to be said of it. The error is a sentence.
@@ -65,6 +65,7 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("cgroups_net_cls_primary_handle", "cgroups/net_cls"),
         ("perf_events", "cgroups/perf_event"),
         ("host_path_volume_force_creation", "filesystem/linux"),
+        ("network_cni_config_dir", "network/cni"),
     ] {
         let is_there = has(&[isolator]) || isolator.starts_with("cgroups/") && has(&["cgroups/all"]);
         if values.is_given(flag) && !is_there {
@@ -73,6 +74,7 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
     }
     let settings = Settings {
         filesystem: filesystem(values)?,
+        cni: cni(values)?,
         disk: DiskSettings {
             interval: interval("container_disk_watch_interval")?,
             is_enforced: values.bool("enforce_container_disk_quota"),
@@ -146,6 +148,19 @@ fn linux(values: &Values) -> Result<LinuxSettings, String> {
         no_agent_ipc: values.bool("disallow_sharing_agent_ipc_namespace"),
         no_agent_pid: values.bool("disallow_sharing_agent_pid_namespace"),
     })
+}
+
+/// Which networks containers can join.
+fn cni(values: &Values) -> Result<CniSettings, String> {
+    let plugins = values.text("network_cni_plugins_dir").unwrap_or_default();
+    let plugins: Vec<PathBuf> = plugins.split(':').filter(|one| !one.is_empty()).map(PathBuf::from).collect();
+    let configs = values.path("network_cni_config_dir");
+    match (&configs, plugins.is_empty()) {
+        (Some(_), true) => return Err("Missing required '--network_cni_plugins_dir' flag".to_owned()),
+        (None, false) => return Err("Missing required '--network_cni_config_dir' flag".to_owned()),
+        _ => {}
+    }
+    Ok(CniSettings { configs, plugins, dir: PathBuf::new(), metrics: values.bool("network_cni_metrics") })
 }
 
 /// What containers see of files.

@@ -357,6 +357,9 @@ fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Is
             containers::isolators::cgroups::check_events(groups, &config.isolators.sampling)?;
         }
     }
+    if names.contains(&"network/cni") {
+        containers::isolators::NetworkCni::check(&config.isolators.cni)?;
+    }
     if names.contains(&"filesystem/linux") {
         containers::mounts::check_machine().map_err(|why| format!("Cannot use filesystem/linux: {why}"))?;
     }

@@ -91,19 +91,25 @@ pub enum Namespace {
     Ipc,
     /// What is mounted.
     Mount,
+    /// Interfaces, addresses and ports.
+    Net,
     /// Processes.
     Pid,
+    /// The machine's name.
+    Uts,
 }
 
 impl Namespace {
-    const ALL: [Namespace; 3] = [Namespace::Ipc, Namespace::Mount, Namespace::Pid];
+    const ALL: [Namespace; 5] = [Namespace::Ipc, Namespace::Mount, Namespace::Net, Namespace::Pid, Namespace::Uts];
 
     /// As `/proc/PID/ns` has it.
     pub fn name(self) -> &'static str {
         match self {
             Namespace::Ipc => "ipc",
             Namespace::Mount => "mnt",
+            Namespace::Net => "net",
             Namespace::Pid => "pid",
+            Namespace::Uts => "uts",
         }
     }
 
@@ -135,9 +141,22 @@ pub struct World {
     pub mounts: Vec<Mount>,
     /// Where it begins, as it sees it; by default in the sandbox as the machine sees that.
     pub directory: Option<String>,
+    /// The name that it has for the machine, with one of its own.
+    pub hostname: Option<String>,
 }
 
 impl World {
+    /// Whether it is in a network, or has a name, that is not its supervisor's.
+    fn has_network(&self) -> bool {
+        let mut all = self.own.iter().chain(self.enters.iter().map(|(namespace, _)| namespace));
+        self.hostname.is_some() || all.any(|one| matches!(one, Namespace::Net | Namespace::Uts))
+    }
+
+    /// Whether something is where its supervisor does not have it.
+    fn has_places(&self) -> bool {
+        self.root.is_some() || !self.mounts.is_empty() || self.directory.is_some()
+    }
+
     /// Whether it has mounts of its own, for whatever reason.
     pub fn has_mounts(&self) -> bool {
         self.root.is_some() || !self.mounts.is_empty() || self.own.contains(&Namespace::Mount)
@@ -249,6 +268,7 @@ impl Spec {
                 format!("filter={}", filter.collect::<String>())
             }))
             .chain(self.world.directory.iter().map(|path| format!("directory={path}")))
+            .chain(self.world.hostname.iter().map(|name| format!("hostname={name}")))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(self.rotation.iter().map(|rotation| format!("rotation={}", rotation.encode())))
             .chain(self.first.iter().flat_map(|first| {
@@ -269,10 +289,8 @@ impl Spec {
 
     fn version(&self) -> u64 {
         match &self.first {
-            _ if !self.world.filter.is_empty() => VERSION,
-            _ if self.world.root.is_some() || !self.world.mounts.is_empty() || self.world.directory.is_some() => {
-                VERSION_WITHOUT_FILTER
-            }
+            _ if !self.world.filter.is_empty() || self.world.has_network() => VERSION,
+            _ if self.world.has_places() => VERSION_WITHOUT_FILTER,
             _ if self.world != World::default() => VERSION_WITHOUT_ROOT,
             _ if self.group.is_some() => VERSION_WITHOUT_WORLD,
             _ if self.external.is_some() => VERSION_WITHOUT_GROUP,
@@ -346,6 +364,7 @@ impl Spec {
                 }),
                 mounts,
                 directory: text("directory").map(str::to_owned),
+                hostname: text("hostname").map(str::to_owned),
             },
             rotation: text("rotation").and_then(Rotation::decode),
             first: text("first").map(|program| First {
@@ -729,6 +748,7 @@ mod tests {
                 mounts: vec![Mount::bind(Place::absolute("/a=b"), Place::below("/c", "d"))],
                 filter: vec![0x0006_0000_7fff_0000, 7],
                 directory: Some("/e f".into()),
+                hostname: Some("h".into()),
             },
             rotation: Some(Rotation { stdout: (4096, 2), stderr: (1 << 40, 0) }),
             rlimits: vec![("NOFILE".into(), Some((10, 20))), ("CORE".into(), None)],

@@ -150,6 +150,23 @@ pub fn keep_only(file: OwnedFd) -> io::Result<std::fs::File> {
     Ok(unsafe { std::fs::File::from_raw_fd(KEPT) })
 }
 
+/// Raises the loopback of the network that this thread is in.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn raise_loopback() -> io::Result<()> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    // SAFETY: an interface request is numbers and bytes: all of them nought is one.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request lives for as long as the call, which reads it.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// What a mount has of its own is nobody else's.
 pub(crate) const PRIVATE: u64 = libc::MS_PRIVATE;
 

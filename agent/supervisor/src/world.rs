@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, pipe2};
+use nix::unistd::{ForkResult, Pid, pipe2, sethostname};
 
 use crate::spec::{Namespace, World as Wanted};
 use crate::{root, sys};
@@ -43,6 +43,8 @@ impl World {
             let flag = match namespace {
                 Namespace::Ipc => CloneFlags::CLONE_NEWIPC,
                 Namespace::Mount => CloneFlags::CLONE_NEWNS,
+                Namespace::Net => CloneFlags::CLONE_NEWNET,
+                Namespace::Uts => CloneFlags::CLONE_NEWUTS,
                 Namespace::Pid => {
                     // Of its children; it stays where it is itself.
                     setns(&file, CloneFlags::CLONE_NEWPID)
@@ -55,6 +57,12 @@ impl World {
         let has = |namespace| wanted.own.contains(&namespace);
         if has(Namespace::Ipc) {
             own |= CloneFlags::CLONE_NEWIPC;
+        }
+        if has(Namespace::Net) {
+            own |= CloneFlags::CLONE_NEWNET;
+        }
+        if has(Namespace::Uts) {
+            own |= CloneFlags::CLONE_NEWUTS;
         }
         if wanted.has_mounts() {
             own |= CloneFlags::CLONE_NEWNS;
@@ -84,6 +92,9 @@ impl World {
         }
         if !self.own.is_empty() {
             unshare(self.own).map_err(|error| ("have a namespace of its own".into(), error))?;
+        }
+        if let Some(name) = wanted.hostname.as_ref().filter(|_| self.own.contains(CloneFlags::CLONE_NEWUTS)) {
+            sethostname(name).map_err(|error| ("have a name of its own".into(), error))?;
         }
         let mounted = |what: &'static str, done: nix::Result<()>| done.map_err(|error| (what.into(), error));
         if self.own.contains(CloneFlags::CLONE_NEWNS) {

@@ -2,6 +2,7 @@
 //! containerizer asks them in one order ([`NAMES`]).
 
 pub mod cgroups;
+mod cni;
 mod disk;
 mod du;
 mod filesystem;
@@ -26,6 +27,7 @@ use crate::containerizer::Creation;
 pub use cgroups::{
     CgroupsBlkio, CgroupsCpu, CgroupsDevices, CgroupsMem, CgroupsNetCls, CgroupsPerfEvent, CgroupsPids, CgroupsPlain,
 };
+pub use cni::{CniSettings, NetworkCni};
 pub use disk::Disk;
 pub use filesystem::{FilesystemLinux, FilesystemSettings};
 pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, NamespacesPid};
@@ -117,6 +119,7 @@ pub const NAMES: &[&str] = &[
     "volume/secret",
     "disk/du",
     "posix/disk",
+    "network/cni",
     "network/ports",
     "environment_secret",
 ];
@@ -149,6 +152,8 @@ pub struct Settings {
     pub disk: DiskSettings,
     /// Of `network/ports`.
     pub ports: PortsSettings,
+    /// Of `network/cni`.
+    pub cni: CniSettings,
     /// Of what processes see and may do.
     pub linux: LinuxSettings,
     /// What `linux/seccomp` allows.
@@ -196,7 +201,9 @@ pub fn expand<'a>(name: &'a str, groups: Option<&Cgroups>) -> Vec<&'a str> {
 
 /// Whether it does its work on the control groups of containers, so that they must have some.
 pub fn needs_groups(name: &str) -> bool {
-    name.starts_with("cgroups/") || name.starts_with("namespaces/") || name == "cgroups" || name == "filesystem/linux"
+    name.starts_with("cgroups/")
+        || name.starts_with("namespaces/")
+        || matches!(name, "cgroups" | "filesystem/linux" | "network/cni")
 }
 
 /// What is built, by name; a name that is not built has none, nor one that needs control groups where there are none.
@@ -213,6 +220,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "cgroups/mem" => Some(Some(Box::new(CgroupsMem::new(groups?, settings.cgroups)))),
         "cgroups/pids" => Some(Some(Box::new(CgroupsPids::new(groups?)))),
         "filesystem/linux" => Some(Some(Box::new(FilesystemLinux::new(&settings.filesystem)))),
+        "network/cni" => Some(Some(Box::new(NetworkCni::new(&settings.cni)))),
         "volume/host_path" => Some(Some(Box::new(VolumeHostPath(settings.filesystem.clone())))),
         "volume/sandbox_path" => Some(Some(Box::new(VolumeSandboxPath::new(&settings.filesystem)))),
         "volume/secret" => Some(Some(Box::new(VolumeSecret(settings.filesystem.clone())))),
