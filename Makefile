@@ -8,7 +8,7 @@ CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check fix bench sim teeth fuzz faults chaos soak systemd openapi bless
+.PHONY: help deps demo test check fix docker bench sim teeth fuzz faults chaos soak systemd openapi bless
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -27,6 +27,9 @@ check: ## The same without installing anything; never writes to the tree
 
 fix: ## Rewrite what tools can rewrite: lints, then format
 	@. tools/env.sh; cargo clippy --fix --allow-dirty --allow-staged --workspace --all-targets; cargo fmt --all
+
+docker: ## Containers of a real Docker Engine, which is installed if it is missing (as root; without a service of its own)
+	@tools/docker.sh
 
 bench: ## Measure, print a table, write bench.json (ARGS=--quick, ARGS=--only=NAME)
 	@tools/bench.sh $(ARGS)

@@ -19,7 +19,7 @@ outside() {
   share=$(mktemp -d)
   trap 'rm -rf "$share"' EXIT
   mkdir "$share/layer" "$share/bin"
-  cp "$CARGO_TARGET_DIR"/debug/{meseta,meseta-master,meseta-agent,meseta-executor,meseta-default-executor,meseta-fetcher,meseta-log} "$share/bin/"
+  cp "$CARGO_TARGET_DIR"/debug/{meseta,meseta-master,meseta-agent,meseta-executor,meseta-default-executor,meseta-fetcher,meseta-docker,meseta-log} "$share/bin/"
   # The first process of a namespace takes all others along.
   timeout --signal=KILL 120 unshare --mount --pid --fork --kill-child --ipc --uts --net "$here/tools/systemd.sh" inside "$share" </dev/null &
   local systemd=$!

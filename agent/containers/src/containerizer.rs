@@ -103,6 +103,14 @@ pub trait Containerizer: Send + Sync {
     fn recover(&self, core: Arc<dyn Core>, container: &Container);
     /// What a container that runs may use is not what it was. Does not block for long.
     fn update(&self, container: &Container);
+    /// Whether a container that runs has the volumes that it is to have now.
+    ///
+    /// # Errors
+    /// A sentence: it does not, and will not.
+    fn has_volumes(&self, container: &Container) -> Result<(), String> {
+        let _ = container;
+        Ok(())
+    }
     /// Nobody needs what is kept of its launch and its end any more.
     fn release(&self, container_id: &str);
     /// What a container was given, as far as whoever runs it knows. Does not block for long.

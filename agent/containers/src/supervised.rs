@@ -163,6 +163,11 @@ impl Supervised {
         ContainerStatus { network_infos: told.map(|told| networks(&told)).unwrap_or_default(), ..Default::default() }
     }
 
+    /// What the program that runs a container told of its start.
+    pub(crate) fn facts(&self, container_id: &str) -> Facts {
+        self.0.files(container_id).told().map(|told| facts(&told)).unwrap_or_default()
+    }
+
     /// Creates a container that a program runs. Isolators know nothing of it.
     pub(crate) fn create_external(&self, core: Arc<dyn Core>, creation: Creation, external: External) {
         tokio::spawn(launch(self.here(core), creation, Some(external)));
@@ -294,7 +299,7 @@ impl Here {
         self.core.report(match notice {
             Notice::Started(supervisor_pid, start_ticks, pid) => {
                 let process = Process { supervisor_pid, start_ticks, boot_id: self.containers.boot_id.clone(), pid };
-                let facts = self.containers.files(&container_id).told().map(|told| facts(&told)).unwrap_or_default();
+                let facts = Supervised(self.containers.clone()).facts(&container_id);
                 Report::Started { container_id, process, facts }
             }
             Notice::Exited(status) => Report::Ended { container_id, status: Some(status) },

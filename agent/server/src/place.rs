@@ -445,6 +445,10 @@ impl Containerizer for Place {
         let Some((framework_id, executor)) = state.executor_of(container_id) else { return Ok(()) };
         let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
         let sandbox = paths::sandbox(&self.terms.work_dir, agent_id, framework_id, executor);
+        if !executor.is_command && executor.process.is_some() {
+            let container = promised::container(&self.terms.work_dir, &state, container_id);
+            self.containers.of_container(container_id).has_volumes(&container)?;
+        }
         let finding = match self.terms.finding {
             Finding::Mounts => Finding::Either,
             other => other,

@@ -488,16 +488,22 @@ fn executors_of_frameworks_and_volumes() {
             resources: own,
             ..Default::default()
         };
-        master.launch(TaskInfo { command: None, executor: Some(executor), ..task("t1", "") });
+        master.launch(TaskInfo { command: None, executor: Some(executor.clone()), ..task("t1", "") });
         let running = master.update("t1", TaskState::TaskRunning).await;
         let container = format!("mesos-{}", running.container_status.unwrap().container_id.unwrap().value);
         until("its output", || output(&agent, "e1", "stdout").starts_with("e1 /mnt/mesos/sandbox\n")).await;
         // What it may use follows its tasks.
         let memory = |engine: &Engine| engine.docker(&["inspect", "--format", "{{.HostConfig.Memory}}", &container]);
         until("its memory", || memory(engine).trim() == (96 << 20).to_string()).await;
-        engine.docker(&["kill", &container]);
+        // What runs gets no volumes.
+        let late = common::volume("late");
+        master.create(2, &late, std::slice::from_ref(&late));
+        let mut brings = TaskInfo { command: None, executor: Some(executor.clone()), ..task("t2", "") };
+        brings.resources.push(late);
+        master.launch(brings);
         let ended = master.update("t1", TaskState::TaskFailed).await;
-        assert_eq!(ended.reason(), Reason::ExecutorTerminated);
+        assert_eq!(ended.reason(), Reason::ContainerUpdateFailed);
+        assert!(!memory(engine).is_empty(), "it stays for --docker_remove_delay");
 
         // A persistent volume is where its task looks for it.
         let volume = common::volume("v");
@@ -510,5 +516,143 @@ fn executors_of_frameworks_and_volumes() {
             master.update(&format!("v{n}"), TaskState::TaskFinished).await;
             assert_eq!(output(&agent, &format!("v{n}"), "stdout"), "kept\n".repeat(n));
         }
+    });
+}
+
+/// `docs/docker.md`: its flags, its task, and what it looks at.
+#[test]
+fn the_page_works_as_it_stands() {
+    with_engine("the page", &[], async |engine| {
+        let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/docker.md")).unwrap();
+        let block = |kind: &str, beginning: &str| {
+            let begins = format!("```{kind}\n{beginning}");
+            let from = page.find(&begins).unwrap() + "```\n".len() + kind.len();
+            page[from..].split("\n```").next().unwrap().to_owned()
+        };
+        let flags = block("sh", "meseta-agent");
+        let replaced = ["--master", "--work_dir", "--docker_socket"];
+        let flags: Vec<&str> =
+            flags.split(' ').skip(1).filter(|flag| !replaced.iter().any(|one| flag.starts_with(one))).collect();
+        let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+        let _agent = engine.agent(&master, dir.path(), &flags);
+        let task: TaskInfo = api::json::from_slice(block("json", "{").as_bytes()).unwrap();
+        master.launch(task);
+        master
+            .wait("health", |known| {
+                known.statuses().find(|one| one.task_id.value == "web-1" && one.healthy == Some(true))
+            })
+            .await;
+        let (_, body) = http("127.0.0.1:31000", "GET", "/index.html", "", "").await;
+        assert_eq!(body, "here\n");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &block("sh", "docker ps")]).env("DOCKER_HOST", format!("unix://{}", engine.socket()));
+        let said = String::from_utf8(shell.output().unwrap().stdout).unwrap();
+        assert!(said.starts_with("mesos-") && said.contains(" Up "), "{said}");
+        master.kill("web-1");
+        master.update("web-1", TaskState::TaskKilled).await;
+    });
+}
+
+/// Whose hash that is: u, hunter2.
+const PASSWORDS: &str = "u:$2b$04$mlJW9x6xmqQpzsesve4e7uybUMTWPW/k9Tip3jhkAUhH4U71IrvFm\n";
+const AUTHS: &str = r#"{"127.0.0.1:5000": {"auth": "dTpodW50ZXIy"}}"#;
+
+#[test]
+fn images_are_pulled_with_credentials_and_in_time() {
+    with_engine("a registry", &[], async |engine| {
+        let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+        let path = |name: &str| engine.dir.join(name);
+        // Whoever is slow is bounded by a flag.
+        let slow = path("slow");
+        fs::write(path("draft"), "#!/bin/sh\ncase \"$*\" in *pull*) sleep 1000;; esac\nexec docker \"$@\"\n").unwrap();
+        let installed =
+            std::process::Command::new("install").args(["-m", "755"]).args([&path("draft"), &slow]).status();
+        assert!(installed.unwrap().success());
+        let flags = [format!("--docker={}", slow.display()), "--executor_registration_timeout=1secs".to_owned()];
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let agent = engine.agent(&master, dir.path(), &flags);
+        let late = failed(&master, boxed("late", "true", |_, docker| docker.image = "nosuch:1".into())).await;
+        let why = "'launch' took longer than 1 s (--executor_registration_timeout)";
+        assert!(late.message().contains(why), "{}", late.message());
+        agent.kill();
+
+        if !engine::runs("docker-registry") {
+            assert!(std::env::var_os("MESETA_DOCKER").is_none(), "there is no docker-registry");
+            eprintln!("NOT TESTED (credentials): there is no docker-registry here");
+            return;
+        }
+        fs::write(path("passwords"), PASSWORDS).unwrap();
+        let config = serde_json::json!({
+            "version": "0.1",
+            "log": {"level": "error"},
+            "storage": {"filesystem": {"rootdirectory": path("registry")}},
+            "http": {"addr": "127.0.0.1:5000"},
+            "auth": {"htpasswd": {"realm": "r", "path": path("passwords")}},
+        });
+        fs::write(path("registry.yml"), config.to_string()).unwrap();
+        let mut registry =
+            std::process::Command::new("docker-registry").arg("serve").arg(path("registry.yml")).spawn().unwrap();
+        let named = "127.0.0.1:5000/box:1";
+        fs::create_dir(path("config")).unwrap();
+        let auths = format!("{{\"auths\": {AUTHS}}}");
+        fs::write(path("config/config.json"), &auths).unwrap();
+        let config = path("config").display().to_string();
+        engine.docker(&["tag", IMAGE, named]);
+        until("it is there", || engine.try_docker(&["--config", &config, "push", named]).0).await;
+        engine.docker(&["rmi", named]);
+
+        let own = |id: &str| boxed(id, "echo here", |_, docker| docker.image = named.into());
+        let agent = engine.agent(&master, dir.path(), &[]);
+        let refused = failed(&master, own("none")).await;
+        assert!(refused.message().contains("cannot pull the image '127.0.0.1:5000/box:1'"), "{}", refused.message());
+        fs::write(path(".dockercfg"), AUTHS).unwrap();
+        let mut brings = own("brings");
+        let uri = v1::command_info::Uri { value: path(".dockercfg").display().to_string(), ..Default::default() };
+        brings.command.as_mut().unwrap().uris = vec![uri];
+        master.launch(brings);
+        master.update("brings", TaskState::TaskFinished).await;
+        assert_eq!(output(&agent, "brings", "stdout"), "here\n");
+        agent.kill();
+        engine.docker(&["rmi", "-f", named]);
+        let _agent = engine.agent(&master, dir.path(), &[&format!("--docker_config={auths}")]);
+        master.launch(own("flag"));
+        master.update("flag", TaskState::TaskFinished).await;
+        registry.kill().unwrap();
+        registry.wait().unwrap();
+    });
+}
+
+#[test]
+fn who_is_ended_at_once_may_have_time() {
+    with_engine("the time to stop", &[], async |engine| {
+        let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+        let agent = engine.agent(
+            &master,
+            dir.path(),
+            &["--docker_stop_timeout=10mins", "--containerizers=docker,mesos", "--executor_registration_timeout=5secs"],
+        );
+        // An executor that says nothing.
+        let docker = DockerInfo { image: IMAGE.into(), ..DockerInfo::default() };
+        let info = ContainerInfo {
+            r#type: v1::container_info::Type::Docker as i32,
+            docker: Some(docker),
+            ..Default::default()
+        };
+        let script = "trap 'echo asked; exit 0' TERM; while true; do sleep 0.02; done";
+        let executor = v1::ExecutorInfo {
+            r#type: Some(v1::executor_info::Type::Custom as i32),
+            executor_id: v1::ExecutorId { value: "e1".into() },
+            command: Some(CommandInfo { value: Some(script.into()), ..Default::default() }),
+            container: Some(Box::new(info)),
+            ..Default::default()
+        };
+        master.launch(TaskInfo { command: None, executor: Some(executor), ..task("t1", "") });
+        let ended = master.update("t1", TaskState::TaskFailed).await;
+        assert_eq!(ended.reason(), Reason::ExecutorRegistrationTimeout);
+        until("it is asked", || output(&agent, "e1", "stdout") == "asked\n").await;
+        // What runs no image is not the engine's, whatever the order.
+        master.launch(task("t2", "true"));
+        master.update("t2", TaskState::TaskFinished).await;
+        assert_eq!(engine.containers().len(), 1);
     });
 }

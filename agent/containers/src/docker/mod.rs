@@ -227,6 +227,19 @@ impl Containerizer for Docker {
         });
     }
 
+    fn has_volumes(&self, container: &Container) -> Result<(), String> {
+        // What runs is described; what is to run gets all that it is to have.
+        let Some(data) = self.beside.facts(&container.id).data else { return Ok(()) };
+        let described: Value = serde_json::from_str(&data).unwrap_or_default();
+        let mounts = described.pointer("/0/Mounts").and_then(Value::as_array).into_iter().flatten();
+        let sources: Vec<&str> = mounts.filter_map(|mount| mount.get("Source")?.as_str()).collect();
+        let is_missing = |place: &str| !sources.contains(&place);
+        match container.volumes.iter().map(|one| one.place.display().to_string()).find(|place| is_missing(place)) {
+            Some(place) => Err(format!("a container of type DOCKER that runs gets no volumes: {place}")),
+            None => Ok(()),
+        }
+    }
+
     fn release(&self, container_id: &str) {
         self.beside.release_external(container_id);
     }

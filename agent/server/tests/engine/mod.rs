@@ -47,7 +47,7 @@ pub fn with_engine(what: &str, flags: &[&str], test: impl AsyncFnOnce(&mut Engin
     });
 }
 
-fn runs(program: &str) -> bool {
+pub fn runs(program: &str) -> bool {
     Command::new(program)
         .arg("--version")
         .stdout(Stdio::null())
