@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -43,6 +44,9 @@ pub struct Order {
     pub user: String,
     /// Permissions that new files do not get.
     pub umask: Option<u32>,
+    /// A file that stands for the network that it is run in; none for that of who runs it.
+    #[serde(default)]
+    pub network: Option<PathBuf>,
     /// So long it may take.
     pub timeout_ms: Option<u64>,
 }
@@ -94,6 +98,11 @@ fn execute(order: &Order) -> Result<i32, String> {
     }
     let _ = setsid();
     prctl::set_child_subreaper(true).map_err(|error| failed("look after what the command starts", &error))?;
+    if let Some(network) = &order.network {
+        let network = File::open(network).map_err(|error| failed("enter the network of the container", &error))?;
+        setns(network, CloneFlags::CLONE_NEWNET)
+            .map_err(|error| failed("enter the network of the container", &error))?;
+    }
     become_user(&order.user)?;
     chdir(&order.sandbox).map_err(|error| failed("enter the sandbox", &error))?;
     let output =

@@ -26,7 +26,7 @@ pub struct Place {
     pub environment: Vec<String>,
     /// Permissions that new files do not get.
     pub umask: Option<u32>,
-    /// A file that stands for the network that servers are looked for in; none for this process's.
+    /// A file that stands for the network that is looked at, and that commands run in; none for this process's.
     pub network: Option<PathBuf>,
 }
 
@@ -110,6 +110,7 @@ async fn command(info: &CommandInfo, timeout: Option<Duration>, place: &Place) -
         // Whoever the command names: it may do what its task may.
         user: place.user.clone(),
         umask: place.umask,
+        network: place.network.clone(),
         timeout_ms: timeout.map(|timeout| timeout.as_millis() as u64),
     };
     let run = async {

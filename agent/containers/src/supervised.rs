@@ -452,6 +452,19 @@ impl Containerizer for Supervised {
         });
     }
 
+    fn has_volumes(&self, container: &Container) -> Result<(), String> {
+        let image = container.info.as_ref().and_then(|info| info.mesos.as_ref()?.image.as_ref());
+        let watched = self.0.watched.lock();
+        let Some(created) = watched.get(&container.id).filter(|_| image.is_some()) else { return Ok(()) };
+        // Links, by which others find what comes later, lead nowhere in a root of its own.
+        match container.volumes.iter().find(|volume| !created.volumes.contains(volume)) {
+            None => Ok(()),
+            Some(_) => {
+                Err("volumes of tasks are not found by an executor that runs already and has an image".to_owned())
+            }
+        }
+    }
+
     fn status(&self, container_id: &str) -> ContainerStatus {
         let mut status = ContainerStatus::default();
         self.0.isolators.iter().for_each(|isolator| isolator.status(container_id, &mut status));

@@ -191,6 +191,7 @@ impl Place {
                 network: inside.network.filter(|_| is_apart),
             });
         }
+        let has_network = !self.containers.of_container(container_id).status(container_id).network_infos.is_empty();
         let mut environment = self.environment(ids, &info, Some(&task), &command, &sandbox).ok()?;
         environment.push(format!("{}={container_id}@{}", containers::processes::CONTAINER, terms.work_dir.display()));
         Some(agent_checks::Place {
@@ -199,7 +200,7 @@ impl Place {
             sandbox,
             environment,
             umask: terms.umask,
-            network: None,
+            network: process.filter(|_| has_network).map(|process| format!("/proc/{}/ns/net", process.pid).into()),
         })
     }
 

@@ -242,6 +242,48 @@ async fn plugins_are_told_what_the_task_asks_for_and_what_they_say_is_told() {
     assert_eq!((left(dir.path()), machine.leases()), (vec![], vec![]));
 }
 
+/// Servers of a task are where the task is, and nobody on the machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_are_made_in_the_network_of_their_task() {
+    let Some(machine) = Machine::new("checks", 5) else { return };
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = machine.start(&master, dir.path(), &[]);
+    // A port that nobody has here.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let script = format!("echo hello > index.html; exec busybox httpd -f -p 127.0.0.1:{port}");
+    let script = if Command::new("busybox").arg("true").status().is_ok_and(|status| status.success()) {
+        script
+    } else {
+        eprintln!("NOT TESTED (checks): there is no busybox");
+        return;
+    };
+    for (id, check) in [
+        ("http", format!(r#"{{"type": "HTTP", "http": {{"port": {port}, "path": "/index.html"}}"#)),
+        ("tcp", format!(r#"{{"type": "TCP", "tcp": {{"port": {port}}}"#)),
+        (
+            "command",
+            format!(
+                r#"{{"type": "COMMAND", "command": {{"value": "busybox wget -q -O - http://127.0.0.1:{port}/index.html"}}"#
+            ),
+        ),
+    ] {
+        let text = format!(r#"{check}, "delay_seconds": 0, "interval_seconds": 0.1, "grace_period_seconds": 60}}"#);
+        let mut task = joining(task(id, &script), ONE);
+        let health: v1::HealthCheck = api::json::from_slice(text.as_bytes()).unwrap();
+        task.health_check = Some(Box::new(health));
+        master.launch(task);
+        master
+            .wait(&format!("{id} is healthy"), |known| {
+                known.statuses().find(|status| status.task_id.value == id && status.healthy == Some(true))
+            })
+            .await;
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+        master.kill(id);
+        master.update(id, TaskState::TaskKilled).await;
+    }
+    drop(agent);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_without_a_network_says_what_is_missing() {
     let Some(machine) = Machine::new("flags", 4) else { return };
