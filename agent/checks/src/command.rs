@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -13,13 +14,15 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{User, chdir, geteuid, initgroups, setgid, setsid, setuid};
+use nix::unistd::{
+    User, chdir, dup2_stderr, dup2_stdout, geteuid, getgrouplist, initgroups, setgid, setgroups, setsid, setuid,
+};
 use serde::{Deserialize, Serialize};
 use supervisor::processes;
 use supervisor::sys::pidfd_open;
@@ -49,6 +52,9 @@ pub struct Order {
     pub network: Option<PathBuf>,
     /// So long it may take.
     pub timeout_ms: Option<u64>,
+    /// A process whose mounts the command sees: its sandbox is as that sees it.
+    #[serde(default)]
+    pub beside: Option<u32>,
 }
 
 impl Order {
@@ -103,14 +109,24 @@ fn execute(order: &Order) -> Result<i32, String> {
         setns(network, CloneFlags::CLONE_NEWNET)
             .map_err(|error| failed("enter the network of the container", &error))?;
     }
-    become_user(&order.user)?;
-    chdir(&order.sandbox).map_err(|error| failed("enter the sandbox", &error))?;
-    let output =
-        File::options().append(true).create(true).mode(0o644).custom_flags(OFlag::O_NOFOLLOW.bits()).open("stderr");
-    let output = output.map_err(|error| failed("open 'stderr' in the sandbox", &error))?;
-    let also = output.try_clone().map_err(|error| failed("open 'stderr' in the sandbox", &error))?;
     let mut arguments = order.arguments.iter();
     let mut command = Command::new(&order.program);
+    match order.beside {
+        None => {
+            become_user(&order.user)?;
+            chdir(&order.sandbox).map_err(|error| failed("enter the sandbox", &error))?;
+            let output = File::options()
+                .append(true)
+                .create(true)
+                .mode(0o644)
+                .custom_flags(OFlag::O_NOFOLLOW.bits())
+                .open("stderr");
+            let output = output.map_err(|error| failed("open 'stderr' in the sandbox", &error))?;
+            let also = output.try_clone().map_err(|error| failed("open 'stderr' in the sandbox", &error))?;
+            command.stdout(also).stderr(output);
+        }
+        Some(pid) => enter_beside(&mut command, order, pid)?,
+    }
     if let Some(first) = arguments.next() {
         command.arg0(first);
     }
@@ -120,8 +136,6 @@ fn execute(order: &Order) -> Result<i32, String> {
         .env_clear()
         .envs(variables)
         .stdin(Stdio::null())
-        .stdout(also)
-        .stderr(output)
         .process_group(0)
         .spawn()
         .map_err(|error| failed(&format!("execute '{}'", order.program), &error))?;
@@ -157,16 +171,51 @@ fn execute(order: &Order) -> Result<i32, String> {
     }
 }
 
-fn become_user(name: &str) -> Result<(), String> {
+/// The command sees the mounts of another process. It alone enters them: this process looks after what it starts, and sees the
+/// machine's processes for that.
+fn enter_beside(command: &mut Command, order: &Order, pid: u32) -> Result<(), String> {
+    let mounts =
+        File::open(format!("/proc/{pid}/ns/mnt")).map_err(|error| format!("cannot enter its mounts: {error}"))?;
+    let user = other_user(&order.user)?;
+    let groups = match &user {
+        None => Vec::new(),
+        Some((name, user)) => getgrouplist(name, user.gid)
+            .map_err(|error| format!("cannot look up groups of '{}': {error}", order.user))?,
+    };
+    let sandbox = CString::new(order.sandbox.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let enter = move || {
+        setns(&mounts, CloneFlags::CLONE_NEWNS)?;
+        if let Some((_, user)) = &user {
+            setgroups(&groups)?;
+            setgid(user.gid)?;
+            setuid(user.uid)?;
+        }
+        chdir(sandbox.as_c_str())?;
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let output = open(c"stderr", flags, Mode::from_bits_truncate(0o644))?;
+        dup2_stdout(&output)?;
+        dup2_stderr(&output)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec it only makes system calls, with what was made before.
+    unsafe { command.pre_exec(enter) };
+    Ok(())
+}
+
+/// A user, unless it is this process's own.
+fn other_user(name: &str) -> Result<Option<(CString, User)>, String> {
     if name.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let found = User::from_name(name).map_err(|error| format!("cannot look up user '{name}': {error}"))?;
     let user = found.ok_or_else(|| format!("there is no user '{name}' on this agent"))?;
-    if user.uid == geteuid() {
-        return Ok(());
-    }
     let c_name = CString::new(name).map_err(|error| error.to_string())?;
+    Ok(Some((c_name, user)).filter(|(_, user)| user.uid != geteuid()))
+}
+
+fn become_user(name: &str) -> Result<(), String> {
+    let Some((c_name, user)) = other_user(name)? else { return Ok(()) };
     initgroups(&c_name, user.gid)
         .and_then(|()| setgid(user.gid))
         .and_then(|()| setuid(user.uid))

@@ -28,6 +28,8 @@ pub struct Place {
     pub umask: Option<u32>,
     /// A file that stands for the network that is looked at, and that commands run in; none for this process's.
     pub network: Option<PathBuf>,
+    /// A process whose mounts they see, with the sandbox as that sees it; by default those of this one.
+    pub beside: Option<u32>,
 }
 
 /// What a command may take beyond its time until it is taken for lost.
@@ -111,6 +113,7 @@ async fn command(info: &CommandInfo, timeout: Option<Duration>, place: &Place) -
         user: place.user.clone(),
         umask: place.umask,
         network: place.network.clone(),
+        beside: place.beside,
         timeout_ms: timeout.map(|timeout| timeout.as_millis() as u64),
     };
     let run = async {

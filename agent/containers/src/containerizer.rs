@@ -55,6 +55,19 @@ pub struct Creation {
     pub checked: bool,
     /// As its task, or its executor, asked for it: for who makes something else of it than a process.
     pub command: Option<CommandInfo>,
+    /// Roots of images that it finds as volumes.
+    pub images: Vec<ImageVolume>,
+}
+
+/// The root of an image, as a volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageVolume {
+    /// Where it is found, as whoever asked for it said.
+    pub container_path: String,
+    /// The root.
+    pub root: PathBuf,
+    /// Nobody writes to it.
+    pub read_only: bool,
 }
 
 /// How a container is looked at from within.

@@ -24,7 +24,7 @@ mod watch;
 
 pub use cgroups::Cgroups;
 pub use container::{Container, Limitation, Usage, Volume};
-pub use containerizer::{Choice, Containerizer, Creation, How, Inside, Streams};
+pub use containerizer::{Choice, Containerizer, Creation, How, ImageVolume, Inside, Streams};
 pub use docker::{Docker, DockerTerms};
 pub use external::External;
 pub use isolators::Isolator;

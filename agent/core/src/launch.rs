@@ -166,6 +166,8 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
         "volumes at 'tasks', where the default executor has the sandboxes of its tasks, are"
     } else if is_nested && task.labels.iter().flat_map(|all| &all.labels).any(|label| label.key.starts_with(CHECKSUM)) {
         "checksums of what tasks on the default executor bring along are"
+    } else if is_nested && has_image(task) && of_checks(task).next().is_some() {
+        "commands of checks of tasks with images on the default executor, which would run without them, are"
     } else if (is_command || is_nested) && of_checks(task).any(|command| !command.uris.is_empty()) {
         "URIs of the commands of checks are"
     } else if own.iter().chain(&task.container).any(|container| hides(container)) {
@@ -196,6 +198,11 @@ fn hides(container: &ContainerInfo) -> bool {
 fn of_checks(task: &TaskInfo) -> impl Iterator<Item = &CommandInfo> {
     let check = task.check.iter().filter_map(|check| check.command.as_ref()).map(|one| &one.command);
     check.chain(task.health_check.iter().filter_map(|check| check.command.as_ref()))
+}
+
+fn has_image(task: &TaskInfo) -> bool {
+    let mesos = task.container.as_ref().and_then(|container| container.mesos.as_ref());
+    mesos.is_some_and(|mesos| mesos.image.is_some())
 }
 
 fn is_among_tasks(one: &volumes::Use) -> bool {

@@ -40,6 +40,7 @@ pub(crate) fn place(
         environment: all.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
         umask: None,
         network: None,
+        beside: None,
     }
 }
 

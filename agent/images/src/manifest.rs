@@ -1,6 +1,6 @@
 //! What registries say about images: of Docker (version 2, schema 2) and of OCI, for one platform or for several.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
@@ -157,7 +157,7 @@ pub struct Config {
 }
 
 /// What an image says of the process that runs in it.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Process {
     /// The program, and arguments that are always there.

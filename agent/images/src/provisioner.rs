@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/containers/ID/layers                                  what it uses of the store: JSON, there before it is used
+//! DIR/containers/ID/root                                    which of its roots is its own, and what the image says: JSON
 //! DIR/containers/ID/backends/BACKEND/rootfses/UUID          a root
 //! DIR/containers/ID/backends/BACKEND/scratch/UUID           what the backend keeps beside it
 //! DIR/containers/ID/containers/INNER/...                    of one within it
@@ -13,7 +14,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ use crate::manifest::Process;
 use crate::store::{Held, Pruned, Store, Wanted};
 
 /// A root of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Provisioned {
     /// The folder that is the container's root.
     pub root: PathBuf,
@@ -38,6 +39,8 @@ struct Roots {
     store: Store,
     /// What containers use of the store.
     used: Mutex<BTreeMap<String, BTreeSet<Digest>>>,
+    /// Roots that are a container's own, and no volume of it.
+    own: Mutex<BTreeMap<String, Provisioned>>,
     errors: AtomicU64,
 }
 
@@ -48,6 +51,15 @@ pub struct Provisioner(Arc<Roots>);
 impl std::fmt::Debug for Provisioner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Provisioner").field(&self.0.dir).field(&self.0.backend).finish()
+    }
+}
+
+/// Somebody waits for a root: it says so when it goes.
+struct Waits(Arc<AtomicBool>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
@@ -80,26 +92,51 @@ impl Provisioner {
                 }
             },
         };
-        let mut used = BTreeMap::new();
+        let (mut used, mut own) = (BTreeMap::new(), BTreeMap::new());
         for container_id in containers_in(&dir.join("containers"), "").map_err(broken)? {
             let file = container(&dir, &container_id).join("layers");
             let layers: Option<Used> = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
             let layers = layers.iter().flat_map(|used| &used.layers).filter_map(|layer| Digest::parse(layer).ok());
+            let root = fs::read(file.with_file_name("root")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            own.extend(root.map(|root: Provisioned| (container_id.clone(), root)));
             used.insert(container_id, layers.collect());
         }
-        Ok(Provisioner(Arc::new(Roots { dir, backend, store, used: Mutex::new(used), errors: AtomicU64::new(0) })))
+        let (used, own) = (Mutex::new(used), Mutex::new(own));
+        Ok(Provisioner(Arc::new(Roots { dir, backend, store, used, own, errors: AtomicU64::new(0) })))
     }
 
-    /// A root for a container, of an image that is pulled if it is not here. It may have several. Dropped before it is done, what was
-    /// begun is removed with the container.
+    /// A root for a container, of an image that is pulled if it is not here: its own, or that of a volume. Dropped before it is done,
+    /// what was begun is removed with the container.
     ///
     /// # Errors
     /// A sentence.
-    pub async fn provision(&self, container_id: &str, wanted: &Wanted) -> Result<Provisioned, String> {
+    pub async fn provision(&self, container_id: &str, wanted: &Wanted, is_own: bool) -> Result<Provisioned, String> {
         let held = self.0.store.get(wanted).await?;
         let (roots, container_id) = (self.0.clone(), container_id.to_owned());
-        let made = tokio::task::spawn_blocking(move || roots.make(&container_id, &held));
-        made.await.map_err(|error| error.to_string())?
+        let waits = Waits(Arc::default());
+        let is_left = waits.0.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let made = roots.make(&container_id, &held)?;
+            // What is made for nobody, whoever gave up may have looked for in vain.
+            if is_left.load(Ordering::SeqCst) {
+                let _ = roots.destroy(&container_id);
+                return Err("nobody waits for it any more".to_owned());
+            }
+            if is_own {
+                roots
+                    .keep(&container_id, &made)
+                    .map_err(|error| format!("Cannot write down the root of a container: {error}"))?;
+            }
+            Ok(made)
+        });
+        let made = made.await.map_err(|error| error.to_string())?;
+        drop(waits);
+        made
+    }
+
+    /// The root that is a container's own, if it was given one.
+    pub fn root(&self, container_id: &str) -> Option<Provisioned> {
+        self.0.own.lock().get(container_id).cloned()
     }
 
     /// A container is over, and all within it: its roots go. Whether it had any. Blocks.
@@ -190,6 +227,12 @@ impl Roots {
         Ok(Provisioned { root: place.root, config: image.config.clone() })
     }
 
+    fn keep(&self, container_id: &str, root: &Provisioned) -> io::Result<()> {
+        write(&container(&self.dir, container_id).join("root"), &serde_json::to_vec(root)?)?;
+        self.own.lock().insert(container_id.to_owned(), root.clone());
+        Ok(())
+    }
+
     fn destroy(&self, container_id: &str) -> io::Result<bool> {
         let folder = container(&self.dir, container_id);
         if !folder.is_dir() {
@@ -218,8 +261,11 @@ impl Roots {
         // Together with those who make folders within it.
         let mut used = self.used.lock();
         crate::tree::remove_path(&folder.join("backends"))?;
-        crate::tree::remove_path(&folder.join("layers"))?;
+        for name in ["layers", "layers.draft", "root", "root.draft"] {
+            crate::tree::remove_path(&folder.join(name))?;
+        }
         used.remove(container_id);
+        self.own.lock().remove(container_id);
         // Of those that it is within, what was only there for it.
         let mut folder = folder;
         while folder.parent() != Some(&self.dir) {

@@ -22,7 +22,7 @@ use crate::manifest::{CONFIG_BYTES_MAX, Config, Manifest, architecture, for_mach
 use crate::reference::Reference;
 use crate::registry::Repository;
 use crate::source::Source;
-use crate::store::{Image, Kept, Pins};
+use crate::store::{Image, Kept, Pins, Staging};
 
 /// Layers of one image that are fetched at once.
 const LAYERS_AT_ONCE: usize = 3;
@@ -150,7 +150,7 @@ async fn from_registry(
 /// One layer, which is here then. Whoever else wants it waits, and finds it.
 async fn layer(
     kept: Arc<Kept>,
-    staging: Arc<tempfile::TempDir>,
+    staging: Arc<Staging>,
     digest: Digest,
     blob: Blob,
     left: Arc<AtomicU64>,

@@ -164,6 +164,23 @@ impl Drop for Flight {
     }
 }
 
+/// A folder of what is being pulled, which goes with it.
+pub(crate) struct Staging(Option<tempfile::TempDir>);
+
+impl Staging {
+    pub(crate) fn path(&self) -> &Path {
+        self.0.as_ref().map_or(Path::new(""), tempfile::TempDir::path)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Perhaps much is in there, and whoever drops this has no time.
+        let dir = self.0.take();
+        std::thread::spawn(move || drop(dir));
+    }
+}
+
 /// Layers in somebody's hand.
 pub(crate) struct Pins {
     kept: Arc<Kept>,
@@ -409,8 +426,11 @@ impl Kept {
     }
 
     /// A folder for what is being pulled.
-    pub(crate) fn staging(&self) -> io::Result<tempfile::TempDir> {
-        tempfile::Builder::new().prefix("pull-").tempdir_in(self.settings.dir.join("staging"))
+    pub(crate) fn staging(&self) -> io::Result<Staging> {
+        tempfile::Builder::new()
+            .prefix("pull-")
+            .tempdir_in(self.settings.dir.join("staging"))
+            .map(|dir| Staging(Some(dir)))
     }
 
     /// Waits until nobody else fetches this layer.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use agent_core::Policy;
 use api::flags::{Flag, Kind, Values};
 use api::limits::AGENT_ENDED_TASKS_MAX;
-use api::v1::{AgentInfo, Attribute, DomainInfo, Resource, agent_info};
+use api::v1::{AgentInfo, Attribute, ContainerInfo, DomainInfo, Resource, agent_info};
 use api_http::dial::Signer;
 use api_http::tls::{self, Tls};
 use api_http::{Admission, Audit, Door, Secret, Sources, TokenSources, tokens};
@@ -22,6 +22,7 @@ use crate::dial;
 use crate::executor_socket;
 use crate::gc::Sandboxes;
 use crate::identity::Identity;
+use crate::images;
 use crate::isolation;
 use crate::logger::Logger;
 use crate::machine;
@@ -77,7 +78,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, network/cni, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities, linux/seccomp.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, docker/runtime, volume/image, network/cni, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities, linux/seccomp.").default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
@@ -144,7 +145,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         .default("30secs"),
     Flag::new("docker", Kind::Text, "The docker program, which makes containers for the docker containerizer.").default("docker"),
     Flag::new("docker_socket", Kind::Text, "The socket of the Docker Engine.").default("/var/run/docker.sock"),
-    Flag::new("docker_config", Kind::Content, "Credentials of registries, a config.json as the docker program has it: JSON, or /PATH of it."),
+    Flag::new("docker_config", Kind::Content, "Passwords of registries, for both kinds of containers: a config.json as the docker program has it, JSON or /PATH of it. Read once."),
     Flag::new("docker_remove_delay", Kind::Duration, "How long containers of the Docker Engine stay when they are over.").default("6hrs"),
     Flag::new("docker_kill_orphans", Kind::Bool, "Whether containers named mesos-ID are ended at the start that no agent of this kind has launched.")
         .default("true"),
@@ -217,6 +218,16 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("fetcher_stall_timeout", Kind::Duration, "Longest time that a fetch makes no progress; 0 for ever.")
         .default("1mins"),
     Flag::new("fetcher_unpacked_size", Kind::Bytes, "What may come out of one archive.").default("16GB"),
+    Flag::new("image_providers", Kind::Text, "Kinds of images that containers may have: docker, which is that of OCI, too. Needs filesystem/linux in --isolation; docker/runtime for roots, volume/image for volumes."),
+    Flag::new("image_provisioner_backend", Kind::Text, "How roots are made of images: overlay (the default, where the kernel can), copy, bind (of one layer, read-only)."),
+    Flag::new("image_gc_config", Kind::Content, "When images go that nobody uses, JSON: {\"image_disk_headroom\": 0.1, \"image_disk_watch_interval\": {\"nanoseconds\": 3600000000000}, \"excluded_images\": []}."),
+    Flag::new("image_size_max", Kind::Bytes, "What an image may be, packed and unpacked.").default("16GB"),
+    Flag::new("docker_registry", Kind::Text, "Where images are that name no registry: https://HOST[:PORT], a folder (/PATH) with archives of docker save and layouts of OCI, or hdfs://PLACE with archives.")
+        .default("https://registry-1.docker.io"),
+    Flag::new("docker_store_dir", Kind::Path, "Folder of what is kept of images, of one agent; by default store/docker below work_dir."),
+    Flag::new("docker_ignore_runtime", Kind::Bool, "Whether what images say of their process (entry point, command, environment, folder) does not matter.")
+        .default("false"),
+    Flag::new("default_container_info", Kind::Content, "What containers of executors and commands are that say nothing of it, a ContainerInfo as JSON."),
     Flag::new("frameworks_home", Kind::Text, "Folder that relative paths of fetched files begin at.").default(""),
     Flag::new("hadoop_home", Kind::Text, "Folder of the Hadoop client, which fetches hdfs, s3 and others: bin/hadoop in it."),
     Flag::new("http_heartbeat_interval", Kind::Duration, "Between two heartbeats on streams of containers' output.")
@@ -297,11 +308,7 @@ const REFUSED: &[&str] = &[
     "authentication_timeout_min",
     "csi_plugin_config_dir",
     "default_container_dns",
-    "default_container_info",
     "disk_profile_adaptor",
-    "docker_ignore_runtime",
-    "docker_registry",
-    "docker_store_dir",
     "docker_volume_checkpoint_dir",
     "docker_volume_chown",
     "egress_burst",
@@ -315,9 +322,6 @@ const REFUSED: &[&str] = &[
     "executor_reregistration_retry_interval",
     "firewall_rules",
     "hooks",
-    "image_gc_config",
-    "image_providers",
-    "image_provisioner_backend",
     "ingress_burst",
     "ingress_ceil_limit",
     "ingress_isolate_existing_containers",
@@ -404,6 +408,10 @@ pub(crate) struct Config {
     pub(crate) launcher: PathBuf,
     /// How isolators are configured.
     pub(crate) isolators: containers::isolators::Settings,
+    /// Images of containers, if there are to be any.
+    pub(crate) images: Option<images::Settings>,
+    /// What containers are of which nobody says anything.
+    pub(crate) default_container: Option<ContainerInfo>,
     /// What runs containers in another way, if anything does.
     pub(crate) external: Option<Program>,
     /// How a Docker Engine is used, if one is.
@@ -604,6 +612,13 @@ fn check(mut values: Values) -> Result<Config, String> {
     };
     let (mut isolators, idle) = isolation::read(&values, &resources)?;
     isolators.cni.dir = work_dir.join("meta/networks");
+    let (images, without_images) = images::read(&values, &work_dir)?;
+    let default_container = values.text("default_container_info").map(|text| {
+        let wrong =
+            |why: String| format!("Flag '--default_container_info' must be a JSON object, a ContainerInfo: {why}");
+        api::json::from_slice::<ContainerInfo>(text.as_bytes()).map_err(|error| wrong(error.to_string()))
+    });
+    let default_container = default_container.transpose()?;
     let secret = values.text("cluster_secret").map(Secret::read).transpose();
     let secret = secret.map_err(|error| event_log::sentence(&error))?;
     let by_certificate = tls.as_ref().is_some_and(|tls| tls.names_masters());
@@ -634,6 +649,8 @@ fn check(mut values: Values) -> Result<Config, String> {
         correct_every: values.duration("qos_correction_interval_min").unwrap_or_default(),
         launcher,
         isolators,
+        images,
+        default_container,
         external,
         docker,
         executor_socket,
@@ -657,7 +674,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         task_umask: None,
         log_bytes_max: values.bytes("log_bytes_max").unwrap_or(u64::MAX),
         work_dir,
-        values: warned(values, warning.into_iter().chain(idle).chain(idle_docker)),
+        values: warned(values, warning.into_iter().chain(idle).chain(idle_docker).chain(without_images)),
     })
 }
 

@@ -11,6 +11,7 @@ mod files;
 mod gc;
 mod http;
 mod identity;
+mod images;
 mod incoming;
 mod isolation;
 mod logger;

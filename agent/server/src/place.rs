@@ -15,10 +15,13 @@ use api::v1::{
     CommandInfo, ContainerInfo, ExecutorInfo, FrameworkInfo, Label, Labels, TaskInfo, container_info, executor_info,
 };
 use api_http::{Admission, Secret};
+use containers::mounts::{Mount, Place as MountedAt};
+use containers::root::Root;
 use containers::spec::{First, World};
-use containers::{Choice, Core, Creation, How, Limitation, Report, make_sandbox};
+use containers::{Choice, Container, Core, Creation, How, Limitation, Report, make_sandbox};
 
 use crate::config::Config;
+use crate::images::{Asked, Images};
 use crate::logger::Logger;
 use crate::surroundings::{Containerizer, FETCH_FAILED, Inbox};
 use crate::volumes::Finding;
@@ -51,8 +54,12 @@ struct Terms {
     recovery_timeout_ms: u64,
     files: Option<u64>,
     umask: Option<u32>,
+    /// What containers are of which nobody says anything.
+    default_container: Option<ContainerInfo>,
     /// How containers find their volumes.
     finding: Finding,
+    /// Where those with a root of their own find their sandbox.
+    sandbox_directory: PathBuf,
     fetcher: PathBuf,
     /// What all fetches have in common.
     fetch: Job,
@@ -73,11 +80,13 @@ impl Terms {
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     containers: Choice,
+    /// Images of containers, if there are any.
+    images: Option<Images>,
     terms: Arc<Terms>,
 }
 
 impl Place {
-    pub(crate) fn new(config: &Config, address: &str, containers: Choice) -> Place {
+    pub(crate) fn new(config: &Config, address: &str, containers: Choice, images: Option<Images>) -> Place {
         let terms = Terms {
             work_dir: config.work_dir.clone(),
             launcher: config.launcher.clone(),
@@ -92,13 +101,61 @@ impl Place {
             recovery_timeout_ms: config.recovery_timeout_ms,
             files: config.task_files,
             umask: config.task_umask,
+            default_container: config.default_container.clone(),
             finding: if config.isolates("filesystem/linux") { Finding::Mounts } else { Finding::Links },
+            sandbox_directory: PathBuf::from(&config.isolators.filesystem.sandbox_directory),
             fetcher: config.launcher.with_file_name("meseta-fetcher"),
             fetch: fetch(config),
             secret: config.secret.clone(),
             admission: config.admission.clone(),
         };
-        Place { containers, terms: Arc::new(terms) }
+        Place { containers, images, terms: Arc::new(terms) }
+    }
+
+    /// What a container is, also where nobody said it.
+    fn described(&self, state: &State, container_id: &str) -> Container {
+        let mut container = promised::container(&self.terms.work_dir, state, container_id);
+        if container.info.is_none()
+            && let Some(default) = &self.terms.default_container
+            && let Some((_, executor)) = state.executor_of(container_id)
+        {
+            let mut info = default.clone();
+            // It is a program of this machine, and has its root.
+            if executor.info.get::<ExecutorInfo>().r#type() == executor_info::Type::Default {
+                info.mesos = None;
+            }
+            container.info = Some(info);
+        }
+        container
+    }
+
+    /// Which images a container asks for that this agent is to run itself. The error is a sentence.
+    fn asks(&self, agent: &Inbox, container_id: &str) -> Result<Option<(Images, Asked)>, String> {
+        let Some(images) = &self.images else { return Ok(None) };
+        let state = agent.state();
+        if state.launched.all.get(container_id).is_some_and(|one| one.session) {
+            return Ok(None);
+        }
+        let container = self.described(&state, container_id);
+        let Some(info) = container.info.clone() else { return Ok(None) };
+        let task = state.executor_of(container_id).map(|(_, executor)| {
+            let task = executor.tasks.values().next().filter(|_| executor.is_command);
+            task.map_or_else(|| executor.info.get::<ExecutorInfo>().labels, |task| task.info.get::<TaskInfo>().labels)
+        });
+        let labels: Vec<(String, String)> = task.flatten().iter().flat_map(|all| &all.labels).map(pair).collect();
+        let containerizer = named(&labels);
+        let creation = Creation { container, labels, containerizer, ..Creation::default() };
+        // Another one has images of its own, or none.
+        if !self.containers.for_new(&creation).is_ok_and(|one| one.name() == "mesos") {
+            return Ok(None);
+        }
+        let asked = images.asked(&info, self.terms.secret.as_ref(), &secrets::owner(&state, container_id))?;
+        Ok(Some((images.clone(), asked)))
+    }
+
+    /// What the image of a container says of its process, if it has one.
+    fn image(&self, container_id: &str) -> Option<images::Process> {
+        self.images.as_ref()?.root(container_id).map(|(_, process)| process)
     }
 
     /// Makes the sandbox of an executor and describes its container. None if it is wanted no more; the error is a sentence.
@@ -117,26 +174,26 @@ impl Place {
         make_sandbox(&terms.work_dir, &sandbox, &user, true)
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
         volumes::link(&terms.work_dir, &sandbox, &executor, &state, terms.finding)?;
-        let mut described = promised::container(&terms.work_dir, &state, container_id);
+        let mut described = self.described(&state, container_id);
         if let Some(info) = &mut described.info {
             secrets::opened_container(terms.secret.as_ref(), info, &framework_id);
         }
         drop(state);
         agent.attach(&framework_id, &executor);
         let is_default = info.r#type() == executor_info::Type::Default;
-        let container = task.as_ref().map_or(info.container.as_deref(), |task| task.container.as_deref());
+        let container = described.info.as_ref();
         let (program, arguments) = match is_default {
             true => terms.default_executor(),
             // What its image runs need not be said.
             false if is_docker(container) => (None, command.arguments.clone()),
-            false => arguments(&command)?,
+            false => arguments(&command, self.image(container_id).as_ref())?,
         };
         let labels = task.as_ref().map_or(&info.labels, |task| &task.labels).as_ref();
         let first = self.first(container_id, &command, labels, &user, &sandbox)?;
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
-        let streams = nested::streams(container, false);
+        let (streams, rlimits) = (nested::streams(container, false), nested::rlimits(container));
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
-        let mut environment = self.environment(ids, &info, task.as_ref(), &command, &sandbox)?;
+        let mut environment = self.environment(ids, container_id, &info, task.as_ref(), &command, &sandbox)?;
         if let Some(key) = terms.admission.key().filter(|_| !executor.is_command) {
             let claims = [("fid", &*framework_id), ("eid", &*executor.executor_id), ("cid", container_id)];
             environment.push(format!("{TOKEN}={}", key.mint(&claims.into())));
@@ -144,7 +201,7 @@ impl Place {
         let all: Vec<(String, String)> = labels.iter().flat_map(|all| &all.labels).map(pair).collect();
         Ok(Some(Creation {
             container: described,
-            containerizer: all.iter().find(|(key, _)| key == CONTAINERIZER).map(|(_, value)| value.clone()),
+            containerizer: named(&all),
             labels: all,
             checked: task.as_ref().is_some_and(has_commands),
             user,
@@ -157,14 +214,28 @@ impl Place {
             away_ms_max: executor.is_command.then_some(terms.recovery_timeout_ms),
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
-            world: World::default(),
+            world: self.world(container_id, terms.executor_socket.as_deref().filter(|_| !executor.is_command)),
             enters: Vec::new(),
             first,
-            rlimits: nested::rlimits(container),
+            rlimits,
             rotation: rotation.filter(|_| streams.is_none()),
             streams,
             command: Some(command),
+            images: Vec::new(),
         }))
+    }
+
+    /// What its process sees of files, as far as its image says it; with a socket of the machine, if it needs that.
+    fn world(&self, container_id: &str, socket: Option<&Path>) -> World {
+        let Some((root, process)) = self.images.as_ref().and_then(|images| images.root(container_id)) else {
+            return World::default();
+        };
+        let root = Root { path: root.display().to_string(), ..Root::default() };
+        let folder = Some(process.working_dir).filter(|folder| !folder.is_empty());
+        let directory = folder.map(|folder| format!("/{}", folder.trim_start_matches('/')));
+        let socket = socket.map(|socket| MountedAt::absolute(socket.display().to_string()));
+        let mounts = socket.map(|socket| Mount::bind(socket.clone(), socket)).into_iter().collect();
+        World { root: Some(root), directory, mounts, ..World::default() }
     }
 
     /// Where the commands of checks run: beside the task's, as that does. None if it runs no more.
@@ -189,18 +260,23 @@ impl Place {
                 environment: Vec::new(),
                 umask: None,
                 network: inside.network.filter(|_| is_apart),
+                beside: None,
             });
         }
         let has_network = !self.containers.of_container(container_id).status(container_id).network_infos.is_empty();
-        let mut environment = self.environment(ids, &info, Some(&task), &command, &sandbox).ok()?;
+        let mut environment = self.environment(ids, container_id, &info, Some(&task), &command, &sandbox).ok()?;
         environment.push(format!("{}={container_id}@{}", containers::processes::CONTAINER, terms.work_dir.display()));
+        // Whatever is mounted for the task: volumes, and its root.
+        let has_mounts = terms.finding == Finding::Mounts;
+        let has_root = self.images.as_ref().is_some_and(|images| images.root(container_id).is_some());
         Some(agent_checks::Place {
             helper: (terms.launcher.clone(), vec![agent_checks::command::WORD.to_owned()]),
             user: self.user(&command, &framework.user),
-            sandbox,
+            sandbox: if has_root { terms.sandbox_directory.clone() } else { sandbox },
             environment,
             umask: terms.umask,
             network: process.filter(|_| has_network).map(|process| format!("/proc/{}/ns/net", process.pid).into()),
+            beside: executor.process.as_ref().map(|process| process.pid).filter(|_| has_mounts),
         })
     }
 
@@ -242,7 +318,9 @@ impl Place {
             let executor = executor.map(|(_, executor)| executor);
             volumes::link_within(&terms.work_dir, &sandbox, executor, &info.resources, terms.finding)?;
         }
-        let (program, arguments) = arguments(&command).map_err(|why| format!("cannot execute it: {why}"))?;
+        let image = self.image(container_id);
+        let launch = arguments(&command, image.as_ref()).map_err(|why| format!("cannot execute it: {why}"));
+        let (program, arguments) = launch?;
         let first = self.first(container_id, &command, None, &user, &sandbox)?;
         let streams = nested::streams(info.container.as_ref(), container.session);
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
@@ -263,7 +341,7 @@ impl Place {
             away_ms_max: parent.map(|_| terms.recovery_timeout_ms),
             grace_ms: Some(terms.grace_ms),
             joins: Vec::new(),
-            world: World::default(),
+            world: self.world(container_id, None),
             enters: Vec::new(),
             rlimits: nested::rlimits(info.container.as_ref()),
             first,
@@ -273,6 +351,7 @@ impl Place {
             labels: Vec::new(),
             checked: false,
             command: Some(command),
+            images: Vec::new(),
         }))
     }
 
@@ -286,18 +365,18 @@ impl Place {
             let command = task.as_ref().map_or(&info.command, |task| &task.command).clone().unwrap_or_default();
             let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
             let ids = [agent_id, framework_id, executor.executor_id.as_str()];
-            let all = self.environment(ids, &info, task.as_ref(), &command, &sandbox())?;
+            let all = self.environment(ids, container_id, &info, task.as_ref(), &command, &sandbox())?;
             let pair = |one: &String| one.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
             return Ok(all.iter().filter_map(pair).collect());
         }
         let Some(container) = state.launched.all.get(container_id) else { return Ok(BTreeMap::new()) };
         let mut variables = match parent_of(container_id) {
             Some(parent) if container.session => self.variables(state, parent)?,
-            _ => BTreeMap::from([
-                ("PATH".to_owned(), PATH.to_owned()),
-                ("MESOS_SANDBOX".to_owned(), sandbox().display().to_string()),
-            ]),
+            _ => self.variables_of_image(container_id),
         };
+        if parent_of(container_id).is_none() || !container.session {
+            variables.insert("MESOS_SANDBOX".to_owned(), sandbox().display().to_string());
+        }
         let command = container.info.get::<LaunchContainer>().command.unwrap_or_default();
         let owner = secrets::owner(state, container_id);
         for variable in command.environment.iter().flat_map(|environment| &environment.variables) {
@@ -315,19 +394,27 @@ impl Place {
         }
     }
 
+    /// Where programs are, and what the image of a container says besides.
+    fn variables_of_image(&self, container_id: &str) -> BTreeMap<String, String> {
+        let image = self.image(container_id).unwrap_or_default();
+        let said = image.env.iter().filter_map(|variable| variable.split_once('='));
+        let said = said.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        [("PATH".to_owned(), PATH.to_owned())].into_iter().chain(said).collect()
+    }
+
     /// Nothing of the agent's own environment: what a task sees must not depend on who started the agent. The error is a sentence.
     fn environment(
         &self,
         [agent_id, framework_id, executor_id]: [&str; 3],
+        container_id: &str,
         info: &ExecutorInfo,
         task: Option<&TaskInfo>,
         command: &CommandInfo,
         sandbox: &Path,
     ) -> Result<Vec<String>, String> {
         let terms = &self.terms;
-        let mut variables: BTreeMap<String, String> = BTreeMap::new();
+        let mut variables = self.variables_of_image(container_id);
         let mut set = |name: &str, value: String| variables.insert(name.to_owned(), value);
-        set("PATH", PATH.to_owned());
         for (name, value) in &terms.environment {
             set(name, value.clone());
         }
@@ -389,6 +476,20 @@ fn fetch(config: &Config) -> Job {
 
 /// Brings a container into being: its sandbox first, then what runs in it.
 async fn launch(place: Place, agent: Inbox, container_id: String) {
+    let provided = async {
+        match place.asks(&agent, &container_id)? {
+            None => Ok(Some(Vec::new())),
+            Some((images, asked)) => images.provide(&agent, &container_id, asked).await,
+        }
+    };
+    let volumes = match provided.await {
+        Ok(Some(volumes)) => volumes,
+        // Ended meanwhile.
+        Ok(None) => return,
+        Err(message) => {
+            return place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message);
+        }
+    };
     let (preparing, inbox, id) = (place.clone(), agent.clone(), container_id.clone());
     let prepare = move || match preparing.prepare(&inbox, &id)? {
         None => preparing.prepare_launched(&inbox, &id),
@@ -397,11 +498,11 @@ async fn launch(place: Place, agent: Inbox, container_id: String) {
     let prepared = tokio::task::spawn_blocking(prepare).await;
     match prepared.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(Some(creation)) => match place.containers.for_new(&creation) {
-            Ok(containerizer) => containerizer.create(agent.core(), creation),
+            Ok(containerizer) => containerizer.create(agent.core(), Creation { images: volumes, ..creation }),
             Err(message) => place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message),
         },
         // Ended meanwhile.
-        Ok(None) => {}
+        Ok(None) => place.images.iter().for_each(|images| images.destroy(container_id.clone())),
         Err(message) => place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message),
     }
 }
@@ -421,10 +522,15 @@ impl Containerizer for Place {
 
     fn release(&self, container_id: String) {
         self.containers.of_container(&container_id).release(&container_id);
+        self.images.iter().for_each(|images| images.destroy(container_id.clone()));
+    }
+
+    fn images(&self) -> Option<&Images> {
+        self.images.as_ref()
     }
 
     fn recover(&self, agent: &Inbox, container_id: &str) {
-        let container = promised::container(&self.terms.work_dir, &agent.state(), container_id);
+        let container = self.described(&agent.state(), container_id);
         self.containers.of_container(container_id).recover(agent.core(), &container);
     }
 
@@ -476,7 +582,7 @@ impl Containerizer for Place {
     }
 
     fn update(&self, agent: &Inbox, container_id: &str) {
-        let container = promised::container(&self.terms.work_dir, &agent.state(), container_id);
+        let container = self.described(&agent.state(), container_id);
         self.containers.of_container(container_id).update(&container);
     }
 
@@ -485,7 +591,7 @@ impl Containerizer for Place {
     }
 
     fn usage(&self, state: &State, container_id: &str) -> containers::Usage {
-        let container = promised::container(&self.terms.work_dir, state, container_id);
+        let container = self.described(state, container_id);
         self.containers.of_container(container_id).usage(&container)
     }
 }
@@ -554,8 +660,17 @@ fn is_on_machines_network(container: &ContainerInfo) -> bool {
     }
 }
 
-/// The program, unless it is the first argument, and the arguments as it sees them.
-fn arguments(command: &CommandInfo) -> Result<(Option<String>, Vec<String>), String> {
+/// The containerizer that is asked for by name.
+fn named(labels: &[(String, String)]) -> Option<String> {
+    labels.iter().find(|(key, _)| key == CONTAINERIZER).map(|(_, value)| value.clone())
+}
+
+/// The program, unless it is the first argument, and the arguments as it sees them; of the image where the command does not say.
+fn arguments(command: &CommandInfo, image: Option<&images::Process>) -> Result<(Option<String>, Vec<String>), String> {
+    if let Some(image) = image {
+        let launch = images::command(command.shell(), command.value.as_deref(), &command.arguments, image)?;
+        return Ok((launch.program, launch.arguments));
+    }
     let value = command.value.clone().unwrap_or_default();
     if command.shell() {
         return Ok((None, vec!["/bin/sh".to_owned(), "-c".to_owned(), value]));

@@ -30,6 +30,8 @@ pub(crate) fn flags(agent: &Agent) -> BTreeMap<&'static str, String> {
     let told = values.iter().filter(|(name, _)| api_http::tls::is_told(values, name));
     let mut flags: BTreeMap<_, _> = told.map(|(name, value)| (name, value.to_owned())).collect();
     let launcher_dir = &agent.config.settings.launcher_dir;
+    // Passwords are repeated to nobody.
+    flags.entry("docker_config").and_modify(|value| "{...}".clone_into(value));
     flags.entry("launcher_dir").or_insert_with(|| launcher_dir.clone());
     flags.entry("launcher").or_insert_with(|| if agent.config.groups.is_some() { "linux" } else { "posix" }.to_owned());
     flags
@@ -293,11 +295,10 @@ pub(crate) fn containers(agent: &Agent, query: &Query, visitor: &Visitor) -> Val
         .collect()
 }
 
-/// Counted by agents that provision images and know resource providers.
-const NEVER: [&str; 7] = [
+/// Counted by agents that know resource providers, and roots that are mounted upon others.
+const NEVER: [&str; 6] = [
     "containerizer/mesos/container_destroy_errors",
     "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
-    "containerizer/mesos/provisioner/remove_container_errors",
     "resource_provider_manager/events/disconnect",
     "resource_provider_manager/events/subscribe",
     "resource_provider_manager/subscribed",
@@ -363,6 +364,14 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     // What this agent does not do happens never; monitoring that asks for it should find that out.
     for name in NEVER {
         set(name, 0.0);
+    }
+    let provisioner = agent.containers.images().map(|images| images.provisioner());
+    let (roots, stuck) = provisioner.map_or((0, 0), |made| (made.count(), made.errors()));
+    set("containerizer/mesos/filesystem/containers_new_rootfs", roots as f64);
+    set("containerizer/mesos/provisioner/remove_container_errors", stuck as f64);
+    if let Some(pulls) = provisioner.map(|made| made.store().pulls()).filter(|pulls| pulls.count > 0) {
+        set("containerizer/mesos/provisioner/docker_store/image_pull_ms", pulls.last_ms);
+        set("containerizer/mesos/provisioner/docker_store/image_pull_ms/count", pulls.count as f64);
     }
     let cache_bytes_max = agent.config.values.bytes("fetcher_cache_size").unwrap_or(0);
     set("containerizer/fetcher/cache_size_total_bytes", cache_bytes_max as f64);

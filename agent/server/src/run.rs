@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::agent::{Agent, End};
 use crate::config::{self, Asked, Config};
+use crate::images::Images;
 use crate::place::Place;
 use crate::surroundings::{Inbox, Running, Surroundings};
 use crate::{dial, executor_socket, http, masters, oversubscription, volumes};
@@ -219,7 +220,13 @@ async fn serve(config: Config) -> Result<(), String> {
             Some(opened.map_err(|error| error.to_string())??)
         }
     };
-    let place = Place::new(&config, &address, choice(&config, &containers, external.as_ref(), docker.as_ref()));
+    let opened = config.images.clone().map(|settings| tokio::task::spawn_blocking(|| Images::open(settings)));
+    let images = match opened {
+        None => None,
+        Some(opened) => Some(opened.await.map_err(|error| error.to_string())??),
+    };
+    let place =
+        Place::new(&config, &address, choice(&config, &containers, external.as_ref(), docker.as_ref()), images.clone());
     let surroundings = Surroundings {
         log: Arc::new(log),
         dial: Box::new(dial::Tcp {
@@ -232,6 +239,7 @@ async fn serve(config: Config) -> Result<(), String> {
     };
     let running = Running::new(config, address, state, surroundings);
     let agent = running.0.clone();
+    vital(&agent, "collection of images", crate::images::collect(agent.clone()));
     vital(&agent, "collection of sandboxes", crate::gc::collect(agent.clone(), boot(&containers)));
     if let Some(log) = agent.config.values.path("external_log_file").or_else(|| agent.config.log_file.clone()) {
         // A link to the newest of many, perhaps.
@@ -247,6 +255,9 @@ async fn serve(config: Config) -> Result<(), String> {
     let swept = tokio::task::spawn_blocking(move || {
         sweeping.sweep(&known)?;
         sweeping_docker.map_or(Ok(()), |docker| docker.sweep(&known))?;
+        if let Some(images) = images {
+            images.provisioner().sweep(&known);
+        }
         external.map_or(Ok(()), |external| external.sweep(&known))
     });
     swept.await.map_err(|error| error.to_string())??;

@@ -32,6 +32,16 @@ pub(crate) fn value(secret: Option<&Secret>, variable: &Variable, owner: &str) -
     })
 }
 
+/// The value of a secret that is no variable. The error is a sentence.
+pub(crate) fn opened_value(secret: Option<&Secret>, one: &api::v1::Secret, owner: &str) -> Result<Vec<u8>, String> {
+    let mut value = one.value.clone().ok_or("a secret of type VALUE is needed")?;
+    open(secret, &mut value, owner);
+    if is_sealed(&value.data) {
+        return Err("it cannot be opened: this agent needs the --cluster_secret of its masters".to_owned());
+    }
+    Ok(value.data.to_vec())
+}
+
 /// What cannot be opened stays as it is.
 fn open(secret: Option<&Secret>, value: &mut secret::Value, owner: &str) {
     if let Some(opened) = secret.and_then(|secret| secret.open_sealed(&value.data, owner)) {

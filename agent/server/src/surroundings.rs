@@ -21,6 +21,7 @@ use crate::identity::Identity;
 use crate::{http, masters, run};
 
 pub use crate::dial::Dial;
+pub use crate::images::Images;
 pub use crate::incoming::Chunks;
 
 /// An agent's log: what was appended is there for good when its future is done, in the order of the calls.
@@ -100,6 +101,10 @@ pub trait Containerizer: Send + Sync {
     fn given(&self, container_id: &str) -> api::v1::ContainerStatus {
         let _ = container_id;
         api::v1::ContainerStatus::default()
+    }
+    /// Images of containers, if there are any.
+    fn images(&self) -> Option<&Images> {
+        None
     }
     /// What a container that runs uses now.
     fn usage(&self, state: &State, container_id: &str) -> containers::Usage {
@@ -282,6 +287,8 @@ impl Terms {
             correct_every: Duration::MAX,
             launcher: PathBuf::new(),
             isolators: Default::default(),
+            images: None,
+            default_container: None,
             external: None,
             docker: None,
             groups: None,

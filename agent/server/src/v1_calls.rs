@@ -165,8 +165,19 @@ fn handle(agent: &Agent, visitor: &Visitor, call: &Call, media: Media) -> Respon
             });
             answer.get_agent = Some(response::GetAgent { agent_info, drain_config, estimated_drain_start_time });
         }
-        // There are none: nothing is left of them when it answers.
-        call::Type::PruneImages => return api_http::empty(StatusCode::OK),
+        call::Type::PruneImages => {
+            let excluded = call.prune_images.as_ref().map_or(&[][..], |call| &call.excluded_images);
+            // Where there are none nothing is left of them when it answers.
+            let Some(images) = agent.containers.images() else { return api_http::empty(StatusCode::OK) };
+            let names = match crate::images::names(excluded) {
+                Ok(names) => names,
+                Err(why) => return text(StatusCode::BAD_REQUEST, &format!("Failed to prune images: {why}")),
+            };
+            return match images.prune(names) {
+                Ok(()) => api_http::empty(StatusCode::OK),
+                Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, &why),
+            };
+        }
         call::Type::Unknown => return text(StatusCode::NOT_IMPLEMENTED, "501 Not Implemented."),
         other => return not_built(other),
     }

@@ -27,7 +27,7 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         assert_eq!((status.code(), stderr.lines().count()), (Some(1), 1), "{names:?}: {stderr}");
         assert!(names.iter().all(|name| stderr.contains(name)), "{names:?}: {stderr}");
     };
-    for name in ["firewall_rules", "hooks", "secret_resolver", "image_providers", "docker_registry"] {
+    for name in ["firewall_rules", "hooks", "secret_resolver", "appc_store_dir", "appc_simple_discovery_uri_prefix"] {
         check(&mut program(dir.path(), &[&format!("--{name}=x")]), &[&format!("'--{name}' is not supported")]);
         for prefix in ["MESOS_", "MESETA_"] {
             let variable = format!("{prefix}{}", name.to_uppercase());
@@ -74,6 +74,26 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         ("--cgroups_root=../x", "must be the name of a control group or a relative path, not '../x'"),
     ] {
         check(&mut program(dir.path(), &["--launcher=linux", flag]), &[why]);
+    }
+    let images = ["--image_providers=docker", "--isolation=filesystem/linux,docker/runtime"];
+    for (words, why) in [
+        (&["--image_providers=appc"][..], "images of appc are not built"),
+        (&["--image_providers=rkt"], "'rkt' is not supported in '--image_providers'; there is: docker"),
+        (&["--image_providers=DOCKER"], "--image_providers needs filesystem/linux in --isolation"),
+        (
+            &["--isolation=filesystem/linux,docker/runtime"],
+            "docker/runtime in --isolation needs --image_providers=docker",
+        ),
+        (&["--isolation=filesystem/linux,volume/image"], "volume/image in --isolation needs --image_providers=docker"),
+        (&["--default_container_info={\"type\": 1}"], "'--default_container_info' must be a JSON object"),
+        (&[images[0], images[1], "--image_provisioner_backend=aufs"], "use overlay"),
+        (&[images[0], images[1], "--image_provisioner_backend=zfs"], "there is: overlay, copy, bind"),
+        (&[images[0], images[1], "--image_gc_config={}"], "'--image_gc_config' must be a JSON object"),
+        (&[images[0], images[1], "--docker_registry=ftp://x"], "is neither a registry"),
+        (&[images[0], images[1], "--docker_config=/none"], "docker_config"),
+        (&[images[0], images[1], "--docker_config={\"auths\": {\"h\": {\"auth\": \"x\"}}}"], "in base64"),
+    ] {
+        check(&mut program(dir.path(), words), &[why]);
     }
     check(&mut program(dir.path(), &["--advertise_ip=0.0.0.0"]), &["--advertise_ip", "0.0.0.0"]);
     check(program(dir.path(), &[]).env("LIBPROCESS_ADVERTISE_IP", "::"), &["--advertise_ip", "'::'"]);

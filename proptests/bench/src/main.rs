@@ -9,6 +9,7 @@ mod etcd;
 mod first_offer;
 mod history;
 mod http1;
+mod images;
 mod large;
 mod load;
 mod memory;
@@ -55,6 +56,7 @@ const NAMES: &[&str] = &[
     "group_tasks_per_s",
     "nested_start_ms",
     "exec_first_byte_ms",
+    "image_root_ms",
     "rss_mb_agent_busy",
     "agent_recovery_ms",
     "read_interference",
@@ -134,6 +136,7 @@ fn main() -> ExitCode {
     first_offer::rows(&bench, &mut report);
     tasks::rows(&bench, &mut report);
     containers::rows(&bench, &mut report);
+    images::rows(&bench, &mut report);
     readers::rows(&bench, &mut report);
     pages::rows(&bench, &mut report);
     large::rows(&bench, &mut report);

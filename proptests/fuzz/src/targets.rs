@@ -577,6 +577,20 @@ pub fn targets() -> Vec<Target> {
         "archive-gz" "archive.gz",
         "archive-zip" "archive.zip",
     });
+    all.push(Target {
+        name: "image-layer",
+        seeds: || crate::tasks::archives(include_bytes!("../testdata/archive-pax.tar")),
+        words: ARCHIVES,
+        mend: Some(crate::tasks::mend_tar),
+        bytes_max: |_| 320 << 20,
+        run: crate::tasks::layer,
+    });
+    all.push(Target { seeds: crate::tasks::image_names, words: URIS, ..text("image-name", crate::tasks::image_name) });
+    all.push(Target {
+        seeds: crate::tasks::docker_configs,
+        words: JSON,
+        ..text("docker-config", crate::tasks::docker_config)
+    });
     all.push(Target { seeds: uris, words: URIS, ..text("uri", crate::tasks::uri) });
     all.push(Target {
         name: "check",

@@ -67,6 +67,80 @@ pub fn mend_tar(input: &mut [u8]) {
     }
 }
 
+/// A layer of an image: whatever is in it, nothing lands outside, and no device comes out but what hides.
+pub fn layer(input: &[u8]) -> String {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("folder");
+    fs::create_dir(&folder).expect("a folder");
+    let bounds = images::Bounds { bytes_max: BOUNDS.bytes_max, entries_max: BOUNDS.entries_max };
+    let said = match images::unpack(input, &folder, bounds, &Default::default()) {
+        Ok(_) => "unpacked".to_owned(),
+        Err(refusal) => format!("{refusal:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect(),
+    };
+    assert_eq!(fs::read_dir(dir.path()).expect("the folder").count(), 1, "something landed outside");
+    has_no_devices(&folder);
+    said
+}
+
+fn has_no_devices(folder: &Path) {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let found = entry.metadata().expect("an entry");
+        let is_device = found.file_type().is_char_device() || found.file_type().is_block_device();
+        assert!(!is_device || found.rdev() == 0, "{} is a device", entry.path().display());
+        if found.is_dir() {
+            has_no_devices(&entry.path());
+        }
+    }
+}
+
+/// The name of an image: what was read is written so that it is read as the same, and is no path that leads elsewhere.
+pub fn image_name(input: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(input) else { return "no text".to_owned() };
+    match images::Reference::parse(text) {
+        Ok(name) => {
+            let written = name.to_string();
+            assert!(!written.split('/').any(|part| matches!(part, "" | "." | "..")), "{written}");
+            let again = images::Reference::parse(&written).expect("it is a name");
+            assert_eq!((&again.registry, &again.repository), (&name.registry, &name.repository));
+            "a name".to_owned()
+        }
+        Err(why) => why.rsplit(": ").next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// Names to begin with.
+pub fn image_names() -> Vec<Vec<u8>> {
+    let digest = "0".repeat(64);
+    [
+        "busybox".to_owned(),
+        "localhost:5000/a/b-c:1.2".to_owned(),
+        "[::1]:5000/a__b:c".to_owned(),
+        format!("h.i/j@sha256:{digest}"),
+    ]
+    .map(String::into_bytes)
+    .to_vec()
+}
+
+/// What Docker has written down of registries; no secret is in what is said of it.
+pub fn docker_config(input: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(input) else { return "no text".to_owned() };
+    match images::Credentials::parse(text) {
+        Ok(_) => "read".to_owned(),
+        Err(why) => why.chars().take(40).collect(),
+    }
+}
+
+/// Such files to begin with.
+pub fn docker_configs() -> Vec<Vec<u8>> {
+    let all: [&[u8]; 3] = [
+        br#"{"auths": {"https://index.docker.io/v1/": {"auth": "bWU6c2VjcmV0"}}}"#,
+        br#"{"h:1": {"auth": "bWU6c2VjcmV0", "email": "e"}}"#,
+        br#"{"auths": {"h": {"identitytoken": "t"}}, "credsStore": "s"}"#,
+    ];
+    all.map(<[u8]>::to_vec).to_vec()
+}
+
 fn stays_inside(root: &Path, folder: &Path, bytes: &mut u64, entries: &mut u64) {
     for entry in fs::read_dir(folder).expect("a folder").flatten() {
         let (path, found) = (entry.path(), entry.metadata().expect("an entry"));

@@ -55,6 +55,15 @@ impl FilesystemLinux {
     }
 }
 
+impl FilesystemLinux {
+    /// Lets a process know where it finds its sandbox.
+    fn tell(&self, creation: &mut Creation) {
+        let before = format!("MESOS_SANDBOX={}", creation.container.sandbox.display());
+        let now = format!("MESOS_SANDBOX={}", self.settings.sandbox_directory);
+        creation.environment.iter_mut().filter(|one| **one == before).for_each(|one| one.clone_from(&now));
+    }
+}
+
 impl Isolator for FilesystemLinux {
     fn name(&self) -> &'static str {
         "filesystem/linux"
@@ -71,6 +80,7 @@ impl Isolator for FilesystemLinux {
             let parent = id.rsplit_once('.').map_or("", |(parent, _)| parent);
             if self.with_root.lock().contains(parent) {
                 creation.world.directory.get_or_insert_with(|| self.settings.sandbox_directory.clone());
+                self.tell(creation);
             }
             return Ok(());
         }
@@ -84,8 +94,7 @@ impl Isolator for FilesystemLinux {
             creation.world.mounts.insert(0, Mount { no_devices: true, ..mount });
             // Unless its image has one.
             creation.world.directory.get_or_insert_with(|| seen.clone());
-            let (before, now) = (format!("MESOS_SANDBOX={sandbox}"), format!("MESOS_SANDBOX={seen}"));
-            creation.environment.iter_mut().filter(|one| **one == before).for_each(|one| one.clone_from(&now));
+            self.tell(creation);
         }
         for volume in creation.container.volumes.clone() {
             let Some(found) = volume.resource.disk.as_ref().and_then(|disk| disk.volume.as_ref()) else { continue };

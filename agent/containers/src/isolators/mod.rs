@@ -6,6 +6,7 @@ mod cni;
 mod disk;
 mod du;
 mod filesystem;
+mod image;
 pub mod linux;
 mod needs;
 mod ports;
@@ -30,6 +31,7 @@ pub use cgroups::{
 pub use cni::{CniSettings, NetworkCni};
 pub use disk::Disk;
 pub use filesystem::{FilesystemLinux, FilesystemSettings};
+pub use image::{DockerRuntime, VolumeImage};
 pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, NamespacesPid};
 pub use needs::check;
 pub use ports::Ports;
@@ -91,8 +93,10 @@ pub trait Isolator: Send + Sync {
 /// All that `--isolation` may name: what is built, and what stands for several of them. In this order they are asked, whatever the
 /// flag's is: what makes a container's root first, then what is mounted there, then all that is done to that.
 pub const NAMES: &[&str] = &[
+    "docker/runtime",
     "filesystem/posix",
     "filesystem/linux",
+    "volume/image",
     "process",
     "posix/cpu",
     "posix/mem",
@@ -224,6 +228,8 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "volume/host_path" => Some(Some(Box::new(VolumeHostPath(settings.filesystem.clone())))),
         "volume/sandbox_path" => Some(Some(Box::new(VolumeSandboxPath::new(&settings.filesystem)))),
         "volume/secret" => Some(Some(Box::new(VolumeSecret(settings.filesystem.clone())))),
+        "docker/runtime" => Some(Some(Box::new(DockerRuntime))),
+        "volume/image" => Some(Some(Box::new(VolumeImage(settings.filesystem.clone())))),
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),
         "posix/rlimits" => Some(Some(Box::new(PosixRlimits))),

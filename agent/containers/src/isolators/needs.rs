@@ -21,7 +21,7 @@ const fn need(isolators: &'static [&'static str], what: &'static str, is_asked: 
 }
 
 const NEEDS: &[Need] = &[
-    need(&["docker/runtime", "appc/runtime"], "images of containers need", |info| {
+    need(&["docker/runtime"], "images of containers need", |info| {
         info.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
     }),
     need(&["volume/host_path"], "volumes that are folders of the machine need", |info| {
@@ -80,10 +80,6 @@ pub fn check(container: &Container, has: impl Fn(&str) -> bool) -> Result<(), St
     if let Some(volume) = info.volumes.iter().find(|one| is_of(one, volume::source::Type::Unknown)) {
         return Err(format!("the volume at '{}' is of no kind that this release knows", volume.container_path));
     }
-    let images = info.mesos.iter().map(|mesos| &mesos.image).chain(info.volumes.iter().map(|one| &one.image));
-    if images.flatten().any(|image| image.docker.as_ref().is_some_and(|docker| docker.config.is_some())) {
-        return Err("images that bring secrets along, to be had with, are not supported by this agent".to_owned());
-    }
     let missing = NEEDS.iter().find(|need| (need.is_asked)(info) && !need.isolators.iter().any(|name| has(name)));
     match missing {
         Some(Need { isolators, what, .. }) => {
@@ -108,7 +104,7 @@ mod tests {
             (r#""linux_info": {"seccomp": {"unconfined": true}}"#, "linux/seccomp"),
             (r#""linux_info": {"share_pid_namespace": false}"#, "namespaces/pid"),
             (r#""linux_info": {"effective_capabilities": {"capabilities": []}}"#, "linux/capabilities"),
-            (r#""mesos": {"image": {"type": "DOCKER", "docker": {"name": "i"}}}"#, "docker/runtime or appc/runtime"),
+            (r#""mesos": {"image": {"type": "DOCKER", "docker": {"name": "i"}}}"#, "docker/runtime"),
             (r#""network_infos": [{"name": "n"}]"#, "network/cni"),
             (r#""hostname": "h""#, "network/cni"),
             (r#""volumes": [{"mode": "RW", "container_path": "c", "host_path": "/h"}]"#, "volume/host_path"),

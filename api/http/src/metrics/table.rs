@@ -505,8 +505,27 @@ fn agent(rows: &mut Rows) {
         "",
         "0: ending a container is tried until it is over.",
     );
-    rows.counter("containerizer/mesos/provisioner/bind/remove_rootfs_errors", "", "0: there are no images.");
-    rows.counter("containerizer/mesos/provisioner/remove_container_errors", "", "0: there are no images.");
+    rows.counter("containerizer/mesos/provisioner/bind/remove_rootfs_errors", "", "0: counted by the next one.");
+    rows.counter(
+        "containerizer/mesos/provisioner/remove_container_errors",
+        "meseta_images_roots_stuck_total",
+        "Roots of images that could not be removed; they are at the next start.",
+    );
+    rows.gauge(
+        "containerizer/mesos/filesystem/containers_new_rootfs",
+        "meseta_images_roots",
+        "Containers with roots of images.",
+    );
+    rows.gauge(
+        "containerizer/mesos/provisioner/docker_store/image_pull_ms",
+        "",
+        "How long the last pull of an image took that succeeded, in milliseconds.",
+    );
+    rows.counter(
+        "containerizer/mesos/provisioner/docker_store/image_pull_ms/count",
+        "meseta_images_pulls_total",
+        "Images that were pulled.",
+    );
     for what in ["events/disconnect", "events/subscribe", "subscribed"] {
         rows.counter(&format!("resource_provider_manager/{what}"), "", "0: there are no resource providers.");
     }
