@@ -568,9 +568,23 @@ fn images_are_pulled_with_credentials_and_in_time() {
         let installed =
             std::process::Command::new("install").args(["-m", "755"]).args([&path("draft"), &slow]).status();
         assert!(installed.unwrap().success());
-        let flags = [format!("--docker={}", slow.display()), "--executor_registration_timeout=1secs".to_owned()];
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        let agent = engine.agent(&master, dir.path(), &flags);
+        let slow = format!("--docker={}", slow.display());
+        let agent = engine.agent(&master, dir.path(), &[&slow]);
+        master.launch(boxed("told", "true", |_, docker| docker.image = "nosuch:1".into()));
+        let pulls = || {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            let words = all.map(|entry| fs::read(entry.path().join("cmdline")).unwrap_or_default());
+            let words = words.map(|words| String::from_utf8_lossy(&words).into_owned());
+            words
+                .filter(|words| words.contains(slow.trim_start_matches("--docker=")) && words.contains("\0pull\0"))
+                .count()
+        };
+        until("a pull", || pulls() > 0).await;
+        master.kill("told");
+        assert_eq!(master.update("told", TaskState::TaskKilled).await.reason(), Reason::TaskKilledDuringLaunch);
+        until("its end", || pulls() == 0).await;
+        agent.kill();
+        let agent = engine.agent(&master, dir.path(), &[&slow, "--executor_registration_timeout=1secs"]);
         let late = failed(&master, boxed("late", "true", |_, docker| docker.image = "nosuch:1".into())).await;
         let why = "'launch' took longer than 1 s (--executor_registration_timeout)";
         assert!(late.message().contains(why), "{}", late.message());

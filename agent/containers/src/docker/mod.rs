@@ -11,10 +11,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent_docker::Settings;
 use api::v1::{ContainerStatus, container_info};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use supervisor::program::{Failure, How, Program};
 use supervisor::spec;
@@ -30,6 +31,10 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_secs(60);
 const LOOK_PAUSE_MIN: Duration = Duration::from_millis(500);
 /// One that was made and never started is somebody's who is about to start it, for so long.
 const START_MAX: Duration = Duration::from_secs(3600);
+/// Who asks what containers use waits for so long at most, and an engine that does not tell is not asked for a while: there are
+/// many containers, and they are asked for often.
+const USAGE_MAX: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(10);
 /// The engine may have been started with the agent: so often it is looked for.
 const LOOKS_MAX: usize = 3;
 
@@ -54,6 +59,8 @@ pub struct Docker {
     beside: Supervised,
     program: Program,
     terms: Arc<DockerTerms>,
+    /// When it was last not told what a container uses.
+    silent: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A container as the engine lists it.
@@ -76,7 +83,7 @@ impl Docker {
         let cannot = |error: io::Error| format!("Cannot use the folder {}: {error}", program.folder);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&program.folder).map_err(cannot)?;
         terms.engine.write(Path::new(&program.folder)).map_err(cannot)?;
-        let docker = Docker { beside, program, terms: Arc::new(terms) };
+        let docker = Docker { beside, program, terms: Arc::new(terms), silent: Arc::default() };
         let mut found = docker.call("version", &docker.program.request());
         for _ in 1..LOOKS_MAX {
             if found.is_err() {
@@ -249,7 +256,15 @@ impl Containerizer for Docker {
     }
 
     fn usage(&self, container: &Container) -> Usage {
-        let found = self.call("usage", &self.program.about(&container.id)).unwrap_or_else(|_| json!({}));
+        let is_silent = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < SILENCE);
+        if is_silent(*self.silent.lock()) {
+            return Usage::default();
+        }
+        let begun = Instant::now();
+        let found = self.program.call_within("usage", &self.program.about(&container.id), None, USAGE_MAX);
+        // One that has just ended is no silence.
+        *self.silent.lock() = (found.is_err() && begun.elapsed() >= USAGE_MAX).then(Instant::now);
+        let found = found.unwrap_or_else(|_| json!({}));
         let count = |name: &str| found.get(name).and_then(Value::as_u64);
         let small = |name: &str| count(name).and_then(|count| u32::try_from(count).ok());
         Usage {

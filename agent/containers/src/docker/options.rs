@@ -29,6 +29,9 @@ const PARAMETERS_REFUSED: [&str; 9] =
 /// The image, its options and what follows, as `meseta-docker` reads them. The error is a sentence.
 pub(super) fn of(creation: &Creation, terms: &DockerTerms, owner: &str) -> Result<Value, String> {
     let container = &creation.container;
+    if container.is_within() {
+        return Err("the docker containerizer does not support containers within containers".to_owned());
+    }
     let none = || "it has no ContainerInfo with docker".to_owned();
     let info = container.info.as_ref().ok_or_else(none)?;
     let docker = info.docker.as_ref().ok_or_else(none)?;
@@ -102,7 +105,6 @@ fn unsupported(creation: &Creation, info: &ContainerInfo) -> Option<&'static str
     let variables = creation.command.iter().flat_map(|command| &command.environment);
     let mut variables = variables.flat_map(|environment| &environment.variables);
     let asked = [
-        ("containers within containers", creation.container.is_within()),
         (
             "streams that somebody can be connected with (sessions, tty_info)",
             creation.streams.is_some() || info.tty_info.is_some(),
