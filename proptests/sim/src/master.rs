@@ -240,6 +240,7 @@ impl Master {
             secret: None,
             insecure: false,
             tls: None,
+            identity_life: None,
             masters: if self.masters.is_empty() { vec![self.address.clone()] } else { self.masters.clone() },
             join: self.masters.is_empty().then(|| "m1:5050".to_owned()),
             flags: BTreeMap::new(),
