@@ -8,7 +8,7 @@ CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check fix docker bench sim teeth fuzz faults chaos soak systemd openapi bless
+.PHONY: help deps demo test check fix docker bench sim teeth fuzz faults chaos soak systemd qemu openapi bless
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
@@ -57,6 +57,9 @@ soak: ## Hostile clients of every kind beside an ordinary framework for five min
 
 systemd: ## The units of packaging/systemd under a real systemd, in a throw-away layer over this machine's root (as root)
 	@tools/systemd.sh
+
+qemu: ## Control groups of both versions with all controllers, under a kernel of their own in an emulated machine (VERSIONS=second, ONLY=cluster)
+	@tools/qemu.sh
 
 openapi: ## Masters and agents asked what their OpenAPI descriptions say, and what they do not: nothing may be 500 (EXAMPLES=30)
 	@tools/deps.sh test >/dev/null; . tools/env.sh; cargo build --workspace --bins; \

@@ -109,7 +109,7 @@ async fn what_is_read_and_written_is_counted() {
         let own = fs::read_to_string(
             Path::new(place.hierarchy).join("blkio").join(&place.root).join("blkio.throttle.io_service_bytes"),
         );
-        if own.is_ok_and(|text| text.trim() == "Total 0") {
+        if own.is_ok_and(|text| text.lines().all(|line| line.ends_with(" 0"))) {
             let _ =
                 writeln!(std::io::stderr(), "NOT TESTED (blkio): this kernel counts nothing in {}", place.hierarchy);
             continue;
