@@ -657,6 +657,10 @@ fn spawn(
     let group = groups.map(|groups| groups.group(&creation.container.id).display().to_string());
     let mut world = creation.world;
     world.enters.extend(entered(containers, &creation.container.id, &creation.enters)?);
+    if let Some(shm_of) = &mut world.shm_of {
+        let mounts = entered(containers, &creation.container.id, &[Namespace::Mount])?;
+        *shm_of = mounts.into_iter().map(|(_, path)| path).collect();
+    }
     let mut environment = creation.environment;
     // Last: what comes of the container is known by it, should its supervisor be killed.
     environment.retain(|variable| !variable.starts_with(&format!("{}=", processes::CONTAINER)));

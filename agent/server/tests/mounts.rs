@@ -101,6 +101,13 @@ async fn volumes_of_the_machine_and_of_sandboxes_are_mounted_for_their_container
     assert!(!Path::new("/srv/z").exists() && !Path::new("/media/file").exists(), "for others nothing is there");
     assert_eq!((mounted(dir.path()), mounted(given.path())), (vec![], vec![]));
     assert_eq!(fs::read_dir(agent.sandbox("t").join("rw")).unwrap().count(), 0);
+    // Whoever may write where folders are made does not lead to others.
+    let outside = tempfile::tempdir().unwrap();
+    symlink(outside.path(), given.path().join("made/out")).unwrap();
+    let message =
+        master.fails(with(task("out", "true"), &host_path(&given.path().join("made/out/x"), "x", "RW"))).await;
+    assert!(message.contains("cannot find out/x"), "{message}");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     for (n, (volume, why)) in [
         (host_path(&given.path().join("none"), "a", "RW"), "does not exist"),
         (host_path(given.path(), "/no/such/place", "RW"), "It must exist if the container shares the host filesystem"),
@@ -246,6 +253,37 @@ async fn one_within_another_finds_that_ones_folders_and_no_way_out_of_them() {
     assert!(status.contains("400") && body.contains("cannot find from"), "{status} {body}");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     assert_eq!(mounted(dir.path()), Vec::<String>::new());
+}
+
+/// With mounts of its own, too, one within another sees the processes and the shared memory that it shares with that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_shared_with_the_one_around_it_is_that_ones_and_not_the_machines() {
+    let Some(groups) = place("shared") else { return };
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = groups.start(&master, dir.path(), &["--isolation=filesystem/linux,namespaces/pid,namespaces/ipc"]);
+    let mut outer = task("t", "echo of-the-task > /dev/shm/x; touch ready; sleep 1000");
+    let text = r#"{"type": "MESOS", "linux_info": {"ipc_mode": "PRIVATE", "shm_size": 1}}"#;
+    let info: ContainerInfo = api::json::from_slice(text.as_bytes()).unwrap();
+    outer.container = Some(info.into());
+    master.launch(outer);
+    let sandbox = agent.sandbox("t");
+    until("it is ready", || sandbox.join("ready").exists()).await;
+    assert!(!Path::new("/dev/shm/x").exists());
+    let parent = groups.group().file_name().unwrap().to_str().unwrap().to_owned();
+    let call = format!(
+        r#"{{"type": "LAUNCH_CONTAINER", "launch_container": {{"container_id": {{"value": "in", "parent": {{"value": "{parent}"}}}},
+            "container": {{"type": "MESOS", "linux_info": {{"share_pid_namespace": true, "ipc_mode": "SHARE_PARENT"}}}},
+            "command": {{"value": "cat /dev/shm/x > shm; tr '\\0' ' ' < /proc/2/cmdline > seen; ls /proc | grep -c '^[0-9]' >> seen; touch done"}}}}}}"#
+    );
+    let (status, body) = http(&agent.address, "POST", "/api/v1", "Content-Type: application/json\r\n", &call).await;
+    assert!(status.contains("200"), "{status} {body}");
+    let within = sandbox.join("containers/in");
+    until("it has looked", || within.join("done").exists()).await;
+    assert_eq!(fs::read_to_string(within.join("shm")).unwrap(), "of-the-task\n");
+    let seen = fs::read_to_string(within.join("seen")).unwrap();
+    assert!(seen.contains("of-the-task"), "{seen}");
+    let count: u32 = seen.split_whitespace().last().unwrap().parse().unwrap();
+    assert!(count < 12, "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, mk
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{fchdir, pivot_root};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::mounts::{self, Failure, Mounter, attach, copy, failed, find, make};
 use crate::spec::World;
@@ -87,6 +88,33 @@ pub(crate) fn enter(wanted: &World, scratch: &str) -> Result<(), Failure> {
             .map_err(failed("make its root read-only"))?;
     }
     pivot(root.as_fd()).map_err(failed("enter its root"))
+}
+
+/// The shared memory of another container, by the file of its mounts: mounted nowhere yet. What is there is whatever that one has.
+pub(crate) fn shm_of(mounts: &str) -> Result<OwnedFd, Failure> {
+    let taken = || {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let (own, other) = (open("/proc/self/ns/mnt", flags, Mode::empty())?, open(mounts, flags, Mode::empty())?);
+        let enter = |file: &OwnedFd| move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Mount));
+        enter(&other)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let taken = open("/dev/shm", flags, Mode::empty()).and_then(|shm| copy(shm, false));
+        // Back, whatever was found.
+        enter(&own)?;
+        taken
+    };
+    taken().map_err(failed("take the shared memory of what it is within"))
+}
+
+/// Mounts it; in a root of its own, that is where the process is by now.
+pub(crate) fn mount_shm(shm: &OwnedFd, wanted: &World) -> Result<(), Failure> {
+    let at = if wanted.root.is_some() {
+        let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed("find its root"))?;
+        find(root.as_fd(), "dev/shm", ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS, None)
+    } else {
+        open("/dev/shm", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+    };
+    at.and_then(|at| attach(shm, at)).map_err(failed("mount /dev/shm"))
 }
 
 /// The folder, mounted upon itself. Devices in it are none: images have no business with those of the machine.

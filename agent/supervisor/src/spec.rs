@@ -143,13 +143,17 @@ pub struct World {
     pub directory: Option<String>,
     /// The name that it has for the machine, with one of its own.
     pub hostname: Option<String>,
+    /// The file of another one's mounts, whose `/dev/shm` it has.
+    pub shm_of: Option<String>,
 }
 
 impl World {
-    /// Whether it is in a network, or has a name, that is not its supervisor's.
+    /// Whether it is in a network, or has a name or memory, that is not its supervisor's.
     fn has_network(&self) -> bool {
         let mut all = self.own.iter().chain(self.enters.iter().map(|(namespace, _)| namespace));
-        self.hostname.is_some() || all.any(|one| matches!(one, Namespace::Net | Namespace::Uts))
+        self.hostname.is_some()
+            || self.shm_of.is_some()
+            || all.any(|one| matches!(one, Namespace::Net | Namespace::Uts))
     }
 
     /// Whether something is where its supervisor does not have it.
@@ -269,6 +273,7 @@ impl Spec {
             }))
             .chain(self.world.directory.iter().map(|path| format!("directory={path}")))
             .chain(self.world.hostname.iter().map(|name| format!("hostname={name}")))
+            .chain(self.world.shm_of.iter().map(|path| format!("shm_of={path}")))
             .chain(self.joins.iter().map(|path| format!("join={path}")))
             .chain(self.rotation.iter().map(|rotation| format!("rotation={}", rotation.encode())))
             .chain(self.first.iter().flat_map(|first| {
@@ -365,6 +370,7 @@ impl Spec {
                 mounts,
                 directory: text("directory").map(str::to_owned),
                 hostname: text("hostname").map(str::to_owned),
+                shm_of: text("shm_of").map(str::to_owned),
             },
             rotation: text("rotation").and_then(Rotation::decode),
             first: text("first").map(|program| First {
@@ -749,6 +755,7 @@ mod tests {
                 filter: vec![0x0006_0000_7fff_0000, 7],
                 directory: Some("/e f".into()),
                 hostname: Some("h".into()),
+                shm_of: Some("/proc/8/ns/mnt".into()),
             },
             rotation: Some(Rotation { stdout: (4096, 2), stderr: (1 << 40, 0) }),
             rlimits: vec![("NOFILE".into(), Some((10, 20))), ("CORE".into(), None)],

@@ -26,6 +26,8 @@ pub(crate) struct World {
     own: CloneFlags,
     /// It has processes of its own.
     pub(crate) is_root: bool,
+    /// It enters those of another one.
+    enters_processes: bool,
     shm_bytes: Option<Option<u64>>,
     /// The write end is the child's: by it the status of the container's process comes back.
     status: Option<(OwnedFd, OwnedFd)>,
@@ -68,6 +70,7 @@ impl World {
             own |= CloneFlags::CLONE_NEWNS;
         }
         let is_root = has(Namespace::Pid);
+        let enters_processes = wanted.enters.iter().any(|(namespace, _)| *namespace == Namespace::Pid);
         let status = if is_root {
             unshare(CloneFlags::CLONE_NEWPID)
                 .map_err(|error| format!("cannot have processes of its own: {}", error.desc()))?;
@@ -79,6 +82,7 @@ impl World {
             entered,
             own,
             is_root,
+            enters_processes,
             shm_bytes: wanted.shm_bytes.map(|bytes| (bytes > 0).then_some(bytes)),
             status,
         })
@@ -87,6 +91,8 @@ impl World {
     /// In the child, while it is what the supervisor is.
     /// `scratch` is a folder of the machine that may be covered for a moment.
     pub(crate) fn enter(&self, wanted: &Wanted, scratch: &str) -> Result<(), Failure> {
+        let shm = wanted.shm_of.as_deref().map(root::shm_of).transpose();
+        let shm = shm.map_err(|(what, error)| (what, Errno::from_raw(error.raw_os_error())))?;
         for (flag, file) in &self.entered {
             setns(file, *flag).map_err(|error| ("enter a namespace".into(), error))?;
         }
@@ -100,11 +106,16 @@ impl World {
         if self.own.contains(CloneFlags::CLONE_NEWNS) {
             root::enter(wanted, scratch).map_err(|(what, error)| (what, Errno::from_raw(error.raw_os_error())))?;
         }
+        if let Some(shm) = shm {
+            root::mount_shm(&shm, wanted).map_err(|(what, error)| (what, Errno::from_raw(error.raw_os_error())))?;
+        }
         // A root of its own has these.
         if wanted.root.is_some() {
             return Ok(());
         }
-        if self.is_root {
+        // Of those that it sees: what is mounted there is the machine's, unless it entered the other one's mounts.
+        let has_others_proc = self.enters_processes && self.own.contains(CloneFlags::CLONE_NEWNS);
+        if self.is_root || has_others_proc {
             mounted("mount /proc", mount(Some("proc"), "/proc", Some("proc"), NO_CODE, None::<&str>))?;
         }
         if let Some(size) = self.shm_bytes {

@@ -126,6 +126,10 @@ impl Isolator for NamespacesIpc {
             creation.world.shm_bytes = Some(asked.or(self.0.shm_bytes).unwrap_or(0));
         } else if is_within {
             enter(creation, Namespace::Ipc);
+            if creation.world.has_mounts() {
+                // With mounts of its own, what is there is the machine's. Which one it is of is known when it is started.
+                creation.world.shm_of = Some(String::new());
+            }
         } else if info.ipc_mode.is_none() {
             // As it was before there were modes: its own, but for /dev/shm.
             own(creation, Namespace::Ipc);

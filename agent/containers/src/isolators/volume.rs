@@ -61,35 +61,30 @@ fn place(creation: &Creation, settings: &FilesystemSettings, volume: &Volume) ->
 pub struct VolumeHostPath(pub FilesystemSettings);
 
 impl VolumeHostPath {
-    /// Makes what is missing, where that is allowed.
-    fn make(&self, path: &str) -> Result<(), String> {
+    /// Where a path is. What is missing, and is allowed to be made, is so by the supervisor, which follows nothing that leads out of
+    /// the folder where it is allowed.
+    fn find(&self, path: &str) -> Result<Place, String> {
         if Path::new(path).exists() {
-            return Ok(());
+            return Ok(Place::absolute(path));
         }
         let Some(allowed) = &self.0.made_host_paths else {
             return Err(format!("Path '{path}' in HOST_PATH volume does not exist"));
         };
         let normal = normal(path).ok_or_else(|| format!("Path '{path}' in HOST_PATH volume leads upwards"))?;
-        if !allowed.iter().any(|above| normal.starts_with(above)) {
+        let Some((above, rest)) = allowed.iter().find_map(|above| Some((above, normal.strip_prefix(above).ok()?)))
+        else {
             return Err(format!(
                 "Path '{path}' in HOST_PATH volume does not exist and is not whitelisted for creation \
                  (--host_path_volume_force_creation)"
             ));
+        };
+        if !above.exists() {
+            // Whatever the mask of this process is.
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            let made = fs::create_dir_all(above).and_then(|()| fs::set_permissions(above, open));
+            made.map_err(|error| format!("Failed to create the host path at '{path}': {error}"))?;
         }
-        // Whatever the mask of this process is.
-        let mut at = PathBuf::new();
-        for part in normal.components() {
-            at.push(part);
-            match fs::create_dir(&at) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(format!("Failed to create the host path at '{path}': {error}")),
-                Ok(()) => {
-                    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-                    fs::set_permissions(&at, open).map_err(|error| error.to_string())?;
-                }
-            }
-        }
-        Ok(())
+        Ok(Place::below(above.display().to_string(), rest.display().to_string()))
     }
 }
 
@@ -119,13 +114,13 @@ impl Isolator for VolumeHostPath {
             return Err("HOST_PATH volume is not supported for DEBUG containers".to_owned());
         }
         for (volume, path, propagates) in wanted {
-            self.make(&path)?;
+            let from = self.find(&path)?;
             let at = place(creation, &self.0, &volume)?;
             if propagates {
                 is_shared(&path)?;
             }
             let read_only = is_read_only(&volume);
-            creation.world.mounts.push(Mount { read_only, propagates, ..Mount::bind(Place::absolute(path), at) });
+            creation.world.mounts.push(Mount { read_only, propagates, ..Mount::bind(from, at) });
         }
         Ok(())
     }
