@@ -28,6 +28,11 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("agents", Kind::Int, "At most so many agents are asked, those without a connection first.").default("16"),
     Flag::new("snapshot", Kind::Bool, "Also a redacted snapshot of the state; it takes the cluster's secret.")
         .default("false"),
+    Flag::new(
+        "profile",
+        Kind::Duration,
+        "Also what everybody does with the processor for so long, where MESETA_ENABLE_PROFILER=1.",
+    ),
     Flag::new("force", Kind::Bool, "Over a file that is there.").default("false"),
     http::SECRET,
 ];
@@ -38,7 +43,7 @@ masters and of some agents, the newest records of the log, who did what and who 
 labels, secrets and data of tasks are taken out, and so are flags that may hold secrets. Logs are as they are: read
 them before you give them away. What could not be had is named in README.txt inside.
 
-  meseta debug FILE.tar.gz [--agents=16] [--records=1000] [--snapshot]";
+  meseta debug FILE.tar.gz [--agents=16] [--records=1000] [--snapshot] [--profile=10secs]";
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,17 +87,25 @@ struct Daemon {
     paths: Vec<(&'static str, &'static str)>,
     /// Where it serves its log.
     log: &'static str,
+    /// So long it is profiled, if it is.
+    profile: Option<Duration>,
 }
 
 impl Daemon {
     fn master(address: &str) -> Daemon {
         let folder = format!("masters/{}", folder(address));
-        Daemon { address: address.to_owned(), folder, paths: [OF_EACH, OF_MASTERS].concat(), log: "/master/log" }
+        Daemon {
+            address: address.to_owned(),
+            folder,
+            paths: [OF_EACH, OF_MASTERS].concat(),
+            log: "/master/log",
+            profile: None,
+        }
     }
 
     fn agent(address: &str) -> Daemon {
         let folder = format!("agents/{}", folder(address));
-        Daemon { address: address.to_owned(), folder, paths: OF_EACH.to_vec(), log: "/slave/log" }
+        Daemon { address: address.to_owned(), folder, paths: OF_EACH.to_vec(), log: "/slave/log", profile: None }
     }
 }
 
@@ -115,7 +128,8 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
     let masters = bundle.masters(&given).await;
     let agents = bundle.agents(&masters, number("agents") as usize).await;
     let daemons = masters.iter().map(|it| Daemon::master(it)).chain(agents.iter().map(|it| Daemon::agent(it)));
-    bundle.ask_all(daemons.collect()).await;
+    let profile = flags.duration("profile").filter(|profile| !profile.is_zero());
+    bundle.ask_all(daemons.map(|daemon| Daemon { profile, ..daemon }).collect()).await;
     if bundle.files.is_empty() {
         return Err(Error::Failed(format!("nobody answers at {}: there is nothing to write", given.join(", "))));
     }
@@ -204,7 +218,7 @@ impl Bundle {
     }
 
     /// One master or agent.
-    async fn daemon(&mut self, Daemon { address, folder, paths, log }: &Daemon) {
+    async fn daemon(&mut self, Daemon { address, folder, paths, log, profile }: &Daemon) {
         for (path, name) in paths {
             // A follower would send elsewhere; what it knows itself is wanted.
             let path = if *path == "/state" { "/state?stale=true" } else { path };
@@ -226,6 +240,12 @@ impl Bundle {
                         return;
                     }
                 }
+            }
+        }
+        if let Some(lasts) = profile {
+            match profiled(address, *lasts).await {
+                Ok(profile) => self.put(&format!("{folder}/profile.pb"), profile),
+                Err(why) => self.miss(&format!("{address} /profiler (its profile)"), &why),
             }
         }
         match tail(address, log).await {
@@ -384,4 +404,11 @@ fn folder(address: &str) -> String {
 
 fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What a daemon does with its processor for a while, as pprof reads it.
+async fn profiled(address: &str, lasts: Duration) -> Result<Vec<u8>, String> {
+    ask(address, &Request::get("/profiler/start")).await?;
+    tokio::time::sleep(lasts).await;
+    ask(address, &Request::get("/profiler/stop")).await
 }

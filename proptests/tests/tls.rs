@@ -201,6 +201,12 @@ fn a_client_is_who_its_certificate_says() {
     wait::until("a leader", READY, || set("ops").status.success().then_some(()));
     let refused = set("localhost");
     assert!(!refused.status.success() && said(&refused).contains("403"), "{}", said(&refused));
+    // Whoever shows no certificate is noted among those who were refused.
+    assert!(!meseta(&["state", &at], &certificates.to_believe()).status.success());
+    let noted = cluster.work_dir("m0").join("meseta-master.refused");
+    wait::until("the handshake that failed", READY, || {
+        fs::read_to_string(&noted).ok()?.contains(r#""call":"TLS handshake""#).then_some(())
+    });
     // Credentials say more than the certificate, and wrong ones do not fall back on it.
     let secret = certificates.path("secret");
     for (text, is_right) in [("s", true), ("wrong", false)] {

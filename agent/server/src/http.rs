@@ -1,5 +1,6 @@
 //! The agent's endpoints.
 
+use profiler::Act;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ enum Endpoint {
     SystemStats,
     Help,
     Processes,
-    Profiler,
+    Profiler(Act),
     Audit,
     Process,
     /// These two are for masters, and have a door of their own.
@@ -62,8 +63,8 @@ fn router() -> Router<Endpoint> {
         .at("/system/stats.json", Endpoint::SystemStats)
         .at("/help", Endpoint::Help)
         .at("/__processes__", Endpoint::Processes)
-        .at("/profiler/start", Endpoint::Profiler)
-        .at("/profiler/stop", Endpoint::Profiler)
+        .at("/profiler/start", Endpoint::Profiler(Act::Start))
+        .at("/profiler/stop", Endpoint::Profiler(Act::Stop))
         .at("/audit", Endpoint::Audit)
         .at("/process", Endpoint::Process)
 }
@@ -140,7 +141,7 @@ fn realm(endpoint: Endpoint) -> Option<Realm> {
     match endpoint {
         Endpoint::Challenge | Endpoint::FilesForMasters => None,
         Endpoint::Health | Endpoint::Version | Endpoint::SystemStats | Endpoint::Help | Endpoint::Processes => None,
-        Endpoint::Api | Endpoint::ResourceProvider | Endpoint::LoggingToggle | Endpoint::Profiler => {
+        Endpoint::Api | Endpoint::ResourceProvider | Endpoint::LoggingToggle | Endpoint::Profiler(_) => {
             Some(Realm::AgentReadwrite)
         }
         Endpoint::Executor => Some(Realm::AgentExecutor),
@@ -175,6 +176,8 @@ fn permit_endpoint(
         Endpoint::Statistics => of_path("/monitor/statistics"),
         Endpoint::ContainerizerDebug => of_path("/containerizer/debug"),
         Endpoint::LoggingToggle => of_path("/logging/toggle"),
+        Endpoint::Profiler(Act::Start) => of_path("/profiler/start"),
+        Endpoint::Profiler(Act::Stop) => of_path("/profiler/stop"),
         Endpoint::Files => match rest.first().map(String::as_str) {
             Some("debug" | "debug.json") => of_path("/files/debug"),
             _ => query.get("path").map_or(Ok(()), |path| permit::file(agent, visitor, path)),
@@ -187,7 +190,6 @@ fn permit_endpoint(
         | Endpoint::SystemStats
         | Endpoint::Help
         | Endpoint::Processes
-        | Endpoint::Profiler
         | Endpoint::Challenge
         | Endpoint::FilesForMasters => Ok(()),
     }
@@ -254,7 +256,6 @@ async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr, asked
         Endpoint::Help if rest == ["openapi.json"] => return api_http::json(&openapi()),
         Endpoint::Help => return api_http::help(TOPICS, &rest, &query),
         Endpoint::Processes => return api_http::processes(TOPICS),
-        Endpoint::Profiler => return api_http::no_profiler(),
         _ => {}
     }
     let answered = event_log::host::blocking(move || {
@@ -264,6 +265,7 @@ async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr, asked
                 return agent.files.answer(endpoint, &query).unwrap_or_else(not_found);
             }
             Endpoint::Health => return api_http::empty(StatusCode::OK),
+            Endpoint::Profiler(asked) => return profiler::answer(asked),
             Endpoint::State => api_http::json_bytes(reads::state(&agent, &visitor)),
             Endpoint::Flags => api_http::json(&serde_json::json!({ "flags": reads::flags(&agent) })),
             Endpoint::Version => api_http::json(&reads::version()),

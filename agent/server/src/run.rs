@@ -294,7 +294,8 @@ async fn serve(config: Config) -> Result<(), String> {
         tls.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         vital(&agent, "look after certificates", tls.follow());
     }
-    let serving = Serving { reserved: &["/api/v1/executor"], tls, plain_from_here: true, ..Serving::new() };
+    let noting = Some(agent.config.admission.clone());
+    let serving = Serving { reserved: &["/api/v1/executor"], tls, plain_from_here: true, noting, ..Serving::new() };
     let server = tokio::spawn(api_http::serve_with(listener, handler, stopped, serving));
     println!("meseta-agent listening on {}:{}", agent.config.listen.ip(), bound.port());
 

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::audit::{Asked, Audit};
+use crate::audit::{Asked, Audit, Refused};
 use crate::tls::ClientName;
 use crate::tokens::TokenSources;
 use crate::{Query, Request, Response, text};
@@ -165,6 +165,17 @@ impl Admission {
         if let Some(refused) = asked.refused(response) {
             self.audit.note(&refused);
         }
+    }
+
+    /// Somebody came whose handshake failed: a certificate of others, or none, or no TLS that is spoken here.
+    pub(crate) fn not_secured(&self, peer: SocketAddr, why: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.audit.note(&Refused {
+            peer: Some(peer.to_string()),
+            call: Some("TLS handshake".to_owned()),
+            why: why.to_owned(),
+            ..Refused::default()
+        });
     }
 
     /// The same door; whoever is refused is noted in this log.

@@ -24,8 +24,8 @@ const SHARED: &[Topic] = &[
     topic("logging", "/toggle", "The level of the log, or another for a while: level (1 to 3), duration."),
     topic("metrics", "/prometheus", "Everything that is counted and measured, as Prometheus reads it."),
     topic("metrics", "/snapshot", "Everything that is counted and measured: timeout."),
-    topic("profiler", "/start", "Refused: there is no profiler of processors in this program."),
-    topic("profiler", "/stop", "Refused: there is no profiler of processors in this program."),
+    topic("profiler", "/start", "Begins a profile of the processor's time, with MESETA_ENABLE_PROFILER=1."),
+    topic("profiler", "/stop", "Ends the profile and tells it, as pprof reads it."),
     topic("system", "/stats.json", "Load, processors and memory of the machine."),
     topic("version", "/", "What was built, and when."),
 ];
@@ -84,12 +84,6 @@ pub fn processes(topics: &[Topic]) -> Response {
     parts.sort_unstable();
     parts.dedup();
     json(&parts.into_iter().map(|id| json!({ "events": [], "id": id })).collect())
-}
-
-/// `/profiler/...`: 400, as of a Mesos that was built without one.
-pub fn no_profiler() -> Response {
-    let sentence = "There is no profiler in this program: use `perf record -g -p PID` on its machine.\n";
-    text(StatusCode::BAD_REQUEST, sentence)
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub use build::Build;
 pub use connections::{Connections, Turned};
 pub use door::{Carries, Door, For, Seal};
 pub use files::{FileEntry, FileTable, FilesError, READ_BYTES_MAX, attachment, attachment_of, mode_text};
-pub use help::{Topic, help, no_profiler, processes};
+pub use help::{Topic, help, processes};
 pub use host::Host;
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 pub use joining::{identity_hash, join_token_hash, new_join_token, random_secret, read_join_token};

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::timeout;
 
+use crate::Admission;
 use crate::connections::{Connections, Place};
 use crate::reply::{accepts_gzip, gzip, text};
 use crate::socket::{PING, PONG, look_after};
@@ -49,13 +50,23 @@ pub struct Serving {
     pub tls: Option<Arc<Tls>>,
     /// Whoever connects from this machine may speak clear text all the same: agents' executors do.
     pub plain_from_here: bool,
+    /// Where it is noted who comes without a handshake that counts.
+    pub noting: Option<Arc<Admission>>,
 }
 
 impl Serving {
     /// Bounds as they follow from what this process may open; everybody is served in one place.
     pub fn new() -> Serving {
         let connections = Connections::new(Bounds::of_this_process());
-        Serving { connections, reserved: INNER, inside: None, outside: None, tls: None, plain_from_here: false }
+        Serving {
+            connections,
+            reserved: INNER,
+            inside: None,
+            outside: None,
+            tls: None,
+            plain_from_here: false,
+            noting: None,
+        }
     }
 }
 
@@ -150,6 +161,7 @@ struct Port<H> {
     outside: Option<Handle>,
     tls: Option<Arc<Tls>>,
     plain_from_here: bool,
+    noting: Option<Arc<Admission>>,
     /// Who it is, if its certificate says so.
     client: Option<ClientName>,
     member: Member,
@@ -183,6 +195,7 @@ where
             outside: serving.outside.clone(),
             tls: serving.tls.clone(),
             plain_from_here: serving.plain_from_here,
+            noting: serving.noting.clone(),
             client: None,
             member: Member::default(),
         }
@@ -224,7 +237,13 @@ where
         };
         let mut link = match shaken {
             Ok(Ok(link)) => link,
-            Ok(Err(why)) => return tracing::debug!(peer = %self.peer, why, "no TLS"),
+            Ok(Err(why)) => {
+                tracing::debug!(peer = %self.peer, why, "no TLS");
+                if let Some(admission) = &self.noting {
+                    admission.not_secured(self.peer, &why);
+                }
+                return;
+            }
             Err(_) => return self.place.cut(),
         };
         (self.client, self.member) = tls.client(&link);

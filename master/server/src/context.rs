@@ -36,6 +36,8 @@ pub struct Context {
     pub identity: Arc<Identity>,
     /// The log's node on this master.
     pub node: Node,
+    /// Where spans go, if anywhere.
+    pub tracer: crate::traces::Tracer,
     /// How others reach this master.
     pub address: Address,
     /// Flags as `/flags` reports them: name to text, defaults included.

@@ -12,6 +12,7 @@ use crate::rehearsal::Rehearsal;
 use crate::roles::RoleSettings;
 use crate::run::{Forgetting, Settings};
 use crate::throttle::RateLimits;
+use crate::traces::Endpoint;
 use api::flags::{Values, parse};
 use api_http::{Audit, Secret, Sources, TokenSources, tls, tokens};
 use auth::Realm;
@@ -212,6 +213,7 @@ impl Flags {
             regex: self.regex()?,
             rate_limits: self.values.text("rate_limits").map(RateLimits::read).transpose()?.unwrap_or_default(),
             roles: RoleSettings::read(self.values.text("roles"), self.values.text("weights"))?,
+            otlp: self.values.text("otlp_endpoint").map(Endpoint::read).transpose()?,
             rehearsal: self.rehearsal,
         })
     }

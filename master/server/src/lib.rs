@@ -42,6 +42,7 @@ pub mod streams;
 pub mod submit;
 pub mod threads;
 pub mod throttle;
+mod traces;
 mod vital;
 mod wire;
 pub mod witness;

@@ -26,6 +26,19 @@ pub enum Outcome {
     Crashed,
 }
 
+impl Outcome {
+    /// In one word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Outcome::Done { .. } => "done",
+            Outcome::Refused(_) => "refused",
+            Outcome::Unknown => "unknown",
+            Outcome::Untried => "untried",
+            Outcome::Crashed => "crashed",
+        }
+    }
+}
+
 /// A reason as it travels between masters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {

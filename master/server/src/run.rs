@@ -22,6 +22,7 @@ use crate::sequencer::{INBOX_COMMANDS_MAX, Sequencer};
 use crate::streams::Streams;
 use crate::submit::Submitter;
 use crate::throttle::{RateLimits, Throttle};
+use crate::traces::{Endpoint, Tracer};
 use crate::witness::Witness;
 use crate::{allocate, clock, entrance, equality, goodbye, level, liveness, outage, roles, vital};
 use api::v1::master::event::closing::Reason;
@@ -95,6 +96,8 @@ pub struct Settings {
     pub roles: RoleSettings,
     /// How fast frameworks may call.
     pub rate_limits: RateLimits,
+    /// Where spans go, if anywhere.
+    pub otlp: Option<Endpoint>,
     /// What a test asks for.
     pub rehearsal: Rehearsal,
 }
@@ -234,7 +237,9 @@ pub async fn start(settings: Settings, listener: TcpListener, port: Port) -> Res
     }
     let tls = settings.tls.clone();
     let connected = connections.clone();
-    let serving = Serving { connections: connected, reserved: INNER, inside, outside: clients, tls, ..Serving::new() };
+    let noting = Some(server.admission().clone());
+    let serving =
+        Serving { connections: connected, reserved: INNER, inside, outside: clients, tls, noting, ..Serving::new() };
     let serving = {
         let server = server.clone();
         let handler = move |request, peer| {
@@ -334,7 +339,9 @@ pub async fn start_in(
         agent_identities: settings.identity_life.is_some(),
         identity_life_ms: settings.identity_life.map_or(0, |life| u64::try_from(life.as_millis()).unwrap_or(u64::MAX)),
     };
+    let tracer = settings.otlp.map_or_else(Tracer::default, |to| Tracer::start(to, settings.address.member.clone()));
     let sequencer = Sequencer {
+        tracer: tracer.clone(),
         node: node.clone(),
         status: node.status(),
         identity: identity.clone(),
@@ -351,9 +358,10 @@ pub async fn start_in(
         admission: server.admission().clone(),
         forget_every: forgetting.every,
     };
-    let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone(), witness);
+    let submitter = Submitter::new(requests, node.clone(), identity.clone(), peers.clone(), witness, tracer.clone());
     let reader = Reader { node: node.clone(), published, submitter: submitter.clone(), outage: Arc::default() };
     let context = Arc::new(Context {
+        tracer,
         reader: reader.clone(),
         streams: streams.clone(),
         agents,

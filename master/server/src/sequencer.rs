@@ -24,6 +24,7 @@ use crate::peers::Peers;
 use crate::published::{self, Published};
 use crate::rehearsal::Rehearsal;
 use crate::submit::{Attempt, Request, Verdict};
+use crate::traces::Tracer;
 use api::internal::FromAgent;
 use api::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PEER_BYTES_MAX, RECORD_BYTES_FULL, RECORD_BYTES_MAX};
 use api_http::{Admission, Refused};
@@ -81,6 +82,8 @@ pub(crate) struct Sequencer {
     pub(crate) admission: Arc<Admission>,
     /// Between two looks for what is to be forgotten.
     pub(crate) forget_every: Duration,
+    /// Where it is told what is decided, and what becomes of it.
+    pub(crate) tracer: Tracer,
 }
 
 /// One leadership: where it is, and what it believes.
@@ -90,6 +93,7 @@ struct Leadership {
     admission: Arc<Admission>,
     crashes: Arc<Crashes>,
     rehearsal: Rehearsal,
+    tracer: Tracer,
     /// What is due and could not be decided.
     aside: Aside,
     clock: Arc<Steady>,
@@ -165,6 +169,7 @@ impl Sequencer {
                 clock,
                 crashes,
                 rehearsal: self.rehearsal,
+                tracer: self.tracer.clone(),
                 aside: Aside::default(),
                 n: 1,
                 head,
@@ -310,7 +315,13 @@ impl Leadership {
             && let Some(request) = requests.next()
         {
             let Attempt { command, caller, request_id } = &request.attempt;
+            let began = self.tracer.now();
             let attempt = self.attempt(&self.head, command, caller, at_ms);
+            if began.is_some() {
+                let call = ("call", cause::name(command).to_owned());
+                let events = attempt.as_ref().map_or(0, |attempted| attempted.decision.events.len());
+                self.tracer.part("decide", began, *request_id, vec![call, ("events", events.to_string())]);
+            }
             self.note_due(command, &attempt);
             let decided = attempt.as_ref().ok().map(|attempted| &attempted.decision.events[..]);
             self.crashes.counters().count_command(&self.head, command, decided);
@@ -479,6 +490,11 @@ impl Leadership {
         }
         batch.denied.iter().for_each(|denied| self.admission.audit().note(denied));
         for (request, answer) in batch.answers {
+            if answer.is_ok() && self.tracer.now().is_some() {
+                let began = batch.decided.map(Instant::into_std);
+                let attributes = vec![("index", index.to_string()), ("term", self.term.to_string())];
+                self.tracer.part("append", began, request.attempt.request_id, attributes);
+            }
             let outcome = match answer {
                 Ok(Reply::Refused(refusal)) => Outcome::Refused(refusal.into()),
                 Ok(reply) => Outcome::Done { index, reply },

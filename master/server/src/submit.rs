@@ -1,9 +1,11 @@
 //! From a command to its outcome, wherever the leader is.
 
+use crate::cause;
 use crate::context::Leader;
 use crate::identity::{Identity, random};
 use crate::outcome::{Outcome, Refused};
 use crate::peers::{PeerError, Peers};
+use crate::traces::Tracer;
 use crate::wire;
 use crate::witness::Witness;
 use api::internal;
@@ -58,6 +60,7 @@ pub struct Submitter {
     identity: Arc<Identity>,
     peers: Arc<Peers>,
     witness: Option<Arc<dyn Witness>>,
+    tracer: Tracer,
 }
 
 impl Submitter {
@@ -67,8 +70,9 @@ impl Submitter {
         identity: Arc<Identity>,
         peers: Arc<Peers>,
         witness: Option<Arc<dyn Witness>>,
+        tracer: Tracer,
     ) -> Submitter {
-        Submitter { inbox, status: node.status(), node, identity, peers, witness }
+        Submitter { inbox, status: node.status(), node, identity, peers, witness, tracer }
     }
 
     /// Commands that wait to be decided here.
@@ -96,7 +100,15 @@ impl Submitter {
         if let Some(witness) = &self.witness {
             witness.asked(request_id, &command, &caller);
         }
+        let began = self.tracer.now();
+        let traced = began.map(|_| (cause::name(&command), caller.clone()));
         let outcome = self.submit_as(request_id, command, caller).await;
+        if let Some((call, caller)) = traced {
+            let mut attributes = vec![("call", call.to_owned()), ("outcome", outcome.word().to_owned())];
+            attributes.extend(caller.principal.map(|principal| ("principal", principal)));
+            attributes.extend(caller.peer.map(|peer| ("peer", peer)));
+            self.tracer.call(began, request_id, attributes);
+        }
         if let Some(witness) = &self.witness {
             witness.answered(request_id, &outcome);
         }

@@ -330,6 +330,16 @@ fn own(rows: &mut Rows) {
             help,
         );
     }
+    rows.counter(
+        "master/meseta/spans_exported",
+        "meseta_spans_exported_total",
+        "Spans that the collector of --otlp_endpoint took; told if there is one.",
+    );
+    rows.counter(
+        "master/meseta/spans_dropped",
+        "meseta_spans_dropped_total",
+        "Spans that found no room in the queue, or that no collector took.",
+    );
     for component in ["master", "slave"] {
         let of = |status| {
             format!("meseta_http_unauthorized_requests_total{{component=\"{component}\",status=\"{status}\"}}")

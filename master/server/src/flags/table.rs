@@ -181,6 +181,11 @@ pub const FLAGS: &[Flag] = &[
     )
     .default("100"),
     flag("offer_timeout", Kind::Duration, "Offers are taken back after so long."),
+    flag(
+        "otlp_endpoint",
+        Kind::Text,
+        "http://HOST:PORT of a collector that takes spans of calls, decisions and records by OTLP over HTTP; they go to /v1/traces there.",
+    ),
     flag("port", Kind::Int, "Port to listen on; 0 lets the system choose.").default("5050").variable("LIBPROCESS_PORT"),
     flag("publish_per_framework_metrics", Kind::Bool, "Whether metrics tell of single frameworks.").default("true"),
     flag("quiet", Kind::Bool, "Logs nothing to stderr; to --log_dir it does.").default("false"),

@@ -26,6 +26,7 @@ use auth::{Action, Need, Realm, Sight, needs};
 use event_log::host;
 use master_core::command::Command;
 use master_core::state::State;
+use profiler::Act;
 use std::sync::Arc;
 
 const JSON: &str = "application/json";
@@ -61,7 +62,7 @@ pub enum Local {
     SystemStats,
     Help,
     Processes,
-    Profiler,
+    Profiler(Act),
 }
 
 /// Read from State.
@@ -99,8 +100,8 @@ pub const PATHS: &[(&str, &[&str], Endpoint)] = &[
     ("/system/stats.json", ANY, Endpoint::Local(Local::SystemStats)),
     ("/help", ANY, Endpoint::Local(Local::Help)),
     ("/__processes__", ANY, Endpoint::Local(Local::Processes)),
-    ("/profiler/start", ANY, Endpoint::Local(Local::Profiler)),
-    ("/profiler/stop", ANY, Endpoint::Local(Local::Profiler)),
+    ("/profiler/start", ANY, Endpoint::Local(Local::Profiler(Act::Start))),
+    ("/profiler/stop", ANY, Endpoint::Local(Local::Profiler(Act::Stop))),
     ("/registrar(1)/registry", ANY, Endpoint::Read(Read::Registry)),
     ("/state", ANY, Endpoint::Read(Read::State)),
     ("/state-summary", ANY, Endpoint::Read(Read::StateSummary)),
@@ -173,7 +174,7 @@ pub fn realm(endpoint: &Endpoint) -> Option<Realm> {
         Endpoint::Local(Local::Flags | Local::Metrics | Local::Prometheus | Local::Files) => {
             Some(Realm::MasterReadonly)
         }
-        Endpoint::Local(Local::LoggingToggle | Local::Profiler) => Some(Realm::MasterReadwrite),
+        Endpoint::Local(Local::LoggingToggle | Local::Profiler(_)) => Some(Realm::MasterReadwrite),
         Endpoint::Read(
             Read::State
             | Read::StateSummary
@@ -263,7 +264,8 @@ pub fn need(endpoint: &Endpoint, method: &Method) -> Need {
     match endpoint {
         Endpoint::Local(Local::Version | Local::Health | Local::SystemStats | Local::Help | Local::Processes)
         | Endpoint::Redirect => Need::Nothing,
-        Endpoint::Local(Local::Profiler) => Need::NotBuilt,
+        Endpoint::Local(Local::Profiler(Act::Start)) => Need::AsksPath("/profiler/start"),
+        Endpoint::Local(Local::Profiler(Act::Stop)) => Need::AsksPath("/profiler/stop"),
         Endpoint::Local(Local::Flags) => Need::Asks(Action::ViewFlags),
         Endpoint::Local(Local::Metrics) => Need::AsksPath("/metrics/snapshot"),
         Endpoint::Local(Local::Prometheus) => Need::AsksPath("/metrics/prometheus"),
@@ -345,7 +347,10 @@ async fn answer_local(
         Local::Help if rest == ["openapi.json"] => api_http::json(&super::openapi::told()),
         Local::Help => api_http::help(TOPICS, rest, query),
         Local::Processes => api_http::processes(TOPICS),
-        Local::Profiler => api_http::no_profiler(),
+        Local::Profiler(asked) => {
+            let answered = host::blocking(move || profiler::answer(asked)).await;
+            answered.unwrap_or_else(|_| api_http::text(StatusCode::INTERNAL_SERVER_ERROR, "The profiler failed"))
+        }
         Local::SystemStats => api_http::json(&api_http::Host::read().stats()),
         Local::Files => api_http::not_found(),
     }

@@ -150,6 +150,10 @@ impl Operators {
         metrics.insert("master/meseta/requests_forbidden".to_owned(), self.context.admission.forbidden() as f64);
         let not_noted = self.context.admission.audit().left_out() as f64;
         metrics.insert("master/meseta/refusals_not_noted".to_owned(), not_noted);
+        if let Some((exported, dropped)) = self.context.tracer.counts() {
+            metrics.insert("master/meseta/spans_exported".to_owned(), exported as f64);
+            metrics.insert("master/meseta/spans_dropped".to_owned(), dropped as f64);
+        }
         if let Some(sight) = sight {
             metrics::hide(&mut metrics, &state, sight);
         }

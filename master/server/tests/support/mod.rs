@@ -221,6 +221,7 @@ fn settings(address: SocketAddr, dir: &Path, masters: Vec<String>) -> Settings {
         allocator: Default::default(),
         feature_level_max: None,
         identity_life: None,
+        otlp: None,
         archive: Default::default(),
         snapshot_bytes: 256 << 20,
         trailing_logs: 10_000,
