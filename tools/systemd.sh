@@ -88,8 +88,8 @@ within() { # A service of that systemd.
   systemd-sysusers
   mkdir -p /etc/meseta
   ip link set lo up
-  echo MESETA_IP=127.0.0.1 >/etc/meseta/master.env
-  printf 'MESETA_IP=127.0.0.1\nMESETA_MASTER=%s\n' $master >/etc/meseta/agent.env
+  printf 'MESETA_IP=127.0.0.1\nMESETA_LOG_FORMAT=journald\n' >/etc/meseta/master.env
+  printf 'MESETA_IP=127.0.0.1\nMESETA_MASTER=%s\nMESETA_LOG_FORMAT=journald\n' $master >/etc/meseta/agent.env
   systemctl start meseta-master meseta-agent
   until_true meseta agents --master=$master
   meseta execute --master=$master --name=long --command='until [ -f go ]; do sleep 0.1; done; exit 7' --resources='cpus:0.1;mem:32' &
@@ -119,6 +119,11 @@ within() { # A service of that systemd.
   [ "$(systemctl show --value -p Result meseta-master)" = success ]
   [ "$(systemctl show --value -p Result meseta-agent)" = success ]
   echo "- both stopped cleanly"
+  # What they said, by the fields of the journal's entries.
+  noted() { local unit=$1 of=$2; shift 2; journalctl --no-pager --output=json -u "$unit" "$@" | grep -q "$of"; }
+  until_true noted meseta-master '"MESSAGE":"this master leads"' MESETA_TERM=1 PRIORITY=5 TARGET=master_server::sequencer
+  until_true noted meseta-agent '"MESSAGE":"welcome"' MESETA_MASTER=$master TARGET=agent_server::masters
+  echo "- the journal has what they said, with its fields"
 }
 
 case ${1:-outside} in

@@ -132,7 +132,8 @@ fn read_as(who: &str, path: &str) -> Request {
 /// Whatever there is to say against a page as it is.
 fn look_at(browser: &mut Browser, url: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for look in [DESK, PHONE] {
+    let (dark, light) = (Look { dark: true, ..DESK }, Look { dark: false, ..PHONE });
+    for look in [DESK, dark, PHONE, light] {
         browser.look(look);
         if look.width < 600 {
             let wide = "document.documentElement.scrollWidth + ' of ' + document.documentElement.clientWidth";
