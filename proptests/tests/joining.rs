@@ -150,7 +150,7 @@ fn agents_join_by_a_token_and_are_known_by_their_own_identities() {
     joining.meseta("ops", &["identity", "revoke", &second]).expect("a revocation");
     joining.wait_for(1);
     let says = "join token is unknown, used up";
-    wait::until(&says, READY, || joining.cluster.log("a1").contains(&says).then_some(()));
+    wait::until(says, READY, || joining.cluster.log("a1").contains(says).then_some(()));
     joining.mint(&["--as=rack1", &format!("--agent={second}")]);
     joining.wait_for(2);
     assert_eq!(joining.agent_id("a1"), second, "it is who it was");
