@@ -6,7 +6,10 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use base64::Engine as _;
 use proptests::browser::{Browser, Look};
@@ -14,6 +17,7 @@ use proptests::cluster::{Cluster, Plan, READY, binary};
 use proptests::framework::{Framework, command_task, info};
 use proptests::http::{self, Answer, Request};
 use proptests::wait;
+use serde_json::json;
 use tempfile::TempDir;
 
 const DESK: Look = Look { width: 1280, height: 800, dark: false };
@@ -24,17 +28,50 @@ const PREFIX: &str = "/clusters/one";
 
 /// Passes on what is below the prefix, one request a connection, and answers nothing else.
 fn proxy(to: SocketAddr) -> SocketAddr {
+    replaying(to, None)
+}
+
+/// The same; whoever subscribes is told of `replay` instead of what happens.
+fn replaying(to: SocketAddr, replay: Option<Arc<Replay>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            thread::spawn(move || pass(client, to));
+            let replay = replay.clone();
+            thread::spawn(move || pass(client, to, replay.as_deref()));
         }
     });
     address
 }
 
-fn pass(mut client: TcpStream, to: SocketAddr) -> io::Result<()> {
+/// Events that are told at speed, to whoever subscribes first.
+struct Replay {
+    events: u64,
+    told: AtomicU64,
+}
+
+impl Replay {
+    /// As a master tells them, some hundred at a time; then nothing more, until the client goes.
+    fn tell(&self, client: &mut TcpStream, reader: &mut impl io::Read) -> io::Result<()> {
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        while self.told.load(Ordering::SeqCst) < self.events {
+            for _ in 0..400 {
+                let number = self.told.fetch_add(1, Ordering::SeqCst);
+                let task = json!({"framework_id": {"value": "f"}, "task_id": {"value": format!("t{number}")},
+                    "state": "TASK_RUNNING", "agent_id": {"value": "s"}, "name": "x".repeat(200)});
+                let event = json!({"type": "TASK_ADDED", "task_added": {"task": task},
+                    "log_position": {"index": number, "event": 0}});
+                let event = event.to_string();
+                let record = format!("{}\n{event}", event.len());
+                client.write_all(format!("{:x}\r\n{record}\r\n", record.len()).as_bytes())?;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        io::copy(reader, &mut io::sink()).map(drop)
+    }
+}
+
+fn pass(mut client: TcpStream, to: SocketAddr, replay: Option<&Replay>) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -55,6 +92,9 @@ fn pass(mut client: TcpStream, to: SocketAddr) -> io::Result<()> {
         }
     }
     head += "\r\n";
+    if let Some(replay) = replay.filter(|_| method == "POST" && path.starts_with("/api/v1?after=")) {
+        return replay.tell(&mut client, &mut reader);
+    }
     let mut server = TcpStream::connect(to)?;
     server.write_all(head.as_bytes())?;
     let mut up = server.try_clone()?;
@@ -336,8 +376,8 @@ fn a_page_follows_the_cluster() {
 
     // However often it is renewed, the browser holds no more.
     let nodes = |browser: &mut Browser| {
-        browser.call("HeapProfiler.collectGarbage", serde_json::json!({}));
-        browser.call("Memory.getDOMCounters", serde_json::json!({}))["nodes"].as_u64().expect("a number")
+        browser.call("HeapProfiler.collectGarbage", json!({}));
+        browser.call("Memory.getDOMCounters", json!({}))["nodes"].as_u64().expect("a number")
     };
     let before = nodes(&mut browser);
     let index = "Number((document.getElementById('live').textContent.match(/index (\\d+)/) || [0, 0])[1])";
@@ -353,6 +393,37 @@ fn a_page_follows_the_cluster() {
     assert!(after < before * 2, "{before} nodes, then {after}");
     let heard = format!("http://{}/api/v1?after=", cluster.address("m0"));
     assert!(browser.requests.iter().any(|url| url.starts_with(&heard)), "{:?}", browser.requests);
+}
+
+#[test]
+fn an_hour_of_events_leaves_the_browser_as_it_was() {
+    let cluster = Plan::new().agents(1).start();
+    // Ten a second.
+    let replay = Arc::new(Replay { events: 36_000, told: AtomicU64::new(0) });
+    let address = replaying(cluster.address("m0"), Some(replay.clone()));
+    let mut browser = Browser::start();
+    browser.call("Performance.enable", json!({}));
+    let memory = |browser: &mut Browser| {
+        browser.call("HeapProfiler.collectGarbage", json!({}));
+        let told = browser.call("Performance.getMetrics", json!({}));
+        let of = |name: &str| {
+            let all = told["metrics"].as_array().expect("metrics");
+            all.iter().find(|one| one["name"] == name).and_then(|one| one["value"].as_f64()).expect("a number")
+        };
+        (of("JSHeapUsedSize"), of("Nodes"))
+    };
+    browser.open(&format!("http://{address}{PREFIX}/ui/tasks"));
+    let quarter = replay.events / 4;
+    let until = |count: u64| {
+        wait::until("events to be told", READY, || (replay.told.load(Ordering::SeqCst) >= count).then_some(()));
+    };
+    until(quarter);
+    let before = memory(&mut browser);
+    until(replay.events);
+    browser.until("the page to be renewed", "document.getElementById('live').textContent.includes('Followed')");
+    let after = memory(&mut browser);
+    println!("{before:?} (bytes of the heap, nodes) after a quarter of an hour, {after:?} after an hour");
+    assert!(after.0 < before.0 * 1.5 + 1e6 && after.1 < before.1 * 2.0, "{before:?}, then {after:?}");
 }
 
 #[test]
