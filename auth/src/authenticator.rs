@@ -136,7 +136,8 @@ impl Authenticators {
         let Some(header) = header.and_then(|header| std::str::from_utf8(header).ok()) else { return false };
         self.realms.get(&realm).into_iter().flatten().any(|authenticator| match authenticator {
             Authenticator::Basic(credentials) => {
-                basic(header).is_some_and(|(principal, secret)| credentials.is_slow(&principal, &secret))
+                credentials.has_hashes()
+                    && basic(header).is_some_and(|(principal, secret)| credentials.is_slow(&principal, &secret))
             }
             Authenticator::Bearer(_) => false,
         })

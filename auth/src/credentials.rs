@@ -19,6 +19,8 @@ const HASH_PASSES_MAX: u32 = 16;
 /// Principals with their secrets.
 pub struct Credentials {
     known: BTreeMap<String, Known>,
+    /// Whether some of them are kept as slow hashes.
+    has_hashes: bool,
     /// Secrets that were found right by a slow hash, by principal: whoever calls again does not wait again.
     found: Mutex<BTreeMap<String, blake3::Hash>>,
 }
@@ -118,7 +120,8 @@ impl Credentials {
                 return wrong("its principal has another secret already");
             }
         }
-        Ok(Credentials { known, found: Mutex::default() })
+        let has_hashes = known.values().any(|known| matches!(known, Known::Hashed(_)));
+        Ok(Credentials { known, has_hashes, found: Mutex::default() })
     }
 
     /// How many there are.
@@ -150,6 +153,11 @@ impl Credentials {
                 false
             }
         }
+    }
+
+    /// Whether finding out may take long for anybody.
+    pub(crate) fn has_hashes(&self) -> bool {
+        self.has_hashes
     }
 
     /// Whether finding out takes long: tens of milliseconds, and not one microsecond.

@@ -227,7 +227,7 @@ where
         self.plain_from_here && socket.local_addr().is_ok_and(|own| own.ip() == self.peer.ip())
     }
 
-    /// The same behind a handshake. Its socket stays where it was accepted.
+    /// The same behind a handshake.
     async fn greet_secured(mut self, tls: &Tls, socket: TcpStream, cut: Arc<Notify>) {
         let patience = self.place.bounds().first_byte;
         let shaken = tokio::select! {
@@ -250,9 +250,15 @@ where
         let mut first = [0; FIRST_BYTES];
         let Some(length) = self.await_first(link.read(&mut first), &cut).await else { return };
         let place = self.place_of(&first[..length]);
-        let begun = std::io::Cursor::new(first).take(length as u64);
-        let (reading, writing) = tokio::io::split(link);
-        let serve = self.serve(tokio::io::join(begun.chain(reading), writing), cut);
+        let is_elsewhere = place.is_some();
+        let serve = async move {
+            if is_elsewhere {
+                link.settle();
+            }
+            let begun = std::io::Cursor::new(first).take(length as u64);
+            let (reading, writing) = tokio::io::split(link);
+            self.serve(tokio::io::join(begun.chain(reading), writing), cut).await;
+        };
         match place {
             None => serve.await,
             Some(place) => settle(place, serve).await,

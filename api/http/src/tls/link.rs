@@ -1,6 +1,7 @@
 //! One connection, secured or not.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -21,6 +22,17 @@ pub(crate) enum Link {
 }
 
 impl Link {
+    /// From now on a served connection is woken by the runtime that this is called in: each wake-up would cross threads else.
+    /// Without a descriptor to spare it stays where it was accepted.
+    pub(crate) fn settle(&mut self) {
+        let Link::Served(link) = self else { return };
+        let (socket, _) = link.get_mut();
+        let again = socket.as_fd().try_clone_to_owned().map(std::net::TcpStream::from);
+        if let Ok(settled) = again.and_then(TcpStream::from_std) {
+            *socket = settled;
+        }
+    }
+
     /// Of what whoever was dialed is a member by its certificate. It goes with each answer on the connection.
     pub(crate) fn served_by(&self) -> Member {
         match self {
