@@ -38,7 +38,7 @@ impl Collector {
 
 fn serve(mut socket: TcpStream, kept: &Mutex<Vec<Vec<u8>>>) -> Option<()> {
     let mut buffer = Vec::new();
-    let mut more = |buffer: &mut Vec<u8>, socket: &mut TcpStream| {
+    let more = |buffer: &mut Vec<u8>, socket: &mut TcpStream| {
         let mut part = [0; 4096];
         let count = socket.read(&mut part).ok().filter(|count| *count > 0)?;
         buffer.extend_from_slice(&part[..count]);
