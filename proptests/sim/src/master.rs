@@ -241,6 +241,7 @@ impl Master {
             insecure: false,
             tls: None,
             identity_life: None,
+            otlp: None,
             masters: if self.masters.is_empty() { vec![self.address.clone()] } else { self.masters.clone() },
             join: self.masters.is_empty().then(|| "m1:5050".to_owned()),
             flags: BTreeMap::new(),
