@@ -5,6 +5,7 @@ mod agents;
 mod allocation;
 mod containers;
 mod core;
+mod cycle;
 mod etcd;
 mod first_offer;
 mod history;
@@ -59,6 +60,7 @@ const NAMES: &[&str] = &[
     "image_root_ms",
     "rss_mb_agent_busy",
     "agent_recovery_ms",
+    "container_cycle_ms",
     "read_interference",
     "state_read_ms",
     "page_ms",
@@ -136,6 +138,7 @@ fn main() -> ExitCode {
     first_offer::rows(&bench, &mut report);
     tasks::rows(&bench, &mut report);
     containers::rows(&bench, &mut report);
+    cycle::rows(&bench, &mut report);
     images::rows(&bench, &mut report);
     readers::rows(&bench, &mut report);
     pages::rows(&bench, &mut report);
