@@ -21,7 +21,7 @@ pub(crate) fn rows(bench: &Bench, report: &mut Report) {
 /// As `docker save` writes it: each layer has files of its own.
 fn archive() -> Fallible<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
-    let mut add = |archive: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]| {
+    let add = |archive: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8]| {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_size(content.len() as u64);
