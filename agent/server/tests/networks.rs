@@ -103,6 +103,27 @@ impl Drop for Machine {
     }
 }
 
+/// A work_dir whose networks go with it, also with those of a test that failed.
+struct WorkDir(tempfile::TempDir);
+
+impl WorkDir {
+    fn new() -> WorkDir {
+        WorkDir(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        for container in left(self.path()) {
+            let _ = nix::mount::umount2(&container.join("ns"), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
+}
+
 /// What is left of networks below a work_dir.
 fn left(work_dir: &Path) -> Vec<PathBuf> {
     fs::read_dir(work_dir.join("meta/networks")).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
@@ -124,7 +145,7 @@ const ONE: &str = r#""network_infos": [{"name": "one"}]"#;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_has_a_network_of_its_own_until_it_ends() {
     let Some(machine) = Machine::new("networks", 1) else { return };
-    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let (master, dir) = (Master::start().await, WorkDir::new());
     let agent = machine.start(&master, dir.path(), &[]);
     let script = "hostname; cat /etc/hosts /etc/resolv.conf /etc/hostname; tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' | sort | tr '\\n' ' '; \
                   readlink /proc/self/ns/net > net; touch ready; while [ ! -e go ]; do sleep 0.02; done; echo $LIBPROCESS_IP";
@@ -183,7 +204,7 @@ async fn a_task_has_a_network_of_its_own_until_it_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn networks_of_containers_that_nobody_knows_are_taken_back() {
     let Some(machine) = Machine::new("unknown networks", 2) else { return };
-    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let (master, dir) = (Master::start().await, WorkDir::new());
     let agent = machine.start(&master, dir.path(), &[]);
     master.launch(joining(task("t", "sleep 1000"), ONE));
     master.update("t", TaskState::TaskRunning).await;
@@ -198,7 +219,7 @@ async fn networks_of_containers_that_nobody_knows_are_taken_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn plugins_are_told_what_the_task_asks_for_and_what_they_say_is_told() {
     let Some(machine) = Machine::new("plugins", 3) else { return };
-    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let (master, dir) = (Master::start().await, WorkDir::new());
     machine.noting(
         r#"[ -e fail ] && { echo '{"code": 7, "msg": "no room"}'; exit 1; }
         echo '{"ips": [{"address": "10.9.8.7/24"}, {"address": "fd00::7/64"}]}'"#,
@@ -246,7 +267,7 @@ async fn plugins_are_told_what_the_task_asks_for_and_what_they_say_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn checks_are_made_in_the_network_of_their_task() {
     let Some(machine) = Machine::new("checks", 5) else { return };
-    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let (master, dir) = (Master::start().await, WorkDir::new());
     let agent = machine.start(&master, dir.path(), &[]);
     // A port that nobody has here.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -280,6 +301,7 @@ async fn checks_are_made_in_the_network_of_their_task() {
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
         master.kill(id);
         master.update(id, TaskState::TaskKilled).await;
+        until("its network goes", || left(dir.path()).is_empty()).await;
     }
     drop(agent);
 }
