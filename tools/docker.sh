@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 fail() { echo "docker: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "this needs root"
-tools/deps.sh test >/dev/null
+tools/deps.sh build >/dev/null
 missing=()
 command -v dockerd >/dev/null || missing+=(docker.io)
 command -v iptables >/dev/null || missing+=(iptables)
@@ -27,4 +27,4 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 . tools/env.sh
 cargo build -p agent-server --bins
-MESETA_DOCKER=1 cargo test -p agent-server --test docker -- --nocapture
+ENGINE_NEEDED=1 cargo test -p agent-server --test docker -- --nocapture

@@ -24,7 +24,7 @@ pub struct Engine {
 }
 
 /// Runs a test with an engine, where there can be one; where not, that is told to who reads the output, not to libtest, unless
-/// `MESETA_DOCKER=1` says that there is one.
+/// `ENGINE_NEEDED=1` says that there is one.
 pub fn with_engine(what: &str, flags: &[&str], test: impl AsyncFnOnce(&mut Engine)) {
     let missing = match (nix::unistd::geteuid().is_root(), runs("dockerd"), runs("docker")) {
         (false, ..) => Some("only root starts a Docker Engine"),
@@ -32,7 +32,7 @@ pub fn with_engine(what: &str, flags: &[&str], test: impl AsyncFnOnce(&mut Engin
         _ => None,
     };
     if let Some(missing) = missing {
-        assert!(std::env::var_os("MESETA_DOCKER").is_none(), "{missing}");
+        assert!(std::env::var_os("ENGINE_NEEDED").is_none(), "{missing}");
         let _ = writeln!(std::io::stderr(), "NOT TESTED ({what}): {missing}");
         return;
     }
