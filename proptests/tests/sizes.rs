@@ -87,9 +87,14 @@ fn what_is_not_built_is_refused_before_it_is_written() {
     assert!(told["message"].as_str().unwrap().starts_with(sentence), "{told}");
     let told = launched(&mut framework, "limited", |task| task["limits"] = json!({"cpus": {"value": 2.0}}));
     assert_eq!(told["message"], "'TaskInfo.limits' is not supported by this version");
-    let container = json!({"type": "MESOS", "linux_info": {"share_pid_namespace": true}});
-    let told = launched(&mut framework, "shared", |task| task["container"] = container);
-    assert_eq!(told["message"], "'LinuxInfo.share_pid_namespace' is not supported by this version");
+    // What agents differ in is theirs to refuse.
+    let container = json!({"type": "MESOS", "linux_info": {"effective_capabilities": {"capabilities": ["CHOWN"]}}});
+    let mut told = launched(&mut framework, "capable", |task| task["container"] = container);
+    if told["state"] != "TASK_FAILED" {
+        told = framework.until_state("capable", "TASK_FAILED");
+    }
+    let sentence = "capabilities of containers need linux/capabilities in this agent's --isolation";
+    assert!(told["message"].as_str().unwrap().contains(sentence), "{told}");
 
     // Without an id of the operation nothing could tell what became of it: the call is refused, and the offer stays.
     let offer = framework.offer();

@@ -34,7 +34,7 @@ const PACE: Duration = Duration::from_millis(200);
 
 pub(super) fn answer(context: &Arc<Context>, request: Request, caller: Caller) -> Response {
     if !context.is_ready() {
-        return super::recovering();
+        return super::not_ready(context);
     }
     if request.version() != http::Version::HTTP_2 {
         return api_http::text(StatusCode::BAD_REQUEST, "Expecting HTTP/2");

@@ -227,7 +227,15 @@ pub(crate) fn decided_against(refused: &Refused) -> Response {
     if refused.name == master_core::UNAUTHORIZED { api_http::unnoted(response) } else { response }
 }
 
+/// 503 while this master does not serve clients: it starts, or begins anew, which takes a leader.
+pub(crate) fn not_ready(context: &Context) -> Response {
+    match context.reader.leader() {
+        None => context.reader.no_leader(),
+        Some(_) => recovering(),
+    }
+}
+
 /// 503 while this master starts.
-pub(crate) fn recovering() -> Response {
+fn recovering() -> Response {
     api_http::text(StatusCode::SERVICE_UNAVAILABLE, RECOVERING)
 }

@@ -199,7 +199,7 @@ impl Operators {
 
     async fn v1(self: &Arc<Self>, request: Request, visitor: &Visitor) -> Response {
         if !self.context.wait_ready().await {
-            return api_http::text(StatusCode::SERVICE_UNAVAILABLE, "Master has not finished recovery");
+            return super::not_ready(&self.context);
         }
         if request.method() != api_http::Method::POST {
             return api_http::method_not_allowed(&["POST"], request.method());

@@ -112,7 +112,7 @@ pub async fn answer(
         return api_http::method_not_allowed(methods, request.method());
     }
     if !operators.context.wait_ready().await {
-        return super::recovering();
+        return super::not_ready(&operators.context);
     }
     if let Need::Asks(action) = need(endpoint, request.method())
         && let Err(refused) = visitor.ask(action, None)

@@ -37,7 +37,7 @@ pub(crate) async fn answer(context: &Arc<Context>, request: Request, visitor: &V
 
 async fn serve(context: &Arc<Context>, request: Request, visitor: &Visitor) -> Result<Response, Response> {
     if !context.wait_ready().await {
-        return Err(super::recovering());
+        return Err(super::not_ready(context));
     }
     if request.method() != Method::POST {
         return Err(api_http::method_not_allowed(&["POST"], request.method()));
@@ -67,7 +67,7 @@ async fn serve(context: &Arc<Context>, request: Request, visitor: &Visitor) -> R
                 }
                 // This master was silent for so long that the cluster gave it up; it begins anew in a moment.
                 if Instant::now() > until || !context.wait_ready().await {
-                    return Err(super::recovering());
+                    return Err(super::not_ready(context));
                 }
                 tokio::time::sleep(NEW_LIFE_PACE).await;
             }
