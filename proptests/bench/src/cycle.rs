@@ -1,10 +1,11 @@
 //! One container after the other, created, run to its end and gone: by the agent's own code, and by runc and crun with the same root,
 //! namespaces and control groups.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use containers::cgroups::Wanted;
@@ -58,15 +59,25 @@ fn root(dir: &Path) -> Fallible<PathBuf> {
     if made.success() { Ok(root) } else { Err("gcc cannot make a program".into()) }
 }
 
-struct Heard(mpsc::UnboundedSender<Report>);
+/// Passes on what it hears, and remembers whose end it heard.
+struct Heard(mpsc::UnboundedSender<Report>, Mutex<BTreeSet<String>>);
+
+impl Heard {
+    fn ended(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Core for Heard {
     fn report(&self, report: Report) {
+        if let Report::Ended { container_id, .. } = &report {
+            self.ended().insert(container_id.clone());
+        }
         let _ = self.0.send(report);
     }
 
-    fn awaits(&self, _: &str) -> bool {
-        true
+    fn awaits(&self, container_id: &str) -> bool {
+        !self.ended().contains(container_id)
     }
 
     fn count_failure(&self) {}
@@ -86,7 +97,7 @@ async fn own(dir: &Path, root: &Path, rounds: usize) -> Fallible<f64> {
     fs::create_dir(&work_dir)?;
     let (supervised, receiver) = Supervised::open(&work_dir, &launcher, isolators, Some(groups.clone()), &[])?;
     let (sender, mut reports) = mpsc::unbounded_channel();
-    let core: Arc<dyn Core> = Arc::new(Heard(sender));
+    let core: Arc<dyn Core> = Arc::new(Heard(sender, Mutex::default()));
     let listening = tokio::spawn(supervised.clone().listen(core.clone(), receiver));
     let mut times = Vec::new();
     for round in 0..=rounds {
