@@ -10,9 +10,14 @@ use crate::engine::{Engine, Error, at};
 use crate::wait::{over, runs};
 use crate::{Failure, Request, Settings, name_of};
 
-/// That it was asked to end is written here.
+/// That it was asked to end, and has time, is written here.
 fn asked(request: &Request) -> PathBuf {
     request.folder.join(format!("{}.gently", request.container_id))
+}
+
+/// That it is to end at once, and was asked only now.
+fn stopping(request: &Request) -> PathBuf {
+    request.folder.join(format!("{}.stopping", request.container_id))
 }
 
 pub(crate) async fn destroy(engine: &Engine, settings: &Settings, request: &Request) -> Result<Value, Failure> {
@@ -24,10 +29,18 @@ pub(crate) async fn destroy(engine: &Engine, settings: &Settings, request: &Requ
     }
     let timeout = Duration::from_millis(settings.stop_timeout_ms);
     if !timeout.is_zero() && !asked(request).exists() {
-        // Nobody has asked it before.
-        let _ = File::create(asked(request));
-        ask(engine, &name).await?;
-        let _ = tokio::time::timeout(timeout, over(engine, &name)).await;
+        // Nobody has asked it before. Whoever is told again to end it, by an agent that is started again perhaps, waits for what is
+        // left of the time.
+        let path = stopping(request);
+        if File::create_new(&path).is_ok()
+            && let Err(error) = ask(engine, &name).await
+        {
+            let _ = std::fs::remove_file(&path);
+            return Err(error.into());
+        }
+        let age = std::fs::metadata(&path).and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
+        let left = timeout.saturating_sub(age.unwrap_or_default());
+        let _ = tokio::time::timeout(left, over(engine, &name)).await;
     }
     end(engine, &name).await?;
     Ok(json!({}))

@@ -10,7 +10,7 @@ use crate::engine::{Engine, Error, at};
 use crate::{Failure, Request, Settings, name_of};
 
 /// Files of this program about a container, by what follows the container's id.
-const FILES: [&str; 3] = ["env", "logs", "gently"];
+const FILES: [&str; 4] = ["env", "logs", "gently", "stopping"];
 
 pub(crate) async fn launch(engine: &Engine, settings: &Settings, request: &Request) -> Result<Value, Failure> {
     let Request { folder, container_id: id, sandbox, create, .. } = request;

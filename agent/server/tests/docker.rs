@@ -643,13 +643,9 @@ fn who_is_ended_at_once_may_have_time() {
         let agent = engine.agent(
             &master,
             dir.path(),
-            &[
-                "--docker_stop_timeout=10mins",
-                "--containerizers=docker,mesos",
-                "--executor_registration_timeout=20secs",
-            ],
+            &["--docker_stop_timeout=10mins", "--containerizers=docker,mesos", "--executor_registration_timeout=5secs"],
         );
-        // An executor that says nothing. It has begun by then, also where engines of other tests are busy.
+        // An executor that says nothing.
         let docker = DockerInfo { image: IMAGE.into(), ..DockerInfo::default() };
         let info = ContainerInfo {
             r#type: v1::container_info::Type::Docker as i32,
