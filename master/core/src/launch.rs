@@ -480,10 +480,13 @@ pub(crate) fn refused(
     })
 }
 
-/// A shell without a line would end at once, and well. What the image of a container of type DOCKER runs need not be said.
+/// A shell without a line would end at once, and well. What the image of a container runs need not be said.
 fn runs_something(whose: &str, command: &v1::CommandInfo, container: Option<&v1::ContainerInfo>) -> Result<(), String> {
     let docker = v1::container_info::Type::Docker as i32;
-    if !command.shell() && container.is_some_and(|container| container.r#type == docker) {
+    let is_image = |container: &v1::ContainerInfo| {
+        container.r#type == docker || container.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
+    };
+    if !command.shell() && container.is_some_and(is_image) {
         return Ok(());
     }
     let what = if command.shell() { "the shell command" } else { "the path of the executable" };
@@ -595,13 +598,17 @@ mod tests {
         let docker = v1::container_info::DockerInfo { image: "i".into(), ..Default::default() };
         let docker_type = v1::container_info::Type::Docker as i32;
         let container = v1::ContainerInfo { r#type: docker_type, docker: Some(docker), ..Default::default() };
-        let task = v1::TaskInfo {
+        let mesos = v1::container_info::MesosInfo { image: Some(v1::Image::default()) };
+        let mesos_type = v1::container_info::Type::Mesos as i32;
+        let imaged = v1::ContainerInfo { r#type: mesos_type, mesos: Some(mesos), ..Default::default() };
+        let task = |id: &str, container: v1::ContainerInfo| v1::TaskInfo {
             command: command(false),
             container: Some(Box::new(container)),
-            ..task_info("t", "cpus:1;mem:10")
+            ..task_info(id, "cpus:1;mem:10")
         };
-        let names = cluster.accept(framework, &offers, vec![operation(vec![task])]);
-        assert_eq!(names, ["offers-accepted", "task-launched"], "its image runs something");
+        let tasks = vec![task("docker", container), task("image", imaged)];
+        let names = cluster.accept(framework, &offers, vec![operation(tasks)]);
+        assert_eq!(names, ["offers-accepted", "task-launched", "task-launched"], "its image runs something");
         assert_eq!(
             refused(|task| {
                 task.command = None;
