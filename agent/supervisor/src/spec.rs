@@ -523,23 +523,12 @@ impl Files {
         parse().map(Some).ok_or_else(|| io::Error::other(format!("'{text}' is no claim of a launch")))
     }
 
-    /// Writes the start; a crash of the machine ends the process too, so it need not be synced.
+    /// Adds how it goes on: readers see all of it or nothing. A crash of the machine ends the process too, so its start need not be
+    /// synced; its end is by [`Files::sync_end`].
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write_start(&self, notice: &Notice) -> io::Result<()> {
-        self.add(notice)
-    }
-
-    /// Writes the end. Readers see all of it or nothing; it is synced by [`Files::sync_end`].
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn write_end(&self, notice: &Notice) -> io::Result<()> {
-        self.add(notice)
-    }
-
-    fn add(&self, notice: &Notice) -> io::Result<()> {
+    pub fn write(&self, notice: &Notice) -> io::Result<()> {
         let mut file = File::options().append(true).open(self.path("launch"))?;
         // What a full disk left of an attempt before is a line without a full stop.
         file.write_all(format!("\n{}.\n", notice.encode()).as_bytes())
@@ -794,8 +783,8 @@ mod tests {
         assert!(!files.claim(&Claim::Agent).unwrap());
         assert_eq!(files.claimed().unwrap(), Some(claim));
         assert_eq!((files.start().unwrap(), files.end().unwrap()), (None, None));
-        files.write_start(&Notice::Started(7, 8, 9)).unwrap();
-        files.write_end(&Notice::Exited(256)).unwrap();
+        files.write(&Notice::Started(7, 8, 9)).unwrap();
+        files.write(&Notice::Exited(256)).unwrap();
         files.sync_end().unwrap();
         assert_eq!(files.start().unwrap(), Some(Notice::Started(7, 8, 9)));
         assert_eq!(files.end().unwrap(), Some(Notice::Exited(256)));
@@ -837,7 +826,7 @@ mod tests {
         assert!(files.claim(&Claim::Supervisor(7, 8, "boot".into())).unwrap());
         File::options().append(true).open(dir.path().join("c.launch")).unwrap().write_all(b"\nexited 2").unwrap();
         assert_eq!(files.end().unwrap(), None);
-        files.write_end(&Notice::Exited(256)).unwrap();
+        files.write(&Notice::Exited(256)).unwrap();
         assert_eq!(files.end().unwrap(), Some(Notice::Exited(256)));
         // The machine crashed: of the claim there is only that it was made.
         fs::write(dir.path().join("c.launch"), "").unwrap();
@@ -858,7 +847,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::new(dir.path(), "c");
         assert!(files.claim(&Claim::Supervisor(1, 1, "boot".into())).unwrap());
-        files.write_end(&Notice::Exited(0)).unwrap();
+        files.write(&Notice::Exited(0)).unwrap();
         files.release();
         files.sync_end().unwrap();
     }

@@ -100,7 +100,7 @@ fn supervise(spec: &Spec) -> io::Result<()> {
     let announce = |pid: u32| {
         let started = Notice::Started(own, ticks, pid);
         // A full disk is no reason to end what runs. An agent that was away then learns of the end alone.
-        let _ = files.write_start(&started);
+        let _ = files.write(&started);
         tell(spec, &started);
     };
     if let (Some(external), Ok(())) = (&spec.external, &prepared) {
@@ -138,7 +138,7 @@ fn supervise(spec: &Spec) -> io::Result<()> {
 
 /// Writes down how it ended, and tells.
 fn leave(spec: &Spec, files: &Files, notice: &Notice) -> io::Result<()> {
-    let written = files.write_end(notice);
+    let written = files.write(notice);
     tell(spec, notice);
     if written.is_err() {
         keep_end(files, notice);
@@ -160,7 +160,7 @@ fn protect() -> i32 {
 /// How a process ended is known only here: that stays so until the disk takes it, or an agent has it in its log and
 /// released the container.
 fn keep_end(files: &Files, notice: &Notice) {
-    while !matches!(files.claimed(), Ok(None)) && files.write_end(notice).is_err() {
+    while !matches!(files.claimed(), Ok(None)) && files.write(notice).is_err() {
         std::thread::sleep(RETRY);
     }
 }
