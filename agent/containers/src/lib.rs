@@ -31,4 +31,4 @@ pub use isolators::Isolator;
 pub use reports::{Core, Facts, Process, Report};
 pub use sandbox::make_sandbox;
 pub use supervised::{Supervised, check_machine};
-pub use supervisor::{mounts, processes, program, root, spec, streams};
+pub use supervisor::{mounts, nodes, processes, program, root, spec, streams};

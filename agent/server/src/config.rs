@@ -78,7 +78,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, docker/runtime, volume/image, network/cni, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities, linux/seccomp.").default("posix/cpu,posix/mem"),
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, docker/runtime, volume/image, network/cni, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities, linux/devices, linux/seccomp.").default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
@@ -112,7 +112,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         .default("false"),
     Flag::new("seccomp_config_dir", Kind::Path, "Folder of profiles of system calls, as Docker writes them, for linux/seccomp."),
     Flag::new("seccomp_profile_name", Kind::Text, "Profile of containers that ask for none, a file of that folder; without it those make all calls."),
-    Flag::new("allowed_devices", Kind::Content, "Devices that containers may use besides those that harm nobody, with cgroups/devices: {\"allowed_devices\": [{\"device\": {\"path\": \"/dev/fuse\"}, \"access\": {\"read\": true, \"write\": true}}]}."),
+    Flag::new("allowed_devices", Kind::Content, "Devices that containers may use besides those that harm nobody, with cgroups/devices; with linux/devices their files are in the /dev of a root of a container's own: {\"allowed_devices\": [{\"device\": {\"path\": \"/dev/fuse\"}, \"access\": {\"read\": true, \"write\": true}}]}."),
     Flag::new("cgroups_net_cls_primary_handle", Kind::Text, "With cgroups/net_cls, the upper half of the numbers on what containers send: 0x12; without it they are not numbered."),
     Flag::new("cgroups_net_cls_secondary_handles", Kind::Text, "The lower halves, one for each container: the first and the last, 0x1,0xffff."),
     Flag::new("perf_events", Kind::Text, "What cgroups/perf_event counts: cycles,task-clock,page-faults; nothing without it."),

@@ -9,8 +9,10 @@ use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{
-    CniSettings, DiskSettings, FilesystemSettings, LinuxSettings, PortsSettings, SeccompSettings, Settings,
+    CniSettings, DiskSettings, FilesystemSettings, LinuxDevices, LinuxSettings, PortsSettings, SeccompSettings,
+    Settings,
 };
+use containers::nodes::Node;
 
 /// How isolators are configured, and what is to be said of it. The error is a sentence.
 pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings, Vec<String>), String> {
@@ -55,23 +57,24 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
             warnings.push(format!("--{flag} does nothing without {} in --isolation", isolators[0]));
         }
     }
-    for (flag, isolator) in [
-        ("effective_capabilities", "linux/capabilities"),
-        ("bounding_capabilities", "linux/capabilities"),
-        ("default_container_shm_size", "namespaces/ipc"),
-        ("seccomp_config_dir", "linux/seccomp"),
-        ("seccomp_profile_name", "linux/seccomp"),
-        ("allowed_devices", "cgroups/devices"),
-        ("cgroups_net_cls_primary_handle", "cgroups/net_cls"),
-        ("perf_events", "cgroups/perf_event"),
-        ("host_path_volume_force_creation", "filesystem/linux"),
-        ("network_cni_config_dir", "network/cni"),
+    for (flag, isolators) in [
+        ("effective_capabilities", &["linux/capabilities"][..]),
+        ("bounding_capabilities", &["linux/capabilities"]),
+        ("default_container_shm_size", &["namespaces/ipc"]),
+        ("seccomp_config_dir", &["linux/seccomp"]),
+        ("seccomp_profile_name", &["linux/seccomp"]),
+        ("allowed_devices", &["cgroups/devices", "linux/devices"]),
+        ("cgroups_net_cls_primary_handle", &["cgroups/net_cls"]),
+        ("perf_events", &["cgroups/perf_event"]),
+        ("host_path_volume_force_creation", &["filesystem/linux"]),
+        ("network_cni_config_dir", &["network/cni"]),
     ] {
-        let is_there = has(&[isolator]) || isolator.starts_with("cgroups/") && has(&["cgroups/all"]);
+        let is_there = has(isolators) || isolators[0].starts_with("cgroups/") && has(&["cgroups/all"]);
         if values.is_given(flag) && !is_there {
-            warnings.push(format!("--{flag} does nothing without {isolator} in --isolation"));
+            warnings.push(format!("--{flag} does nothing without {} in --isolation", isolators.join(" or ")));
         }
     }
+    let (devices, nodes) = devices(values, has(&["linux/devices"]))?;
     let settings = Settings {
         filesystem: filesystem(values)?,
         cni: cni(values)?,
@@ -92,7 +95,8 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
             count_processes: values.bool("cgroups_cpu_enable_pids_and_tids_count"),
             low_revocable: values.bool("revocable_cpu_low_priority"),
         },
-        devices: devices(values)?,
+        devices,
+        nodes,
         handles: Handles::parse(
             values.text("cgroups_net_cls_primary_handle"),
             values.text("cgroups_net_cls_secondary_handles"),
@@ -106,12 +110,14 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
     Ok((settings, warnings))
 }
 
-/// The devices of `--allowed_devices`.
-fn devices(values: &Values) -> Result<Vec<Rule>, String> {
-    let Some(text) = values.text("allowed_devices") else { return Ok(Vec::new()) };
+/// The devices of `--allowed_devices`, and their files if these are to be made.
+fn devices(values: &Values, with_files: bool) -> Result<(Vec<Rule>, Vec<Node>), String> {
+    let Some(text) = values.text("allowed_devices") else { return Ok(Default::default()) };
     let wrong = |why: String| format!("Flag '--allowed_devices' must be a JSON object with allowed_devices: {why}");
     let list: DeviceWhitelist = api::json::from_slice(text.as_bytes()).map_err(|error| wrong(error.to_string()))?;
-    allowed(&list.allowed_devices).map_err(wrong)
+    let rules = allowed(&list.allowed_devices).map_err(wrong)?;
+    let nodes = if with_files { LinuxDevices::files(&list.allowed_devices).map_err(wrong)? } else { Vec::new() };
+    Ok((rules, nodes))
 }
 
 /// The profiles of system calls.

@@ -223,6 +223,56 @@ async fn commands_run_in_images_as_these_say() {
     until("roots go", || bench.roots() == 0).await;
 }
 
+/// `/dev/kmsg` may be read: a file of it is in the container's `/dev`, and its group lets it be opened; what is not allowed may be
+/// made and not opened. An agent that was killed and one that takes its place change nothing of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_are_allowed_have_files_in_a_root_of_its_own() {
+    let Some(bench) = Bench::new("devices").await else { return };
+    bench.registry.push("app", "latest", &Made::busybox("{}"));
+    // A folder on the way, and a device that any container has with other permissions.
+    let folder = tempfile::Builder::new().prefix("meseta-test-").tempdir_in("/dev").unwrap();
+    let deep = folder.path().join("a/kmsg");
+    fs::create_dir(deep.parent().unwrap()).unwrap();
+    let (mode, device) = (nix::sys::stat::Mode::from_bits_truncate(0o600), nix::sys::stat::makedev(1, 11));
+    nix::sys::stat::mknod(&deep, nix::sys::stat::SFlag::S_IFCHR, mode, device).unwrap();
+    let allowed = json!({"allowed_devices": [
+        {"device": {"path": "/dev/kmsg"}, "access": {"read": true}},
+        {"device": {"path": deep}, "access": {"read": true, "mknod": true}},
+        {"device": {"path": "/dev/full"}, "access": {"write": true}},
+    ]});
+    let isolation = "filesystem/linux,docker/runtime,linux/devices,cgroups/devices";
+    let isolation = format!("--isolation={isolation}");
+    let flags = [isolation.as_str(), &format!("--allowed_devices={allowed}"), "--launcher=linux"];
+    let agent = bench.start(&flags);
+    let script = r#"
+        look() { stat -c "%n %F %t:%T %a" $@; }
+        try() { if "$@" < /dev/null > /dev/null 2>&1; then echo yes; else echo no; fi; }
+        look /dev/kmsg DEEP /dev/full /dev/null; stat -c %a $(dirname DEEP)
+        try dd if=/dev/kmsg of=/dev/null count=0; try dd if=DEEP of=/dev/null count=0
+        try dd if=/dev/zero of=/dev/kmsg count=0 conv=notrunc
+        mknod /dev/mem c 1 1; try dd if=/dev/mem of=/dev/null count=0
+        [ -c /dev/ptmx ] && ls -d /dev/shm /dev/pts/ptmx"#;
+    let script = script.replace("DEEP", &deep.display().to_string());
+    let deep = deep.display();
+    let expected = format!(
+        "/dev/kmsg character special file 1:b 644\n{deep} character special file 1:b 644\n/dev/full character special file 1:7 622\n\
+         /dev/null character special file 1:3 666\n755\nyes\nyes\nno\nno\n/dev/pts/ptmx\n/dev/shm\n"
+    );
+    assert_eq!(bench.says(&agent, in_image(task("t", &script), "app")).await, expected);
+    // A task without a root of its own sees the machine's.
+    let machine = bench.says(&agent, task("machine", "stat -c %a /dev/kmsg; ls -d /dev/meseta-test-*")).await;
+    assert!(machine.contains(&folder.path().display().to_string()), "{machine}");
+    let script = format!("while [ ! -e $MESOS_SANDBOX/go ]; do sleep 0.02; done; {script}");
+    bench.master.launch(in_image(task("long", &script), "app"));
+    bench.master.update("long", TaskState::TaskRunning).await;
+    agent.kill();
+    let agent = bench.start(&flags);
+    fs::write(agent.sandbox("long").join("go"), "").unwrap();
+    bench.master.update("long", TaskState::TaskFinished).await;
+    assert_eq!(fs::read_to_string(agent.sandbox("long").join("stdout")).unwrap(), expected);
+    until("roots go", || bench.roots() == 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn executors_groups_and_containers_by_call_run_in_images() {
     let Some(bench) = Bench::new("kinds").await else { return };

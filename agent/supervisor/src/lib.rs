@@ -5,6 +5,7 @@
 pub mod cgroup;
 mod external;
 pub mod mounts;
+pub mod nodes;
 pub mod processes;
 pub mod program;
 pub mod root;

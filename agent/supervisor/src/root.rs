@@ -1,17 +1,16 @@
 //! The root of a container: a folder of the machine, an unpacked image perhaps, that becomes `/` of its process. Nothing in it is
 //! believed: it may have been made to mislead whoever sets it up.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, mknodat, open, openat, symlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, open, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{fchdir, pivot_root};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::mounts::{self, Failure, Mounter, attach, copy, failed, find, make};
+use crate::nodes::Node;
 use crate::spec::World;
 use crate::sys;
 
@@ -153,6 +152,10 @@ fn system(root: BorrowedFd<'_>, wanted: &World) -> Result<(), Failure> {
     for (name, target) in LINKS {
         symlinkat(target, &dev, name).map_err(failed(format!("make /dev/{name} in its root")))?;
     }
+    // In the place of what was made above, perhaps: with the permissions that are wanted.
+    for node in &wanted.nodes {
+        node.make(dev.as_fd()).map_err(failed(format!("make /dev/{} in its root", node.path)))?;
+    }
     // The group of terminals, as all distributions have it.
     let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
     let no_code = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -165,23 +168,8 @@ fn system(root: BorrowedFd<'_>, wanted: &World) -> Result<(), Failure> {
 
 /// A device as the machine has it.
 fn device(dev: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
-    let path = format!("/dev/{name}");
-    let found = fs::metadata(&path).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    if !found.file_type().is_char_device() {
-        return Err(Errno::NOTTY);
-    }
-    let mode = Mode::from_raw_mode(found.mode() & 0o777);
-    match mknodat(dev, name, FileType::CharacterDevice, mode, found.rdev()) {
-        // Whoever may make none has it mounted.
-        Err(Errno::PERM) => {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            openat(dev, name, flags, Mode::from_raw_mode(0o644))?;
-            let at = openat(dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            attach(copy(open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?, false)?, at)
-        }
-        // Whatever the mask is.
-        done => done.and_then(|()| chmodat(dev, name, mode, AtFlags::empty())),
-    }
+    let found = Node::of(&format!("/dev/{name}"), name);
+    found.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOTTY))?.make(dev)
 }
 
 /// What is not to be seen, or not to be changed.

@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use crate::mounts::Mount;
+use crate::nodes::Node;
 use crate::processes;
 use crate::program::Program;
 use crate::root::Root;
@@ -139,6 +140,8 @@ pub struct World {
     pub root: Option<Root>,
     /// What is mounted for it, in this order.
     pub mounts: Vec<Mount>,
+    /// Files of devices in the `/dev` of its root, besides those that every process has.
+    pub nodes: Vec<Node>,
     /// Where it begins, as it sees it; by default in the sandbox as the machine sees that.
     pub directory: Option<String>,
     /// The name that it has for the machine, with one of its own.
@@ -202,7 +205,9 @@ pub struct First {
 }
 
 /// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 10;
+const VERSION: u64 = 11;
+/// The version without files of devices.
+const VERSION_WITHOUT_NODES: u64 = 10;
 /// The version without filters of system calls.
 const VERSION_WITHOUT_FILTER: u64 = 9;
 /// The version without mounts and a root.
@@ -267,6 +272,7 @@ impl Spec {
             .chain(self.world.enters.iter().map(|(namespace, path)| format!("enter={}:{path}", namespace.name())))
             .chain(self.world.root.iter().map(|root| format!("root={}", root.path)))
             .chain(self.world.mounts.iter().map(|mount| format!("mount={}", mount.encode())))
+            .chain(self.world.nodes.iter().map(|node| format!("node={}", node.encode())))
             .chain((!self.world.filter.is_empty()).then(|| {
                 let filter = self.world.filter.iter().map(|one| format!("{one:016x}"));
                 format!("filter={}", filter.collect::<String>())
@@ -294,7 +300,8 @@ impl Spec {
 
     fn version(&self) -> u64 {
         match &self.first {
-            _ if !self.world.filter.is_empty() || self.world.has_network() => VERSION,
+            _ if !self.world.nodes.is_empty() => VERSION,
+            _ if !self.world.filter.is_empty() || self.world.has_network() => VERSION_WITHOUT_NODES,
             _ if self.world.has_places() => VERSION_WITHOUT_FILTER,
             _ if self.world != World::default() => VERSION_WITHOUT_ROOT,
             _ if self.group.is_some() => VERSION_WITHOUT_WORLD,
@@ -320,6 +327,8 @@ impl Spec {
         let number = |name: &str| text(name)?.parse::<u64>().ok();
         let mounts = named.iter().filter_map(|text| text.strip_prefix("mount="));
         let mounts = mounts.map(Mount::decode).collect::<Option<Vec<Mount>>>()?;
+        let nodes = named.iter().filter_map(|text| text.strip_prefix("node="));
+        let nodes = nodes.map(Node::decode).collect::<Option<Vec<Node>>>()?;
         let filter = text("filter").map_or(Some(Vec::new()), instructions)?;
         // The first had none.
         if number("version").is_some_and(|version| version > VERSION) {
@@ -368,6 +377,7 @@ impl Spec {
                     unmasked: number("root_unmasked") == Some(1),
                 }),
                 mounts,
+                nodes,
                 directory: text("directory").map(str::to_owned),
                 hostname: text("hostname").map(str::to_owned),
                 shm_of: text("shm_of").map(str::to_owned),
@@ -741,6 +751,7 @@ mod tests {
                 bounding: Some(u64::MAX),
                 root: Some(Root { path: "/r".into(), read_only: true, unmasked: false }),
                 mounts: vec![Mount::bind(Place::absolute("/a=b"), Place::below("/c", "d"))],
+                nodes: vec![Node { path: "a b".into(), is_block: true, major: 8, minor: 1, mode: 0o640 }],
                 filter: vec![0x0006_0000_7fff_0000, 7],
                 directory: Some("/e f".into()),
                 hostname: Some("h".into()),
@@ -767,8 +778,8 @@ mod tests {
         let external = Some(External { program: program.clone(), request: "{\"a\": \"=\"}".into() });
         let with = Spec { external, ..spec.clone() };
         assert_eq!(Spec::decode(&with.encode().unwrap()), Some(with));
-        let newer = [&bytes[..], b"version=11\0"].concat();
-        let newer = String::from_utf8(newer).unwrap().replace("version=10\0", "");
+        let newer = [&bytes[..], b"version=12\0"].concat();
+        let newer = String::from_utf8(newer).unwrap().replace("version=11\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }

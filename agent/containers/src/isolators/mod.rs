@@ -3,6 +3,7 @@
 
 pub mod cgroups;
 mod cni;
+mod devices;
 mod disk;
 mod du;
 mod filesystem;
@@ -20,6 +21,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use api::v1::ContainerStatus;
+use supervisor::nodes::Node;
 
 use crate::cgroups::Cgroups;
 use crate::container::{Container, Limitation, Usage};
@@ -29,6 +31,7 @@ pub use cgroups::{
     CgroupsBlkio, CgroupsCpu, CgroupsDevices, CgroupsMem, CgroupsNetCls, CgroupsPerfEvent, CgroupsPids, CgroupsPlain,
 };
 pub use cni::{CniSettings, NetworkCni};
+pub use devices::LinuxDevices;
 pub use disk::Disk;
 pub use filesystem::{FilesystemLinux, FilesystemSettings};
 pub use image::{DockerRuntime, VolumeImage};
@@ -114,6 +117,7 @@ pub const NAMES: &[&str] = &[
     "cgroups/perf_event",
     "cgroups/pids",
     "linux/capabilities",
+    "linux/devices",
     "linux/nnp",
     "linux/seccomp",
     "namespaces/ipc",
@@ -140,7 +144,7 @@ pub fn ordered<'a>(names: impl Iterator<Item = &'a str>, groups: Option<&Cgroups
     if all.iter().filter(|name| name.starts_with("filesystem/")).count() > 1 {
         return Err("Using multiple filesystem isolators simultaneously is disallowed".to_owned());
     }
-    let is_mounting = |name: &&&str| name.starts_with("volume/");
+    let is_mounting = |name: &&&str| name.starts_with("volume/") || **name == "linux/devices";
     if let Some(name) = all.iter().find(is_mounting).filter(|_| !all.contains(&"filesystem/linux")) {
         return Err(format!("{name} in --isolation needs filesystem/linux there"));
     }
@@ -166,6 +170,8 @@ pub struct Settings {
     pub cgroups: cgroups::Terms,
     /// What `cgroups/devices` allows besides what it always does.
     pub devices: Vec<cgroups::Rule>,
+    /// The files of these, which `linux/devices` makes.
+    pub nodes: Vec<Node>,
     /// What `cgroups/net_cls` gives.
     pub handles: Option<cgroups::Handles>,
     /// What `cgroups/perf_event` counts.
@@ -234,6 +240,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "posix/mem" => Some(Some(Box::new(PosixMem))),
         "posix/rlimits" => Some(Some(Box::new(PosixRlimits))),
         "linux/capabilities" => Some(Some(Box::new(LinuxCapabilities(settings.linux)))),
+        "linux/devices" => Some(Some(Box::new(LinuxDevices(settings.nodes.clone())))),
         "linux/seccomp" => Some(Some(Box::new(LinuxSeccomp(settings.seccomp.clone())))),
         "linux/nnp" => Some(Some(Box::new(LinuxNnp))),
         "namespaces/ipc" => Some(Some(Box::new(NamespacesIpc(settings.linux)))),
