@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::v1::{
-    CheckInfo, CheckStatusInfo, CommandInfo, HealthCheck, check_info, check_status_info, health_check, network_info,
+    CheckInfo, CheckStatusInfo, CommandInfo, HealthCheck, TaskInfo, check_info, check_status_info, health_check,
+    network_info,
 };
 
 /// A check or a health check.
@@ -92,6 +93,17 @@ fn program(command: Option<&CommandInfo>, what: &str) -> Result<Target, String> 
 fn own(protocol: Option<i32>) -> IpAddr {
     let is_6 = protocol == Some(network_info::Protocol::IPv6 as i32);
     if is_6 { IpAddr::from(Ipv6Addr::LOCALHOST) } else { IpAddr::from(Ipv4Addr::LOCALHOST) }
+}
+
+/// What the commands of a task's checks bring along: it is fetched once, with what the task's own command does, where it has not that.
+pub fn bring(task: &TaskInfo, command: &mut CommandInfo) {
+    let check = task.check.iter().filter_map(|check| check.command.as_ref()).map(|one| &one.command);
+    let health = task.health_check.iter().filter_map(|check| check.command.as_ref());
+    for uri in check.chain(health).flat_map(|command| &command.uris) {
+        if !command.uris.contains(uri) {
+            command.uris.push(uri.clone());
+        }
+    }
 }
 
 impl Definition {

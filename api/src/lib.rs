@@ -17,6 +17,7 @@
 pub mod attributes;
 pub mod budget;
 pub mod checks;
+pub mod checksums;
 pub mod container_info;
 pub mod duration;
 pub mod exit;

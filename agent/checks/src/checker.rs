@@ -69,6 +69,8 @@ pub enum Verdict {
         healthy: bool,
         /// So often it was not that it is to end.
         kill: bool,
+        /// How often in a row it was not.
+        failures: u32,
     },
 }
 
@@ -91,13 +93,14 @@ impl Checker {
         Checker { definition, started_ms, due_ms, status: None, healthy: None, was_healthy: false, failures: 0 }
     }
 
-    /// Goes on where another one was, which had told this: it is not told again.
-    pub fn knowing(mut self, status: Option<CheckStatusInfo>, healthy: Option<bool>) -> Checker {
+    /// Goes on where another one was, which had told this, and of so many failures in a row: it is not told again.
+    pub fn knowing(mut self, status: Option<CheckStatusInfo>, healthy: Option<bool>, failures: u32) -> Checker {
         self.status = status;
         self.healthy = healthy;
         // Who is unhealthy was told so, which is not done in its grace.
         self.was_healthy = healthy.is_some();
-        self.failures = u32::from(healthy == Some(false));
+        // Who did not write down how many there were told of one at least.
+        self.failures = if healthy == Some(false) { failures.max(1) } else { failures };
         self
     }
 
@@ -132,7 +135,11 @@ impl Checker {
             self.failures = 0;
             self.was_healthy = true;
             let is_news = self.healthy.replace(true) != Some(true);
-            return if is_news { Verdict::Health { healthy: true, kill: false } } else { Verdict::Nothing };
+            return if is_news {
+                Verdict::Health { healthy: true, kill: false, failures: 0 }
+            } else {
+                Verdict::Nothing
+            };
         }
         let in_grace = now_ms.saturating_sub(self.started_ms) <= health.grace_ms;
         if !self.was_healthy && health.grace_ms > 0 && in_grace {
@@ -140,7 +147,7 @@ impl Checker {
         }
         self.failures = self.failures.saturating_add(1);
         self.healthy = Some(false);
-        Verdict::Health { healthy: false, kill: self.failures >= health.failures_max }
+        Verdict::Health { healthy: false, kill: self.failures >= health.failures_max, failures: self.failures }
     }
 }
 
@@ -163,7 +170,7 @@ mod tests {
                 let code = status.command.and_then(|command| command.exit_code);
                 code.map_or_else(|| format!("{:?}", status.tcp.and_then(|tcp| tcp.succeeded)), |code| code.to_string())
             }
-            Verdict::Health { healthy, kill } => format!("{healthy}{}", if kill { " kill" } else { "" }),
+            Verdict::Health { healthy, kill, .. } => format!("{healthy}{}", if kill { " kill" } else { "" }),
         };
         outcomes
             .iter()
@@ -184,7 +191,7 @@ mod tests {
         let seen = [Exited(0), Exited(0), late, Exited(0), Exited(7), Exited(0)];
         assert_eq!(told(&mut checker, &seen), ["0", "-", "-", "-", "7", "0"]);
         assert_eq!(checker.due_ms(), 6100, "from the end of a look");
-        let mut checker = Checker::new(definition(None), 0).knowing(Exited(7).status(), None);
+        let mut checker = Checker::new(definition(None), 0).knowing(Exited(7).status(), None, 0);
         assert_eq!(told(&mut checker, &[Exited(7), Exited(0)]), ["-", "0"]);
     }
 
@@ -212,10 +219,13 @@ mod tests {
     #[test]
     fn another_checker_goes_on_where_one_was() {
         let health = Health { failures_max: 2, grace_ms: 60_000 };
-        let go_on = |healthy| Checker::new(definition(Some(health)), 0).knowing(None, healthy);
+        let go_on = |healthy| Checker::new(definition(Some(health)), 0).knowing(None, healthy, 0);
         assert_eq!(told(&mut go_on(Some(true)), &[true, false, false].map(Connected)), ["-", "false", "false kill"]);
         assert_eq!(told(&mut go_on(Some(false)), &[Connected(false)]), ["false kill"]);
         assert_eq!(told(&mut go_on(Some(false)), &[Connected(true)]), ["true"]);
         assert_eq!(told(&mut go_on(None), &[Connected(false)]), ["-"]);
+        let health = Health { failures_max: 5, grace_ms: 0 };
+        let mut checker = Checker::new(definition(Some(health)), 0).knowing(None, Some(false), 3);
+        assert_eq!(told(&mut checker, &[false, false].map(Connected)), ["false", "false kill"]);
     }
 }

@@ -669,6 +669,7 @@ fn spawn(
         container_id: creation.container.id,
         containers_dir: containers.dir.display().to_string(),
         pipe: containers.pipe.display().to_string(),
+        lines: true,
         sandbox: creation.container.sandbox.display().to_string(),
         user: creation.user,
         arguments: creation.arguments,

@@ -31,6 +31,10 @@ pub(crate) fn report(state: &State, container_id: &str, seen: Seen, around: &mut
     let Some((task_id, task)) = executor.live_tasks().next() else { return Vec::new() };
     let last: TaskStatus = task.statuses.last().map(|status| status.get()).unwrap_or_default();
     let kills = matches!(seen, Seen::Health { kill: true, .. });
+    let failures = match seen {
+        Seen::Health { failures, .. } if failures != executor.unhealthy => Some(failures),
+        _ => None,
+    };
     let (reason, check, healthy) = match seen {
         Seen::Check(status) => (Reason::TaskCheckStatusUpdated, Some(*status), last.healthy),
         Seen::Health { healthy, .. } => (Reason::TaskHealthCheckStatusUpdated, last.check_status, Some(healthy)),
@@ -40,6 +44,8 @@ pub(crate) fn report(state: &State, container_id: &str, seen: Seen, around: &mut
     if kills || !executors::is_full(state) {
         let update = Update::new(TaskState::TaskRunning, Source::Executor).because(reason).knowing(check, healthy);
         events.push(update.event(state, framework_id, Some(executor), task_id, around));
+        let seen = |failures| Event::HealthSeen { container_id: container_id.to_owned(), failures };
+        events.extend(failures.map(seen));
     }
     if kills {
         events.extend(kill::command(state, framework_id, executor, None, Why::Unhealthy, around));

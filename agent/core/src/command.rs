@@ -216,6 +216,8 @@ pub enum Seen {
         healthy: bool,
         /// Whether it is to end because it is not.
         kill: bool,
+        /// How often in a row it was not.
+        failures: u32,
     },
 }
 

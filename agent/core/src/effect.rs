@@ -271,6 +271,7 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::ModelRestored { .. }
         | Event::OperationRestored { .. }
         | Event::ContainerEnding { .. }
+        | Event::HealthSeen { .. }
         | Event::ContainerRemoved { with_files: false, .. }
         | Event::ContainerRestored { .. } => Vec::new(),
     }

@@ -67,7 +67,10 @@ impl<'de> Deserialize<'de> for Blob {
 /// Level 4: containers that are launched by call, and tasks that end because they are not healthy.
 ///
 /// Level 5: containers that end because they exceeded what they may use.
-pub const FEATURE_LEVEL: u32 = 5;
+///
+/// Level 6: how often in a row a command was not healthy. From here on the files of containers are lines of one file each: a release of
+/// before, which could not read them, refuses the log first.
+pub const FEATURE_LEVEL: u32 = 6;
 
 /// The events of a stored record.
 ///
@@ -650,5 +653,12 @@ events! {
         message: String,
         /// What was exceeded: a `Resource` each.
         resources: Vec<Blob>,
+    }
+    /// A command was looked at by its health check (1 of level 6).
+    50 HealthSeen {
+        /// Its container.
+        container_id: String,
+        /// So often in a row it was not healthy, until now.
+        failures: u32,
     }
 }

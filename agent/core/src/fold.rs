@@ -210,6 +210,11 @@ pub fn fold(state: &mut State, event: &Event) {
             let limited = Limited { reason: *reason, message: message.clone(), resources: resources.clone() };
             state.launched.limited.insert(container_id.clone(), limited);
         }
+        Event::HealthSeen { container_id, failures } => {
+            if let Some((framework_id, executor_id)) = state.containers.get(container_id).cloned() {
+                state.change(&framework_id, &executor_id, |executor| executor.unhealthy = *failures);
+            }
+        }
         // For those who read the log.
         Event::OrderNotUnderstood { .. } => {}
         Event::RestoreBegun { .. }
@@ -279,7 +284,7 @@ impl State {
         self.containers.remove(&executor.container_id);
         self.launched.forget(&executor.container_id);
         let ended = Arc::make_mut(&mut executor);
-        (ended.status, ended.stop, ended.stream) = (status, None, None);
+        (ended.status, ended.stop, ended.stream, ended.unhealthy) = (status, None, None, 0);
         framework.completed.push_back(executor);
         while framework.completed.len() > completed_max {
             framework.completed.pop_front();

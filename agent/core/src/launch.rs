@@ -148,8 +148,6 @@ fn forgotten(state: &State, framework_id: &str) -> Vec<Event> {
     idle[..over].iter().map(|(_, id)| Event::FrameworkForgotten { framework_id: (*id).clone() }).collect()
 }
 
-/// Labels that say what a fetched file must be: of tasks that the agent itself runs.
-const CHECKSUM: &str = "meseta.checksum:";
 /// The label that names a containerizer: of a task that the agent itself runs, or of an executor, which takes its tasks along.
 const CONTAINERIZER: &str = "meseta.containerizer";
 
@@ -164,12 +162,8 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
         "terminals of executors are"
     } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| uses.iter().any(is_among_tasks)) {
         "volumes at 'tasks', where the default executor has the sandboxes of its tasks, are"
-    } else if is_nested && task.labels.iter().flat_map(|all| &all.labels).any(|label| label.key.starts_with(CHECKSUM)) {
-        "checksums of what tasks on the default executor bring along are"
     } else if is_nested && has_image(task) && of_checks(task).next().is_some() {
         "commands of checks of tasks with images on the default executor, which would run without them, are"
-    } else if (is_command || is_nested) && of_checks(task).any(|command| !command.uris.is_empty()) {
-        "URIs of the commands of checks are"
     } else if own.iter().chain(&task.container).any(|container| hides(container)) {
         "secrets in images and volumes that are not sealed are"
     } else if task.command.iter().chain(&executor.command).chain(of_checks(task)).any(has_references) {

@@ -112,7 +112,9 @@ fn of_executor<'a>(framework_id: &'a str, executor: &'a Executor, completed: boo
         uuids: task.uuids.iter().cloned().collect(),
         ended: task.ended,
     });
-    std::iter::once(itself).chain(tasks)
+    let unhealthy = (executor.unhealthy > 0)
+        .then(|| Event::HealthSeen { container_id: executor.container_id.clone(), failures: executor.unhealthy });
+    std::iter::once(itself).chain(tasks).chain(unhealthy)
 }
 
 /// Applies one of these events; others are none of its business.

@@ -173,6 +173,13 @@ pub struct Executor {
     pub tasks: BTreeMap<String, Task>,
     /// Wait status, of a completed one.
     pub status: Option<i32>,
+    /// How often in a row its command was not healthy, while it lives.
+    #[serde(skip_serializing_if = "is_none")]
+    pub unhealthy: u32,
+}
+
+fn is_none(number: &u32) -> bool {
+    *number == 0
 }
 
 /// The order to end, and how far it got.

@@ -144,6 +144,7 @@ fn story() -> Vec<Record> {
         vec![Event::Registered { agent_id: "S0".into(), cluster_id: "C".into() }],
         vec![Event::OrdersTaken { up_to: 1 }, seen(), added("t", true, "c1"), task("t", "t")],
         vec![started("c1"), written("t", "t", TaskState::TaskRunning, 1)],
+        vec![Event::HealthSeen { container_id: "c1".into(), failures: 2 }],
         vec![Event::Forgotten {}],
         vec![Event::RemnantEnded { container_id: "c1".into() }],
         vec![

@@ -445,17 +445,6 @@ fn what_a_launch_asks_for_and_would_not_get_is_refused_by_name() {
         told[0].message().strip_prefix("Failed to launch container: ").expect("a refusal").to_owned()
     };
     let command = || v1::CommandInfo { value: Some("true".into()), ..Default::default() };
-    let brings = v1::CommandInfo {
-        uris: vec![v1::command_info::Uri { value: "/file".into(), ..Default::default() }],
-        ..command()
-    };
-    let check =
-        v1::CheckInfo { command: Some(v1::check_info::Command { command: brings.clone() }), ..Default::default() };
-    let health = v1::HealthCheck { command: Some(brings), ..Default::default() };
-    let why = "URIs of the commands of checks are not supported by this agent";
-    let own = || v1::TaskInfo { command: Some(command()), ..Default::default() };
-    assert_eq!(refused(v1::TaskInfo { check: Some(Box::new(check)), ..own() }), why);
-    assert_eq!(refused(v1::TaskInfo { health_check: Some(Box::new(health)), ..own() }), why);
     let label = v1::Label { key: "meseta.containerizer".into(), value: Some("external".into()) };
     let executor = v1::ExecutorInfo {
         executor_id: v1::ExecutorId { value: "e".into() },

@@ -357,7 +357,9 @@ fn variables(task: &TaskInfo, ip: &str) -> BTreeMap<&'static str, String> {
 
 fn launch_of(task: TaskInfo, container_id: ContainerId, ip: &str) -> agent::call::LaunchContainer {
     let known = variables(&task, ip);
-    let mut command = task.command.unwrap_or_default();
+    let mut command = task.command.clone().unwrap_or_default();
+    api::checks::bring(&task, &mut command);
+    api::checksums::give(task.labels.as_ref(), &mut command);
     let environment = command.environment.get_or_insert_default();
     let own = known.into_iter().map(|(name, value)| environment::Variable {
         name: name.to_owned(),

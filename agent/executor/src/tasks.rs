@@ -449,7 +449,7 @@ impl Tasks {
                 task.check = Some(status);
                 (Reason::TaskCheckStatusUpdated, false)
             }
-            Verdict::Health { healthy, kill } => {
+            Verdict::Health { healthy, kill, .. } => {
                 task.healthy = Some(healthy);
                 (Reason::TaskHealthCheckStatusUpdated, kill)
             }
@@ -639,7 +639,10 @@ mod tests {
         tasks.take(Input::Group(vec![TaskInfo { health_check, ..info("a") }, info("b")]));
         tasks.take(launched("a"));
         assert_eq!(told(&tasks.take(launched("b"))), ["a RUNNING", "wait a", "watch a", "b RUNNING", "wait b"]);
-        let seen = |healthy, kill| Input::Seen { task_id: "a".into(), verdict: Verdict::Health { healthy, kill } };
+        let seen = |healthy, kill| {
+            let verdict = Verdict::Health { healthy, kill, failures: u32::from(!healthy) };
+            Input::Seen { task_id: "a".into(), verdict }
+        };
         let well = tasks.take(seen(true, false));
         assert!(
             matches!(&well[..], [Wish::Update(one)] if one.healthy == Some(true) && one.reason() == Reason::TaskHealthCheckStatusUpdated)

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
+use api::checksums::LABEL;
 use api::v1::Labels;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
-
-/// Labels `meseta.checksum:URI`, with the value `sha256:HEX` or `sha512:HEX`.
-pub const LABEL: &str = "meseta.checksum:";
 
 /// A digest of the whole file, as it was fetched, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -82,7 +82,7 @@ pub fn items(command: &CommandInfo, labels: Option<&Labels>) -> Result<Vec<Item>
     }
     // One that names nothing would leave unchecked what somebody wants to be checked.
     match checksums.into_iter().find(|(_, (_, is_used))| !is_used) {
-        Some((uri, _)) => Err(format!("The label '{}{uri}' names no URI of the command", checksum::LABEL)),
+        Some((uri, _)) => Err(format!("The label '{}{uri}' names no URI of the command", api::checksums::LABEL)),
         None => Ok(items),
     }
 }

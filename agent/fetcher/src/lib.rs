@@ -16,7 +16,7 @@ pub mod tape;
 pub mod unpack;
 
 pub use cache::kept_bytes;
-pub use checksum::{Checksum, LABEL};
+pub use checksum::Checksum;
 pub use job::{Item, Job, items};
 pub use run::run;
 pub use source::{Source, base_name, source};

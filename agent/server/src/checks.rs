@@ -32,7 +32,7 @@ pub(crate) fn begin(agent: &Inbox, container_id: &str, place: Place) {
     for definition in [check, health].into_iter().flatten() {
         match definition {
             Ok(definition) => {
-                let checker = Checker::new(definition, started_ms).knowing(status, healthy);
+                let checker = Checker::new(definition, started_ms).knowing(status, healthy, executor.unhealthy);
                 tokio::spawn(watch(agent.clone(), container_id.to_owned(), place.clone(), checker));
             }
             // The masters refuse these.
@@ -63,7 +63,7 @@ async fn watch(agent: Inbox, container_id: String, place: Place, mut checker: Ch
         let seen = match checker.seen(&outcome, agent.now_ms()) {
             Verdict::Nothing => continue,
             Verdict::Status(status) => Seen::Check(Box::new(status)),
-            Verdict::Health { healthy, kill } => Seen::Health { healthy, kill },
+            Verdict::Health { healthy, kill, failures } => Seen::Health { healthy, kill, failures },
         };
         match agent.ask(Command::ReportCheck { container_id: container_id.clone(), seen }).await {
             Some(0) => checker.untold(),

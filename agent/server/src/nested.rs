@@ -173,7 +173,7 @@ pub(crate) fn launched(call: &Call) -> LaunchContainer {
 }
 
 /// Why this agent cannot launch it.
-fn unsupported(info: &LaunchContainer, session: bool) -> Option<String> {
+fn unsupported(info: &LaunchContainer) -> Option<String> {
     let bytes = info.encoded_len();
     if bytes > CONTAINER_INFO_BYTES_MAX {
         return Some(format!("The call has {bytes} bytes, and a launch has {CONTAINER_INFO_BYTES_MAX} at most"));
@@ -181,11 +181,6 @@ fn unsupported(info: &LaunchContainer, session: bool) -> Option<String> {
     let container = info.container.clone().unwrap_or_default();
     if info.container.is_some() && container.r#type != ContainerType::Mesos as i32 {
         return Some("The provided ContainerInfo is not supported".to_owned());
-    }
-    if session && info.command.as_ref().is_some_and(|command| !command.uris.is_empty()) {
-        return Some(
-            "Failed to launch container: fetching URIs for a session is not supported by this agent".to_owned(),
-        );
     }
     None
 }
@@ -235,7 +230,7 @@ pub(crate) fn attachable(agent: &Agent, container_id: &str) -> Result<Process, S
 
 /// Launches; the answer comes when it runs, or never will. The error is the answer then.
 pub(crate) async fn launch(agent: &Arc<Agent>, mut info: LaunchContainer, session: bool) -> Result<String, Response> {
-    if let Some(sentence) = unsupported(&info, session) {
+    if let Some(sentence) = unsupported(&info) {
         return Err(text(StatusCode::BAD_REQUEST, &sentence));
     }
     let container_id = path(&info.container_id);

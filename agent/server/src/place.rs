@@ -189,7 +189,9 @@ impl Place {
             false => arguments(&command, self.image(container_id).as_ref())?,
         };
         let labels = task.as_ref().map_or(&info.labels, |task| &task.labels).as_ref();
-        let first = self.first(container_id, &command, labels, &user, &sandbox)?;
+        let mut brings = command.clone();
+        task.iter().for_each(|task| api::checks::bring(task, &mut brings));
+        let first = self.first(container_id, &brings, labels, &user, &sandbox)?;
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let (streams, rlimits) = (nested::streams(container, false), nested::rlimits(container));
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
@@ -306,7 +308,8 @@ impl Place {
         let (state, terms) = (agent.state(), &self.terms);
         let Some(container) = state.launched.all.get(container_id) else { return Ok(None) };
         let info: LaunchContainer = container.info.get();
-        let command = info.command.clone().unwrap_or_default();
+        let mut command = info.command.clone().unwrap_or_default();
+        let labels = api::checksums::taken(&mut command);
         let user = if terms.switch_user { container.user.clone() } else { String::new() };
         let sandbox = paths::of_container(&terms.work_dir, &state, container_id);
         let parent = parent_of(container_id);
@@ -321,7 +324,7 @@ impl Place {
         let image = self.image(container_id);
         let launch = arguments(&command, image.as_ref()).map_err(|why| format!("cannot execute it: {why}"));
         let (program, arguments) = launch?;
-        let first = self.first(container_id, &command, None, &user, &sandbox)?;
+        let first = self.first(container_id, &command, Some(&labels), &user, &sandbox)?;
         let streams = nested::streams(info.container.as_ref(), container.session);
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let variables = self.variables(&state, container_id)?;
@@ -377,7 +380,8 @@ impl Place {
         if parent_of(container_id).is_none() || !container.session {
             variables.insert("MESOS_SANDBOX".to_owned(), sandbox().display().to_string());
         }
-        let command = container.info.get::<LaunchContainer>().command.unwrap_or_default();
+        let mut command = container.info.get::<LaunchContainer>().command.unwrap_or_default();
+        api::checksums::taken(&mut command);
         let owner = secrets::owner(state, container_id);
         for variable in command.environment.iter().flat_map(|environment| &environment.variables) {
             let value = secrets::value(self.terms.secret.as_ref(), variable, &owner)?;

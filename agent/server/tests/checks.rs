@@ -225,6 +225,58 @@ async fn another_agent_goes_on_looking() {
     assert_eq!((failures, ends), (2, 2), "{told:?}");
 }
 
+/// Three agents see a task's failures in a row, and count them together.
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_in_a_row_outlive_the_agent() {
+    const FAILURES: usize = 9;
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let mut agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let mut bad = task("bad", "sleep 600");
+    let health = v1::HealthCheck { consecutive_failures: Some(FAILURES as u32), ..healthy_by("exit 4") };
+    bad.health_check = Some(Box::new(health));
+    master.launch(bad);
+    let failures = || told(&master, "bad").iter().filter(|one| one.contains("healthy=false because=health")).count();
+    let begun = std::time::Instant::now();
+    for seen in [2, 4] {
+        while failures() < seen {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", told(&master, "bad"));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        agent.kill();
+        agent = RealAgent::start(&master.address, dir.path(), &[]);
+    }
+    let killed = master.update("bad", TaskState::TaskKilled).await;
+    assert_eq!((killed.healthy, failures()), (Some(false), FAILURES), "{:?}", told(&master, "bad"));
+}
+
+/// What a check's command brings along is there before the task runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_commands_of_checks_bring_along_is_fetched() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let files = tempfile::tempdir().unwrap();
+    let uri = |name: &str, text: &str| {
+        std::fs::write(files.path().join(name), text).unwrap();
+        let value = files.path().join(name).display().to_string();
+        v1::command_info::Uri { value, executable: Some(true), ..Default::default() }
+    };
+    let (look, health) = (uri("look", "#!/bin/sh\nexit 7\n"), uri("health", "#!/bin/sh\ntest -x look\n"));
+    let mut brings = task("brings", "sleep 600");
+    let own = v1::CommandInfo { uris: vec![look.clone()], ..command("./look") };
+    let check = v1::CheckInfo { command: Some(check_info::Command { command: own }), ..by_command("") };
+    brings.check = Some(Box::new(check));
+    let own = v1::CommandInfo { uris: vec![health, look], ..command("./health") };
+    brings.health_check = Some(Box::new(v1::HealthCheck { command: Some(own), ..healthy_by("") }));
+    master.launch(brings);
+    let begun = std::time::Instant::now();
+    while !told(&master, "brings").last().is_some_and(|last| last.starts_with("running check=7 healthy=true")) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", told(&master, "brings"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    master.kill("brings");
+    master.update("brings", TaskState::TaskKilled).await;
+}
+
 /// The command of a check, and what it started, end with the agent that waits for it: nobody would look at what it says.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_look_outlives_its_agent() {

@@ -257,15 +257,25 @@ async fn tasks_of_a_group_are_checked_and_bring_files_along() {
     let files = tempfile::tempdir().unwrap();
     std::fs::write(files.path().join("x"), "hello").unwrap();
     let command = |value: &str| v1::CommandInfo { value: Some(value.into()), ..Default::default() };
-    let mut checked = task("checked", "cat x; sleep 600");
+    std::fs::write(files.path().join("look"), "test -f x -a -n \"$MESOS_SANDBOX\" && exit 7\n").unwrap();
+    let brought =
+        v1::command_info::Uri { value: files.path().join("look").display().to_string(), ..Default::default() };
+    let look = v1::CommandInfo { uris: vec![brought], ..command(". ./look") };
+    let mut checked = task("checked", "cat x; env | grep -c checksum; sleep 600");
     checked.command.as_mut().unwrap().uris = vec![v1::command_info::Uri {
         value: files.path().join("x").display().to_string(),
         cache: Some(true),
         ..Default::default()
     }];
+    let label = |name: &str, digest: &str| v1::Label {
+        key: format!("meseta.checksum:{}", files.path().join(name).display()),
+        value: Some(format!("sha256:{digest}")),
+    };
+    let digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    checked.labels = Some(v1::Labels { labels: vec![label("x", digest)] });
     checked.check = Some(Box::new(v1::CheckInfo {
         r#type: Some(v1::check_info::Type::Command as i32),
-        command: Some(v1::check_info::Command { command: command("test -f x -a -n \"$MESOS_SANDBOX\" && exit 7") }),
+        command: Some(v1::check_info::Command { command: look }),
         delay_seconds: Some(0.0),
         interval_seconds: Some(0.1),
         ..Default::default()
@@ -289,7 +299,7 @@ async fn tasks_of_a_group_are_checked_and_bring_files_along() {
             && told("ill").iter().any(|status| status.healthy == Some(true))
     })
     .await;
-    assert_eq!(stdout(&agent, "pod", "checked"), "hello");
+    assert_eq!(stdout(&agent, "pod", "checked"), "hello0\n");
     std::fs::write(agent.sandbox("pod").join("ill"), "").unwrap();
     for id in ["ill", "checked"] {
         let killed = master.update(id, TaskState::TaskKilled).await;
@@ -308,4 +318,16 @@ async fn tasks_of_a_group_are_checked_and_bring_files_along() {
     let failed = master.update("missing", TaskState::TaskFailed).await;
     assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
     assert!(failed.message().contains("Failed to fetch all URIs for container"), "{}", failed.message());
+    let mut other = task("other", "true");
+    let value = files.path().join("x").display().to_string();
+    other.command.as_mut().unwrap().uris = vec![v1::command_info::Uri { value, ..Default::default() }];
+    other.labels = Some(v1::Labels { labels: vec![label("x", &"0".repeat(64))] });
+    group(&master, "other", vec![other]);
+    let failed = master.update("other", TaskState::TaskFailed).await;
+    assert!(failed.message().contains("Failed to fetch all URIs for container"), "{}", failed.message());
+    let mut none = task("unnamed", "true");
+    none.labels = Some(v1::Labels { labels: vec![label("x", digest)] });
+    group(&master, "unnamed", vec![none]);
+    let failed = master.update("unnamed", TaskState::TaskFailed).await;
+    assert!(failed.message().contains("names no URI of the command"), "{}", failed.message());
 }

@@ -203,6 +203,93 @@ async fn stopping_leaves_tasks_alone_and_leaving_ends_them() {
     assert_eq!(last, Some(from_agent::Message::Leaving(internal::Leaving {})));
 }
 
+/// A log with records of a newer release, as this one is for those of before: it is refused first of all. What runs runs on, what is
+/// noted of it stays as it is, and the newer release finds it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_of_before_ends_nothing_and_loses_nothing() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.launch(task("long", "while [ ! -e go ]; do sleep 0.02; done; exit 5"));
+    master.launch(task("gone", "while [ ! -e go ]; do sleep 0.02; done"));
+    master.update("long", TaskState::TaskRunning).await;
+    master.update("gone", TaskState::TaskRunning).await;
+    let (long, gone) = (agent.sandbox("long"), agent.sandbox("gone"));
+    agent.kill();
+    std::fs::write(gone.join("go"), "").unwrap();
+    let containers = dir.path().join("meta/containers");
+    let waiting = async {
+        while !any_ended(&containers) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    let notes = || -> Vec<(std::ffi::OsString, Vec<u8>)> {
+        let all = std::fs::read_dir(&containers).unwrap().map(|entry| entry.unwrap());
+        let mut all: Vec<_> = all.map(|one| (one.file_name(), std::fs::read(one.path()).unwrap())).collect();
+        all.sort();
+        all
+    };
+    let noted = notes();
+    let log_dir = dir.path().join(agent_core::LOG_DIR);
+    let kept = dir.path().join("kept");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let copied = std::process::Command::new("cp").arg("-r").args([from, to]).status().unwrap();
+        assert!(copied.success());
+    };
+    copy(&log_dir, &kept);
+    {
+        let kind = event_log::Identity::new(agent_core::LOG_KIND, agent_core::LOG_VERSION);
+        let (log, recovered) = event_log::LocalLog::open(&log_dir, &kind).unwrap();
+        assert!(recovered.count() > 0);
+        let header = event_log::Header { feature_level: agent_core::FEATURE_LEVEL + 1, ..Default::default() };
+        log.append(event_log::Record { header, ..Default::default() }).await.unwrap();
+    }
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_meseta-agent"))
+        .args([format!("--master={}", master.address), format!("--work_dir={}", dir.path().display())])
+        .args(["--ip=127.0.0.1", "--port=0"])
+        .output()
+        .unwrap();
+    let sentence = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{sentence}");
+    assert!(sentence.contains("start the newer release that wrote it") && sentence.lines().count() == 1, "{sentence}");
+    assert_eq!(notes(), noted);
+    std::fs::remove_dir_all(&log_dir).unwrap();
+    std::fs::rename(&kept, &log_dir).unwrap();
+    let _agent = RealAgent::start(&master.address, dir.path(), &[]);
+    master.update("gone", TaskState::TaskFinished).await;
+    std::fs::write(long.join("go"), "").unwrap();
+    let failed = master.update("long", TaskState::TaskFailed).await;
+    assert_eq!(failed.message(), "Command exited with status 5");
+}
+
+/// An agent of before describes a container without asking for lines, and finds links and files in its place.
+#[test]
+fn a_supervisor_of_now_writes_what_an_agent_of_before_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |path: &std::path::Path| path.display().to_string();
+    let spec = agent_server::spec::Spec {
+        container_id: "c".into(),
+        containers_dir: text(dir.path()),
+        pipe: text(&dir.path().join("pipe")),
+        sandbox: text(dir.path()),
+        arguments: ["/bin/sh", "-c", "exit 3"].map(str::to_owned).to_vec(),
+        ..Default::default()
+    };
+    let bytes = spec.encode().unwrap();
+    assert!(!String::from_utf8_lossy(&bytes).contains("lines"));
+    let input = dir.path().join("spec");
+    std::fs::write(&input, bytes).unwrap();
+    let supervisor = std::process::Command::new(env!("CARGO_BIN_EXE_meseta-executor"))
+        .stdin(std::fs::File::open(input).unwrap())
+        .status();
+    assert!(supervisor.unwrap().success());
+    let claim = std::fs::read_link(dir.path().join("c.launch")).unwrap();
+    assert!(claim.display().to_string().starts_with("supervisor "), "{claim:?}");
+    assert!(std::fs::read_to_string(dir.path().join("c.started")).unwrap().starts_with("started "));
+    assert_eq!(std::fs::read_to_string(dir.path().join("c.exit")).unwrap(), "exited 768");
+    assert!(any_ended(dir.path()), "an agent of now reads them, too");
+}
+
 #[test]
 fn errors_at_start_are_one_sentence() {
     let dir = tempfile::tempdir().unwrap();

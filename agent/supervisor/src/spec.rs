@@ -8,10 +8,12 @@
 //!
 //! Written first, then told through a named pipe: an agent that was away finds all of it in the files. It is one file since a file
 //! system takes longer to make one, the more of them were removed just now. Supervisors of before had a symbolic link that
-//! was the claim, and `ID.started` and `ID.exit`: they are read as well.
+//! was the claim, and `ID.started` and `ID.exit`: they are read as well, and made for an agent of before, which does not say that it
+//! reads lines.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +38,8 @@ pub struct Spec {
     pub containers_dir: String,
     /// The named pipe that the agent listens on.
     pub pipe: String,
+    /// What is noted are lines of one file: only an agent of before, which cannot read them, does not ask for that.
+    pub lines: bool,
     /// Working directory of the process, with its `stdout` and `stderr`.
     pub sandbox: String,
     /// User to run as; empty for the agent's own.
@@ -242,6 +246,7 @@ impl Spec {
             ("grace_ms", self.grace_ms),
             ("terminal", self.terminal.map(|(rows, columns)| u64::from(rows) << 16 | u64::from(columns))),
             ("session", self.session.then_some(1)),
+            ("lines", self.lines.then_some(1)),
             ("shm_bytes", self.world.shm_bytes),
             ("no_new_privileges", self.world.no_new_privileges.then_some(1)),
             ("effective", self.world.effective),
@@ -351,6 +356,7 @@ impl Spec {
             sockets: text("sockets").map(str::to_owned),
             terminal: number("terminal").map(|size| ((size >> 16) as u16, size as u16)),
             session: number("session") == Some(1),
+            lines: number("lines") == Some(1),
             external: text("external").map(|path| External {
                 program: Program {
                     path: path.to_owned(),
@@ -471,12 +477,18 @@ impl Notice {
 pub struct Files {
     dir: PathBuf,
     container_id: String,
+    of_before: bool,
 }
 
 impl Files {
     /// Of a container whose files are in `dir`.
     pub fn new(dir: impl Into<PathBuf>, container_id: &str) -> Files {
-        Files { dir: dir.into(), container_id: container_id.to_owned() }
+        Files { dir: dir.into(), container_id: container_id.to_owned(), of_before: false }
+    }
+
+    /// Those that a supervisor writes, as its agent reads them.
+    pub fn of(spec: &Spec) -> Files {
+        Files { of_before: !spec.lines, ..Files::new(&spec.containers_dir, &spec.container_id) }
     }
 
     fn path(&self, what: &str) -> PathBuf {
@@ -496,6 +508,10 @@ impl Files {
         // machine without its content, which then says enough.
         // Opened first: whoever gets no descriptor has claimed nothing.
         let dir = File::open(&self.dir)?;
+        if self.of_before {
+            let linked = symlink(text.trim_end_matches(".\n"), self.path("launch")).map(|()| true).or_else(there);
+            return if linked? { dir.sync_all().map(|()| true) } else { Ok(false) };
+        }
         let draft = self.path(&format!("draft-{}", std::process::id()));
         let claimed = fs::write(&draft, text).and_then(|()| appear(&draft, &self.path("launch")));
         if !matches!(claimed, Ok(true)) {
@@ -539,6 +555,10 @@ impl Files {
     /// # Errors
     /// Those of the file system.
     pub fn write(&self, notice: &Notice) -> io::Result<()> {
+        if self.of_before {
+            let what = if matches!(notice, Notice::Started(..)) { "started" } else { "exit" };
+            return replace(&self.path(what), &notice.encode());
+        }
         let mut file = File::options().append(true).open(self.path("launch"))?;
         // What a full disk left of an attempt before is a line without a full stop.
         file.write_all(format!("\n{}.\n", notice.encode()).as_bytes())
@@ -549,7 +569,9 @@ impl Files {
     /// # Errors
     /// Those of the file system.
     pub fn sync_end(&self) -> io::Result<()> {
-        unless_missing(File::open(self.path("launch")))?.map_or(Ok(()), |file| file.sync_data())
+        let what = if self.of_before { "exit" } else { "launch" };
+        unless_missing(File::open(self.path(what)))?.map_or(Ok(()), |file| file.sync_data())?;
+        if self.of_before { File::open(&self.dir)?.sync_all() } else { Ok(()) }
     }
 
     /// The start, if it was written.
@@ -665,9 +687,13 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     })
 }
 
+/// Somebody was faster.
+fn there(error: io::Error) -> io::Result<bool> {
+    if error.kind() == io::ErrorKind::AlreadyExists { Ok(false) } else { Err(error) }
+}
+
 /// Gives a file another name, unless something has that.
 fn appear(draft: &Path, path: &Path) -> io::Result<bool> {
-    let there = |error: io::Error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(false) } else { Err(error) };
     match renameat2(AT_FDCWD, draft, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) => Ok(true),
         // The file system cannot.
@@ -762,6 +788,7 @@ mod tests {
             sockets: Some("/s".into()),
             terminal: Some((24, 80)),
             session: true,
+            lines: true,
             ..Spec::default()
         };
         let bytes = spec.encode().unwrap();
@@ -828,6 +855,39 @@ mod tests {
         assert_eq!(files.end().unwrap(), Some(Notice::Exited(256)));
         files.release();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// An agent of before does not say that it reads lines.
+    #[test]
+    fn an_agent_of_before_gets_files_that_it_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = Spec {
+            container_id: "c".into(),
+            containers_dir: dir.path().display().to_string(),
+            lines: true,
+            ..Spec::default()
+        };
+        let bytes = String::from_utf8(spec.encode().unwrap()).unwrap();
+        let before = Spec::decode(bytes.replace("lines=1\0", "").as_bytes()).unwrap();
+        assert_eq!(before, Spec { lines: false, ..spec });
+        let files = Files::of(&before);
+        assert!(files.claim(&Claim::Supervisor(7, 8, "boot".into())).unwrap());
+        assert!(!files.claim(&Claim::Agent).unwrap());
+        let text = |what: &str| fs::read_to_string(dir.path().join(what)).unwrap();
+        assert_eq!(fs::read_link(dir.path().join("c.launch")).unwrap(), Path::new("supervisor 7 8 boot"));
+        files.write(&Notice::Started(7, 8, 9)).unwrap();
+        assert_eq!(text("c.started"), "started 7 8 9");
+        files.write(&Notice::Exited(256)).unwrap();
+        files.sync_end().unwrap();
+        assert_eq!(text("c.exit"), "exited 256");
+        // An agent of now, that takes the place of that one, finds all of it.
+        let now = Files::new(dir.path(), "c");
+        assert_eq!(now.claimed().unwrap(), Some(Claim::Supervisor(7, 8, "boot".into())));
+        assert_eq!(now.start().unwrap(), Some(Notice::Started(7, 8, 9)));
+        assert_eq!(now.end().unwrap(), Some(Notice::Exited(256)));
+        now.release();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        files.sync_end().unwrap();
     }
 
     #[test]

@@ -81,7 +81,7 @@ fn supervise(spec: &Spec) -> io::Result<()> {
     // What a task leaves behind becomes ours, so that nothing outlives its container.
     prctl::set_child_subreaper(true)?;
 
-    let files = Files::new(&spec.containers_dir, &spec.container_id);
+    let files = Files::of(spec);
     let own = std::process::id();
     // Who cannot say who it is claims nothing: nobody could tell later whether it lives.
     let ticks = look(own)?.ok_or_else(|| io::Error::other("this process is not in /proc"))?;

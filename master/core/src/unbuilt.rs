@@ -30,12 +30,7 @@ pub(crate) fn operation(operation: &v1::offer::Operation) -> Result<(), String> 
 pub(crate) fn task(task: &v1::TaskInfo, nested: bool) -> Result<(), String> {
     let of_check = task.check.as_ref().and_then(|check| Some(&check.command.as_ref()?.command));
     let of_health = task.health_check.as_ref().and_then(|check| check.command.as_ref());
-    let fetches = |command: Option<&v1::CommandInfo>| command.is_some_and(|command| !command.uris.is_empty());
-    first([
-        ("TaskInfo.limits", !task.limits.is_empty()),
-        ("CheckInfo.command.command.uris", fetches(of_check)),
-        ("HealthCheck.command.uris", fetches(of_health)),
-    ])?;
+    first([("TaskInfo.limits", !task.limits.is_empty())])?;
     [of_check, of_health, task.command.as_ref()].into_iter().try_for_each(command)?;
     container(task.container.as_deref(), nested)
 }
@@ -169,13 +164,6 @@ mod tests {
         let task = || task_info("t", "cpus:1;mem:10");
         let limits = [("cpus".to_owned(), v1::value::Scalar { value: 2.0 })].into();
         assert_eq!(refused(v1::TaskInfo { limits, ..task() }), "'TaskInfo.limits' is not supported by this version");
-        let uris = vec![v1::command_info::Uri { value: "/x/y".into(), ..Default::default() }];
-        let command = v1::CommandInfo { value: Some("true".into()), uris, ..Default::default() };
-        let health_check = Some(Box::new(v1::HealthCheck { command: Some(command), ..Default::default() }));
-        assert_eq!(
-            refused(v1::TaskInfo { health_check, ..task() }),
-            "'HealthCheck.command.uris' is not supported by this version"
-        );
     }
 
     /// Without an id nothing could say that it did not happen: then nothing of the call does.

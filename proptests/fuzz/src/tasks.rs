@@ -209,7 +209,7 @@ pub fn check(input: &[u8]) -> String {
             match checker.seen(&outcome, now) {
                 Verdict::Nothing => {}
                 Verdict::Status(_) => assert!(!is_health),
-                Verdict::Health { healthy, kill } => {
+                Verdict::Health { healthy, kill, .. } => {
                     assert!(is_health && healthy == outcome.is_healthy() && !(healthy && kill))
                 }
             }

@@ -130,6 +130,7 @@ impl From<Executor> for state::Executor {
             stop: executor.stop,
             tasks: executor.tasks.into_iter().map(|(id, task)| (id, task.into())).collect(),
             status: executor.status,
+            unhealthy: 0,
         }
     }
 }
