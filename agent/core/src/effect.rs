@@ -1,6 +1,8 @@
 //! What the world must now be told. Effects only start things: what must happen follows from State, and [`resume`]
 //! starts it again after the agent was.
 
+use std::collections::BTreeSet;
+
 use crate::checks;
 use crate::event::Event;
 use crate::limits::Limited;
@@ -275,6 +277,21 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::ContainerRemoved { with_files: false, .. }
         | Event::ContainerRestored { .. } => Vec::new(),
     }
+}
+
+/// Takes away what effects of one decision make useless: a container that is to end at once is not asked to end before. Effects have no
+/// order among each other, and who is asked may have been told of a time that it then does not get.
+pub fn without_useless(mut effects: Vec<Effect>) -> Vec<Effect> {
+    let forced = effects.iter().filter_map(|effect| match effect {
+        Effect::Stop { container_id, signal: Signal::Kill } => Some(container_id.clone()),
+        _ => None,
+    });
+    let forced: BTreeSet<String> = forced.collect();
+    if !forced.is_empty() {
+        let is_useless = |effect: &Effect| matches!(effect, Effect::Stop { container_id, signal: Signal::Terminate } if forced.contains(container_id));
+        effects.retain(|effect| !is_useless(effect));
+    }
+    effects
 }
 
 fn check(executor: &Executor) -> Effect {

@@ -32,7 +32,7 @@ pub use command::{Command, Facts, Limitation, Refusal, Seen, Settings, Surroundi
 pub use configured::{Policy, total};
 pub use containers::{Container, Containers, Stage, id_of, parent_of, path};
 pub use decide::decide;
-pub use effect::{Delivery, Effect, Signal, Told, react, resume};
+pub use effect::{Delivery, Effect, Signal, Told, react, resume, without_useless};
 pub use event::{Blob, Event, EventError, FEATURE_LEVEL, decode_record, first};
 pub use executors::check_status;
 pub use fold::fold;

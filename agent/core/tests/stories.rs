@@ -254,7 +254,9 @@ fn executors_have_their_time_from_when_they_can_return() {
     story.restart(300_000, 300_000);
     assert_eq!(due(&story), Some(302_000), "a time that passed while it looked around is given again");
     story.at_ms = 302_000;
-    story.tell(Command::PassDeadlines);
+    let (_, effects) = story.tell(Command::PassDeadlines);
+    let container_id = story.state.executor("f", "e").unwrap().container_id.clone();
+    assert_eq!(effects, [Effect::Stop { container_id, signal: Signal::Kill }], "and is not asked as well");
     assert_eq!(story.state.executor("f", "e").unwrap().stop.unwrap().why, Why::ReregistrationTimeout);
 }
 

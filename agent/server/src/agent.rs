@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use agent_core::{
     Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Unreadable, Why, decide, fold, react, restoring,
+    without_useless,
 };
 use api::limits::{
     AGENT_BATCH_COMMANDS_MAX, AGENT_LAUNCH_COPIES_MAX, AGENT_RECORD_BYTES_FULL, AGENT_RESTORE_BYTES,
@@ -398,13 +399,15 @@ impl Keeper {
                     record.causes.push(Cause { call: name.to_owned(), ..Cause::default() });
                 }
                 let count = decided.len();
+                let mut effects = Vec::new();
                 for (event, raw) in decided {
                     fold(&mut state, &event);
                     bytes += raw.payload.len();
                     record.events.push(raw);
-                    held.effects.extend(react(&state, &event));
+                    effects.extend(react(&state, &event));
                     agent.counters.count(&event);
                 }
+                held.effects.extend(without_useless(effects));
                 count
             });
             if let Err(refusal) = &answer {

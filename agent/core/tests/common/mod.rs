@@ -3,6 +3,7 @@
 
 use agent_core::{
     Command, Effect, Event, Facts, Process, Refusal, Settings, State, Surroundings, decide, fold, react, restoring,
+    without_useless,
 };
 use api::internal::{self, Order, order};
 use api::v1::{self, TaskState, TaskStatus};
@@ -59,7 +60,7 @@ impl Story {
             fold(&mut restored, &Event::from_raw(&event.to_raw(0)).unwrap());
         }
         assert_eq!(restored, self.state);
-        Ok((events, effects))
+        Ok((events, without_useless(effects)))
     }
 
     pub fn tell(&mut self, command: Command) -> (Vec<Event>, Vec<Effect>) {
