@@ -1,7 +1,8 @@
 //! What a framework may ask of the built-in default executor.
 
 use api::resources::Resources;
-use api::v1::{ExecutorInfo, TaskInfo, container_info};
+use api::v1::health_check::Type as HealthCheckType;
+use api::v1::{ContainerInfo, ExecutorInfo, TaskInfo, container_info};
 
 /// It is not said what it runs, and it needs a little itself.
 pub(crate) fn check(info: &ExecutorInfo) -> Result<(), String> {
@@ -10,6 +11,10 @@ pub(crate) fn check(info: &ExecutorInfo) -> Result<(), String> {
     }
     if info.container.as_ref().is_some_and(|container| container.r#type != container_info::Type::Mesos as i32) {
         return Err("'ExecutorInfo.container.type' must be 'MESOS' for 'DEFAULT' executor".to_owned());
+    }
+    let mesos = info.container.as_ref().and_then(|container| container.mesos.as_ref());
+    if mesos.is_some_and(|mesos| mesos.image.is_some()) {
+        return Err("'ExecutorInfo.container.mesos.image' must not be set for 'DEFAULT' executor".to_owned());
     }
     if info.framework_id.is_none() {
         return Err("'ExecutorInfo.framework_id' must be set".to_owned());
@@ -41,23 +46,31 @@ const MEM_MILLI_MIN: i64 = 32_000;
 
 /// Each task runs in a container within that of the executor.
 pub(crate) fn check_task(task: &TaskInfo) -> Result<(), String> {
+    let has_network = task.container.as_ref().is_some_and(|container| !container.network_infos.is_empty());
+    let looks_there = |kind: i32| kind == HealthCheckType::Http as i32 || kind == HealthCheckType::Tcp as i32;
+    if has_network && task.health_check.as_ref().and_then(|check| check.r#type).is_some_and(looks_there) {
+        let rule = "HTTP and TCP health checks are not supported for nested containers not joining parent's network";
+        return Err(rule.to_owned());
+    }
     if task.container.as_ref().is_some_and(|container| container.r#type == container_info::Type::Docker as i32) {
         return Err("Docker ContainerInfo is not supported on the task".to_owned());
     }
-    if !task.limits.is_empty() && shares_cgroups(task).unwrap_or(true) {
+    if !task.limits.is_empty() && shares_cgroups(task.container.as_deref()).unwrap_or(true) {
         let rule = "Resource limits may only be set for tasks within a task group when the 'share_cgroups' field is set to 'false'.";
         return Err(rule.to_owned());
     }
     Ok(())
 }
 
-fn shares_cgroups(task: &TaskInfo) -> Option<bool> {
-    task.container.as_ref()?.linux_info.as_ref()?.share_cgroups
+/// Whether a container shares the control group of the one that it is in, if it says so.
+pub(crate) fn shares_cgroups(container: Option<&ContainerInfo>) -> Option<bool> {
+    container?.linux_info.as_ref()?.share_cgroups
 }
 
-/// Tasks of one group are alike in what they share.
-pub(crate) fn check_group(tasks: &[TaskInfo]) -> Result<(), String> {
-    let mut said = tasks.iter().map(|task| shares_cgroups(task).unwrap_or(true));
+/// Tasks of one executor are alike in what they share. `before`: those that it has already.
+pub(crate) fn check_group(tasks: &[TaskInfo], before: Option<bool>) -> Result<(), String> {
+    let said = tasks.iter().map(|task| shares_cgroups(task.container.as_deref()).unwrap_or(true));
+    let mut said = before.into_iter().chain(said);
     let first = said.next();
     if said.any(|shares| Some(shares) != first) {
         let rule = "If set, the value of 'share_cgroups' must be the same for all tasks in each task group and under a single executor";

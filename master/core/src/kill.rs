@@ -22,6 +22,8 @@ pub(crate) fn kill(draft: &mut Draft, framework: FrameworkKey, call: &v1::schedu
     if call.agent_id.as_ref().is_some_and(|id| id.value != view::agent_id(&draft.state, agent)) {
         return;
     }
+    // It is killed when its agent is back, and its framework hears that this may take a while.
+    let is_out_of_reach = task.unreachable_ms.is_some();
     // Nothing is left to kill; its last update is on its way, and a lost agent's tasks are not its own any more.
     let Some(agent_state) = draft.state.agents.get(agent) else { return };
     if task.is_terminal() && task.unreachable_ms.is_none() {
@@ -35,10 +37,16 @@ pub(crate) fn kill(draft: &mut Draft, framework: FrameworkKey, call: &v1::schedu
         let order = OrderParts::Kill { framework_id, task_id: &call.task_id.value, policy: policy.as_ref() };
         let is_away = agent_state.connection().is_none() && policy.is_none();
         if is_away || agent_state.is_behind() || agent_state.awaits(&order) {
+            if is_out_of_reach {
+                reconcile::explicit(draft, framework, &call.task_id.value, None);
+            }
             return;
         }
     }
     draft.push(KillOrdered { task: key, agent, policy });
+    if is_out_of_reach {
+        reconcile::explicit(draft, framework, &call.task_id.value, None);
+    }
 }
 
 #[cfg(test)]
@@ -73,6 +81,21 @@ mod tests {
         assert_eq!(status.message(), "Reconciliation: Task is unknown");
         assert_eq!(status.reason(), v1::task_status::Reason::Reconciliation);
         assert_eq!(status.agent_id, None);
+    }
+
+    #[test]
+    fn who_kills_what_is_out_of_reach_hears_that_it_is() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe_as_partition_aware();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.agent_unreachable(agent);
+        for names in [&["kill-ordered"][..], &[]] {
+            assert_eq!(cluster.kill(framework, "t"), names);
+            let status = cluster.statuses().pop().unwrap();
+            assert_eq!(status.state(), v1::TaskState::TaskUnreachable);
+            assert!(status.unreachable_time.is_some());
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::lengths;
 use crate::permit;
 use crate::resources;
 use crate::same_executor;
+use crate::state::Task;
 use crate::task_state;
 use crate::unbuilt;
 use crate::validate;
@@ -144,11 +145,23 @@ impl Launch {
         };
         if let Some(chosen) = &chosen {
             let both = needed.plus(&chosen.resources);
+            if rules::overlap([&needed, &chosen.resources]) {
+                let own = &chosen.resources;
+                let why = format!(
+                    "There are overlapping resources in the task resources {needed} and executor resources {own}"
+                );
+                return Err(why.into());
+            }
             rules::unique_volumes(&both)
                 .map_err(|why| format!("Task and its executor use duplicate persistence ID: {why}"))?;
             rules::one_kind(&both)
                 .map_err(|why| format!("Task and its executor mix revocable and non-revocable resources: {why}"))?;
         }
+        if default_executor::shares_cgroups(task.container.as_deref()) == Some(false) {
+            let why = "Only tasks in a task group may have 'share_cgroups' set to 'false'";
+            return Err(why.to_owned().into());
+        }
+        unbuilt::limits(task)?;
         let info: Bytes = self.stamped(draft, task, &needed).encode_to_vec().into();
         let weight = self.weighed("TaskInfo", &[&info], 0, chosen.as_ref())?;
         let own = chosen.as_ref().map(|chosen| &chosen.resources);
@@ -190,7 +203,8 @@ impl Launch {
         match executor.r#type.and_then(|number| ExecutorType::try_from(number).ok()) {
             Some(ExecutorType::Custom) => {}
             Some(ExecutorType::Default) => default_executor::check(executor)?,
-            None | Some(ExecutorType::Unknown) => return Err("'ExecutorInfo.type' must be set".to_owned().into()),
+            Some(ExecutorType::Unknown) => return Err("Unknown executor type".to_owned().into()),
+            None => return Err("'ExecutorInfo.type' must be set".to_owned().into()),
         }
         let number = body.task_group.tasks.len();
         if number == 0 {
@@ -209,9 +223,8 @@ impl Launch {
         let chosen = self.check_executor(draft, executor)?;
         let meaning = same_executor::Executor::new(executor, &self.role);
         let is_default = executor.r#type == Some(ExecutorType::Default as i32);
-        if is_default {
-            default_executor::check_group(&body.task_group.tasks)?;
-        }
+        let before = self.shares_cgroups(draft, &chosen.executor.executor_id);
+        default_executor::check_group(&body.task_group.tasks, before)?;
         let (mut tasks, mut ids): (Vec<GroupTask>, BTreeSet<&str>) = (Vec::with_capacity(number), BTreeSet::new());
         for task in &body.task_group.tasks {
             let invalid = |why: String| format!("Task '{}' is invalid: {why}", quoted(&task.task_id.value));
@@ -219,14 +232,18 @@ impl Launch {
             if is_default {
                 default_executor::check_task(task).map_err(invalid)?;
             }
+            unbuilt::limits(task).map_err(invalid)?;
             if !ids.insert(&task.task_id.value) {
                 return Err(invalid(format!("Task has duplicate ID: {}", task.task_id.value)).into());
             }
             if let Some(own) = &task.executor {
                 let own = v1::ExecutorInfo { framework_id: executor.framework_id.clone(), ..own.clone() };
                 if let Some(field) = same_executor::Executor::new(&own, &self.role).differs(&meaning) {
-                    let why = format!("The 'ExecutorInfo' of task differs from that of the group: '{field}' differs");
-                    return Err(invalid(why).into());
+                    let (task, executor) = (quoted(&task.task_id.value), &executor.executor_id.value);
+                    let why = format!(
+                        "The `ExecutorInfo` of task '{task}' is different from executor '{executor}': '{field}' differs"
+                    );
+                    return Err(why.into());
                 }
             }
             let task = v1::TaskInfo { executor: Some(executor.clone()), ..task.clone() };
@@ -234,6 +251,14 @@ impl Launch {
             tasks.push(GroupTask { task_id: task.task_id.value.as_str().into(), info, resources: needed });
         }
         let all = tasks.iter().fold(chosen.resources.clone(), |sum, task| sum.plus(&task.resources));
+        if rules::overlap(tasks.iter().map(|task| &task.resources).chain([&chosen.resources])) {
+            let own = &chosen.resources;
+            let why = format!(
+                "There are overlapping resources in the task group's task resources and/or executor resources {own}: they are \
+                 {all} in all"
+            );
+            return Err(why.into());
+        }
         rules::unique_volumes(&all)
             .map_err(|why| format!("Task group and executor use duplicate persistence ID: {why}"))?;
         rules::one_kind(&all)
@@ -337,7 +362,11 @@ impl Launch {
     fn check_task(&self, draft: &Draft, task: &v1::TaskInfo, nested: bool) -> Result<Resources, String> {
         let id = &task.task_id.value;
         validate::id(id)?;
-        if self.tasks.contains(id.as_str()) || draft.state.tasks.get(&(self.framework, id.as_str().into())).is_some() {
+        let known = draft.state.tasks.get(&(self.framework, id.as_str().into()));
+        if known.is_some_and(|task| task.unreachable_ms.is_some()) {
+            return Err(format!("Task reuses the ID of an unreachable task: {id}"));
+        }
+        if self.tasks.contains(id.as_str()) || known.is_some() {
             return Err(format!("Task has duplicate ID: {id}"));
         }
         lengths::task(task)?;
@@ -359,10 +388,6 @@ impl Launch {
         if let Some(check) = &task.health_check {
             Definition::health(check).map_err(|why| format!("Task uses invalid health check: {why}"))?;
         }
-        if let Some(limited) = task.limits.keys().find(|name| !matches!(name.as_str(), "cpus" | "mem")) {
-            let limited = quoted(limited);
-            return Err(format!("Resource limits are only supported for cpus and mem, not for '{limited}'"));
-        }
         unbuilt::task(task, nested)?;
         if let Some(command) = &task.command {
             runs_something("Task", command, task.container.as_deref())?;
@@ -376,7 +401,27 @@ impl Launch {
         rules::any(needed.as_slice()).map_err(|why| format!("Task uses invalid resources: {why}"))?;
         rules::unique_volumes(&needed).map_err(|why| format!("Task uses duplicate persistence ID: {why}"))?;
         rules::one_kind(&needed).map_err(|why| format!("Task mixes revocable and non-revocable resources: {why}"))?;
+        check_limits(task, &needed)?;
         Ok(needed)
+    }
+
+    /// Whether the tasks that an executor has share its control group, if it has any.
+    fn shares_cgroups(&self, draft: &Draft, executor: &ExecutorId) -> Option<bool> {
+        let launched = self.events.iter().rev().find_map(|event| match event {
+            Event::TaskGroupLaunched(group) if group.executor.executor_id == *executor => {
+                group.tasks.first().map(|task| &task.info)
+            }
+            Event::TaskLaunched(launched) => {
+                launched.executor.as_ref().filter(|used| used.executor_id == *executor).map(|_| &launched.info)
+            }
+            _ => None,
+        });
+        let is_its = |task: &&Arc<Task>| {
+            task.framework == self.framework && task.executor_id.as_ref() == Some(executor) && !task.is_terminal()
+        };
+        let has = || draft.state.tasks.on(self.agent).find(is_its).map(|task| &task.info);
+        let info = v1::TaskInfo::decode(launched.or_else(has)?.clone()).unwrap_or_default();
+        Some(default_executor::shares_cgroups(info.container.as_deref()).unwrap_or(true))
     }
 
     fn check_executor(&mut self, draft: &Draft, info: &v1::ExecutorInfo) -> Result<Chosen, String> {
@@ -387,6 +432,10 @@ impl Launch {
             None if info.r#type == Some(ExecutorType::Default as i32) => {}
             None => return Err("'ExecutorInfo.command' must be set for 'CUSTOM' executor".to_owned()),
             Some(command) => runs_something("Executor", command, info.container.as_deref())?,
+        }
+        if default_executor::shares_cgroups(info.container.as_deref()) == Some(true) {
+            let why = "The 'share_cgroups' field cannot be set to 'true' on executor containers";
+            return Err(why.to_owned());
         }
         if info.shutdown_grace_period.as_ref().is_some_and(|grace| grace.nanoseconds < 0) {
             return Err("ExecutorInfo's 'shutdown_grace_period' must be non-negative".to_owned());
@@ -480,6 +529,24 @@ pub(crate) fn refused(
     })
 }
 
+/// A task may use more than it holds for itself, of what can be limited.
+fn check_limits(task: &v1::TaskInfo, needed: &Resources) -> Result<(), String> {
+    if task.limits.keys().any(|name| !matches!(name.as_str(), "cpus" | "mem")) {
+        return Err("Only cpus and mem may be included in a task's resource limits".to_owned());
+    }
+    for (name, long, short) in [("cpus", "CPU", "cpu"), ("mem", "memory", "memory")] {
+        let Some(limit) = task.limits.get(name) else { continue };
+        let wanted = needed.scalar_milli(name);
+        if wanted == 0 {
+            return Err(format!("When a {long} limit is specified, a {long} request must also be specified"));
+        }
+        if limit.value.is_nan() || limit.value * 1000.0 < wanted as f64 {
+            return Err(format!("The {short} limit must be greater than or equal to the {short} request"));
+        }
+    }
+    Ok(())
+}
+
 /// A shell without a line would end at once, and well. What the image of a container runs need not be said.
 fn runs_something(whose: &str, command: &v1::CommandInfo, container: Option<&v1::ContainerInfo>) -> Result<(), String> {
     let docker = v1::container_info::Type::Docker as i32;
@@ -496,6 +563,8 @@ fn runs_something(whose: &str, command: &v1::CommandInfo, container: Option<&v1:
     }
 }
 
+#[cfg(test)]
+mod answers;
 #[cfg(test)]
 mod tests {
     use crate::testing::{Cluster, executor, group, operation, task_info};
@@ -670,7 +739,7 @@ mod tests {
     fn an_id_in_use_is_not_used_twice() {
         let mut cluster = Cluster::new();
         let framework = cluster.subscribe();
-        cluster.agent("cpus:4;mem:100");
+        let agent = cluster.agent("cpus:4;mem:100");
         cluster.launch(framework, "t", "cpus:1;mem:10");
         let offers = cluster.offer();
         let launch = operation(vec![
@@ -682,6 +751,13 @@ mod tests {
         assert_eq!(names, ["offers-accepted", "launch-refused", "task-launched", "launch-refused"]);
         let messages: Vec<String> = cluster.statuses().iter().map(|status| status.message().to_owned()).collect();
         assert_eq!(messages, ["Task has duplicate ID: t", "Task has duplicate ID: u"]);
+        cluster.agent_unreachable(agent);
+        cluster.agent("cpus:4;mem:100");
+        let offers = cluster.offer();
+        let task = v1::TaskInfo { agent_id: v1::AgentId { value: "C-S1".into() }, ..task_info("t", "cpus:1;mem:1") };
+        cluster.accept(framework, &offers, vec![operation(vec![task])]);
+        let message = cluster.statuses().pop().unwrap().message().to_owned();
+        assert_eq!(message, "Task reuses the ID of an unreachable task: t");
     }
 
     #[test]

@@ -206,9 +206,8 @@ pub(crate) fn unreachable(draft: &mut Draft, key: AgentKey) {
         let agent_id = Some(view::agent_id(&draft.state, key));
         let mut status =
             status::of_master(&task.task_id, agent_id, state, Reason::AgentRemoved, message.clone(), draft.at_ms);
-        if state == TaskState::TaskUnreachable {
-            status.unreachable_time = Some(time_info(draft.at_ms));
-        }
+        // Whatever the framework knows the state as.
+        status.unreachable_time = Some(time_info(draft.at_ms));
         declare(draft, &task, state as i32, status, Fate::Unreachable);
     }
     if is_all {
@@ -389,6 +388,8 @@ mod tests {
         cluster.acknowledge_orders(agent, 1);
         cluster.agent_unreachable(agent);
         assert_eq!(cluster.state.tasks.get(&task).unwrap().state, TaskLost as i32);
+        let status = cluster.statuses().pop().unwrap();
+        assert!(status.unreachable_time.is_some(), "who does not tell losses apart hears since when, too");
         cluster.resume(agent, &[]).unwrap();
         assert!(cluster.state.tasks.get(&task).is_none());
     }

@@ -84,7 +84,7 @@ fn answer(
     let declared = lost_or(finer, speaker);
     let agent_id = agent_id.map(str::to_owned).or_else(|| task.map(|task| view::agent_id(state, task.agent)));
     let mut answer = status::of_master(task_id, agent_id, declared, Reason::Reconciliation, message, at_ms);
-    if declared == v1::TaskState::TaskUnreachable {
+    if finer == v1::TaskState::TaskUnreachable {
         answer.unreachable_time = unreachable_ms.map(time_info);
     }
     Some(answer)
@@ -189,6 +189,7 @@ mod tests {
         cluster.agent_unreachable(agent);
         for (task, agent) in [("t", None), ("t", Some("C-S0")), ("x", Some("C-S0"))] {
             assert_eq!(one(&mut cluster, task, agent).0, TaskLost, "{task} {agent:?}");
+            assert!(cluster.statuses().pop().unwrap().unreachable_time.is_some(), "{task} {agent:?}");
         }
         cluster.mark_gone(agent);
         assert_eq!(one(&mut cluster, "t", Some("C-S0")).0, TaskLost);

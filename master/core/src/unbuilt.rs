@@ -30,22 +30,28 @@ pub(crate) fn operation(operation: &v1::offer::Operation) -> Result<(), String> 
 pub(crate) fn task(task: &v1::TaskInfo, nested: bool) -> Result<(), String> {
     let of_check = task.check.as_ref().and_then(|check| Some(&check.command.as_ref()?.command));
     let of_health = task.health_check.as_ref().and_then(|check| check.command.as_ref());
-    first([("TaskInfo.limits", !task.limits.is_empty())])?;
-    [of_check, of_health, task.command.as_ref()].into_iter().try_for_each(command)?;
-    container(task.container.as_deref(), nested)
+    command("Task uses invalid check: Check", of_check)?;
+    command("Task uses invalid health check: Health check", of_health)?;
+    command("Task", task.command.as_ref())?;
+    container("Task", task.container.as_deref(), nested)
+}
+
+/// What else a task may not have, once everything else about it is right.
+pub(crate) fn limits(task: &v1::TaskInfo) -> Result<(), String> {
+    first([("TaskInfo.limits", !task.limits.is_empty())])
 }
 
 /// An executor.
 pub(crate) fn executor(info: &v1::ExecutorInfo) -> Result<(), String> {
-    command(info.command.as_ref())?;
-    container(info.container.as_deref(), false)
+    command("Executor", info.command.as_ref())?;
+    container("Executor", info.container.as_deref(), false)
 }
 
-fn command(command: Option<&v1::CommandInfo>) -> Result<(), String> {
+fn command(whose: &str, command: Option<&v1::CommandInfo>) -> Result<(), String> {
     let Some(command) = command else { return Ok(()) };
     let variables = command.environment.iter().flat_map(|environment| &environment.variables);
     for variable in variables {
-        api::secrets::check(variable)?;
+        api::secrets::check(variable).map_err(|why| format!("{whose}'s `CommandInfo` is invalid: {why}"))?;
         api::secrets::check_reference(variable)?;
         let value = variable.secret.as_ref().and_then(|secret| secret.value.as_ref());
         if value.is_some_and(|value| !api::secrets::is_sealed(&value.data)) {
@@ -60,9 +66,9 @@ fn command(command: Option<&v1::CommandInfo>) -> Result<(), String> {
 }
 
 /// What a container asks for is its agent's to do, or to refuse: agents differ.
-fn container(container: Option<&v1::ContainerInfo>, may_have_terminal: bool) -> Result<(), String> {
+fn container(whose: &str, container: Option<&v1::ContainerInfo>, may_have_terminal: bool) -> Result<(), String> {
     let Some(container) = container else { return Ok(()) };
-    api::container_info::check(container)?;
+    api::container_info::check(container).map_err(|why| format!("{whose}'s `ContainerInfo` is invalid: {why}"))?;
     let is_open =
         |secret: &v1::Secret| secret.value.as_ref().is_some_and(|value| !api::secrets::is_sealed(&value.data));
     if api::secrets::in_container(container).any(is_open) {
@@ -123,9 +129,10 @@ mod tests {
     #[test]
     fn a_container_that_makes_no_sense_is_refused() {
         let why = in_container(|it| it.volumes = vec![Default::default()]);
-        assert!(why.starts_with("Invalid volume: Only one of them should be set"), "{why}");
+        assert!(why.starts_with("Task's `ContainerInfo` is invalid: Invalid volume: Only one of them should"), "{why}");
         let why = in_container(|it| it.r#type = v1::container_info::Type::Docker as i32);
-        assert_eq!(why, "DockerInfo 'docker' is not set for DOCKER typed ContainerInfo");
+        let sentence = "DockerInfo 'docker' is not set for DOCKER typed ContainerInfo";
+        assert_eq!(why, format!("Task's `ContainerInfo` is invalid: {sentence}"));
         let why = in_container(|it| it.rlimit_info = Some(v1::RLimitInfo { rlimits: vec![Default::default()] }));
         assert_eq!(why, "Invalid rlimit: its type is not known");
     }

@@ -3,7 +3,7 @@
 use crate::lengths;
 use crate::validate;
 use api::limits::{LABELS_BYTES_MAX, NAME_BYTES_MAX, PRINCIPAL_BYTES_MAX};
-use api::resources::{Resource, Resources};
+use api::resources::{Quantities, Resource, Resources};
 use api::v1;
 use api::v1::volume::Mode;
 use std::collections::BTreeSet;
@@ -61,6 +61,16 @@ pub(crate) fn one_kind(resources: &Resources) -> Result<(), String> {
         Some(mixed) => Err(format!("Cannot use both revocable and non-revocable '{}' at the same time", mixed.name)),
         None => Ok(()),
     }
+}
+
+/// Whether two of these have the same port, or the same item of a set: their sum is less than all of them.
+pub(crate) fn overlap<'a>(parts: impl IntoIterator<Item = &'a Resources>) -> bool {
+    let (mut sum, mut all) = (Resources::default(), Quantities::default());
+    for part in parts {
+        all.add(&part.all_quantities());
+        sum.add(part);
+    }
+    sum.all_quantities() != all
 }
 
 /// All come from one provider: the agent, for there are no others.

@@ -15,7 +15,7 @@ use api::v1::OperationState;
 use api::v1::offer::operation::Type as OperationType;
 use auth::Sight;
 use master_core::ids::FrameworkKey;
-use master_core::state::{AgentLiveness, State};
+use master_core::state::{AgentLiveness, Operation, State};
 use master_core::view;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,11 +146,14 @@ fn resources(state: &State, set: &mut impl FnMut(&str, f64)) {
     }
 }
 
-/// By kind and state, and all kinds together. What has ended was counted; the rest is in State.
+/// By kind and state, and all kinds together. What has ended was counted; the rest is in State, and so is what nobody can
+/// acknowledge for now.
 fn operations(state: &State, metrics: &mut Metrics) {
     let mut now: BTreeMap<(OperationType, v1::OperationState), u64> = BTreeMap::new();
-    for operation in state.operations.live.values().filter(|operation| operation.is_pending()) {
+    let is_away = |operation: &Operation| state.agents.get(operation.agent).is_some_and(|agent| agent.is_unreachable());
+    for operation in state.operations.live.values() {
         let here = match state.agents.get(operation.agent) {
+            _ if !operation.is_pending() && !is_away(operation) => continue,
             Some(agent) if agent.is_unreachable() => OperationState::OperationUnreachable,
             Some(agent) if state.is_recovered(agent) => OperationState::OperationRecovering,
             _ => OperationState::OperationPending,
