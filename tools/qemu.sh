@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Control groups as this machine does not have them: a kernel of its own for each of their versions, with all controllers, in a
-# machine that is emulated. Masters, agents and the tests of control groups run there as root. Needs no root and no KVM here.
+# machine that is emulated, and a disk of XFS with quotas. Masters, agents and the tests of these run there as root. Needs no root and
+# no KVM here.
 #
 # The kernel is Debian's for clouds, unpacked and not installed; the rest is what is here: programs, and their libraries.
 set -euo pipefail
@@ -11,7 +12,7 @@ fail() { echo "qemu: $*" >&2; exit 1; }
 # Programs that tasks and tests start; those that are not here are busybox's.
 programs="bash sh cat chmod cp cut date dd env false find grep head id kill ls mkdir mknod mount mv nproc ps rm rmdir sed seq setsid sleep
   sort stat tail touch tr true umount uniq unshare wc"
-tests="cgroups controllers linux"
+tests="cgroups controllers linux xfs"
 
 kernel() { # Sets image and modules.
   local cache=$MESETA_CACHE/qemu package version
@@ -144,7 +145,7 @@ inside() { # The first process of the emulated machine.
 
 within() {
   local failed=0 one
-  for one in ${1:-cluster cgroups controllers linux}; do
+  for one in ${1:-cluster cgroups controllers linux xfs}; do
     if [ $one = cluster ]; then
       (cluster) || failed=1
     else

@@ -57,6 +57,8 @@ pub struct Creation {
     pub command: Option<CommandInfo>,
     /// Roots of images that it finds as volumes.
     pub images: Vec<ImageVolume>,
+    /// Folder that holds what it writes to its root, beside what its image has.
+    pub scratch: Option<PathBuf>,
 }
 
 /// The root of an image, as a volume.
@@ -68,6 +70,8 @@ pub struct ImageVolume {
     pub root: PathBuf,
     /// Nobody writes to it.
     pub read_only: bool,
+    /// Folder that holds what is written to it, beside what the image has.
+    pub scratch: Option<PathBuf>,
 }
 
 /// How a container is looked at from within.

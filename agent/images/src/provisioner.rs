@@ -31,6 +31,9 @@ pub struct Provisioned {
     pub root: PathBuf,
     /// What the image says of the process that runs in it.
     pub config: Process,
+    /// What is written there, if that is kept apart from what the image has.
+    #[serde(default)]
+    pub scratch: Option<PathBuf>,
 }
 
 struct Roots {
@@ -224,7 +227,8 @@ impl Roots {
             .map_err(broken)?;
         let made = self.backend.make(&layers, &place);
         made.inspect_err(|_| drop(self.backend.unmake(&place))).map_err(broken)?;
-        Ok(Provisioned { root: place.root, config: image.config.clone() })
+        let scratch = (self.backend == Backend::Overlay).then_some(place.scratch);
+        Ok(Provisioned { root: place.root, config: image.config.clone(), scratch })
     }
 
     fn keep(&self, container_id: &str, root: &Provisioned) -> io::Result<()> {

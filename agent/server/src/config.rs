@@ -78,11 +78,16 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, docker/runtime, volume/image, network/cni, disk/du, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities, linux/devices, linux/seccomp.").default("posix/cpu,posix/mem"),
-    Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du at what sandboxes and volumes take.")
+    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, docker/runtime, volume/image, network/cni, disk/du, disk/xfs, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities, linux/devices, linux/seccomp.").default("posix/cpu,posix/mem"),
+    Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du, or of disk/xfs with --xfs_kill_containers, at what sandboxes and volumes take.")
         .default("15secs"),
-    Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given.")
+    Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given, and disk/xfs denies it to them or ends them.")
         .default("false"),
+    Flag::new("xfs_project_range", Kind::Text, "Projects of XFS that disk/xfs gives to sandboxes and volumes, one each.").default("[5000-10000]"),
+    Flag::new("xfs_kill_containers", Kind::Bool, "Whether disk/xfs ends containers that take more than they were given, where it would deny it to them.")
+        .default("false"),
+    Flag::new("xfs_quota_headroom", Kind::Bytes, "What a container can take beyond what it was given before it is ended, with --xfs_kill_containers.")
+        .default("10MB"),
     Flag::new("container_ports_watch_interval", Kind::Duration, "Between two looks of network/ports at who listens where.")
         .default("30secs"),
     Flag::new("enforce_container_ports", Kind::Bool, "Whether network/ports ends containers that listen where they may not.")
@@ -351,9 +356,6 @@ const REFUSED: &[&str] = &[
     "slave_subsystems",
     "systemd_runtime_directory",
     "volume_gid_range",
-    "xfs_kill_containers",
-    "xfs_project_range",
-    "xfs_quota_headroom",
     "zk_session_timeout",
 ];
 
@@ -612,6 +614,7 @@ fn check(mut values: Values) -> Result<Config, String> {
     };
     let (mut isolators, idle) = isolation::read(&values, &resources)?;
     isolators.cni.dir = work_dir.join("meta/networks");
+    isolators.xfs.work_dir.clone_from(&work_dir);
     let (images, without_images) = images::read(&values, &work_dir)?;
     let default_container = values.text("default_container_info").map(|text| {
         let wrong =

@@ -230,7 +230,8 @@ impl Images {
         for volume in info.volumes.iter().filter(|_| self.settings.for_volumes) {
             let Some(image) = &volume.image else { continue };
             let read_only = volume.mode == volume::Mode::Ro as i32;
-            let found = ImageVolume { container_path: volume.container_path.clone(), read_only, root: PathBuf::new() };
+            let container_path = volume.container_path.clone();
+            let found = ImageVolume { container_path, read_only, root: PathBuf::new(), scratch: None };
             asked.volumes.push((found, wanted(image)?));
         }
         Ok(asked)
@@ -249,8 +250,8 @@ impl Images {
             }
             let mut volumes = Vec::new();
             for (volume, wanted) in &asked.volumes {
-                let Provisioned { root, .. } = self.provisioner.provision(container_id, wanted, false).await?;
-                volumes.push(ImageVolume { root, ..volume.clone() });
+                let Provisioned { root, scratch, .. } = self.provisioner.provision(container_id, wanted, false).await?;
+                volumes.push(ImageVolume { root, scratch, ..volume.clone() });
             }
             Ok(volumes)
         };
@@ -273,8 +274,13 @@ impl Images {
 
     /// The root of a container, and what its image says of the process in it, if that matters.
     pub(crate) fn root(&self, container_id: &str) -> Option<(PathBuf, Process)> {
-        let Provisioned { root, config } = self.provisioner.root(container_id)?;
+        let Provisioned { root, config, .. } = self.provisioner.root(container_id)?;
         Some((root, if self.settings.ignore_runtime { Process::default() } else { config }))
+    }
+
+    /// What a container writes to its root, if that is kept apart.
+    pub(crate) fn scratch(&self, container_id: &str) -> Option<PathBuf> {
+        self.provisioner.root(container_id)?.scratch
     }
 
     /// A container is over.

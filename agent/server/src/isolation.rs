@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::{DOCKER, containerizers};
 use api::flags::Values;
@@ -9,10 +10,13 @@ use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{
-    CniSettings, DiskSettings, FilesystemSettings, LinuxDevices, LinuxSettings, PortsSettings, SeccompSettings,
-    Settings,
+    CniSettings, DiskSettings, FilesystemSettings, LinuxDevices, LinuxSettings, Policy, PortsSettings, SeccompSettings,
+    Settings, XfsSettings,
 };
 use containers::nodes::Node;
+
+/// Projects of XFS that one agent can have: each is looked at when a free one is sought.
+const PROJECTS_MAX: u64 = 1_000_000;
 
 /// How isolators are configured, and what is to be said of it. The error is a sentence.
 pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings, Vec<String>), String> {
@@ -43,7 +47,8 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
     };
     // What is wanted to be enforced, and would not be.
     for (flag, isolators) in [
-        ("enforce_container_disk_quota", &["disk/du", "posix/disk"][..]),
+        ("enforce_container_disk_quota", &["disk/du", "posix/disk", "disk/xfs"][..]),
+        ("xfs_kill_containers", &["disk/xfs"]),
         ("enforce_container_ports", &["network/ports"]),
         ("disallow_sharing_agent_ipc_namespace", &["namespaces/ipc"]),
         ("disallow_sharing_agent_pid_namespace", &["namespaces/pid"]),
@@ -68,11 +73,16 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("perf_events", &["cgroups/perf_event"]),
         ("host_path_volume_force_creation", &["filesystem/linux"]),
         ("network_cni_config_dir", &["network/cni"]),
+        ("xfs_project_range", &["disk/xfs"]),
+        ("xfs_quota_headroom", &["disk/xfs"]),
     ] {
         let is_there = has(isolators) || isolators[0].starts_with("cgroups/") && has(&["cgroups/all"]);
         if values.is_given(flag) && !is_there {
             warnings.push(format!("--{flag} does nothing without {} in --isolation", isolators.join(" or ")));
         }
+    }
+    if values.bool("xfs_kill_containers") && !values.bool("enforce_container_disk_quota") {
+        warnings.push("--xfs_kill_containers does nothing without --enforce_container_disk_quota".to_owned());
     }
     let (devices, nodes) = devices(values, has(&["linux/devices"]))?;
     let settings = Settings {
@@ -87,6 +97,7 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
             is_enforced: values.bool("enforce_container_ports"),
             only,
         },
+        xfs: xfs(values, interval("container_disk_watch_interval")?)?,
         linux: linux(values)?,
         seccomp: seccomp(values, has(&["linux/seccomp"]))?,
         cgroups: Terms {
@@ -169,6 +180,31 @@ fn cni(values: &Values) -> Result<CniSettings, String> {
     Ok(CniSettings { configs, plugins, dir: PathBuf::new(), metrics: values.bool("network_cni_metrics") })
 }
 
+/// What `disk/xfs` gives, and to whom it denies more.
+fn xfs(values: &Values, interval: Duration) -> Result<XfsSettings, String> {
+    let text = values.text("xfs_project_range").unwrap_or_default();
+    let none = |why: String| format!("Flag '--xfs_project_range' names no projects, as [5000-10000]: {why}");
+    let parsed =
+        api::resources::parse(&format!("projects:{}", text.trim()), "*").map_err(|error| none(error.to_string()))?;
+    let parsed = parsed.resources.to_v1(api::resources::Format::PostRefinement);
+    let range = |range: RangeInclusive<u64>| match (u32::try_from(*range.start()), u32::try_from(*range.end())) {
+        (Ok(0), _) => Err(none("0 is no project".to_owned())),
+        (Ok(first), Ok(last)) => Ok(first..=last),
+        _ => Err(none(format!("a project is no more than {}", u32::MAX))),
+    };
+    let projects = ranges(&parsed, "projects").into_iter().map(range).collect::<Result<Vec<_>, _>>()?;
+    let count: u64 = projects.iter().map(|range| u64::from(range.end() - range.start()) + 1).sum();
+    if projects.is_empty() || count > PROJECTS_MAX {
+        return Err(none(format!("there are {count} in '{text}', and there can be 1 to {PROJECTS_MAX}")));
+    }
+    let policy = match (values.bool("enforce_container_disk_quota"), values.bool("xfs_kill_containers")) {
+        (false, _) => Policy::Count,
+        (true, false) => Policy::Deny,
+        (true, true) => Policy::End(values.bytes("xfs_quota_headroom").unwrap_or_default()),
+    };
+    Ok(XfsSettings { projects, policy, interval, work_dir: PathBuf::new() })
+}
+
 /// What containers see of files.
 fn filesystem(values: &Values) -> Result<FilesystemSettings, String> {
     let sandbox_directory = values.text("sandbox_directory").unwrap_or_default().to_owned();
@@ -193,7 +229,11 @@ fn filesystem(values: &Values) -> Result<FilesystemSettings, String> {
 }
 
 fn ports(resources: &[Resource]) -> Vec<RangeInclusive<u64>> {
-    let of_ports = resources.iter().filter(|resource| resource.name == "ports");
-    let ranges = of_ports.filter_map(|resource| resource.ranges.as_ref()).flat_map(|ranges| &ranges.range);
+    ranges(resources, "ports")
+}
+
+fn ranges(resources: &[Resource], name: &str) -> Vec<RangeInclusive<u64>> {
+    let named = resources.iter().filter(|resource| resource.name == name);
+    let ranges = named.filter_map(|resource| resource.ranges.as_ref()).flat_map(|ranges| &ranges.range);
     ranges.map(|range| range.begin..=range.end).collect()
 }

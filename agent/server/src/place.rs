@@ -224,6 +224,7 @@ impl Place {
             streams,
             command: Some(command),
             images: Vec::new(),
+            scratch: None,
         }))
     }
 
@@ -355,6 +356,7 @@ impl Place {
             checked: false,
             command: Some(command),
             images: Vec::new(),
+            scratch: None,
         }))
     }
 
@@ -502,7 +504,10 @@ async fn launch(place: Place, agent: Inbox, container_id: String) {
     let prepared = tokio::task::spawn_blocking(prepare).await;
     match prepared.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(Some(creation)) => match place.containers.for_new(&creation) {
-            Ok(containerizer) => containerizer.create(agent.core(), Creation { images: volumes, ..creation }),
+            Ok(containerizer) => {
+                let scratch = place.images.as_ref().and_then(|images| images.scratch(&container_id));
+                containerizer.create(agent.core(), Creation { images: volumes, scratch, ..creation });
+            }
             Err(message) => place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message),
         },
         // Ended meanwhile.

@@ -372,6 +372,12 @@ fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Is
     if names.contains(&"network/cni") {
         containers::isolators::NetworkCni::check(&config.isolators.cni)?;
     }
+    if names.contains(&"disk/xfs") {
+        let disks =
+            config.resources.iter().filter_map(|one| one.disk.as_ref()?.source.as_ref()?.path.as_ref()?.root.as_ref());
+        let mut folders = disks.map(|root| config.work_dir.join(root)).chain([config.work_dir.clone()]);
+        folders.try_for_each(|folder| containers::isolators::DiskXfs::check(&config.isolators.xfs, &folder))?;
+    }
     if names.contains(&"filesystem/linux") {
         containers::mounts::check_machine().map_err(|why| format!("Cannot use filesystem/linux: {why}"))?;
     }

@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod counters;
+pub mod quota;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};

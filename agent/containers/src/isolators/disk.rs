@@ -25,19 +25,19 @@ pub struct Disk {
 
 /// A folder whose size is limited.
 #[derive(Clone, Debug, PartialEq)]
-struct Part {
-    folder: PathBuf,
+pub(super) struct Part {
+    pub(super) folder: PathBuf,
     /// What it was given.
-    resources: Vec<Resource>,
-    limit_bytes: u64,
+    pub(super) resources: Vec<Resource>,
+    pub(super) limit_bytes: u64,
     /// It is a persistent volume, and not the sandbox.
-    is_volume: bool,
+    pub(super) is_volume: bool,
     /// Its own file system has the size that was given.
-    is_limited_by_itself: bool,
+    pub(super) is_limited_by_itself: bool,
 }
 
 /// The sandbox, if some disk was given for it, and volumes; these first.
-fn parts(container: &Container) -> Vec<Part> {
+pub(super) fn parts(container: &Container) -> Vec<Part> {
     // Sizes are told in mebibytes.
     let bytes = |resource: &Resource| {
         let mebibytes = resource.scalar.as_ref().map_or(0.0, |scalar| scalar.value);

@@ -77,7 +77,12 @@ mod tests {
     #[test]
     fn roots_are_found_as_volumes() {
         let isolator = VolumeImage(FilesystemSettings::default());
-        let image = ImageVolume { container_path: "data".into(), root: "/root-of-image".into(), read_only: true };
+        let image = ImageVolume {
+            container_path: "data".into(),
+            root: "/root-of-image".into(),
+            read_only: true,
+            scratch: None,
+        };
         let mut creation = Creation { images: vec![image], ..Creation::default() };
         creation.container.sandbox = "/sandbox".into();
         isolator.prepare(&mut creation).unwrap();

@@ -15,6 +15,8 @@ mod posix;
 pub mod seccomp;
 mod sockets;
 mod volume;
+mod walk;
+mod xfs;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -41,6 +43,7 @@ pub use ports::Ports;
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
 pub use seccomp::{LinuxSeccomp, SeccompSettings};
 pub use volume::{VolumeHostPath, VolumeSandboxPath, VolumeSecret};
+pub use xfs::{DiskXfs, Policy, XfsSettings};
 
 /// One of `--isolation`. Whatever it is asked, it may be asked of a container that it never prepared: that one was created
 /// by an agent with other isolators.
@@ -127,6 +130,7 @@ pub const NAMES: &[&str] = &[
     "volume/secret",
     "disk/du",
     "posix/disk",
+    "disk/xfs",
     "network/cni",
     "network/ports",
     "environment_secret",
@@ -144,6 +148,11 @@ pub fn ordered<'a>(names: impl Iterator<Item = &'a str>, groups: Option<&Cgroups
     if all.iter().filter(|name| name.starts_with("filesystem/")).count() > 1 {
         return Err("Using multiple filesystem isolators simultaneously is disallowed".to_owned());
     }
+    if all.contains(&"disk/xfs")
+        && let Some(name) = all.iter().find(|name| matches!(**name, "disk/du" | "posix/disk"))
+    {
+        return Err(format!("{name} and disk/xfs in --isolation count the same: give one of them"));
+    }
     let is_mounting = |name: &&&str| name.starts_with("volume/") || **name == "linux/devices";
     if let Some(name) = all.iter().find(is_mounting).filter(|_| !all.contains(&"filesystem/linux")) {
         return Err(format!("{name} in --isolation needs filesystem/linux there"));
@@ -158,6 +167,8 @@ pub struct Settings {
     pub filesystem: FilesystemSettings,
     /// Of `disk/du`.
     pub disk: DiskSettings,
+    /// Of `disk/xfs`.
+    pub xfs: XfsSettings,
     /// Of `network/ports`.
     pub ports: PortsSettings,
     /// Of `network/cni`.
@@ -248,6 +259,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "disk/du" => Some(Some(Box::new(Disk::new("disk/du", &settings.disk)))),
         // Its old name.
         "posix/disk" => Some(Some(Box::new(Disk::new("posix/disk", &settings.disk)))),
+        "disk/xfs" => Some(Some(Box::new(DiskXfs::new(&settings.xfs)))),
         "network/ports" => Some(Some(Box::new(Ports::new(&settings.ports)))),
         // Sandboxes are the one; secrets of environments are always opened.
         "filesystem/posix" | "environment_secret" => Some(None),
@@ -272,6 +284,7 @@ mod tests {
         let asked = [&["filesystem/linux", "posix/cpu", "posix/mem"][..], &volumes, &["disk/du"]].concat();
         assert_eq!(ordered(named.into_iter(), None), Ok(asked));
         assert!(ordered(volumes.into_iter(), None).unwrap_err().contains("needs filesystem/linux"));
+        assert!(ordered(["disk/xfs", "posix/disk"].into_iter(), None).unwrap_err().contains("give one of them"));
         let both = ["filesystem/linux", "filesystem/posix"];
         assert!(ordered(both.into_iter(), None).unwrap_err().contains("multiple filesystem isolators"));
     }
