@@ -100,7 +100,7 @@ pub(crate) fn read(archive: &Path, name: &Reference, scratch: &Path, bytes_max: 
 
 /// How something is packed, by its first bytes.
 pub(crate) fn packing(file: &mut (impl Read + Seek)) -> std::io::Result<Packing> {
-    let mut first = [0; 4];
+    let mut first = [0; 10];
     let start = file.stream_position()?;
     let mut count = 0;
     while count < first.len() {
@@ -112,9 +112,12 @@ pub(crate) fn packing(file: &mut (impl Read + Seek)) -> std::io::Result<Packing>
     file.seek(SeekFrom::Start(start))?;
     Ok(match first {
         [0x1f, 0x8b, ..] => Packing::Gz,
-        [0x28, 0xb5, 0x2f, 0xfd] => Packing::Zst,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zst,
         // A frame that is passed over: some programs begin with one.
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Packing::Zst,
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zst,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
+        // A block of such an archive begins with the digits of pi.
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59] => Packing::Bz2,
         _ => Packing::Plain,
     })
 }

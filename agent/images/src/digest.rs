@@ -61,25 +61,42 @@ impl fmt::Debug for Digest {
 }
 
 /// Counts and digests what is read through it.
-pub(crate) struct Through<R> {
+pub(crate) struct Through<R, S = Sha256> {
     reader: R,
-    state: Sha256,
+    state: S,
     /// Bytes so far.
     pub(crate) bytes: u64,
 }
 
 impl<R: Read> Through<R> {
     pub(crate) fn new(reader: R) -> Through<R> {
-        Through { reader, state: Sha256::new(), bytes: 0 }
+        Through::of(reader)
     }
 
     /// Of all that was read.
     pub(crate) fn digest(self) -> Digest {
-        Digest(self.state.finalize().into())
+        self.digest_of().1
+    }
+
+    /// The same, and what it was read from.
+    pub(crate) fn digest_of(self) -> (R, Digest) {
+        (self.reader, Digest(self.state.finalize().into()))
     }
 }
 
-impl<R: Read> Read for Through<R> {
+impl<R, S: sha2::Digest> Through<R, S> {
+    /// By another algorithm, perhaps.
+    pub(crate) fn of(reader: R) -> Through<R, S> {
+        Through { reader, state: S::new(), bytes: 0 }
+    }
+
+    /// The digits of all that was read.
+    pub(crate) fn digits(self) -> String {
+        self.state.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl<R: Read, S: sha2::Digest> Read for Through<R, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
         self.state.update(&buffer[..count]);

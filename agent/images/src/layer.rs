@@ -26,6 +26,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::appc::below_rootfs;
 use crate::tree;
 
 /// On a folder: nothing of the layers below is seen in it.
@@ -39,6 +40,16 @@ const META: &[u8] = b".wh..wh.";
 const LINK_BYTES_MAX: usize = 4095;
 /// One attribute's value, in bytes.
 const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
+
+/// What an archive of a layer is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// As Docker and OCI have it: its files, and what hides those of layers below.
+    #[default]
+    Changes,
+    /// As appc has it: its files are below `rootfs`, and nothing hides any.
+    Aci,
+}
 
 /// How much may come out of one layer.
 #[derive(Clone, Copy, Debug)]
@@ -117,11 +128,17 @@ impl From<Broken> for Refusal {
 ///
 /// # Errors
 /// A [`Refusal`]. What was unpacked before it stays.
-pub fn unpack(layer: impl Read, folder: &Path, bounds: Bounds, stop: &AtomicBool) -> Result<Unpacked, Refusal> {
+pub fn unpack(
+    layer: impl Read,
+    kind: Kind,
+    folder: &Path,
+    bounds: Bounds,
+    stop: &AtomicBool,
+) -> Result<Unpacked, Refusal> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let root = rustix::fs::open(folder, flags, Mode::empty())
         .map_err(|errno| Refusal::Write { path: folder.display().to_string(), source: errno.into() })?;
-    let mut into = Into { root, bounds, done: Unpacked::default(), folders: Vec::new(), last: None };
+    let mut into = Into { root, kind, bounds, done: Unpacked::default(), folders: Vec::new(), last: None };
     tape::each(layer, bounds.bytes_max, |entry| {
         if stop.load(Ordering::Relaxed) {
             return Err(Refusal::Stopped);
@@ -143,6 +160,7 @@ pub(crate) fn check_kernel() -> Result<(), String> {
 
 struct Into {
     root: OwnedFd,
+    kind: Kind,
     bounds: Bounds,
     done: Unpacked,
     /// Folders, and when they were changed: set at last, since what is put into them changes it.
@@ -187,6 +205,14 @@ impl Into {
         if entry.kind == EntryType::XGlobalHeader {
             return Ok(());
         }
+        if self.kind == Kind::Aci {
+            let Some(name) = below_rootfs(&entry.name) else { return Ok(()) };
+            entry.name = name;
+            if entry.kind == EntryType::Link {
+                // One that leads elsewhere leads nowhere.
+                entry.link = below_rootfs(&entry.link).unwrap_or_default();
+            }
+        }
         let path = inside(&entry.name)?;
         let name = entry.name.clone();
         let wrote =
@@ -198,7 +224,8 @@ impl Into {
             }
             return Ok(());
         };
-        if file_name.starts_with(META) && file_name != OPAQUE_WHITEOUT {
+        let is_change = self.kind == Kind::Changes;
+        if is_change && file_name.starts_with(META) && file_name != OPAQUE_WHITEOUT {
             return Ok(());
         }
         if entry.kind.is_character_special() || entry.kind.is_block_special() {
@@ -206,11 +233,11 @@ impl Into {
             return Ok(());
         }
         let parent = self.above(&path, &name)?;
-        if file_name == OPAQUE_WHITEOUT {
+        if is_change && file_name == OPAQUE_WHITEOUT {
             let folder = self.open(path.parent().unwrap_or(Path::new("")));
             return wrote(folder.and_then(|folder| make_opaque(&folder)));
         }
-        if let Some(hidden) = file_name.strip_prefix(WHITEOUT) {
+        if is_change && let Some(hidden) = file_name.strip_prefix(WHITEOUT) {
             if matches!(hidden, b"" | b"." | b"..") {
                 return Err(Refusal::Name(shown(&name)));
             }
@@ -492,7 +519,7 @@ mod tests {
         let folder = dir.path().join("folder");
         fs::create_dir(&folder).unwrap();
         fs::write(dir.path().join("outside"), "outside").unwrap();
-        let done = unpack(bytes, &folder, bounds, &AtomicBool::new(false));
+        let done = unpack(bytes, Kind::Changes, &folder, bounds, &AtomicBool::new(false));
         let beside: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(beside.len(), 2, "nothing lands outside: {beside:?}");
         assert_eq!(fs::read_to_string(dir.path().join("outside")).unwrap(), "outside");
@@ -662,7 +689,9 @@ mod tests {
     #[test]
     fn whoever_does_not_need_it_any_more_stops_it() {
         let dir = tempfile::tempdir().unwrap();
-        let error = unpack(&tar_of(&[(Regular, "x", "")])[..], dir.path(), BOUNDS, &AtomicBool::new(true)).unwrap_err();
+        let layer = tar_of(&[(Regular, "x", "")]);
+        let stop = AtomicBool::new(true);
+        let error = unpack(&layer[..], Kind::Changes, dir.path(), BOUNDS, &stop).unwrap_err();
         assert!(matches!(error, Refusal::Stopped));
     }
 }

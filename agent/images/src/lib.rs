@@ -6,12 +6,14 @@
 //!                        └─► Held ─► Provisioner: overlay, copy or bind ─► a root, and what the image says of its process
 //! ```
 
+mod appc;
 mod archive;
 mod auth;
 mod backend;
 mod digest;
 mod layer;
 mod manifest;
+mod name;
 mod provisioner;
 mod pull;
 mod reference;
@@ -21,11 +23,13 @@ mod source;
 mod store;
 mod tree;
 
+pub use appc::Appc;
 pub use auth::Credentials;
 pub use backend::Backend;
 pub use digest::Digest;
-pub use layer::{Bounds, Refusal, Unpacked, unpack};
+pub use layer::{Bounds, Kind, Refusal, Unpacked, unpack};
 pub use manifest::{Config, Process};
+pub use name::Name;
 pub use provisioner::{Provisioned, Provisioner};
 pub use pull::Client;
 pub use reference::Reference;

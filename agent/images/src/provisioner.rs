@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Backend, Folder, Place};
 use crate::digest::Digest;
 use crate::manifest::Process;
+use crate::name::Name;
 use crate::store::{Held, Pruned, Store, Wanted};
 
 /// A root of a container.
@@ -39,8 +40,9 @@ pub struct Provisioned {
 struct Roots {
     dir: PathBuf,
     backend: Backend,
-    store: Store,
-    /// What containers use of the store.
+    /// One for each way in which images are called.
+    stores: Vec<Store>,
+    /// What containers use of them.
     used: Mutex<BTreeMap<String, BTreeSet<Digest>>>,
     /// Roots that are a container's own, and no volume of it.
     own: Mutex<BTreeMap<String, Provisioned>>,
@@ -76,7 +78,7 @@ impl Provisioner {
     ///
     /// # Errors
     /// A sentence.
-    pub fn open(work_dir: &Path, backend: Option<Backend>, store: Store) -> Result<Provisioner, String> {
+    pub fn open(work_dir: &Path, backend: Option<Backend>, stores: Vec<Store>) -> Result<Provisioner, String> {
         let dir = work_dir.join("provisioner");
         let broken = |error: io::Error| format!("Cannot use {}: {error}", dir.display());
         DirBuilder::new().recursive(true).mode(0o700).create(dir.join("containers")).map_err(broken)?;
@@ -105,7 +107,7 @@ impl Provisioner {
             used.insert(container_id, layers.collect());
         }
         let (used, own) = (Mutex::new(used), Mutex::new(own));
-        Ok(Provisioner(Arc::new(Roots { dir, backend, store, used, own, errors: AtomicU64::new(0) })))
+        Ok(Provisioner(Arc::new(Roots { dir, backend, stores, used, own, errors: AtomicU64::new(0) })))
     }
 
     /// A root for a container, of an image that is pulled if it is not here: its own, or that of a volume. Dropped before it is done,
@@ -114,12 +116,15 @@ impl Provisioner {
     /// # Errors
     /// A sentence.
     pub async fn provision(&self, container_id: &str, wanted: &Wanted, is_own: bool) -> Result<Provisioned, String> {
-        let held = self.0.store.get(wanted).await?;
+        let keeps = |store: &&Store| store.keeps(&wanted.name);
+        let store = self.0.stores.iter().find(keeps).cloned();
+        let store = store.ok_or("this agent has no images of this kind: see its --image_providers")?;
+        let held = store.get(wanted).await?;
         let (roots, container_id) = (self.0.clone(), container_id.to_owned());
         let waits = Waits(Arc::default());
         let is_left = waits.0.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let made = roots.make(&container_id, &held)?;
+            let made = roots.make(&container_id, &store, &held)?;
             // What is made for nobody, whoever gave up may have looked for in vain.
             if is_left.load(Ordering::SeqCst) {
                 let _ = roots.destroy(&container_id);
@@ -175,9 +180,14 @@ impl Provisioner {
     ///
     /// # Errors
     /// A sentence.
-    pub fn prune(&self, excluded: &[String]) -> Result<Pruned, String> {
+    pub fn prune(&self, excluded: &[Name]) -> Result<Pruned, String> {
         let used = self.0.used.lock().values().flatten().copied().collect();
-        self.0.store.prune(excluded, &used)
+        let mut all = Pruned::default();
+        for store in &self.0.stores {
+            let Pruned { images, layers } = store.prune(excluded, &used)?;
+            (all.images, all.layers) = (all.images + images, all.layers + layers);
+        }
+        Ok(all)
     }
 
     /// Containers that have roots.
@@ -191,13 +201,13 @@ impl Provisioner {
     }
 
     /// Its images.
-    pub fn store(&self) -> &Store {
-        &self.0.store
+    pub fn stores(&self) -> &[Store] {
+        &self.0.stores
     }
 }
 
 impl Roots {
-    fn make(&self, container_id: &str, held: &Held) -> Result<Provisioned, String> {
+    fn make(&self, container_id: &str, store: &Store, held: &Held) -> Result<Provisioned, String> {
         let image = &held.image;
         let broken = |error: io::Error| {
             format!(
@@ -222,7 +232,7 @@ impl Roots {
         let layers: Vec<Folder> = image
             .layers
             .iter()
-            .map(|layer| Folder::open(&self.store.rootfs(*layer)))
+            .map(|layer| Folder::open(&store.rootfs(*layer)))
             .collect::<Result<_, _>>()
             .map_err(broken)?;
         let made = self.backend.make(&layers, &place);

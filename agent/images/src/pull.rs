@@ -14,11 +14,13 @@ use agent_fetcher::tape;
 use agent_fetcher::unpack::Packing;
 use tokio::task::JoinSet;
 
+use crate::appc;
 use crate::archive::{self, Files, Section};
 use crate::auth::Credentials;
 use crate::digest::{Digest, Through};
-use crate::layer::{Bounds, Refusal, unpack};
+use crate::layer::{Bounds, Kind, Refusal, unpack};
 use crate::manifest::{CONFIG_BYTES_MAX, Config, Manifest, architecture, for_machine};
+use crate::name::Name;
 use crate::reference::Reference;
 use crate::registry::Repository;
 use crate::source::Source;
@@ -33,9 +35,15 @@ const DEPTH_MAX: usize = 3;
 
 /// Where the bytes of a layer are.
 #[derive(Clone)]
-enum Blob {
-    Web { repository: Arc<Repository>, digest: Digest, size: u64 },
+pub(crate) enum Blob {
+    Web {
+        repository: Arc<Repository>,
+        digest: Digest,
+        size: u64,
+    },
     File(Section),
+    /// An archive of appc.
+    Aci(Section),
 }
 
 /// Sets a flag when it goes.
@@ -50,11 +58,19 @@ impl Drop for Stop {
 /// Pulls an image. The error is a sentence.
 pub(crate) async fn pull(
     kept: Arc<Kept>,
-    name: Reference,
-    canonical: Reference,
+    name: Name,
+    canonical: Name,
     credentials: Credentials,
 ) -> Result<(Image, Pins), String> {
     let staging = Arc::new(kept.staging().map_err(|error| format!("cannot make a folder for it: {error}"))?);
+    let (name, canonical) = match (name, canonical, &kept.settings.source) {
+        (_, Name::Appc(name), Source::Discovery(prefix)) => {
+            let prefix = prefix.clone();
+            return appc::pull(kept, staging, &prefix, name).await;
+        }
+        (Name::Docker(name), Name::Docker(canonical), _) => (name, canonical),
+        _ => return Err("there is none of its kind where images come from".to_owned()),
+    };
     let (config, blobs) = match &kept.settings.source {
         Source::Registry(_) => from_registry(&kept, &canonical, &credentials).await?,
         Source::Folder(folder) => {
@@ -72,6 +88,7 @@ pub(crate) async fn pull(
             };
             of_files(tokio::task::spawn_blocking(fetch).await.map_err(|error| error.to_string())??)
         }
+        Source::Discovery(_) => return Err("images of Docker are not found so".to_owned()),
     };
     let read = Config::parse(&config)?;
     let layers = read.layers()?;
@@ -104,11 +121,15 @@ pub(crate) async fn pull(
             Some(done) => pins.extend(done.map_err(|error| error.to_string())??),
         }
     }
-    let image = Image { name: canonical, config: read.config, layers: order };
-    let (keeping, keeps) = (kept.clone(), image.clone());
-    let put = tokio::task::spawn_blocking(move || keeping.put(keeps, &config)).await;
-    put.map_err(|error| error.to_string())?.map_err(|error| format!("cannot write down that it is here: {error}"))?;
+    let image = Image { name: Name::Docker(canonical), config: read.config, layers: order };
+    keep(kept, image.clone(), config).await?;
     Ok((image, pins))
+}
+
+/// Writes down that an image is here. The error is a sentence.
+pub(crate) async fn keep(kept: Arc<Kept>, image: Image, config: Vec<u8>) -> Result<(), String> {
+    let put = tokio::task::spawn_blocking(move || kept.put(image, &config)).await;
+    put.map_err(|error| error.to_string())?.map_err(|error| format!("cannot write down that it is here: {error}"))
 }
 
 fn of_files(files: Files) -> (Vec<u8>, Vec<Blob>) {
@@ -148,7 +169,7 @@ async fn from_registry(
 }
 
 /// One layer, which is here then. Whoever else wants it waits, and finds it.
-async fn layer(
+pub(crate) async fn layer(
     kept: Arc<Kept>,
     staging: Arc<Staging>,
     digest: Digest,
@@ -159,8 +180,9 @@ async fn layer(
     if let Some(pins) = Pins::of(&kept, digest) {
         return Ok(pins);
     }
+    let kind = if matches!(blob, Blob::Aci(_)) { Kind::Aci } else { Kind::Changes };
     let section = match blob {
-        Blob::File(section) => section,
+        Blob::File(section) | Blob::Aci(section) => section,
         Blob::Web { repository, digest, size } => {
             let path = staging.path().join(digest.hex());
             repository.blob(digest, size, &path).await?;
@@ -171,8 +193,9 @@ async fn layer(
     let stop = Stop(Arc::default());
     let (stopped, keeping) = (stop.0.clone(), kept.clone());
     let work = move || {
+        let kept_in = keeping.settings.dir_flag;
         let folder = staging.path().join(format!("{}.layer", digest.hex()));
-        unpack_into(&folder, &section, digest, &left, &stopped)?;
+        unpack_into(&folder, (&section, kind), digest, (&left, kept_in), &stopped)?;
         if section.path.starts_with(staging.path()) && section.position == 0 {
             // What it was made of: only of use while it was.
             let _ = fs::remove_file(&section.path).or_else(|error| match error.kind() {
@@ -190,9 +213,9 @@ async fn layer(
 /// Unpacks a layer into a folder of its own, and looks whether it is what it must be. Blocks.
 fn unpack_into(
     folder: &PathBuf,
-    section: &Section,
+    (section, kind): (&Section, Kind),
     digest: Digest,
-    left: &AtomicU64,
+    (left, kept_in): (&AtomicU64, &str),
     stop: &AtomicBool,
 ) -> Result<(), String> {
     let broken = |error: io::Error| format!("cannot read a layer: {error}");
@@ -208,10 +231,10 @@ fn unpack_into(
     let content = tape::unpacked(packing, BufReader::with_capacity(256 << 10, &mut packed));
     let mut content = Through::new(content.map_err(|error| error.to_string())?);
     let bytes_max = left.load(Ordering::Relaxed);
-    let unpacked = unpack(&mut content, &rootfs, Bounds { bytes_max, entries_max: ENTRIES_MAX }, stop);
+    let unpacked = unpack(&mut content, kind, &rootfs, Bounds { bytes_max, entries_max: ENTRIES_MAX }, stop);
     let unpacked = unpacked.map_err(|refusal| match refusal {
         Refusal::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-            "there is no room for it on the disk of --docker_store_dir".to_owned()
+            format!("there is no room for it on the disk of --{kept_in}")
         }
         refusal => agent_sentence(&refusal),
     })?;

@@ -15,6 +15,8 @@ pub enum Source {
     Folder(PathBuf),
     /// A prefix of archives that a Hadoop client gets.
     Client(String),
+    /// A prefix of archives of appc: `http[s]://...` or `/...`.
+    Discovery(String),
 }
 
 impl Default for Source {
@@ -50,11 +52,24 @@ impl Source {
         Ok(Source::Registry(format!("{scheme}://{place}")))
     }
 
+    /// Reads where images of appc are.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn discovery(prefix: &str) -> Result<Source, String> {
+        crate::appc::check_prefix(prefix).map(|()| Source::Discovery(prefix.to_owned()))
+    }
+
+    /// Whether its images are called as appc has it, and not as Docker does.
+    pub(crate) fn is_appc(&self) -> bool {
+        matches!(self, Source::Discovery(_))
+    }
+
     /// The registry that a name without one is of; none in folders.
     pub(crate) fn default_registry(&self) -> &str {
         match self {
             Source::Registry(base) => base.split_once("://").map_or("", |(_, host)| host),
-            Source::Folder(_) | Source::Client(_) => "",
+            Source::Folder(_) | Source::Client(_) | Source::Discovery(_) => "",
         }
     }
 

@@ -29,8 +29,8 @@ use tokio::task::AbortHandle;
 use crate::auth::Credentials;
 use crate::digest::Digest;
 use crate::manifest::{Config, Process};
+use crate::name::Name;
 use crate::pull::{Client, pull};
-use crate::reference::Reference;
 use crate::source::Source;
 use crate::tree;
 
@@ -44,6 +44,8 @@ const UNPACKING_MAX: usize = 2;
 pub struct Settings {
     /// Its folder.
     pub dir: PathBuf,
+    /// The flag that says so.
+    pub dir_flag: &'static str,
     /// Where images come from that name no registry.
     pub source: Source,
     /// Passwords of registries, for who brings none.
@@ -60,7 +62,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Its name, as it was written.
-    pub name: String,
+    pub name: Name,
     /// One that is here will do.
     pub cached: bool,
     /// Passwords of registries, instead of the store's own.
@@ -71,7 +73,7 @@ pub struct Wanted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Its name, in the one way that it is written here.
-    pub name: Reference,
+    pub name: Name,
     /// What it says of the process that runs in it.
     pub config: Process,
     /// Its layers, the lowest first.
@@ -132,9 +134,9 @@ pub(crate) struct Kept {
 
 #[derive(Default)]
 struct Index {
-    images: BTreeMap<Reference, Image>,
+    images: BTreeMap<Name, Image>,
     /// The configurations of images.
-    configs: BTreeMap<Reference, Digest>,
+    configs: BTreeMap<Name, Digest>,
     layers: BTreeSet<Digest>,
     /// How many have a layer in hand.
     pins: BTreeMap<Digest, usize>,
@@ -250,7 +252,8 @@ impl Store {
         if let Err(error) = lock.try_lock() {
             return Err(match error {
                 fs::TryLockError::WouldBlock => {
-                    format!("Another agent uses the store of images in {shown}: give each its own --docker_store_dir")
+                    let flag = settings.dir_flag;
+                    format!("Another agent uses the store of images in {shown}: give each its own --{flag}")
                 }
                 fs::TryLockError::Error(error) => broken(error),
             });
@@ -258,10 +261,11 @@ impl Store {
         for name in ["staging", "layers", "configs", "gc"] {
             DirBuilder::new().recursive(true).mode(0o700).create(dir.join(name)).map_err(broken)?;
         }
+        let is_appc = settings.source.is_appc();
         let kept = Kept {
             settings,
             unpacking: Semaphore::new(UNPACKING_MAX),
-            index: Mutex::new(read(&dir).map_err(broken)?),
+            index: Mutex::new(read(&dir, is_appc).map_err(broken)?),
             flights: Mutex::default(),
             layers: Mutex::default(),
             pulls: Mutex::default(),
@@ -282,7 +286,7 @@ impl Store {
     /// A sentence.
     pub async fn get(&self, wanted: &Wanted) -> Result<Arc<Held>, String> {
         let kept = &self.0;
-        let name = Reference::parse(&wanted.name)?;
+        let name = wanted.name.clone();
         let canonical = name.clone().canonical(kept.settings.source.default_registry());
         if wanted.cached
             && let Some(held) = kept.find(&canonical)
@@ -295,11 +299,11 @@ impl Store {
         let done = done.wait_for(Option::is_some).await.map(|done| done.clone());
         let ended = || "it was ended".to_owned();
         let done = done.unwrap_or_else(|_| Some(Err(ended()))).unwrap_or_else(|| Err(ended()));
-        let shown = api::limits::quoted(&wanted.name).escape_debug().to_string();
+        let shown = wanted.name.to_string();
         done.map_err(|why| format!("Failed to pull the image '{shown}': {why}"))
     }
 
-    fn join(&self, name: Reference, canonical: Reference, credentials: Credentials) -> Arc<Flight> {
+    fn join(&self, name: Name, canonical: Name, credentials: Credentials) -> Arc<Flight> {
         let kept = &self.0;
         let key = (canonical.to_string(), credentials.key());
         let mut flights = kept.flights.lock();
@@ -339,17 +343,16 @@ impl Store {
     ///
     /// # Errors
     /// A sentence.
-    pub fn prune(&self, excluded: &[String], used: &BTreeSet<Digest>) -> Result<Pruned, String> {
+    pub fn prune(&self, excluded: &[Name], used: &BTreeSet<Digest>) -> Result<Pruned, String> {
         let kept = &self.0;
-        let canonical =
-            |name: &String| Reference::parse(name).map(|name| name.canonical(kept.settings.source.default_registry()));
-        let excluded: BTreeSet<Reference> = excluded.iter().map(canonical).collect::<Result<_, _>>()?;
+        let canonical = |name: &Name| name.clone().canonical(kept.settings.source.default_registry());
+        let excluded: BTreeSet<Name> = excluded.iter().map(canonical).collect();
         let broken = |error: io::Error| format!("Cannot remove images: {error}");
         let mut pruned = Pruned::default();
         {
             let mut index = kept.index.lock();
             let is_used = |layer: &Digest, index: &Index| used.contains(layer) || index.pins.contains_key(layer);
-            let forgotten: Vec<Reference> = index
+            let forgotten: Vec<Name> = index
                 .images
                 .values()
                 .filter(|image| !excluded.contains(&image.name))
@@ -402,6 +405,11 @@ impl Store {
         self.0.layer(layer).join(ROOTFS)
     }
 
+    /// Whether an image of this name could be here.
+    pub(crate) fn keeps(&self, name: &Name) -> bool {
+        self.0.settings.source.is_appc() == matches!(name, Name::Appc(_))
+    }
+
     /// The names of the images that are here.
     pub fn names(&self) -> Vec<String> {
         self.0.index.lock().images.keys().map(ToString::to_string).collect()
@@ -418,7 +426,7 @@ impl Kept {
         self.settings.dir.join("layers").join(layer.hex())
     }
 
-    fn find(self: &Arc<Kept>, name: &Reference) -> Option<Held> {
+    fn find(self: &Arc<Kept>, name: &Name) -> Option<Held> {
         let mut index = self.index.lock();
         let image = index.images.get(name)?.clone();
         let pins = index.pin(self, &image.layers);
@@ -512,7 +520,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// What is in a store. What is missing something is not there.
-fn read(dir: &Path) -> io::Result<Index> {
+fn read(dir: &Path, is_appc: bool) -> io::Result<Index> {
     let mut index = Index::default();
     for layer in fs::read_dir(dir.join("layers"))? {
         let layer = layer?;
@@ -528,7 +536,7 @@ fn read(dir: &Path) -> io::Result<Index> {
     })?;
     for one in stored.images {
         let image = || -> Option<(Image, Digest)> {
-            let name = Reference::parse(&one.name).ok()?;
+            let name = Name::parse(&one.name, is_appc).ok()?;
             let digest = Digest::parse(&one.config).ok()?;
             let layers = one.layers.iter().map(|layer| Digest::parse(layer).ok()).collect::<Option<Vec<_>>>()?;
             let config = fs::read(dir.join("configs").join(digest.hex())).ok()?;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use images::{Settings, Source, Store, Wanted};
+use images::{Name, Settings, Source, Store, Wanted};
 use registry::{DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Made, digest, gzip, layer};
 
 struct Killed(Child);
@@ -96,9 +96,11 @@ async fn an_image_of_docker_registry() {
     });
     let store = store.unwrap();
     for name in ["eng/app:1".to_owned(), format!("eng/app@{by_digest}"), format!("{host}/eng/app:1")] {
+        let name = Name::docker(&name).unwrap();
         let held = store.get(&Wanted { name, cached: false, credentials: None }).await.unwrap();
         assert_eq!((held.image.config.cmd.join(" "), held.image.layers.len()), ("run".to_owned(), 2));
     }
-    let error = store.get(&Wanted { name: "eng/app:2".into(), cached: true, credentials: None }).await.unwrap_err();
+    let name = Name::docker("eng/app:2").unwrap();
+    let error = store.get(&Wanted { name, cached: true, credentials: None }).await.unwrap_err();
     assert!(error.contains("does not have it (status 404: manifest unknown)"), "{error}");
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use images::{Backend, Credentials, Digest, Provisioner, Settings, Source, Store, Wanted};
+use images::{Backend, Credentials, Digest, Name, Provisioner, Settings, Source, Store, Wanted};
 use registry::{Asks, BASIC, DOCKER_LIST, Made, Registry, gzip, layer};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ fn open(settings: Settings) -> Store {
 }
 
 fn wanted(name: &str) -> Wanted {
-    Wanted { name: name.to_owned(), cached: true, credentials: None }
+    Wanted { name: Name::docker(name).unwrap(), cached: true, credentials: None }
 }
 
 fn password(host: &str) -> Credentials {
@@ -198,7 +198,6 @@ async fn what_is_not_what_it_must_be_is_not_kept() {
         ("old", "its manifest is of schema 1"),
         ("wrong", "names neither layers nor other manifests"),
         ("none", "does not have it (status 404: manifest unknown)"),
-        ("UPPER", "is no name of an image"),
         ("localhost:1/x", "cannot connect to localhost:1"),
         (&format!("wrong@sha256:{}", "0".repeat(64)), "status 404"),
     ] {
@@ -340,19 +339,20 @@ async fn what_nobody_needs_is_pruned() {
     let held = store.get(&wanted("base")).await.unwrap();
     // Who pulled one may not have let go of it yet.
     let mut gone = (0, 0);
-    let prune = |excluded: &[String], gone: &mut (usize, usize)| {
+    let kept = [Name::docker("kept").unwrap()];
+    let prune = |excluded: &[Name], gone: &mut (usize, usize)| {
         let pruned = store.prune(excluded, &BTreeSet::new()).unwrap();
         *gone = (gone.0 + pruned.images, gone.1 + pruned.layers);
         layers()
     };
-    until("one goes", || prune(&["kept".into()], &mut gone) == 3).await;
+    until("one goes", || prune(&kept, &mut gone) == 3).await;
     assert_eq!(gone, (1, 1));
     let used: BTreeSet<Digest> = held.image.layers.iter().copied().collect();
     drop(held);
-    assert_eq!(store.prune(&["kept".into()], &used).unwrap(), images::Pruned::default());
+    assert_eq!(store.prune(&kept, &used).unwrap(), images::Pruned::default());
     let names = store.names();
     assert!(names.iter().any(|name| name.ends_with("/base:latest")) && names.len() == 2, "{names:?}");
-    assert!(store.prune(&["NO".into()], &used).unwrap_err().contains("is no name of an image"));
+    assert!(Name::docker("NO").unwrap_err().contains("is no name of an image"));
     gone = (0, 0);
     until("all go", || prune(&[], &mut gone) == 0).await;
     assert_eq!(gone, (2, 3));
@@ -409,7 +409,7 @@ async fn roots_of_containers_are_made_found_again_and_removed() {
     registry.push("app", "latest", &two_layers());
     let begin = |backend| {
         let store = open(settings(dir.path(), &registry.base()));
-        Provisioner::open(dir.path(), backend, store).unwrap()
+        Provisioner::open(dir.path(), backend, vec![store]).unwrap()
     };
     let containers = dir.path().join("provisioner/containers");
     let known = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<String>>();

@@ -78,7 +78,24 @@ pub(crate) const FLAGS: &[Flag] = &[
     ),
     Flag::new("qos_correction_interval_min", Kind::Duration, "Between two looks at the load; never less than a second.")
         .default("0ns"),
-    Flag::new("isolation", Kind::Text, "Isolators of containers: posix/cpu, posix/mem, posix/rlimits, filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, docker/runtime, volume/image, network/cni, disk/du, disk/xfs, network/ports, environment_secret, cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), namespaces/pid, namespaces/ipc, linux/nnp, linux/capabilities, linux/devices, linux/seccomp.").default("posix/cpu,posix/mem"),
+    Flag::new(
+        "isolation",
+        Kind::Text,
+        concat!(
+            "Isolators of containers: ",
+            "posix/cpu, posix/mem, posix/rlimits, ",
+            "filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, ",
+            "docker/runtime, appc/runtime, volume/image, ",
+            "network/cni, network/ports, ",
+            "disk/du, disk/xfs, ",
+            "environment_secret, ",
+            "cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, ",
+            "cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), ",
+            "namespaces/pid, namespaces/ipc, ",
+            "linux/nnp, linux/capabilities, linux/devices, linux/seccomp.",
+        ),
+    )
+    .default("posix/cpu,posix/mem"),
     Flag::new("container_disk_watch_interval", Kind::Duration, "Between two looks of disk/du, or of disk/xfs with --xfs_kill_containers, at what sandboxes and volumes take.")
         .default("15secs"),
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given, and disk/xfs denies it to them or ends them.")
@@ -223,12 +240,14 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("fetcher_stall_timeout", Kind::Duration, "Longest time that a fetch makes no progress; 0 for ever.")
         .default("1mins"),
     Flag::new("fetcher_unpacked_size", Kind::Bytes, "What may come out of one archive.").default("16GB"),
-    Flag::new("image_providers", Kind::Text, "Kinds of images that containers may have: docker, which is that of OCI, too. Needs filesystem/linux in --isolation; docker/runtime for roots, volume/image for volumes."),
+    Flag::new("image_providers", Kind::Text, "Kinds of images that containers may have: docker, which is that of OCI, too, and appc. Needs filesystem/linux in --isolation; docker/runtime and appc/runtime for roots, volume/image for volumes."),
     Flag::new("image_provisioner_backend", Kind::Text, "How roots are made of images: overlay (the default, where the kernel can), copy, bind (of one layer, read-only)."),
     Flag::new("image_gc_config", Kind::Content, "When images go that nobody uses, JSON: {\"image_disk_headroom\": 0.1, \"image_disk_watch_interval\": {\"nanoseconds\": 3600000000000}, \"excluded_images\": []}."),
     Flag::new("image_size_max", Kind::Bytes, "What an image may be, packed and unpacked.").default("16GB"),
     Flag::new("docker_registry", Kind::Text, "Where images are that name no registry: https://HOST[:PORT], a folder (/PATH) with archives of docker save and layouts of OCI, or hdfs://PLACE with archives.")
         .default("https://registry-1.docker.io"),
+    Flag::new("appc_simple_discovery_uri_prefix", Kind::Text, "Where images of appc are, before their names: http://..., https://... or /FOLDER/.").default("http://"),
+    Flag::new("appc_store_dir", Kind::Path, "Folder of what is kept of images of appc, of one agent; by default store/appc below work_dir."),
     Flag::new("docker_store_dir", Kind::Path, "Folder of what is kept of images, of one agent; by default store/docker below work_dir."),
     Flag::new("docker_ignore_runtime", Kind::Bool, "Whether what images say of their process (entry point, command, environment, folder) does not matter.")
         .default("false"),
@@ -305,8 +324,6 @@ pub(crate) const FLAGS: &[Flag] = &[
 /// Known to Mesos, and not built: running without them would be a surprise. As variables of the environment too.
 const REFUSED: &[&str] = &[
     "agent_subsystems",
-    "appc_simple_discovery_uri_prefix",
-    "appc_store_dir",
     "authenticatee",
     "authentication_backoff_factor",
     "authentication_timeout_max",

@@ -9,13 +9,20 @@ use api::flags::Values;
 use api::v1::{ContainerInfo, Image, image, volume};
 use api_http::Secret;
 use containers::ImageVolume;
-use images::{Backend, Client, Credentials, Process, Provisioned, Provisioner, Source, Store, Wanted};
+use images::{Appc, Backend, Client, Credentials, Name, Process, Provisioned, Provisioner, Source, Store, Wanted};
 use serde::Deserialize;
 
 use crate::agent::Agent;
 use crate::secrets;
 use crate::surroundings::Inbox;
 
+/// Kinds of images that there are.
+const KINDS: &[&str] = &["docker", "appc"];
+/// Flags that are for one of them.
+const FLAGS: &[(&str, &[&str])] = &[
+    ("docker", &["docker_config", "docker_ignore_runtime", "docker_registry", "docker_store_dir"]),
+    ("appc", &["appc_simple_discovery_uri_prefix", "appc_store_dir"]),
+];
 /// Between two looks whether somebody still waits for an image that is pulled.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -23,14 +30,28 @@ const LOOK: Duration = Duration::from_millis(250);
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     work_dir: PathBuf,
-    store: images::Settings,
+    /// One for each of the kinds in `--image_providers`.
+    stores: Vec<images::Settings>,
     backend: Option<Backend>,
     /// What images say of processes does not matter.
     ignore_runtime: bool,
-    /// Isolators that there are: for roots, and for volumes.
-    for_roots: bool,
+    /// Isolators that there are: for roots of either kind, and for volumes.
+    for_roots: Roots,
     for_volumes: bool,
     collection: Option<Collection>,
+}
+
+/// Kinds of images that containers may have for roots.
+#[derive(Clone, Copy, Debug)]
+struct Roots {
+    docker: bool,
+    appc: bool,
+}
+
+impl Roots {
+    fn of(self, image: &Image) -> bool {
+        if image.r#type == image::Type::Appc as i32 { self.appc } else { self.docker }
+    }
 }
 
 /// When images go that nobody uses: `--image_gc_config`.
@@ -53,61 +74,59 @@ struct Nanoseconds {
 /// How they are configured, if there are to be any, and what is to be said of it. The error is a sentence.
 pub(crate) fn read(values: &Values, work_dir: &Path) -> Result<(Option<Settings>, Vec<String>), String> {
     let isolates = |name: &str| values.text("isolation").unwrap_or_default().split(',').any(|one| one.trim() == name);
-    let (for_roots, for_volumes) = (isolates("docker/runtime"), isolates("volume/image"));
+    let for_volumes = isolates("volume/image");
+    let for_roots = Roots { docker: isolates("docker/runtime"), appc: isolates("appc/runtime") };
     let providers = values.text("image_providers").unwrap_or_default().split(',').map(str::trim);
     let providers: Vec<String> = providers.filter(|one| !one.is_empty()).map(str::to_ascii_lowercase).collect();
-    for provider in &providers {
-        match provider.as_str() {
-            "docker" => {}
-            "appc" => {
-                return Err(
-                    "'appc' in '--image_providers': images of appc are not built, nobody makes any; there is: docker"
-                        .to_owned(),
-                );
-            }
-            other => {
-                return Err(format!(
-                    "'{}' is not supported in '--image_providers'; there is: docker",
-                    api::limits::quoted(other)
-                ));
-            }
+    if let Some(other) = providers.iter().find(|one| !KINDS.contains(&one.as_str())) {
+        let (other, kinds) = (api::limits::quoted(other), KINDS.join(", "));
+        return Err(format!("'{other}' is not supported in '--image_providers'; there is: {kinds}"));
+    }
+    let provides = |kind: &str| providers.iter().any(|one| one == kind);
+    for (isolator, is_there, kinds) in [
+        ("docker/runtime", for_roots.docker, &["docker"][..]),
+        ("appc/runtime", for_roots.appc, &["appc"]),
+        ("volume/image", for_volumes, KINDS),
+    ] {
+        if is_there && !kinds.iter().any(|kind| provides(kind)) {
+            let kinds = kinds.join(" or ");
+            return Err(format!("{isolator} in --isolation needs {kinds} in --image_providers"));
         }
     }
+    // Passwords are for a Docker Engine, too.
+    let has_engine = crate::config::containerizers(values).any(|name| name == "docker");
+    let idle = |flags: &[&'static str], kind: &str| -> Vec<String> {
+        let given = flags.iter().filter(|name| values.is_given(name) && !(has_engine && **name == "docker_config"));
+        given.map(|name| format!("--{name} does nothing without {kind}--image_providers")).collect()
+    };
+    let mut warnings = Vec::new();
+    for (kind, flags) in FLAGS {
+        warnings.extend(if provides(kind) { Vec::new() } else { idle(flags, &format!("{kind} in ")) });
+    }
     if providers.is_empty() {
-        if let Some(name) = [("docker/runtime", for_roots), ("volume/image", for_volumes)].into_iter().find(|one| one.1)
-        {
-            return Err(format!("{} in --isolation needs --image_providers=docker", name.0));
-        }
-        const FLAGS: [&str; 7] = [
-            "docker_config",
-            "docker_ignore_runtime",
-            "docker_registry",
-            "docker_store_dir",
-            "image_gc_config",
-            "image_provisioner_backend",
-            "image_size_max",
-        ];
-        // Passwords are for a Docker Engine, too.
-        let has_engine = crate::config::containerizers(values).any(|name| name == "docker");
-        let idle = FLAGS.into_iter().filter(|name| values.is_given(name) && !(has_engine && *name == "docker_config"));
-        return Ok((None, idle.map(|name| format!("--{name} does nothing without --image_providers")).collect()));
+        warnings.extend(idle(&["image_gc_config", "image_provisioner_backend", "image_size_max"], ""));
+        return Ok((None, warnings));
     }
     if !isolates("filesystem/linux") {
         return Err("--image_providers needs filesystem/linux in --isolation, which makes roots of images".to_owned());
     }
-    let mut warnings = Vec::new();
-    if !for_roots {
-        warnings.push(
-            "--image_providers without docker/runtime in --isolation: containers have no images for roots".to_owned(),
-        );
+    for (kind, isolator, is_there) in
+        [("docker", "docker/runtime", for_roots.docker), ("appc", "appc/runtime", for_roots.appc)]
+    {
+        if provides(kind) && !is_there {
+            warnings.push(format!(
+                "{kind} in --image_providers without {isolator} in --isolation: containers have no such images for roots"
+            ));
+        }
     }
     let named = |name: &'static str| move |why: String| format!("Flag '--{name}': {why}");
     let source = values.text("docker_registry").map_or(Ok(Source::default()), Source::parse);
     let credentials = values.text("docker_config").map_or(Ok(Credentials::default()), Credentials::parse);
     let environment = ["PATH", "HOME", "JAVA_HOME", "HADOOP_HOME", "HADOOP_CONF_DIR"];
     let environment = environment.into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
-    let store = images::Settings {
+    let of_docker = images::Settings {
         dir: values.path("docker_store_dir").unwrap_or_else(|| work_dir.join("store/docker")),
+        dir_flag: "docker_store_dir",
         source: source.map_err(named("docker_registry"))?,
         credentials: credentials.map_err(named("docker_config"))?,
         patience: values.duration("fetcher_stall_timeout").filter(|most| !most.is_zero()),
@@ -117,9 +136,21 @@ pub(crate) fn read(values: &Values, work_dir: &Path) -> Result<(Option<Settings>
             environment: environment.collect(),
         },
     };
+    const PREFIX: &str = "appc_simple_discovery_uri_prefix";
+    let discovery = Source::discovery(values.text(PREFIX).unwrap_or("http://"));
+    let of_appc = images::Settings {
+        dir: values.path("appc_store_dir").unwrap_or_else(|| work_dir.join("store/appc")),
+        dir_flag: "appc_store_dir",
+        source: discovery.map_err(named(PREFIX))?,
+        credentials: Credentials::default(),
+        client: Client::default(),
+        ..of_docker.clone()
+    };
+    let stores = [("docker", of_docker), ("appc", of_appc)].into_iter().filter(|(kind, _)| provides(kind));
+    let stores = stores.map(|(_, store)| store).collect();
     let settings = Settings {
         work_dir: work_dir.to_owned(),
-        store,
+        stores,
         backend: values.text("image_provisioner_backend").map(Backend::named).transpose()?,
         ignore_runtime: values.bool("docker_ignore_runtime"),
         for_roots,
@@ -148,12 +179,12 @@ fn collection(text: &str) -> Result<Collection, String> {
 
 impl Collection {
     /// The names of images that stay.
-    fn excluded(&self) -> Result<Vec<String>, String> {
+    fn excluded(&self) -> Result<Vec<Name>, String> {
         if self.excluded.is_null() {
             return Ok(Vec::new());
         }
         let all = self.excluded.as_array().ok_or("excluded_images is a list")?;
-        let one = |one: &serde_json::Value| -> Result<String, String> {
+        let one = |one: &serde_json::Value| -> Result<Name, String> {
             let image: Image = api::json::from_slice(one.to_string().as_bytes()).map_err(|error| error.to_string())?;
             name(&image)
         };
@@ -161,17 +192,24 @@ impl Collection {
     }
 }
 
-/// The name of an image that this agent could have. The error is a sentence.
-fn name(image: &Image) -> Result<String, String> {
-    match (image.r#type == image::Type::Docker as i32, &image.docker) {
-        (true, Some(docker)) => Ok(docker.name.clone()),
-        (true, None) => Err("an image of type DOCKER has no 'docker'".to_owned()),
-        (false, _) => Err("Unsupported container image type: there is DOCKER".to_owned()),
+/// What an image is called. The error is a sentence.
+fn name(image: &Image) -> Result<Name, String> {
+    let kind = image::Type::try_from(image.r#type).ok();
+    match (kind, &image.docker, &image.appc) {
+        (Some(image::Type::Docker), Some(docker), _) => Name::docker(&docker.name),
+        (Some(image::Type::Appc), _, Some(appc)) => {
+            let labels = appc.labels.iter().flat_map(|labels| &labels.labels);
+            let labels = labels.map(|label| (label.key.clone(), label.value().to_owned()));
+            Appc::new(&appc.name, labels, appc.id.as_deref()).map(Name::Appc)
+        }
+        (Some(image::Type::Docker), None, _) => Err("an image of type DOCKER has no 'docker'".to_owned()),
+        (Some(image::Type::Appc), _, None) => Err("an image of type APPC has no 'appc'".to_owned()),
+        (None, ..) => Err("Unsupported container image type: there is DOCKER, APPC".to_owned()),
     }
 }
 
 /// The names of those that a call excludes.
-pub(crate) fn names(images: &[Image]) -> Result<Vec<String>, String> {
+pub(crate) fn names(images: &[Image]) -> Result<Vec<Name>, String> {
     images.iter().map(name).collect()
 }
 
@@ -192,8 +230,8 @@ pub(crate) struct Asked {
 impl Images {
     /// Opens the store. Blocks. The error is a sentence.
     pub(crate) fn open(settings: Settings) -> Result<Images, String> {
-        let store = Store::open(settings.store.clone())?;
-        Ok(Images { provisioner: Provisioner::open(&settings.work_dir, settings.backend, store)?, settings })
+        let stores = settings.stores.iter().cloned().map(Store::open).collect::<Result<_, _>>()?;
+        Ok(Images { provisioner: Provisioner::open(&settings.work_dir, settings.backend, stores)?, settings })
     }
 
     pub(crate) fn provisioner(&self) -> &Provisioner {
@@ -223,7 +261,7 @@ impl Images {
         };
         let mut asked = Asked::default();
         if let Some(image) =
-            info.mesos.as_ref().and_then(|mesos| mesos.image.as_ref()).filter(|_| self.settings.for_roots)
+            info.mesos.as_ref().and_then(|mesos| mesos.image.as_ref()).filter(|one| self.settings.for_roots.of(one))
         {
             asked.root = Some(wanted(image)?);
         }
@@ -291,7 +329,7 @@ impl Images {
     }
 
     /// Removes what nobody uses, but for these and those that are always kept. Blocks. The error is a sentence.
-    pub(crate) fn prune(&self, mut excluded: Vec<String>) -> Result<(), String> {
+    pub(crate) fn prune(&self, mut excluded: Vec<Name>) -> Result<(), String> {
         if let Some(collection) = &self.settings.collection {
             excluded.extend(collection.excluded()?);
         }
@@ -311,7 +349,8 @@ pub(crate) async fn collect(agent: Arc<Agent>) {
         tokio::time::sleep(interval).await;
         let (images, headroom) = (images.clone(), collection.headroom);
         let look = move || -> Result<(), String> {
-            let used = images.provisioner.store().disk_used().map_err(|error| error.to_string())?;
+            let used = images.provisioner.stores().iter().map(Store::disk_used).collect::<Result<Vec<f64>, _>>();
+            let used = used.map_err(|error| error.to_string())?.into_iter().fold(0.0, f64::max);
             if used + headroom <= 1.0 {
                 return Ok(());
             }
@@ -335,14 +374,14 @@ mod tests {
         let read = |text: &str| collection(text).and_then(|read| read.excluded());
         let whole = r#"{"image_disk_headroom": 0.1, "image_disk_watch_interval": {"nanoseconds": 3600000000000},
                         "excluded_images": [{"type": "DOCKER", "docker": {"name": "a:b"}}]}"#;
-        assert_eq!(read(whole), Ok(vec!["a:b".to_owned()]));
+        assert_eq!(read(whole), Ok(vec![Name::docker("a:b").unwrap()]));
         for (text, why) in [
             ("{}", "missing field"),
             (r#"{"image_disk_headroom": 2, "image_disk_watch_interval": {"nanoseconds": 1}}"#, "between 0 and 1"),
             (r#"{"image_disk_headroom": 0, "image_disk_watch_interval": {"nanoseconds": 0}}"#, "longer than nothing"),
             (
                 r#"{"image_disk_headroom": 0, "image_disk_watch_interval": {"nanoseconds": 1}, "excluded_images": [{"type": "APPC"}]}"#,
-                "there is DOCKER",
+                "has no 'appc'",
             ),
         ] {
             let error = read(text).unwrap_err();

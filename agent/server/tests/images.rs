@@ -63,14 +63,12 @@ impl Bench {
     fn flags(&self, more: &[&str]) -> Vec<String> {
         let has = |name: &str| more.iter().any(|flag| flag.starts_with(name));
         let registry = format!("--docker_registry={}", self.registry.base());
-        let mut flags = vec![
-            "--image_providers=docker".to_owned(),
-            format!("--cgroups_hierarchy={}", self.hierarchy),
-            format!("--cgroups_root={}", self.groups),
-        ];
+        let mut flags =
+            vec![format!("--cgroups_hierarchy={}", self.hierarchy), format!("--cgroups_root={}", self.groups)];
         flags.extend(
             (!has("--isolation")).then(|| "--isolation=filesystem/linux,docker/runtime,volume/image".to_owned()),
         );
+        flags.extend((!has("--image_providers")).then(|| "--image_providers=docker".to_owned()));
         flags.extend((!has("--docker_registry")).then_some(registry));
         flags.extend(more.iter().map(|flag| (*flag).to_owned()));
         flags
@@ -383,7 +381,7 @@ async fn what_cannot_be_had_is_said_and_what_is_not_waited_for_is_not_had() {
         (
             "appc",
             image_of(&|image| (image.r#type, image.docker) = (v1::image::Type::Appc as i32, None)),
-            "there is DOCKER",
+            "images of appc need appc/runtime in this agent's --isolation",
         ),
         ("old", image_of(&credential), "'Image.docker.credential' is not used"),
     ] {
@@ -443,7 +441,7 @@ async fn what_runs_outlives_its_agent_and_images_go_when_nobody_uses_them() {
     let excluded = json!({ "excluded_images": [{ "type": "DOCKER", "docker": { "name": "kept" } }] });
     assert_eq!(call(&agent.address, "PRUNE_IMAGES", excluded).await, ("200 OK".to_owned(), String::new()));
     assert_eq!(bench.layers(), 3, "of what is used, and of what is to stay");
-    let wrong = json!({ "excluded_images": [{ "type": "APPC", "appc": { "name": "x" } }] });
+    let wrong = json!({ "excluded_images": [{ "type": "APPC", "appc": { "name": "X" } }] });
     assert_eq!(call(&agent.address, "PRUNE_IMAGES", wrong).await.0, "400 Bad Request");
     fs::write(sandbox.join("go"), "").unwrap();
     let failed = bench.master.update("t1", TaskState::TaskFailed).await;
@@ -552,4 +550,63 @@ async fn a_registry_of_another_machine_is_asked_over_tls() {
 
 fn base64(bytes: &[u8]) -> String {
     base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes)
+}
+
+/// An image of appc, of a folder: what it says of its process runs in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_of_appc_are_roots_and_volumes() {
+    let Some(bench) = Bench::new("images of appc").await else { return };
+    let program = fs::read("/bin/busybox").unwrap();
+    let machine = if std::env::consts::ARCH == "x86_64" { "amd64" } else { "arm64" };
+    let manifest = json!({
+        "acKind": "ImageManifest", "acVersion": "0.8.11", "name": "example.com/box",
+        "app": {"exec": ["/bin/sh", "-c", "echo of the image $A; pwd; exit 5"],
+                "user": "0", "group": "0", "workingDirectory": "/etc", "environment": [{"name": "A", "value": "b"}]}
+    })
+    .to_string();
+    let mut files: Vec<(&str, &[u8])> = vec![("manifest", manifest.as_bytes()), ("rootfs/bin/busybox", &program)];
+    files.extend(["rootfs/bin/sh", "rootfs/bin/sleep", "rootfs/bin/cat"].map(|name| (name, &b"-> busybox"[..])));
+    files.extend([("rootfs/etc/image", &b"appc\n"[..]), ("rootfs/tmp/", b"")]);
+    let images = bench.dir.path().join("images");
+    fs::create_dir_all(images.join("example.com")).unwrap();
+    fs::write(images.join(format!("example.com/box-1-linux-{machine}.aci")), registry::gzip(&layer(&files))).unwrap();
+    let flags = [
+        "--image_providers=appc,docker".to_owned(),
+        "--isolation=filesystem/linux,appc/runtime,docker/runtime,volume/image".to_owned(),
+        format!("--appc_simple_discovery_uri_prefix={}/", images.display()),
+    ];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let labels = v1::Labels { labels: vec![v1::Label { key: "version".into(), value: Some("1".into()) }] };
+    let boxed = |name: &str| {
+        let appc = v1::image::Appc { name: name.into(), labels: Some(labels.clone()), ..Default::default() };
+        v1::Image { r#type: v1::image::Type::Appc as i32, appc: Some(appc), ..Default::default() }
+    };
+    let agent = bench.start(&flags);
+    let own = executing(task("own", ""), None, &["-c", "echo $0 $1; cat /etc/image; pwd", "zero", "one"]);
+    let own = TaskInfo { container: Some(info_of(boxed("example.com/box")).into()), ..own };
+    assert_eq!(bench.says(&agent, own).await, "zero one\nappc\n/etc\n");
+    bench
+        .master
+        .launch(TaskInfo { container: Some(info_of(boxed("none")).into()), ..executing(task("none", ""), None, &[]) });
+    let failed = bench.master.update("none", TaskState::TaskFailed).await;
+    assert!(failed.message().contains("Failed to pull the image 'none,version=1': "), "{}", failed.message());
+    // As a volume, in a root of the other kind.
+    bench.registry.push("app", "latest", &Made::busybox("null"));
+    let volume = v1::Volume {
+        container_path: "/box".into(),
+        mode: v1::volume::Mode::Ro as i32,
+        image: Some(boxed("example.com/box")),
+        ..Default::default()
+    };
+    let mut info = info_of(image("app"));
+    info.volumes = vec![volume];
+    let both = TaskInfo { container: Some(info.into()), ..task("both", "cat /etc/image /box/etc/image") };
+    assert_eq!(bench.says(&agent, both).await, "busybox\nappc\n");
+    // What the image itself says, where the command says nothing.
+    let runs = executing(task("runs", ""), None, &[]);
+    bench.master.launch(TaskInfo { container: Some(info_of(boxed("example.com/box")).into()), ..runs });
+    let ended = bench.master.update("runs", TaskState::TaskFailed).await;
+    assert!(ended.message().contains("exited with status 5"), "{}", ended.message());
+    assert_eq!(fs::read_to_string(agent.sandbox("runs").join("stdout")).unwrap(), "of the image b\n/etc\n");
+    until("its root goes", || bench.roots() == 0).await;
 }

@@ -27,7 +27,7 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
         assert_eq!((status.code(), stderr.lines().count()), (Some(1), 1), "{names:?}: {stderr}");
         assert!(names.iter().all(|name| stderr.contains(name)), "{names:?}: {stderr}");
     };
-    for name in ["firewall_rules", "hooks", "secret_resolver", "appc_store_dir", "appc_simple_discovery_uri_prefix"] {
+    for name in ["firewall_rules", "hooks", "secret_resolver"] {
         check(&mut program(dir.path(), &[&format!("--{name}=x")]), &[&format!("'--{name}' is not supported")]);
         for prefix in ["MESOS_", "MESETA_"] {
             let variable = format!("{prefix}{}", name.to_uppercase());
@@ -77,14 +77,22 @@ fn what_is_not_built_is_refused_by_its_variable_too() {
     }
     let images = ["--image_providers=docker", "--isolation=filesystem/linux,docker/runtime"];
     for (words, why) in [
-        (&["--image_providers=appc"][..], "images of appc are not built"),
-        (&["--image_providers=rkt"], "'rkt' is not supported in '--image_providers'; there is: docker"),
+        (&["--image_providers=appc"][..], "--image_providers needs filesystem/linux in --isolation"),
+        (
+            &["--appc_simple_discovery_uri_prefix=hdfs://x", "--image_providers=appc", "--isolation=filesystem/linux"],
+            "begins neither with / nor",
+        ),
+        (&["--isolation=filesystem/linux,appc/runtime"], "appc/runtime in --isolation needs appc in --image_providers"),
+        (&["--image_providers=rkt"], "'rkt' is not supported in '--image_providers'; there is: docker, appc"),
         (&["--image_providers=DOCKER"], "--image_providers needs filesystem/linux in --isolation"),
         (
             &["--isolation=filesystem/linux,docker/runtime"],
-            "docker/runtime in --isolation needs --image_providers=docker",
+            "docker/runtime in --isolation needs docker in --image_providers",
         ),
-        (&["--isolation=filesystem/linux,volume/image"], "volume/image in --isolation needs --image_providers=docker"),
+        (
+            &["--isolation=filesystem/linux,volume/image"],
+            "volume/image in --isolation needs docker or appc in --image_providers",
+        ),
         (&["--default_container_info={\"type\": 1}"], "'--default_container_info' must be a JSON object"),
         (&[images[0], images[1], "--image_provisioner_backend=aufs"], "use overlay"),
         (&[images[0], images[1], "--image_provisioner_backend=zfs"], "there is: overlay, copy, bind"),

@@ -73,7 +73,7 @@ pub fn layer(input: &[u8]) -> String {
     let folder = dir.path().join("folder");
     fs::create_dir(&folder).expect("a folder");
     let bounds = images::Bounds { bytes_max: BOUNDS.bytes_max, entries_max: BOUNDS.entries_max };
-    let said = match images::unpack(input, &folder, bounds, &Default::default()) {
+    let said = match images::unpack(input, images::Kind::Changes, &folder, bounds, &Default::default()) {
         Ok(_) => "unpacked".to_owned(),
         Err(refusal) => format!("{refusal:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect(),
     };

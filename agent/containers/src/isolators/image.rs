@@ -1,5 +1,6 @@
-//! `docker/runtime` and `volume/image`: images, of which whoever describes a container has made roots.
+//! `docker/runtime`, `appc/runtime` and `volume/image`: images, of which whoever describes a container has made roots.
 
+use api::v1::image;
 use supervisor::mounts::{Mount, Place};
 
 use super::filesystem::target;
@@ -7,19 +8,23 @@ use super::linux::is_session;
 use super::{FilesystemSettings, Isolator};
 use crate::containerizer::Creation;
 
-/// `docker/runtime`: a container of an image has that for its root, and runs what the image says where nothing else is asked for.
-/// It comes described so.
+/// `docker/runtime` and `appc/runtime`: a container of an image of the kind has that for its root, and runs what the image says where
+/// nothing else is asked for. It comes described so.
 #[derive(Clone, Copy, Debug)]
-pub struct DockerRuntime;
+pub struct Runtime(pub image::Type);
 
-impl Isolator for DockerRuntime {
+impl Isolator for Runtime {
     fn name(&self) -> &'static str {
-        "docker/runtime"
+        match self.0 {
+            image::Type::Docker => "docker/runtime",
+            image::Type::Appc => "appc/runtime",
+        }
     }
 
     fn prepare(&self, creation: &mut Creation) -> Result<(), String> {
         let info = creation.container.info.as_ref();
-        let is_asked = info.and_then(|info| info.mesos.as_ref()).is_some_and(|mesos| mesos.image.is_some());
+        let image = info.and_then(|info| info.mesos.as_ref()).and_then(|mesos| mesos.image.as_ref());
+        let is_asked = image.is_some_and(|image| image.r#type == self.0 as i32);
         match (is_asked, is_session(creation), &creation.world.root) {
             (true, true, _) => {
                 Err("a session sees the root of what it is within, and has no image of its own".to_owned())
@@ -63,15 +68,18 @@ mod tests {
 
     #[test]
     fn images_have_roots() {
-        let mesos = Some(MesosInfo { image: Some(Image::default()) });
+        let image = Image { r#type: image::Type::Docker as i32, ..Image::default() };
+        let mesos = Some(MesosInfo { image: Some(image) });
         let info = Some(ContainerInfo { mesos, ..ContainerInfo::default() });
         let mut creation = Creation { container: Container { info, ..Container::default() }, ..Creation::default() };
-        assert_eq!(DockerRuntime.prepare(&mut creation), Err("no root was made of its image".to_owned()));
+        let runtime = Runtime(image::Type::Docker);
+        assert_eq!(Runtime(image::Type::Appc).prepare(&mut creation), Ok(()), "of the other kind");
+        assert_eq!(runtime.prepare(&mut creation), Err("no root was made of its image".to_owned()));
         creation.world.root = Some(Root::default());
-        assert_eq!(DockerRuntime.prepare(&mut creation), Ok(()));
+        assert_eq!(runtime.prepare(&mut creation), Ok(()));
         creation.streams = Some(Streams { terminal: None, session: true });
-        assert!(DockerRuntime.prepare(&mut creation).unwrap_err().contains("no image of its own"));
-        assert_eq!(DockerRuntime.prepare(&mut Creation::default()), Ok(()));
+        assert!(runtime.prepare(&mut creation).unwrap_err().contains("no image of its own"));
+        assert_eq!(runtime.prepare(&mut Creation::default()), Ok(()));
     }
 
     #[test]

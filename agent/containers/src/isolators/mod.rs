@@ -23,6 +23,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use api::v1::ContainerStatus;
+use api::v1::image::Type;
 use supervisor::nodes::Node;
 
 use crate::cgroups::Cgroups;
@@ -36,7 +37,7 @@ pub use cni::{CniSettings, NetworkCni};
 pub use devices::LinuxDevices;
 pub use disk::Disk;
 pub use filesystem::{FilesystemLinux, FilesystemSettings};
-pub use image::{DockerRuntime, VolumeImage};
+pub use image::{Runtime, VolumeImage};
 pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, NamespacesPid};
 pub use needs::check;
 pub use ports::Ports;
@@ -100,6 +101,7 @@ pub trait Isolator: Send + Sync {
 /// flag's is: what makes a container's root first, then what is mounted there, then all that is done to that.
 pub const NAMES: &[&str] = &[
     "docker/runtime",
+    "appc/runtime",
     "filesystem/posix",
     "filesystem/linux",
     "volume/image",
@@ -245,7 +247,8 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "volume/host_path" => Some(Some(Box::new(VolumeHostPath(settings.filesystem.clone())))),
         "volume/sandbox_path" => Some(Some(Box::new(VolumeSandboxPath::new(&settings.filesystem)))),
         "volume/secret" => Some(Some(Box::new(VolumeSecret(settings.filesystem.clone())))),
-        "docker/runtime" => Some(Some(Box::new(DockerRuntime))),
+        "docker/runtime" => Some(Some(Box::new(Runtime(Type::Docker)))),
+        "appc/runtime" => Some(Some(Box::new(Runtime(Type::Appc)))),
         "volume/image" => Some(Some(Box::new(VolumeImage(settings.filesystem.clone())))),
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),

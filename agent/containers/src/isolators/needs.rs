@@ -3,7 +3,7 @@
 
 use api::v1::container_info::Type;
 use api::v1::linux_info::IpcMode;
-use api::v1::{ContainerInfo, LinuxInfo, Volume, volume};
+use api::v1::{ContainerInfo, Image, LinuxInfo, Volume, image, volume};
 
 use crate::container::Container;
 
@@ -22,7 +22,10 @@ const fn need(isolators: &'static [&'static str], what: &'static str, is_asked: 
 
 const NEEDS: &[Need] = &[
     need(&["docker/runtime"], "images of containers need", |info| {
-        info.mesos.as_ref().is_some_and(|mesos| mesos.image.is_some())
+        image_of(info).is_some_and(|image| image.r#type != image::Type::Appc as i32)
+    }),
+    need(&["appc/runtime"], "images of appc need", |info| {
+        image_of(info).is_some_and(|image| image.r#type == image::Type::Appc as i32)
     }),
     need(&["volume/host_path"], "volumes that are folders of the machine need", |info| {
         info.volumes.iter().any(|one| is_of(one, volume::source::Type::HostPath) || host_path(one, true))
@@ -57,6 +60,10 @@ const NEEDS: &[Need] = &[
         linux(info).share_pid_namespace == Some(false)
     }),
 ];
+
+fn image_of(info: &ContainerInfo) -> Option<&Image> {
+    info.mesos.as_ref()?.image.as_ref()
+}
 
 fn linux(info: &ContainerInfo) -> LinuxInfo {
     info.linux_info.clone().unwrap_or_default()
@@ -105,6 +112,7 @@ mod tests {
             (r#""linux_info": {"share_pid_namespace": false}"#, "namespaces/pid"),
             (r#""linux_info": {"effective_capabilities": {"capabilities": []}}"#, "linux/capabilities"),
             (r#""mesos": {"image": {"type": "DOCKER", "docker": {"name": "i"}}}"#, "docker/runtime"),
+            (r#""mesos": {"image": {"type": "APPC", "appc": {"name": "i"}}}"#, "appc/runtime"),
             (r#""network_infos": [{"name": "n"}]"#, "network/cni"),
             (r#""hostname": "h""#, "network/cni"),
             (r#""volumes": [{"mode": "RW", "container_path": "c", "host_path": "/h"}]"#, "volume/host_path"),
