@@ -111,7 +111,11 @@ pub fn of_command(command: &mut CommandInfo, change: &mut impl FnMut(&mut secret
 pub fn in_container(container: &ContainerInfo) -> impl Iterator<Item = &Secret> {
     let images = container.mesos.iter().map(|mesos| &mesos.image).chain(container.volumes.iter().map(|one| &one.image));
     let of_images = images.filter_map(|image| image.as_ref()?.docker.as_ref()?.config.as_ref());
-    of_images.chain(container.volumes.iter().filter_map(|volume| volume.source.as_ref()?.secret.as_ref()))
+    let sources = container.volumes.iter().filter_map(|volume| volume.source.as_ref());
+    let of_plugins = sources.clone().filter_map(|source| source.csi_volume.as_ref()?.static_provisioning.as_ref());
+    let of_plugins =
+        of_plugins.flat_map(|one| one.node_stage_secrets.values().chain(one.node_publish_secrets.values()));
+    of_images.chain(sources.filter_map(|source| source.secret.as_ref())).chain(of_plugins)
 }
 
 /// Changes the values of all secrets of a container.
@@ -123,8 +127,12 @@ pub fn of_container(container: &mut ContainerInfo, change: &mut impl FnMut(&mut 
     container.mesos.iter_mut().for_each(|mesos| of_image(&mut mesos.image, change));
     for volume in &mut container.volumes {
         of_image(&mut volume.image, change);
-        let secret = volume.source.as_mut().and_then(|source| source.secret.as_mut()?.value.as_mut());
+        let Some(source) = &mut volume.source else { continue };
+        let secret = source.secret.as_mut().and_then(|secret| secret.value.as_mut());
         secret.into_iter().for_each(&mut *change);
+        let csi = source.csi_volume.as_mut().and_then(|csi| csi.static_provisioning.as_mut());
+        let of_plugin = csi.map(|one| one.node_stage_secrets.values_mut().chain(one.node_publish_secrets.values_mut()));
+        of_plugin.into_iter().flatten().filter_map(|secret| secret.value.as_mut()).for_each(&mut *change);
     }
 }
 
@@ -178,14 +186,22 @@ mod tests {
         let hidden = secret(b"a").secret;
         let docker = crate::v1::image::Docker { config: hidden.clone(), ..Default::default() };
         let image = Image { docker: Some(docker), ..Image::default() };
-        let source = crate::v1::volume::Source { secret: hidden, ..Default::default() };
+        let map = || std::collections::BTreeMap::from([("k".to_owned(), hidden.clone().unwrap())]);
+        let provisioning = crate::v1::volume::source::csi_volume::StaticProvisioning {
+            node_stage_secrets: map(),
+            node_publish_secrets: map(),
+            ..Default::default()
+        };
+        let csi =
+            crate::v1::volume::source::CsiVolume { static_provisioning: Some(provisioning), ..Default::default() };
+        let source = crate::v1::volume::Source { secret: hidden, csi_volume: Some(csi), ..Default::default() };
         let volumes = vec![
             crate::v1::Volume { source: Some(source), ..Default::default() },
             crate::v1::Volume { image: Some(image.clone()), ..Default::default() },
         ];
         let mesos = Some(crate::v1::container_info::MesosInfo { image: Some(image) });
         let container = ContainerInfo { mesos, volumes, ..ContainerInfo::default() };
-        assert_eq!(in_container(&container).count(), 3);
+        assert_eq!(in_container(&container).count(), 5);
         let container = || Some(Box::new(container.clone()));
         let executor = || ExecutorInfo { command: Some(command()), container: container(), ..ExecutorInfo::default() };
         let health = HealthCheck { command: Some(command()), ..HealthCheck::default() };
@@ -212,7 +228,7 @@ mod tests {
         let mut call = scheduler::Call { accept, ..Default::default() };
         let mut count = 0;
         of_call(&mut call, &mut |_| count += 1);
-        assert_eq!(count, 3 * (4 + 6) + 1 + 3);
+        assert_eq!(count, 3 * (4 + 10) + 1 + 5);
     }
 
     #[test]

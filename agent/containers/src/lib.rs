@@ -4,7 +4,7 @@
 //! container is a [`Report`] to the agent's [`Core`], which decides what follows.
 //!
 //! ```text
-//! create ─► isolators prepare ─► supervisor: claim ─► clone ─► join ─► exec ─► Report::Started
+//! create ─► isolators obtain ─► prepare ─► supervisor: claim ─► clone ─► join ─► exec ─► Report::Started
 //! destroy ─► supervisor ends all below it ─► its end is on the disk ─► Report::Ended ─► release
 //! isolators watch ─► Report::Limited ─► destroy
 //! ```

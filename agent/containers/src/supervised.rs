@@ -551,7 +551,29 @@ async fn look_again(here: Here, n: usize, interval: Duration) {
     }
 }
 
+/// What isolators have of others. The error is a sentence.
+async fn obtain(here: &Here, creation: &Creation) -> Result<(), String> {
+    let containers = &here.containers;
+    let all = containers.isolators.iter();
+    let obtaining: Vec<_> = all.filter_map(|one| Some((one, one.obtain(creation)?))).collect();
+    for (isolator, obtaining) in obtaining {
+        let obtained = obtaining.await;
+        // Nobody takes it back for a container that was released meanwhile.
+        if !here.core.awaits(&creation.container.id) {
+            isolator.cleanup(&creation.container);
+        }
+        obtained?;
+    }
+    Ok(())
+}
+
 async fn launch(here: Here, mut creation: Creation, external: Option<External>) {
+    if external.is_none()
+        && let Err(message) = obtain(&here, &creation).await
+    {
+        here.core.count_failure();
+        return fail(&here, &creation.container.id, message);
+    }
     let Ok(_slot) = here.containers.slots.acquire().await else { return };
     let container_id = creation.container.id.clone();
     let (spawning, core) = (here.containers.clone(), here.core.clone());

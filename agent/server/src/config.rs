@@ -84,7 +84,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         concat!(
             "Isolators of containers: ",
             "posix/cpu, posix/mem, posix/rlimits, ",
-            "filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, ",
+            "filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, volume/csi, ",
             "docker/runtime, appc/runtime, volume/image, ",
             "network/cni, network/ports, ",
             "disk/du, disk/xfs, ",
@@ -115,6 +115,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("sandbox_directory", Kind::Text, "Where a container with a root of its own finds its sandbox.")
         .default("/mnt/mesos/sandbox"),
     Flag::new("host_path_volume_force_creation", Kind::Text, "Folders of the machine, with ':' between them, in which folders are made that volumes ask for and that are missing."),
+    Flag::new("csi_plugin_config_dir", Kind::Path, "Folder of the CSI plugins that containers have volumes of, with volume/csi: a file for each, a CSIPluginInfo in JSON."),
+    Flag::new("csi_plugin_timeout", Kind::Duration, "So long a container waits for each of its CSI volumes.").default("5mins"),
     Flag::new("network_cni_config_dir", Kind::Path, "Folder of the networks that containers can join, a CNI configuration each, with network/cni."),
     Flag::new("network_cni_plugins_dir", Kind::Text, "Folders of CNI plugins, with ':' between them."),
     Flag::new("network_cni_root_dir_persist", Kind::Bool, "what is kept of networks is below work_dir.").default("false").idle(),
@@ -328,7 +330,6 @@ const REFUSED: &[&str] = &[
     "authentication_backoff_factor",
     "authentication_timeout_max",
     "authentication_timeout_min",
-    "csi_plugin_config_dir",
     "default_container_dns",
     "disk_profile_adaptor",
     "docker_volume_checkpoint_dir",
@@ -632,6 +633,8 @@ fn check(mut values: Values) -> Result<Config, String> {
     let (mut isolators, idle) = isolation::read(&values, &resources)?;
     isolators.cni.dir = work_dir.join("meta/networks");
     isolators.xfs.work_dir.clone_from(&work_dir);
+    isolators.csi.records = work_dir.join("meta/csi");
+    isolators.csi.mounts = work_dir.join("csi");
     let (images, without_images) = images::read(&values, &work_dir)?;
     let default_container = values.text("default_container_info").map(|text| {
         let wrong =

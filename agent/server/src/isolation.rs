@@ -10,8 +10,8 @@ use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{
-    CniSettings, DiskSettings, FilesystemSettings, LinuxDevices, LinuxSettings, Policy, PortsSettings, SeccompSettings,
-    Settings, XfsSettings,
+    CniSettings, CsiSettings, DiskSettings, FilesystemSettings, LinuxDevices, LinuxSettings, Policy, PortsSettings,
+    SeccompSettings, Settings, XfsSettings,
 };
 use containers::nodes::Node;
 
@@ -75,6 +75,8 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("network_cni_config_dir", &["network/cni"]),
         ("xfs_project_range", &["disk/xfs"]),
         ("xfs_quota_headroom", &["disk/xfs"]),
+        ("csi_plugin_config_dir", &["volume/csi"]),
+        ("csi_plugin_timeout", &["volume/csi"]),
     ] {
         let is_there = has(isolators) || isolators[0].starts_with("cgroups/") && has(&["cgroups/all"]);
         if values.is_given(flag) && !is_there {
@@ -88,6 +90,7 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
     let settings = Settings {
         filesystem: filesystem(values)?,
         cni: cni(values)?,
+        csi: csi(values, has(&["volume/csi"]))?,
         disk: DiskSettings {
             interval: interval("container_disk_watch_interval")?,
             is_enforced: values.bool("enforce_container_disk_quota"),
@@ -203,6 +206,17 @@ fn xfs(values: &Values, interval: Duration) -> Result<XfsSettings, String> {
         (true, true) => Policy::End(values.bytes("xfs_quota_headroom").unwrap_or_default()),
     };
     Ok(XfsSettings { projects, policy, interval, work_dir: PathBuf::new() })
+}
+
+/// Which plugins there are volumes of.
+fn csi(values: &Values, is_there: bool) -> Result<CsiSettings, String> {
+    let configs = values.path("csi_plugin_config_dir");
+    if is_there && configs.is_none() {
+        return Err("Missing required '--csi_plugin_config_dir' flag: volume/csi in --isolation needs it".to_owned());
+    }
+    let patience = values.duration("csi_plugin_timeout").filter(|patience| !patience.is_zero());
+    let patience = patience.ok_or("Flag '--csi_plugin_timeout' must be longer than nothing")?;
+    Ok(CsiSettings { configs: configs.unwrap_or_default(), patience, ..CsiSettings::default() })
 }
 
 /// What containers see of files.

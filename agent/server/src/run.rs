@@ -378,6 +378,9 @@ fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Is
         let mut folders = disks.map(|root| config.work_dir.join(root)).chain([config.work_dir.clone()]);
         folders.try_for_each(|folder| containers::isolators::DiskXfs::check(&config.isolators.xfs, &folder))?;
     }
+    if names.contains(&"volume/csi") {
+        containers::isolators::VolumeCsi::check(&config.isolators.csi)?;
+    }
     if names.contains(&"filesystem/linux") {
         containers::mounts::check_machine().map_err(|why| format!("Cannot use filesystem/linux: {why}"))?;
     }

@@ -3,6 +3,7 @@
 
 pub mod cgroups;
 mod cni;
+mod csi;
 mod devices;
 mod disk;
 mod du;
@@ -19,7 +20,9 @@ mod walk;
 mod xfs;
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::ops::RangeInclusive;
+use std::pin::Pin;
 use std::time::Duration;
 
 use api::v1::ContainerStatus;
@@ -30,10 +33,12 @@ use crate::cgroups::Cgroups;
 use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::Creation;
 
+pub use agent_csi::Settings as CsiSettings;
 pub use cgroups::{
     CgroupsBlkio, CgroupsCpu, CgroupsDevices, CgroupsMem, CgroupsNetCls, CgroupsPerfEvent, CgroupsPids, CgroupsPlain,
 };
 pub use cni::{CniSettings, NetworkCni};
+pub use csi::VolumeCsi;
 pub use devices::LinuxDevices;
 pub use disk::Disk;
 pub use filesystem::{FilesystemLinux, FilesystemSettings};
@@ -46,11 +51,20 @@ pub use seccomp::{LinuxSeccomp, SeccompSettings};
 pub use volume::{VolumeHostPath, VolumeSandboxPath, VolumeSecret};
 pub use xfs::{DiskXfs, Policy, XfsSettings};
 
+/// What others give, when they do.
+pub type Obtaining = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
 /// One of `--isolation`. Whatever it is asked, it may be asked of a container that it never prepared: that one was created
 /// by an agent with other isolators.
 pub trait Isolator: Send + Sync {
     /// As `--isolation` names it.
     fn name(&self) -> &'static str;
+
+    /// What others are to give first, if anything: they may take their time, and no thread waits for them. The error is a sentence: the
+    /// container cannot be created. It is [taken back](Isolator::cleanup) in any case.
+    fn obtain(&self, _creation: &Creation) -> Option<Obtaining> {
+        None
+    }
 
     /// Changes what is to be created: environment, limits, and the files by which the process joins something between clone and
     /// exec, when the supervisor holds it back. Blocks.
@@ -130,6 +144,7 @@ pub const NAMES: &[&str] = &[
     "volume/sandbox_path",
     "volume/host_path",
     "volume/secret",
+    "volume/csi",
     "disk/du",
     "posix/disk",
     "disk/xfs",
@@ -173,6 +188,8 @@ pub struct Settings {
     pub xfs: XfsSettings,
     /// Of `network/ports`.
     pub ports: PortsSettings,
+    /// Of `volume/csi`.
+    pub csi: CsiSettings,
     /// Of `network/cni`.
     pub cni: CniSettings,
     /// Of what processes see and may do.
@@ -249,6 +266,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "volume/secret" => Some(Some(Box::new(VolumeSecret(settings.filesystem.clone())))),
         "docker/runtime" => Some(Some(Box::new(Runtime(Type::Docker)))),
         "appc/runtime" => Some(Some(Box::new(Runtime(Type::Appc)))),
+        "volume/csi" => Some(Some(Box::new(VolumeCsi::new(&settings.filesystem, &settings.csi)))),
         "volume/image" => Some(Some(Box::new(VolumeImage(settings.filesystem.clone())))),
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),

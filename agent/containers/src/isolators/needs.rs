@@ -131,6 +131,11 @@ mod tests {
                    "docker_volume": {"name": "v"}}}]"#,
                 "docker/volume",
             ),
+            (
+                r#""volumes": [{"mode": "RW", "container_path": "c", "source": {"type": "CSI_VOLUME",
+                   "csi_volume": {"plugin_name": "p"}}}]"#,
+                "volume/csi",
+            ),
         ] {
             let container = of(&format!(r#"{{"type": "MESOS", {asked}}}"#));
             let why = check(&container, |_| false).unwrap_err();

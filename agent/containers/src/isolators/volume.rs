@@ -38,12 +38,12 @@ fn older(creation: &Creation, is_absolute: bool) -> Vec<(Volume, String)> {
     volumes.filter_map(|one| path(&one).map(|path| (one, path))).collect()
 }
 
-fn is_read_only(volume: &Volume) -> bool {
+pub(super) fn is_read_only(volume: &Volume) -> bool {
     volume.mode == Mode::Ro as i32
 }
 
 /// Where a volume is mounted. Without a root of its own nothing is made for it outside of the sandbox.
-fn place(creation: &Creation, settings: &FilesystemSettings, volume: &Volume) -> Result<Place, String> {
+pub(super) fn place(creation: &Creation, settings: &FilesystemSettings, volume: &Volume) -> Result<Place, String> {
     let path = &volume.container_path;
     if path.split('/').any(|part| part == "..") {
         return Err(format!("The container_path '{path}' of a volume leads upwards"));
@@ -265,7 +265,7 @@ impl Isolator for VolumeSecret {
 }
 
 /// Who a container's process becomes.
-fn owner(user: &str) -> Result<(u32, u32), String> {
+pub(super) fn owner(user: &str) -> Result<(u32, u32), String> {
     if user.is_empty() {
         return Ok((geteuid().as_raw(), nix::unistd::getegid().as_raw()));
     }
