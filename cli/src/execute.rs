@@ -48,7 +48,11 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("env", Kind::Text, "Its environment, as a JSON object of strings."),
     Flag::new("role", Kind::Text, "The role to run in (default: *)."),
     Flag::new("user", Kind::Text, "Who runs it (default: who you are)."),
-    Flag::new("task", Kind::Content, "A TaskInfo as JSON, or a file of it, instead of the flags above."),
+    Flag::new(
+        "task",
+        Kind::Content,
+        "A TaskInfo as JSON, or a file of it, instead of the flags above; its task_id is its name unless it says so, and its resources are --resources.",
+    ),
     Flag::new("timeout", Kind::Duration, "Give up if the task does not run after this long, as 30secs."),
     Flag::new("kill_after", Kind::Duration, "Kill the task after it ran this long, as 30secs."),
     Flag::new("output", Kind::Bool, "Show what the task writes; never with --json.").default("true"),
@@ -159,7 +163,7 @@ impl Execution {
     fn new(flags: &Values) -> Result<Self, Error> {
         let masters = http::addresses(flags.text("master").unwrap_or_default())?;
         let task = match flags.text("task") {
-            Some(text) => task_from_json(text)?,
+            Some(text) => task_from_json(text, flags.text("resources").unwrap_or_default())?,
             None => task_from_flags(flags)?,
         };
         let user = flags.text("user").map_or_else(own_user, str::to_owned);
@@ -551,11 +555,28 @@ fn task_from_flags(flags: &Values) -> Result<Value, Error> {
     Ok(json!({"name": name, "task_id": {"value": name}, "command": command, "resources": resources}))
 }
 
-fn task_from_json(text: &str) -> Result<Value, Error> {
-    let task: Value =
-        serde_json::from_str(text).map_err(|error| Error::Usage(format!("--task is not JSON: {error}")))?;
-    if task["task_id"]["value"].as_str().is_none() || task["name"].as_str().is_none() {
-        return Err(Error::Usage("--task needs at least name and task_id".into()));
+/// A task as JSON, with these resources if it has none, or in a file whose path does not begin with a slash: those that do were read with the flags.
+fn task_from_json(text: &str, resources: &str) -> Result<Value, Error> {
+    let wrong = |why: String| Error::Usage(format!("--task is neither a TaskInfo as JSON nor a file of one: {why}"));
+    let read;
+    let text = match text.trim_start().starts_with('{') {
+        true => text,
+        false => {
+            let path = text.trim();
+            read = std::fs::read_to_string(path).map_err(|error| wrong(format!("cannot read '{path}': {error}")))?;
+            &read
+        }
+    };
+    let mut task: Value = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    // One of the two says what the other is.
+    match (task["name"].as_str().map(str::to_owned), task["task_id"]["value"].as_str().map(str::to_owned)) {
+        (Some(name), None) => task["task_id"] = json!({"value": name}),
+        (None, Some(id)) => task["name"] = json!(id),
+        (Some(_), Some(_)) => {}
+        (None, None) => return Err(wrong("it has neither a name nor a task_id".to_owned())),
+    }
+    if task.get("resources").is_none() {
+        task["resources"] = launch::resources(resources)?;
     }
     Ok(task)
 }

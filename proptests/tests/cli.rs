@@ -33,8 +33,13 @@ impl Local {
     }
 
     fn meseta(&self, command: &str, flags: &[&str]) -> Output {
-        let master = format!("--master={}", self.masters);
-        Command::new(binary("meseta")).arg(command).arg(master).args(flags).output().expect("meseta starts")
+        self.command(command).args(flags).output().expect("meseta starts")
+    }
+
+    fn command(&self, command: &str) -> Command {
+        let mut started = Command::new(binary("meseta"));
+        started.arg(command).arg(format!("--master={}", self.masters));
+        started
     }
 
     fn members(&self) -> Vec<Value> {
@@ -203,6 +208,30 @@ fn who_waits_is_told_why() {
     let nobody = Local::start(1, 0);
     let waits = nobody.meseta("execute", &["--name=w", "--command=true", "--timeout=3secs"]);
     assert!(out(&waits).contains("waiting: no agent is registered"), "{}", out(&waits));
+}
+
+#[test]
+fn a_task_is_a_file_as_well() {
+    let local = Local::start(1, 1);
+    let ran = |task: &str, text: &str| {
+        fs::write(local.dir.path().join("task.json"), text).unwrap();
+        let ran = local.command("execute").arg(format!("--task={task}")).current_dir(local.dir.path()).output();
+        let ran = ran.expect("it starts");
+        (ran.status.code(), out(&ran))
+    };
+    // With no more than it needs: what it is called, and what runs.
+    let (code, said) = ran("task.json", r#"{"name": "of-file", "command": {"value": "echo from a file; exit 4"}}"#);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("of-file: TASK_RUNNING") && said.contains("from a file"), "{said}");
+    for (task, text, why) in [
+        ("none.json", "", "neither a TaskInfo as JSON nor a file of one: cannot read 'none.json'"),
+        ("task.json", "{}", "it has neither a name nor a task_id"),
+        ("{\"name\": ", "", "neither a TaskInfo as JSON nor a file of one: EOF"),
+    ] {
+        let (code, said) = ran(task, text);
+        assert_eq!(code, Some(2), "{task}: {said}");
+        assert!(said.contains(why), "{task}: {said}");
+    }
 }
 
 #[test]
