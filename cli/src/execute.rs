@@ -576,7 +576,7 @@ fn task_from_json(text: &str, resources: &str) -> Result<Value, Error> {
         (None, None) => return Err(wrong("it has neither a name nor a task_id".to_owned())),
     }
     if task.get("resources").is_none() {
-        task["resources"] = launch::resources(resources)?;
+        task["resources"] = json!(launch::resources(resources)?);
     }
     Ok(task)
 }
