@@ -21,6 +21,7 @@ use containers::program::Program;
 use crate::dial;
 use crate::executor_socket;
 use crate::gc::Sandboxes;
+use crate::gpus;
 use crate::identity::Identity;
 use crate::images;
 use crate::isolation;
@@ -87,7 +88,7 @@ pub(crate) const FLAGS: &[Flag] = &[
             "filesystem/posix, filesystem/linux (with volume/host_path and volume/sandbox_path), volume/secret, volume/csi, ",
             "docker/runtime, appc/runtime, volume/image, ",
             "network/cni, network/ports, ",
-            "disk/du, disk/xfs, ",
+            "disk/du, disk/xfs, gpu/nvidia, ",
             "environment_secret, ",
             "cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, ",
             "cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), ",
@@ -105,6 +106,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         .default("false"),
     Flag::new("xfs_quota_headroom", Kind::Bytes, "What a container can take beyond what it was given before it is ended, with --xfs_kill_containers.")
         .default("10MB"),
+    Flag::new("nvidia_gpu_devices", Kind::Text, "GPUs that gpu/nvidia gives out, by their indices as nvidia-smi has them: 0,2; as many as gpus in --resources. Without both, all."),
     Flag::new("container_ports_watch_interval", Kind::Duration, "Between two looks of network/ports at who listens where.")
         .default("30secs"),
     Flag::new("enforce_container_ports", Kind::Bool, "Whether network/ports ends containers that listen where they may not.")
@@ -368,7 +370,6 @@ const REFUSED: &[&str] = &[
     "network_link_speed",
     "network_rate_statistics_interval",
     "network_rate_statistics_window",
-    "nvidia_gpu_devices",
     "resource_provider_config_dir",
     "secret_resolver",
     "slave_subsystems",
@@ -587,7 +588,8 @@ fn check(mut values: Values) -> Result<Config, String> {
     let given =
         api::resources::parse(values.text("resources").unwrap_or(""), values.text("default_role").unwrap_or("*"))
             .map_err(|error| format!("Failed to parse the resources: {error}"))?;
-    let resources = machine::resources(given, values.text("default_role").unwrap_or("*"), &work_dir);
+    let gpus = gpus::read(&values, &given, &work_dir)?;
+    let resources = machine::resources(given, values.text("default_role").unwrap_or("*"), &work_dir, gpus.gpus.len());
     machine::check_disks(&resources, &work_dir)?;
     let attributes = api::attributes::parse(values.text("attributes").unwrap_or(""))
         .map_err(|error| format!("Failed to parse the attributes: {error}"))?;
@@ -635,6 +637,7 @@ fn check(mut values: Values) -> Result<Config, String> {
     isolators.xfs.work_dir.clone_from(&work_dir);
     isolators.csi.records = work_dir.join("meta/csi");
     isolators.csi.mounts = work_dir.join("csi");
+    isolators.gpus = gpus;
     let (images, without_images) = images::read(&values, &work_dir)?;
     let default_container = values.text("default_container_info").map(|text| {
         let wrong =

@@ -10,8 +10,8 @@ use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{
-    CniSettings, CsiSettings, DiskSettings, FilesystemSettings, LinuxDevices, LinuxSettings, Policy, PortsSettings,
-    SeccompSettings, Settings, XfsSettings,
+    CniSettings, CsiSettings, DiskSettings, FilesystemSettings, GpuSettings, LinuxDevices, LinuxSettings, Policy,
+    PortsSettings, SeccompSettings, Settings, XfsSettings,
 };
 use containers::nodes::Node;
 
@@ -95,6 +95,8 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
             interval: interval("container_disk_watch_interval")?,
             is_enforced: values.bool("enforce_container_disk_quota"),
         },
+        // Known once the library was asked.
+        gpus: GpuSettings::default(),
         ports: PortsSettings {
             interval: interval("container_ports_watch_interval")?,
             is_enforced: values.bool("enforce_container_ports"),

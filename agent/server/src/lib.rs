@@ -9,6 +9,7 @@ mod executor_socket;
 mod executors;
 mod files;
 mod gc;
+mod gpus;
 mod http;
 mod identity;
 mod images;

@@ -11,8 +11,9 @@ use nix::sys::statvfs::statvfs;
 const MB: u64 = 1 << 20;
 const GB_MB: u64 = 1024;
 
-/// The resources given, and, for the default role, those of `cpus`, `mem`, `disk` and `ports` that were not, as found on this machine.
-pub(crate) fn resources(given: Parsed, default_role: &str, work_dir: &Path) -> Vec<api::v1::Resource> {
+/// The resources given, and, for the default role, those of `cpus`, `mem`, `disk` and `ports` that were not, as found on this machine;
+/// `gpus`, if some were found.
+pub(crate) fn resources(given: Parsed, default_role: &str, work_dir: &Path, gpus: usize) -> Vec<api::v1::Resource> {
     let mut resources = given.resources;
     let is_held = default_role != "*";
     let held = || Reservation { dynamic: false, role: default_role.into(), principal: None, labels: vec![] };
@@ -33,6 +34,9 @@ pub(crate) fn resources(given: Parsed, default_role: &str, work_dir: &Path) -> V
         statvfs(work_dir).map_or(10 * GB_MB, |disk| spare(disk.blocks() * disk.fragment_size() / MB, 5 * GB_MB));
     add("disk", Value::Scalar(disk_mb as i64 * 1000));
     add("ports", Value::ranges([(31000, 32000)]));
+    if gpus > 0 {
+        add("gpus", Value::Scalar(gpus as i64 * 1000));
+    }
     in_order(&resources)
 }
 

@@ -369,6 +369,9 @@ fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Is
             containers::isolators::cgroups::check_events(groups, &config.isolators.sampling)?;
         }
     }
+    if names.contains(&"gpu/nvidia") {
+        containers::isolators::GpuNvidia::check(&config.isolators.gpus)?;
+    }
     if names.contains(&"network/cni") {
         containers::isolators::NetworkCni::check(&config.isolators.cni)?;
     }

@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub mod counters;
+pub mod nvml;
 pub mod quota;
 
 use std::io;

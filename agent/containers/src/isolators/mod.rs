@@ -8,6 +8,7 @@ mod devices;
 mod disk;
 mod du;
 mod filesystem;
+pub mod gpu;
 mod image;
 pub mod linux;
 mod needs;
@@ -42,6 +43,7 @@ pub use csi::VolumeCsi;
 pub use devices::LinuxDevices;
 pub use disk::Disk;
 pub use filesystem::{FilesystemLinux, FilesystemSettings};
+pub use gpu::{GpuNvidia, GpuSettings};
 pub use image::{Runtime, VolumeImage};
 pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, NamespacesPid};
 pub use needs::check;
@@ -148,6 +150,7 @@ pub const NAMES: &[&str] = &[
     "disk/du",
     "posix/disk",
     "disk/xfs",
+    "gpu/nvidia",
     "network/cni",
     "network/ports",
     "environment_secret",
@@ -164,6 +167,11 @@ pub fn ordered<'a>(names: impl Iterator<Item = &'a str>, groups: Option<&Cgroups
     all.dedup();
     if all.iter().filter(|name| name.starts_with("filesystem/")).count() > 1 {
         return Err("Using multiple filesystem isolators simultaneously is disallowed".to_owned());
+    }
+    if all.contains(&"gpu/nvidia")
+        && let Some(missing) = ["cgroups/devices", "filesystem/linux"].iter().find(|name| !all.contains(name))
+    {
+        return Err(format!("gpu/nvidia in --isolation needs {missing} there"));
     }
     if all.contains(&"disk/xfs")
         && let Some(name) = all.iter().find(|name| matches!(**name, "disk/du" | "posix/disk"))
@@ -186,6 +194,8 @@ pub struct Settings {
     pub disk: DiskSettings,
     /// Of `disk/xfs`.
     pub xfs: XfsSettings,
+    /// Of `gpu/nvidia`.
+    pub gpus: GpuSettings,
     /// Of `network/ports`.
     pub ports: PortsSettings,
     /// Of `volume/csi`.
@@ -243,7 +253,7 @@ pub fn expand<'a>(name: &'a str, groups: Option<&Cgroups>) -> Vec<&'a str> {
 pub fn needs_groups(name: &str) -> bool {
     name.starts_with("cgroups/")
         || name.starts_with("namespaces/")
-        || matches!(name, "cgroups" | "filesystem/linux" | "network/cni")
+        || matches!(name, "cgroups" | "filesystem/linux" | "gpu/nvidia" | "network/cni")
 }
 
 /// What is built, by name; a name that is not built has none, nor one that needs control groups where there are none.
@@ -281,6 +291,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         // Its old name.
         "posix/disk" => Some(Some(Box::new(Disk::new("posix/disk", &settings.disk)))),
         "disk/xfs" => Some(Some(Box::new(DiskXfs::new(&settings.xfs)))),
+        "gpu/nvidia" => Some(Some(Box::new(GpuNvidia::new(groups?, &settings.devices, &settings.gpus)))),
         "network/ports" => Some(Some(Box::new(Ports::new(&settings.ports)))),
         // Sandboxes are the one; secrets of environments are always opened.
         "filesystem/posix" | "environment_secret" => Some(None),
@@ -305,6 +316,8 @@ mod tests {
         let asked = [&["filesystem/linux", "posix/cpu", "posix/mem"][..], &volumes, &["disk/du"]].concat();
         assert_eq!(ordered(named.into_iter(), None), Ok(asked));
         assert!(ordered(volumes.into_iter(), None).unwrap_err().contains("needs filesystem/linux"));
+        let gpus = ["gpu/nvidia", "cgroups/devices"];
+        assert!(ordered(gpus.into_iter(), None).unwrap_err().contains("needs filesystem/linux there"));
         assert!(ordered(["disk/xfs", "posix/disk"].into_iter(), None).unwrap_err().contains("give one of them"));
         let both = ["filesystem/linux", "filesystem/posix"];
         assert!(ordered(both.into_iter(), None).unwrap_err().contains("multiple filesystem isolators"));

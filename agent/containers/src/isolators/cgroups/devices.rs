@@ -14,8 +14,9 @@ use api::v1::DeviceAccess;
 use supervisor::cgroup;
 use supervisor::sys::bpf;
 
-use super::join;
+use super::{controllers, join, own};
 use crate::cgroups::{Cgroups, Version};
+use crate::container::Container;
 use crate::containerizer::Creation;
 use crate::isolators::Isolator;
 
@@ -125,6 +126,37 @@ impl CgroupsDevices {
         }
         let allow = |rule| allow(rule).map_err(|error| format!("cannot allow it the devices {rule}: {error}"));
         self.allowed.iter().try_for_each(allow)
+    }
+}
+
+impl CgroupsDevices {
+    /// Lets a container use these, too, and none of `others`: what any may use stays. Nothing for one that is limited with what it is
+    /// within. The error is a sentence.
+    pub(in crate::isolators) fn grant(
+        &self,
+        container: &Container,
+        wanted: &[Rule],
+        others: &[Rule],
+    ) -> Result<(), String> {
+        let controller = controllers(self.name(), self.groups.version())[0];
+        let Some(group) = own(&self.groups, controller, container) else { return Ok(()) };
+        let cannot = |rule: &Rule| format!("cannot change what it may do with the devices {rule}");
+        match self.groups.version() {
+            Version::First => {
+                let set = |file: &str, rule: &Rule| {
+                    cgroup::set(&group.join(file), &rule.to_string())
+                        .map_err(|error| format!("{}: {error}", cannot(rule)))
+                };
+                others.iter().try_for_each(|rule| set("devices.deny", rule))?;
+                wanted.iter().try_for_each(|rule| set("devices.allow", rule))
+            }
+            Version::Second => {
+                let rules: Vec<Rule> = ALWAYS.iter().chain(&self.allowed).chain(wanted).copied().collect();
+                bpf::load_device_program(&program(&rules))
+                    .and_then(|program| bpf::replace_device_programs(&File::open(&group)?, &program))
+                    .map_err(|error| format!("cannot change which devices it may use: {error}"))
+            }
+        }
     }
 }
 
