@@ -27,4 +27,4 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 . tools/env.sh
 cargo build -p agent-server --bins
-ENGINE_NEEDED=1 cargo test -p agent-server --test docker -- --nocapture
+ENGINE_NEEDED=1 cargo test -p agent-server --test docker --test oracle -- --nocapture

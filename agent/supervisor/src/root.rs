@@ -163,6 +163,14 @@ fn system(root: BorrowedFd<'_>, wanted: &World) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let bytes = wanted.shm_bytes.filter(|bytes| *bytes > 0);
     mount("dev/shm", mounts::memory(bytes, 0o1777, attributes | MountAttrFlags::MOUNT_ATTR_STRICTATIME))?;
+    // Queues of messages that are not the machine's.
+    if wanted.has_queues() {
+        match make("mqueue", &[], NO_CODE) {
+            // A kernel without any.
+            Err(Errno::NODEV) => {}
+            made => drop(mount("dev/mqueue", made)?),
+        }
+    }
     Ok(())
 }
 

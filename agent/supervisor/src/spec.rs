@@ -155,6 +155,12 @@ pub struct World {
 }
 
 impl World {
+    /// Whether its queues of messages are not the machine's.
+    pub(crate) fn has_queues(&self) -> bool {
+        let mut all = self.own.iter().chain(self.enters.iter().map(|(namespace, _)| namespace));
+        all.any(|namespace| *namespace == Namespace::Ipc)
+    }
+
     /// Whether it is in a network, or has a name or memory, that is not its supervisor's.
     fn has_network(&self) -> bool {
         let mut all = self.own.iter().chain(self.enters.iter().map(|(namespace, _)| namespace));

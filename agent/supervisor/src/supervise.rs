@@ -66,6 +66,8 @@ pub fn run() -> i32 {
 }
 
 fn supervise(spec: &Spec) -> io::Result<()> {
+    // Executed by a descriptor it is called by its number, and so is the first process of a world of its own.
+    let _ = rustix::thread::set_name(c"meseta-executor");
     // A terminal's Ctrl-C to the agent is no message to its containers.
     let _ = setsid();
     let oom_score_adj = protect();

@@ -9,7 +9,7 @@ use super::linux::is_session;
 use crate::containerizer::Creation;
 
 /// File systems of a container's own: what is made there is covered.
-const COVERED: [&str; 2] = ["pts", "shm"];
+const COVERED: [&str; 3] = ["pts", "shm", "mqueue"];
 
 /// `linux/devices`
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ impl LinuxDevices {
             let parts: Vec<&str> = parts.filter(|part| !matches!(*part, "" | ".")).collect();
             if parts.contains(&"..") || parts.first().is_some_and(|first| COVERED.contains(first)) {
                 return Err(format!(
-                    "linux/devices makes no file for {file}: /dev/pts and /dev/shm are a container's own, and a path has no '..'"
+                    "linux/devices makes no file for {file}: /dev/pts, /dev/shm and /dev/mqueue are a container's own, and a path has no '..'"
                 ));
             }
             let node = Node::of(file, &parts.join("/")).map_err(|error| format!("cannot find {file}: {error}"))?;
