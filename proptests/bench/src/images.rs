@@ -58,13 +58,13 @@ fn roots(bench: &Bench) -> Fallible<Vec<Row>> {
         ..Settings::default()
     };
     let store = Store::open(settings)?;
-    let wanted = Wanted { name: "app".to_owned(), cached: true, credentials: None };
+    let wanted = Wanted { name: Name::docker("app")?, cached: true, credentials: None };
     let start = Instant::now();
     bench.runtime.block_on(store.get(&wanted))?;
     let unpacked = start.elapsed();
     let mut rows = Vec::new();
     for backend in [Backend::Overlay, Backend::Copy] {
-        let provisioner = Provisioner::open(dir.path(), Some(backend), store.clone())?;
+        let provisioner = Provisioner::open(dir.path(), Some(backend), vec![store.clone()])?;
         let mut times = Vec::new();
         for round in 0..rounds {
             let container_id = format!("c{round}");

@@ -50,6 +50,7 @@ const NAMES: &[&str] = &[
     "agents_registered_again",
     "first_offer_ms",
     "tasks_per_s_agent",
+    "isolated_tasks",
     "task_latency_ms",
     "rss_mb_master",
     "rss_mb_agent",

@@ -20,18 +20,37 @@ const ACKNOWLEDGERS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn rows(bench: &Bench, report: &mut Report) {
-    let names = ["task_latency_ms", "tasks_per_s_agent", "rss_mb_master", "rss_mb_agent", "rss_mb_supervisor"];
+    let names = [
+        "task_latency_ms",
+        "tasks_per_s_agent",
+        "isolated_tasks",
+        "rss_mb_master",
+        "rss_mb_agent",
+        "rss_mb_supervisor",
+    ];
     if !report.wants(&names) {
         return;
     }
-    let plan = Plan::new().agents(1).resources("cpus:1000;mem:1000000;disk:100000;ports:[31000-31999]");
-    let cluster = match report::attempt(|| Ok(plan.start())) {
+    let plan = || Plan::new().agents(1).resources("cpus:1000;mem:1000000;disk:100000;ports:[31000-31999]");
+    let cluster = match report::attempt(|| Ok(plan().start())) {
         Ok(cluster) => cluster,
         Err(error) => return report.measure(&names, "one master and one agent", || Err(error)),
     };
     report.measure(&["rss_mb_master", "rss_mb_agent"], "memory of idle daemons", || idle(&cluster));
     report.measure(&["task_latency_ms"], "one task after the other", || latency(bench, &cluster));
-    report.measure(&["tasks_per_s_agent"], "many tasks at once", || throughput(bench, &cluster));
+    report.measure(&["tasks_per_s_agent"], "many tasks at once", || {
+        let (count, per_second) = throughput(bench, &cluster)?;
+        let params = format!("1 master, 1 agent, {count} × `true` in one ACCEPT, until the last acknowledgement");
+        Ok(vec![Row::new("tasks_per_s_agent", params, per_second, "1/s")])
+    });
+    report.measure(&["isolated_tasks"], "the same with and without isolators", || {
+        let isolation = "--isolation=cgroups/cpu,cgroups/mem,namespaces/pid,namespaces/ipc";
+        let isolated = plan().agent_flag(isolation).start();
+        let (_, plain) = throughput(bench, &cluster)?;
+        let (count, per_second) = throughput(bench, &isolated)?;
+        let params = format!("{count} × `true` as above, control groups of cpu and mem, pid and ipc namespaces ÷ none");
+        Ok(vec![Row::new("isolated_tasks", params, per_second / plain, "×")])
+    });
     report.measure(&["rss_mb_supervisor"], "memory of tasks' supervisors", || supervisors(bench, &cluster));
 }
 
@@ -208,7 +227,8 @@ fn latency(bench: &Bench, cluster: &Cluster) -> Fallible<Vec<Row>> {
     Ok(vec![row("TASK_RUNNING", &mut running), row("TASK_FINISHED", &mut finished)])
 }
 
-fn throughput(bench: &Bench, cluster: &Cluster) -> Fallible<Vec<Row>> {
+/// How many tasks, and how many of them in a second.
+fn throughput(bench: &Bench, cluster: &Cluster) -> Fallible<(usize, f64)> {
     let count = if bench.quick { 100 } else { 1_000 };
     let seconds = bench.runtime.block_on(async {
         let mut launcher = Launcher::start(cluster, "throughput").await?;
@@ -227,8 +247,7 @@ fn throughput(bench: &Bench, cluster: &Cluster) -> Fallible<Vec<Row>> {
         launcher.call(json!({"type": "TEARDOWN"})).await?;
         Fallible::Ok(seconds)
     })?;
-    let params = format!("1 master, 1 agent, {count} × `true` in one ACCEPT, until the last acknowledgement");
-    Ok(vec![Row::new("tasks_per_s_agent", params, count as f64 / seconds, "1/s")])
+    Ok((count, count as f64 / seconds))
 }
 
 fn idle(cluster: &Cluster) -> Fallible<Vec<Row>> {
