@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use images::{Backend, Digest, Provisioner, Settings, Source, Store, Wanted};
+use images::{Backend, Digest, Name, Provisioner, Settings, Source, Store, Wanted};
 use serde_json::json;
 
 use crate::report::{Report, Row};
