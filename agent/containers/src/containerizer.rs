@@ -134,6 +134,8 @@ pub trait Containerizer: Send + Sync {
     fn status(&self, _container_id: &str) -> ContainerStatus {
         ContainerStatus::default()
     }
+    /// Numbers of its own, by their names at `/metrics/snapshot`. Does not block.
+    fn numbers(&self, _set: &mut dyn FnMut(&str, f64)) {}
     /// What a container that runs uses now. Blocks.
     fn usage(&self, container: &Container) -> Usage;
     /// How a container is looked at from within, if its checks are not made beside its process.
@@ -161,6 +163,11 @@ impl Choice {
     pub fn of(all: Vec<Arc<dyn Containerizer>>) -> Choice {
         assert!(!all.is_empty(), "there is a containerizer");
         Choice(all)
+    }
+
+    /// Numbers of all of them.
+    pub fn numbers(&self, set: &mut dyn FnMut(&str, f64)) {
+        self.0.iter().for_each(|one| one.numbers(set));
     }
 
     fn last(&self) -> &dyn Containerizer {

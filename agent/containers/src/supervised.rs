@@ -471,6 +471,10 @@ impl Containerizer for Supervised {
         status
     }
 
+    fn numbers(&self, set: &mut dyn FnMut(&str, f64)) {
+        self.0.isolators.iter().for_each(|isolator| isolator.numbers(set));
+    }
+
     fn usage(&self, container: &Container) -> Usage {
         let (all, mut usage) = (self.processes(), Usage::default());
         self.0.isolators.iter().for_each(|isolator| isolator.usage(container, &all, &mut usage));
@@ -558,9 +562,10 @@ async fn obtain(here: &Here, creation: &Creation) -> Result<(), String> {
     let obtaining: Vec<_> = all.filter_map(|one| Some((one, one.obtain(creation)?))).collect();
     for (isolator, obtaining) in obtaining {
         let obtained = obtaining.await;
-        // Nobody takes it back for a container that was released meanwhile.
         if !here.core.awaits(&creation.container.id) {
+            // It was released meanwhile: nobody else takes that back.
             isolator.cleanup(&creation.container);
+            return Ok(());
         }
         obtained?;
     }

@@ -7,6 +7,7 @@
 //! ```
 
 mod asked;
+mod calls;
 mod node;
 mod plugins;
 mod record;
@@ -19,5 +20,6 @@ pub mod wire {
 }
 
 pub use asked::Asked;
+pub use calls::Calls;
 pub use plugins::{Plugin, load};
 pub use volumes::{Published, Settings, Volumes};

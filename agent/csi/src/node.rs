@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+use crate::calls::Counters;
 use crate::wire;
 
 /// No call waits longer for its answer; it is repeated, as the specification has it.
@@ -44,9 +46,12 @@ impl Failure {
     }
 }
 
-/// Where a plugin listens.
+/// Where a plugin listens, and how its calls went.
 #[derive(Clone, Debug)]
-pub(crate) struct Node(pub(crate) PathBuf);
+pub(crate) struct Node {
+    pub(crate) socket: PathBuf,
+    pub(crate) counters: Arc<Counters>,
+}
 
 impl Node {
     /// Whether it is ready, and what it calls itself: its name and version.
@@ -107,9 +112,10 @@ impl Node {
     {
         let patience = patience.min(CALL_MAX);
         let failed = |code, why| Failure { call: name(path), code, why };
+        let pending = self.counters.begin();
         let called = async {
             let sender = self.connect().await.map_err(|error| {
-                failed(Code::Unavailable, format!("cannot reach it at {}: {error}", self.0.display()))
+                failed(Code::Unavailable, format!("cannot reach it at {}: {error}", self.socket.display()))
             })?;
             let mut client = tonic::client::Grpc::with_origin(sender, http::Uri::from_static("http://localhost"));
             let unready = |error| failed(Code::Unavailable, format!("it is not there: {error}"));
@@ -124,14 +130,18 @@ impl Node {
                 Some(error) => failed(Code::Unavailable, format!("it went away meanwhile: {error}")),
             })
         };
-        tokio::time::timeout(patience, called).await.unwrap_or_else(|_| {
+        let called = tokio::time::timeout(patience, called).await;
+        if let Ok(answered) = &called {
+            pending.ended(answered.is_ok());
+        }
+        called.unwrap_or_else(|_| {
             let why = format!("no answer within {}", api::duration::format(patience));
             Err(failed(Code::DeadlineExceeded, why))
         })
     }
 
     async fn connect(&self) -> io::Result<Sender> {
-        let socket = UnixStream::connect(&self.0).await?;
+        let socket = UnixStream::connect(&self.socket).await?;
         let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await;
         let (sender, connection) = shaken.map_err(io::Error::other)?;
         // Over when the sender is dropped.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::asked::{Asked, Terms};
+use crate::calls::{Calls, Counters};
 use crate::node::{Failure, Node};
 use crate::plugins::{Plugin, load};
 use crate::record::{Record, Step, folder_name, is_mounted, remove_folder};
@@ -61,6 +62,8 @@ pub struct Volumes(Arc<Inner>);
 struct Inner {
     settings: Settings,
     all: Mutex<BTreeMap<Key, Held>>,
+    /// By plugin.
+    calls: Mutex<BTreeMap<String, Arc<Counters>>>,
 }
 
 /// Why something is not done.
@@ -102,7 +105,7 @@ pub struct Published {
 impl Volumes {
     /// Knows of none yet.
     pub fn new(settings: Settings) -> Volumes {
-        Volumes(Arc::new(Inner { settings, all: Mutex::default() }))
+        Volumes(Arc::new(Inner { settings, all: Mutex::default(), calls: Mutex::default() }))
     }
 
     /// Looks at what is configured. Blocks.
@@ -177,6 +180,16 @@ impl Volumes {
         }
     }
 
+    /// How the calls of each plugin went.
+    pub fn calls(&self) -> BTreeMap<String, Calls> {
+        self.0.calls.lock().iter().map(|(plugin, counters)| (plugin.clone(), counters.read())).collect()
+    }
+
+    fn node(&self, plugin: &str, socket: PathBuf) -> Node {
+        let counters = self.0.calls.lock().entry(plugin.to_owned()).or_default().clone();
+        Node { socket, counters }
+    }
+
     fn has(&self, container_id: &str, asked: &Asked) -> bool {
         let all = self.0.all.lock();
         all.get(&asked.key()).is_some_and(|held| held.users.contains(container_id))
@@ -237,7 +250,7 @@ impl Volumes {
                 // The machine was restarted since.
             }
         }
-        let node = Node(plugin.socket.clone());
+        let node = self.node(&plugin.kind, plugin.socket.clone());
         let left = || deadline.saturating_duration_since(Instant::now());
         let (name, version) = node.probe(left()).await?;
         tracing::debug!(plugin = plugin.kind, name, version, "a CSI plugin is ready");
@@ -301,7 +314,8 @@ impl Volumes {
     async fn take_back(&self, kept: &mut Option<Record>) -> Result<(), Trouble> {
         let Some(record) = kept else { return Ok(()) };
         let plugin = self.plugin(&record.plugin).await.ok().flatten();
-        let node = Node(plugin.map_or_else(|| record.socket.clone(), |plugin| plugin.socket));
+        let socket = plugin.map_or_else(|| record.socket.clone(), |plugin| plugin.socket);
+        let node = self.node(&record.plugin, socket);
         let id = record.volume_id.clone();
         if matches!(record.step, Step::Publishing | Step::Published | Step::Unpublishing) {
             self.write_down(record, Step::Unpublishing).await?;

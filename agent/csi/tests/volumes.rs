@@ -210,6 +210,8 @@ async fn a_plugin_that_is_silent_or_refuses_is_named_and_stops_nobody_else() {
         let why = volumes.publish("one", &asked(plugin, id, "RW", "")).await.unwrap_err();
         assert!(why.contains(told), "{why}");
     }
+    let calls = volumes.calls()["p"];
+    assert!(calls.finished > 0 && calls.failed > 0 && calls.cancelled > 0, "{calls:?}");
     drop(volumes);
     machine.patience = PATIENCE;
     // One that is silent for ever.

@@ -599,6 +599,10 @@ impl Containerizer for Place {
         self.containers.of_container(container_id).status(container_id)
     }
 
+    fn numbers(&self, set: &mut dyn FnMut(&str, f64)) {
+        self.containers.numbers(set);
+    }
+
     fn usage(&self, state: &State, container_id: &str) -> containers::Usage {
         let container = self.described(state, container_id);
         self.containers.of_container(container_id).usage(&container)

@@ -384,6 +384,7 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     set("slave/meseta/refusals_not_noted", agent.config.admission.audit().left_out() as f64);
     set("slave/registered", f64::from(u8::from(agent.master.read().is_some())));
     set("slave/uptime_secs", agent.started.elapsed().as_secs_f64());
+    agent.containers.numbers(&mut set);
     api_http::Host::read().metrics(&mut set);
     metrics
 }

@@ -102,6 +102,8 @@ pub trait Containerizer: Send + Sync {
         let _ = container_id;
         api::v1::ContainerStatus::default()
     }
+    /// Numbers of who runs containers, by their names at `/metrics/snapshot`.
+    fn numbers(&self, _set: &mut dyn FnMut(&str, f64)) {}
     /// Images of containers, if there are any.
     fn images(&self) -> Option<&Images> {
         None

@@ -116,6 +116,19 @@ impl Isolator for VolumeCsi {
         Ok(())
     }
 
+    fn numbers(&self, set: &mut dyn FnMut(&str, f64)) {
+        for (plugin, calls) in self.volumes.calls() {
+            for (how, count) in [
+                ("pending", calls.pending),
+                ("finished", calls.finished),
+                ("failed", calls.failed),
+                ("cancelled", calls.cancelled),
+            ] {
+                set(&format!("csi_plugins/{plugin}/csi_plugin/rpcs_{how}"), count as f64);
+            }
+        }
+    }
+
     fn sweep(&self, known: &BTreeSet<String>) {
         self.volumes.keep(known);
     }

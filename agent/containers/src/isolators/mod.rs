@@ -92,6 +92,9 @@ pub trait Isolator: Send + Sync {
     /// Adds what it has given a container, for whoever asks how that is. Does not block for long.
     fn status(&self, _container_id: &str, _status: &mut ContainerStatus) {}
 
+    /// Numbers of its own, by their names at `/metrics/snapshot`. Does not block.
+    fn numbers(&self, _set: &mut dyn FnMut(&str, f64)) {}
+
     /// Between two looks at what containers use, if it looks: see [`Isolator::watch`].
     fn interval(&self) -> Option<Duration> {
         None

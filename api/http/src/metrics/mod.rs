@@ -139,6 +139,7 @@ pub fn page() -> String {
         ("Frameworks by principal", "frameworks/"),
         ("Agents", "slave/"),
         ("Containers", "containerizer/"),
+        ("Plugins of storage", "csi_plugins/"),
         ("Collection of sandboxes", "gc/"),
         ("Resource providers", "resource_provider_manager/"),
         ("The machine", "system/"),

@@ -536,6 +536,19 @@ fn agent(rows: &mut Rows) {
         "meseta_images_pulls_total",
         "Images that were pulled.",
     );
+    rows.gauge(
+        "csi_plugins/{plugin}/csi_plugin/rpcs_pending",
+        "meseta_csi_calls_pending",
+        "Calls of a CSI plugin that have no answer yet.",
+    );
+    for (how, help) in [
+        ("finished", "Calls of a CSI plugin that were done."),
+        ("failed", "Calls of a CSI plugin that were not, or did not reach it."),
+        ("cancelled", "Calls of a CSI plugin whose answer nobody waited for any longer."),
+    ] {
+        let exposed = format!("meseta_csi_calls_total{{outcome=\"{how}\"}}");
+        rows.counter(&format!("csi_plugins/{{plugin}}/csi_plugin/rpcs_{how}"), &exposed, help);
+    }
     for what in ["events/disconnect", "events/subscribe", "subscribed"] {
         rows.counter(&format!("resource_provider_manager/{what}"), "", "0: there are no resource providers.");
     }
