@@ -61,6 +61,16 @@ pub enum Bug {
     BrakesIgnored,
     GroupTorn,
     SpareOffersKept,
+    NestedNotEnded,
+    EndTwiceHurries,
+    LaunchTakenTwice,
+    NestedNotRecovered,
+    ReleaseForgotten,
+    ReturnedTasksLost,
+    ReturnedUpdatesLost,
+    UpdateAcknowledgedUnsynced,
+    ReturnNotAwaited,
+    ShutdownNeverForced,
 }
 
 use Bug::*;
@@ -219,6 +229,32 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
     (BrakesIgnored, "brakes-ignored", "what an operator has paused is offered all the same (ours)"),
     (GroupTorn, "group-torn", "an agent takes only the first task of a group (ours)"),
     (SpareOffersKept, "spare-offers-kept", "what an agent can spare no more is offered on (Mesos)"),
+    (
+        NestedNotEnded,
+        "nested-not-ended",
+        "what is within a container is not ended with it, nor waited for (Mesos: orphans)",
+    ),
+    (EndTwiceHurries, "end-told-twice", "an end that is told twice is not waited with for what is within (ours)"),
+    (LaunchTakenTwice, "launch-taken-twice", "a container that there is already is launched again (Mesos)"),
+    (NestedNotRecovered, "nested-not-recovered", "an agent that is started again looks for executors alone (Mesos)"),
+    (ReleaseForgotten, "release-forgotten", "files of containers that are over are left behind (Mesos)"),
+    (
+        ReturnedTasksLost,
+        "returned-tasks-lost",
+        "what an executor that comes back says it has is not listened to (Mesos)",
+    ),
+    (ReturnedUpdatesLost, "returned-updates-lost", "the updates that it says again are not written (Mesos)"),
+    (
+        UpdateAcknowledgedUnsynced,
+        "update-acknowledged-unsynced",
+        "an executor's update is acknowledged before it is in the log (Mesos)",
+    ),
+    (ReturnNotAwaited, "return-not-awaited", "an executor that does not come back is waited for without end (Mesos)"),
+    (
+        ShutdownNeverForced,
+        "shutdown-never-forced",
+        "an executor that does not end when it is asked to is not ended (Mesos)",
+    ),
 ];
 
 #[cfg(feature = "planted-bugs")]

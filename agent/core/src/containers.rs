@@ -187,7 +187,8 @@ pub(crate) fn launch(
     session: bool,
     around: &Surroundings<'_>,
 ) -> Result<Vec<Event>, Refusal> {
-    if state.stage(&container_id).is_some() || state.remnants.contains_key(&container_id) {
+    let is_there = state.stage(&container_id).is_some() && !event_log::planted(event_log::Bug::LaunchTakenTwice);
+    if is_there || state.remnants.contains_key(&container_id) {
         return Err(Refusal::ContainerExists);
     }
     if state.leaving {
@@ -288,11 +289,13 @@ pub(crate) fn exited(
     around: &mut Surroundings<'_>,
 ) -> Vec<Event> {
     let is_over = state.launched.all.get(container_id).is_some_and(|one| one.end.is_some());
-    if is_over || state.launched.ending.contains_key(container_id) {
+    let is_ending = state.launched.ending.contains_key(container_id);
+    let hurries = is_ending && event_log::planted(event_log::Bug::EndTwiceHurries);
+    if is_over || is_ending && !hurries {
         return Vec::new();
     }
     let within: Vec<&String> = state.launched.live_within(container_id).collect();
-    if within.is_empty() {
+    if within.is_empty() || hurries || event_log::planted(event_log::Bug::NestedNotEnded) {
         return finish(state, container_id, status, around);
     }
     let mut events = vec![Event::ContainerEnding { container_id: container_id.to_owned(), status }];

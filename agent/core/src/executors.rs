@@ -54,7 +54,9 @@ pub(crate) fn subscribe(
         let staging = task.state == TaskState::TaskStaging as i32;
         if !task.delivered {
             waiting.push(task_id.clone());
-        } else if staging && !unacknowledged_tasks.contains(task_id) {
+        } else if staging
+            && (!unacknowledged_tasks.contains(task_id) || event_log::planted(event_log::Bug::ReturnedTasksLost))
+        {
             // Handed over, but it never arrived; handing it over once more could run it twice.
             let update = Update::new(lost(&info), Source::Agent)
                 .because(Reason::AgentRestarted)

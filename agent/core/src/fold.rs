@@ -326,6 +326,7 @@ impl Executor {
         self.complete_by_ms = self.complete_by_ms.map(moved);
         self.stop = self.stop.map(|stop| Stop { kill_at_ms: moved(stop.kill_at_ms), ..stop });
         self.register_by_ms = match self.register_by_ms.map(moved) {
+            _ if self.subscribed && event_log::planted(event_log::Bug::ReturnNotAwaited) => None,
             _ if self.subscribed => Some(reregister_by_ms),
             due_ms => due_ms.map(|due_ms| due_ms.max(register_by_ms)),
         };

@@ -337,7 +337,7 @@ impl Executor {
 
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
         match self.stop {
-            Some(stop) if stop.forced => None,
+            Some(stop) if stop.forced || event_log::planted(event_log::Bug::ShutdownNeverForced) => None,
             Some(stop) => Some(stop.kill_at_ms),
             None => [self.register_by_ms, self.complete_by_ms].into_iter().flatten().min(),
         }

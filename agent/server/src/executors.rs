@@ -182,6 +182,10 @@ fn acknowledgement(status: &v1::TaskStatus) -> Delivery {
 /// Writes an update. One that is known already is acknowledged again, on the stream that counts.
 async fn update(agent: &Arc<Agent>, key: &Key, status: v1::TaskStatus) -> Option<crate::agent::Answer> {
     let delivery = acknowledgement(&status);
+    if planted(Bug::UpdateAcknowledgedUnsynced) {
+        let stream = agent.state.read().executor(&key.0, &key.1).and_then(|executor| executor.stream);
+        stream.into_iter().for_each(|stream| deliver(agent, key, stream, &delivery));
+    }
     let answer = write(agent, key, status).await?;
     if answer == Ok(0) {
         let stream = agent.state.read().executor(&key.0, &key.1).and_then(|executor| executor.stream);
@@ -236,6 +240,10 @@ async fn subscribe(
     let mut written = Vec::new();
     for unacknowledged in subscribe.unacknowledged_updates {
         let delivery = acknowledgement(&unacknowledged.status);
+        if planted(Bug::ReturnedUpdatesLost) {
+            written.push(delivery);
+            continue;
+        }
         if let Some(Ok(_)) = write(agent, &key, unacknowledged.status).await {
             written.push(delivery);
         }

@@ -407,7 +407,7 @@ pub(crate) async fn recover(agent: &Arc<Agent>) {
             });
         }
         // Those within others first: these wait for them.
-        let launched = state.launched.live().map(|(id, _)| id);
+        let launched = state.launched.live().map(|(id, _)| id).filter(|_| !planted(Bug::NestedNotRecovered));
         let live: Vec<String> = launched.rev().chain(state.containers.keys()).cloned().collect();
         let remnants: Vec<String> = state.remnants.keys().cloned().collect();
         (live, remnants, resume(&state))

@@ -232,6 +232,17 @@ impl Inbox {
         self.0.counters.launch_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Whether anybody waits for the end of a container.
+    pub fn awaits(&self, container_id: &str) -> bool {
+        self.has_container(container_id)
+    }
+
+    /// What is to run in a container that was launched by call and is not over.
+    pub fn launched(&self, container_id: &str) -> Option<api::v1::agent::call::LaunchContainer> {
+        let state = self.0.state.read();
+        state.launched.all.get(container_id).filter(|one| one.end.is_none()).map(|one| one.info.get())
+    }
+
     /// The live executor of a container, with the id of its framework.
     pub fn executor_of(&self, container_id: &str) -> Option<(String, Executor)> {
         let state = self.0.state.read();

@@ -32,6 +32,10 @@ const FLUSH_US_MAX: u64 = 8_000;
 const SLOW_FLUSH: u64 = 40;
 /// Executors have so long to return.
 const REREGISTRATION_MS: u64 = 2_000;
+/// And so long to come for the first time.
+const REGISTRATION_MS: u64 = 20_000;
+/// What is to be ended is by then.
+const ENDING_MS: u64 = 4_500;
 /// Ended tasks that are remembered of an executor: few, so that some are forgotten.
 const ENDED_TASKS_MAX: usize = 1;
 /// The log is shortened when it is larger, in bytes.
@@ -52,9 +56,15 @@ enum Claim {
 #[derive(Clone, Debug, Default)]
 struct Container {
     claim: Option<Claim>,
-    /// Wait status, once it ended.
-    exit: Option<i32>,
+    /// Wait status, once it ended; the inner one is none if nobody saw it.
+    exit: Option<Option<i32>>,
     signal: Option<i32>,
+}
+
+impl Container {
+    fn runs(&self) -> bool {
+        self.claim == Some(Claim::Supervisor) && self.exit.is_none()
+    }
 }
 
 /// A process that can be reached.
@@ -108,6 +118,15 @@ pub(crate) struct Machine {
     pub(crate) handed: BTreeSet<(String, String)>,
     /// Tasks that were declared lost on their way to an executor.
     pub(crate) declared_lost: BTreeSet<(String, String)>,
+    /// How containers ended, also those whose files are gone.
+    pub(crate) ends: BTreeMap<String, Option<i32>>,
+    /// Containers that somebody was told are over, and those that somebody had removed.
+    pub(crate) told_over: BTreeSet<String>,
+    pub(crate) removed: BTreeSet<String>,
+    /// Told when one ended.
+    pub(crate) news: Arc<tokio::sync::Notify>,
+    /// Containers that an agent's log said are to end, and since when.
+    to_end: BTreeMap<String, u64>,
 }
 
 impl Machine {
@@ -115,6 +134,44 @@ impl Machine {
     pub(crate) fn listening(&self) -> Option<(Host, Running)> {
         let listening = self.listening.as_ref().filter(|listening| !listening.host.is_dead())?;
         Some((listening.host.clone(), listening.running.clone()))
+    }
+
+    /// Since when the agent that listens now does, which names it.
+    pub(crate) fn listens_since_ms(&self) -> Option<u64> {
+        self.listening.as_ref().filter(|listening| !listening.host.is_dead()).map(|listening| listening.since_ms)
+    }
+
+    /// Whether something runs in a container.
+    pub(crate) fn runs(&self, container_id: &str) -> bool {
+        self.containers.get(container_id).is_some_and(Container::runs)
+    }
+
+    /// Whether an update that an executor hears is acknowledged would be lost in a crash.
+    pub(crate) fn would_lose(&self, container_id: &str, task_id: &str, uuid: &[u8]) -> bool {
+        let state = &self.disk.state;
+        let Some((framework_id, executor)) = state.executor_of(container_id) else { return false };
+        let is_removed = state.frameworks.get(framework_id).is_none_or(|framework| framework.removed);
+        let task = executor.tasks.get(task_id).filter(|task| !task.is_terminal() && !is_removed);
+        task.is_some_and(|task| !task.uuids.iter().any(|known| known == uuid))
+    }
+
+    /// Whether what the agent has written says that this is the container of an executor that lives.
+    pub(crate) fn knows(&self, container_id: &str) -> bool {
+        !self.gone && self.disk.head.executor_of(container_id).is_some()
+    }
+
+    /// Files of containers that no log knows any more go at each start. Nothing runs in one of those.
+    fn sweep(&mut self, state: &State) -> Option<String> {
+        let stray = self.containers.iter().find(|(id, one)| one.runs() && !is_known(state, id));
+        let stray = stray.map(|(id, _)| format!("{id} runs, and no log knows it"));
+        self.containers.retain(|id, _| is_known(state, id));
+        stray
+    }
+
+    /// What must not be in what an agent finds when it starts.
+    fn forgotten(&self, state: &State) -> Option<String> {
+        let live = |id: &&String| state.launched.all.get(*id).is_some_and(|one| one.end.is_none());
+        self.told_over.iter().find(live).map(|id| format!("{id} was said to be over, and is not in the log"))
     }
 
     /// The signal that ends a container now.
@@ -176,6 +233,20 @@ impl Agent {
         Some((id, Resources::from_v1(&checkpointed).unwrap_or_default(), is_so))
     }
 
+    /// Whether it has written something that a crash would undo.
+    pub fn is_writing(&self) -> bool {
+        let machine = self.machine.lock();
+        self.is_up() && machine.disk.last > machine.disk.synced
+    }
+
+    /// What is left of containers that its log does not know, if something is.
+    pub fn left_behind(&self) -> Option<String> {
+        let machine = self.machine.lock();
+        let state = &machine.disk.state;
+        let (id, container) = machine.containers.iter().find(|(id, _)| !is_known(state, id))?;
+        Some(format!("{id} of {} {}", self.name, if container.runs() { "runs" } else { "has left its files" }))
+    }
+
     /// The process, to pause it.
     pub fn host(&self) -> Option<&Host> {
         self.life.as_ref()
@@ -225,7 +296,15 @@ impl Agent {
         self.crash();
         self.world.trace(format_args!("{} starts", self.name));
         let host = Host::new(self.random.number(), EPOCH_MS + self.world.now_ms() + self.random.below(3_000), 0);
-        let state = self.machine.lock().disk.open(&self.world);
+        let (state, forgotten) = {
+            let mut machine = self.machine.lock();
+            let state = machine.disk.open(&self.world);
+            let forgotten = machine.forgotten(&state).or(machine.sweep(&state));
+            (state, forgotten)
+        };
+        if let Some(what) = forgotten {
+            self.world.violated("containers", format!("{}: {what}", self.name));
+        }
         if let Some(agent_id) = &state.registration.agent_id {
             self.world.oracle.lock().acknowledged.orders_taken(agent_id, state.orders_up_to);
         }
@@ -235,7 +314,7 @@ impl Agent {
             resources: resources(CPUS as f64).into_iter().chain([scalar("disk", DISK as f64)]).collect(),
             settings: Settings {
                 ip: ip_of(&self.name),
-                executor_registration_timeout_ms: 60_000,
+                executor_registration_timeout_ms: REGISTRATION_MS,
                 executor_reregistration_timeout_ms: REREGISTRATION_MS,
                 executor_shutdown_grace_ms: 5_000,
                 launcher_dir: "/bin".into(),
@@ -354,6 +433,12 @@ fn apply(state: &mut State, record: &Record, world: &World) -> Vec<Event> {
     }
 }
 
+/// Whether a container is one that an agent waits for.
+fn is_known(state: &State, id: &str) -> bool {
+    let is_launched = state.launched.all.get(id).is_some_and(|one| one.end.is_none());
+    is_launched || state.containers.contains_key(id) || state.remnants.contains_key(id)
+}
+
 /// A machine, as its agent's process sees it.
 #[derive(Clone)]
 struct Place {
@@ -413,18 +498,34 @@ impl Place {
         let machine = &mut *guard;
         let disk = &mut machine.disk;
         let mut events = Vec::new();
+        let mut ended = Vec::new();
         let mut obsolete = 0;
         for (place, (written_number, written)) in disk.written.iter().enumerate() {
             if *written_number > number || *written_number <= disk.synced {
                 continue;
             }
             match written {
-                Written::Record(record) => events.extend(apply(&mut disk.state, record, &self.world)),
+                Written::Record(record) => {
+                    let before = disk.state.containers.clone();
+                    let applied = apply(&mut disk.state, record, &self.world);
+                    ended.extend(before.into_keys().filter(|id| !disk.state.containers.contains_key(id)));
+                    // They are to be ended, and it is known which.
+                    ended.retain(|id| !disk.state.remnants.contains_key(id));
+                    events.extend(applied);
+                }
                 Written::Instead(_) => obsolete = place,
             }
         }
         disk.written.drain(..obsolete);
         disk.synced = disk.synced.max(number);
+        // A container is over when nothing within it runs.
+        for id in ended {
+            let prefix = format!("{id}.");
+            let within = machine.containers.range(prefix.clone()..).take_while(|(id, _)| id.starts_with(&prefix));
+            if let Some((within, _)) = within.into_iter().find(|(_, one)| one.runs()) {
+                self.world.violated("containers", format!("{id} of {} is over, and {within} runs", self.name));
+            }
+        }
         let agent_id = disk.state.registration.agent_id.clone().unwrap_or_default();
         for event in &events {
             match event {
@@ -475,11 +576,7 @@ impl Place {
             }
             container.claim = Some(Claim::Supervisor);
         }
-        let report = Command::ReportStart {
-            container_id: container_id.clone(),
-            process: process(start_us),
-            facts: Default::default(),
-        };
+        let report = started(&container_id, start_us);
         let command = |command: Option<v1::CommandInfo>| command.and_then(|command| command.value).unwrap_or_default();
         let task = executor.tasks.iter().next();
         // An executor may be no more than a command, too.
@@ -503,15 +600,103 @@ impl Place {
                 self.report(report);
                 let (world, machine) = (self.world.clone(), self.machine.clone());
                 let named = (framework_id, executor.executor_id.clone(), container_id.clone());
+                let late = Random::new(host::random() as u64, "late");
                 let status = Executor::new(world, machine, &self.name, named, random).run().await;
+                // Somebody else may yet want a container within what is ending.
+                let (world, machine, agent) = (self.world.clone(), self.machine.clone(), self.name.clone());
+                let id = crate::within::id_of(&container_id, "late");
+                let within = crate::within::Within { world, machine, agent, id };
+                tokio::spawn(async move { within.run_late(late).await });
                 self.world.trace(format_args!("{} ends {} with {status}", self.name, executor.executor_id));
                 status
             }
         };
-        if let Some(container) = self.machine.lock().containers.get_mut(&container_id) {
-            container.exit = Some(status);
+        self.ended(container_id, status, start_us, Random::new(host::random() as u64, "end")).await;
+    }
+
+    /// The same for a container within another: a command.
+    async fn supervise_within(self, container_id: String, command: String, mut random: Random) {
+        let start_us = random.below(40_000);
+        tokio::time::sleep(Duration::from_micros(start_us)).await;
+        let is_twice = {
+            let mut machine = self.machine.lock();
+            let Some(container) = machine.containers.get_mut(&container_id) else { return };
+            if container.claim.is_some() {
+                return;
+            }
+            container.claim = Some(Claim::Supervisor);
+            machine.ends.contains_key(&container_id)
+        };
+        if is_twice {
+            self.world.violated("containers", format!("{container_id} of {} runs a second time", self.name));
         }
-        self.report(Command::ReportExit { container_id, status: Some(status) });
+        let (run_ms, code) = run_of(&command);
+        self.world.trace(format_args!("{} runs {container_id} for {run_ms} ms", self.name));
+        self.report(started(&container_id, start_us));
+        let status = self.run(&container_id, run_ms, code).await;
+        self.world.trace(format_args!("{} ends {container_id} with {status}", self.name));
+        self.ended(container_id, status, start_us, random).await;
+    }
+
+    /// A container's process ended. Now and then its supervisor was killed, and nobody knows how; and what is told of it comes
+    /// late, since it was told by nobody until somebody looked, or twice.
+    async fn ended(&self, container_id: String, status: i32, start_us: u64, mut random: Random) {
+        let status = (!random.permille(20)).then_some(status);
+        {
+            let mut machine = self.machine.lock();
+            machine.ends.insert(container_id.clone(), status);
+            machine.news.notify_waiters();
+            if let Some(container) = machine.containers.get_mut(&container_id) {
+                container.exit = Some(status);
+            }
+        }
+        if random.permille(150) {
+            tokio::time::sleep(Duration::from_millis(random.below(2_500))).await;
+            self.report(started(&container_id, start_us));
+        }
+        self.report(Command::ReportExit { container_id: container_id.clone(), status });
+        if random.permille(400) {
+            tokio::time::sleep(Duration::from_millis(random.below(600))).await;
+            self.report(started(&container_id, start_us));
+            self.report(Command::ReportExit { container_id, status });
+        }
+    }
+
+    /// Ends what runs in a container now.
+    fn stop_now(&self, agent: &Inbox, container_id: String, signal: Signal) {
+        if !agent.awaits(&container_id) {
+            return;
+        }
+        let mut machine = self.machine.lock();
+        let container = machine.containers.entry(container_id.clone()).or_default();
+        let report = match container.claim {
+            None | Some(Claim::Agent) => {
+                container.claim = Some(Claim::Agent);
+                Command::ReportRevocation { container_id }
+            }
+            Some(Claim::Supervisor) => match container.exit {
+                None => {
+                    container.signal = Some(if signal == Signal::Kill { 9 } else { 15 });
+                    return;
+                }
+                Some(status) => Command::ReportExit { container_id, status },
+            },
+        };
+        drop(machine);
+        agent.submit(report);
+    }
+
+    /// Long after it was to be ended, by an agent that was there all the time?
+    fn ended_by_itself(&self, container_id: &str) {
+        let now_ms = self.world.now_ms();
+        let machine = self.machine.lock();
+        let was_there =
+            |since_ms: u64| machine.listens_since_ms().is_some_and(|up_ms| up_ms.max(since_ms) + ENDING_MS < now_ms);
+        let late = machine.to_end.get(container_id).is_some_and(|since_ms| was_there(*since_ms));
+        drop(machine);
+        if late {
+            self.world.violated("containers", format!("{container_id} of {} was to be ended, and ran on", self.name));
+        }
     }
 
     async fn run(&self, container_id: &str, run_ms: u64, code: u64) -> i32 {
@@ -521,6 +706,7 @@ impl Place {
                 return signal;
             }
             if left_ms == 0 {
+                self.ended_by_itself(container_id);
                 return (code as i32) << 8;
             }
             let step = left_ms.min(250);
@@ -536,18 +722,42 @@ pub(crate) fn run_of(command: &str) -> (u64, u64) {
     (words.next().unwrap_or(0), words.next().unwrap_or(0))
 }
 
+fn started(container_id: &str, start_us: u64) -> Command {
+    Command::ReportStart {
+        container_id: container_id.to_owned(),
+        process: process(start_us),
+        facts: Default::default(),
+    }
+}
+
 fn process(start_us: u64) -> Process {
     Process { supervisor_pid: 7, start_ticks: start_us, boot_id: "boot".into(), pid: 8 }
 }
 
 impl Containerizer for Place {
     fn launch(&self, agent: &Inbox, container_id: String) {
+        let draw = host::random() as u64;
+        if draw.is_multiple_of(40) && !self.world.is_quiet() && agent.awaits(&container_id) {
+            // It fails, which is claimed first.
+            let mut machine = self.machine.lock();
+            let container = machine.containers.entry(container_id.clone()).or_default();
+            if *container.claim.get_or_insert(Claim::Agent) == Claim::Agent {
+                agent.submit(Command::ReportLaunchFailure { container_id, message: "it may not".to_owned() });
+            }
+            return;
+        }
+        let random = Random::new(draw, "supervisor");
+        if let Some(info) = agent.launched(&container_id) {
+            self.machine.lock().containers.entry(container_id.clone()).or_default();
+            let command = info.command.and_then(|command| command.value).unwrap_or_default();
+            tokio::spawn(self.clone().supervise_within(container_id, command, random));
+            return;
+        }
         let Some((framework_id, executor)) = agent.executor_of(&container_id) else { return };
         if let Err(message) = self.link(agent, &container_id) {
             return agent.submit(Command::ReportLaunchFailure { container_id, message });
         }
         self.machine.lock().containers.entry(container_id).or_default();
-        let random = Random::new(host::random() as u64, "supervisor");
         // Not the agent's task.
         tokio::spawn(self.clone().supervise(framework_id, executor, random));
     }
@@ -562,23 +772,18 @@ impl Containerizer for Place {
                 self.world.violated("executors", what);
             }
         }
-        let mut machine = self.machine.lock();
-        let container = machine.containers.entry(container_id.clone()).or_default();
-        let report = match container.claim {
-            None | Some(Claim::Agent) => {
-                container.claim = Some(Claim::Agent);
-                Command::ReportRevocation { container_id }
-            }
-            Some(Claim::Supervisor) => match container.exit {
-                None => {
-                    container.signal = Some(if signal == Signal::Kill { 9 } else { 15 });
-                    return;
-                }
-                status => Command::ReportExit { container_id, status },
-            },
-        };
-        drop(machine);
-        agent.submit(report);
+        self.machine.lock().to_end.entry(container_id.clone()).or_insert(self.world.now_ms());
+        // The machine is short of something: it is tried again, as long as the agent lives.
+        let draw = host::random() as u64;
+        if draw.is_multiple_of(3) && !self.world.is_quiet() {
+            let (place, agent, late) = (self.clone(), agent.clone(), Duration::from_millis((draw >> 8) % 3_000));
+            host::spawn(async move {
+                tokio::time::sleep(late).await;
+                place.stop_now(&agent, container_id, signal);
+            });
+            return;
+        }
+        self.stop_now(agent, container_id, signal);
     }
 
     fn release(&self, container_id: String) {
@@ -595,13 +800,9 @@ impl Containerizer for Place {
         if claim == Claim::Agent {
             return agent.submit(Command::ReportRevocation { container_id });
         }
-        agent.submit(Command::ReportStart {
-            container_id: container_id.clone(),
-            process: process(0),
-            facts: Default::default(),
-        });
-        if exit.is_some() {
-            agent.submit(Command::ReportExit { container_id, status: exit });
+        agent.submit(started(&container_id, 0));
+        if let Some(status) = exit {
+            agent.submit(Command::ReportExit { container_id, status });
         }
     }
 

@@ -370,6 +370,12 @@ impl Cluster {
                 let place = usize::try_from(self.world.now_ms()).unwrap_or(0).checked_rem(names.len())?;
                 Some(names[place].to_owned())
             }
+            "agent" => {
+                let writing = self.agents.iter().filter(|agent| agent.is_writing());
+                let names: Vec<&String> = writing.map(|agent| &agent.name).collect();
+                let place = usize::try_from(self.world.now_ms()).unwrap_or(0).checked_rem(names.len())?;
+                Some(names[place].clone())
+            }
             _ => Some(who.to_owned()),
         }
     }
@@ -377,7 +383,7 @@ impl Cluster {
     /// Waits until there is whom a step means; false if nobody comes.
     async fn comes(&self, step: &Step) -> bool {
         let (Step::Crash(who) | Step::Pause(who) | Step::Isolate(who) | Step::Deafen(who)) = step else { return true };
-        if !matches!(who.as_str(), "busy" | "writing") {
+        if !matches!(who.as_str(), "busy" | "writing" | "agent") {
             return true;
         }
         let until_ms = self.world.now_ms() + PATIENCE_MS;
@@ -405,7 +411,8 @@ impl Cluster {
     fn take(&mut self, step: &Step) {
         match step {
             Step::Crash(who) if who.starts_with('a') => {
-                self.agents.iter_mut().filter(|agent| agent.name == *who).for_each(Agent::crash);
+                let name = self.resolve(who);
+                self.agents.iter_mut().filter(|agent| Some(&agent.name) == name.as_ref()).for_each(Agent::crash);
             }
             Step::Crash(who) => {
                 if let Some(master) = self.master(who) {

@@ -13,12 +13,14 @@ use event_log::host::Host;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::agent::{Machine, run_of};
 use crate::framework::Records;
 use crate::net::request;
 use crate::random::Random;
+use crate::within::{Over, Within, id_of};
 use crate::world::World;
 
 const PATH: &str = "/api/v1/executor";
@@ -36,6 +38,11 @@ struct Task {
     /// An update of it was acknowledged.
     acknowledged: bool,
     over: bool,
+    /// It runs in a container of its own.
+    apart: bool,
+    killed: bool,
+    /// When it says that it runs, if it has not.
+    tells: Option<Instant>,
 }
 
 /// One process.
@@ -52,6 +59,14 @@ pub(crate) struct Executor {
     updates: Vec<v1::TaskStatus>,
     /// Updates on their way, one after the other.
     outgoing: mpsc::UnboundedSender<Bytes>,
+    /// Calls about containers within its own; they end with it. By task, how one ended.
+    within: JoinSet<Option<(String, Over)>>,
+    /// Some do not end when they are asked to,
+    deaf: bool,
+    /// and some do not come back, or not at all.
+    lost: bool,
+    /// The agent that it subscribed with last.
+    with: Option<u64>,
 }
 
 /// What an event leads to.
@@ -78,8 +93,25 @@ impl Executor {
         });
         let (framework_id, executor_id, container_id) = named;
         let (tasks, updates) = (BTreeMap::new(), Vec::new());
-        let agent = agent.to_owned();
-        Executor { world, machine, agent, framework_id, executor_id, container_id, random, tasks, updates, outgoing }
+        let (agent, within, with, mut random) = (agent.to_owned(), JoinSet::new(), None, random);
+        let is_bad = !world.is_quiet();
+        let (deaf, lost) = (is_bad && random.permille(150), is_bad && random.permille(15));
+        Executor {
+            world,
+            machine,
+            agent,
+            framework_id,
+            executor_id,
+            container_id,
+            random,
+            tasks,
+            updates,
+            outgoing,
+            within,
+            deaf,
+            lost,
+            with,
+        }
     }
 
     /// Its wait status.
@@ -92,7 +124,7 @@ impl Executor {
             if self.tasks.values().any(|task| !task.over) || !self.updates.is_empty() || stream.is_none() {
                 busy = Instant::now();
             }
-            let ends = self.tasks.values().filter(|task| !task.over).map(|task| task.ends).min();
+            let ends = self.tasks.values().filter(|task| !task.over && !task.apart).map(|task| task.ends).min();
             let ends = ends.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             let is_connected = stream.is_some();
             tokio::select! {
@@ -106,8 +138,13 @@ impl Executor {
                         retry = Instant::now() + Duration::from_millis(self.random.range(50, 500));
                     }
                 },
+                Some(over) = self.within.join_next(), if !self.within.is_empty() => {
+                    if let Ok(Some((task_id, over))) = over {
+                        self.ended_apart(&task_id, over);
+                    }
+                }
                 () = tokio::time::sleep_until(ends) => self.end_tasks(),
-                () = tokio::time::sleep_until(retry), if !is_connected => {
+                () = tokio::time::sleep_until(retry), if !is_connected && !self.lost => {
                     stream = self.subscribe().await;
                     retry = Instant::now() + Duration::from_millis(self.random.range(50, 500));
                 }
@@ -117,6 +154,7 @@ impl Executor {
                     }
                 }
             }
+            self.tell();
             if let Some(signal) = self.machine.lock().signal(&self.container_id) {
                 return signal;
             }
@@ -140,6 +178,14 @@ impl Executor {
             unacknowledged_updates: self.updates.iter().map(update).collect(),
         };
         let call = Call { subscribe: Some(subscribe), ..self.call(call::Type::Subscribe) };
+        // To another life of the agent some do not come back.
+        let since_ms = self.machine.lock().listens_since_ms()?;
+        if self.with.is_some_and(|with| with != since_ms) && !self.world.is_quiet() && self.random.permille(50) {
+            self.lost = true;
+            self.world.trace(format_args!("{} of {} does not come back", self.executor_id, self.agent));
+            return None;
+        }
+        self.with = Some(since_ms);
         let (response, host) = ask(&self.machine, Media::Protobuf.encode(&call)).await?;
         let status = response.status();
         self.world.trace(format_args!("{} of {} subscribes: {status}", self.executor_id, self.agent));
@@ -184,16 +230,31 @@ impl Executor {
             }
             event::Type::Kill => {
                 let task_id = event.kill.map(|kill| kill.task_id.value).unwrap_or_default();
-                self.finish(&task_id, TaskState::TaskKilled);
+                match self.tasks.get_mut(&task_id).filter(|task| task.apart && !task.over) {
+                    Some(task) => {
+                        task.killed = true;
+                        let (within, random) = self.within(&task_id);
+                        self.within.spawn(async move {
+                            within.kill(random).await;
+                            None
+                        });
+                    }
+                    None => self.finish(&task_id, TaskState::TaskKilled),
+                }
             }
             event::Type::Acknowledged => {
                 let acknowledged = event.acknowledged.unwrap_or_default();
+                let (task_id, uuid) = (&acknowledged.task_id.value, &acknowledged.uuid);
+                if self.machine.lock().would_lose(&self.container_id, task_id, uuid) {
+                    let what = format!("an update of {task_id} is acknowledged, and not in the log of {}", self.agent);
+                    self.world.violated("executors", what);
+                }
                 self.updates.retain(|status| status.uuid.as_ref() != Some(&acknowledged.uuid));
                 if let Some(task) = self.tasks.get_mut(&acknowledged.task_id.value) {
                     task.acknowledged = true;
                 }
             }
-            event::Type::Shutdown => return Next::End(0),
+            event::Type::Shutdown if !self.deaf => return Next::End(0),
             _ => {}
         }
         Next::GoOn
@@ -215,13 +276,59 @@ impl Executor {
             self.world.violated("executors", format!("{task_id} was declared lost, and runs"));
         }
         let ends = Instant::now() + Duration::from_millis(run_ms);
-        self.tasks.insert(task_id.clone(), Task { info, ends, code, acknowledged: false, over: false });
-        self.update(&task_id, TaskState::TaskRunning);
+        let apart = self.random.permille(500);
+        // Some take their time before they say that it runs.
+        let slow = !self.world.is_quiet() && self.random.permille(300);
+        let tells = Some(Instant::now() + Duration::from_millis(if slow { self.random.below(4_000) } else { 0 }));
+        let task = Task { info, ends, code, acknowledged: false, over: false, apart, killed: false, tells };
+        self.tasks.insert(task_id.clone(), task);
+        if !slow {
+            self.tell();
+        }
+        if apart {
+            let (within, random) = self.within(&task_id);
+            self.within.spawn(async move { Some((task_id, within.run(format!("run {run_ms} {code}"), random).await)) });
+        }
+    }
+
+    /// The container of a task.
+    fn within(&mut self, task_id: &str) -> (Within, Random) {
+        let (world, machine, agent) = (self.world.clone(), self.machine.clone(), self.agent.clone());
+        let id = id_of(&self.container_id, task_id);
+        (Within { world, machine, agent, id }, Random::new(self.random.number(), task_id))
+    }
+
+    fn ended_apart(&mut self, task_id: &str, over: Over) {
+        self.world.trace(format_args!("{} of {} hears of {task_id}: {over:?}", self.executor_id, self.agent));
+        let killed = self.tasks.get(task_id).is_some_and(|task| task.killed);
+        self.finish(
+            task_id,
+            match over {
+                _ if killed => TaskState::TaskKilled,
+                Ok(Some(0)) => TaskState::TaskFinished,
+                _ => TaskState::TaskFailed,
+            },
+        );
+    }
+
+    /// Says of which tasks it is time that they run.
+    fn tell(&mut self) {
+        let due = |task: &&mut Task| task.tells.is_some_and(|at| at <= Instant::now());
+        let due: Vec<String> = self
+            .tasks
+            .values_mut()
+            .filter(due)
+            .map(|task| {
+                task.tells = None;
+                task.info.task_id.value.clone()
+            })
+            .collect();
+        due.iter().for_each(|task_id| self.update(task_id, TaskState::TaskRunning));
     }
 
     fn end_tasks(&mut self) {
         let now = Instant::now();
-        let due = self.tasks.iter().filter(|(_, task)| !task.over && task.ends <= now);
+        let due = self.tasks.iter().filter(|(_, task)| !task.over && !task.apart && task.ends <= now);
         let due: Vec<(String, u64)> = due.map(|(task_id, task)| (task_id.clone(), task.code)).collect();
         for (task_id, code) in due {
             self.finish(&task_id, if code == 0 { TaskState::TaskFinished } else { TaskState::TaskFailed });
@@ -231,6 +338,7 @@ impl Executor {
     fn finish(&mut self, task_id: &str, state: TaskState) {
         if let Some(task) = self.tasks.get_mut(task_id).filter(|task| !task.over) {
             task.over = true;
+            task.tells = None;
             self.update(task_id, state);
         }
     }

@@ -16,4 +16,5 @@ pub mod random;
 pub mod scenario;
 pub mod shrink;
 mod wishes;
+mod within;
 pub mod world;

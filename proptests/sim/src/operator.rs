@@ -29,6 +29,8 @@ pub struct Operator {
     /// Changes things, too.
     writes: bool,
     agents: Vec<String>,
+    /// All that it ever saw: some are away.
+    known: BTreeSet<String>,
     /// Where the agents run, and frameworks, as they were seen last.
     hosts: Vec<String>,
     frameworks: Vec<String>,
@@ -43,8 +45,8 @@ impl Operator {
         let host = Host::new(random.number(), EPOCH_MS, 0);
         let (world, net, name) = (world.clone(), net.clone(), name.to_owned());
         let (agents, hosts, frameworks) = (Vec::new(), Vec::new(), Vec::new());
-        let operator =
-            Operator { world, net, name, masters, random, writes, agents, hosts, frameworks, down: BTreeSet::new() };
+        let (known, down) = (BTreeSet::new(), BTreeSet::new());
+        let operator = Operator { world, net, name, masters, random, writes, agents, known, hosts, frameworks, down };
         host.spawn(operator.run());
     }
 
@@ -96,7 +98,9 @@ impl Operator {
 
     async fn set_active(&mut self, always: bool) {
         let deactivate = !always && self.random.permille(500);
-        let Some(agent) = self.random.pick(&self.agents).cloned() else { return };
+        let away: Vec<String> = self.known.iter().filter(|id| !self.agents.contains(id)).cloned().collect();
+        let all = if !always && self.random.permille(300) && !away.is_empty() { &away } else { &self.agents };
+        let Some(agent) = self.random.pick(all).cloned() else { return };
         self.activate(&agent, !deactivate).await;
     }
 
@@ -124,7 +128,8 @@ impl Operator {
             Call { r#type: Some(Type::DeactivateAgent as i32), deactivate_agent, ..Call::default() }
         };
         self.world.oracle.lock().linear.write_begins(agent, !active);
-        let status = self.call(call).await.map(|(status, _)| status);
+        // Of who is away nobody sees yet whether it is done.
+        let status = self.call(call).await.map(|(status, _)| status).filter(|status| *status != 409);
         self.world.oracle.lock().linear.write_ends(agent, !active, status);
     }
 
@@ -339,6 +344,7 @@ impl Operator {
             .map(|agent| (agent.agent_info.id.clone().unwrap_or_default().value, agent.deactivated()))
             .collect();
         self.agents = seen.iter().map(|(id, _)| id.clone()).collect();
+        self.known.extend(self.agents.iter().cloned());
         self.hosts = agents.iter().map(|agent| agent.agent_info.hostname.clone()).collect();
         self.world.oracle.lock().linear.agents_read(&self.world, &self.name, &expected, &seen);
     }

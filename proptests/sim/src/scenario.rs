@@ -26,7 +26,8 @@ pub struct Scenario {
 }
 
 /// One fault, or its end. A name is `m1` or `a2`; `leader`: whoever leads then; `busy`: the leader, as soon as something is
-/// in its log that is not committed; `writing`: some master, as soon as it has written what is not flushed.
+/// in its log that is not committed; `writing`: some master, as soon as it has written what is not flushed; `agent`: some agent,
+/// likewise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The process ends, and loses what it had not flushed.
@@ -327,6 +328,11 @@ impl Plan {
                 let (who, length_ms) = (self.agent(), self.random.range(85_000, 110_000));
                 self.steps.push((at_ms, Step::Away(who, length_ms)));
             }
+            39 if self.random.permille(250) => {
+                // For so long that its masters call it unreachable, and no longer.
+                let (who, length_ms) = (self.agent(), self.random.range(27_000, 45_000));
+                self.steps.push((at_ms, Step::Away(who, length_ms)));
+            }
             40..=43 => {
                 // Leadership is lost with records under way, whose callers hear nothing or from another.
                 let who = "busy".to_owned();
@@ -351,6 +357,19 @@ impl Plan {
                 self.steps.push((at_ms, Step::Isolate(who)));
                 self.steps.push((end_ms, Step::Mend));
                 return end_ms;
+            }
+            47 => {
+                // What an agent has just decided is undone, again and again.
+                let mut crash_ms = at_ms;
+                for _ in 0..self.random.range(2, 7) {
+                    let back_ms = crash_ms + self.random.range(1, 400);
+                    if back_ms >= calm_ms {
+                        break;
+                    }
+                    self.steps.push((crash_ms, Step::Crash("agent".into())));
+                    self.steps.push((back_ms, Step::Start("all".into())));
+                    crash_ms = back_ms + self.random.range(100, 2_500);
+                }
             }
             _ => {}
         }

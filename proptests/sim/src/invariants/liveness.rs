@@ -57,6 +57,9 @@ pub fn unfinished(cluster: &Cluster) -> Option<String> {
             }
         }
     }
+    if let Some(what) = cluster.agents.iter().find_map(Agent::left_behind) {
+        return Some(what);
+    }
     // An offer that its framework was not told of is held for ever.
     for offer in state.offers.live.values() {
         let (id, to) = (view::offer_id(&state, offer.key), view::framework_id(&state, offer.framework));
