@@ -41,7 +41,7 @@ fn history() -> Vec<Event> {
         },
         status(0),
         status(1),
-        Event::MessagesReceived { up_to: 2 },
+        Event::MessagesReceived { up_to: 2, operations_stay: false },
     ]
 }
 

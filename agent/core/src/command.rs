@@ -25,6 +25,8 @@ pub enum Command {
         cluster_id: String,
         /// Messages committed.
         received_up_to: u64,
+        /// They tell when an operation is over for its framework, too.
+        tells_of_operations: bool,
     },
     /// An order of the masters; one that is known already is passed over.
     TakeOrder(Box<Order>),
@@ -34,6 +36,13 @@ pub enum Command {
     CoverMessages {
         /// Up to here.
         up_to: u64,
+        /// They tell when an operation is over for its framework, too.
+        tells_of_operations: bool,
+    },
+    /// Operations are over for the masters.
+    ForgetOperations {
+        /// Names of them; others are passed over.
+        operations: Vec<Vec<u8>>,
     },
     /// A container's process runs.
     ReportStart {
@@ -172,6 +181,7 @@ impl Command {
             Command::AcceptWelcome { .. } => "welcome",
             Command::TakeOrder(_) | Command::GiveUpOrder(_) => "order",
             Command::CoverMessages { .. } => "received",
+            Command::ForgetOperations { .. } => "operations-over",
             Command::ReportStart { .. } => "started",
             Command::ReportLaunchFailure { .. } => "launch-failed",
             Command::ReportRevocation { .. } => "revoked",

@@ -2,6 +2,8 @@
 
 use api::internal::order::Order as Wanted;
 
+use api::limits::AGENT_OPERATIONS_MAX;
+
 use crate::command::{Command, Refusal, Surroundings, Unreadable};
 use crate::event::{Blob, Event};
 use crate::state::{Clock, State, Why};
@@ -17,12 +19,13 @@ const AHEAD_MS_MIN: u64 = 1_000;
 pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) -> Result<Vec<Event>, Refusal> {
     match command {
         Command::ChooseToken { token } => Ok(vec![Event::TokenChosen { token }]),
-        Command::AcceptWelcome { agent_id, cluster_id, received_up_to } => {
-            accept_welcome(state, agent_id, cluster_id, received_up_to)
+        Command::AcceptWelcome { agent_id, cluster_id, received_up_to, tells_of_operations } => {
+            accept_welcome(state, agent_id, cluster_id, (received_up_to, tells_of_operations))
         }
         Command::TakeOrder(order) => take_order(state, *order, around),
         Command::GiveUpOrder(order) => Ok(give_up_order(state, *order, around)),
-        Command::CoverMessages { up_to } => Ok(cover(state, up_to)),
+        Command::CoverMessages { up_to, tells_of_operations } => Ok(cover(state, up_to, tells_of_operations)),
+        Command::ForgetOperations { operations } => Ok(operations::forget(state, operations)),
         Command::ReportStart { container_id, process, .. } if state.launched.all.contains_key(&container_id) => {
             Ok(containers::started(state, &container_id, process))
         }
@@ -96,9 +99,9 @@ fn accept_welcome(
     state: &State,
     agent_id: String,
     cluster_id: String,
-    received_up_to: u64,
+    (received_up_to, tells_of_operations): (u64, bool),
 ) -> Result<Vec<Event>, Refusal> {
-    let mut events = cover(state, received_up_to);
+    let mut events = cover(state, received_up_to, tells_of_operations);
     match (&state.registration.agent_id, &state.registration.cluster_id) {
         (Some(known), Some(cluster)) if *known == agent_id && *cluster == cluster_id => {
             let acknowledged = state.messages.received_up_to;
@@ -115,10 +118,13 @@ fn accept_welcome(
     Ok(events)
 }
 
-fn cover(state: &State, up_to: u64) -> Vec<Event> {
+fn cover(state: &State, up_to: u64, operations_stay: bool) -> Vec<Event> {
     let all = event_log::planted(event_log::Bug::MessagesForgottenUnsent);
     let up_to = if all { state.messages.up_to } else { up_to.min(state.messages.up_to) };
-    if up_to > state.messages.received_up_to { vec![Event::MessagesReceived { up_to }] } else { Vec::new() }
+    let known = state.messages.received_up_to;
+    let received = (up_to > known).then_some(Event::MessagesReceived { up_to, operations_stay });
+    let kept = if operations_stay { AGENT_OPERATIONS_MAX } else { 0 };
+    received.into_iter().chain(operations::forget_oldest(state, known.max(up_to), kept)).collect()
 }
 
 fn take_order(

@@ -274,6 +274,7 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::InfoTaken { .. }
         | Event::ModelRestored { .. }
         | Event::OperationRestored { .. }
+        | Event::OperationsForgotten { .. }
         | Event::ContainerEnding { .. }
         | Event::HealthSeen { .. }
         | Event::ContainerRemoved { with_files: false, .. }

@@ -70,7 +70,9 @@ impl<'de> Deserialize<'de> for Blob {
 ///
 /// Level 6: how often in a row a command was not healthy. From here on the files of containers are lines of one file each: a release of
 /// before, which could not read them, refuses the log first.
-pub const FEATURE_LEVEL: u32 = 6;
+///
+/// Level 7: operations that are over are remembered until their frameworks have acknowledged it.
+pub const FEATURE_LEVEL: u32 = 7;
 
 /// The events of a stored record.
 ///
@@ -348,9 +350,11 @@ events! {
         completed_max: u32,
     }
     /// The masters have committed what the agent sent.
-    19 MessagesReceived {
+    19 @ 2 MessagesReceived {
         /// Number of the last message.
         up_to: u64,
+        /// Operations of frameworks stay until the masters say that they are over.
+        operations_stay: bool,
     }
     /// The agent was started, and can be reached: no executor has a stream yet.
     20 @ 2 Restarted {
@@ -660,5 +664,10 @@ events! {
         container_id: String,
         /// So often in a row it was not healthy, until now.
         failures: u32,
+    }
+    /// Operations are over for good: their frameworks have acknowledged what became of them, or nobody will (1 of level 7).
+    51 OperationsForgotten {
+        /// Names of them.
+        operations: Vec<Vec<u8>>,
     }
 }

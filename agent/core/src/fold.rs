@@ -123,10 +123,11 @@ pub fn fold(state: &mut State, event: &Event) {
                 state.number(Message::ExecutorExited { framework_id, executor_id, status: *status });
             }
         }
-        Event::MessagesReceived { up_to } => {
+        Event::MessagesReceived { up_to, operations_stay } => {
             state.messages.cover(*up_to);
-            state.model.cover(*up_to);
+            state.model.cover(*up_to, *operations_stay);
         }
+        Event::OperationsForgotten { operations } => state.model.forget_operations(operations),
         Event::Restarted { reregister_by_ms, register_by_ms, clock, ahead_ms } => {
             state.clock = (!clock.boot_id.is_empty()).then(|| clock.clone());
             let executors = state.frameworks.values_mut().flat_map(|framework| framework.executors.values_mut());

@@ -15,7 +15,8 @@ use crate::volumes::Volume;
 pub struct Model {
     /// All that is reserved dynamically or is a volume, as the masters said it last: a `Resource` each.
     pub checkpointed: Vec<Blob>,
-    /// Operations by the order in which they came, until the masters have committed what became of them.
+    /// Operations by the order in which they came, until the masters have committed what became of them; those of frameworks
+    /// that gave them an id until that is acknowledged, if the masters tell of it.
     pub operations: BTreeMap<u64, Operation>,
     /// Counts operations as they come.
     pub operations_taken: u64,
@@ -44,6 +45,18 @@ pub struct Operation {
     pub ended: u64,
     /// The masters that wanted it know the agent by another id now: nobody is told.
     pub forgotten: bool,
+}
+
+impl Operation {
+    /// Whether the masters have committed what became of it, with the messages up to a number.
+    fn is_heard(&self, up_to: u64) -> bool {
+        self.ended != 0 && self.ended <= up_to
+    }
+
+    /// Whether a framework wants to hear of it: one that gave it an id.
+    fn has_framework(&self) -> bool {
+        self.framework_id.is_some() && self.info.get::<OperationInfo>().id.is_some()
+    }
 }
 
 /// The order to be empty.
@@ -78,9 +91,19 @@ impl Model {
         self.checkpointed.iter().map(Blob::get).collect()
     }
 
-    /// The masters have the messages up to a number.
-    pub(crate) fn cover(&mut self, up_to: u64) {
-        self.operations.retain(|_, one| one.ended == 0 || one.ended > up_to);
+    /// The masters have the messages up to a number, and may tell what is acknowledged of that.
+    pub(crate) fn cover(&mut self, up_to: u64, operations_stay: bool) {
+        self.operations.retain(|_, one| !one.is_heard(up_to) || (operations_stay && one.has_framework()));
+    }
+
+    /// Operations that are over, as the masters know: only their frameworks have not acknowledged it yet, as far as is known
+    /// here. Oldest first.
+    pub fn heard(&self, received_up_to: u64) -> impl Iterator<Item = &Operation> {
+        self.operations.values().filter(move |one| one.is_heard(received_up_to))
+    }
+
+    pub(crate) fn forget_operations(&mut self, operations: &[Vec<u8>]) {
+        self.operations.retain(|_, one| one.ended == 0 || !operations.contains(&one.operation));
     }
 
     /// What stays when the agent registers anew: its disk. Operations under way end on it, and nobody is told.

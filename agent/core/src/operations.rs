@@ -3,8 +3,11 @@
 //!
 //! ```text
 //! ApplyOperation ─► OperationTaken ─┬─► OperationEnded (nothing to do on the disk: in the same record)
-//!                                   └─► Apply, on the disk ─► OperationEnded ─► the masters ─► forgotten
+//!                                   └─► Apply, on the disk ─► OperationEnded ─► the masters ─┬─► forgotten (no framework waits)
+//!                                                                                            └─► acknowledged ─► forgotten
 //! ```
+
+use std::collections::BTreeSet;
 
 use api::internal::ApplyOperation;
 use api::v1::offer::Operation as Info;
@@ -76,6 +79,23 @@ pub(crate) fn invalid(
     };
     let status = Blob::of(&status(state, &info, Some(sentence), around));
     vec![taken, Event::OperationEnded { operation, status, told: true }]
+}
+
+/// The masters know nothing of these any more.
+pub(crate) fn forget(state: &State, operations: Vec<Vec<u8>>) -> Vec<Event> {
+    let heard: BTreeSet<&Vec<u8>> =
+        state.model.heard(state.messages.received_up_to).map(|one| &one.operation).collect();
+    let operations: Vec<Vec<u8>> = operations.into_iter().filter(|operation| heard.contains(operation)).collect();
+    if operations.is_empty() { Vec::new() } else { vec![Event::OperationsForgotten { operations }] }
+}
+
+/// Of those that only wait for their frameworks so many are remembered, the newest.
+pub(crate) fn forget_oldest(state: &State, received_up_to: u64, kept: usize) -> Option<Event> {
+    let known = state.messages.received_up_to;
+    let over = state.model.heard(received_up_to).count().saturating_sub(kept);
+    // What is heard only now goes, or stays, by the event that says so.
+    let operations: Vec<Vec<u8>> = state.model.heard(known).take(over).map(|one| one.operation.clone()).collect();
+    (!operations.is_empty()).then_some(Event::OperationsForgotten { operations })
 }
 
 fn status(state: &State, info: &Info, failure: Option<&str>, around: &mut Surroundings<'_>) -> OperationStatus {

@@ -157,7 +157,7 @@ fn story() -> Vec<Record> {
         vec![subscribed(1)],
         vec![Event::TasksDelivered { framework_id: f(), executor_id: e(), task_ids: vec!["a".into(), "b".into()] }],
         vec![written("e", "a", TaskState::TaskRunning, 2), written("e", "b", TaskState::TaskRunning, 3)],
-        vec![Event::MessagesReceived { up_to: 2 }],
+        vec![Event::MessagesReceived { up_to: 2, operations_stay: false }],
     ];
     let mut state = State::default();
     batches.iter().flatten().for_each(|event| fold(&mut state, event));
@@ -201,7 +201,8 @@ fn story() -> Vec<Record> {
     batches.extend([
         restoring(&state).collect(),
         vec![over(2, true), Event::DrainEnded {}],
-        vec![Event::MessagesReceived { up_to: 8 }],
+        vec![Event::MessagesReceived { up_to: 8, operations_stay: true }],
+        vec![Event::OperationsForgotten { operations: vec![vec![2; 16]] }],
         vec![taken(3, true)],
         vec![Event::Forgotten {}],
         vec![over(3, false)],

@@ -106,8 +106,35 @@ fn a_reservation_is_remembered_and_over_at_once() {
     let effects = story.apply(1, operation(operation::Type::Reserve, vec![made]), vec![]);
     assert_eq!((effects, story.operations().len()), (vec![Effect::AcknowledgeOrders], 1));
     assert_eq!(story.state.model.checkpointed().len(), 1);
-    story.tell(Command::CoverMessages { up_to: 1 });
+    story.tell(Command::CoverMessages { up_to: 1, tells_of_operations: false });
     assert!(story.state.model.operations.is_empty(), "the masters know");
+}
+
+#[test]
+fn an_operation_of_a_framework_is_remembered_until_the_masters_say_that_it_is_over() {
+    let mut story = Story::new();
+    let made = reserved("cpus:1", "eng");
+    let wanted = || operation(operation::Type::Reserve, vec![made.clone()]);
+    for name in 1..=3 {
+        story.apply(name, wanted(), vec![made.clone()]);
+    }
+    story.apply(4, Operation { id: None, ..wanted() }, vec![made.clone()]);
+    let names = |story: &Story| story.state.model.operations.values().map(|one| one.operation[0]).collect::<Vec<_>>();
+    let covered = |up_to, tells_of_operations| Command::CoverMessages { up_to, tells_of_operations };
+    story.tell(Command::ForgetOperations { operations: vec![vec![1; 16]] });
+    assert_eq!(names(&story), [1, 2, 3, 4], "the masters have not heard its end");
+    story.tell(covered(4, true));
+    assert_eq!(names(&story), [1, 2, 3], "nobody acknowledges what has no id");
+    let over =
+        |names: &[u8]| Command::ForgetOperations { operations: names.iter().map(|name| vec![*name; 16]).collect() };
+    story.tell(over(&[1, 9]));
+    assert_eq!(names(&story), [2, 3]);
+    let events: Vec<Event> = agent_core::restoring(&story.state).collect();
+    let mut again = agent_core::State::default();
+    events.iter().for_each(|event| agent_core::fold(&mut again, event));
+    assert_eq!(again, story.state, "a shortened log knows them");
+    story.tell(covered(4, false));
+    assert_eq!(names(&story), [0; 0], "masters that do not tell are not waited for");
 }
 
 #[test]
@@ -221,7 +248,7 @@ fn a_drain_kills_every_task_and_lets_none_in_until_it_is_ended() {
         containers.push(story.launch_of(&AWARE, v1::TaskInfo { kill_policy, ..task(id) }).unwrap());
         story.start(&containers[containers.len() - 1]);
     }
-    story.tell(Command::CoverMessages { up_to: 6 });
+    story.tell(Command::CoverMessages { up_to: 6, tells_of_operations: false });
     story.drain(Some(4), false);
     let kill_at = |story: &Story, id: &str| story.state.executor("f", id).unwrap().stop.unwrap().kill_at_ms;
     assert_eq!(["long", "short", "plain"].map(|id| kill_at(&story, id)), [5_000, 2_000, 5_000]);

@@ -20,9 +20,9 @@ fn a_command_task_lives_and_its_updates_wait_for_the_masters() {
     assert_eq!(told[2].message(), "Command exited with status 0");
     assert_eq!(told[1].container_status.as_ref().unwrap().executor_pid, Some(41));
     assert!(story.state.containers.is_empty());
-    story.tell(Command::CoverMessages { up_to: 2 });
+    story.tell(Command::CoverMessages { up_to: 2, tells_of_operations: false });
     assert_eq!(story.states(), [TaskState::TaskFinished]);
-    story.tell(Command::CoverMessages { up_to: 99 });
+    story.tell(Command::CoverMessages { up_to: 99, tells_of_operations: false });
     assert!(story.told().is_empty());
 }
 
@@ -292,7 +292,7 @@ fn what_has_ended_is_forgotten_by_bounds() {
         let task_id = format!("t{n}");
         story.launch_on_executor(&task_id);
         story.try_to_update(&task_id, TaskState::TaskFinished).unwrap();
-        story.tell(Command::CoverMessages { up_to: u64::MAX });
+        story.tell(Command::CoverMessages { up_to: u64::MAX, tells_of_operations: false });
     }
     let tasks = &story.state.executor("f", "e").unwrap().tasks;
     assert_eq!(tasks.len(), 201, "what lives stays");
@@ -336,7 +336,7 @@ fn so_much_waits_for_the_masters_and_then_only_ends() {
     story.try_to_update("t1", TaskState::TaskFinished).unwrap();
     assert_eq!(story.states(), [TaskState::TaskFinished]);
     let up_to = story.state.messages.up_to;
-    story.tell(Command::CoverMessages { up_to });
+    story.tell(Command::CoverMessages { up_to, tells_of_operations: false });
     assert_eq!(story.state.messages.waiting_bytes, 0);
     story.try_to_update("nobody", TaskState::TaskFinished).unwrap();
 }

@@ -189,7 +189,8 @@ async fn connect(agent: &Arc<Agent>, master: &str, welcomed: &mut Option<Vec<Str
     let writer = Task(host::spawn(write(agent.clone(), sender, queue, welcome.messages_up_to)));
     let ping_timeout = Duration::from_millis(welcome.ping_timeout_ms);
     let rotation = Rotation::default();
-    let ended = read(agent, &mut reader, &outbox, (ping_timeout, welcome.identity), (masters, rotation)).await;
+    let tells = welcome.tells_of_operations();
+    let ended = read(agent, &mut reader, &outbox, (ping_timeout, welcome.identity, tells), (masters, rotation)).await;
     drop(writer);
     ended
 }
@@ -284,6 +285,7 @@ async fn accept(agent: &Agent, welcome: &internal::Welcome) -> Option<Ended> {
         agent_id: welcome.agent_id.value.clone(),
         cluster_id: welcome.cluster_id.clone(),
         received_up_to: welcome.messages_up_to,
+        tells_of_operations: welcome.tells_of_operations(),
     });
     match answer.await {
         Some(Ok(_)) => {
@@ -376,7 +378,7 @@ async fn read(
     agent: &Arc<Agent>,
     reader: &mut Reader,
     outbox: &mpsc::Sender<from_agent::Message>,
-    (ping_timeout, identity): (Duration, Option<internal::Identity>),
+    (ping_timeout, identity, tells_of_operations): (Duration, Option<internal::Identity>, bool),
     (masters, mut rotation): (&mut Vec<String>, Rotation),
 ) -> Ended {
     let mut due = Instant::now() + ping_timeout;
@@ -384,6 +386,9 @@ async fn read(
         && let Err(ended) = rotation.heard(agent, &identity, outbox).await
     {
         return ended;
+    }
+    if tells_of_operations && !ask_of_operations(agent, outbox).await {
+        return Ended::Broken("the connection is closed".to_owned());
     }
     // The first order that this release does not know. It is not acknowledged, nor is any behind it: the masters keep them,
     // give nothing more once too many wait, and what runs here goes on.
@@ -426,10 +431,17 @@ async fn read(
                 }
                 agent.submit(Command::TakeOrder(Box::new(order)));
             }
-            to_agent::Message::Received(received) => agent.submit(Command::CoverMessages { up_to: received.up_to }),
+            to_agent::Message::Received(internal::Received { up_to }) => {
+                agent.submit(Command::CoverMessages { up_to, tells_of_operations });
+            }
+            to_agent::Message::OperationsOver(over) => {
+                let operations = over.operations.iter().map(|operation| operation.to_vec()).collect();
+                agent.submit(Command::ForgetOperations { operations });
+            }
             to_agent::Message::Ping(_) => {
                 due = Instant::now() + ping_timeout;
-                if outbox.send(from_agent::Message::Pong(internal::Pong {})).await.is_err() {
+                let is_asked = !tells_of_operations || ask_of_operations(agent, outbox).await;
+                if !is_asked || outbox.send(from_agent::Message::Pong(internal::Pong {})).await.is_err() {
                     return Ended::Broken("the connection is closed".to_owned());
                 }
             }
@@ -445,6 +457,17 @@ async fn read(
             to_agent::Message::Welcome(_) => return Ended::Broken("a second welcome".to_owned()),
         }
     }
+}
+
+/// Says which operations are remembered for their frameworks: what the masters do not know any more is over. False if the
+/// connection is.
+async fn ask_of_operations(agent: &Agent, outbox: &mpsc::Sender<from_agent::Message>) -> bool {
+    let operations: Vec<Bytes> = {
+        let state = agent.state.read();
+        state.model.heard(state.messages.received_up_to).map(|one| one.operation.clone().into()).collect()
+    };
+    let kept = from_agent::Message::OperationsKept(internal::OperationsKept { operations: operations.clone() });
+    operations.is_empty() || outbox.send(kept).await.is_ok()
 }
 
 /// When this agent is to have another identity, as the masters say on one connection.

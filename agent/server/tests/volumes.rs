@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use api::internal::{self, from_agent, order};
+use api::internal::{self, from_agent, order, to_agent};
 use api::v1::offer::{Operation, operation};
 use api::v1::{self, OperationState, TaskState, task_status::Reason};
 use common::{Master, PATIENCE, RealAgent, create, http, task, volume, volume_on};
@@ -56,6 +56,61 @@ fn refused(master: &Master, dir: &Path, flags: &[&str]) -> String {
         .unwrap();
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
+}
+
+/// As Mesos's agents list them; what no framework named is over when the masters know its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_is_listed_until_its_framework_has_acknowledged_it() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    master.known.lock().tells = true;
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let made = volume("v");
+    let named = |name: &str| Some(v1::OperationId { value: name.into() });
+    master.apply(1, Operation { id: named("o"), ..create(vec![made.clone()]) }, vec![made.clone()]);
+    master.apply(2, destroy(vec![made.clone()]), vec![]);
+    master.apply(3, Operation { id: named("p"), ..create(vec![made.clone()]) }, vec![made]);
+    for name in 1..=3 {
+        master.applied(name).await;
+    }
+    let listed = async |agent: &RealAgent, wanted: &[&str]| {
+        let wanted: Vec<Value> = wanted.iter().map(|name| Value::from(*name)).collect();
+        let until = async {
+            loop {
+                let answer = call(agent, "GET_OPERATIONS").await;
+                let operations = answer["get_operations"]["operations"].as_array().cloned().unwrap_or_default();
+                let over = operations.iter().filter(|one| one["latest_status"]["state"] == "OPERATION_FINISHED");
+                if over.map(|one| one["info"]["id"]["value"].clone()).collect::<Vec<_>>() == wanted {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, until).await.unwrap();
+    };
+    listed(&agent, &["o", "p"]).await;
+    let over = |name: u8| {
+        let operations = vec![vec![name; 16].into()];
+        to_agent::Message::OperationsOver(internal::OperationsOver { operations })
+    };
+    master.send(over(1));
+    listed(&agent, &["p"]).await;
+    // What became of it while the agent was away is asked for.
+    agent.kill();
+    master.known.lock().unnumbered.clear();
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let asked = |known: &common::Known| {
+        known.unnumbered.iter().find_map(|message| match message {
+            from_agent::Message::OperationsKept(kept) => Some(kept.operations.clone()),
+            _ => None,
+        })
+    };
+    let kept = master.wait("the question which operations are over", asked).await;
+    assert!(kept.iter().any(|name| name[..] == [3; 16]), "{kept:?}");
+    // That the first is over may have been heard and not written down.
+    master.send(over(1));
+    listed(&agent, &["p"]).await;
+    master.send(over(3));
+    listed(&agent, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

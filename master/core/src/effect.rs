@@ -48,6 +48,8 @@ pub enum Effect {
     OrdersWaiting { agent: AgentKey },
     /// Its messages up to here are committed.
     SendReceived { agent: AgentKey, up_to: u64 },
+    /// The agent remembers this operation for its framework, which has acknowledged what became of it; may be lost.
+    SendOperationOver { agent: AgentKey, operation: OperationKey },
     /// The agent is to hear of its identity, which is or should be another.
     SendIdentity { agent: AgentKey },
     /// A framework's message to an executor; may be lost.

@@ -232,7 +232,6 @@ impl Launch {
             if is_default {
                 default_executor::check_task(task).map_err(invalid)?;
             }
-            unbuilt::limits(task).map_err(invalid)?;
             if !ids.insert(&task.task_id.value) {
                 return Err(invalid(format!("Task has duplicate ID: {}", task.task_id.value)).into());
             }
@@ -249,6 +248,9 @@ impl Launch {
             let task = v1::TaskInfo { executor: Some(executor.clone()), ..task.clone() };
             let info = self.stamped(draft, &task, &needed).encode_to_vec().into();
             tasks.push(GroupTask { task_id: task.task_id.value.as_str().into(), info, resources: needed });
+        }
+        for task in &body.task_group.tasks {
+            unbuilt::limits(task).map_err(|why| format!("Task '{}' is invalid: {why}", quoted(&task.task_id.value)))?;
         }
         let all = tasks.iter().fold(chosen.resources.clone(), |sum, task| sum.plus(&task.resources));
         if rules::overlap(tasks.iter().map(|task| &task.resources).chain([&chosen.resources])) {

@@ -205,7 +205,9 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             }
             effects.push(ended(framework, event.kind, event.state));
         }
-        Event::OperationAcknowledged(_) => {}
+        Event::OperationAcknowledged(event) => {
+            effects.push(Effect::SendOperationOver { agent: event.agent, operation: event.operation });
+        }
         Event::OperationDeclared(event) => {
             let status = v1::OperationStatus {
                 agent_id: Some(v1::AgentId { value: view::agent_id(state, event.agent) }),

@@ -107,7 +107,11 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
         Message::OperationStatus(status) => operations::status(draft, agent, seq, status),
         Message::NextIdentity(next) => identities::rotate(draft, agent, &next.hash),
         // The launch said it already; the others are the connection's own business.
-        Message::ExecutorLaunched(_) | Message::Register(_) | Message::Resume(_) | Message::Pong(_) => {}
+        Message::ExecutorLaunched(_)
+        | Message::Register(_)
+        | Message::Resume(_)
+        | Message::Pong(_)
+        | Message::OperationsKept(_) => {}
     }
 }
 

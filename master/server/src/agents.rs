@@ -104,6 +104,17 @@ fn identity(state: &State, agent: AgentKey) -> Option<internal::Identity> {
     Some(internal::Identity { hash: Bytes::copy_from_slice(&hash.0), rotate_in_ms })
 }
 
+/// Those of the operations that an agent keeps which no master knows any more.
+pub(crate) fn over(state: &State, kept: internal::OperationsKept) -> internal::OperationsOver {
+    let is_known = |operation: &Bytes| {
+        let key = view::parse_operation_uuid(state, operation);
+        key.is_some_and(|key| state.operations.get(key).is_some())
+    };
+    let mut operations = kept.operations;
+    operations.retain(|operation| !is_known(operation));
+    internal::OperationsOver { operations }
+}
+
 impl Agents {
     pub(crate) fn new(identity: Arc<Identity>, ping: Ping, lost: mpsc::UnboundedSender<LostAgent>) -> Agents {
         Agents { identity, ping, inner: Mutex::default(), lost }
@@ -198,6 +209,11 @@ impl Agents {
                 let received = to_agent::Message::Received(internal::Received { up_to: *up_to });
                 self.send(&mut inner, *agent, frame(received));
             }
+            Effect::SendOperationOver { agent, operation } if inner.open.contains_key(agent) => {
+                let operations = vec![Bytes::copy_from_slice(&view::operation_uuid(state, *operation))];
+                let over = internal::OperationsOver { operations };
+                self.send(&mut inner, *agent, frame(to_agent::Message::OperationsOver(over)));
+            }
             Effect::SendIdentity { agent } if inner.open.contains_key(agent) => {
                 if let Some(identity) = identity(state, *agent) {
                     self.send(&mut inner, *agent, frame(to_agent::Message::Identity(identity)));
@@ -232,6 +248,7 @@ impl Agents {
             ping_timeout_ms: u64::try_from(self.ping.patience().as_millis()).unwrap_or(u64::MAX),
             masters: inner.masters.clone(),
             identity: identity(state, agent),
+            tells_of_operations: Some(true),
         });
         inner.by_connection.insert(connection.id, agent);
         inner.open.insert(agent, held);

@@ -250,6 +250,7 @@ impl Carriers {
             | Effect::CloseAgent { .. }
             | Effect::OrdersWaiting { .. }
             | Effect::SendReceived { .. }
+            | Effect::SendOperationOver { .. }
             | Effect::SendIdentity { .. }
             | Effect::SendToExecutor { .. } => self.agents.carry_out(state, &effect),
             // Announced by committed records alone, in their order.

@@ -532,7 +532,7 @@ impl Place {
                 Event::OrdersTaken { up_to } => {
                     self.world.oracle.lock().acknowledged.orders_taken(&agent_id, *up_to);
                 }
-                Event::MessagesReceived { up_to } => {
+                Event::MessagesReceived { up_to, .. } => {
                     self.world.oracle.lock().acknowledged.messages_forgotten(&self.world, &agent_id, *up_to);
                 }
                 Event::StatusWritten { framework_id, task_id, status, .. } => {

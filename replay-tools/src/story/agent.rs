@@ -174,7 +174,7 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
             let status = status.map_or(String::new(), |status| format!(" with wait status {status}"));
             format!("Executor {executor_id} ended{status}, and so did its container.")
         }
-        Event::MessagesReceived { up_to } => {
+        Event::MessagesReceived { up_to, .. } => {
             return Sentence::routine(format!("The masters committed messages up to {up_to}."), "commits of messages");
         }
         Event::Restarted { reregister_by_ms, ahead_ms, .. } => {
@@ -221,6 +221,11 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
             let why = status.message.as_ref().map_or(String::new(), |why| format!(": {why}"));
             format!("Operation {} is {}{why}.", crate::replay::hex(operation), status.state().as_str_name())
         }
+        Event::OperationsForgotten { operations } => {
+            let names: Vec<String> = operations.iter().map(|operation| crate::replay::hex(operation)).collect();
+            let text = format!("The masters know nothing more of operations {}.", names.join(", "));
+            return Sentence::routine(text, "ends of operations");
+        }
         Event::DrainBegun { config, .. } => {
             let grace = config.get::<api::v1::DrainConfig>().max_grace_period;
             let within = grace.map_or(String::new(), |grace| {
@@ -239,6 +244,12 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
         Event::Left {} => "Nothing runs any more; the masters must hear that the agent is gone.".to_owned(),
         Event::Forgotten {} => "The masters do not want this agent's past: it begins anew.".to_owned(),
         Event::RemnantEnded { container_id } => format!("Container {container_id} of the forgotten past ended."),
+        Event::HealthSeen { container_id, failures: 0 } => {
+            format!("The command in container {container_id} is healthy, as its check sees it.")
+        }
+        Event::HealthSeen { container_id, failures } => {
+            format!("The command in container {container_id} was not healthy {failures} times in a row.")
+        }
         Event::ContainerLimited { container_id, message, .. } => {
             format!("Container {container_id} must end: {message}.")
         }

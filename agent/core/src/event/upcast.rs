@@ -25,6 +25,10 @@ pub(super) fn lift(raw: &RawEvent) -> Result<Event, EventError> {
             let (framework_id, executor_id, status, announced) = payload(raw, "ExecutorEnded")?;
             Event::ExecutorEnded { framework_id, executor_id, status, announced, completed_max: COMPLETED_EXECUTORS }
         }
+        (19, 1) => {
+            let (up_to,) = payload(raw, "MessagesReceived")?;
+            Event::MessagesReceived { up_to, operations_stay: false }
+        }
         (20, 1) => {
             let (reregister_by_ms,) = payload(raw, "Restarted")?;
             Event::Restarted { reregister_by_ms, register_by_ms: 0, clock: Clock::default(), ahead_ms: 0 }

@@ -125,5 +125,10 @@ pub fn framework() -> v1::FrameworkInfo {
 }
 
 pub fn welcome(agent_id: &str) -> Command {
-    Command::AcceptWelcome { agent_id: agent_id.into(), cluster_id: "C".into(), received_up_to: 0 }
+    Command::AcceptWelcome {
+        agent_id: agent_id.into(),
+        cluster_id: "C".into(),
+        received_up_to: 0,
+        tells_of_operations: false,
+    }
 }

@@ -37,6 +37,8 @@ pub struct Known {
     pub refuse: Option<internal::Refused>,
     /// Do not say that messages are committed.
     pub silent: bool,
+    /// Say that it tells which operations are over.
+    pub tells: bool,
     connection: Option<StreamSender>,
 }
 
@@ -222,6 +224,7 @@ fn welcome(known: &mut Known, sender: &StreamSender) {
         return say(to_agent::Message::Refused(refused));
     }
     say(to_agent::Message::Welcome(internal::Welcome {
+        tells_of_operations: known.tells.then_some(true),
         identity: None,
         agent_id: v1::AgentId { value: "C-S0".into() },
         cluster_id: "C".into(),

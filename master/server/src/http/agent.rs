@@ -6,7 +6,7 @@
 
 mod messages;
 
-use crate::agents::{Agents, frame};
+use crate::agents::{self, Agents, frame};
 use crate::context::Context;
 use crate::identity::new_connection;
 use crate::outcome::{Outcome, TOO_LARGE};
@@ -153,12 +153,12 @@ impl Talk<'_> {
                 message = messages.next(), if !waiting.is_full() => {
                     unanswered = 0;
                     match message {
-                        Ok(Some((message, length))) => waiting.take(message, length),
+                        Ok(Some((message, length))) => self.take(&mut waiting, message, length),
                         Ok(None) => return "the agent closed it",
                         Err(why) => return why,
                     }
                     while !waiting.is_full() && let Ok(Some((message, length))) = messages.buffered() {
-                        waiting.take(message, length);
+                        self.take(&mut waiting, message, length);
                     }
                 }
                 Some(outcome) = &mut flight, if flying => {
@@ -190,6 +190,18 @@ impl Talk<'_> {
                 () = self.records.closed() => return "the agent went away",
                 _ = &mut ended => return "this master ended it",
             }
+        }
+    }
+
+    /// What asks for nothing but what this master knows is answered here.
+    fn take(&self, waiting: &mut Waiting, message: FromAgent, length: usize) {
+        let Some(from_agent::Message::OperationsKept(kept)) = message.message else {
+            return waiting.take(message, length);
+        };
+        let over = agents::over(&self.context.reader.state().0, kept);
+        if !over.operations.is_empty() {
+            // Whoever does not read is noticed elsewhere.
+            let _ = self.records.send(frame(to_agent::Message::OperationsOver(over)));
         }
     }
 
@@ -259,6 +271,7 @@ fn kind(message: &from_agent::Message) -> &'static str {
         from_agent::Message::Oversubscribed(_) => "oversubscribed",
         from_agent::Message::Pong(_) => "pong",
         from_agent::Message::NextIdentity(_) => "next identity",
+        from_agent::Message::OperationsKept(_) => "operations kept",
     }
 }
 

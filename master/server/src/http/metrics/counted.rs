@@ -93,7 +93,7 @@ impl Counters {
                     self.add_of(framework, Of::Call(call::Type::Subscribe as i32), 1);
                 }
             }
-            Command::FrameworkCall { call, .. } => self.count_call(state, call, decided.is_some()),
+            Command::FrameworkCall { call, .. } => self.count_call(state, call, decided),
             Command::RegisterAgent { .. } => {
                 self.count("master/messages_register_slave");
                 self.count_removed(decided, "master/slave_removals/reason_registered");
@@ -117,8 +117,9 @@ impl Counters {
         removed.for_each(|_| self.count(name));
     }
 
-    fn count_call(&self, state: &State, call: &Call, is_done: bool) {
+    fn count_call(&self, state: &State, call: &Call, decided: Option<&[Event]>) {
         use call::Type;
+        let is_done = decided.is_some();
         let speaker =
             call.framework_id.as_ref().and_then(|id| state.frameworks.by_id(&id.value)).map(|known| known.key);
         if let Some(framework) = speaker {
@@ -149,7 +150,9 @@ impl Counters {
                 "status_update_acknowledgement"
             }
             Type::AcknowledgeOperationStatus => {
-                self.count_valid(is_done, "operation_status_update_acknowledgements");
+                // What acknowledges nothing is ignored.
+                let is_valid = decided.is_some_and(|events| !events.is_empty());
+                self.count_valid(is_valid, "operation_status_update_acknowledgements");
                 "operation_status_update_acknowledgement"
             }
             Type::Reconcile => "reconcile_tasks",
@@ -193,6 +196,7 @@ impl Counters {
                 | Said::OrdersAcknowledged(_)
                 | Said::ExecutorLaunched(_)
                 | Said::NextIdentity(_)
+                | Said::OperationsKept(_)
                 | Said::Pong(_),
             )
             | None => return,
@@ -220,6 +224,12 @@ impl Counters {
                 if agent.is_some_and(|agent| agent.reregistered_ms.unwrap_or(agent.registered_ms) < led_since_ms) {
                     self.count("master/recovery_slave_removals");
                 }
+            }
+            Event::LaunchRefused(event) => {
+                let state = v1::TaskState::try_from(event.state).unwrap_or(v1::TaskState::TaskError);
+                let source = Some(v1::task_status::Source::Master as i32);
+                let status = v1::TaskStatus { source, reason: Some(event.reason), ..Default::default() };
+                self.count_ended(state, &status);
             }
             Event::OffersMade(event) => {
                 for group in &event.groups {
