@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ use crate::sealed::Sealed;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Launches under way at once: more would only wait for the same processors.
 const LAUNCHES_MAX: usize = 8;
+/// Files that are kept for containers to come.
+const SPARES_MAX: usize = 256;
 /// Pauses before something is tried again, the first and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -67,6 +70,41 @@ struct Containers {
     /// The processes of the machine, when they were looked at last for what they use.
     seen: Mutex<Option<(Instant, Arc<Vec<processes::Process>>)>>,
     slots: Semaphore,
+    spares: Spares,
+}
+
+/// Files of containers that are over, for those to come: see [`Files::release_to`]. At most [`SPARES_MAX`].
+struct Spares {
+    dir: PathBuf,
+    named: AtomicU64,
+    free: Mutex<Vec<PathBuf>>,
+}
+
+impl Spares {
+    /// Empty: those that an agent before this one kept are gone. A supervisor that was to have one makes another.
+    fn open(dir: PathBuf) -> io::Result<Spares> {
+        if let Err(error) = fs::remove_dir_all(&dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        Ok(Spares { dir, named: AtomicU64::new(0), free: Mutex::default() })
+    }
+
+    fn take(&self) -> Option<String> {
+        self.free.lock().pop().map(|path| path.display().to_string())
+    }
+
+    fn release(&self, files: &Files) {
+        let is_full = self.free.lock().len() >= SPARES_MAX;
+        let spare = self.dir.join(self.named.fetch_add(1, Ordering::Relaxed).to_string());
+        if is_full {
+            files.release();
+        } else if files.release_to(&spare) {
+            self.free.lock().push(spare);
+        }
+    }
 }
 
 /// The containers of one work_dir.
@@ -121,6 +159,7 @@ impl Supervised {
             groups,
             seen: Mutex::default(),
             slots: Semaphore::new(LAUNCHES_MAX),
+            spares: Spares::open(work_dir.join("meta/spares"))?,
         };
         Ok((Supervised(Arc::new(containers)), receiver))
     }
@@ -444,7 +483,7 @@ impl Containerizer for Supervised {
     fn release(&self, container_id: &str) {
         let (containers, container_id) = (self.0.clone(), container_id.to_owned());
         tokio::task::spawn_blocking(move || {
-            containers.files(&container_id).release();
+            containers.spares.release(&containers.files(&container_id));
             containers.remove_group(&container_id);
             let watched = containers.watched.lock().remove(&container_id);
             let container = watched.unwrap_or_else(|| Container { id: container_id, ..Container::default() });
@@ -697,6 +736,7 @@ fn spawn(
         containers_dir: containers.dir.display().to_string(),
         pipe: containers.pipe.display().to_string(),
         lines: true,
+        spare: containers.spares.take(),
         sandbox: creation.container.sandbox.display().to_string(),
         user: creation.user,
         arguments: creation.arguments,

@@ -26,6 +26,8 @@ use crate::processes;
 use crate::program::Program;
 use crate::root::Root;
 
+/// A file that serves one container after the other is no longer than that.
+const SPARE_BYTES_MAX: usize = 3 << 10;
 /// How late a supervisor may come to claim its launch, after its agent was killed.
 const LATE_MAX: Duration = Duration::from_secs(3600);
 
@@ -40,6 +42,8 @@ pub struct Spec {
     pub pipe: String,
     /// What is noted are lines of one file: only an agent of before, which cannot read them, does not ask for that.
     pub lines: bool,
+    /// A file of a container that is over, which becomes this one's.
+    pub spare: Option<String>,
     /// Working directory of the process, with its `stdout` and `stderr`.
     pub sandbox: String,
     /// User to run as; empty for the agent's own.
@@ -261,6 +265,7 @@ impl Spec {
             ("root_unmasked", self.world.root.as_ref().and_then(|root| root.unmasked.then_some(1))),
         ];
         let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
+            .chain(self.spare.iter().map(|name| format!("spare={name}")))
             .chain(self.sockets.iter().map(|path| format!("sockets={path}")))
             .chain(self.rlimits.iter().map(|(name, limit)| match limit {
                 Some((soft, hard)) => format!("rlimit={name}:{soft}:{hard}"),
@@ -363,6 +368,7 @@ impl Spec {
             terminal: number("terminal").map(|size| ((size >> 16) as u16, size as u16)),
             session: number("session") == Some(1),
             lines: number("lines") == Some(1),
+            spare: text("spare").map(str::to_owned),
             external: text("external").map(|path| External {
                 program: Program {
                     path: path.to_owned(),
@@ -484,17 +490,19 @@ pub struct Files {
     dir: PathBuf,
     container_id: String,
     of_before: bool,
+    spare: Option<String>,
 }
 
 impl Files {
     /// Of a container whose files are in `dir`.
     pub fn new(dir: impl Into<PathBuf>, container_id: &str) -> Files {
-        Files { dir: dir.into(), container_id: container_id.to_owned(), of_before: false }
+        Files { dir: dir.into(), container_id: container_id.to_owned(), of_before: false, spare: None }
     }
 
     /// Those that a supervisor writes, as its agent reads them.
     pub fn of(spec: &Spec) -> Files {
-        Files { of_before: !spec.lines, ..Files::new(&spec.containers_dir, &spec.container_id) }
+        let files = Files::new(&spec.containers_dir, &spec.container_id);
+        Files { of_before: !spec.lines, spare: spec.spare.clone(), ..files }
     }
 
     fn path(&self, what: &str) -> PathBuf {
@@ -507,7 +515,12 @@ impl Files {
     /// Those of the file system.
     pub fn claim(&self, claim: &Claim) -> io::Result<bool> {
         let text = match claim {
-            Claim::Supervisor(pid, ticks, boot_id) => format!("supervisor {pid} {ticks} {boot_id}.\n"),
+            Claim::Supervisor(pid, ticks, boot_id) if self.of_before => format!("supervisor {pid} {ticks} {boot_id}"),
+            // It says whose it is, since a file serves one after the other. What is behind it is this one's, also after a crash of the machine.
+            Claim::Supervisor(pid, ticks, boot_id) => {
+                format!("\nsupervisor {pid} {ticks} {boot_id} {}.\n", self.container_id)
+            }
+            Claim::Agent if self.of_before => "agent".to_owned(),
             Claim::Agent => "agent.\n".to_owned(),
         };
         // It appears with its content or not at all, only if nobody was faster, and one sync makes it last: after a crash of the
@@ -515,11 +528,15 @@ impl Files {
         // Opened first: whoever gets no descriptor has claimed nothing.
         let dir = File::open(&self.dir)?;
         if self.of_before {
-            let linked = symlink(text.trim_end_matches(".\n"), self.path("launch")).map(|()| true).or_else(there);
+            let linked = symlink(text, self.path("launch")).map(|()| true).or_else(there);
             return if linked? { dir.sync_all().map(|()| true) } else { Ok(false) };
         }
         let draft = self.path(&format!("draft-{}", std::process::id()));
-        let claimed = fs::write(&draft, text).and_then(|()| appear(&draft, &self.path("launch")));
+        // One that is not there is made.
+        let _ = self.spare.iter().try_for_each(|spare| fs::rename(spare, &draft));
+        let opened = File::options().create(true).append(true).open(&draft);
+        let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+        let claimed = written.and_then(|()| appear(&draft, &self.path("launch")));
         if !matches!(claimed, Ok(true)) {
             let _ = fs::remove_file(&draft);
         }
@@ -537,7 +554,7 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
                 let Some(text) = unless_missing(fs::read_to_string(&path))? else { return Ok(None) };
-                match lines(&text).next() {
+                match self.lines(&text).next() {
                     Some(line) => line.to_owned(),
                     // The machine crashed before the disk had it: a supervisor's of before.
                     None => return Ok(Some(Claim::Supervisor(0, 0, String::new()))),
@@ -643,9 +660,22 @@ impl Files {
     fn notice(&self, before: &str, is_meant: impl Fn(&Notice) -> bool) -> io::Result<Option<Notice>> {
         // A link of before leads nowhere.
         if let Some(text) = unless_missing(fs::read_to_string(self.path("launch")))? {
-            return Ok(lines(&text).filter_map(Notice::decode).find(is_meant));
+            return Ok(self.lines(&text).filter_map(Notice::decode).find(is_meant));
         }
         Ok(unless_missing(fs::read_to_string(self.path(before)))?.as_deref().and_then(Notice::decode))
+    }
+
+    /// The lines of this container that are whole, from its claim on.
+    fn lines<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
+        let all: Vec<&str> = text.split_inclusive('\n').filter_map(|line| line.strip_suffix(".\n")).collect();
+        let owner = |line: &str| line.strip_prefix("supervisor ")?.split(' ').nth(3).map(str::to_owned);
+        let own = all.iter().rposition(|line| owner(line).as_ref() == Some(&self.container_id));
+        let own = match own {
+            // Supervisors did not always say whose it is; then nobody else had it.
+            None if all.iter().any(|line| owner(line).is_some()) => all.len(),
+            own => own.unwrap_or(0),
+        };
+        all.into_iter().skip(own)
     }
 
     /// Removes the files of a container that ended. A claim of the agent's own stays: it keeps a supervisor that is
@@ -655,6 +685,21 @@ impl Files {
             Ok(Some(Claim::Agent)) | Err(_) => {}
             Ok(_) => self.remove(),
         }
+    }
+
+    /// The same, but the file becomes this one, for another container: who makes files and removes them makes the next ones slow.
+    /// False if there is none that could be kept.
+    pub fn release_to(&self, spare: &Path) -> bool {
+        let path = self.path("launch");
+        let whose = format!(" {}.\n", self.container_id);
+        let can = |text: String| text.len() < SPARE_BYTES_MAX && text.contains(&whose);
+        let is_programs = fs::symlink_metadata(self.path("external")).is_ok();
+        // A link of before leads nowhere.
+        let kept = !is_programs && fs::read_to_string(&path).is_ok_and(can) && fs::rename(&path, spare).is_ok();
+        if !kept {
+            self.release();
+        }
+        kept
     }
 
     /// Removes the files of a container that no log knows any more. An agent's claim of not long ago stays: a supervisor
@@ -678,9 +723,11 @@ impl Files {
 
     fn remove(&self) {
         // The claim last: without it, the others would be taken for those of a launch to come.
+        let is_of_before = fs::read_link(self.path("launch")).is_ok();
+        let of_before = ["started", "exit"].into_iter().filter(|_| is_of_before);
         let is_programs = fs::symlink_metadata(self.path("external")).is_ok();
         let of_program = ["told", "exceeded", "external"].into_iter().filter(|_| is_programs);
-        for what in ["started", "exit"].into_iter().chain(of_program).chain(["launch"]) {
+        for what in of_before.chain(of_program).chain(["launch"]) {
             let _ = fs::remove_file(self.path(what));
         }
     }
@@ -708,11 +755,6 @@ fn appear(draft: &Path, path: &Path) -> io::Result<bool> {
         }
         Err(error) => there(error.into()),
     }
-}
-
-/// The lines of a claim that are whole.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.split_inclusive('\n').filter_map(|line| line.strip_suffix(".\n"))
 }
 
 fn unless_missing<T>(read: io::Result<T>) -> io::Result<Option<T>> {
@@ -795,6 +837,7 @@ mod tests {
             terminal: Some((24, 80)),
             session: true,
             lines: true,
+            spare: Some("/spare".into()),
             ..Spec::default()
         };
         let bytes = spec.encode().unwrap();
@@ -861,6 +904,45 @@ mod tests {
         assert_eq!(files.end().unwrap(), Some(Notice::Exited(256)));
         files.release();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// One file serves one container after the other, and never says of one what became of another.
+    #[test]
+    fn a_file_is_used_again() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let inode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().ino();
+        let first = Files::new(dir.path(), "c1");
+        assert!(first.claim(&Claim::Supervisor(7, 8, "boot".into())).unwrap());
+        first.write(&Notice::Exited(256)).unwrap();
+        let used = inode("c1.launch");
+        let spare = dir.path().join("spare");
+        assert!(first.release_to(&spare));
+        let spec = Spec {
+            container_id: "c2".into(),
+            containers_dir: dir.path().display().to_string(),
+            lines: true,
+            spare: Some(spare.display().to_string()),
+            ..Spec::default()
+        };
+        let before = fs::read(&spare).unwrap();
+        let second = Files::of(&spec);
+        assert!(second.claim(&Claim::Supervisor(9, 10, "boot".into())).unwrap());
+        assert_eq!(inode("c2.launch"), used);
+        assert_eq!(second.claimed().unwrap(), Some(Claim::Supervisor(9, 10, "boot".into())));
+        assert_eq!((second.start().unwrap(), second.end().unwrap()), (None, None));
+        second.write(&Notice::Exited(9)).unwrap();
+        assert_eq!(second.end().unwrap(), Some(Notice::Exited(9)));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        // The machine crashed before the disk had it: that it was claimed is all that is known.
+        fs::write(dir.path().join("c2.launch"), before).unwrap();
+        assert_eq!(second.claimed().unwrap(), Some(Claim::Supervisor(0, 0, String::new())));
+        assert_eq!(second.end().unwrap(), None);
+        // One that is not there is made; what an agent claimed is not kept for others.
+        let third = Files { container_id: "c3".into(), ..second };
+        assert!(third.claim(&Claim::Agent).unwrap());
+        assert!(!third.release_to(&spare));
+        assert_eq!(third.claimed().unwrap(), Some(Claim::Agent));
     }
 
     /// An agent of before does not say that it reads lines.

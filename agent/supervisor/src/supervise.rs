@@ -36,6 +36,8 @@ use crate::{cgroup, processes, sys};
 
 /// Pause between attempts to write to a disk that is full.
 const RETRY: Duration = Duration::from_secs(1);
+/// So long an agent has to write down an end that it was told.
+const HEARD: Duration = Duration::from_millis(40);
 /// Between two looks for what is still to be killed: the first, and the longest.
 const KILL_PAUSE: Duration = Duration::from_millis(1);
 const KILL_PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -146,6 +148,8 @@ fn leave(spec: &Spec, files: &Files, notice: &Notice) -> io::Result<()> {
         keep_end(files, notice);
         tell(spec, notice);
     }
+    // An agent that has heard of it has it in its log in a moment, and needs no other disk write: it has removed the file then.
+    std::thread::sleep(HEARD);
     files.sync_end()
 }
 
