@@ -228,6 +228,12 @@ pub(crate) fn usage_of(answer: &Value) -> Usage {
     }
 }
 
+/// What is read of an answer of a program, whatever it was asked: for who looks for what no answer may do.
+pub fn read_answer(answer: &[u8]) -> String {
+    let Ok(answer) = serde_json::from_slice::<Value>(answer) else { return "no JSON".to_owned() };
+    format!("{:?} {:?} {:?}", Description::read(&answer), listed(&answer), usage_of(&answer))
+}
+
 impl Containerizer for External {
     fn name(&self) -> &'static str {
         "external"

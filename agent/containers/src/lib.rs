@@ -26,7 +26,7 @@ pub use cgroups::Cgroups;
 pub use container::{Container, Limitation, Usage, Volume};
 pub use containerizer::{Choice, Containerizer, Creation, How, ImageVolume, Inside, Streams};
 pub use docker::{Docker, DockerTerms};
-pub use external::External;
+pub use external::{External, read_answer};
 pub use isolators::Isolator;
 pub use reports::{Core, Facts, Process, Report};
 pub use sandbox::make_sandbox;

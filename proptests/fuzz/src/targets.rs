@@ -74,6 +74,37 @@ const JSON: &[&[u8]] = &[
     b"\"a/b\"",
     b"\xff",
 ];
+/// Of programs that operators have.
+const ANSWERS: &[&[u8]] = &[
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\"\"",
+    b"{}",
+    b"[]",
+    b"null",
+    b"1",
+    b"-1",
+    b"1e400",
+    b"18446744073709551616",
+    b"\\n",
+    b"\\u0000",
+    b"\"protocol\":1",
+    b"\"name\":\"n\"",
+    b"\"supports\":[\"usage\"]",
+    b"\"containers\":[\"c\"]",
+    b"\"cpus_user_secs\":1",
+    b"\"mem_rss_bytes\":1",
+    b"\"ips\":[{\"address\":\"10.0.0.1/8\"}]",
+    b"\"ip4\":{\"ip\":\"10.0.0.1\"}",
+    b"\"dns\":{\"nameservers\":[\"10.0.0.1\"]}",
+    b"\"domain\":\"d\"",
+    b"\"options\":[\"o\"]",
+    b"\"search\":[\"s\"]",
+];
 const PROTOBUF: &[&[u8]] = &[
     b"\x08",
     b"\x0a",
@@ -592,6 +623,16 @@ pub fn targets() -> Vec<Target> {
         ..text("docker-config", crate::tasks::docker_config)
     });
     all.push(Target { seeds: uris, words: URIS, ..text("uri", crate::tasks::uri) });
+    all.push(Target {
+        seeds: crate::tasks::containerizer_answers,
+        words: ANSWERS,
+        ..text("containerizer-answer", crate::tasks::containerizer_answer)
+    });
+    all.push(Target {
+        seeds: crate::tasks::network_answers,
+        words: ANSWERS,
+        ..text("network-answer", crate::tasks::network_answer)
+    });
     all.push(Target {
         name: "check",
         seeds: seeds::protobuf::<v1::CheckInfo>,

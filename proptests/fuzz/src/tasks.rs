@@ -122,6 +122,56 @@ pub fn image_names() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
+/// What an external containerizer answers.
+pub fn containerizer_answer(input: &[u8]) -> String {
+    shape(&containers::read_answer(input))
+}
+
+/// Such answers to begin with.
+pub fn containerizer_answers() -> Vec<Vec<u8>> {
+    let all: [&[u8]; 4] = [
+        br#"{"protocol": 1, "name": "runner", "supports": ["images", "usage", "signals"]}"#,
+        br#"{"containers": ["a", "b.c"]}"#,
+        br#"{"cpus_user_secs": 1.5, "cpus_system_secs": 0.25, "mem_rss_bytes": 4096}"#,
+        br#"{"failure": "no such image"}"#,
+    ];
+    all.map(<[u8]>::to_vec).to_vec()
+}
+
+/// What a plugin of a network answers: what it is read as, each line of the `resolv.conf` is one that such a file has.
+pub fn network_answer(input: &[u8]) -> String {
+    let (given, resolver) = containers::isolators::read_network_answer(input);
+    for line in resolver.iter().flat_map(|text| text.lines()) {
+        let word = line.split(' ').next().unwrap_or_default();
+        assert!(matches!(word, "domain" | "search" | "options" | "nameserver"), "{line:?}");
+    }
+    shape(&given)
+}
+
+/// Such answers to begin with.
+pub fn network_answers() -> Vec<Vec<u8>> {
+    let all: [&[u8]; 3] = [
+        br#"{"cniVersion": "0.4.0", "ips": [{"version": "4", "address": "10.1.0.2/16", "gateway": "10.1.0.1"}], "dns": {}}"#,
+        br#"{"ips": [{"address": "fd00::2/64"}], "dns": {"nameservers": ["10.1.0.1"], "domain": "d", "search": ["a"], "options": ["o"]}}"#,
+        br#"{"ip4": {"ip": "10.2.0.9/24"}, "ip6": {"ip": "fd00::9/64"}}"#,
+    ];
+    all.map(<[u8]>::to_vec).to_vec()
+}
+
+/// What was read, without the values.
+fn shape(said: &str) -> String {
+    let mut shape = String::new();
+    let mut is_quoted = false;
+    for letter in said.chars().take(2_000) {
+        match letter {
+            '"' => is_quoted = !is_quoted,
+            _ if is_quoted || letter.is_ascii_digit() => {}
+            _ => shape.push(letter),
+        }
+    }
+    shape
+}
+
 /// What Docker has written down of registries; no secret is in what is said of it.
 pub fn docker_config(input: &[u8]) -> String {
     let Ok(text) = std::str::from_utf8(input) else { return "no text".to_owned() };

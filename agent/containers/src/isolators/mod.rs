@@ -38,7 +38,7 @@ pub use agent_csi::Settings as CsiSettings;
 pub use cgroups::{
     CgroupsBlkio, CgroupsCpu, CgroupsDevices, CgroupsMem, CgroupsNetCls, CgroupsPerfEvent, CgroupsPids, CgroupsPlain,
 };
-pub use cni::{CniSettings, NetworkCni};
+pub use cni::{CniSettings, NetworkCni, read_answer as read_network_answer};
 pub use csi::VolumeCsi;
 pub use devices::LinuxDevices;
 pub use disk::Disk;

@@ -177,6 +177,13 @@ impl Given {
     }
 }
 
+/// What is read of an answer of a plugin, and the `resolv.conf` that comes of it: for who looks for what no answer may do.
+pub fn read_answer(answer: &[u8]) -> (String, Option<String>) {
+    let Ok(answer) = serde_json::from_slice::<Value>(answer) else { return ("no JSON".to_owned(), None) };
+    let given = Given::read(&answer);
+    (format!("{given:?}"), given.resolver())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 use supervisor::mounts::{Mount, Place};
 use supervisor::spec::Namespace;
 
+pub use self::config::read_answer;
 use self::config::{Given, load};
 use self::plugin::About;
 use super::Isolator;
