@@ -109,8 +109,11 @@ impl Machine {
     /// What an agent says that does not start.
     fn refused(&self, flags: &[&str]) -> String {
         let dir = tempfile::tempdir().unwrap();
+        // What it makes of control groups goes with these.
+        let places = Place::all("gpus-none");
         let output = Command::new(env!("CARGO_BIN_EXE_meseta-agent"))
             .args(["--master=127.0.0.1:1", "--ip=127.0.0.1", "--port=0"])
+            .args(places.first().map(|place| format!("--cgroups_root={}", place.root)))
             .arg(format!("--work_dir={}", dir.path().display()))
             .args(flags)
             .env("LD_LIBRARY_PATH", self.folder())
@@ -204,8 +207,7 @@ async fn gpus_are_given_to_one_container_each() {
         assert!(said.contains(why), "{flags:?}: {said}");
     }
     fs::remove_file("/dev/nvidia-uvm").unwrap();
-    let root = format!("--cgroups_root=meseta-test-gpus-none-{}", std::process::id());
-    let said = machine.refused(&[all, &root]);
+    let said = machine.refused(&[all]);
     assert!(said.contains("cannot find /dev/nvidia-uvm"), "{said}");
     fs::remove_file(machine.dir.path().join("libnvidia-ml.so.1")).unwrap();
     assert!(machine.refused(&[all]).contains("libnvidia-ml.so.1 cannot be used"));
