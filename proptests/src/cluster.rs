@@ -438,6 +438,7 @@ impl Drop for Cluster {
             daemon.process = None;
         }
         process::kill_left_behind(self.dir());
+        process::unmount_left_behind(self.dir());
         let crashed = self.crashed();
         if std::thread::panicking() || crashed.is_some() {
             for daemon in &self.daemons {

@@ -72,6 +72,15 @@ pub fn kill_left_behind(dir: &Path) {
     }
 }
 
+/// Unmounts what killed agents left mounted below `dir`: roots of containers, and networks.
+pub fn unmount_left_behind(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    for place in places.filter(|place| Path::new(place).starts_with(dir)) {
+        let _ = nix::mount::umount2(place, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
 /// Live processes (not zombies) that belong to `dir`.
 pub(crate) fn left_behind(dir: &Path) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

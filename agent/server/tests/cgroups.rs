@@ -10,8 +10,8 @@ use agent_server::spec::start_ticks;
 use api::v1;
 use api::v1::TaskState;
 use api::v1::task_status::Reason;
-use common::groups::{innermost_first, until};
-use common::{Master, PATIENCE, RealAgent, http, task};
+use common::groups::innermost_first;
+use common::{Master, PATIENCE, RealAgent, http, task, until};
 
 const HIERARCHY: &str = "/sys/fs/cgroup";
 const MB: u64 = 1 << 20;

@@ -9,8 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use api::v1::TaskState;
-use common::groups::{Place, until};
-use common::{Master, PATIENCE, RealAgent, http, task};
+use common::groups::Place;
+use common::{Master, PATIENCE, RealAgent, http, task, until};
 
 /// What an agent says that does not start.
 fn refused(place: &Place, flags: &[&str]) -> String {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use agent_server::spec::start_ticks;
 use api::v1::TaskState;
-use common::groups::{Place, innermost_first, number, until};
-use common::{Master, RealAgent, http, task};
+use common::groups::{Place, innermost_first};
+use common::{Master, RealAgent, http, number, task, until};
 
 fn is_alive(pid: u32) -> bool {
     start_ticks(pid).is_some()

@@ -7,8 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use api::v1::{self, ContainerInfo, TaskState};
-use common::groups::{Place, until};
-use common::{Master, RealAgent, http, task, volume};
+use common::groups::Place;
+use common::{Master, RealAgent, http, task, until, volume};
 
 const ISOLATION: &str = "--isolation=filesystem/linux";
 

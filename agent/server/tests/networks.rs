@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use api::v1::{self, ContainerInfo, TaskState};
-use common::groups::{Place, until};
-use common::{Master, RealAgent, http, task};
+use common::groups::Place;
+use common::{Master, RealAgent, http, task, until};
 
 /// A machine with networks that a test can join.
 struct Machine {

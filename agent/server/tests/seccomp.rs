@@ -8,8 +8,8 @@ use std::path::Path;
 
 use api::v1;
 use api::v1::TaskState;
-use common::groups::{Place, until};
-use common::{Master, RealAgent, task};
+use common::groups::Place;
+use common::{Master, RealAgent, task, until};
 
 /// Denied are calls by which a process gets away from where it is; one of them ends it.
 const DEFAULT: &str = r#"{

@@ -1,11 +1,13 @@
-//! Control groups of a test's own, looked at from outside, and what waits for them.
+//! Control groups of a test's own, looked at from outside.
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part of it")]
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Master, PATIENCE, RealAgent};
+/// Longer than the end of what is in a group takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A place for control groups of one test: a hierarchy, a name that nobody else uses, and the tree that tells who runs where.
 pub struct Place {
@@ -35,16 +37,6 @@ impl Place {
         found
     }
 
-    pub fn start(&self, master: &Master, work_dir: &Path, more: &[&str]) -> RealAgent {
-        let own = [
-            "--launcher=linux".to_owned(),
-            format!("--cgroups_hierarchy={}", self.hierarchy),
-            format!("--cgroups_root={}", self.root),
-        ];
-        let flags: Vec<&str> = own.iter().map(String::as_str).chain(more.iter().copied()).collect();
-        RealAgent::start(&master.address, work_dir, &flags)
-    }
-
     /// Whether it is of the second version.
     pub fn is_second(&self) -> bool {
         Path::new(self.hierarchy).join("cgroup.controllers").exists()
@@ -67,7 +59,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         // Of a test that failed.
-        let _ = agent_server::supervisor::cgroup::end(&self.tree, PATIENCE);
+        let _ = supervisor::cgroup::end(&self.tree, PATIENCE);
         let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
         for root in trees.chain([PathBuf::from("/sys/fs/cgroup")]).map(|tree| tree.join(&self.root)) {
             for group in innermost_first(&root) {
@@ -82,19 +74,4 @@ pub fn innermost_first(root: &Path) -> Vec<PathBuf> {
     let below = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
     let inner = below.filter(|path| path.is_dir()).flat_map(|path| innermost_first(&path));
     inner.collect::<Vec<_>>().into_iter().chain([root.to_owned()]).collect()
-}
-
-pub async fn until(what: &str, condition: impl Fn() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"));
-}
-
-pub async fn number(path: PathBuf) -> u32 {
-    let read = || fs::read_to_string(&path).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok());
-    until(&path.display().to_string(), || read().is_some()).await;
-    read().unwrap()
 }

@@ -4,6 +4,7 @@
 pub mod groups;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -384,4 +385,31 @@ pub async fn http(address: &str, method: &str, path: &str, head: &str, body: &st
     socket.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_owned(), body.to_owned())
+}
+
+impl groups::Place {
+    pub fn start(&self, master: &Master, work_dir: &Path, more: &[&str]) -> RealAgent {
+        let own = [
+            "--launcher=linux".to_owned(),
+            format!("--cgroups_hierarchy={}", self.hierarchy),
+            format!("--cgroups_root={}", self.root),
+        ];
+        let flags: Vec<&str> = own.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        RealAgent::start(&master.address, work_dir, &flags)
+    }
+}
+
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"));
+}
+
+pub async fn number(path: PathBuf) -> u32 {
+    let read = || fs::read_to_string(&path).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok());
+    until(&path.display().to_string(), || read().is_some()).await;
+    read().unwrap()
 }

@@ -11,40 +11,19 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::common::{Master, PATIENCE, RealAgent};
+/// Longer than anything takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The image: `/bin/sh` and others, and `CMD ["/bin/hello"]`, which says so.
 pub const IMAGE: &str = "box:1";
 
 pub struct Engine {
     pub dir: PathBuf,
+    /// Goes last.
+    _own: tempfile::TempDir,
     flags: Vec<String>,
     daemon: Option<Child>,
     parent: String,
-}
-
-/// Runs a test with an engine, where there can be one; where not, that is told to who reads the output, not to libtest, unless
-/// `ENGINE_NEEDED=1` says that there is one.
-pub fn with_engine(what: &str, flags: &[&str], test: impl AsyncFnOnce(&mut Engine)) {
-    let missing = match (nix::unistd::geteuid().is_root(), runs("dockerd"), runs("docker")) {
-        (false, ..) => Some("only root starts a Docker Engine"),
-        (_, false, _) | (.., false) => Some("there is no dockerd, or no docker, here (make docker installs them)"),
-        _ => None,
-    };
-    if let Some(missing) = missing {
-        assert!(std::env::var_os("ENGINE_NEEDED").is_none(), "{missing}");
-        let _ = writeln!(std::io::stderr(), "NOT TESTED ({what}): {missing}");
-        return;
-    }
-    // What this thread starts from here on, threads and processes, is in it.
-    unshare(CloneFlags::CLONE_NEWNET).unwrap();
-    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut engine = Engine::start(dir.path(), flags);
-        test(&mut engine).await;
-    });
 }
 
 pub fn runs(program: &str) -> bool {
@@ -57,10 +36,26 @@ pub fn runs(program: &str) -> bool {
 }
 
 impl Engine {
-    fn start(dir: &Path, flags: &[&str]) -> Engine {
+    /// An engine, where there can be one; where not, that is told to who reads the output, not to libtest, unless `ENGINE_NEEDED=1`
+    /// says that there is one. What this thread starts from here on, threads and processes, is in the engine's network.
+    pub fn start(what: &str, flags: &[&str]) -> Option<Engine> {
+        let missing = match (nix::unistd::geteuid().is_root(), runs("dockerd"), runs("docker")) {
+            (false, ..) => Some("only root starts a Docker Engine"),
+            (_, false, _) | (.., false) => Some("there is no dockerd, or no docker, here (make docker installs them)"),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            assert!(std::env::var_os("ENGINE_NEEDED").is_none(), "{missing}");
+            let _ = writeln!(std::io::stderr(), "NOT TESTED ({what}): {missing}");
+            return None;
+        }
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+        let own = tempfile::tempdir().unwrap();
+        let dir = own.path().to_owned();
         let parent = format!("/meseta-test-{}", dir.file_name().unwrap().to_str().unwrap().trim_start_matches('.'));
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut engine = Engine { dir: dir.to_owned(), flags, daemon: None, parent };
+        let mut engine = Engine { dir: dir.clone(), _own: own, flags, daemon: None, parent };
         engine.restart();
         let root = dir.join("root");
         fs::create_dir_all(root.join("bin")).unwrap();
@@ -84,7 +79,7 @@ impl Engine {
             Command::new("tar").args(["-c", "-f"]).arg(&tar).arg("-C").arg(&root).arg(".").status().unwrap().success()
         );
         engine.docker(&["import", "--change", "CMD [\"/bin/hello\"]", tar.to_str().unwrap(), IMAGE]);
-        engine
+        Some(engine)
     }
 
     pub fn socket(&self) -> String {
@@ -122,7 +117,7 @@ impl Engine {
         let path = self.dir.join("exec/containerd/containerd.pid");
         if let Some(pid) = fs::read_to_string(&path).ok().and_then(|pid| pid.trim().parse::<u32>().ok()) {
             let begun = Instant::now();
-            while agent_server::spec::start_ticks(pid).is_some() && begun.elapsed() < PATIENCE {
+            while supervisor::spec::start_ticks(pid).is_some() && begun.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(10));
             }
             let _ = fs::remove_file(path);
@@ -145,19 +140,6 @@ impl Engine {
     /// Names of containers, those that are over too.
     pub fn containers(&self) -> Vec<String> {
         self.docker(&["ps", "-a", "--format", "{{.Names}}"]).lines().map(str::to_owned).collect()
-    }
-
-    pub fn agent(&self, master: &Master, work_dir: &Path, more: &[&str]) -> RealAgent {
-        let socket = format!("--docker_socket={}", self.socket());
-        let mut flags = vec![socket.as_str()];
-        if !more.iter().any(|flag| flag.starts_with("--containerizers")) {
-            flags.push("--containerizers=mesos,docker");
-        }
-        if !more.iter().any(|flag| flag.starts_with("--resources")) {
-            flags.push("--resources=cpus:4;mem:1024;disk:1024;ports:[31000-31999]");
-        }
-        flags.extend(more);
-        RealAgent::start(&master.address, work_dir, &flags)
     }
 }
 
