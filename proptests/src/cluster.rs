@@ -36,6 +36,7 @@ pub struct Plan {
     master_flags: Vec<String>,
     agent_flags: Vec<String>,
     master_environment: BTreeMap<String, String>,
+    agent_environment: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -50,6 +51,7 @@ impl Plan {
             master_flags: Vec::new(),
             agent_flags: Vec::new(),
             master_environment: BTreeMap::new(),
+            agent_environment: BTreeMap::new(),
         }
     }
 
@@ -92,6 +94,12 @@ impl Plan {
     /// Every master has this in its environment.
     pub fn master_environment(mut self, variable: &str, value: &str) -> Self {
         self.master_environment.insert(variable.into(), value.into());
+        self
+    }
+
+    /// Every agent has this in its environment.
+    pub fn agent_environment(mut self, variable: &str, value: &str) -> Self {
+        self.agent_environment.insert(variable.into(), value.into());
         self
     }
 
@@ -152,7 +160,7 @@ impl Plan {
                 name,
                 program: "meseta-agent",
                 flags,
-                environment: BTreeMap::new(),
+                environment: self.agent_environment.clone(),
                 port,
                 process: None,
             });

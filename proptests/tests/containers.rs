@@ -24,7 +24,11 @@ use proptests::wait;
 use serde_json::{Value, json};
 use supervisor::mounts;
 
-const ISOLATION: &str = "filesystem/linux,docker/runtime,volume/image,volume/secret,namespaces/pid,disk/du";
+/// States of tasks that are not over.
+const LIVE: [&str; 4] = ["TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING"];
+
+const ISOLATION: &str =
+    "filesystem/linux,docker/runtime,volume/image,volume/secret,docker/volume,namespaces/pid,disk/du";
 
 /// A framework that knows roles of many levels and volumes, and a cluster whose agent has images in a folder.
 struct Bench {
@@ -32,6 +36,8 @@ struct Bench {
     cluster: Cluster,
     /// With images, the cluster's secret, and what a test puts there.
     given: tempfile::TempDir,
+    /// So many persistent volumes an offer must have.
+    volumes: usize,
     _groups: Place,
 }
 
@@ -58,8 +64,21 @@ impl Bench {
         fs::write(at("secret"), "a secret of sufficient length\n").expect("a file");
         fs::set_permissions(at("secret"), fs::Permissions::from_mode(0o600)).expect("its mode");
         let secret = format!("--cluster_secret=file://{}", at("secret").display());
+        // Of each volume there is a folder.
+        let text = format!(
+            "#!/bin/sh\ncd {}\necho $1 $2 $3 >> asked\n[ $1 = unmount ] || {{ mkdir -p of-plugin/${{3#*=}}; echo $PWD/of-plugin/${{3#*=}}; }}\n",
+            given.path().display()
+        );
+        fs::write(at("draft"), text).expect("a file");
+        fs::create_dir(at("bin")).expect("a folder");
+        // By another process: one that is forked meanwhile would hold it open, and it could not be executed.
+        let installed = Command::new("install").args(["-m", "755"]).arg(at("draft")).arg(at("bin/dvdcli")).status();
+        assert!(installed.expect("install").success());
+        let path = std::env::var("PATH").expect("a PATH");
         let mut plan = Plan::new()
             .agents(1)
+            .agent_environment("PATH", &format!("{}:{path}", at("bin").display()))
+            .agent_flag(&format!("--docker_volume_checkpoint_dir={}", at("written").display()))
             .resources("cpus:8;mem:4096;disk:4096;ports:[31000-31999]")
             .master_flag(&secret)
             .agent_flag(&secret)
@@ -77,16 +96,27 @@ impl Bench {
         let info = json!({"user": "root", "name": what, "roles": ["eng/dev"], "failover_timeout": 3600.0, "checkpoint": true,
             "capabilities": capabilities});
         let framework = Framework::subscribe(cluster.address("m0"), &info);
-        Some(Bench { framework, cluster, given, _groups: groups })
+        Some(Bench { framework, cluster, given, volumes: 0, _groups: groups })
     }
 
     /// Accepts the next offer: what is asked for is made of it.
     fn accept(&mut self, operations: impl FnOnce(&Bench, &Value) -> Vec<Value>) {
-        // One may have come while something else was waited for.
-        let came = self.framework.seen.iter().position(|event| event["type"] == "OFFERS");
-        let offer = match came {
-            Some(n) => self.framework.seen.remove(n)["offers"]["offers"][0].clone(),
-            None => self.framework.offer(),
+        let has_all = |offer: &Value| {
+            let resources = offer["resources"].as_array().expect("resources").iter();
+            resources.filter(|resource| resource["disk"]["persistence"].is_object()).count() >= self.volumes
+        };
+        let offer = loop {
+            // One may have come while something else was waited for, and before what ended gave back its volumes.
+            let came = self.framework.seen.iter().position(|event| event["type"] == "OFFERS");
+            let offer = match came {
+                Some(n) => self.framework.seen.remove(n)["offers"]["offers"][0].clone(),
+                None => self.framework.offer(),
+            };
+            if has_all(&offer) {
+                break offer;
+            }
+            self.framework.call(json!({"type": "DECLINE",
+                "decline": {"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 0.0}}}));
         };
         let operations = operations(self, &offer);
         self.framework.call(json!({"type": "ACCEPT", "accept": {"offer_ids": [offer["id"]], "operations": operations,
@@ -119,13 +149,35 @@ impl Bench {
         said
     }
 
+    /// The next update of a task, acknowledged; it may have come while another was waited for.
+    fn update(&mut self, task: &str) -> Value {
+        let seen = &mut self.framework.seen;
+        match seen.iter().position(|event| event["update"]["status"]["task_id"]["value"] == task) {
+            Some(n) => {
+                let status = seen.remove(n)["update"]["status"].clone();
+                self.framework.acknowledge(&status);
+                status
+            }
+            None => self.framework.update(task),
+        }
+    }
+
     /// The last update of a task.
     fn ends(&mut self, task: &str) -> Value {
         loop {
-            let status = self.framework.update(task);
-            if !["TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING"]
-                .contains(&status["state"].as_str().unwrap())
-            {
+            let status = self.update(task);
+            if !LIVE.contains(&status["state"].as_str().expect("a state")) {
+                return status;
+            }
+        }
+    }
+
+    /// The update by which a task runs.
+    fn runs(&mut self, task: &str) -> Value {
+        loop {
+            let status = self.update(task);
+            assert!(LIVE.contains(&status["state"].as_str().expect("a state")), "{status}");
+            if status["state"] == "TASK_RUNNING" {
                 return status;
             }
         }
@@ -221,13 +273,34 @@ fn tasks_and_groups_run_in_images() {
     let failed = bench.ends("none");
     assert_eq!(failed["reason"], "REASON_CONTAINER_LAUNCH_FAILED", "{failed}");
     assert!(failed["message"].as_str().unwrap().contains("Failed to pull the image 'not/there'"), "{failed}");
+    // Whoever looks at one of a group finds its root, its processes and its environment; what it prints is in the executor's output.
+    let mut checked =
+        imaged("checked", "echo $$ > /begun; while [ ! -e /seen ]; do sleep 0.05; done; sleep 1000", json!({}));
+    let look = "test $A = of-image && test $MESOS_SANDBOX = /mnt/mesos/sandbox && cat /etc/image >&2 && test -e /proc/$(cat /begun) && touch /seen && exit 3";
+    checked["check"] = json!({"type": "COMMAND", "delay_seconds": 0.0, "interval_seconds": 0.1,
+        "command": {"command": {"value": look, "user": "nobody"}}});
+    checked["health_check"] = json!({"type": "COMMAND", "delay_seconds": 0.0, "interval_seconds": 0.1, "grace_period_seconds": 0.0,
+        "timeout_seconds": 0.5, "consecutive_failures": 3, "command": {"value": "test ! -e /seen || sleep 1000"}});
+    bench.group("looked-at", None, &[checked]);
+    let mut codes = Vec::new();
+    let killed = loop {
+        let status = bench.update("checked");
+        codes.extend(status["check_status"]["command"]["exit_code"].as_i64());
+        if status["state"] == "TASK_KILLED" {
+            break status;
+        }
+        assert!(LIVE.contains(&status["state"].as_str().unwrap()), "{status}");
+    };
+    assert!(codes.contains(&3) && killed["healthy"] == false, "{codes:?} {killed}");
+    let executor = bench.said("looked-at", "looked-at");
+    assert!(executor.contains("busybox\n"), "{executor}");
     // What one of a group writes the other finds, whatever roots they have.
     let shared = |path: &str| json!({"type": "MESOS", "volumes": [volume(path, "RW", "SANDBOX_PATH", json!({"type": "PARENT", "path": "shared"}))]});
     let writer = imaged("writer", "cat /etc/image; echo shared > /all/x; sleep 1000", shared("/all"));
     let mut reader = task("reader", "while ! cat all/x 2>/dev/null; do sleep 0.05; done; ls -d /usr; sleep 1000");
     reader["container"] = shared("all");
     bench.group("pod", None, &[writer, reader]);
-    bench.framework.until_state("writer", "TASK_RUNNING");
+    bench.runs("writer");
     let says = |bench: &Bench, task: &str, text: &str| {
         wait::until(&format!("{task} to say {text:?}"), READY, || (bench.said("pod", task) == text).then_some(()));
     };
@@ -258,10 +331,11 @@ fn volumes_of_every_kind_are_found_in_an_image() {
         volume("host-rw", "RW", "HOST_PATH", json!({"path": host})),
         volume("/own", "RW", "SANDBOX_PATH", json!({"type": "SELF", "path": "own"})),
         image,
+        volume("plugins", "RW", "DOCKER_VOLUME", json!({"driver": "d", "name": "named"})),
         volume("/run/secret", "RO", "SECRET", json!({"type": "VALUE", "value": {"data": secret}})),
     ]);
     let script = "set -e; cat /host/there /image/inner/x /run/secret data/kept ro/kept 2>/dev/null || true; cd $MESOS_SANDBOX; \
-        cat ro/kept; echo new > data/new; echo rw > host-rw/rw; echo own > /own/x; cat own/x; \
+        cat ro/kept; echo new > data/new; echo rw > host-rw/rw; echo of-plugin > plugins/x; echo own > /own/x; cat own/x; \
         for path in /host/x /image/x ro/x; do if echo x 2>/dev/null > $path; then echo wrote $path; fi; done";
     let mut first = imaged("maker", "echo kept > $MESOS_SANDBOX/data/kept", json!({}));
     first["resources"].as_array_mut().unwrap().push(persistent("v1", "data", "RW"));
@@ -277,6 +351,7 @@ fn volumes_of_every_kind_are_found_in_an_image() {
             launch(&[of(offer, first), of(offer, second)]),
         ]
     });
+    bench.volumes = 2;
     for id in ["maker", "maker2"] {
         let status = bench.ends(id);
         assert_eq!(status["state"], "TASK_FINISHED", "{status} {}", bench.said(id, id));
@@ -285,6 +360,16 @@ fn volumes_of_every_kind_are_found_in_an_image() {
     all["resources"].as_array_mut().unwrap().extend([persistent("v1", "data", "RW"), persistent("v2", "ro", "RO")]);
     assert_eq!(bench.finishes(all), "of-the-machine\nof-data\nhunter2\nro\nown\n");
     assert_eq!(fs::read_to_string(host.join("rw")).unwrap(), "rw\n");
+    let plugins = |bench: &Bench, times: usize| {
+        let given = bench.given.path();
+        assert_eq!(fs::read_to_string(given.join("of-plugin/named/x")).unwrap(), "of-plugin\n");
+        let asked =
+            "mount --volumedriver=d --volumename=named\nunmount --volumedriver=d --volumename=named\n".repeat(times);
+        wait::until("it is unmounted", READY, || {
+            (fs::read_to_string(given.join("asked")).unwrap() == asked).then_some(())
+        });
+    };
+    plugins(&bench, 1);
     // The same of a group: its volumes are its executor's, too.
     let mut grouped = imaged("grouped", &format!("cd $MESOS_SANDBOX; {script}"), json!({ "volumes": volumes }));
     grouped["resources"].as_array_mut().unwrap().extend([persistent("v1", "data", "RW"), persistent("v2", "ro", "RO")]);
@@ -296,8 +381,41 @@ fn volumes_of_every_kind_are_found_in_an_image() {
         (Some("TASK_FINISHED"), "of-the-machine\nof-data\nhunter2\nkept\nro\nro\nown\n"),
         "{status}"
     );
+    plugins(&bench, 2);
     let kept = bench.cluster.work_dir("a0").join("volumes/roles/eng dev/v1/new");
     assert_eq!(fs::read_to_string(kept).unwrap(), "new\n");
+    bench.nothing_is_left();
+}
+
+#[test]
+fn what_is_written_to_roots_counts_in_the_disk() {
+    let flags = ["--enforce_container_disk_quota".to_owned(), "--container_disk_watch_interval=100ms".to_owned()];
+    let Some(mut bench) = Bench::new("roots", ISOLATION, &flags) else { return };
+    let fill = |mebibytes: u32| {
+        format!("/bin/busybox dd if=/dev/zero of=/big bs=1M count={mebibytes} 2>/dev/null; sleep 1000")
+    };
+    let exceeds = |status: &Value| {
+        assert_eq!(status["reason"], "REASON_CONTAINER_LIMITATION_DISK", "{status}");
+        assert!(status["message"].as_str().unwrap().contains("exceeds quota (32MB)"), "{status}");
+        assert_eq!(status["limitation"]["resources"][0]["name"], "disk", "{status}");
+    };
+    bench.launch(imaged("large", &fill(40), json!({})));
+    exceeds(&bench.ends("large"));
+    // One of a group; what its executor was given is not for that task alone.
+    bench.group("pod", None, &[imaged("one", &fill(70), json!({})), imaged("other", &fill(40), json!({}))]);
+    let status = bench.ends("one");
+    assert!(status["message"].as_str().unwrap().contains("exceeds quota (96MB)"), "{status}");
+    bench.launch(imaged("small", &fill(20), json!({})));
+    bench.runs("small");
+    let used = |bench: &Bench| {
+        let all = bench.cluster.get("a0", "/monitor/statistics");
+        let one = all.as_array()?.iter().find(|one| one["executor_id"] == "small")?;
+        one["statistics"]["disk_used_bytes"].as_u64().filter(|used| *used >= 20 << 20)
+    };
+    let used = wait::until("it is counted", READY, || used(&bench));
+    assert!(used < 22 << 20, "{used}");
+    bench.framework.call(json!({"type": "KILL", "kill": {"task_id": {"value": "small"}}}));
+    assert_eq!(bench.ends("small")["state"], "TASK_KILLED");
     bench.nothing_is_left();
 }
 
@@ -342,7 +460,7 @@ fn containers_with_images_join_networks() {
         let infos = &status["container_status"]["network_infos"];
         infos[0]["ip_addresses"][0]["ip_address"].as_str().map(str::to_owned).unwrap_or_else(|| panic!("{status}"))
     };
-    let status = bench.framework.until_state("t", "TASK_RUNNING");
+    let status = bench.runs("t");
     assert!(address(&status).starts_with(&format!("10.{net}.77.")), "{status}");
     fs::write(bench.sandbox("t", "t").join("go"), "").unwrap();
     assert_eq!(bench.ends("t")["state"], "TASK_FINISHED", "{}", bench.said("t", "t"));
@@ -355,7 +473,7 @@ fn containers_with_images_join_networks() {
         Some(container),
         &[imaged("a", script, json!({})), task("b", "while [ ! -e go ]; do sleep 0.02; done")],
     );
-    let addresses = ["a", "b"].map(|id| address(&bench.framework.until_state(id, "TASK_RUNNING")));
+    let addresses = ["a", "b"].map(|id| address(&bench.runs(id)));
     assert_eq!(addresses[0], addresses[1]);
     for id in ["a", "b"] {
         fs::write(bench.sandbox("pod", id).join("go"), "").unwrap();

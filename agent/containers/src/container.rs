@@ -25,6 +25,8 @@ pub struct Container {
     pub limits: BTreeMap<String, f64>,
     /// As whoever launched it described it.
     pub info: Option<ContainerInfo>,
+    /// The folder that takes what it writes to roots of its images, if these are not its own copies. It may not exist.
+    pub written: Option<PathBuf>,
     /// The persistent volumes among its resources.
     pub volumes: Vec<Volume>,
     /// Its processes, once it runs.

@@ -147,6 +147,12 @@ impl Provisioner {
         self.0.own.lock().get(container_id).cloned()
     }
 
+    /// The folder that takes what a container writes to its roots, those of volumes too, where these are layers that others have as
+    /// well. There is none before it has a root, and none of copies.
+    pub fn written(&self, container_id: &str) -> PathBuf {
+        container(&self.0.dir, container_id).join("backends").join(Backend::Overlay.name()).join("scratch")
+    }
+
     /// A container is over, and all within it: its roots go. Whether it had any. Blocks.
     ///
     /// # Errors

@@ -122,6 +122,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("network_cni_config_dir", Kind::Path, "Folder of the networks that containers can join, a CNI configuration each, with network/cni."),
     Flag::new("network_cni_plugins_dir", Kind::Text, "Folders of CNI plugins, with ':' between them."),
     Flag::new("network_cni_root_dir_persist", Kind::Bool, "what is kept of networks is below work_dir.").default("false").idle(),
+    Flag::new("docker_volume_checkpoint_dir", Kind::Path, "Where docker/volume writes down which container uses which volumes of Docker's plugins. One agent's.").default("/var/run/mesos/isolators/docker/volume"),
+    Flag::new("docker_volume_chown", Kind::Bool, "Whether volumes of Docker's plugins, with docker/volume, become their container's user's: not what is in them.").default("false"),
     Flag::new("network_cni_metrics", Kind::Bool, "Whether what went through the interfaces of containers is told.").default("true"),
     Flag::new("effective_capabilities", Kind::Content, "Capabilities of processes that ask for none, with linux/capabilities: {\"capabilities\": [\"NET_RAW\"]}.")
         .aliases(&["allowed_capabilities"]),
@@ -334,8 +336,6 @@ const REFUSED: &[&str] = &[
     "authentication_timeout_min",
     "default_container_dns",
     "disk_profile_adaptor",
-    "docker_volume_checkpoint_dir",
-    "docker_volume_chown",
     "egress_burst",
     "egress_ceil_limit",
     "egress_flow_classifier_parent",

@@ -10,8 +10,8 @@ use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{
-    CniSettings, CsiSettings, DiskSettings, FilesystemSettings, GpuSettings, LinuxDevices, LinuxSettings, Policy,
-    PortsSettings, SeccompSettings, Settings, XfsSettings,
+    CniSettings, CsiSettings, DiskSettings, DockerVolumeSettings, FilesystemSettings, GpuSettings, LinuxDevices,
+    LinuxSettings, Policy, PortsSettings, SeccompSettings, Settings, XfsSettings,
 };
 use containers::nodes::Node;
 
@@ -77,6 +77,8 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("xfs_quota_headroom", &["disk/xfs"]),
         ("csi_plugin_config_dir", &["volume/csi"]),
         ("csi_plugin_timeout", &["volume/csi"]),
+        ("docker_volume_checkpoint_dir", &["docker/volume"]),
+        ("docker_volume_chown", &["docker/volume"]),
     ] {
         let is_there = has(isolators) || isolators[0].starts_with("cgroups/") && has(&["cgroups/all"]);
         if values.is_given(flag) && !is_there {
@@ -91,6 +93,10 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         filesystem: filesystem(values)?,
         cni: cni(values)?,
         csi: csi(values, has(&["volume/csi"]))?,
+        docker_volume: DockerVolumeSettings {
+            dir: values.path("docker_volume_checkpoint_dir").unwrap_or_default(),
+            is_chowned: values.bool("docker_volume_chown"),
+        },
         disk: DiskSettings {
             interval: interval("container_disk_watch_interval")?,
             is_enforced: values.bool("enforce_container_disk_quota"),

@@ -115,6 +115,7 @@ impl Place {
     /// What a container is, also where nobody said it.
     fn described(&self, state: &State, container_id: &str) -> Container {
         let mut container = promised::container(&self.terms.work_dir, state, container_id);
+        container.written = self.images.as_ref().map(|images| images.provisioner().written(container_id));
         if container.info.is_none()
             && let Some(default) = &self.terms.default_container
             && let Some((_, executor)) = state.executor_of(container_id)
@@ -329,7 +330,7 @@ impl Place {
         let streams = nested::streams(info.container.as_ref(), container.session);
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let variables = self.variables(&state, container_id)?;
-        let mut described = promised::container(&terms.work_dir, &state, container_id);
+        let mut described = self.described(&state, container_id);
         if let Some(info) = &mut described.info {
             secrets::opened_container(terms.secret.as_ref(), info, &secrets::owner(&state, container_id));
         }

@@ -384,6 +384,9 @@ fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Is
     if names.contains(&"volume/csi") {
         containers::isolators::VolumeCsi::check(&config.isolators.csi)?;
     }
+    if names.contains(&"docker/volume") {
+        containers::isolators::DockerVolume::check(&config.isolators.docker_volume)?;
+    }
     if names.contains(&"filesystem/linux") {
         containers::mounts::check_machine().map_err(|why| format!("Cannot use filesystem/linux: {why}"))?;
     }

@@ -1,5 +1,6 @@
-//! `disk/du`, `posix/disk` by its old name: measures sandboxes and persistent volumes, and says which containers take more of
-//! the disk than they were given. Only the outermost containers are measured: what is within them is below their sandboxes.
+//! `disk/du`, `posix/disk` by its old name: measures sandboxes, what is written to roots of images, and persistent volumes, and says
+//! which containers take more of the disk than they were given. The outermost containers are measured, with all that is within them:
+//! their sandboxes are below the one's, and what they write to their roots is added.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -133,7 +134,12 @@ impl Isolator for Disk {
             let mut of_container = BTreeMap::new();
             let mut why = None;
             for part in parts(container) {
-                let Some(found) = look(&part.folder, &mut looked) else { continue };
+                let Some(mut found) = look(&part.folder, &mut looked) else { continue };
+                if !part.is_volume {
+                    let all = containers.iter().filter(|one| one.root_id() == container.id);
+                    let written = all.filter_map(|one| look(one.written.as_ref()?, &mut looked));
+                    written.for_each(|more| found.add(more));
+                }
                 why = why.or_else(|| self.exceeded(&part, found));
                 of_container.insert(part.folder, found);
             }
@@ -236,6 +242,24 @@ mod tests {
         assert!(of_volume.used_bytes.unwrap() >= 3 << 20 && of_volume.limit_bytes == Some(2 << 20));
         assert_eq!((usage.disk_used_bytes, usage.disk_limit_bytes), (of_sandbox.used_bytes, Some(2 << 20)));
         assert!(usage.disk_used_bytes.unwrap() < 2 << 20, "the volume is not counted twice");
+        // What it, and what is within it, wrote to roots of images is the sandbox's.
+        let roots = ["own", "inner"].map(|name| dir.path().join(name));
+        for root in &roots {
+            fs::create_dir(root).unwrap();
+            fill(&root.join("c"), 1);
+        }
+        let [own, inner] = roots.map(Some);
+        let four = Container { written: own, ..of(vec![disk(4.0, None)], Vec::new()) };
+        let within = Container { id: "c.i".into(), written: inner, ..four.clone() };
+        let other = Container { id: "other".into(), ..four.clone() };
+        assert_eq!(enforced.watch(&[four.clone(), other.clone(), within.clone()]), []);
+        let mut usage = Usage::default();
+        enforced.usage(&four, &[], &mut usage);
+        assert!((3 << 20..4 << 20).contains(&usage.disk_used_bytes.unwrap()), "{usage:?}");
+        let two = Container { resources: vec![disk(2.5, None)], ..four };
+        let exceeded = enforced.watch(&[two.clone(), other, within]);
+        assert_eq!(exceeded.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["c"]);
+        assert_eq!(enforced.watch(from_ref(&two)), []);
         // A disk that is one volume has its own end.
         let mount = of(vec![volume("v", 2.0, true)], with(volume("v", 2.0, true)));
         assert_eq!(enforced.watch(from_ref(&mount)), []);

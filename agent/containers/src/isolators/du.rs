@@ -23,6 +23,14 @@ pub(super) struct Measured {
     pub(super) is_partial: bool,
 }
 
+impl Measured {
+    /// Both together.
+    pub(super) fn add(&mut self, other: Measured) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.is_partial |= other.is_partial;
+    }
+}
+
 /// Measures a folder and all below it. What ends meanwhile is not missed.
 pub(super) fn measure(folder: &Path) -> io::Result<Measured> {
     let top = top(folder)?;

@@ -1,11 +1,13 @@
 //! What changes a container on its way, says what it uses, or that it uses too much: one a file. Coordination is not theirs: the
 //! containerizer asks them in one order ([`NAMES`]).
 
+mod asked;
 pub mod cgroups;
 mod cni;
 mod csi;
 mod devices;
 mod disk;
+mod docker_volume;
 mod du;
 mod filesystem;
 pub mod gpu;
@@ -42,6 +44,7 @@ pub use cni::{CniSettings, NetworkCni, read_answer as read_network_answer};
 pub use csi::VolumeCsi;
 pub use devices::LinuxDevices;
 pub use disk::Disk;
+pub use docker_volume::{DockerVolume, DockerVolumeSettings};
 pub use filesystem::{FilesystemLinux, FilesystemSettings};
 pub use gpu::{GpuNvidia, GpuSettings};
 pub use image::{Runtime, VolumeImage};
@@ -150,6 +153,7 @@ pub const NAMES: &[&str] = &[
     "volume/host_path",
     "volume/secret",
     "volume/csi",
+    "docker/volume",
     "disk/du",
     "posix/disk",
     "disk/xfs",
@@ -181,7 +185,7 @@ pub fn ordered<'a>(names: impl Iterator<Item = &'a str>, groups: Option<&Cgroups
     {
         return Err(format!("{name} and disk/xfs in --isolation count the same: give one of them"));
     }
-    let is_mounting = |name: &&&str| name.starts_with("volume/") || **name == "linux/devices";
+    let is_mounting = |name: &&&str| name.starts_with("volume/") || matches!(**name, "linux/devices" | "docker/volume");
     if let Some(name) = all.iter().find(is_mounting).filter(|_| !all.contains(&"filesystem/linux")) {
         return Err(format!("{name} in --isolation needs filesystem/linux there"));
     }
@@ -203,6 +207,8 @@ pub struct Settings {
     pub ports: PortsSettings,
     /// Of `volume/csi`.
     pub csi: CsiSettings,
+    /// Of `docker/volume`.
+    pub docker_volume: DockerVolumeSettings,
     /// Of `network/cni`.
     pub cni: CniSettings,
     /// Of what processes see and may do.
@@ -280,6 +286,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "docker/runtime" => Some(Some(Box::new(Runtime(Type::Docker)))),
         "appc/runtime" => Some(Some(Box::new(Runtime(Type::Appc)))),
         "volume/csi" => Some(Some(Box::new(VolumeCsi::new(&settings.filesystem, &settings.csi)))),
+        "docker/volume" => Some(Some(Box::new(DockerVolume::new(&settings.docker_volume, &settings.filesystem)))),
         "volume/image" => Some(Some(Box::new(VolumeImage(settings.filesystem.clone())))),
         "posix/cpu" => Some(Some(Box::new(PosixCpu))),
         "posix/mem" => Some(Some(Box::new(PosixMem))),
@@ -318,6 +325,7 @@ mod tests {
         let volumes = ["volume/sandbox_path", "volume/host_path"];
         let asked = [&["filesystem/linux", "posix/cpu", "posix/mem"][..], &volumes, &["disk/du"]].concat();
         assert_eq!(ordered(named.into_iter(), None), Ok(asked));
+        assert!(ordered(["docker/volume"].into_iter(), None).unwrap_err().contains("needs filesystem/linux"));
         assert!(ordered(volumes.into_iter(), None).unwrap_err().contains("needs filesystem/linux"));
         let gpus = ["gpu/nvidia", "cgroups/devices"];
         assert!(ordered(gpus.into_iter(), None).unwrap_err().contains("needs filesystem/linux there"));

@@ -24,7 +24,7 @@ fn info(creation: &Creation) -> ContainerInfo {
 }
 
 /// The volumes that come from sources of this kind.
-fn of(creation: &Creation, kind: Type) -> Vec<(Volume, From)> {
+pub(super) fn of(creation: &Creation, kind: Type) -> Vec<(Volume, From)> {
     let volumes = info(creation).volumes.into_iter();
     volumes
         .filter_map(|one| one.source.clone().filter(|source| source.r#type() == kind).map(|from| (one, from)))
