@@ -162,8 +162,6 @@ fn unsupported(executor: &ExecutorInfo, task: &TaskInfo, is_command: bool) -> Op
         "terminals of executors are"
     } else if is_nested && volumes::uses(&task.resources).is_ok_and(|uses| uses.iter().any(is_among_tasks)) {
         "volumes at 'tasks', where the default executor has the sandboxes of its tasks, are"
-    } else if is_nested && has_image(task) && of_checks(task).next().is_some() {
-        "commands of checks of tasks with images on the default executor, which would run without them, are"
     } else if own.iter().chain(&task.container).any(|container| hides(container)) {
         "secrets in images and volumes that are not sealed are"
     } else if task.command.iter().chain(&executor.command).chain(of_checks(task)).any(has_references) {
@@ -192,11 +190,6 @@ fn hides(container: &ContainerInfo) -> bool {
 fn of_checks(task: &TaskInfo) -> impl Iterator<Item = &CommandInfo> {
     let check = task.check.iter().filter_map(|check| check.command.as_ref()).map(|one| &one.command);
     check.chain(task.health_check.iter().filter_map(|check| check.command.as_ref()))
-}
-
-fn has_image(task: &TaskInfo) -> bool {
-    let mesos = task.container.as_ref().and_then(|container| container.mesos.as_ref());
-    mesos.is_some_and(|mesos| mesos.image.is_some())
 }
 
 fn is_among_tasks(one: &volumes::Use) -> bool {

@@ -48,6 +48,21 @@ async fn greet(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> 
     Ok(sender)
 }
 
+/// Why records do not come, or no more.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// The agent said so; otherwise it may not be there.
+    pub(crate) is_refused: bool,
+    /// A sentence.
+    pub(crate) why: String,
+}
+
+impl From<String> for Broken {
+    fn from(why: String) -> Broken {
+        Broken { is_refused: false, why }
+    }
+}
+
 /// A connection that is made at need.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -121,30 +136,34 @@ impl Line {
 
     /// Subscribes: what comes goes to `heard`, until the stream ends. Why it did.
     pub(crate) async fn subscribe(&self, call: &executor::Call, heard: impl Fn(executor::Event)) -> String {
-        let mut response = match self.send("/api/v1/executor", call.encode_to_vec().into()).await {
-            Ok(response) => response,
-            Err(why) => return why,
-        };
+        let streamed = self.stream("/api/v1/executor", call.encode_to_vec().into(), heard).await;
+        streamed.err().map_or_else(|| "the agent ended the stream".to_owned(), |broken| broken.why)
+    }
+
+    /// A session: what its process writes goes to `heard`, until it has ended. Dropped before that, the agent ends it.
+    pub(crate) async fn session(&self, call: &agent::Call, heard: impl Fn(agent::ProcessIo)) -> Result<(), Broken> {
+        self.stream("/api/v1", call.encode_to_vec().into(), heard).await
+    }
+
+    /// A call that is answered by records, until their end.
+    async fn stream<T: api::wire::Wire>(&self, path: &str, body: Bytes, heard: impl Fn(T)) -> Result<(), Broken> {
+        let mut response = self.send(path, body).await?;
         if !response.status().is_success() {
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
-            return format!("{status}: {text}");
+            return Err(Broken { is_refused: status.is_client_error(), why: format!("{status}: {text}") });
         }
         let mut records = Decoder::new(EVENT_BYTES_MAX);
         loop {
             match response.body_mut().frame().await {
-                None => return "the agent ended the stream".to_owned(),
-                Some(Err(error)) => return error.to_string(),
+                None => return Ok(()),
+                Some(Err(error)) => return Err(error.to_string().into()),
                 Some(Ok(frame)) => records.push(&frame.into_data().unwrap_or_default()),
             }
             while let Some(record) = records.next() {
-                match record.map_err(|error| error.to_string()).and_then(|record| {
-                    api::decode_protobuf::<executor::Event>(record).map_err(|error| error.to_string())
-                }) {
-                    Ok(event) => heard(event),
-                    Err(why) => return why,
-                }
+                let record = record.map_err(|error| error.to_string())?;
+                heard(api::decode_protobuf::<T>(record).map_err(|error| error.to_string())?);
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::agent::Line;
 use crate::surroundings::Surroundings;
 use crate::tasks::{Input, Limited, Tasks, Wish};
 use crate::watch;
+use crate::within::Within;
 
 /// Launches under way at once: more would only wait for the same processors.
 const LAUNCHES_MAX: usize = 16;
@@ -259,7 +260,9 @@ impl Driver {
         };
         let task_id = task.task_id.value.clone();
         let place = watch::place(&task, &self.around.sandbox, container_id, variables(&task, &self.around.ip));
-        let watches = watch::begin(&task, &place, &self.is_connected, seen);
+        let within = Within { container_id: container_id.clone(), line: self.calls.clone() };
+        let within = Some(&within).filter(|_| watch::is_within(&task));
+        let watches = watch::begin(&task, &place, within, &self.is_connected, seen);
         self.watches.insert(task_id, watches);
     }
 

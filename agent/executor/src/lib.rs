@@ -13,6 +13,7 @@ mod drive;
 mod surroundings;
 mod tasks;
 mod watch;
+mod within;
 
 pub use drive::run;
 pub use surroundings::Surroundings;

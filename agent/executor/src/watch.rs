@@ -7,10 +7,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use agent_checks::{Checker, Place, Verdict, look};
-use api::checks::Definition;
+use api::checks::{Definition, Target};
 use api::v1::{ContainerId, TaskInfo};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+
+use crate::within::{self, Within};
 
 /// Between two thoughts of whether the agent is back.
 const THOUGHT: Duration = Duration::from_millis(100);
@@ -44,10 +46,17 @@ pub(crate) fn place(
     }
 }
 
-/// Begins to look at a task that has just started.
+/// Whether the commands of a task's checks run within its container: what they would find beside it is another root.
+pub(crate) fn is_within(task: &TaskInfo) -> bool {
+    let mesos = task.container.as_ref().and_then(|container| container.mesos.as_ref());
+    mesos.is_some_and(|mesos| mesos.image.is_some())
+}
+
+/// Begins to look at a task that has just started; if that is so `within` its container.
 pub(crate) fn begin(
     task: &TaskInfo,
     place: &Place,
+    within: Option<&Within>,
     is_connected: &Rc<Cell<bool>>,
     seen: impl Fn(Verdict) + Clone + 'static,
 ) -> Vec<JoinHandle<()>> {
@@ -58,7 +67,8 @@ pub(crate) fn begin(
         match definition {
             Ok(definition) => {
                 let (place, is_connected, seen) = (place.clone(), is_connected.clone(), seen.clone());
-                watches.push(tokio::task::spawn_local(watch(Checker::new(definition, 0), place, is_connected, seen)));
+                let looking = watch(Checker::new(definition, 0), place, within.cloned(), is_connected, seen);
+                watches.push(tokio::task::spawn_local(looking));
             }
             // The masters refuse these.
             Err(why) => eprintln!("meseta-default-executor: a check that cannot be read: {why}"),
@@ -67,7 +77,13 @@ pub(crate) fn begin(
     watches
 }
 
-async fn watch(mut checker: Checker, place: Place, is_connected: Rc<Cell<bool>>, seen: impl Fn(Verdict)) {
+async fn watch(
+    mut checker: Checker,
+    place: Place,
+    within: Option<Within>,
+    is_connected: Rc<Cell<bool>>,
+    seen: impl Fn(Verdict),
+) {
     let begun = Instant::now();
     let now_ms = || u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     loop {
@@ -75,7 +91,17 @@ async fn watch(mut checker: Checker, place: Place, is_connected: Rc<Cell<bool>>,
         while !is_connected.get() {
             sleep(THOUGHT).await;
         }
-        let outcome = look(checker.definition(), &place).await;
+        let definition = checker.definition();
+        let outcome = match (&definition.target, &within) {
+            (Target::Command(command), Some(within)) => match within::look(within, command, definition.timeout).await {
+                Some(outcome) => outcome,
+                None => {
+                    sleep(THOUGHT).await;
+                    continue;
+                }
+            },
+            _ => look(definition, &place).await,
+        };
         match checker.seen(&outcome, now_ms()) {
             Verdict::Nothing => {}
             verdict => seen(verdict),
