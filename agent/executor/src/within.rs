@@ -52,7 +52,7 @@ pub(crate) async fn look(within: &Within, command: &CommandInfo, most: Option<Du
         None => running.await,
         Some(most) => timeout(most, running).await.unwrap_or_else(|_| Err(late(most))),
     };
-    // What hung up is being ended. Before that the next look does not begin.
+    // Whoever hangs up ends it. Before that is so the next look does not begin.
     let status = timeout(PATIENCE, end(&within.line, &container_id)).await;
     Some(match (ran, status) {
         (Err(broken), _) if !broken.is_refused => return None,

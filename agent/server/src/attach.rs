@@ -8,6 +8,7 @@ use api::limits::FRAMES_BYTES;
 use api::media::{Body as Kind, Media, Rejection, Streaming, accept_stream, request_body};
 use api::recordio::Decoder;
 use api::v1::DurationInfo;
+use api::v1::agent::call::LaunchContainer;
 use api::v1::agent::call::attach_container_input::Type as InputType;
 use api::v1::agent::process_io::{Control, Data, control, data};
 use api::v1::agent::{Call, ProcessIo, call, process_io};
@@ -163,7 +164,17 @@ pub(crate) async fn session(agent: &Arc<Agent>, headers: &HeaderMap, call: &Call
         Ok(wanted) => wanted,
         Err(response) => return *response,
     };
-    let info = nested::launched(call);
+    let (agent, info) = (agent.clone(), nested::launched(call));
+    let (answer, answered) = tokio::sync::oneshot::channel();
+    // Whoever hangs up before there is an answer ends what is being launched, too: this does not end with who asks.
+    host::spawn(async move {
+        let _ = answer.send(begin(&agent, info, wanted).await);
+    });
+    answered.await.unwrap_or_else(|_| nested::ending())
+}
+
+/// Begins a session. It ends with its answer.
+async fn begin(agent: &Arc<Agent>, info: LaunchContainer, wanted: Streaming) -> Response {
     let value = info.command.as_ref().and_then(|command| command.value.clone()).unwrap_or_default();
     let (media, interval) = (media_of(&wanted), interval(agent));
     let container_id = match nested::launch(agent, info, true).await {

@@ -396,3 +396,31 @@ async fn a_command_may_have_a_terminal_and_limits() {
     let failed = master.update("refused", TaskState::TaskFailed).await;
     assert!(failed.message().contains("posix/rlimits"), "{}", failed.message());
 }
+
+/// Whoever hangs up before there is an answer ends the session, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_who_does_not_wait_for_it() {
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let agent = RealAgent::start(&master.address, dir.path(), &[]);
+    let parent = running(&master, "t1", "sleep 1000").await;
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let id = within(&parent, "s1");
+    let mut call = session(id.clone(), "sleep 1000", false);
+    let uri = json!([{ "value": format!("http://{}/brought", server.local_addr().unwrap()) }]);
+    call["launch_nested_container_session"]["command"]["uris"] = uri;
+    let body = call.to_string();
+    let mut client = TcpStream::connect(&agent.address).await.unwrap();
+    let head = format!("POST /api/v1 HTTP/1.1\r\nHost: x\r\n{STREAM}Content-Length: {}\r\n\r\n", body.len());
+    client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    let (mut asked, _) = server.accept().await.unwrap();
+    drop(client);
+    let mut request = [0; 4096];
+    assert!(asked.read(&mut request).await.unwrap() > 0);
+    asked.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nx\n").await.unwrap();
+    drop(asked);
+    let begun = std::time::Instant::now();
+    let ended = r#"{"type":"WAIT_CONTAINER","wait_container":{"exit_status":9}}"#;
+    assert_eq!(tokio::time::timeout(PATIENCE, wait(&agent.address, id)).await.expect("its end"), ended);
+    // The last words of who is told to end are kept for nobody.
+    assert!(begun.elapsed() < PATIENCE / 4, "{:?}", begun.elapsed());
+}

@@ -325,9 +325,11 @@ impl Streams {
         }
     }
 
-    /// The process has ended, and all that came of it: what they wrote last is passed on.
-    pub(crate) fn finish(mut self) {
+    /// The process has ended, and all that came of it: what they wrote last is passed on. If it `was_told` to end, nobody comes any more
+    /// who has not come yet.
+    pub(crate) fn finish(mut self, was_told: bool) {
         let began = Instant::now();
+        self.waits &= !was_told;
         self.input = None;
         self.pending.clear();
         let is_done = |streams: &Streams| {
@@ -337,7 +339,7 @@ impl Streams {
             if self.step(Duration::from_millis(50)).is_err() {
                 break;
             }
-            let _ = self.signal();
+            self.waits &= !matches!(self.signal(), Ok(Some(Signal::SIGUSR1)));
         }
     }
 }

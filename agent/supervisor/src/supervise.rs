@@ -131,8 +131,8 @@ fn supervise(spec: &Spec) -> io::Result<()> {
         Err(message) => Notice::Failed(message),
         Ok(Child { pid, shown, status }) => {
             announce(shown.as_raw().unsigned_abs());
-            let (own, _) = reap(Some(spec), pid, &signals, &mut absence, streams.as_mut(), logger)?;
-            streams.into_iter().for_each(Streams::finish);
+            let (own, was_told) = reap(Some(spec), pid, &signals, &mut absence, streams.as_mut(), logger)?;
+            streams.into_iter().for_each(|streams| streams.finish(was_told));
             // Nothing came back of one that was killed with all of its world.
             Notice::Exited(status.and_then(|mut status| world::read_status(&mut status)).unwrap_or(own))
         }
