@@ -102,11 +102,14 @@ impl Bench {
     /// Accepts the next offer: what is asked for is made of it.
     fn accept(&mut self, operations: impl FnOnce(&Bench, &Value) -> Vec<Value>) {
         let has_all = |offer: &Value| {
-            let resources = offer["resources"].as_array().expect("resources").iter();
-            resources.filter(|resource| resource["disk"]["persistence"].is_object()).count() >= self.volumes
+            let resources = offer["resources"].as_array().expect("resources");
+            let volumes = resources.iter().filter(|resource| resource["disk"]["persistence"].is_object()).count();
+            let is_large =
+                |resource: &Value| resource["name"] == "cpus" && resource["scalar"]["value"].as_f64() > Some(1.0);
+            volumes >= self.volumes && resources.iter().any(is_large)
         };
         let offer = loop {
-            // One may have come while something else was waited for, and before what ended gave back its volumes.
+            // One may have come while something else was waited for, and before what ended gave back what it had.
             let came = self.framework.seen.iter().position(|event| event["type"] == "OFFERS");
             let offer = match came {
                 Some(n) => self.framework.seen.remove(n)["offers"]["offers"][0].clone(),

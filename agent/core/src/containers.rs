@@ -264,18 +264,17 @@ pub(crate) fn started(state: &State, container_id: &str, process: Process) -> Ve
     is_news.then_some(started).into_iter().collect()
 }
 
-/// It never ran, and never will.
-pub(crate) fn failed(state: &State, container_id: &str, message: &str) -> Vec<Event> {
+/// It never ran, and never will. Who only waited for it is over, too.
+pub(crate) fn failed(state: &State, container_id: &str, message: &str, around: &mut Surroundings<'_>) -> Vec<Event> {
     if state.launched.all.get(container_id).is_none_or(|one| one.end.is_some()) {
         return Vec::new();
     }
     // Clients see a program that is not there as one that ended.
     let is_missing = message.starts_with("cannot execute");
-    let container_id = container_id.to_owned();
-    vec![match is_missing {
-        true => Event::ContainerEnded { container_id, status: Some(NO_PROGRAM), failure: None },
-        false => Event::ContainerEnded { container_id, status: None, failure: Some(message.to_owned()) },
-    }]
+    match is_missing {
+        true => finish(state, container_id, Some(NO_PROGRAM), None, around),
+        false => finish(state, container_id, None, Some(message.to_owned()), around),
+    }
 }
 
 /// Wait status of a container whose program could not be executed, as clients know it.
@@ -296,7 +295,7 @@ pub(crate) fn exited(
     }
     let within: Vec<&String> = state.launched.live_within(container_id).collect();
     if within.is_empty() || hurries || event_log::planted(event_log::Bug::NestedNotEnded) {
-        return finish(state, container_id, status, around);
+        return finish(state, container_id, status, None, around);
     }
     let mut events = vec![Event::ContainerEnding { container_id: container_id.to_owned(), status }];
     let not_yet = within.into_iter().filter(|id| state.launched.all[*id].stage() != Stage::Ending);
@@ -304,14 +303,20 @@ pub(crate) fn exited(
     events
 }
 
-/// A container is over; and those that only waited for it are, too.
-fn finish(state: &State, container_id: &str, status: Option<i32>, around: &mut Surroundings<'_>) -> Vec<Event> {
+/// A container is over, or could not be launched; and those that only waited for it are over, too.
+fn finish(
+    state: &State,
+    container_id: &str,
+    status: Option<i32>,
+    mut failure: Option<String>,
+    around: &mut Surroundings<'_>,
+) -> Vec<Event> {
     let mut events = Vec::new();
     let (mut id, mut status) = (container_id, status);
     let mut over: Vec<&str> = Vec::new();
     loop {
         if state.launched.all.contains_key(id) {
-            events.push(Event::ContainerEnded { container_id: id.to_owned(), status, failure: None });
+            events.push(Event::ContainerEnded { container_id: id.to_owned(), status, failure: failure.take() });
         } else {
             // An executor's: nothing is above it.
             events.extend(status::exited(state, id, status, around));

@@ -33,13 +33,13 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
             Ok(launch::started(state, &container_id, process, &facts, around))
         }
         Command::ReportLaunchFailure { container_id, message } if state.launched.all.contains_key(&container_id) => {
-            Ok(containers::failed(state, &container_id, &message))
+            Ok(containers::failed(state, &container_id, &message, around))
         }
         Command::ReportLaunchFailure { container_id, message } => {
             Ok(launch::failed(state, &container_id, &message, around))
         }
         Command::ReportRevocation { container_id } if state.launched.all.contains_key(&container_id) => {
-            Ok(containers::failed(state, &container_id, "Killed before it was launched"))
+            Ok(containers::failed(state, &container_id, "Killed before it was launched", around))
         }
         Command::ReportRevocation { container_id } => Ok(launch::revoked(state, &container_id, around)),
         Command::ReportExit { container_id, status } => Ok(containers::exited(state, &container_id, status, around)),

@@ -106,6 +106,23 @@ fn what_cannot_be_launched_leaves_nothing_behind() {
     assert!(story.start("d").contains(&kill("d")));
 }
 
+/// A launch that is given up while the one around it ends is what that one waits for.
+#[test]
+fn who_waits_for_one_that_is_never_launched_ends_with_it() {
+    for given_up in [
+        Command::ReportRevocation { container_id: "a.b".into() },
+        Command::ReportLaunchFailure { container_id: "a.b".into(), message: "there is no user 'x'".into() },
+    ] {
+        let mut story = Story::new();
+        run(&mut story, "a");
+        launch(&mut story, "a.b").unwrap();
+        assert_eq!(exit(&mut story, "a", Some(15)), [kill("a.b")]);
+        assert_eq!(story.state.stage("a"), Some(Stage::Ending));
+        assert!(story.tell(given_up).1.contains(&ended("a", 15)));
+        assert!(story.state.launched.is_empty());
+    }
+}
+
 #[test]
 fn sessions_end_with_the_agent_and_a_past_that_is_forgotten_with_all_that_runs() {
     let mut story = Story::new();

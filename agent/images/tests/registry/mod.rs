@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+#[allow(unused_imports, reason = "each test uses its part of it")]
 pub use made::{Made, digest, gzip, layer};
 
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
