@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use api::v1::{self, ContainerInfo, TaskState};
-use common::groups::{Place, until};
-use common::{Master, RealAgent, http, task};
+use common::groups::Place;
+use common::{Master, RealAgent, http, task, until};
 use csi_hostpath::{Called, Instead, Plugin};
 
 /// A machine with a plugin, `p`, and two volumes, `v` and `w`.

@@ -13,8 +13,8 @@ use std::process::Command;
 
 use api::internal::{self, order};
 use api::v1::{self, Resource, TaskInfo, TaskState};
-use common::groups::{Place, until};
-use common::{Master, PATIENCE, RealAgent, framework, http, task};
+use common::groups::Place;
+use common::{Master, PATIENCE, RealAgent, framework, http, task, until};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use registry::{Asks, Made, Registry};
 

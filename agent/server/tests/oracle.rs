@@ -3,13 +3,16 @@
 
 mod common;
 mod engine;
+#[path = "engine/run.rs"]
+mod run;
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use api::v1::{self, TaskInfo, TaskState};
 use common::{Master, task};
-use engine::{IMAGE, with_engine};
+use engine::IMAGE;
+use run::with_engine;
 use serde_json::json;
 
 /// Prints `WHAT: ANSWER` lines.
