@@ -133,10 +133,6 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
             format!("Executor {executor_id} is handed {}.", task_ids.join(", "))
         }
         Event::ContainerStarted { container_id, .. } => format!("Container {container_id} runs."),
-        Event::HealthSeen { container_id, failures: 0 } => format!("Container {container_id} is healthy."),
-        Event::HealthSeen { container_id, failures } => {
-            format!("Container {container_id} is not healthy, for the {failures}. time in a row.")
-        }
         Event::ContainerAdded { container_id, session, .. } => {
             let what = if *session { ", for as long as a session lasts" } else { "" };
             format!("Somebody launches container {container_id}{what}.")

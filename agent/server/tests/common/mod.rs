@@ -22,6 +22,8 @@ use prost::Message;
 use tokio::sync::watch;
 
 /// Longer than anything takes on a busy machine; nothing waits for it in vain.
+/// Between two questions whether an agent is there.
+const PING: Duration = Duration::from_secs(3);
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the fake master knows. Messages are committed as they come, once.
@@ -206,6 +208,7 @@ fn heard(known: &mut Known, message: FromAgent, sender: &StreamSender) {
             known.acknowledged = up_to.up_to;
             known.orders = known.orders.split_off(&(up_to.up_to + 1));
         }
+        from_agent::Message::Pong(_) => {}
         other if message.seq() == 0 => known.unnumbered.push(other),
         _ => {
             if message.seq() > known.received_up_to {
@@ -237,6 +240,13 @@ fn welcome(known: &mut Known, sender: &StreamSender) {
         say(to_agent::Message::Order(order.clone()));
     }
     known.connection = Some(sender.clone());
+    // Its answers keep the connection: one on which nothing comes is ended after a while.
+    let sender = sender.clone();
+    tokio::spawn(async move {
+        while sender.try_send(frame(to_agent::Message::Ping(internal::Ping {}))).is_ok() {
+            tokio::time::sleep(PING).await;
+        }
+    });
 }
 
 pub fn framework() -> v1::FrameworkInfo {
