@@ -89,7 +89,7 @@ impl Core for Heard {
 
 async fn own(dir: &Path, root: &Path, rounds: usize) -> Fallible<f64> {
     let name = format!("meseta-bench-{}", std::process::id());
-    let groups = Cgroups::open(&Wanted { hierarchy: "/sys/fs/cgroup".into(), root: name, patience: PATIENCE })?;
+    let groups = Cgroups::open(&Wanted { hierarchy: "/sys/fs/cgroup".into(), root: name.clone(), patience: PATIENCE })?;
     let isolators = ["filesystem/linux", "cgroups/cpu", "cgroups/mem"].iter();
     let isolators = isolators.filter_map(|name| built(name, &Settings::default(), Some(&groups)).flatten()).collect();
     let launcher = std::env::current_exe()?.with_file_name("meseta-executor");
@@ -128,6 +128,9 @@ async fn own(dir: &Path, root: &Path, rounds: usize) -> Fallible<f64> {
         times.push(start.elapsed());
     }
     listening.abort();
+    for tree in fs::read_dir("/sys/fs/cgroup")?.flatten() {
+        let _ = fs::remove_dir(tree.path().join(&name));
+    }
     for controller in ["freezer", "cpu", "memory"] {
         groups.root(controller).into_iter().for_each(|group| drop(fs::remove_dir(group)));
     }
