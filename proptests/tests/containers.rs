@@ -515,3 +515,30 @@ fn tasks_run_in_containers_of_an_engine() {
     framework.call(json!({"type": "KILL", "kill": {"task_id": {"value": "boxed"}}}));
     framework.until_state("boxed", "TASK_KILLED");
 }
+
+/// What the kernel holds a task to, as the task finds it; and whoever may see tasks finds what was asked for.
+#[test]
+fn tasks_may_take_more_than_they_were_given_up_to_their_limits() {
+    let isolation = "filesystem/linux,docker/runtime,cgroups/cpu,cgroups/mem";
+    let Some(mut bench) = Bench::new("limits", isolation, &[]) else { return };
+    let script = "of() { sed -n \"s/^[0-9]*:\\(.*,\\)*$1\\(,.*\\)*:\\(.*\\)/\\3/p\" /proc/self/cgroup; }; at=/sys/fs/cgroup; \
+        if [ -n \"$(of memory)\" ]; then cat $at/memory$(of memory)/memory.limit_in_bytes; cat $at/cpu$(of cpu)/cpu.cfs_quota_us; \
+        else own=$(sed -n 's/^0:://p' /proc/self/cgroup); cat $at$own/memory.max; cut -d' ' -f1 $at$own/cpu.max; fi";
+    let mut limited = task("limited", script);
+    limited["limits"] = json!({"cpus": {"value": 1.0}, "mem": {"value": 128.0}});
+    // Beside that, a tenth of a processor and 32 MB for who runs it.
+    assert_eq!(bench.finishes(limited), format!("{}\n110000\n", 160 << 20));
+    let found = bench.cluster.get("m0", "/tasks?task_id=limited");
+    assert_eq!(found["tasks"][0]["limits"], json!({"cpus": 1.0, "mem": 128.0}));
+    let mut endless = task("endless", script);
+    endless["limits"] = json!({"cpus": {"value": "Infinity"}});
+    assert_eq!(bench.finishes(endless), format!("{}\n-1\n", 64 << 20));
+    assert_eq!(bench.cluster.get("m0", "/tasks?task_id=endless")["tasks"][0]["limits"], json!({"cpus": "Infinity"}));
+    // One of a group has a control group of its own, if it asks for that, within that of all of them.
+    let mut grouped = task("grouped", script);
+    grouped["limits"] = json!({"cpus": {"value": 1.0}, "mem": {"value": 128.0}});
+    grouped["container"] = json!({"type": "MESOS", "linux_info": {"share_cgroups": false}});
+    bench.group("pod", None, &[grouped]);
+    assert_eq!(bench.ends("grouped")["state"], "TASK_FINISHED");
+    assert_eq!(bench.said("pod", "grouped"), format!("{}\n100000\n", 128 << 20));
+}

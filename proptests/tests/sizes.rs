@@ -86,7 +86,7 @@ fn what_is_not_built_is_refused_before_it_is_written() {
     let sentence = "Environment variable 'S' of type 'SECRET' is not written down as it is";
     assert!(told["message"].as_str().unwrap().starts_with(sentence), "{told}");
     let told = launched(&mut framework, "limited", |task| task["limits"] = json!({"cpus": {"value": 2.0}}));
-    assert_eq!(told["message"], "'TaskInfo.limits' is not supported by this version");
+    assert_eq!(told["message"], "Agent is not capable of handling task resource limits");
     // What agents differ in is theirs to refuse.
     let container = json!({"type": "MESOS", "linux_info": {"effective_capabilities": {"capabilities": ["CHOWN"]}}});
     let mut told = launched(&mut framework, "capable", |task| task["container"] = container);

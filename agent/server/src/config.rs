@@ -35,14 +35,19 @@ pub(crate) use table::FLAGS;
 use table::REFUSED;
 
 /// What a registered agent says that it can do.
-pub(crate) const CAPABILITIES: [&str; 6] = [
+pub(crate) const CAPABILITIES: [&str; 7] = [
     "MULTI_ROLE",
     "HIERARCHICAL_ROLE",
     "RESERVATION_REFINEMENT",
     "RESIZE_VOLUME",
     "AGENT_OPERATION_FEEDBACK",
     "AGENT_DRAINING",
+    LIMITS,
 ];
+/// Of an agent that bounds tasks by limits of their own.
+const LIMITS: &str = "TASK_RESOURCE_LIMITS";
+/// The isolators that do.
+const LIMITING: [&str; 2] = ["cgroups/cpu", "cgroups/mem"];
 /// Those without which masters of today have no use for it.
 const CAPABILITIES_NEEDED: [&str; 5] =
     ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_OPERATION_FEEDBACK", "AGENT_DRAINING"];
@@ -262,7 +267,9 @@ fn check(mut values: Values) -> Result<Config, String> {
     machine::check_disks(&resources, &work_dir)?;
     let attributes = api::attributes::parse(values.text("attributes").unwrap_or(""))
         .map_err(|error| format!("Failed to parse the attributes: {error}"))?;
-    let (capabilities, warning) = capabilities(values.text("agent_features"))?;
+    let (mut capabilities, warning) = capabilities(values.text("agent_features"))?;
+    // Who does not limit would ignore it, and masters refuse tasks that ask for it.
+    capabilities.retain(|name| name != LIMITS || limits(&values));
     let policy = match values.text("reconfiguration_policy") {
         Some("additive") => Policy::Additive,
         Some("equal") | None => Policy::Equal,
@@ -512,6 +519,12 @@ fn capabilities(text: Option<&str>) -> Result<(Vec<String>, Option<String>), Str
         format!("--agent_features names what this release does not have, and does not claim: {}", unknown.join(", "))
     });
     Ok((all().into_iter().filter(|name| names.contains(&name.as_str())).collect(), warning))
+}
+
+/// Whether containers are bounded by limits beyond what they were given.
+fn limits(values: &Values) -> bool {
+    let has = |name: &str| values.text("isolation").unwrap_or_default().split(',').any(|one| one.trim() == name);
+    has("cgroups") || has("cgroups/all") || LIMITING.into_iter().all(has)
 }
 
 fn warned(mut values: Values, warnings: impl Iterator<Item = String>) -> Values {

@@ -161,7 +161,7 @@ impl Launch {
             let why = "Only tasks in a task group may have 'share_cgroups' set to 'false'";
             return Err(why.to_owned().into());
         }
-        unbuilt::limits(task)?;
+        self.can_limit(draft, task)?;
         let info: Bytes = self.stamped(draft, task, &needed).encode_to_vec().into();
         let weight = self.weighed("TaskInfo", &[&info], 0, chosen.as_ref())?;
         let own = chosen.as_ref().map(|chosen| &chosen.resources);
@@ -250,7 +250,8 @@ impl Launch {
             tasks.push(GroupTask { task_id: task.task_id.value.as_str().into(), info, resources: needed });
         }
         for task in &body.task_group.tasks {
-            unbuilt::limits(task).map_err(|why| format!("Task '{}' is invalid: {why}", quoted(&task.task_id.value)))?;
+            self.can_limit(draft, task)
+                .map_err(|why| format!("Task '{}' is invalid: {why}", quoted(&task.task_id.value)))?;
         }
         let all = tasks.iter().fold(chosen.resources.clone(), |sum, task| sum.plus(&task.resources));
         if rules::overlap(tasks.iter().map(|task| &task.resources).chain([&chosen.resources])) {
@@ -405,6 +406,15 @@ impl Launch {
         rules::one_kind(&needed).map_err(|why| format!("Task mixes revocable and non-revocable resources: {why}"))?;
         check_limits(task, &needed)?;
         Ok(needed)
+    }
+
+    /// Whether the agent bounds a task by limits of its own, if it has any: one that does not would ignore them.
+    fn can_limit(&self, draft: &Draft, task: &v1::TaskInfo) -> Result<(), String> {
+        let agent = draft.state.agents.get(self.agent);
+        match task.limits.is_empty() || agent.is_some_and(|agent| agent.has_capability("TASK_RESOURCE_LIMITS")) {
+            true => Ok(()),
+            false => Err("Agent is not capable of handling task resource limits".to_owned()),
+        }
     }
 
     /// Whether the tasks that an executor has share its control group, if it has any.
@@ -735,6 +745,26 @@ mod tests {
         task.resources[0].scalar = Some(v1::value::Scalar { value: 0.0 });
         let events = cluster.accept(framework, &offers, vec![operation(vec![task])]);
         assert!(events.contains(&"task-launched"), "{events:?}");
+    }
+
+    #[test]
+    fn limits_are_for_agents_that_keep_them() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        let limits = || [("cpus".to_owned(), v1::value::Scalar { value: f64::INFINITY })].into();
+        let limited = |id: &str| v1::TaskInfo { limits: limits(), ..task_info(id, "cpus:1;mem:10") };
+        let offers = cluster.offer();
+        cluster.accept(framework, &offers, vec![operation(vec![limited("t")])]);
+        let status = cluster.statuses().pop().unwrap();
+        assert_eq!(status.message(), "Agent is not capable of handling task resource limits");
+        cluster.agent_disconnected(agent);
+        cluster.resume_with(agent, |resume| resume.capabilities.push("TASK_RESOURCE_LIMITS".into())).unwrap();
+        let offers = cluster.offer();
+        let names = cluster.accept(framework, &offers, vec![operation(vec![limited("u")])]);
+        assert_eq!(names, ["offers-accepted", "task-launched"]);
+        let task = cluster.state.tasks.on(agent).next().unwrap();
+        assert_eq!(crate::view::task(&cluster.state, task).limits, limits());
     }
 
     #[test]

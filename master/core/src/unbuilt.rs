@@ -36,11 +36,6 @@ pub(crate) fn task(task: &v1::TaskInfo, nested: bool) -> Result<(), String> {
     container("Task", task.container.as_deref(), nested)
 }
 
-/// What else a task may not have, once everything else about it is right.
-pub(crate) fn limits(task: &v1::TaskInfo) -> Result<(), String> {
-    first([("TaskInfo.limits", !task.limits.is_empty())])
-}
-
 /// An executor.
 pub(crate) fn executor(info: &v1::ExecutorInfo) -> Result<(), String> {
     command("Executor", info.command.as_ref())?;
@@ -164,13 +159,6 @@ mod tests {
         let source = v1::volume::Source { r#type: kind, secret: Some(secret), ..Default::default() };
         let volume = v1::Volume { source: Some(source), container_path: "c".into(), ..Default::default() };
         assert!(in_container(|it| it.volumes = vec![volume]).starts_with("Secrets of containers are not written down"));
-    }
-
-    #[test]
-    fn what_would_be_ignored_is_refused() {
-        let task = || task_info("t", "cpus:1;mem:10");
-        let limits = [("cpus".to_owned(), v1::value::Scalar { value: 2.0 })].into();
-        assert_eq!(refused(v1::TaskInfo { limits, ..task() }), "'TaskInfo.limits' is not supported by this version");
     }
 
     /// Without an id nothing could say that it did not happen: then nothing of the call does.

@@ -263,6 +263,16 @@ pub fn task(json: &mut Json, state: &State, task: &Task, framework_id: &str) {
     json.string_at("slave_id", &view::agent_id(state, task.agent));
     json.string_at("state", state_name(task.state));
     amounts::field(json, "resources", &task.resources);
+    if !info.limits.is_empty() {
+        json.object_at("limits", |json| {
+            for (name, limit) in &info.limits {
+                match limit.value.is_finite() {
+                    true => json.double_at(name, limit.value),
+                    false => json.string_at(name, "Infinity"),
+                }
+            }
+        });
+    }
     json.string_at("role", &task.role);
     json.array_at("statuses", |json| {
         for bytes in &task.statuses {

@@ -1,6 +1,8 @@
 //! The parts of stored messages that lists show. Decoding these instead of whole messages skips what nobody reads:
 //! commands, resources, data.
 
+use std::collections::BTreeMap;
+
 use api::v1;
 
 /// Of a `TaskInfo`.
@@ -24,6 +26,9 @@ pub struct TaskView {
     /// How others find it.
     #[prost(message, optional, tag = "11")]
     pub discovery: Option<v1::DiscoveryInfo>,
+    /// What it may use at most, by name.
+    #[prost(btree_map = "string, message", tag = "15")]
+    pub limits: BTreeMap<String, v1::value::Scalar>,
 }
 
 /// Of a `CommandInfo`.
