@@ -3,7 +3,7 @@
 
 pub mod groups;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_server::supervisor::processes;
 use api::internal::{self, FromAgent, ToAgent, from_agent, order, to_agent};
 use api::v1;
 use api::v1::offer::{Operation, operation};
@@ -21,10 +22,13 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
 
-/// Longer than anything takes on a busy machine; nothing waits for it in vain.
 /// Between two questions whether an agent is there.
 const PING: Duration = Duration::from_secs(3);
+/// Longer than anything takes on a busy machine; nothing waits for it in vain.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The work_dirs of agents, by the address of the master that they were started with: what they leave running ends with that.
+static WORK_DIRS: Mutex<Vec<(String, PathBuf)>> = Mutex::new(Vec::new());
 
 /// What the fake master knows. Messages are committed as they come, once.
 #[derive(Debug, Default)]
@@ -157,6 +161,19 @@ impl Master {
     pub fn history(&self, task_id: &str) -> Vec<&'static str> {
         let known = self.known.lock();
         known.statuses().filter(|status| status.task_id.value == task_id).map(|s| s.state().as_str_name()).collect()
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        let mut all = WORK_DIRS.lock();
+        let (own, others): (Vec<_>, Vec<_>) = all.drain(..).partition(|(master, _)| *master == self.address);
+        *all = others;
+        drop(all);
+        for work_dir in own.into_iter().map(|(_, work_dir)| work_dir).collect::<BTreeSet<_>>() {
+            let all = |all: &[processes::Process]| processes::of_containers(all, &work_dir, |_, _, _| true);
+            let _ = processes::end(PATIENCE, all);
+        }
     }
 }
 
@@ -308,7 +325,7 @@ pub fn create(volumes: Vec<v1::Resource>) -> Operation {
     Operation { r#type: Some(operation::Type::Create as i32), create, ..Default::default() }
 }
 
-/// A real agent. Killed when dropped; its tasks are ended by whoever started them.
+/// A real agent. Killed when dropped; what it leaves running is ended with its master.
 pub struct RealAgent {
     pub child: Child,
     pub address: String,
@@ -336,6 +353,7 @@ impl RealAgent {
     }
 
     fn start_as(mut command: Command, master: &str, work_dir: &Path, more: &[&str]) -> RealAgent {
+        WORK_DIRS.lock().push((master.to_owned(), work_dir.to_owned()));
         let mut child = command
             .arg(format!("--master={master}"))
             .arg(format!("--work_dir={}", work_dir.display()))
