@@ -300,6 +300,10 @@ impl Agent {
             let mut machine = self.machine.lock();
             let state = machine.disk.open(&self.world);
             let forgotten = machine.forgotten(&state).or(machine.sweep(&state));
+            let stopping = state.executors().filter(|(_, executor)| executor.stop.is_some());
+            for (_, executor) in stopping {
+                machine.to_end.entry(executor.container_id.clone()).or_insert(self.world.now_ms());
+            }
             (state, forgotten)
         };
         if let Some(what) = forgotten {
@@ -567,6 +571,8 @@ impl Place {
     async fn supervise(self, framework_id: String, executor: agent_core::Executor, mut random: Random) {
         let container_id = executor.container_id.clone();
         let start_us = random.below(40_000);
+        // No process of the host's is here: what it would draw would follow from no seed.
+        let (late, end) = (Random::new(random.number(), "late"), Random::new(random.number(), "end"));
         tokio::time::sleep(Duration::from_micros(start_us)).await;
         {
             let mut machine = self.machine.lock();
@@ -600,7 +606,6 @@ impl Place {
                 self.report(report);
                 let (world, machine) = (self.world.clone(), self.machine.clone());
                 let named = (framework_id, executor.executor_id.clone(), container_id.clone());
-                let late = Random::new(host::random() as u64, "late");
                 let status = Executor::new(world, machine, &self.name, named, random).run().await;
                 // Somebody else may yet want a container within what is ending.
                 let (world, machine, agent) = (self.world.clone(), self.machine.clone(), self.name.clone());
@@ -611,7 +616,7 @@ impl Place {
                 status
             }
         };
-        self.ended(container_id, status, start_us, Random::new(host::random() as u64, "end")).await;
+        self.ended(container_id, status, start_us, end).await;
     }
 
     /// The same for a container within another: a command.
@@ -764,7 +769,9 @@ impl Containerizer for Place {
 
     fn stop(&self, agent: &Inbox, container_id: String, signal: Signal) {
         let why = agent.executor_of(&container_id).and_then(|(_, executor)| executor.stop).map(|stop| stop.why);
-        if why == Some(Why::ReregistrationTimeout) {
+        // What an agent before had decided, this one goes on with.
+        let is_new = !self.machine.lock().to_end.contains_key(&container_id);
+        if why == Some(Why::ReregistrationTimeout) && is_new {
             let since_ms = self.machine.lock().listening.as_ref().map(|listening| listening.since_ms);
             let now_ms = self.world.now_ms();
             if since_ms.is_none_or(|since_ms| now_ms < since_ms + REREGISTRATION_MS) {
