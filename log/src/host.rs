@@ -124,6 +124,11 @@ impl Host {
         tasks.iter().for_each(AbortHandle::abort);
     }
 
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        self.state().mode == Mode::Paused
+    }
+
     /// Whether it was killed.
     pub fn is_dead(&self) -> bool {
         self.state().mode == Mode::Dead

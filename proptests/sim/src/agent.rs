@@ -127,6 +127,9 @@ pub(crate) struct Machine {
     pub(crate) news: Arc<tokio::sync::Notify>,
     /// Containers that an agent's log said are to end, and since when.
     to_end: BTreeMap<String, u64>,
+    /// The process is paused; else, since when it is not.
+    is_paused: bool,
+    awake_ms: u64,
 }
 
 impl Machine {
@@ -247,6 +250,15 @@ impl Agent {
         Some(format!("{id} of {} {}", self.name, if container.runs() { "runs" } else { "has left its files" }))
     }
 
+    /// Takes note of whether it is paused now.
+    pub fn look(&self) {
+        let mut machine = self.machine.lock();
+        let was_paused = std::mem::replace(&mut machine.is_paused, self.life.as_ref().is_some_and(Host::is_paused));
+        if was_paused && !machine.is_paused {
+            machine.awake_ms = self.world.now_ms();
+        }
+    }
+
     /// The process, to pause it.
     pub fn host(&self) -> Option<&Host> {
         self.life.as_ref()
@@ -256,6 +268,7 @@ impl Agent {
     pub fn crash(&mut self) {
         let Some(host) = self.life.take() else { return };
         host.kill();
+        self.look();
         let mut machine = self.machine.lock();
         (machine.inbox, machine.listening) = (None, None);
         let disk = &mut machine.disk;
@@ -695,8 +708,10 @@ impl Place {
     fn ended_by_itself(&self, container_id: &str) {
         let now_ms = self.world.now_ms();
         let machine = self.machine.lock();
-        let was_there =
-            |since_ms: u64| machine.listens_since_ms().is_some_and(|up_ms| up_ms.max(since_ms) + ENDING_MS < now_ms);
+        let was_there = |since_ms: u64| {
+            let up_ms = machine.listens_since_ms().filter(|_| !machine.is_paused);
+            up_ms.is_some_and(|up_ms| up_ms.max(since_ms).max(machine.awake_ms) + ENDING_MS < now_ms)
+        };
         let late = machine.to_end.get(container_id).is_some_and(|since_ms| was_there(*since_ms));
         drop(machine);
         if late {

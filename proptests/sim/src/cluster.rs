@@ -427,10 +427,12 @@ impl Cluster {
                 if let Some(host) = self.host(who) {
                     host.pause();
                 }
+                self.agents.iter().for_each(Agent::look);
             }
             Step::Resume(_) => {
                 self.masters.iter().filter_map(Master::host).for_each(Host::resume);
                 self.agents.iter().filter_map(Agent::host).for_each(Host::resume);
+                self.agents.iter().for_each(Agent::look);
             }
             Step::Cut(from, to) => {
                 if let (Some(from), Some(to)) = (self.resolve(from), self.resolve(to)) {
