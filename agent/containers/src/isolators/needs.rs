@@ -61,6 +61,9 @@ const NEEDS: &[Need] = &[
     }),
 ];
 
+/// Limits beyond what a container was given, and who keeps them.
+const LIMITS: &[(&str, &str)] = &[("cpus", "cgroups/cpu"), ("mem", "cgroups/mem")];
+
 fn image_of(info: &ContainerInfo) -> Option<&Image> {
     info.mesos.as_ref()?.image.as_ref()
 }
@@ -80,6 +83,11 @@ fn host_path(volume: &Volume, is_absolute: bool) -> bool {
 
 /// Whether all that is asked of a container is done by one of those that this agent `has`. The error is a sentence.
 pub fn check(container: &Container, has: impl Fn(&str) -> bool) -> Result<(), String> {
+    for (name, isolator) in LIMITS {
+        if container.limits.contains_key(*name) && !has(isolator) {
+            return Err(format!("limits of {name} need {isolator} in this agent's --isolation"));
+        }
+    }
     let Some(info) = &container.info else { return Ok(()) };
     if info.r#type == Type::Docker as i32 {
         return Err("containers of type DOCKER need docker in this agent's --containerizers".to_owned());
@@ -141,6 +149,12 @@ mod tests {
             let why = check(&container, |_| false).unwrap_err();
             assert!(why.ends_with(&format!(" {isolator} in this agent's --isolation")), "{asked}: {why}");
             assert_eq!(check(&container, |name| isolator.split(" or ").any(|one| one == name)), Ok(()));
+        }
+        for (name, isolator) in LIMITS {
+            let limited = Container { limits: [((*name).to_owned(), 2.0)].into(), ..Container::default() };
+            let why = check(&limited, |one| one != *isolator).unwrap_err();
+            assert_eq!(why, format!("limits of {name} need {isolator} in this agent's --isolation"));
+            assert_eq!(check(&limited, |one| one == *isolator), Ok(()));
         }
         assert!(check(&of(r#"{"type": "DOCKER"}"#), |_| true).unwrap_err().contains("--containerizers"));
         assert_eq!(check(&Container::default(), |_| false), Ok(()));
