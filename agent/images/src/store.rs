@@ -166,20 +166,20 @@ impl Drop for Flight {
     }
 }
 
-/// A folder of what is being pulled, which goes with it.
-pub(crate) struct Staging(Option<tempfile::TempDir>);
+/// A folder of what is being pulled, which goes with it. Until it is gone nobody else can open the store.
+pub(crate) struct Staging(Option<(tempfile::TempDir, Arc<Kept>)>);
 
 impl Staging {
     pub(crate) fn path(&self) -> &Path {
-        self.0.as_ref().map_or(Path::new(""), tempfile::TempDir::path)
+        self.0.as_ref().map_or(Path::new(""), |(dir, _)| dir.path())
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // Perhaps much is in there, and whoever drops this has no time.
-        let dir = self.0.take();
-        std::thread::spawn(move || drop(dir));
+        // Perhaps much is in there, and whoever drops this has no time. The folder goes before the store.
+        let held = self.0.take();
+        std::thread::spawn(move || drop(held));
     }
 }
 
@@ -434,11 +434,11 @@ impl Kept {
     }
 
     /// A folder for what is being pulled.
-    pub(crate) fn staging(&self) -> io::Result<Staging> {
+    pub(crate) fn staging(self: &Arc<Kept>) -> io::Result<Staging> {
         tempfile::Builder::new()
             .prefix("pull-")
             .tempdir_in(self.settings.dir.join("staging"))
-            .map(|dir| Staging(Some(dir)))
+            .map(|dir| Staging(Some((dir, self.clone()))))
     }
 
     /// Waits until nobody else fetches this layer.
