@@ -23,14 +23,14 @@ use crate::backend::{Backend, Folder, Place};
 use crate::digest::Digest;
 use crate::manifest::Process;
 use crate::name::Name;
-use crate::store::{Held, Pruned, Store, Wanted};
+use crate::store::{Held, Pruned, Pulls, Store, Wanted};
 
 /// A root of a container.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Provisioned {
     /// The folder that is the container's root.
     pub root: PathBuf,
-    /// What the image says of the process that runs in it.
+    /// What the image says of the process that runs in it, as far as that mattered when the root was made.
     pub config: Process,
     /// What is written there, if that is kept apart from what the image has.
     #[serde(default)]
@@ -206,6 +206,11 @@ impl Provisioner {
         self.0.errors.load(Ordering::Relaxed)
     }
 
+    /// What was pulled of Docker's images.
+    pub fn docker_pulls(&self) -> Pulls {
+        self.0.stores.iter().find(|store| !store.is_appc()).map(Store::pulls).unwrap_or_default()
+    }
+
     /// Its images.
     pub fn stores(&self) -> &[Store] {
         &self.0.stores
@@ -244,7 +249,7 @@ impl Roots {
         let made = self.backend.make(&layers, &place);
         made.inspect_err(|_| drop(self.backend.unmake(&place))).map_err(broken)?;
         let scratch = (self.backend == Backend::Overlay).then_some(place.scratch);
-        Ok(Provisioned { root: place.root, config: image.config.clone(), scratch })
+        Ok(Provisioned { root: place.root, config: store.process(image), scratch })
     }
 
     fn keep(&self, container_id: &str, root: &Provisioned) -> io::Result<()> {

@@ -56,6 +56,8 @@ pub struct Settings {
     pub bytes_max: u64,
     /// What gets archives from hdfs.
     pub client: Client,
+    /// What its images say of the process that runs in them does not matter.
+    pub ignore_runtime: bool,
 }
 
 /// Which image somebody wants.
@@ -405,9 +407,19 @@ impl Store {
         self.0.layer(layer).join(ROOTFS)
     }
 
+    /// What an image says of the process that runs in it, as far as that matters.
+    pub(crate) fn process(&self, image: &Image) -> Process {
+        if self.0.settings.ignore_runtime { Process::default() } else { image.config.clone() }
+    }
+
     /// Whether an image of this name could be here.
     pub(crate) fn keeps(&self, name: &Name) -> bool {
-        self.0.settings.source.is_appc() == matches!(name, Name::Appc(_))
+        self.is_appc() == matches!(name, Name::Appc(_))
+    }
+
+    /// Whether its images are appc's.
+    pub(crate) fn is_appc(&self) -> bool {
+        self.0.settings.source.is_appc()
     }
 
     /// The names of the images that are here.

@@ -524,7 +524,11 @@ fn capabilities(text: Option<&str>) -> Result<(Vec<String>, Option<String>), Str
 /// Whether containers are bounded by limits beyond what they were given.
 fn limits(values: &Values) -> bool {
     let has = |name: &str| values.text("isolation").unwrap_or_default().split(',').any(|one| one.trim() == name);
-    has("cgroups") || has("cgroups/all") || LIMITING.into_iter().all(has)
+    // Docker keeps them, and another program is handed them.
+    !containerizers(values).any(|name| name == "mesos")
+        || has("cgroups")
+        || has("cgroups/all")
+        || LIMITING.into_iter().all(has)
 }
 
 fn warned(mut values: Values, warnings: impl Iterator<Item = String>) -> Values {

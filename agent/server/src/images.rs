@@ -33,8 +33,6 @@ pub(crate) struct Settings {
     /// One for each of the kinds in `--image_providers`.
     stores: Vec<images::Settings>,
     backend: Option<Backend>,
-    /// What images say of processes does not matter.
-    ignore_runtime: bool,
     /// Isolators that there are: for roots of either kind, and for volumes.
     for_roots: Roots,
     for_volumes: bool,
@@ -135,6 +133,7 @@ pub(crate) fn read(values: &Values, work_dir: &Path) -> Result<(Option<Settings>
             home: values.text("hadoop_home").unwrap_or_default().to_owned(),
             environment: environment.collect(),
         },
+        ignore_runtime: values.bool("docker_ignore_runtime"),
     };
     const PREFIX: &str = "appc_simple_discovery_uri_prefix";
     let discovery = Source::discovery(values.text(PREFIX).unwrap_or("http://"));
@@ -144,6 +143,7 @@ pub(crate) fn read(values: &Values, work_dir: &Path) -> Result<(Option<Settings>
         source: discovery.map_err(named(PREFIX))?,
         credentials: Credentials::default(),
         client: Client::default(),
+        ignore_runtime: false,
         ..of_docker.clone()
     };
     let stores = [("docker", of_docker), ("appc", of_appc)].into_iter().filter(|(kind, _)| provides(kind));
@@ -152,7 +152,6 @@ pub(crate) fn read(values: &Values, work_dir: &Path) -> Result<(Option<Settings>
         work_dir: work_dir.to_owned(),
         stores,
         backend: values.text("image_provisioner_backend").map(Backend::named).transpose()?,
-        ignore_runtime: values.bool("docker_ignore_runtime"),
         for_roots,
         for_volumes,
         collection: values.text("image_gc_config").map(collection).transpose()?,
@@ -310,10 +309,10 @@ impl Images {
         }
     }
 
-    /// The root of a container, and what its image says of the process in it, if that matters.
+    /// The root of a container, and what its image says of the process in it, as far as that matters.
     pub(crate) fn root(&self, container_id: &str) -> Option<(PathBuf, Process)> {
         let Provisioned { root, config, .. } = self.provisioner.root(container_id)?;
-        Some((root, if self.settings.ignore_runtime { Process::default() } else { config }))
+        Some((root, config))
     }
 
     /// What a container writes to its root, if that is kept apart.

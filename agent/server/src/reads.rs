@@ -369,9 +369,7 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     let (roots, stuck) = provisioner.map_or((0, 0), |made| (made.count(), made.errors()));
     set("containerizer/mesos/filesystem/containers_new_rootfs", roots as f64);
     set("containerizer/mesos/provisioner/remove_container_errors", stuck as f64);
-    if let Some(pulls) =
-        provisioner.and_then(|made| made.stores().first()).map(|store| store.pulls()).filter(|pulls| pulls.count > 0)
-    {
+    if let Some(pulls) = provisioner.map(|made| made.docker_pulls()).filter(|pulls| pulls.count > 0) {
         set("containerizer/mesos/provisioner/docker_store/image_pull_ms", pulls.last_ms);
         set("containerizer/mesos/provisioner/docker_store/image_pull_ms/count", pulls.count as f64);
     }

@@ -49,6 +49,13 @@ fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).unwrap().next().is_none()
 }
 
+/// Whether the agent that registered says that limits of tasks are kept.
+async fn says_limits(master: &Master) -> bool {
+    let capabilities =
+        master.wait("the agent", |known| known.registers.first().map(|first| first.capabilities.clone()));
+    capabilities.await.iter().any(|name| name == "TASK_RESOURCE_LIMITS")
+}
+
 fn runs(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "))
 }
@@ -56,8 +63,10 @@ fn runs(pid: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_of_a_program_outlive_the_agent_and_their_ends_are_not_lost() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
-    let flags = flags(&example());
+    let mut flags = flags(&example());
+    flags[0] = "--containerizers=external".to_owned();
     let agent = start(&master, dir.path(), &flags);
+    assert!(says_limits(&master).await, "the program is handed them");
     let go = dir.path().join("go");
     let loops =
         |end: &str| format!("echo $$ > pid; while [ ! -e {}.{end} ]; do sleep 0.02; done; exit {end}", go.display());
@@ -158,6 +167,7 @@ async fn who_asks_by_name_gets_what_is_named_and_what_is_not_supported_is_refuse
     let mut flags = flags(&program(dir.path(), &small));
     flags[0] = "--containerizers=mesos,external".to_owned();
     let agent = start(&master, dir.path(), &flags);
+    assert!(!says_limits(&master).await, "no isolator keeps them");
     let external = dir.path().join("meta/external");
     let loops = "while [ ! -e go ]; do sleep 0.02; done";
     master.launch(task("own", loops));

@@ -574,6 +574,8 @@ async fn images_of_appc_are_roots_and_volumes() {
         "--image_providers=appc,docker".to_owned(),
         "--isolation=filesystem/linux,appc/runtime,docker/runtime,volume/image".to_owned(),
         format!("--appc_simple_discovery_uri_prefix={}/", images.display()),
+        // Of the others.
+        "--docker_ignore_runtime".to_owned(),
     ];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let labels = v1::Labels { labels: vec![v1::Label { key: "version".into(), value: Some("1".into()) }] };
@@ -591,7 +593,7 @@ async fn images_of_appc_are_roots_and_volumes() {
     let failed = bench.master.update("none", TaskState::TaskFailed).await;
     assert!(failed.message().contains("Failed to pull the image 'none,version=1': "), "{}", failed.message());
     // As a volume, in a root of the other kind.
-    bench.registry.push("app", "latest", &Made::busybox("null"));
+    bench.registry.push("app", "latest", &Made::busybox(r#"{"Env": ["A=of-image"]}"#));
     let volume = v1::Volume {
         container_path: "/box".into(),
         mode: v1::volume::Mode::Ro as i32,
@@ -600,8 +602,9 @@ async fn images_of_appc_are_roots_and_volumes() {
     };
     let mut info = info_of(image("app"));
     info.volumes = vec![volume];
-    let both = TaskInfo { container: Some(info.into()), ..task("both", "cat /etc/image /box/etc/image") };
-    assert_eq!(bench.says(&agent, both).await, "busybox\nappc\n");
+    let both =
+        TaskInfo { container: Some(info.into()), ..task("both", "cat /etc/image /box/etc/image; echo \"<$A>\"") };
+    assert_eq!(bench.says(&agent, both).await, "busybox\nappc\n<>\n");
     // What the image itself says, where the command says nothing.
     let runs = executing(task("runs", ""), None, &[]);
     bench.master.launch(TaskInfo { container: Some(info_of(boxed("example.com/box")).into()), ..runs });
