@@ -148,6 +148,10 @@ pub const FRAMEWORK_OPERATIONS_MAX: usize = 10_000;
 pub const AGENT_OPERATIONS_MAX: usize = 1000;
 /// What is reserved dynamically or a volume on one agent, in bytes of protobuf: it goes with every order of an operation.
 pub const AGENT_CHECKPOINT_BYTES_MAX: usize = 256 * KIB;
+/// Most resource providers of one agent.
+pub const AGENT_PROVIDERS_MAX: usize = 64;
+/// What the resource providers of one agent have, with what describes them, in bytes of protobuf. It is told as a whole.
+pub const AGENT_PROVIDERS_BYTES_MAX: usize = 256 * KIB;
 /// Most tasks that one RECONCILE names. One that names none asks for all, however many.
 pub const RECONCILE_TASKS_MAX: usize = 100_000;
 /// Most operations that one RECONCILE_OPERATIONS names.
@@ -319,6 +323,9 @@ const _: () = assert!(STATUS_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_
 const _: () = assert!(MESSAGE_DATA_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
 const _: () = assert!(AGENT_INFO_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
 const _: () = assert!(LAUNCH_BYTES_MAX + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
+// What an agent's providers have, and which operations, is one message.
+const _: () =
+    assert!(AGENT_PROVIDERS_BYTES_MAX + AGENT_OPERATIONS_MAX * KIB + ENVELOPE_BYTES_MAX <= FROM_AGENT_BYTES_MAX);
 // One launch fits into a call, all launches of a call into a command, a batch of an agent's messages too.
 const _: () = assert!(LAUNCH_ORDER_BYTES_MAX <= CALL_LAUNCHES_BYTES_MAX);
 const _: () = assert!(LAUNCH_ORDER_BYTES_MAX <= OUTBOX_BYTES_MAX && LAUNCH_BYTES_MAX <= AGENT_EXECUTORS_BYTES_MAX);

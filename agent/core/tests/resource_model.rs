@@ -48,6 +48,7 @@ impl Story {
             framework_id: framework().id,
             info,
             checkpointed_resources: checkpointed,
+            provider: None,
         };
         self.order(order::Order::ApplyOperation(order)).1
     }

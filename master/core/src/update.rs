@@ -106,8 +106,10 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
         Message::Oversubscribed(message) => oversubscribed::change(draft, agent, seq, message),
         Message::OperationStatus(status) => operations::status(draft, agent, seq, status),
         Message::NextIdentity(next) => identities::rotate(draft, agent, &next.hash),
-        // The launch said it already; the others are the connection's own business.
+        // The launch said it already; the others are the connection's own business. Providers are told to none that does not
+        // say that it takes them.
         Message::ExecutorLaunched(_)
+        | Message::Providers(_)
         | Message::Register(_)
         | Message::Resume(_)
         | Message::Pong(_)

@@ -249,6 +249,7 @@ impl Agents {
             masters: inner.masters.clone(),
             identity: identity(state, agent),
             tells_of_operations: Some(true),
+            takes_providers: None,
         });
         inner.by_connection.insert(connection.id, agent);
         inner.open.insert(agent, held);

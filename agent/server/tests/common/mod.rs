@@ -142,6 +142,7 @@ impl Master {
             framework_id: framework().id,
             info,
             checkpointed_resources: checkpointed,
+            provider: None,
         }));
     }
 
@@ -246,6 +247,7 @@ fn welcome(known: &mut Known, sender: &StreamSender) {
     }
     say(to_agent::Message::Welcome(internal::Welcome {
         tells_of_operations: known.tells.then_some(true),
+        takes_providers: None,
         identity: None,
         agent_id: v1::AgentId { value: "C-S0".into() },
         cluster_id: "C".into(),

@@ -269,6 +269,7 @@ fn kind(message: &from_agent::Message) -> &'static str {
         from_agent::Message::Leaving(_) => "leaving",
         from_agent::Message::OperationStatus(_) => "operation status",
         from_agent::Message::Oversubscribed(_) => "oversubscribed",
+        from_agent::Message::Providers(_) => "providers",
         from_agent::Message::Pong(_) => "pong",
         from_agent::Message::NextIdentity(_) => "next identity",
         from_agent::Message::OperationsKept(_) => "operations kept",

@@ -189,7 +189,7 @@ impl Counters {
                 self.count_valid(is_done, "operation_status_updates");
                 "operation_status_update"
             }
-            Some(Said::Oversubscribed(_)) => "update_slave",
+            Some(Said::Oversubscribed(_) | Said::Providers(_)) => "update_slave",
             Some(
                 Said::Register(_)
                 | Said::Resume(_)
