@@ -209,21 +209,6 @@ async fn what_was_asked_for_is_a_bound_only_if_that_is_wanted() {
     }
 }
 
-fn group(master: &Master, executor_id: &str, tasks: Vec<v1::TaskInfo>) {
-    let executor = v1::ExecutorInfo {
-        r#type: Some(v1::executor_info::Type::Default as i32),
-        executor_id: v1::ExecutorId { value: executor_id.into() },
-        framework_id: common::framework().id,
-        ..Default::default()
-    };
-    let tasks = tasks.into_iter().map(|task| v1::TaskInfo { executor: Some(executor.clone()), ..task }).collect();
-    master.order(api::internal::order::Order::LaunchGroup(api::internal::LaunchGroup {
-        framework_info: common::framework(),
-        executor,
-        task_group: v1::TaskGroupInfo { tasks },
-    }));
-}
-
 /// A task that is limited by itself, within what its executor has.
 fn apart(mut task: v1::TaskInfo) -> v1::TaskInfo {
     let kind = v1::container_info::Type::Mesos as i32;
@@ -242,14 +227,14 @@ async fn an_executor_may_use_what_its_tasks_were_given() {
         let name = if root.second { "memory.max" } else { "memory.limit_in_bytes" };
         fs::read_to_string(group.join(name)).unwrap_or_default().trim().parse().unwrap_or(0)
     };
-    group(&master, "e", vec![apart(sized("a", "sleep 1000", 0.1, 64.0, &[]))]);
+    master.launch_group("e", vec![apart(sized("a", "sleep 1000", 0.1, 64.0, &[]))]);
     master.update("a", TaskState::TaskRunning).await;
     let outer = root.group("memory");
     assert_eq!(limit(&outer), 64 * MB);
     let inner: Vec<PathBuf> = fs::read_dir(outer.join("mesos")).unwrap().flatten().map(|one| one.path()).collect();
     let inner: Vec<&PathBuf> = inner.iter().filter(|path| path.is_dir()).collect();
     assert_eq!((inner.len(), limit(inner[0])), (1, 64 * MB));
-    group(&master, "e", vec![apart(sized("b", &format!("sleep 0.1; exec {HOG}"), 0.1, 96.0, &[]))]);
+    master.launch_group("e", vec![apart(sized("b", &format!("sleep 0.1; exec {HOG}"), 0.1, 96.0, &[]))]);
     until("the executor has more", || limit(&outer) == 160 * MB).await;
     // The task that takes too much is ended for it, and nobody else.
     let status = master.update("b", TaskState::TaskFailed).await;

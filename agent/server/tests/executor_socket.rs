@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use api::internal::{self, order};
 use api::v1::{self, TaskInfo, TaskState};
 use common::{Master, PATIENCE, RealAgent, framework, task};
 use serde_json::{Value, json};
@@ -146,15 +145,7 @@ async fn the_default_executor_needs_no_port() {
     let environment = Some(v1::Environment { variables: vec![nowhere] });
     let command = v1::CommandInfo { environment, ..Default::default() };
     let executor = executor(v1::executor_info::Type::Default, Some(command));
-    let tasks = vec![TaskInfo {
-        executor: Some(executor.clone()),
-        ..task("a", "while [ ! -e go ]; do sleep 0.05; done; exit 3")
-    }];
-    master.order(order::Order::LaunchGroup(internal::LaunchGroup {
-        framework_info: framework(),
-        executor,
-        task_group: v1::TaskGroupInfo { tasks },
-    }));
+    master.launch_group_on(executor, vec![task("a", "while [ ! -e go ]; do sleep 0.05; done; exit 3")]);
     let running = master.update("a", TaskState::TaskRunning).await;
     agent.kill();
     let agent = RealAgent::start(&master.address, dir.path(), &flags);

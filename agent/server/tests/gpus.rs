@@ -11,10 +11,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use api::internal::{self, order};
 use api::v1::{self, Resource, TaskInfo, TaskState};
 use common::groups::Place;
-use common::{Master, PATIENCE, RealAgent, framework, http, task, until};
+use common::{Master, PATIENCE, RealAgent, http, task, until};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use registry::{Asks, Made, Registry};
 
@@ -165,21 +164,6 @@ async fn opened_in(path: &Path) -> Vec<String> {
     gpus.map(str::to_owned).collect()
 }
 
-fn group(master: &Master, executor_id: &str, tasks: Vec<TaskInfo>) {
-    let executor = v1::ExecutorInfo {
-        r#type: Some(v1::executor_info::Type::Default as i32),
-        executor_id: v1::ExecutorId { value: executor_id.into() },
-        framework_id: framework().id,
-        ..Default::default()
-    };
-    let tasks = tasks.into_iter().map(|task| TaskInfo { executor: Some(executor.clone()), ..task }).collect();
-    master.order(order::Order::LaunchGroup(internal::LaunchGroup {
-        framework_info: framework(),
-        executor,
-        task_group: v1::TaskGroupInfo { tasks },
-    }));
-}
-
 /// One test, as the machine's files of devices are in one place.
 #[tokio::test(flavor = "multi_thread")]
 async fn gpus_are_given_to_one_container_each() {
@@ -239,11 +223,11 @@ async fn whole_gpus(machine: &Machine, place: &Place) {
         master.update(id, TaskState::TaskKilled).await;
     }
     // An executor has what its tasks have, while it runs; what it lost it cannot open.
-    group(&master, "pod", vec![task("p0", LOOK)]);
+    master.launch_group("pod", vec![task("p0", LOOK)]);
     let inner = |id: &str| agent.sandbox("pod").join("tasks").join(id);
     master.update("p0", TaskState::TaskRunning).await;
     assert_eq!(opened_in(&inner("p0").join("first")).await.len(), 0);
-    group(&master, "pod", vec![with(task("p1", LOOK), &[gpus(2.0)])]);
+    master.launch_group("pod", vec![with(task("p1", LOOK), &[gpus(2.0)])]);
     master.update("p1", TaskState::TaskRunning).await;
     assert_eq!(opened_in(&inner("p1").join("first")).await, ["nvidia0", "nvidia1"]);
     // Where its executor looks for it.

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api::internal::{self, order};
 use api::v1::task_status::Reason;
 use api::v1::{self, TaskInfo, TaskState};
 use common::{Master, PATIENCE, RealAgent, framework, http, task};
@@ -295,21 +294,9 @@ async fn executors_groups_and_containers_by_call_run_in_images() {
     bench.master.update("of-executor", TaskState::TaskFailed).await;
     assert_eq!(fs::read_to_string(agent.sandbox("own").join("found")).unwrap(), "busybox\nof-image own\n");
     // Two tasks of a group, one in an image.
-    let executor = v1::ExecutorInfo {
-        r#type: Some(v1::executor_info::Type::Default as i32),
-        executor_id: v1::ExecutorId { value: "pod".into() },
-        framework_id: framework().id,
-        ..Default::default()
-    };
     let script = "cat /etc/image; pwd; touch $MESOS_SANDBOX/there; sleep 1000";
     let tasks = vec![in_image(task("with", script), "app"), task("without", "ls -d /usr; sleep 1000")];
-    let tasks = tasks.into_iter().map(|task| TaskInfo { executor: Some(executor.clone()), ..task }).collect();
-    let framework_info = framework();
-    bench.master.order(order::Order::LaunchGroup(internal::LaunchGroup {
-        framework_info,
-        executor,
-        task_group: v1::TaskGroupInfo { tasks },
-    }));
+    bench.master.launch_group("pod", tasks);
     let status = bench.master.update("with", TaskState::TaskRunning).await;
     bench.master.update("without", TaskState::TaskRunning).await;
     let sandbox = |name: &str| agent.sandbox("pod").join("tasks").join(name);

@@ -5,11 +5,10 @@ mod common;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use api::internal::{self, order};
 use api::v1::task_status::{Reason, Source};
 use api::v1::value::{Range, Ranges, Scalar};
 use api::v1::{self, Resource, TaskInfo, TaskState};
-use common::{Master, PATIENCE, RealAgent, create, framework, http, task, volume};
+use common::{Master, PATIENCE, RealAgent, create, http, task, volume};
 use serde_json::Value;
 
 fn disk(mebibytes: f64) -> Resource {
@@ -140,19 +139,7 @@ async fn who_listens_where_it_may_not_ends_and_the_group_with_it() {
     let expected = format!("is listening on unallocated port(s): [{foreign}-{foreign}]");
     assert!(failed.message().ends_with(&expected), "{}", failed.message());
     // Of a group the executor's container is ended, with all that is within it.
-    let executor = v1::ExecutorInfo {
-        r#type: Some(v1::executor_info::Type::Default as i32),
-        executor_id: v1::ExecutorId { value: "pod".into() },
-        framework_id: framework().id,
-        ..Default::default()
-    };
-    let of_group = |task: TaskInfo| TaskInfo { executor: Some(executor.clone()), ..task };
-    let tasks = vec![of_group(task("a", &listen(nested))), of_group(task("b", "sleep 1000"))];
-    master.order(order::Order::LaunchGroup(internal::LaunchGroup {
-        framework_info: framework(),
-        executor: executor.clone(),
-        task_group: v1::TaskGroupInfo { tasks },
-    }));
+    master.launch_group("pod", vec![task("a", &listen(nested)), task("b", "sleep 1000")]);
     for id in ["a", "b"] {
         let failed = master.update(id, TaskState::TaskFailed).await;
         assert_eq!((failed.source(), failed.reason()), (Source::Agent, Reason::ContainerLimitation), "{id}");

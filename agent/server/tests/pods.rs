@@ -4,25 +4,10 @@ mod common;
 
 use std::path::Path;
 
-use api::internal::{self, from_agent, order};
+use api::internal::from_agent;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{self, TaskInfo, TaskState, TaskStatus};
-use common::{Master, PATIENCE, RealAgent, framework, task};
-
-fn group(master: &Master, executor_id: &str, tasks: Vec<TaskInfo>) {
-    let executor = v1::ExecutorInfo {
-        r#type: Some(v1::executor_info::Type::Default as i32),
-        executor_id: v1::ExecutorId { value: executor_id.into() },
-        framework_id: framework().id,
-        ..Default::default()
-    };
-    let tasks = tasks.into_iter().map(|task| TaskInfo { executor: Some(executor.clone()), ..task }).collect();
-    master.order(order::Order::LaunchGroup(internal::LaunchGroup {
-        framework_info: framework(),
-        executor,
-        task_group: v1::TaskGroupInfo { tasks },
-    }));
-}
+use common::{Master, PATIENCE, RealAgent, task};
 
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let waiting = async {
@@ -70,7 +55,10 @@ fn nothing_runs(work_dir: &Path) -> bool {
 async fn the_tasks_of_a_group_run_in_containers_of_their_own() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
     let agent = RealAgent::start(&master.address, dir.path(), &[]);
-    group(&master, "p1", vec![task("a", "env; pwd; sleep 0.2"), task("b", "while [ ! -e go ]; do sleep 0.05; done")]);
+    master.launch_group(
+        "p1",
+        vec![task("a", "env; pwd; sleep 0.2"), task("b", "while [ ! -e go ]; do sleep 0.05; done")],
+    );
     let running = master.update("b", TaskState::TaskRunning).await;
     let finished = master.update("a", TaskState::TaskFinished).await;
     assert_eq!(finished.message(), "Command exited with status 0");
@@ -107,7 +95,7 @@ async fn tasks_of_a_group_find_their_volumes() {
         task
     };
     let write = "echo kept > data/x; readlink data; ls ../../data/x";
-    group(&master, "p1", vec![with("a", write, &made), task("b", "test ! -e data")]);
+    master.launch_group("p1", vec![with("a", write, &made), task("b", "test ! -e data")]);
     for id in ["a", "b"] {
         master.update(id, TaskState::TaskFinished).await;
     }
@@ -116,7 +104,7 @@ async fn tasks_of_a_group_find_their_volumes() {
     let printed = stdout(&agent, "p1", "a");
     assert!(printed.starts_with(place.to_str().unwrap()), "{printed}");
     executor_ended(&master, "p1").await;
-    group(&master, "p2", vec![with("c", "cat data/x; sleep 1000", &made)]);
+    master.launch_group("p2", vec![with("c", "cat data/x; sleep 1000", &made)]);
     master.update("c", TaskState::TaskRunning).await;
     until("it reads", || stdout(&agent, "p2", "c") == "kept\n").await;
     master.kill("c");
@@ -125,7 +113,7 @@ async fn tasks_of_a_group_find_their_volumes() {
         let mut there = made.clone();
         there.disk.as_mut().unwrap().volume.as_mut().unwrap().container_path = path.into();
         let id = format!("at-{}", &path[..4]);
-        group(&master, &id, vec![with(&id, "true", &there)]);
+        master.launch_group(&id, vec![with(&id, "true", &there)]);
         let failed = master.update(&id, TaskState::TaskFailed).await;
         assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
         assert!(failed.message().contains(&path[..5]), "{}", failed.message());
@@ -136,9 +124,9 @@ async fn tasks_of_a_group_find_their_volumes() {
 async fn a_failed_task_takes_its_group_along_and_no_other() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
     let _agent = RealAgent::start(&master.address, dir.path(), &[]);
-    group(&master, "p1", vec![task("other", "sleep 1000")]);
+    master.launch_group("p1", vec![task("other", "sleep 1000")]);
     master.update("other", TaskState::TaskRunning).await;
-    group(&master, "p1", vec![task("a", "sleep 0.3; exit 3"), task("b", "sleep 1000")]);
+    master.launch_group("p1", vec![task("a", "sleep 0.3; exit 3"), task("b", "sleep 1000")]);
     let failed = master.update("a", TaskState::TaskFailed).await;
     assert_eq!((failed.message(), failed.reason), ("Command exited with status 3", None));
     let killed = master.update("b", TaskState::TaskKilled).await;
@@ -156,7 +144,7 @@ async fn kill_policies_and_times_are_each_tasks_own() {
     let agent = RealAgent::start(&master.address, dir.path(), &[]);
     let stubborn =
         TaskInfo { kill_policy: policy(0.3), ..task("a", "trap '' TERM; echo up; while :; do sleep 0.05; done") };
-    group(&master, "p1", vec![stubborn, task("b", "sleep 1000")]);
+    master.launch_group("p1", vec![stubborn, task("b", "sleep 1000")]);
     until("up", || stdout(&agent, "p1", "a") == "up\n").await;
     master.update("b", TaskState::TaskRunning).await;
     master.kill("a");
@@ -164,8 +152,7 @@ async fn kill_policies_and_times_are_each_tasks_own() {
     assert_eq!(killed.message(), "Command terminated with signal Killed");
     master.update("b", TaskState::TaskKilled).await;
     let limit = Some(v1::DurationInfo { nanoseconds: 300_000_000 });
-    group(
-        &master,
+    master.launch_group(
         "p2",
         vec![TaskInfo { max_completion_time: limit, ..task("c", "sleep 1000") }, task("d", "sleep 1000")],
     );
@@ -184,7 +171,7 @@ async fn a_group_outlives_its_agent() {
     // Where its executors look for it.
     let port = format!("--port={}", agent.address.rsplit_once(':').unwrap().1);
     let waiting = |code: u32| format!("while [ ! -e go ]; do sleep 0.05; done; exit {code}");
-    group(&master, "p1", vec![task("a", &waiting(0)), task("b", &waiting(7))]);
+    master.launch_group("p1", vec![task("a", &waiting(0)), task("b", &waiting(7))]);
     let own = container(&master.update("a", TaskState::TaskRunning).await).0;
     let other = container(&master.update("b", TaskState::TaskRunning).await).0;
     let go = |agent: &RealAgent, own: &str| {
@@ -215,7 +202,7 @@ async fn all_of_a_group_are_launched_or_none() {
     let _agent = RealAgent::start(&master.address, dir.path(), &[]);
     let mut bad = task("b", "true");
     bad.command.as_mut().unwrap().user = Some("nosuchuser".into());
-    group(&master, "p1", vec![task("a", "sleep 1000"), bad]);
+    master.launch_group("p1", vec![task("a", "sleep 1000"), bad]);
     let failed = master.update("b", TaskState::TaskFailed).await;
     assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
     assert!(failed.message().contains("nosuchuser"), "{}", failed.message());
@@ -228,7 +215,7 @@ async fn all_of_a_group_are_launched_or_none() {
 async fn an_executor_that_is_killed_takes_its_tasks_along() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
     let agent = RealAgent::start(&master.address, dir.path(), &[]);
-    group(&master, "p1", vec![task("a", "trap '' TERM; echo $$; while :; do sleep 0.05; done")]);
+    master.launch_group("p1", vec![task("a", "trap '' TERM; echo $$; while :; do sleep 0.05; done")]);
     master.update("a", TaskState::TaskRunning).await;
     until("it runs", || stdout(&agent, "p1", "a").ends_with('\n')).await;
     let pid: u32 = stdout(&agent, "p1", "a").trim().parse().unwrap();
@@ -289,7 +276,7 @@ async fn tasks_of_a_group_are_checked_and_bring_files_along() {
         consecutive_failures: Some(2),
         ..Default::default()
     }));
-    group(&master, "pod", vec![checked, ill]);
+    master.launch_group("pod", vec![checked, ill]);
     let told = |id: &str| -> Vec<TaskStatus> {
         master.known.lock().statuses().filter(|status| status.task_id.value == id).collect()
     };
@@ -314,7 +301,7 @@ async fn tasks_of_a_group_are_checked_and_bring_files_along() {
     let mut missing = task("missing", "true");
     missing.command.as_mut().unwrap().uris =
         vec![v1::command_info::Uri { value: "/no/such/file".into(), ..Default::default() }];
-    group(&master, "none", vec![missing]);
+    master.launch_group("none", vec![missing]);
     let failed = master.update("missing", TaskState::TaskFailed).await;
     assert_eq!(failed.reason(), Reason::ContainerLaunchFailed);
     assert!(failed.message().contains("Failed to fetch all URIs for container"), "{}", failed.message());
@@ -322,12 +309,12 @@ async fn tasks_of_a_group_are_checked_and_bring_files_along() {
     let value = files.path().join("x").display().to_string();
     other.command.as_mut().unwrap().uris = vec![v1::command_info::Uri { value, ..Default::default() }];
     other.labels = Some(v1::Labels { labels: vec![label("x", &"0".repeat(64))] });
-    group(&master, "other", vec![other]);
+    master.launch_group("other", vec![other]);
     let failed = master.update("other", TaskState::TaskFailed).await;
     assert!(failed.message().contains("Failed to fetch all URIs for container"), "{}", failed.message());
     let mut none = task("unnamed", "true");
     none.labels = Some(v1::Labels { labels: vec![label("x", digest)] });
-    group(&master, "unnamed", vec![none]);
+    master.launch_group("unnamed", vec![none]);
     let failed = master.update("unnamed", TaskState::TaskFailed).await;
     assert!(failed.message().contains("names no URI of the command"), "{}", failed.message());
 }

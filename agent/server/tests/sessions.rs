@@ -2,9 +2,8 @@
 
 mod common;
 
-use api::internal::{self, order};
 use api::v1::{self, TaskInfo, TaskState};
-use common::{Master, PATIENCE, RealAgent, framework, http, task};
+use common::{Master, PATIENCE, RealAgent, http, task};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -262,19 +261,6 @@ async fn the_input_of_a_session_has_an_end_and_whoever_hangs_up_ends_it() {
     assert!(agent_server::spec::start_ticks(pid).is_none());
 }
 
-fn pod(master: &Master, tty: TaskInfo) {
-    let executor = v1::ExecutorInfo {
-        r#type: Some(v1::executor_info::Type::Default as i32),
-        executor_id: v1::ExecutorId { value: "p1".into() },
-        framework_id: framework().id,
-        ..Default::default()
-    };
-    let tasks = vec![TaskInfo { executor: Some(executor.clone()), ..tty }];
-    let task_group = v1::TaskGroupInfo { tasks };
-    let group = internal::LaunchGroup { framework_info: framework(), executor, task_group };
-    master.order(order::Order::LaunchGroup(group));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_terminal_of_a_task_outlives_the_agent() {
     let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
@@ -289,7 +275,7 @@ async fn the_terminal_of_a_task_outlives_the_agent() {
         })),
         ..task("a", "stty size; while read line; do echo got $line; done; exit 5")
     };
-    pod(&master, tty);
+    master.launch_group("p1", vec![tty]);
     let status = master.update("a", TaskState::TaskRunning).await;
     let id = status.container_status.unwrap().container_id.unwrap();
     let (own, parent) = (id.value, id.parent.unwrap().value);

@@ -12,13 +12,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use agent_server::supervisor::sys::quota::{self, Quota};
-use api::internal::{self, order};
 use api::v1::offer::{Operation, operation};
 use api::v1::task_status::{Reason, Source};
 use api::v1::value::Scalar;
 use api::v1::{self, Resource, TaskInfo, TaskState};
 use common::groups::Place;
-use common::{Master, PATIENCE, RealAgent, create, framework, http, task, volume};
+use common::{Master, PATIENCE, RealAgent, create, http, task, volume};
 use registry::{Asks, Made, Registry};
 use serde_json::Value;
 
@@ -139,20 +138,11 @@ async fn a_limit_follows_the_tasks_of_an_executor() {
     let flags = [ISOLATION, "--enforce_container_disk_quota", "--xfs_project_range=[7010-7019]"];
     let agent = RealAgent::start(&master.address, dir.path(), &flags);
     let executor = v1::ExecutorInfo {
-        r#type: Some(v1::executor_info::Type::Default as i32),
-        executor_id: v1::ExecutorId { value: "pod".into() },
-        framework_id: framework().id,
         resources: task("", "").resources.into_iter().chain([disk(16.0)]).collect(),
-        ..Default::default()
+        ..common::default_executor("pod")
     };
     let tasks = ["a", "b"].map(|id| with(task(id, "sleep 1000"), &[disk(8.0)]));
-    let tasks = tasks.map(|task| TaskInfo { executor: Some(executor.clone()), ..task }).to_vec();
-    let framework_info = framework();
-    master.order(order::Order::LaunchGroup(internal::LaunchGroup {
-        framework_info,
-        executor,
-        task_group: v1::TaskGroupInfo { tasks },
-    }));
+    master.launch_group_on(executor, tasks.to_vec());
     for id in ["a", "b"] {
         master.update(id, TaskState::TaskRunning).await;
     }

@@ -128,6 +128,20 @@ impl Master {
         self.order(order::Order::Launch(internal::Launch { framework_info: framework(), task }));
     }
 
+    /// A group of tasks on a default executor.
+    pub fn launch_group(&self, executor_id: &str, tasks: Vec<v1::TaskInfo>) {
+        self.launch_group_on(default_executor(executor_id), tasks);
+    }
+
+    pub fn launch_group_on(&self, executor: v1::ExecutorInfo, tasks: Vec<v1::TaskInfo>) {
+        let tasks = tasks.into_iter().map(|task| v1::TaskInfo { executor: Some(executor.clone()), ..task }).collect();
+        self.order(order::Order::LaunchGroup(internal::LaunchGroup {
+            framework_info: framework(),
+            executor,
+            task_group: v1::TaskGroupInfo { tasks },
+        }));
+    }
+
     pub fn kill(&self, task_id: &str) {
         self.order(order::Order::Kill(internal::Kill {
             framework_id: framework().id.unwrap(),
@@ -266,6 +280,15 @@ fn welcome(known: &mut Known, sender: &StreamSender) {
             tokio::time::sleep(PING).await;
         }
     });
+}
+
+pub fn default_executor(id: &str) -> v1::ExecutorInfo {
+    v1::ExecutorInfo {
+        r#type: Some(v1::executor_info::Type::Default as i32),
+        executor_id: v1::ExecutorId { value: id.into() },
+        framework_id: framework().id,
+        ..Default::default()
+    }
 }
 
 pub fn framework() -> v1::FrameworkInfo {
