@@ -120,12 +120,13 @@ pub trait Containerizer: Send + Sync {
     fn recover(&self, core: Arc<dyn Core>, container: &Container);
     /// What a container that runs may use is not what it was. Does not block for long.
     fn update(&self, container: &Container);
-    /// Whether a container that runs has the volumes that it is to have now.
+    /// A container that runs is to have these volumes now, and none of those that are `over` any more: paths in its sandbox, and where
+    /// the volumes are. What others find by links, they find so. Blocks, for a moment.
     ///
     /// # Errors
-    /// A sentence: it does not, and will not.
-    fn has_volumes(&self, container: &Container) -> Result<(), String> {
-        let _ = container;
+    /// A sentence: it does not have them, and will not.
+    fn find_volumes(&self, container: &Container, over: &[(String, PathBuf)]) -> Result<(), String> {
+        let _ = (container, over);
         Ok(())
     }
     /// Nobody needs what is kept of its launch and its end any more.

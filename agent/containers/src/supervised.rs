@@ -491,17 +491,15 @@ impl Containerizer for Supervised {
         });
     }
 
-    fn has_volumes(&self, container: &Container) -> Result<(), String> {
-        let image = container.info.as_ref().and_then(|info| info.mesos.as_ref()?.image.as_ref());
-        let watched = self.0.watched.lock();
-        let Some(created) = watched.get(&container.id).filter(|_| image.is_some()) else { return Ok(()) };
-        // Links, by which others find what comes later, lead nowhere in a root of its own.
-        match container.volumes.iter().find(|volume| !created.volumes.contains(volume)) {
-            None => Ok(()),
-            Some(_) => {
-                Err("volumes of tasks are not found by an executor that runs already and has an image".to_owned())
-            }
+    fn find_volumes(&self, container: &Container, over: &[(String, PathBuf)]) -> Result<(), String> {
+        let start = self.0.files(&container.id).start();
+        let start = start.map_err(|error| format!("cannot find the container that runs: {error}"))?;
+        // What is to run is created with its volumes, and what ends needs none.
+        let Some(Notice::Started(supervisor, ticks, pid)) = start else { return Ok(()) };
+        if look(supervisor).ok().flatten() != Some(ticks) {
+            return Ok(());
         }
+        self.0.isolators.iter().try_for_each(|isolator| isolator.volumes(container, pid, over))
     }
 
     fn status(&self, container_id: &str) -> ContainerStatus {

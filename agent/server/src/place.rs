@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::{Command, Process, Signal, State, parent_of};
+use agent_core::{Command, Process, Signal, State, Volume, parent_of};
 use agent_fetcher::Job;
 use api::checks::{Definition, Target};
 use api::v1::agent::call::LaunchContainer;
@@ -562,9 +562,17 @@ impl Containerizer for Place {
         let Some((framework_id, executor)) = state.executor_of(container_id) else { return Ok(()) };
         let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
         let sandbox = paths::sandbox(&self.terms.work_dir, agent_id, framework_id, executor);
-        if !executor.is_command && executor.process.is_some() {
-            let container = promised::container(&self.terms.work_dir, &state, container_id);
-            self.containers.of_container(container_id).has_volumes(&container)?;
+        if !executor.is_command {
+            let mut container = promised::container(&self.terms.work_dir, &state, container_id);
+            // The task that uses it is handed over behind the order that makes it.
+            let is_to_come = |one: &Volume| state.model.is_to_come(one);
+            container
+                .volumes
+                .retain(|one| one.place.exists() || !Volume::of(&one.resource).is_ok_and(|one| is_to_come(&one)));
+            let before = executor.volumes_before().into_iter();
+            let over: Vec<(String, PathBuf)> =
+                before.map(|one| (one.path, volumes::path(&self.terms.work_dir, &one.volume))).collect();
+            self.containers.of_container(container_id).find_volumes(&container, &over)?;
         }
         let finding = match self.terms.finding {
             Finding::Mounts => Finding::Either,

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use agent_server::spec::Notice;
 use api::v1::{self, ContainerInfo, TaskState};
 use common::groups::Place;
 use common::{Master, RealAgent, http, task, until, volume};
@@ -213,6 +214,60 @@ async fn persistent_volumes_are_mounted_and_found_again_and_nothing_is_left() {
     // A volume whose place in the sandbox is a way out: of an executor before, perhaps, whose sandbox it is.
     assert!(!kept.join("y").exists());
     assert_eq!(mounted(dir.path()), Vec::<String>::new());
+    drop(agent);
+}
+
+/// Of an executor that runs already: as they are to be found by the tasks that it has now.
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_come_to_an_executor_that_runs_and_go_with_their_tasks() {
+    let Some(groups) = place("volumes of one that runs") else { return };
+    let (master, dir) = (Master::start().await, tempfile::tempdir().unwrap());
+    let flags = [ISOLATION, "--resources=cpus:4;mem:1024;disk:1024"];
+    let agent = groups.start(&master, dir.path(), &flags);
+    let made = volume("v");
+    let kept = dir.path().join("volumes/roles/eng dev/v");
+    master.create(1, &made, std::slice::from_ref(&made));
+    until("it is made", || kept.exists()).await;
+    fs::write(kept.join("x"), "kept").unwrap();
+    let with = |id: &str, mode: v1::volume::Mode| {
+        let (mut task, mut volume) = (task(id, "while [ ! -e go ]; do sleep 0.02; done"), made.clone());
+        volume.disk.as_mut().unwrap().volume.as_mut().unwrap().mode = mode as i32;
+        task.resources.push(volume);
+        task
+    };
+    let within = |running: &v1::TaskStatus| running.container_status.clone().unwrap().container_id.unwrap().value;
+    master.launch_group("p", vec![task("first", "sleep 1000")]);
+    let first = master.update("first", TaskState::TaskRunning).await;
+    let executor = fs::canonicalize(agent.sandbox("p")).unwrap();
+    // What its process sees.
+    let id = first.container_status.as_ref().unwrap().container_id.clone().unwrap().parent.unwrap().value;
+    let started = agent_server::spec::Files::new(dir.path().join("meta/containers"), &id).start().unwrap();
+    let Some(Notice::Started(_, _, pid)) = started else { panic!("it runs: {started:?}") };
+    let seen =
+        Path::new("/proc").join(pid.to_string()).join("root").join(executor.strip_prefix("/").unwrap()).join("data");
+    let sees = || fs::read_to_string(seen.join("x")).ok().map(|text| (text, fs::write(seen.join("y"), "").is_ok()));
+    let one = |can_write: bool| Some(("kept".to_owned(), can_write));
+    assert_eq!(sees(), None);
+    for (id, mode, can_write) in [("reads", v1::volume::Mode::Ro, false), ("writes", v1::volume::Mode::Rw, true)] {
+        master.launch_group("p", vec![with(id, mode)]);
+        let running = master.update(id, TaskState::TaskRunning).await;
+        assert_eq!(sees(), one(can_write), "{id}");
+        assert_eq!(mounted(dir.path()), Vec::<String>::new());
+        fs::write(executor.join("containers").join(within(&running)).join("go"), "").unwrap();
+        master.update(id, TaskState::TaskFinished).await;
+        until("its volume goes", || sees().is_none() && fs::symlink_metadata(executor.join("data")).is_err()).await;
+    }
+    // It outlives the agent; the next one takes it away.
+    master.launch_group("p", vec![with("third", v1::volume::Mode::Ro)]);
+    let running = master.update("third", TaskState::TaskRunning).await;
+    // Where its executors look for it.
+    let port = format!("--port={}", agent.address.rsplit_once(':').unwrap().1);
+    agent.kill();
+    let agent = groups.start(&master, dir.path(), &[flags[0], flags[1], &port]);
+    assert_eq!(sees(), one(false));
+    fs::write(executor.join("containers").join(within(&running)).join("go"), "").unwrap();
+    master.update("third", TaskState::TaskFinished).await;
+    until("its volume goes", || sees().is_none()).await;
     drop(agent);
 }
 

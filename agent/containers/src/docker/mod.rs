@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -234,7 +234,7 @@ impl Containerizer for Docker {
         });
     }
 
-    fn has_volumes(&self, container: &Container) -> Result<(), String> {
+    fn find_volumes(&self, container: &Container, _: &[(String, PathBuf)]) -> Result<(), String> {
         // What runs is described; what is to run gets all that it is to have.
         let Some(data) = self.beside.facts(&container.id).data else { return Ok(()) };
         let described: Value = serde_json::from_str(&data).unwrap_or_default();

@@ -1,11 +1,12 @@
 //! `filesystem/linux`: containers have mounts of their own. Volumes are mounted there, by the supervisor and between clone and
 //! exec: the machine sees none of them, so nothing is left of them, whoever ends the agent or the container.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use api::v1::volume::Mode;
 use parking_lot::Mutex;
+use supervisor::into::{Found, Wanted};
 use supervisor::mounts::{Mount, Place};
 use supervisor::spec::Namespace;
 
@@ -104,6 +105,36 @@ impl Isolator for FilesystemLinux {
             creation.world.mounts.push(Mount { read_only, no_devices: true, ..mount });
         }
         Ok(())
+    }
+
+    fn volumes(&self, container: &Container, pid: u32, over: &[(String, PathBuf)]) -> Result<(), String> {
+        let has_root = self.with_root.lock().contains(&container.id);
+        // By path: read-only if nobody asks for more.
+        let mut all: BTreeMap<String, (String, bool)> = BTreeMap::new();
+        for volume in &container.volumes {
+            let Some(found) = volume.resource.disk.as_ref().and_then(|disk| disk.volume.as_ref()) else { continue };
+            let parts = found.container_path.split('/').filter(|part| !matches!(*part, "" | "."));
+            let path = parts.collect::<Vec<_>>().join("/");
+            let read_only = found.mode == Mode::Ro as i32;
+            let one = all.entry(path).or_insert((volume.place.display().to_string(), true));
+            one.1 &= read_only;
+        }
+        let gone = over.iter().map(|(path, place)| (path, place.display().to_string()));
+        let gone = gone.filter(|(path, place)| all.get(*path).is_none_or(|(now, _)| now != place));
+        let gone = gone.map(|(path, place)| Wanted { path: path.clone(), place, found: Found::Gone });
+        let there = all.iter().map(|(path, (place, read_only))| {
+            let found = match (read_only, has_root) {
+                (true, _) => Found::ReadOnly,
+                // Links lead nowhere in a root of its own.
+                (false, true) => Found::Mounted,
+                (false, false) => Found::Linked,
+            };
+            Wanted { path: path.clone(), place: place.clone(), found }
+        });
+        let wanted: Vec<Wanted> = gone.chain(there).collect();
+        let sandbox = container.sandbox.display().to_string();
+        let seen = if has_root { &self.settings.sandbox_directory } else { &sandbox };
+        if wanted.is_empty() { Ok(()) } else { supervisor::into::settle(pid, seen, &wanted) }
     }
 
     fn recover(&self, container: &Container) {

@@ -25,6 +25,7 @@ mod xfs;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -88,6 +89,15 @@ pub trait Isolator: Send + Sync {
 
     /// What a container may use is not what it was: its executor has other tasks. Does not block for long.
     fn update(&self, _container: &Container) {}
+
+    /// A container that runs, with this process, is to have these volumes now, and none of those that are `over`: paths in its sandbox,
+    /// and where the volumes are. Blocks, for a moment.
+    ///
+    /// # Errors
+    /// A sentence: it does not have them, and will not.
+    fn volumes(&self, _container: &Container, _pid: u32, _over: &[(String, PathBuf)]) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Adds what a container that runs uses. `processes` are all of the machine.
     fn usage(&self, _container: &Container, _processes: &[supervisor::processes::Process], _usage: &mut Usage) {}
