@@ -24,7 +24,7 @@ pub struct Container {
     /// What it may use of a resource, by the resource's name, where that is more than it was given; infinite without a limit.
     pub limits: BTreeMap<String, f64>,
     /// As whoever launched it described it.
-    pub info: Option<ContainerInfo>,
+    pub info: Option<Box<ContainerInfo>>,
     /// The folder that takes what it writes to roots of its images, if these are not its own copies. It may not exist.
     pub written: Option<PathBuf>,
     /// The persistent volumes among its resources.

@@ -125,7 +125,8 @@ impl External {
 
     /// What a container asks for that the program does not do.
     fn unsupported(&self, creation: &Creation) -> Option<String> {
-        let mesos = || ContainerInfo { r#type: container_info::Type::Mesos as i32, ..ContainerInfo::default() };
+        let mesos =
+            || Box::new(ContainerInfo { r#type: container_info::Type::Mesos as i32, ..ContainerInfo::default() });
         let info = creation.container.info.clone().unwrap_or_else(mesos);
         let is_shared = info.linux_info.as_ref().is_none_or(|linux| *linux == LinuxInfo::default());
         let asked = [
@@ -185,7 +186,7 @@ impl External {
         let volumes = creation.container.volumes.iter().map(volume);
         set("volumes", volumes.collect::<Vec<_>>().into());
         if let Some(info) = &creation.container.info {
-            set("container", api::json::to_value(info));
+            set("container", api::json::to_value(&**info));
         }
         let label = |(key, value): &(String, String)| serde_json::json!({"key": key, "value": value});
         set("labels", creation.labels.iter().map(label).collect::<Vec<_>>().into());

@@ -64,7 +64,7 @@ struct Containers {
     sealed: OnceLock<Sealed>,
     isolators: Vec<Box<dyn Isolator>>,
     /// What isolators look at: containers from their creation, or from being found again, until they are released.
-    watched: Mutex<BTreeMap<String, Container>>,
+    watched: Mutex<BTreeMap<String, Box<Container>>>,
     /// Control groups of containers, if they have any.
     groups: Option<Cgroups>,
     /// The processes of the machine, when they were looked at last for what they use.
@@ -364,7 +364,7 @@ impl Here {
     /// Containers that run, for isolators to look at.
     fn running(&self) -> Vec<Container> {
         let watched = self.containers.watched.lock();
-        watched.values().filter(|container| container.process.is_some()).cloned().collect()
+        watched.values().filter(|container| container.process.is_some()).map(|one| Container::clone(one)).collect()
     }
 }
 
@@ -408,7 +408,7 @@ impl Containerizer for Supervised {
 
     fn takes(&self, creation: &Creation) -> bool {
         let is_docker = |info: &ContainerInfo| info.r#type == container_info::Type::Docker as i32;
-        !creation.container.info.as_ref().is_some_and(is_docker)
+        !creation.container.info.as_deref().is_some_and(is_docker)
     }
 
     fn has(&self, container_id: &str) -> bool {
@@ -462,7 +462,7 @@ impl Containerizer for Supervised {
     }
 
     fn recover(&self, core: Arc<dyn Core>, container: &Container) {
-        self.0.watched.lock().insert(container.id.clone(), container.clone());
+        self.0.watched.lock().insert(container.id.clone(), Box::new(container.clone()));
         self.0.isolators.iter().for_each(|isolator| isolator.recover(container));
         at_once(&self.here(core), &container.id, "find a container again", try_to_recover);
     }
@@ -472,7 +472,7 @@ impl Containerizer for Supervised {
             // Its start may be known here, and not yet told.
             Some(watched) => {
                 let process = watched.process.take().or_else(|| container.process.clone());
-                *watched = Container { process, ..container.clone() };
+                **watched = Container { process, ..container.clone() };
             }
             // It is over, or not created yet: then it will be as it is now.
             None => return,
@@ -486,7 +486,7 @@ impl Containerizer for Supervised {
             containers.spares.release(&containers.files(&container_id));
             containers.remove_group(&container_id);
             let watched = containers.watched.lock().remove(&container_id);
-            let container = watched.unwrap_or_else(|| Container { id: container_id, ..Container::default() });
+            let container = watched.unwrap_or_else(|| Box::new(Container { id: container_id, ..Container::default() }));
             containers.isolators.iter().rev().for_each(|isolator| isolator.cleanup(&container));
         });
     }
@@ -635,7 +635,7 @@ async fn launch(here: Here, mut creation: Creation, external: Option<External>) 
         }
         let has = |name: &str| spawning.isolators.iter().any(|isolator| isolator.name() == name);
         isolators::check(&creation.container, has)?;
-        spawning.watched.lock().insert(creation.container.id.clone(), creation.container.clone());
+        spawning.watched.lock().insert(creation.container.id.clone(), Box::new(creation.container.clone()));
         // What was released before that is not to stay.
         if !core.awaits(&creation.container.id) {
             spawning.watched.lock().remove(&creation.container.id);

@@ -211,7 +211,7 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             let executor = executor_id.as_ref().and_then(|id| state.executor(framework_id, id));
             // With a command's task its container is over.
             let over = executor.filter(|executor| !executor.is_command);
-            let over = over.filter(|executor| executor.tasks.get(task_id).is_some_and(Task::is_terminal));
+            let over = over.filter(|executor| executor.tasks.get(task_id).is_some_and(|task| task.is_terminal()));
             effects.extend(over.map(update));
             effects.extend(over.filter(|executor| has_volumes(&executor.tasks[task_id])).map(link));
             effects
@@ -319,7 +319,7 @@ pub fn resume(state: &State) -> Vec<Effect> {
 
 /// Tasks as they are handed over: a group at once, others one by one.
 fn launches<'a>(executor: &'a Executor, task_ids: &'a [String]) -> impl Iterator<Item = Delivery> + 'a {
-    let group = |task_id: &String| executor.tasks.get(task_id).and_then(|task: &Task| task.group.as_ref());
+    let group = |task_id: &String| executor.tasks.get(task_id).and_then(|task| task.group.as_ref());
     let same = move |a: &String, b: &String| group(a).is_some() && group(a) == group(b);
     task_ids
         .chunk_by(same)

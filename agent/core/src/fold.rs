@@ -45,7 +45,8 @@ pub fn fold(state: &mut State, event: &Event) {
         }
         Event::TaskAdded { framework_id, executor_id, task_id, info, group } => {
             let task_state = TaskState::TaskStaging as i32;
-            let task = Task { info: info.clone(), state: task_state, group: group.clone(), ..Task::default() };
+            let task =
+                Box::new(Task { info: info.clone(), state: task_state, group: group.clone(), ..Task::default() });
             state.change(framework_id, executor_id, |executor| executor.tasks.insert(task_id.clone(), task));
         }
         Event::TasksDelivered { framework_id, executor_id, task_ids } => {

@@ -208,7 +208,7 @@ pub(crate) fn fold(state: &mut State, event: &Event) {
                 None => framework.completed.back_mut().filter(|executor| executor.container_id == container_id),
             };
             if let Some(executor) = executor {
-                Arc::make_mut(executor).tasks.insert(task_id, task);
+                Arc::make_mut(executor).tasks.insert(task_id, Box::new(task));
             }
         }
         Event::ModelRestored { checkpointed, operations_taken, drain, info, spare } => {

@@ -169,8 +169,8 @@ pub struct Executor {
     pub complete_by_ms: Option<u64>,
     /// It is to end.
     pub stop: Option<Stop>,
-    /// Tasks by id, ended ones too.
-    pub tasks: BTreeMap<String, Task>,
+    /// Tasks by id, ended ones too. Most executors have one, and nodes of maps have room for eleven.
+    pub tasks: BTreeMap<String, Box<Task>>,
     /// Wait status, of a completed one.
     pub status: Option<i32>,
     /// How often in a row its command was not healthy, while it lives.
@@ -278,7 +278,7 @@ impl Task {
 impl Executor {
     /// Tasks that are not over.
     pub fn live_tasks(&self) -> impl Iterator<Item = (&String, &Task)> {
-        self.tasks.iter().filter(|(_, task)| !task.is_terminal())
+        self.tasks.iter().map(|(task_id, task)| (task_id, &**task)).filter(|(_, task)| !task.is_terminal())
     }
 }
 
@@ -332,7 +332,7 @@ impl State {
 impl Executor {
     /// What it weighs in memory, about.
     pub(crate) fn bytes(&self) -> usize {
-        self.info.0.len() + self.tasks.values().map(Task::bytes).sum::<usize>() + 256
+        self.info.0.len() + self.tasks.values().map(|task| task.bytes()).sum::<usize>() + 256
     }
 
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {

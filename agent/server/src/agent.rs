@@ -8,7 +8,7 @@
 //! and answers back until their record is synced.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -275,11 +275,11 @@ impl Agent {
 
     /// Lets the files of an executor be read over HTTP.
     pub(crate) fn attach(&self, framework_id: &str, executor: &Executor) {
-        let sandbox = self.sandbox(framework_id, executor);
+        let sandbox: Arc<Path> = self.sandbox(framework_id, executor).into();
         let latest = self.runs(framework_id, &executor.executor_id).join("latest");
         let short = format!("/frameworks/{framework_id}/executors/{}/runs/latest", executor.executor_id);
         for path in [short, latest.display().to_string(), sandbox.display().to_string()] {
-            self.files.attach(&path, &sandbox);
+            self.files.attach(&path, sandbox.clone());
         }
     }
 

@@ -125,7 +125,7 @@ impl Place {
             if executor.info.get::<ExecutorInfo>().r#type() == executor_info::Type::Default {
                 info.mesos = None;
             }
-            container.info = Some(info);
+            container.info = Some(Box::new(info));
         }
         container
     }
@@ -161,28 +161,30 @@ impl Place {
 
     /// Makes the sandbox of an executor and describes its container. None if it is wanted no more; the error is a sentence.
     fn prepare(&self, agent: &Inbox, container_id: &str) -> Result<Option<Creation>, String> {
-        let Some((framework_id, executor)) = agent.executor_of(container_id) else { return Ok(None) };
         let state = agent.state();
+        let Some((framework_id, executor)) = state.executor_of(container_id) else { return Ok(None) };
+        let (framework_id, executor) = (framework_id.to_owned(), executor.clone());
         let framework: FrameworkInfo = state.frameworks[&framework_id].info.get();
+        let agent_id = state.registration.agent_id.clone().unwrap_or_default();
+        let links = volumes::Links::of(&executor, &state);
+        let mut described = self.described(&state, container_id);
+        drop(state);
         let info: ExecutorInfo = executor.info.get();
         let task: Option<TaskInfo> =
             executor.tasks.values().next().filter(|_| executor.is_command).map(|task| task.info.get());
         let command = task.as_ref().map_or(&info.command, |task| &task.command).clone().unwrap_or_default();
         let user = self.user(&command, &framework.user);
-        let agent_id = state.registration.agent_id.clone().unwrap_or_default();
         let terms = &self.terms;
         let sandbox = paths::sandbox(&terms.work_dir, &agent_id, &framework_id, &executor);
         make_sandbox(&terms.work_dir, &sandbox, &user, true)
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
-        volumes::link(&terms.work_dir, &sandbox, &executor, &state, terms.finding)?;
-        let mut described = self.described(&state, container_id);
+        links?.make(&terms.work_dir, &sandbox, terms.finding)?;
         if let Some(info) = &mut described.info {
             secrets::opened_container(terms.secret.as_ref(), info, &framework_id);
         }
-        drop(state);
         agent.attach(&framework_id, &executor);
         let is_default = info.r#type() == executor_info::Type::Default;
-        let container = described.info.as_ref();
+        let container = described.info.as_deref();
         let (program, arguments) = match is_default {
             true => terms.default_executor(),
             // What its image runs need not be said.
@@ -247,10 +249,11 @@ impl Place {
         let (framework_id, executor) = agent.executor_of(container_id)?;
         let state = agent.state();
         let framework: FrameworkInfo = state.frameworks.get(&framework_id)?.info.get();
+        let agent_id = state.registration.agent_id.clone().unwrap_or_default();
+        drop(state);
         let (info, terms): (ExecutorInfo, _) = (executor.info.get(), &self.terms);
         let task: TaskInfo = executor.tasks.values().next()?.info.get();
         let command = task.command.clone().unwrap_or_default();
-        let agent_id = state.registration.agent_id.clone().unwrap_or_default();
         let sandbox = paths::sandbox(&terms.work_dir, &agent_id, &framework_id, &executor);
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
         let process = executor.process.as_ref().map(to_containers);
@@ -315,25 +318,31 @@ impl Place {
         let user = if terms.switch_user { container.user.clone() } else { String::new() };
         let sandbox = paths::of_container(&terms.work_dir, &state, container_id);
         let parent = parent_of(container_id);
-        if !container.session {
-            let above = parent.map(|parent| paths::of_container(&terms.work_dir, &state, parent));
+        let above = parent.map(|parent| paths::of_container(&terms.work_dir, &state, parent));
+        let executor = container_id.split('.').next().and_then(|root| state.executor_of(root));
+        let uses = if container.session { Ok(Vec::new()) } else { agent_core::uses(&info.resources) };
+        let of_executor = match executor {
+            Some((_, executor)) if uses.as_ref().is_ok_and(|uses| !uses.is_empty()) => executor.volumes(),
+            _ => Ok(Vec::new()),
+        };
+        let (session, variables) = (container.session, self.variables(&state, container_id));
+        let mut described = self.described(&state, container_id);
+        if let Some(info) = &mut described.info {
+            secrets::opened_container(terms.secret.as_ref(), info, &secrets::owner(&state, container_id));
+        }
+        drop(state);
+        if !session {
             make_sandbox(&above.unwrap_or(terms.work_dir.clone()), &sandbox, &user, false)
                 .map_err(|error| format!("cannot make the sandbox: {error}"))?;
-            let executor = container_id.split('.').next().and_then(|root| state.executor_of(root));
-            let executor = executor.map(|(_, executor)| executor);
-            volumes::link_within(&terms.work_dir, &sandbox, executor, &info.resources, terms.finding)?;
+            volumes::link_within(&terms.work_dir, &sandbox, &uses?, &of_executor?, terms.finding)?;
         }
         let image = self.image(container_id);
         let launch = arguments(&command, image.as_ref()).map_err(|why| format!("cannot execute it: {why}"));
         let (program, arguments) = launch?;
         let first = self.first(container_id, &command, Some(&labels), &user, &sandbox)?;
-        let streams = nested::streams(info.container.as_ref(), container.session);
+        let streams = nested::streams(info.container.as_ref(), session);
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
-        let variables = self.variables(&state, container_id)?;
-        let mut described = self.described(&state, container_id);
-        if let Some(info) = &mut described.info {
-            secrets::opened_container(terms.secret.as_ref(), info, &secrets::owner(&state, container_id));
-        }
+        let variables = variables?;
         Ok(Some(Creation {
             container: described,
             user,
@@ -562,23 +571,30 @@ impl Containerizer for Place {
         let Some((framework_id, executor)) = state.executor_of(container_id) else { return Ok(()) };
         let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
         let sandbox = paths::sandbox(&self.terms.work_dir, agent_id, framework_id, executor);
-        if !executor.is_command {
-            let mut container = promised::container(&self.terms.work_dir, &state, container_id);
-            // The task that uses it is handed over behind the order that makes it.
-            let is_to_come = |one: &Volume| state.model.is_to_come(one);
-            container
-                .volumes
-                .retain(|one| one.place.exists() || !Volume::of(&one.resource).is_ok_and(|one| is_to_come(&one)));
+        let links = volumes::Links::of(executor, &state);
+        let found = (!executor.is_command).then(|| {
+            let container = promised::container(&self.terms.work_dir, &state, container_id);
+            let is_to_come = |one: &&containers::Volume| {
+                Volume::of(&one.resource).is_ok_and(|volume| state.model.is_to_come(&volume))
+            };
+            let to_come: Vec<PathBuf> =
+                container.volumes.iter().filter(is_to_come).map(|one| one.place.clone()).collect();
             let before = executor.volumes_before().into_iter();
             let over: Vec<(String, PathBuf)> =
                 before.map(|one| (one.path, volumes::path(&self.terms.work_dir, &one.volume))).collect();
+            (container, to_come, over)
+        });
+        drop(state);
+        if let Some((mut container, to_come, over)) = found {
+            // The task that uses it is handed over behind the order that makes it.
+            container.volumes.retain(|one| !to_come.contains(&one.place) || one.place.exists());
             self.containers.of_container(container_id).find_volumes(&container, &over)?;
         }
         let finding = match self.terms.finding {
             Finding::Mounts => Finding::Either,
             other => other,
         };
-        volumes::link(&self.terms.work_dir, &sandbox, executor, &state, finding)
+        links?.make(&self.terms.work_dir, &sandbox, finding)
     }
 
     fn remove(&self, agent: &Inbox, container_id: String) {

@@ -24,7 +24,7 @@ pub(crate) fn container(work_dir: &Path, state: &State, container_id: &str) -> C
         let info: LaunchContainer = one.info.get();
         container.resources = info.resources;
         container.limits = info.limits.into_iter().map(|(name, most)| (name, most.value)).collect();
-        container.info = info.container;
+        container.info = info.container.map(Box::new);
     } else {
         return container;
     }
@@ -47,11 +47,11 @@ pub(crate) fn used(executor: &Executor) -> Vec<Resource> {
     all
 }
 
-fn info(executor: &Executor) -> Option<ContainerInfo> {
+fn info(executor: &Executor) -> Option<Box<ContainerInfo>> {
     let task = executor.tasks.values().next().filter(|_| executor.is_command);
     match task {
-        Some(task) => task.info.get::<TaskInfo>().container.map(|container| *container),
-        None => executor.info.get::<ExecutorInfo>().container.map(|container| *container),
+        Some(task) => task.info.get::<TaskInfo>().container,
+        None => executor.info.get::<ExecutorInfo>().container,
     }
 }
 

@@ -13,6 +13,7 @@ use api_http::{Request, Response};
 use event_log::Record;
 use event_log::local::{AppendError, LocalLog};
 use futures_util::future::BoxFuture;
+use parking_lot::RwLockReadGuard;
 
 use crate::agent::{Agent, End, keep};
 use crate::config::{self, Config};
@@ -186,9 +187,9 @@ impl Inbox {
         self.0.config.secret.as_ref()
     }
 
-    /// What it knows, which it shares.
-    pub(crate) fn state(&self) -> State {
-        self.0.state.read().clone()
+    /// What it knows. Nothing can be decided meanwhile: not to be held by who waits for anything, a disk included.
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.0.state.read_recursive()
     }
 
     /// Whether the end of a container is waited for.

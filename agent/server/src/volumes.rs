@@ -302,38 +302,53 @@ pub(crate) enum Finding {
     Either,
 }
 
-/// Lets an executor find its volumes in its sandbox, and no longer those of tasks that are over. Volumes that `is_used` by
-/// others keep their owner. The error is a sentence.
-pub(crate) fn link(
-    work_dir: &Path,
-    sandbox: &Path,
-    executor: &Executor,
-    state: &State,
-    finding: Finding,
-) -> Result<(), String> {
-    let uses = executor.volumes()?;
-    let before = executor.volumes_before();
-    if uses.is_empty() && before.is_empty() {
-        return Ok(());
+/// Volumes that an executor is to find in its sandbox, and those of its tasks that are over, which it is not.
+pub(crate) struct Links {
+    uses: Vec<Link>,
+    before: Vec<agent_core::Use>,
+}
+
+struct Link {
+    one: agent_core::Use,
+    is_to_come: bool,
+    /// Others use it.
+    keeps_owner: bool,
+}
+
+impl Links {
+    /// The error is a sentence.
+    pub(crate) fn of(executor: &Executor, state: &State) -> Result<Links, String> {
+        let link = |one: agent_core::Use| Link {
+            is_to_come: state.model.is_to_come(&one.volume),
+            keeps_owner: one.volume.shared && is_used(state, &executor.container_id, &one.volume),
+            one,
+        };
+        Ok(Links { uses: executor.volumes()?.into_iter().map(link).collect(), before: executor.volumes_before() })
     }
-    let owner =
-        fs::symlink_metadata(sandbox).map_err(|error| format!("cannot look at {}: {error}", sandbox.display()))?;
-    for one in before.iter().filter(|one| !uses.contains(one)) {
-        let target = path(work_dir, &one.volume);
-        if let Err(error) = unlink(sandbox, &one.path, &target) {
-            tracing::warn!(path = one.path, %error, "cannot remove the link to a volume");
+
+    /// Lets it find them, and no longer the others. The error is a sentence.
+    pub(crate) fn make(&self, work_dir: &Path, sandbox: &Path, finding: Finding) -> Result<(), String> {
+        if self.uses.is_empty() && self.before.is_empty() {
+            return Ok(());
         }
-    }
-    for one in &uses {
-        let target = path(work_dir, &one.volume);
-        if state.model.is_to_come(&one.volume) && !target.exists() {
-            // The task that uses it is handed over behind the order that makes it.
-            continue;
+        let owner =
+            fs::symlink_metadata(sandbox).map_err(|error| format!("cannot look at {}: {error}", sandbox.display()))?;
+        for over in self.before.iter().filter(|over| self.uses.iter().all(|link| link.one != **over)) {
+            let target = path(work_dir, &over.volume);
+            if let Err(error) = unlink(sandbox, &over.path, &target) {
+                tracing::warn!(path = over.path, %error, "cannot remove the link to a volume");
+            }
         }
-        let keeps_owner = one.volume.shared && is_used(state, &executor.container_id, &one.volume);
-        link_one(sandbox, one, &target, &owner, keeps_owner, finding)?;
+        for link in &self.uses {
+            let target = path(work_dir, &link.one.volume);
+            if link.is_to_come && !target.exists() {
+                // The task that uses it is handed over behind the order that makes it.
+                continue;
+            }
+            link_one(sandbox, &link.one, &target, &owner, link.keeps_owner, finding)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Lets a container within an executor's find the volumes that it is launched with, which are the executor's. The error is a
@@ -341,18 +356,16 @@ pub(crate) fn link(
 pub(crate) fn link_within(
     work_dir: &Path,
     sandbox: &Path,
-    executor: Option<&Executor>,
-    resources: &[api::v1::Resource],
+    uses: &[agent_core::Use],
+    of_executor: &[agent_core::Use],
     finding: Finding,
 ) -> Result<(), String> {
-    let uses = agent_core::uses(resources)?;
     if uses.is_empty() {
         return Ok(());
     }
-    let of_executor = executor.map_or(Ok(Vec::new()), Executor::volumes)?;
     let owner =
         fs::symlink_metadata(sandbox).map_err(|error| format!("cannot look at {}: {error}", sandbox.display()))?;
-    for one in &uses {
+    for one in uses {
         if !of_executor.iter().any(|other| other.volume == one.volume) {
             return Err(format!("volume '{}' is none of its executor", one.volume.id));
         }

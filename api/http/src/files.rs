@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::{Arc, RwLock};
 
 use api::limits::FILES_LISTED_MAX;
@@ -24,7 +24,7 @@ const DOWNLOAD_CHUNK_BYTES: usize = 64 << 10;
 
 /// Virtual paths and the real files or directories behind them. Clones share the table.
 #[derive(Clone, Debug, Default)]
-pub struct FileTable(Arc<RwLock<BTreeMap<String, PathBuf>>>);
+pub struct FileTable(Arc<RwLock<BTreeMap<Box<str>, Arc<Path>>>>);
 
 /// Why a path is not served.
 #[derive(Debug)]
@@ -57,22 +57,22 @@ pub struct FileEntry {
 }
 
 impl FileTable {
-    /// Serves `real` as `path`.
-    pub fn attach(&self, path: &str, real: impl Into<PathBuf>) {
-        self.0.write().expect("no panic while holding the lock").insert(clean(path), real.into());
+    /// Serves `real` as `path`. Under several paths the same `Arc` is one in memory.
+    pub fn attach(&self, path: &str, real: impl Into<Arc<Path>>) {
+        self.0.write().expect("no panic while holding the lock").insert(clean(path).into(), real.into());
     }
 
     /// Serves `path` no longer.
     pub fn detach(&self, path: &str) {
-        self.0.write().expect("no panic while holding the lock").remove(&clean(path));
+        self.0.write().expect("no panic while holding the lock").remove(clean(path).as_str());
     }
 
     /// Serves `path` no longer, if it is `real` that is served there.
     pub fn detach_from(&self, path: &str, real: &Path) {
         let path = clean(path);
         let mut table = self.0.write().expect("no panic while holding the lock");
-        if table.get(&path).is_some_and(|served| served == real) {
-            table.remove(&path);
+        if table.get(path.as_str()).is_some_and(|served| **served == *real) {
+            table.remove(path.as_str());
         }
     }
 
@@ -179,7 +179,7 @@ impl FileTable {
 
     fn debug(&self) -> Response {
         let table = self.0.read().expect("no panic while holding the lock");
-        json(&table.iter().map(|(path, real)| (path.clone(), json!(real.to_string_lossy()))).collect())
+        json(&table.iter().map(|(path, real)| (path.to_string(), json!(real.to_string_lossy()))).collect())
     }
 
     fn browse(&self, path: &str) -> Result<Response, FilesError> {

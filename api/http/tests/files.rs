@@ -34,7 +34,7 @@ fn nothing_from_outside_is_served_while_names_are_exchanged() {
     symlink("../outside", sandbox.join("dirlink")).unwrap();
     fs::write(outside.join("only-outside"), "").unwrap();
     let table = FileTable::default();
-    table.attach("/s", &sandbox);
+    table.attach("/s", sandbox.as_path());
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| exchange(&sandbox, &stop));

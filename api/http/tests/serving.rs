@@ -144,7 +144,7 @@ async fn files_are_browsed_read_and_downloaded() {
     symlink("../secret", sandbox.join("out")).unwrap();
     symlink("stderr", sandbox.join("in")).unwrap();
     let files = FileTable::default();
-    files.attach("/frameworks/f/latest", &sandbox);
+    files.attach("/frameworks/f/latest", sandbox.as_path());
     let (address, _stop, _server) = start(files.clone()).await;
 
     let (_, body) = get(address, "/files/browse?path=/frameworks/f/latest/").await;

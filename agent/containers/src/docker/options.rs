@@ -367,7 +367,7 @@ mod tests {
             id: "c".into(),
             sandbox: "/w/s".into(),
             resources: parsed.resources.to_v1(api::resources::Format::PostRefinement),
-            info: Some(info),
+            info: Some(Box::new(info)),
             ..Container::default()
         };
         let environment = ["PATH=/bin", "MESOS_SANDBOX=/w/s", "MESOS_TASK_ID=t", "A=b"].map(str::to_owned).to_vec();

@@ -154,7 +154,7 @@ mod tests {
         };
         let of = |volumes: Vec<Volume>| {
             let info = api::v1::ContainerInfo { volumes, ..Default::default() };
-            asked(&Container { info: Some(info), ..Container::default() })
+            asked(&Container { info: Some(Box::new(info)), ..Container::default() })
         };
         let plain = volume("");
         assert_eq!(of(vec![plain.clone()]).unwrap().len(), 1);

@@ -70,7 +70,7 @@ mod tests {
     fn images_have_roots() {
         let image = Image { r#type: image::Type::Docker as i32, ..Image::default() };
         let mesos = Some(MesosInfo { image: Some(image) });
-        let info = Some(ContainerInfo { mesos, ..ContainerInfo::default() });
+        let info = Some(Box::new(ContainerInfo { mesos, ..ContainerInfo::default() }));
         let mut creation = Creation { container: Container { info, ..Container::default() }, ..Creation::default() };
         let runtime = Runtime(image::Type::Docker);
         assert_eq!(Runtime(image::Type::Appc).prepare(&mut creation), Ok(()), "of the other kind");

@@ -201,7 +201,7 @@ mod tests {
     use api::v1::capability_info::Capability;
 
     fn creation(id: &str, linux_info: LinuxInfo) -> Creation {
-        let info = Some(ContainerInfo { linux_info: Some(linux_info), ..ContainerInfo::default() });
+        let info = Some(Box::new(ContainerInfo { linux_info: Some(linux_info), ..ContainerInfo::default() }));
         Creation { container: Container { id: id.into(), info, ..Container::default() }, ..Creation::default() }
     }
 

@@ -112,7 +112,7 @@ mod tests {
     fn what_no_isolator_does_is_refused_by_its_name() {
         let of = |text: &str| {
             let info: ContainerInfo = api::json::from_slice(text.as_bytes()).unwrap();
-            Container { info: Some(info), ..Container::default() }
+            Container { info: Some(Box::new(info)), ..Container::default() }
         };
         for (asked, isolator) in [
             (r#""linux_info": {"shm_size": 3}"#, "namespaces/ipc"),

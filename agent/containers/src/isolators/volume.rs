@@ -20,7 +20,7 @@ use crate::container::Container;
 use crate::containerizer::Creation;
 
 fn info(creation: &Creation) -> ContainerInfo {
-    creation.container.info.clone().unwrap_or_default()
+    creation.container.info.as_deref().cloned().unwrap_or_default()
 }
 
 /// The volumes that come from sources of this kind.

@@ -128,7 +128,7 @@ impl From<Executor> for state::Executor {
             stream: None,
             complete_by_ms: executor.complete_by_ms,
             stop: executor.stop,
-            tasks: executor.tasks.into_iter().map(|(id, task)| (id, task.into())).collect(),
+            tasks: executor.tasks.into_iter().map(|(id, task)| (id, Box::new(task.into()))).collect(),
             status: executor.status,
             unhealthy: 0,
         }
@@ -156,7 +156,7 @@ impl From<&state::State> for State {
             subscribed: executor.subscribed,
             complete_by_ms: executor.complete_by_ms,
             stop: executor.stop,
-            tasks: executor.tasks.iter().map(|(id, task)| (id.clone(), task.into())).collect(),
+            tasks: executor.tasks.iter().map(|(id, task)| (id.clone(), (&**task).into())).collect(),
             status: executor.status,
         };
         let framework = |framework: &state::Framework| Framework {

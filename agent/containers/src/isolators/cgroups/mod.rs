@@ -222,7 +222,7 @@ mod tests {
             ..Resource::default()
         };
         let linux_info = Some(LinuxInfo { share_cgroups, ..LinuxInfo::default() });
-        let info = Some(ContainerInfo { linux_info, ..ContainerInfo::default() });
+        let info = Some(Box::new(ContainerInfo { linux_info, ..ContainerInfo::default() }));
         let resources = vec![scalar("mem", mem), scalar("cpus", mem / 64.0)];
         Container { id: id.into(), resources, info, ..Container::default() }
     }

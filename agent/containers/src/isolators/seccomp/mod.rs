@@ -246,7 +246,7 @@ mod tests {
         let isolator = LinuxSeccomp(settings);
         let prepared = |info: Option<SeccompInfo>| {
             let linux_info = Some(api::v1::LinuxInfo { seccomp: info, ..Default::default() });
-            let info = Some(api::v1::ContainerInfo { linux_info, ..Default::default() });
+            let info = Some(Box::new(api::v1::ContainerInfo { linux_info, ..Default::default() }));
             let container = crate::container::Container { id: "a".into(), info, ..Default::default() };
             let mut creation = Creation { container, ..Creation::default() };
             isolator.prepare(&mut creation).map(|()| !creation.world.filter.is_empty())
