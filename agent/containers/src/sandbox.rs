@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use nix::unistd::{Gid, Uid, User};
 
@@ -37,7 +38,7 @@ pub fn make_sandbox(above: &Path, sandbox: &Path, user: &str, is_latest: bool) -
             made => made?,
         }
     }
-    if !user.is_empty() && Uid::effective().is_root() {
+    if !user.is_empty() && !is_own_user(user) && Uid::effective().is_root() {
         // A user that there is not is told of by the supervisor.
         if let Ok(Some(User { uid, gid, .. })) = User::from_name(user) {
             let (uid, gid): (Uid, Gid) = (uid, gid);
@@ -47,6 +48,13 @@ pub fn make_sandbox(above: &Path, sandbox: &Path, user: &str, is_latest: bool) -
         }
     }
     Ok(())
+}
+
+/// Whether this is the user that this process runs as: who becomes that need not be looked up for each task.
+pub(crate) fn is_own_user(user: &str) -> bool {
+    static OWN: OnceLock<Option<String>> = OnceLock::new();
+    let own = OWN.get_or_init(|| User::from_uid(Uid::effective()).ok().flatten().map(|own| own.name));
+    own.as_deref() == Some(user)
 }
 
 /// The sandbox is for its user alone. The folders above can be passed through by every user, not listed.

@@ -34,6 +34,7 @@ use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::{Containerizer, Creation, How};
 use crate::isolators::{self, Isolator, PosixRlimits};
 use crate::reports::{Core, Facts, Process, Report};
+use crate::sandbox::is_own_user;
 use crate::sealed::Sealed;
 
 /// Where supervisors look for programs.
@@ -338,7 +339,9 @@ impl Here {
         self.core.report(match notice {
             Notice::Started(supervisor_pid, start_ticks, pid) => {
                 let process = Process { supervisor_pid, start_ticks, boot_id: self.containers.boot_id.clone(), pid };
-                let facts = Supervised(self.containers.clone()).facts(&container_id);
+                let is_programs = self.is_programs(&container_id);
+                let facts = is_programs.then(|| Supervised(self.containers.clone()).facts(&container_id));
+                let facts = facts.unwrap_or_default();
                 Report::Started { container_id, process, facts }
             }
             Notice::Exited(status) => Report::Ended { container_id, status: Some(status) },
@@ -346,9 +349,15 @@ impl Here {
         });
     }
 
+    /// Whether it is one that a program may run: there are files that this tells of it.
+    fn is_programs(&self, container_id: &str) -> bool {
+        !self.containers.watched.lock().contains_key(container_id)
+    }
+
     /// A container's process ended: perhaps because it exceeded something.
     fn say_why(&self, container_id: &str) {
-        if let Some(exceeded) = self.containers.files(container_id).exceeded() {
+        let files = self.containers.files(container_id);
+        if let Some(exceeded) = self.is_programs(container_id).then(|| files.exceeded()).flatten() {
             return exceeded_by(&exceeded).into_iter().for_each(|limitation| self.limit(container_id, limitation));
         }
         let Some(container) = self.containers.watched.lock().get(container_id).cloned() else { return };
@@ -462,8 +471,11 @@ impl Containerizer for Supervised {
     }
 
     fn recover(&self, core: Arc<dyn Core>, container: &Container) {
-        self.0.watched.lock().insert(container.id.clone(), Box::new(container.clone()));
-        self.0.isolators.iter().for_each(|isolator| isolator.recover(container));
+        // Of those that a program runs isolators know nothing, also if the agent has that program no more.
+        if self.program(&container.id).is_none() {
+            self.0.watched.lock().insert(container.id.clone(), Box::new(container.clone()));
+            self.0.isolators.iter().for_each(|isolator| isolator.recover(container));
+        }
         at_once(&self.here(core), &container.id, "find a container again", try_to_recover);
     }
 
@@ -671,7 +683,9 @@ async fn launch(here: Here, mut creation: Creation, external: Option<External>) 
             let here = here.clone();
             tokio::spawn(async move {
                 let _ = supervisor.wait().await;
-                gone(&here, &container_id);
+                if here.core.awaits(&container_id) {
+                    gone(&here, &container_id);
+                }
             });
         }
     }
@@ -736,7 +750,8 @@ fn spawn(
         lines: true,
         spare: containers.spares.take(),
         sandbox: creation.container.sandbox.display().to_string(),
-        user: creation.user,
+        // Who stays who it is need not look that up.
+        user: if is_own_user(&creation.user) { String::new() } else { creation.user },
         arguments: creation.arguments,
         environment,
         program: creation.program,
@@ -805,6 +820,10 @@ fn gone(here: &Here, container_id: &str) {
 }
 
 fn settle(here: &Here, container_id: &str) -> io::Result<()> {
+    // It was told meanwhile, and its files are gone or going.
+    if !here.core.awaits(container_id) {
+        return Ok(());
+    }
     let files = here.containers.files(container_id);
     if let Some(start) = files.start()? {
         here.say(container_id, start);
@@ -813,7 +832,7 @@ fn settle(here: &Here, container_id: &str) -> io::Result<()> {
         here.say(container_id, end);
         return Ok(());
     }
-    // It was told meanwhile, and its files are gone or going.
+    // Or just now.
     if !here.core.awaits(container_id) {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! Carries out what the tasks want, one step after the other on one thread.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use api::v1::agent::{self, Response};
 use api::v1::executor::{Call, Event, call, event};
 use api::v1::{self, ContainerId, TaskInfo, TaskStatus, environment};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::agent::Line;
@@ -22,6 +22,8 @@ use crate::within::Within;
 const LAUNCHES_MAX: usize = 16;
 /// Tasks that are waited for on one connection.
 const WAITS_MAX: usize = 100;
+/// Updates on their way at once.
+const UPDATES_MAX: usize = 64;
 /// Pauses before something is tried again, the first and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -161,24 +163,60 @@ fn read(event: Event) -> Option<Input> {
     })
 }
 
-/// Says updates one after the other, in their order.
+/// Says updates: those of a task one after the other, those of several tasks together. Each is answered when the agent has it on its
+/// disk, which it then has to wait for once.
 async fn say(
     around: Rc<Surroundings>,
     line: Rc<Line>,
     mut queue: mpsc::UnboundedReceiver<TaskStatus>,
     news: mpsc::UnboundedSender<News>,
 ) {
-    while let Some(status) = queue.recv().await {
-        let update = Call { update: Some(call::Update { status }), ..around.call(call::Type::Update) };
-        let why = match line.say(&update).await {
-            Ok((200..=299, _)) => continue,
-            Ok((status, body)) => format!("{status}: {}", String::from_utf8_lossy(&body)),
-            Err(why) => why,
-        };
-        // The later ones come with the next subscription, in their order.
-        while queue.try_recv().is_ok() {}
-        let _ = news.send(News::NotSaid(why));
+    let mut waiting = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            match queue.recv().await {
+                Some(status) => waiting.push_back(status),
+                None => return,
+            }
+        }
+        waiting.extend(std::iter::from_fn(|| queue.try_recv().ok()));
+        let (mut said, mut later) = (JoinSet::new(), VecDeque::new());
+        for status in first_of_each(&mut waiting, &mut later) {
+            let update = Call { update: Some(call::Update { status }), ..around.call(call::Type::Update) };
+            let line = line.clone();
+            said.spawn_local(async move {
+                match line.say(&update).await {
+                    Ok((200..=299, _)) => None,
+                    Ok((status, body)) => Some(format!("{status}: {}", String::from_utf8_lossy(&body))),
+                    Err(why) => Some(why),
+                }
+            });
+        }
+        waiting = later;
+        let mut failure = None;
+        while let Some(answered) = said.join_next().await {
+            failure = failure.or(answered.unwrap_or_else(|error| Some(error.to_string())));
+        }
+        if let Some(why) = failure {
+            // The later ones come with the next subscription, in their order.
+            waiting.clear();
+            while queue.try_recv().is_ok() {}
+            let _ = news.send(News::NotSaid(why));
+        }
     }
+}
+
+/// The oldest update of each task, at most [`UPDATES_MAX`]; the others are `later`.
+fn first_of_each(waiting: &mut VecDeque<TaskStatus>, later: &mut VecDeque<TaskStatus>) -> Vec<TaskStatus> {
+    let (mut first, mut tasks) = (Vec::new(), BTreeSet::new());
+    for status in waiting.drain(..) {
+        if first.len() < UPDATES_MAX && tasks.insert(status.task_id.value.clone()) {
+            first.push(status);
+        } else {
+            later.push_back(status);
+        }
+    }
+    first
 }
 
 impl Surroundings {
@@ -376,5 +414,34 @@ fn launch_of(task: TaskInfo, container_id: ContainerId, ip: &str) -> agent::call
         resources: task.resources,
         container: task.container.map(|container| *container),
         limits: task.limits,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn updates_of_one_task_go_one_after_the_other() {
+        let update = |(task_id, message): &(&str, &str)| TaskStatus {
+            task_id: v1::TaskId { value: (*task_id).to_owned() },
+            message: Some((*message).to_owned()),
+            ..TaskStatus::default()
+        };
+        let mut waiting: VecDeque<TaskStatus> =
+            [("a", "1"), ("b", "1"), ("a", "2"), ("b", "2"), ("c", "1"), ("a", "3")].iter().map(update).collect();
+        let mut rounds = Vec::new();
+        while !waiting.is_empty() {
+            let mut later = VecDeque::new();
+            let said = first_of_each(&mut waiting, &mut later);
+            let said: Vec<String> = said.iter().map(|one| format!("{}{}", one.task_id.value, one.message())).collect();
+            rounds.push(said.join(" "));
+            waiting = later;
+        }
+        assert_eq!(rounds, ["a1 b1 c1", "a2 b2", "a3"]);
+        let mut many: VecDeque<TaskStatus> = (0..2 * UPDATES_MAX).map(|n| update(&(&format!("t{n}"), "1"))).collect();
+        let mut later = VecDeque::new();
+        assert_eq!(first_of_each(&mut many, &mut later).len(), UPDATES_MAX);
+        assert_eq!(later.len(), UPDATES_MAX);
     }
 }

@@ -55,12 +55,14 @@ fn unless_gone<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// A file of which the kernel does not say how large it is: asked for at once, where reading it otherwise begins with 32 bytes.
+pub(crate) fn read_small(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(1024);
+    File::open(path)?.take(u64::MAX).read_to_end(&mut bytes).map(|_| bytes)
+}
+
 fn read(pid: u32, what: &str) -> io::Result<Option<Vec<u8>>> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(format!("/proc/{pid}/{what}"))?.read_to_end(&mut bytes).map(|_| bytes)
-    };
-    unless_gone(read())
+    unless_gone(read_small(format!("/proc/{pid}/{what}")))
 }
 
 /// A process; none if there is none of that number.

@@ -796,7 +796,8 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
 /// # Errors
 /// It cannot be read, now.
 pub fn boot_id() -> io::Result<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
+    let id = processes::read_small("/proc/sys/kernel/random/boot_id")?;
+    Ok(String::from_utf8_lossy(&id).trim().to_owned())
 }
 
 #[cfg(test)]

@@ -49,7 +49,8 @@ const LOOK_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Runs the container that standard input describes; returns the exit code of this process.
 pub fn run() -> i32 {
-    let mut bytes = Vec::new();
+    // Most descriptions are read at once.
+    let mut bytes = Vec::with_capacity(8 << 10);
     if io::stdin().read_to_end(&mut bytes).is_err() {
         return 1;
     }
@@ -157,7 +158,10 @@ fn leave(spec: &Spec, files: &Files, notice: &Notice) -> io::Result<()> {
 /// instead, which is never less than what anybody has.
 fn protect() -> i32 {
     let path = "/proc/self/oom_score_adj";
-    let before = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let before = processes::read_small(path)
+        .ok()
+        .and_then(|text| String::from_utf8(text).ok()?.trim().parse().ok())
+        .unwrap_or(0);
     // Only for those who may.
     let _ = fs::write(path, "-1000");
     i32::max(before, 0)
