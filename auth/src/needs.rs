@@ -75,6 +75,11 @@ pub fn scheduler_call(call: scheduler::call::Type) -> Need {
             Action::CreateVolume,
             Action::DestroyVolume,
             Action::ResizeVolume,
+            Action::CreateMountDisk,
+            Action::CreateBlockDisk,
+            Action::DestroyMountDisk,
+            Action::DestroyBlockDisk,
+            Action::DestroyRawDisk,
         ]),
         Type::Teardown
         | Type::Decline
@@ -97,7 +102,10 @@ pub fn scheduler_call(call: scheduler::call::Type) -> Need {
 pub fn operation(operation: api::v1::offer::operation::Type) -> Need {
     use api::v1::offer::operation::Type;
     match operation {
-        Type::Unknown | Type::CreateDisk | Type::DestroyDisk => NotBuilt,
+        Type::Unknown => NotBuilt,
+        // By what is made, and by what goes.
+        Type::CreateDisk => Decides(&[Action::CreateMountDisk, Action::CreateBlockDisk]),
+        Type::DestroyDisk => Decides(&[Action::DestroyMountDisk, Action::DestroyBlockDisk, Action::DestroyRawDisk]),
         Type::Launch | Type::LaunchGroup => Decides(&[Action::RunTask]),
         Type::Reserve => Decides(&[Action::ReserveResources]),
         Type::Unreserve => Decides(&[Action::UnreserveResources]),

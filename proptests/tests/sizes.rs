@@ -96,16 +96,6 @@ fn what_is_not_built_is_refused_before_it_is_written() {
     let sentence = "capabilities of containers need linux/capabilities in this agent's --isolation";
     assert!(told["message"].as_str().unwrap().contains(sentence), "{told}");
 
-    // Without an id of the operation nothing could tell what became of it: the call is refused, and the offer stays.
-    let offer = framework.offer();
-    let source = json!({"name": "disk", "type": "SCALAR", "scalar": {"value": 1}});
-    let create = json!({"type": "CREATE_DISK", "create_disk": {"source": source, "target_type": "MOUNT"}});
-    let accept = json!({"offer_ids": [offer["id"]], "operations": [create]});
-    let answer = framework.try_call(json!({"type": "ACCEPT", "accept": accept}));
-    assert_eq!((answer.status(), answer.text()), (501, "CREATE_DISK is not supported by this version".to_owned()));
-    framework.launch(&offer, &[command_task("after", &offer, "true")]);
-    framework.until_state("after", "TASK_FINISHED");
-
     assert!(!is_written(cluster.dir(), SECRET.as_bytes()), "a secret was written down");
 }
 

@@ -110,7 +110,7 @@ fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
     assert_eq!(reads, [5, 5, 5], "{listed}");
     cluster.set_flag("m2", "feature_level_max", None);
     exchange(&mut cluster, "m2", None);
-    wait_list(&cluster, "m0", "feature level 5", |listed| listed["feature_level"] == 5);
+    wait_list(&cluster, "m0", "feature level 6", |listed| listed["feature_level"] == 6);
     progress(&mut run, finished);
 
     // The older build cannot take part any more, and says why.
@@ -120,7 +120,7 @@ fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
     assert_eq!(cluster.wait_end("m1").code(), Some(1));
     let log = cluster.log("m1");
     let said = log.lines().rev().find(|line| line.starts_with("meseta-master: ")).expect("a sentence");
-    for part in ["the record at index ", "feature level 5", "reads levels up to 1", "This master stops."] {
+    for part in ["the record at index ", "feature level 6", "reads levels up to 1", "This master stops."] {
         assert!(said.contains(part), "{part:?} is not in {said:?}");
     }
     progress(&mut run, finished);
@@ -137,7 +137,7 @@ fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
         // A master that has just started may not answer yet.
         Some(answer.text().to_string()).filter(|said| !said.contains("no master answers there"))
     });
-    assert!(said.contains("reads feature levels up to 1, and this cluster writes level 5"), "{said}");
+    assert!(said.contains("reads feature levels up to 1, and this cluster writes level 6"), "{said}");
     cluster.kill("m3");
 
     let summary = run.finish(LIMIT);

@@ -5,8 +5,10 @@ use crate::command::Caller;
 use crate::decide::{Draft, Reply};
 use crate::operations;
 use crate::permit;
+use crate::providers;
 use crate::quota;
 use crate::refusal::{Refusal, RefusalKind};
+use crate::resources;
 use crate::view;
 use api::v1;
 use api::v1::master::Call;
@@ -96,8 +98,9 @@ fn convert(
         }
     })?;
     permit::by_operator(draft, caller, &made)?;
-    if !agent.can(operations::FEEDBACK) {
-        let feedback = operations::FEEDBACK;
+    let is_provided = resources::provider_of(&made.consumed).is_some();
+    let feedback = if is_provided { providers::CAPABILITY } else { operations::FEEDBACK };
+    if !agent.can(feedback) {
         let why = format!("Agent {} applies no operations: it lacks the capability {feedback}", agent_id.value);
         return Err(Refusal::new(RefusalKind::Conflict, "InvalidOperation", why));
     }
@@ -107,7 +110,7 @@ fn convert(
     if !operations::free_up(draft, key, &made.consumed) {
         let mut held = draft.state.agents.get(key).expect("just found").free();
         for offer in draft.state.offers.on(key).filter_map(|offer| draft.state.offers.get(offer)) {
-            held.add(&crate::resources::unallocated(&offer.resources).non_shared());
+            held.add(&resources::unallocated(&offer.resources).non_shared());
         }
         let why = missing(&held, &made).unwrap_or_default();
         return Err(Refusal::new(RefusalKind::Conflict, "NotFree", why));

@@ -681,6 +681,43 @@ events! {
         why: Arc<str>,
     }
 
+    /// A resource provider was ordered to make something of what a framework accepted. Only it knows what that will be: what
+    /// it takes is held until then.
+    115 "operation-begun" OperationBegun (1 of level 6) {
+        /// Its key.
+        operation: OperationKey,
+        /// Where.
+        agent: AgentKey,
+        /// Who wanted it.
+        framework: FrameworkKey,
+        /// Named by the framework, if that wants to hear what becomes of it.
+        id: Option<Arc<str>>,
+        /// The `v1::offer::Operation` in protobuf.
+        info: Bytes,
+        /// What it takes, with allocation roles.
+        consumed: Resources,
+    }
+    /// An agent said what became of an operation that held what it takes. If that has an id, it waits for its framework; else
+    /// it is forgotten.
+    116 "operation-ended" OperationEnded (1 of level 6) {
+        /// Which.
+        operation: OperationKey,
+        /// From where.
+        agent: AgentKey,
+        /// Number of the `v1::offer::operation::Type`.
+        kind: i32,
+        /// The number of the agent's message.
+        seq: u64,
+        /// Number of `v1::OperationState`.
+        state: i32,
+        /// 16 bytes.
+        uuid: Bytes,
+        /// The `v1::OperationStatus` in protobuf.
+        status: Bytes,
+        /// What there is in place of what it took, if that is something else.
+        converted: Option<Resources>,
+    }
+
     // Quota and weights of roles.
 
     /// Operators said what roles are entitled to and what they may have at most.
@@ -738,6 +775,18 @@ events! {
         seq: u64,
         /// In place of what it said before; revocable.
         resources: Resources,
+    }
+
+    // Resource providers.
+    /// An agent said which resource providers it has, all of them, and what some of them have. Offers of what they had before
+    /// went back by events of the same record.
+    85 "agent-providers-changed" AgentProvidersChanged (1 of level 6) {
+        /// Which.
+        agent: AgentKey,
+        /// The number of its message.
+        seq: u64,
+        /// In place of those before; whoever is not among them is gone for good.
+        providers: Vec<ToldProvider>,
     }
 
     // Maintenance.
@@ -936,6 +985,30 @@ pub struct AgentProfile {
     pub capabilities: Vec<Arc<str>>,
     /// Everything it has.
     pub total: Resources,
+}
+
+/// A resource provider as its agent tells of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToldProvider {
+    /// Its id.
+    pub id: Arc<str>,
+    /// The `ResourceProviderInfo` in protobuf.
+    pub info: Bytes,
+    /// It is there.
+    pub is_subscribed: bool,
+    /// What it has, if it said so anew.
+    pub said: Option<Said>,
+}
+
+/// What a resource provider said that it has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Said {
+    /// All of it, as of the operations that had ended by then.
+    pub total: Resources,
+    /// 16 bytes by which operations upon it are told from those upon what it had before.
+    pub version: Bytes,
+    /// Those that it will go on with, whatever version they are upon.
+    pub operations: Vec<OperationKey>,
 }
 
 /// Offers made to one role of one framework.

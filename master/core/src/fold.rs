@@ -2,13 +2,14 @@
 //! chance; an event has everything that it needs.
 
 use crate::event::*;
-use crate::ids::{AgentKey, FrameworkKey, OfferKey, TaskKey};
+use crate::ids::{AgentKey, FrameworkKey, OfferKey, OperationKey, TaskKey};
 use crate::resources;
 use crate::state::brakes::Brake;
 use crate::state::identities::Bound;
+use crate::state::operations::{OfProvider, Standing};
 use crate::state::tasks::STATUSES_MAX;
 use crate::state::unfinished::{AgentEnd, FrameworkEnd};
-use crate::state::{Deadline, Leader, LoggedDigest, Master, Offer, PendingUpdate, RoleFilter, State, Task};
+use crate::state::{Deadline, Leader, LoggedDigest, Master, Offer, PendingUpdate, Provider, RoleFilter, State, Task};
 use crate::view;
 use crate::wire::OrderParts;
 use api::resources::Resources;
@@ -119,8 +120,13 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         // Operations on resources.
         Event::OperationApplied(event) => state.apply_operation(event, at_ms),
         Event::OperationUpdated(event) => state.update_operation(event),
+        Event::OperationBegun(event) => state.begin_operation(event, at_ms),
+        Event::OperationEnded(event) => state.end_operation(event, at_ms),
         Event::OperationAcknowledged(event) => state.operations.forget(event.operation),
-        Event::OperationDeclared(event) => state.operations.forget(event.operation),
+        Event::OperationDeclared(event) => {
+            state.release_held(event.operation);
+            state.operations.forget(event.operation);
+        }
         // There is no such operation: the log alone remembers, and the framework is told.
         Event::OperationRefused(_) => {}
 
@@ -144,6 +150,14 @@ pub fn fold(state: &mut State, event: &Event, at_ms: u64) {
         Event::AgentOversubscribed(event) => {
             state.agents.receive(event.agent, event.seq);
             state.oversubscribed.set(event.agent, &event.resources);
+        }
+
+        // Resource providers.
+        Event::AgentProvidersChanged(event) => {
+            state.agents.receive(event.agent, event.seq);
+            state.set_providers(event.agent, &event.providers);
+            state.look_at_held(event.agent, at_ms);
+            state.forget_filters_of(event.agent);
         }
 
         // Maintenance.
@@ -310,6 +324,9 @@ impl State {
         for (framework, held) in executors {
             self.frameworks.release(framework, event.agent, &held);
         }
+        let holding = self.operations.holding().filter(|operation| operation.agent == event.agent);
+        let holding: Vec<OperationKey> = holding.map(|operation| operation.key).collect();
+        holding.into_iter().for_each(|operation| self.release_held(operation));
         self.operations.forget_agent(event.agent);
         self.held.forget(event.agent);
         self.agents.remove(event.agent, event.by_operator, &event.reason, at_ms);
@@ -317,6 +334,7 @@ impl State {
         self.drains.end(event.agent);
         self.maintenance.forget_agent(event.agent);
         self.oversubscribed.forget(event.agent);
+        self.providers.forget(event.agent);
         self.identities.end(event.agent, event.by_operator);
     }
 
@@ -416,19 +434,60 @@ impl State {
         self.agents.convert(event.agent, &event.consumed, &event.produced);
         self.look_at_held(event.agent, at_ms);
         self.operations.apply(event, at_ms);
-        let operation = view::operation_uuid(self, event.operation);
-        let framework = event.framework.and_then(|framework| self.frameworks.get(framework));
+        self.order_operation(event.operation, &event.consumed, Standing::Made);
+    }
+
+    /// Whoever is to do an operation is ordered to.
+    fn order_operation(&mut self, key: OperationKey, consumed: &Resources, standing: Standing) {
+        let uuid = view::operation_uuid(self, key);
+        let operation = self.operations.get(key).expect("the event's operation is known");
+        let (agent, info) = (operation.agent, operation.info.clone());
+        let framework = operation.framework.and_then(|framework| self.frameworks.get(framework));
         let framework_id = framework.map(|framework| framework.id.clone());
-        let agent = self.agents.get(event.agent).expect("the operation's agent is registered");
-        let checkpointed = resources::to_message(&agent.checkpointed());
+        let provider = resources::provider_of(consumed).and_then(|id| self.providers.get(agent, id)).cloned();
+        if let Some(Provider { id, version, .. }) = &provider {
+            self.operations.belong(key, OfProvider { provider: id.clone(), version: version.clone(), standing });
+        }
+        let known = self.agents.get(agent).expect("the operation's agent is registered");
+        let checkpointed = resources::to_message(&known.checkpointed());
         let checkpointed: Vec<_> = checkpointed.iter().map(|resource| resource.encode_to_vec().into()).collect();
         let order = OrderParts::ApplyOperation {
-            operation: &operation,
+            operation: &uuid,
             framework_id: framework_id.as_deref(),
-            info: &event.info,
+            info: &info,
             checkpointed: &checkpointed,
+            provider: provider.as_ref().map(|provider| (&*provider.id, &provider.version)),
         };
-        self.agents.order(event.agent, order);
+        self.agents.order(agent, order);
+    }
+
+    fn begin_operation(&mut self, event: &OperationBegun, at_ms: u64) {
+        self.occupy(event.framework, event.agent, &event.consumed);
+        self.operations.begin(event, at_ms);
+        self.order_operation(event.operation, &event.consumed, Standing::Held);
+    }
+
+    fn end_operation(&mut self, event: &OperationEnded, at_ms: u64) {
+        self.agents.receive(event.agent, event.seq);
+        self.release_held(event.operation);
+        let operation = self.operations.get(event.operation).expect("the event's operation is known");
+        let consumed = operation.consumed.clone();
+        if let Some(converted) = &event.converted {
+            self.agents.convert(event.agent, &resources::unallocated(&consumed), converted);
+            self.look_at_held(event.agent, at_ms);
+        }
+        let (state, uuid, status) = (event.state, event.uuid.clone(), event.status.clone());
+        self.operations.update(event.operation, PendingUpdate { state, uuid, status });
+    }
+
+    /// Gives back what an operation holds, if any; its framework may be over by then.
+    fn release_held(&mut self, key: OperationKey) {
+        let Some(operation) = self.operations.held_by(key) else { return };
+        let (framework, agent, held) = (operation.framework, operation.agent, operation.consumed.clone());
+        self.agents.release(agent, &held);
+        if let Some(framework) = framework.filter(|framework| self.frameworks.get(*framework).is_some()) {
+            self.frameworks.release(framework, agent, &held);
+        }
     }
 
     fn look_at_held(&mut self, agent: AgentKey, at_ms: u64) {
@@ -444,7 +503,8 @@ impl State {
             self.agents.convert(event.agent, &produced, &consumed);
             self.look_at_held(event.agent, self.at_ms);
         }
-        self.operations.update(event);
+        let (state, uuid, status) = (event.state, event.uuid.clone(), event.status.clone());
+        self.operations.update(event.operation, PendingUpdate { state, uuid, status });
     }
 
     fn launch(&mut self, event: &TaskLaunched, at_ms: u64) {

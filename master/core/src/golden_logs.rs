@@ -12,9 +12,12 @@ use crate::ids::{NodeId, SecretHash, TaskKey};
 use crate::level::FeatureLevel;
 use crate::lost;
 use crate::state::{History, Sections, State};
-use crate::testing::{Cluster, conversion, executor, group, master, operation, reserved, task_info, volume};
+use crate::testing::{
+    Cluster, conversion, create_disk, executor, group, master, operation, provider, reserved, stored, task_info, volume,
+};
 use crate::{decode_record, fold_record, invariants};
 use api::internal::{AgentProof, ExecutorExited, FromAgent, NextIdentity, from_agent::Message};
+use api::resources::Reservation;
 use api::v1::{self, TaskState, scheduler::call::Type};
 use event_log::{Gate, Record};
 use serde::Serialize;
@@ -144,6 +147,7 @@ fn story() -> Cluster {
     cluster.run(brake(true, ""), &Caller::default()).unwrap();
 
     joins(&mut cluster);
+    provides(&mut cluster);
 
     // Something is under way at the end.
     cluster.at_ms += 10_000;
@@ -187,6 +191,41 @@ fn joins(cluster: &mut Cluster) {
     cluster.forget();
     cluster.mark_gone(bound);
     cluster.chosen.agent_identities = false;
+}
+
+/// A provider comes, makes a disk, and goes.
+fn provides(cluster: &mut Cluster) {
+    use v1::resource::disk_info::source::Type::{Mount, Raw};
+    cluster.at_ms += 10_000;
+    let framework = cluster.subscribe_with(|info| info.roles = vec!["disks".into()]);
+    let agent = cluster.agent("cpus:1;mem:100");
+    let raw = stored("p", 100, Raw, |source| source.profile = Some("fast".into()));
+    cluster.tell_providers(agent, vec![provider("p", 1, Some(&raw)), provider("q", 1, None)]);
+    cluster.offer();
+    let here =
+        |offer: &crate::ids::OfferKey| cluster.state.offers.get(*offer).is_some_and(|offer| offer.agent == agent);
+    let offers: Vec<_> = cluster.state.offers.to(framework).filter(here).collect();
+    let part = stored("p", 40, Raw, |source| source.profile = Some("fast".into()));
+    cluster.accept(framework, &offers, vec![create_disk(&part, None, Some("disk"))]);
+    let made = stored("p", 40, Mount, |source| {
+        source.profile = Some("fast".into());
+        source.id = Some("v1".into());
+    });
+    cluster.end_operation_with(agent, v1::OperationState::OperationFinished, &made);
+    cluster.acknowledge_operation(framework);
+    // Something of each is under way at the end.
+    cluster.at_ms += 10_000;
+    cluster.offer();
+    let here =
+        |offer: &crate::ids::OfferKey| cluster.state.offers.get(*offer).is_some_and(|offer| offer.agent == agent);
+    let offers: Vec<_> = cluster.state.offers.to(framework).filter(here).collect();
+    let (dynamic, labels) = (true, Vec::new());
+    let mut reserved = stored("p", 10, Raw, |source| source.profile = Some("fast".into()));
+    reserved = reserved.push_reservation(&Reservation { dynamic, role: "disks".into(), principal: None, labels });
+    let operations =
+        vec![create_disk(&part, None, None), conversion(v1::offer::operation::Type::Reserve, &reserved, None)];
+    cluster.accept(framework, &offers, operations);
+    cluster.tell_providers(agent, vec![provider("p", 1, None)]);
 }
 
 /// Every event of an operation on resources.

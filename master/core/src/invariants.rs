@@ -11,7 +11,7 @@ use crate::state::{MAX_COMPLETED_TASKS, State};
 use api::resources::{Resource, Resources};
 use api::v1;
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Something that should never be.
@@ -67,19 +67,27 @@ fn check_sums(state: &State, report: Report<'_>) {
             resources::add(held.entry((*framework, agent.key)).or_default(), &executor.resources);
         }
     }
+    for operation in state.operations.holding() {
+        resources::add(used.entry(operation.agent).or_default(), &operation.consumed);
+        // What whoever is over wanted is nobody's until its end.
+        if let Some(framework) = operation.framework.filter(|key| state.frameworks.get(*key).is_some()) {
+            resources::add(held.entry((framework, operation.agent)).or_default(), &operation.consumed);
+        }
+    }
     let none = Resources::default();
     for agent in state.agents.live.values() {
         if agent.offered != *offered.get(&agent.key).unwrap_or(&none) {
             report("offered-is-the-sum-of-offers", format!("agent S{}", agent.key.0));
         }
         if agent.used != *used.get(&agent.key).unwrap_or(&none) {
-            report("used-is-the-sum-of-tasks-and-executors", format!("agent S{}", agent.key.0));
+            report("used-is-the-sum-of-tasks-executors-and-operations", format!("agent S{}", agent.key.0));
         }
         let mut taken = resources::unallocated(&agent.offered);
         resources::add(&mut taken, &resources::unallocated(&agent.used));
-        // What is revocable may have become less than what is in use of it.
-        let taken = taken.non_revocable();
-        if !resources::fits(&agent.total, &taken) {
+        // What is revocable, or a provider's, may have become less than what is in use of it.
+        let taken = resources::own(&taken.non_revocable());
+        let offered = resources::provided(&resources::unallocated(&agent.offered));
+        if !resources::fits(&agent.total, &taken) || !resources::fits(&agent.total, &offered) {
             report("offered-and-used-fit-the-agent", format!("agent S{}: {taken} of {}", agent.key.0, agent.total));
         }
     }
@@ -304,12 +312,28 @@ fn check_operations(state: &State, report: Report<'_>) {
         // Whatever was made of what: undone, it is what the agent was configured with.
         let info = v1::AgentInfo::decode(agent.info.clone()).unwrap_or_default();
         let configured = Resources::from_v1(&info.resources).unwrap_or_default();
-        if agent.total.as_configured() != configured.as_configured() {
-            let total = &agent.total;
+        let total = resources::own(&agent.total);
+        if total.as_configured() != configured.as_configured() {
             report("conversions-gain-and-lose-nothing", format!("agent S{}: {total} of {configured}", agent.key.0));
         }
-        if let Err(why) = rules::unique_volumes(&agent.total) {
-            report("volumes-are-unique", format!("agent S{}: {why}", agent.key.0));
+        let providers: BTreeSet<_> = agent.total.iter().map(|resource| resource.provider_id.as_deref()).collect();
+        for provider in providers {
+            let its = agent.total.filter(|resource| resource.provider_id.as_deref() == provider);
+            if let Err(why) = rules::unique_volumes(&its) {
+                report("volumes-are-unique", format!("agent S{}: {why}", agent.key.0));
+            }
+            if provider.is_some_and(|id| state.providers.get(agent.key, id).is_none()) {
+                report("what-is-provided-has-a-provider", format!("agent S{}: {its}", agent.key.0));
+            }
+        }
+    }
+    for key in state.operations.of_providers.keys().filter(|key| state.operations.get(**key).is_none()) {
+        report("what-is-said-of-operations-is-of-what-is-there", format!("operation P{}", key.0));
+    }
+    for (key, providers) in &state.providers.by_agent {
+        let ids: BTreeSet<_> = providers.iter().map(|provider| &provider.id).collect();
+        if state.agents.get(*key).is_none() || providers.is_empty() || ids.len() != providers.len() {
+            report("providers-are-of-agents", format!("agent S{}", key.0));
         }
     }
 }

@@ -8,6 +8,7 @@
 //! level 4   the resource model: operations, roles with quota and weights, drains, maintenance; sections of snapshots
 //!           have names
 //! level 5   agents join by tokens and have identities
+//! level 6   agents have resource providers
 //! ```
 
 use crate::decide::{Draft, Reply};
@@ -26,7 +27,7 @@ impl FeatureLevel {
     /// Where every cluster begins.
     pub const FIRST: FeatureLevel = FeatureLevel(1);
     /// The highest that this release reads, and the highest that it writes.
-    pub const NEWEST: FeatureLevel = FeatureLevel(5);
+    pub const NEWEST: FeatureLevel = FeatureLevel(6);
 
     /// Whether digests of State are logged.
     pub fn has_digests(self) -> bool {
@@ -51,6 +52,11 @@ impl FeatureLevel {
     /// Whether agents join by tokens, have identities, and are bound to principals.
     pub fn has_identities(self) -> bool {
         self >= FeatureLevel(5)
+    }
+
+    /// Whether agents have resource providers, and operations that only these know the outcome of.
+    pub fn has_providers(self) -> bool {
+        self >= FeatureLevel(6)
     }
 
     /// Whether what each master reads is logged when it starts.
@@ -151,7 +157,7 @@ mod tests {
         cluster.start_master(master(2, 1));
         assert!(raise(&mut cluster, 2, &[(1, 2), (2, 1)]).unwrap_err().contains("reads feature levels up to 1, not 2"));
         assert!(raise(&mut cluster, 2, &[(1, 2)]).unwrap_err().contains("It is not known which"));
-        assert!(raise(&mut cluster, 6, &[(1, 6), (2, 6)]).unwrap_err().contains("above 5"));
+        assert!(raise(&mut cluster, 7, &[(1, 7), (2, 7)]).unwrap_err().contains("above 6"));
         assert_eq!(cluster.state.feature_level, FeatureLevel::FIRST);
 
         assert_eq!(raise(&mut cluster, 2, &[(1, 2), (2, 2)]).unwrap(), ["feature-level-raised"]);

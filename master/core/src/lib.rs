@@ -50,6 +50,7 @@ mod operations;
 mod operator;
 mod oversubscribed;
 mod permit;
+mod providers;
 mod quota;
 mod reconcile;
 mod register;

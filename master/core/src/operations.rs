@@ -6,7 +6,7 @@
 //!    └─────► refused                                       └──the agent is over──► declared, over     (without an id: over)
 //! ```
 
-use crate::accept::convert::{Conversion, No, Wish, check_volumes_stay, missing};
+use crate::accept::convert::{Conversion, No, Wish, check_volumes_stay, is_open, missing};
 use crate::decide::Draft;
 use crate::effect::Effect;
 use crate::event::{
@@ -16,7 +16,9 @@ use crate::event::{
 use crate::ids::{AgentKey, FrameworkKey, OfferKey, OperationKey};
 use crate::launch::Launch;
 use crate::permit;
+use crate::providers;
 use crate::resources;
+use crate::state::operations::Standing;
 use crate::state::unfinished::Parting;
 use crate::state::{Agent, AgentLiveness, Operation, State};
 use crate::view;
@@ -37,13 +39,15 @@ use std::sync::Arc;
 pub(crate) fn is_conversion(kind: Type) -> bool {
     match kind {
         Type::Reserve | Type::Unreserve | Type::Create | Type::Destroy | Type::GrowVolume | Type::ShrinkVolume => true,
-        Type::Unknown | Type::Launch | Type::LaunchGroup | Type::CreateDisk | Type::DestroyDisk => false,
+        Type::CreateDisk | Type::DestroyDisk => true,
+        Type::Unknown | Type::Launch | Type::LaunchGroup => false,
     }
 }
 
 /// Whether this cluster can log such a thing yet.
 pub(crate) fn check_level(state: &State, kind: Type) -> Result<(), String> {
-    if state.feature_level.has_resource_model() {
+    let level = state.feature_level;
+    if if is_open(kind) { level.has_providers() } else { level.has_resource_model() } {
         return Ok(());
     }
     let kind = kind.as_str_name();
@@ -69,13 +73,24 @@ fn try_of_framework(
     let info = v1::FrameworkInfo::decode(framework.info.clone()).unwrap_or_default();
     let principal = framework.principal.as_deref().or(info.principal.as_deref());
     let wish = Wish { agent, framework: Some((framework, &launch.role)), principal };
+    if is_open(kind) && !agent.can(providers::CAPABILITY) {
+        let agent = described(&draft.state, agent);
+        return Err(format!("Not supported on agent {agent} because it does not have RESOURCE_PROVIDER capability"));
+    }
     let judged = wish.judge(kind, operation);
     let made = judged.map_err(|no| match no {
         No::Malformed(why) => format!("Operation attempted with invalid resources: {why}"),
         No::Invalid(why) => format!("{why}; on agent {}", described(&draft.state, agent)),
     })?;
     permit::operation(draft, principal, &made)?;
-    if !agent.can(FEEDBACK) {
+    let provider = resources::provider_of(&made.consumed);
+    if provider.is_some() && !agent.can(providers::CAPABILITY) {
+        let id = view::agent_id(&draft.state, agent.key);
+        return Err(format!(
+            "Operation requested feedback, but agent {id} does not have the required RESOURCE_PROVIDER capability"
+        ));
+    }
+    if provider.is_none() && !agent.can(FEEDBACK) {
         let id = view::agent_id(&draft.state, agent.key);
         return Err(match operation.id {
             Some(_) => format!(
@@ -86,8 +101,12 @@ fn try_of_framework(
         });
     }
     if let Some(why) = missing(&launch.remaining, &made) {
-        let is_resize = matches!(kind, Type::GrowVolume | Type::ShrinkVolume);
-        return Err(if is_resize { format!("Invalid {} operation: {why}", kind.as_str_name()) } else { why });
+        let name = kind.as_str_name();
+        return Err(match kind {
+            Type::GrowVolume | Type::ShrinkVolume => format!("Invalid {name} operation: {why}"),
+            Type::CreateDisk | Type::DestroyDisk => format!("Invalid {name} Operation: {why}"),
+            _ => why,
+        });
     }
     let stay = check_volumes_stay(&made);
     stay.map_err(|why| format!("{why}; on agent {}", described(&draft.state, agent)))?;
@@ -117,8 +136,12 @@ fn try_of_framework(
         resources::add(&mut launch.converted, &made.produced);
     }
     let id = operation.id.as_ref().map(|id| id.value.as_str().into());
-    let order_bytes = apply(draft, launch.agent, Some(launch.framework), id, &made);
-    launch.weigh_operation(order_bytes);
+    if is_open(kind) {
+        providers::begin(draft, launch.agent, launch.framework, id, &made);
+    } else {
+        apply(draft, launch.agent, Some(launch.framework), id, &made);
+    }
+    launch.weigh_operation(newest_order_bytes(&draft.state, launch.agent));
     Ok(())
 }
 
@@ -147,8 +170,12 @@ pub(crate) fn check_room(state: &State, agent: &Agent, made: &Conversion) -> Res
         ));
     }
     let mut kept = agent.checkpointed();
-    kept.saturating_sub(&resources::unallocated(&made.consumed));
-    kept.add(&resources::unallocated(&made.produced).filter(|resource| resource.is_converted()));
+    if let Some(provider) = resources::provider_of(&made.consumed) {
+        providers::check_room(&resources::provided(&agent.total), provider, made)?;
+    } else {
+        kept.saturating_sub(&resources::unallocated(&made.consumed));
+        kept.add(&resources::unallocated(&made.produced).filter(|resource| resource.is_converted()));
+    }
     let kept = resources::bytes(&kept);
     if kept > AGENT_CHECKPOINT_BYTES_MAX {
         return Err(format!(
@@ -165,20 +192,24 @@ pub(crate) fn check_room(state: &State, agent: &Agent, made: &Conversion) -> Res
     Ok(())
 }
 
-/// It is so from now on. What its order weighs, in bytes.
+/// What the newest order of an agent weighs, in bytes.
+fn newest_order_bytes(state: &State, agent: AgentKey) -> usize {
+    let newest = state.agents.get(agent).and_then(|agent| agent.outbox.get_max().map(|(_, order)| order.bytes.len()));
+    newest.unwrap_or_default()
+}
+
+/// It is so from now on.
 pub(crate) fn apply(
     draft: &mut Draft,
     agent: AgentKey,
     framework: Option<FrameworkKey>,
     id: Option<Arc<str>>,
     made: &Conversion,
-) -> usize {
+) {
     let operation = OperationKey(draft.state.operations.next);
     let (consumed, produced) = (resources::unallocated(&made.consumed), resources::unallocated(&made.produced));
     let info = made.info.encode_to_vec().into();
     draft.push(OperationApplied { operation, agent, framework, id, info, consumed, produced });
-    let newest = draft.state.agents.get(agent).and_then(|agent| agent.outbox.get_max().map(|(_, order)| order.clone()));
-    newest.map_or(0, |order| order.bytes.len())
 }
 
 /// Offers that hold any of these volumes go back: they are to be no more.
@@ -215,7 +246,7 @@ pub(crate) fn free_up(draft: &mut Draft, agent: AgentKey, wanted: &Resources) ->
 }
 
 /// One event for each framework.
-fn take_back(draft: &mut Draft, offers: Vec<OfferKey>) {
+pub(crate) fn take_back(draft: &mut Draft, offers: Vec<OfferKey>) {
     let mut of: BTreeMap<FrameworkKey, Vec<OfferKey>> = BTreeMap::new();
     for key in offers {
         if let Some(offer) = draft.state.offers.get(key) {
@@ -241,11 +272,12 @@ pub(crate) fn status(draft: &mut Draft, agent: AgentKey, seq: u64, message: &int
             | OperationState::OperationError
             | OperationState::OperationDropped,
         ) => true,
+        // An operator said so of a resource provider.
+        Ok(OperationState::OperationGoneByOperator) => draft.state.operations.of_provider(operation.key).is_some(),
         Ok(
             OperationState::OperationUnsupported
             | OperationState::OperationPending
             | OperationState::OperationUnreachable
-            | OperationState::OperationGoneByOperator
             | OperationState::OperationRecovering
             | OperationState::OperationUnknown,
         )
@@ -267,10 +299,23 @@ pub(crate) fn status(draft: &mut Draft, agent: AgentKey, seq: u64, message: &int
         message: why,
         uuid: Some(v1::Uuid { value: uuid.clone() }),
         agent_id: Some(v1::AgentId { value: view::agent_id(&draft.state, agent) }),
+        resource_provider_id: view::provider_of(&draft.state, key),
         ..Default::default()
     };
+    let standing = draft.state.operations.of_provider(key).map(|of| of.standing);
+    if standing == Some(Standing::Held) {
+        let operation = operation.clone();
+        let told = &message.status.converted_resources;
+        let is_small = told.iter().map(Message::encoded_len).sum::<usize>() <= OPERATION_BYTES_MAX;
+        let converted_resources = if is_small { told.clone() } else { Vec::new() };
+        let status = v1::OperationStatus { converted_resources, ..status };
+        return providers::end(draft, &operation, providers::End { kind, seq, state, uuid, status });
+    }
     let produced = operation.produced.clone();
-    let is_undone = state != OperationState::OperationFinished as i32 && can_be_undone(draft, agent, &produced);
+    // What a provider has said since is what there is.
+    let is_so = standing != Some(Standing::Unmade);
+    let is_undone =
+        is_so && state != OperationState::OperationFinished as i32 && can_be_undone(draft, agent, &produced);
     let status = status.encode_to_vec().into();
     draft.push(OperationUpdated { operation: key, agent, kind, seq, state, uuid, status, is_undone });
 }
@@ -370,12 +415,18 @@ fn unknown(
     let key = agent.map_or(known, |id| view::parse_agent_id(state, &id.value));
     let there = key.and_then(|key| state.agents.get(key));
     let is_gone = key.is_some_and(|key| state.agents.gone.get(&key).is_some_and(|gone| gone.by_operator));
+    let provider = asked.resource_provider_id.as_ref().zip(key);
+    let provider = provider.and_then(|(id, key)| state.providers.get(key, &id.value));
+    let is_away = provider.is_some_and(|provider| !provider.is_subscribed);
     let (answer, message) = match there.map(|agent| &agent.liveness) {
         Some(AgentLiveness::Unreachable { .. }) => {
             (OperationState::OperationUnreachable, "Reconciliation: Agent is unreachable")
         }
         Some(_) if there.is_some_and(|agent| state.is_recovered(agent)) => {
             (OperationState::OperationRecovering, "Reconciliation: Agent is recovered but has not re-registered")
+        }
+        Some(_) if is_away => {
+            (OperationState::OperationRecovering, "Reconciliation: Resource provider is not subscribed")
         }
         Some(AgentLiveness::Connected { .. } | AgentLiveness::Disconnected { .. }) => {
             (OperationState::OperationUnknown, "Reconciliation: Operation is unknown")

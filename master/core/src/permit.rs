@@ -12,6 +12,7 @@ use api::limits::quoted;
 use api::resources::Resource;
 use api::v1;
 use api::v1::offer::operation::Type;
+use api::v1::resource::disk_info::source::Type as SourceType;
 use auth::{Action, Approver, Subject};
 use prost::Message;
 use std::collections::BTreeSet;
@@ -271,8 +272,24 @@ fn asked(made: &Conversion) -> Vec<(Action, String, v1::Resource)> {
             let volumes = info.shrink_volume.as_ref().map(|body| std::slice::from_ref(&body.volume));
             each(Action::ResizeVolume, volumes.unwrap_or_default(), &role)
         }
+        Type::CreateDisk => {
+            let Some(body) = &info.create_disk else { return Vec::new() };
+            let is_block = body.target_type == SourceType::Block as i32;
+            let action = if is_block { Action::CreateBlockDisk } else { Action::CreateMountDisk };
+            each(action, std::slice::from_ref(&body.source), &role)
+        }
+        Type::DestroyDisk => {
+            let Some(body) = &info.destroy_disk else { return Vec::new() };
+            let source = body.source.disk.as_ref().and_then(|disk| disk.source.as_ref());
+            let action = match source.and_then(|source| SourceType::try_from(source.r#type).ok()) {
+                Some(SourceType::Block) => Action::DestroyBlockDisk,
+                Some(SourceType::Raw) => Action::DestroyRawDisk,
+                _ => Action::DestroyMountDisk,
+            };
+            each(action, std::slice::from_ref(&body.source), &role)
+        }
         // They convert nothing.
-        Type::Unknown | Type::Launch | Type::LaunchGroup | Type::CreateDisk | Type::DestroyDisk => Vec::new(),
+        Type::Unknown | Type::Launch | Type::LaunchGroup => Vec::new(),
     }
 }
 

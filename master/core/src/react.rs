@@ -205,6 +205,19 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             }
             effects.push(ended(framework, event.kind, event.state));
         }
+        Event::OperationBegun(OperationBegun { agent, .. }) => {
+            effects.push(Effect::OrdersWaiting { agent: *agent });
+        }
+        Event::OperationEnded(event) => {
+            effects.push(Effect::SendReceived { agent: event.agent, up_to: event.seq });
+            let operation = state.operations.get(event.operation);
+            let framework = operation.and_then(|operation| operation.framework);
+            if let Some(framework) = framework {
+                effects.push(Effect::OperationWaiting { framework, operation: event.operation });
+            }
+            effects.push(ended(framework, event.kind, event.state));
+            effects.push(Effect::Allocate);
+        }
         Event::OperationAcknowledged(event) => {
             effects.push(Effect::SendOperationOver { agent: event.agent, operation: event.operation });
         }
@@ -236,6 +249,12 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         }
         Event::AgentDrained(_) => {}
         Event::AgentOversubscribed(AgentOversubscribed { agent, seq, .. }) => {
+            effects.push(Effect::SendReceived { agent: *agent, up_to: *seq });
+            effects.push(Effect::Allocate);
+        }
+
+        // Resource providers.
+        Event::AgentProvidersChanged(AgentProvidersChanged { agent, seq, .. }) => {
             effects.push(Effect::SendReceived { agent: *agent, up_to: *seq });
             effects.push(Effect::Allocate);
         }

@@ -185,8 +185,9 @@ fn check_room_of(draft: &Draft, key: AgentKey, profile: &AgentProfile) -> Result
     let agent = draft.state.agents.get(key).expect("a returning agent is registered");
     let away = draft.state.tasks.on(key).filter(|task| task.unreachable_ms.is_some()).map(|task| &task.resources);
     let mut held = Resources::default();
+    // What providers have may be less than what is in use of it.
     for used in away.chain([&agent.used]) {
-        resources::add(&mut held, &resources::unallocated(used));
+        resources::add(&mut held, &resources::own(&resources::unallocated(used)));
     }
     let total = &profile.total;
     let message = || format!("The agent's resources {total} do not contain what is in use on it");
@@ -341,8 +342,14 @@ fn profile(
     check_version(version)?;
     let total = Resources::from_v1(&info.resources)
         .map_err(|why| stop("InvalidResources", format!("The agent's resources are invalid: {why}")))?;
+    if resources::provider_of(&total).is_some() {
+        let why = "The agent's resources are invalid: what resource providers have is told by them, not configured";
+        return Err(stop("InvalidResources", why));
+    }
     let total =
         resources::with_converted(&resources::unallocated(&total), kept).map_err(|why| stop("TooSmall", why))?;
+    let provided = draft.state.agents.get(key).map(|known| resources::provided(&known.total));
+    let total = total.plus(&provided.unwrap_or_default());
     let id = Some(v1::AgentId { value: view::agent_id(&draft.state, key) });
     Ok(AgentProfile {
         info: v1::AgentInfo { id, ..info.clone() }.encode_to_vec().into(),

@@ -3,6 +3,7 @@
 use api::resources::{Format, Resources};
 use api::v1;
 use prost::Message;
+use std::sync::Arc;
 
 pub(crate) fn add(sum: &mut Resources, more: &Resources) {
     sum.add(more);
@@ -47,6 +48,26 @@ pub(crate) fn with_converted(configured: &Resources, converted: &Resources) -> R
         })?;
     }
     Ok(left.plus(converted))
+}
+
+/// What is an agent's own, and no resource provider's.
+pub(crate) fn own(resources: &Resources) -> Resources {
+    resources.filter(|resource| resource.provider_id.is_none())
+}
+
+/// What resource providers have.
+pub(crate) fn provided(resources: &Resources) -> Resources {
+    resources.filter(|resource| resource.provider_id.is_some())
+}
+
+/// What one resource provider has.
+pub(crate) fn of_provider(resources: &Resources, id: &str) -> Resources {
+    resources.filter(|resource| resource.provider_id.as_deref() == Some(id))
+}
+
+/// Whose these are, if they are a resource provider's: of what an operation takes, all are one's.
+pub(crate) fn provider_of(resources: &Resources) -> Option<&Arc<str>> {
+    resources.iter().find_map(|resource| resource.provider_id.as_ref())
 }
 
 pub(crate) fn contains(a: &Resources, b: &Resources) -> bool {

@@ -43,13 +43,14 @@ pub(crate) struct Cluster {
 }
 
 /// What agents say that they can.
-const AGENT_CAPABILITIES: [&str; 6] = [
+const AGENT_CAPABILITIES: [&str; 7] = [
     "MULTI_ROLE",
     "HIERARCHICAL_ROLE",
     "RESERVATION_REFINEMENT",
     "RESIZE_VOLUME",
     "AGENT_OPERATION_FEEDBACK",
     "AGENT_DRAINING",
+    "RESOURCE_PROVIDER",
 ];
 
 pub(crate) type Names = Vec<&'static str>;
@@ -101,6 +102,59 @@ pub(crate) fn volume(disk: &Resources, id: &str, shared: bool) -> Resources {
         message.shared = shared.then(Default::default);
     }
     Resources::from_v1(&messages).unwrap()
+}
+
+/// A disk of a storage provider: its size in whole units, its kind, and what else its source says.
+pub(crate) fn stored(
+    provider: &str,
+    size: i32,
+    kind: v1::resource::disk_info::source::Type,
+    change: impl FnOnce(&mut v1::resource::disk_info::Source),
+) -> Resources {
+    let mut message =
+        api::resources::parse(&format!("disk:{size}"), "*").unwrap().resources.to_v1(Format::PostRefinement);
+    let mut source = v1::resource::disk_info::Source { r#type: kind as i32, ..Default::default() };
+    change(&mut source);
+    message[0].disk = Some(Box::new(v1::resource::DiskInfo { source: Some(source), ..Default::default() }));
+    message[0].provider_id = Some(v1::ResourceProviderId { value: provider.into() });
+    Resources::from_v1(&message).unwrap()
+}
+
+/// A provider as an agent tells of it, with what it has if it says so.
+pub(crate) fn provider(id: &str, version: u8, has: Option<&Resources>) -> internal::Provider {
+    let state = has.map(|has| internal::ProviderState {
+        total_resources: has.to_v1(Format::PostRefinement),
+        resource_version: vec![version; 16].into(),
+        operations: Vec::new(),
+    });
+    let id = Some(v1::ResourceProviderId { value: id.into() });
+    let (r#type, name) = ("org.apache.mesos.rp.local.storage".into(), "test".into());
+    let info = v1::ResourceProviderInfo { id, r#type, name, ..Default::default() };
+    internal::Provider { info, is_subscribed: true, state }
+}
+
+/// CREATE_DISK of one disk, for mounting.
+pub(crate) fn create_disk(source: &Resources, profile: Option<&str>, id: Option<&str>) -> v1::offer::Operation {
+    let source = source.to_v1(Format::PostRefinement).remove(0);
+    let target_type = v1::resource::disk_info::source::Type::Mount as i32;
+    let target_profile = profile.map(str::to_owned);
+    v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::CreateDisk as i32),
+        id: id.map(|id| v1::OperationId { value: id.into() }),
+        create_disk: Some(Box::new(v1::offer::operation::CreateDisk { source, target_type, target_profile })),
+        ..Default::default()
+    }
+}
+
+/// DESTROY_DISK of one disk.
+pub(crate) fn destroy_disk(source: &Resources, id: Option<&str>) -> v1::offer::Operation {
+    let source = source.to_v1(Format::PostRefinement).remove(0);
+    v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::DestroyDisk as i32),
+        id: id.map(|id| v1::OperationId { value: id.into() }),
+        destroy_disk: Some(Box::new(v1::offer::operation::DestroyDisk { source })),
+        ..Default::default()
+    }
 }
 
 /// RESERVE, UNRESERVE, CREATE or DESTROY of these.
@@ -416,13 +470,31 @@ impl Cluster {
         self.call(framework, Call { accept: Some(accept), ..self.call_of(framework, Type::Accept) })
     }
 
+    /// The agent tells of all its providers.
+    pub(crate) fn tell_providers(&mut self, agent: AgentKey, providers: Vec<internal::Provider>) -> Names {
+        let seq = Some(self.state.agents.get(agent).unwrap().messages_received + 1);
+        let message = Message::Providers(internal::Providers { providers });
+        self.agent_says(agent, vec![internal::FromAgent { seq, message: Some(message) }]).unwrap()
+    }
+
     /// The agent says what became of the oldest operation that it has not ended.
     pub(crate) fn end_operation(&mut self, agent: AgentKey, state: v1::OperationState) -> Names {
+        self.end_operation_with(agent, state, &Resources::default())
+    }
+
+    /// The same of one that a provider made these of what it was given.
+    pub(crate) fn end_operation_with(
+        &mut self,
+        agent: AgentKey,
+        state: v1::OperationState,
+        converted: &Resources,
+    ) -> Names {
         let operation = self.state.operations.on(agent).find(|operation| operation.is_pending()).unwrap().key;
         let operation = view::operation_uuid(&self.state, operation).to_vec();
         let seq = self.state.agents.get(agent).unwrap().messages_received + 1;
         let uuid = Some(v1::Uuid { value: u128::from(seq).to_be_bytes().to_vec().into() });
-        let status = v1::OperationStatus { state: state as i32, uuid, ..Default::default() };
+        let converted_resources = converted.to_v1(Format::PostRefinement);
+        let status = v1::OperationStatus { state: state as i32, uuid, converted_resources, ..Default::default() };
         let message = Message::OperationStatus(internal::OperationStatus { operation: operation.into(), status });
         self.agent_says(agent, vec![internal::FromAgent { seq: Some(seq), message: Some(message) }]).unwrap()
     }

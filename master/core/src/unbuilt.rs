@@ -2,7 +2,6 @@
 //! believes in what does not happen, and no secret is written down.
 
 use api::v1;
-use api::v1::offer::operation::Type as OperationType;
 
 const BY_THIS_VERSION: &str = "not supported by this version";
 
@@ -11,18 +10,6 @@ fn first<'a>(fields: impl IntoIterator<Item = (&'a str, bool)>) -> Result<(), St
     match fields.into_iter().find(|(_, is)| *is) {
         Some((field, _)) => Err(format!("'{field}' is {BY_THIS_VERSION}")),
         None => Ok(()),
-    }
-}
-
-/// An operation of an ACCEPT that needs a resource provider and has no id, so that nothing could tell its framework what
-/// became of it.
-pub(crate) fn operation(operation: &v1::offer::Operation) -> Result<(), String> {
-    let kind = operation.r#type.and_then(|number| OperationType::try_from(number).ok());
-    match kind {
-        Some(kind @ (OperationType::CreateDisk | OperationType::DestroyDisk)) if operation.id.is_none() => {
-            Err(format!("{} is {BY_THIS_VERSION}", kind.as_str_name()))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -96,7 +83,7 @@ fn rlimits(info: &v1::RLimitInfo) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{Cluster, executor, group, operation, task_info};
+    use crate::testing::{Cluster, executor, operation, task_info};
     use api::v1;
     use std::default::Default;
 
@@ -159,31 +146,5 @@ mod tests {
         let source = v1::volume::Source { r#type: kind, secret: Some(secret), ..Default::default() };
         let volume = v1::Volume { source: Some(source), container_path: "c".into(), ..Default::default() };
         assert!(in_container(|it| it.volumes = vec![volume]).starts_with("Secrets of containers are not written down"));
-    }
-
-    /// Without an id nothing could say that it did not happen: then nothing of the call does.
-    #[test]
-    fn an_operation_without_an_id_is_refused_with_its_call() {
-        use crate::refusal::RefusalKind;
-        use v1::scheduler::call;
-        let mut cluster = Cluster::new();
-        let framework = cluster.subscribe();
-        cluster.agent("cpus:4;mem:100");
-        let offers = cluster.offer();
-        for name in ["CREATE_DISK", "DESTROY_DISK"] {
-            let kind = v1::offer::operation::Type::from_str_name(name).unwrap();
-            let operations = vec![
-                v1::offer::Operation { r#type: Some(kind as i32), ..Default::default() },
-                operation(vec![task_info("t", "cpus:1;mem:10")]),
-            ];
-            let accept = call::Accept { operations, ..Default::default() };
-            let call = v1::scheduler::Call { accept: Some(accept), ..cluster.call_of(framework, call::Type::Accept) };
-            let stream = cluster.stream_id(framework);
-            let refusal = cluster.try_call(&call, Some(&stream), &Default::default()).unwrap_err();
-            assert_eq!(refusal.kind, RefusalKind::NotImplemented);
-            assert_eq!(refusal.message, format!("{name} is not supported by this version"));
-        }
-        let names = cluster.accept(framework, &offers, vec![group(executor("e"))]);
-        assert_eq!(names, ["offers-accepted", "task-group-launched"], "its offers are still there");
     }
 }

@@ -8,6 +8,7 @@ use crate::ids::{AgentKey, Connection, ExecutorId, FrameworkKey};
 use crate::lost;
 use crate::operations;
 use crate::oversubscribed;
+use crate::providers;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::Task;
 use crate::state::unfinished::Parting;
@@ -104,12 +105,11 @@ fn one(draft: &mut Draft, agent: AgentKey, seq: u64, message: &Message) {
         }
         Message::Leaving(_) => lost::remove(draft, agent, Parting::Left),
         Message::Oversubscribed(message) => oversubscribed::change(draft, agent, seq, message),
+        Message::Providers(message) => providers::change(draft, agent, seq, message),
         Message::OperationStatus(status) => operations::status(draft, agent, seq, status),
         Message::NextIdentity(next) => identities::rotate(draft, agent, &next.hash),
-        // The launch said it already; the others are the connection's own business. Providers are told to none that does not
-        // say that it takes them.
+        // The launch said it already; the others are the connection's own business.
         Message::ExecutorLaunched(_)
-        | Message::Providers(_)
         | Message::Register(_)
         | Message::Resume(_)
         | Message::Pong(_)

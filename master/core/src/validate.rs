@@ -6,7 +6,6 @@ use crate::lengths;
 use crate::lost::Options;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::state::frameworks::Capabilities;
-use crate::unbuilt;
 use api::limits::{ID_BYTES_MAX, ROLES_MAX, quoted};
 use api::v1;
 use api::v1::framework_info::capability::Type as Capability;
@@ -75,9 +74,7 @@ pub fn call(call: &v1::scheduler::Call, principal: Option<&str>) -> Result<Type,
         }
     }
     lengths::call(call).map_err(|why| Refusal::invalid("TooLarge", why))?;
-    let operations = call.accept.iter().flat_map(|accept| &accept.operations);
-    let unbuilt = operations.map(unbuilt::operation).find_map(Result::err);
-    unbuilt.map_or(Ok(kind), |why| Err(Refusal::new(RefusalKind::NotImplemented, "NotBuilt", why)))
+    Ok(kind)
 }
 
 fn uuid(length: Option<usize>) -> Result<(), Refusal> {

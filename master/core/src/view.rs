@@ -252,8 +252,15 @@ pub fn operation_status(state: &State, operation: &Operation) -> v1::OperationSt
         operation_id: operation.id.as_ref().map(|id| v1::OperationId { value: id.to_string() }),
         state: operation.state,
         agent_id: Some(v1::AgentId { value: agent_id(state, operation.agent) }),
+        resource_provider_id: provider_of(state, operation.key),
         ..Default::default()
     })
+}
+
+/// The resource provider whose resources an operation is upon.
+pub fn provider_of(state: &State, operation: OperationKey) -> Option<v1::ResourceProviderId> {
+    let of = state.operations.of_provider(operation)?;
+    Some(v1::ResourceProviderId { value: of.provider.to_string() })
 }
 
 /// What an operation does.

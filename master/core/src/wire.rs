@@ -6,15 +6,42 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 /// An order, in parts.
 pub(crate) enum OrderParts<'a> {
-    Launch { framework_info: &'a Bytes, task: &'a Bytes },
-    LaunchGroup { framework_info: &'a Bytes, executor: &'a Bytes, tasks: &'a [&'a Bytes] },
-    Kill { framework_id: &'a str, task_id: &'a str, policy: Option<&'a Bytes> },
-    ShutdownFramework { framework_id: &'a str },
-    ShutdownExecutor { framework_id: &'a str, executor_id: &'a str },
-    UpdateFramework { framework_info: &'a Bytes },
-    Drain { config: &'a Bytes },
+    Launch {
+        framework_info: &'a Bytes,
+        task: &'a Bytes,
+    },
+    LaunchGroup {
+        framework_info: &'a Bytes,
+        executor: &'a Bytes,
+        tasks: &'a [&'a Bytes],
+    },
+    Kill {
+        framework_id: &'a str,
+        task_id: &'a str,
+        policy: Option<&'a Bytes>,
+    },
+    ShutdownFramework {
+        framework_id: &'a str,
+    },
+    ShutdownExecutor {
+        framework_id: &'a str,
+        executor_id: &'a str,
+    },
+    UpdateFramework {
+        framework_info: &'a Bytes,
+    },
+    Drain {
+        config: &'a Bytes,
+    },
     EndDrain,
-    ApplyOperation { operation: &'a [u8], framework_id: Option<&'a str>, info: &'a Bytes, checkpointed: &'a [Bytes] },
+    ApplyOperation {
+        operation: &'a [u8],
+        framework_id: Option<&'a str>,
+        info: &'a Bytes,
+        checkpointed: &'a [Bytes],
+        /// A resource provider by its id, and the version of its resources.
+        provider: Option<(&'a str, &'a Bytes)>,
+    },
 }
 
 impl OrderParts<'_> {
@@ -44,11 +71,16 @@ impl OrderParts<'_> {
             OrderParts::UpdateFramework { framework_info } => (7, fields(&[(1, framework_info)])),
             OrderParts::Drain { config } => (10, fields(&[(1, config)])),
             OrderParts::EndDrain => (11, Vec::new()),
-            OrderParts::ApplyOperation { operation, framework_id, info, checkpointed } => {
+            OrderParts::ApplyOperation { operation, framework_id, info, checkpointed, provider } => {
                 let mut parts = fields(&[(1, operation)]);
                 parts.extend(framework_id.iter().flat_map(|framework_id| id(2, framework_id)));
                 put(3, info, &mut parts);
                 checkpointed.iter().for_each(|resource| put(4, resource, &mut parts));
+                if let Some((provider, version)) = provider {
+                    let mut of = id(1, provider);
+                    put(2, version, &mut of);
+                    put(5, &of, &mut parts);
+                }
                 (9, parts)
             }
         };
@@ -163,6 +195,26 @@ mod tests {
         assert_eq!(
             decoded(&OrderParts::Drain { config: &config.encode_to_vec().into() }),
             internal::order::Order::Drain(internal::Drain { config })
+        );
+        let operation = v1::offer::Operation { r#type: Some(13), ..Default::default() };
+        let apply = OrderParts::ApplyOperation {
+            operation: &[7; 16],
+            framework_id: Some("F"),
+            info: &operation.encode_to_vec().into(),
+            checkpointed: &[],
+            provider: Some(("P", &vec![8; 16].into())),
+        };
+        let id = v1::ResourceProviderId { value: "P".into() };
+        let provider = internal::apply_operation::OfProvider { id, resource_version: vec![8; 16].into() };
+        assert_eq!(
+            decoded(&apply),
+            internal::order::Order::ApplyOperation(internal::ApplyOperation {
+                operation: vec![7; 16].into(),
+                framework_id: Some(v1::FrameworkId { value: "F".into() }),
+                info: operation,
+                checkpointed_resources: Vec::new(),
+                provider: Some(provider),
+            })
         );
         assert_eq!(decoded(&OrderParts::EndDrain), internal::order::Order::EndDrain(internal::EndDrain {}));
     }

@@ -2,7 +2,9 @@
 //! encoded events and a snapshot's round trip give the same State, and nothing panics.
 
 use api::internal::from_agent::Message;
-use api::resources::{Format, Name, Reservation, Resource, Resources, Value};
+use api::resources::{Disk, Format, Name, Quantities, Reservation, Resource, Resources, Value};
+use api::v1::resource::disk_info::Source;
+use api::v1::resource::disk_info::source::Type as SourceType;
 use api::v1::scheduler::call::Type;
 use api::v1::scheduler::{Call, call};
 use api::{internal, v1};
@@ -13,10 +15,11 @@ use master_core::ids::*;
 use master_core::roles;
 use master_core::state::brakes::Brake;
 use master_core::state::maintenance::Mode;
-use master_core::state::{AgentLiveness, History};
+use master_core::state::{Agent, AgentLiveness, History, Offer};
 use master_core::{Caller, Command, Event, FeatureLevel, State, decide_with, fold, invariants, react, view};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A small generator, so that a failing case is its seed.
 struct Dice(u64);
@@ -35,6 +38,14 @@ impl Dice {
     }
 }
 
+/// A disk of a provider, in thousandths.
+fn stored(provider: &str, milli: i64, kind: SourceType, id: Option<String>) -> Resource {
+    let source = Source { r#type: kind as i32, profile: Some("fast".into()), id, ..Source::default() };
+    let info = v1::resource::DiskInfo { source: Some(source), ..Default::default() };
+    let disk = Some(Box::new(Disk::from_v1(&info).unwrap()));
+    Resource { disk, provider_id: Some(provider.into()), ..Resource::new("disk", Value::Scalar(milli)) }
+}
+
 struct World {
     /// Brakes and offer constraints.
     has_wishes: bool,
@@ -46,6 +57,8 @@ struct World {
     options: master_core::Options,
     connections: u128,
     lives: [u128; 3],
+    /// How many disks providers made.
+    disks: usize,
     /// How often a role came to have just what its limits allow.
     at_limit: usize,
     /// Of the state at the last plan.
@@ -79,6 +92,7 @@ impl World {
             },
             connections: 0,
             lives: [1; 3],
+            disks: 0,
             at_limit: 0,
             ledger: allocator::Ledger::new(&Options::default()),
         };
@@ -113,7 +127,10 @@ impl World {
         assert_eq!(self.state, before);
         let Ok(decision) = decided else { return };
         for event in &decision.events {
+            let provided = self.provided();
             fold(&mut self.state, event, self.at_ms);
+            self.check_provided(&provided, event);
+            self.disks += usize::from(matches!(event, Event::OperationEnded(ended) if ended.converted.is_some()));
             react(&self.state, event);
             let stored = event.encode_at(decision.level()).expect("a shape of the cluster's level");
             let (number, version, payload) = stored;
@@ -129,6 +146,21 @@ impl World {
         assert_eq!(self.state, self.replayed);
         self.check_volumes(&volumes, &decision.events);
         assert!(decision.events.is_empty() || self.state == decision.state, "a decision knows what it leads to");
+    }
+
+    /// How much the resource providers of each agent have.
+    fn provided(&self) -> BTreeMap<AgentKey, Quantities> {
+        let agents = self.state.agents.live.values();
+        let of = |agent: &Arc<Agent>| agent.total.filter(|one| one.provider_id.is_some()).all_quantities();
+        agents.map(|agent| (agent.key, of(agent))).filter(|(_, has)| has.iter().next().is_some()).collect()
+    }
+
+    /// Whatever is made of what providers have, it is as much as before: only they say that it is more or less.
+    fn check_provided(&self, before: &BTreeMap<AgentKey, Quantities>, event: &Event) {
+        match event {
+            Event::AgentProvidersChanged(_) | Event::AgentRemoved(_) => {}
+            _ => assert_eq!(*before, self.provided(), "{event}"),
+        }
     }
 
     /// Every volume, by agent, role and id.
@@ -158,6 +190,7 @@ impl World {
                 }
                 Event::OperationUpdated(event) => event.agent == *agent && event.is_undone,
                 Event::AgentRemoved(event) => event.agent == *agent,
+                Event::AgentProvidersChanged(event) => event.agent == *agent,
                 _ => false,
             };
             assert!(events.iter().any(is_why), "volume {id} of {role} is lost by {events:?}");
@@ -330,6 +363,7 @@ impl World {
             "MULTI_ROLE",
             "RESERVATION_REFINEMENT",
             "RESIZE_VOLUME",
+            "RESOURCE_PROVIDER",
         ];
         all.map(str::to_owned).to_vec()
     }
@@ -386,6 +420,11 @@ impl World {
             seq += 1;
             if let Some(status) = self.operation_status(agent.key) {
                 messages.push(internal::FromAgent { seq: Some(seq), message: Some(status) });
+                continue;
+            }
+            if self.dice.roll(12) == 0 {
+                let told = self.providers(agent.key);
+                messages.push(internal::FromAgent { seq: Some(seq), message: Some(told) });
                 continue;
             }
             let message = match (self.dice.roll(12), self.dice.pick(&tasks)) {
@@ -447,9 +486,10 @@ impl World {
                 offers.retain(|key| self.state.offers.get(*key).is_none_or(|offer| Some(offer.agent) == first));
                 let held = offers.iter().filter_map(|key| self.state.offers.get(*key).cloned()).collect::<Vec<_>>();
                 let all = held.iter().fold(Resources::new(), |sum, offer| sum.plus(&offer.resources));
+                let has_stored = self.dice.roll(2) == 0 && all.iter().any(|one| one.provider_id.is_some());
                 let operations = (0..self.dice.roll(4)).map(|_| {
                     let launch = first.and_then(|agent| self.on_volume(&all, agent));
-                    launch.unwrap_or_else(|| match held.first().filter(|_| self.dice.roll(3) == 0) {
+                    launch.unwrap_or_else(|| match held.first().filter(|_| has_stored || self.dice.roll(3) == 0) {
                         Some(offer) => self.conversion(&all.unallocate(), Some(&offer.role)),
                         None => self.operation(first),
                     })
@@ -559,12 +599,75 @@ impl World {
     }
 
     /// What an agent says of an operation, if it says something of one.
+    /// An agent has providers, and somebody who is offered what they have wants something made of it.
+    fn provide(&mut self) {
+        let agents = self.agents();
+        let agent = self.dice.pick(&agents).and_then(|key| self.state.agents.live.get(&key).cloned());
+        let Some((agent, connection)) = agent.and_then(|agent| Some((agent.clone(), agent.connection()?))) else {
+            return;
+        };
+        let told =
+            internal::FromAgent { seq: Some(agent.messages_received + 1), message: Some(self.providers(agent.key)) };
+        let agent_id = view::agent_id(&self.state, agent.key);
+        self.run(&Command::AgentMessages { agent_id, connection, messages: vec![told] });
+        let plan = allocator::plan(&self.state, self.at_ms, &Options::default());
+        self.run(&Command::MakeOffers { plan });
+        let offers = self.state.offers.on(agent.key).filter_map(|key| self.state.offers.get(key).cloned());
+        let stored = |offer: &Offer| offer.resources.iter().any(|one| one.provider_id.is_some());
+        let Some(offer) = offers.into_iter().find(stored) else { return };
+        let framework = self.state.frameworks.get(offer.framework).expect("an offer is somebody's");
+        let stream_id = framework.stream.as_ref().map(|stream| stream.connection.id.to_string());
+        let framework_id = Some(v1::FrameworkId { value: framework.id.to_string() });
+        let operations = vec![self.conversion(&offer.resources.unallocate(), Some(&offer.role))];
+        let accept = call::Accept { offer_ids: self.offer_ids(&[offer.key]), operations, filters: None };
+        let kind = Some(Type::Accept as i32);
+        let call = Box::new(Call { framework_id, r#type: kind, accept: Some(accept), ..Default::default() });
+        self.run(&Command::FrameworkCall { stream_id, call });
+    }
+
+    /// Providers of an agent, some of which say that they have something else.
+    fn providers(&mut self, agent: AgentKey) -> Message {
+        let mut providers = Vec::new();
+        let pending: Vec<_> = self.state.operations.on(agent).filter(|it| it.is_pending()).cloned().collect();
+        for id in ["p", "q"] {
+            if self.dice.roll(4) == 0 {
+                continue;
+            }
+            let mut total_resources = Vec::new();
+            for number in 0..self.dice.roll(4) {
+                let size = [5_000, 10_000, 20_000][self.dice.roll(3) as usize];
+                let kind = [SourceType::Raw, SourceType::Raw, SourceType::Mount][self.dice.roll(3) as usize];
+                let name = (kind == SourceType::Mount).then(|| format!("v{number}"));
+                total_resources.push(stored(id, size, kind, name).to_v1(Format::PostRefinement));
+            }
+            let some: Vec<_> = pending.iter().filter(|_| self.dice.roll(2) == 0).collect();
+            let operations = some.iter().map(|it| view::operation_uuid(&self.state, it.key).to_vec().into()).collect();
+            let resource_version = vec![self.dice.roll(2) as u8; 16].into();
+            let state = internal::ProviderState { total_resources, resource_version, operations };
+            let provider_id = Some(v1::ResourceProviderId { value: id.into() });
+            let (r#type, name) = ("t".into(), id.into());
+            let info = v1::ResourceProviderInfo { id: provider_id, r#type, name, ..Default::default() };
+            let state = (self.dice.roll(3) > 0).then_some(state);
+            providers.push(internal::Provider { info, is_subscribed: self.dice.roll(4) > 0, state });
+        }
+        Message::Providers(internal::Providers { providers })
+    }
+
     fn operation_status(&mut self, agent: AgentKey) -> Option<Message> {
         let pending: Vec<_> = self.state.operations.on(agent).filter(|it| it.is_pending()).cloned().collect();
         let operation = self.dice.pick(&pending).filter(|_| self.dice.roll(3) > 0)?;
         let states = [v1::OperationState::OperationFinished, v1::OperationState::OperationFailed];
         let state = states[usize::from(self.dice.roll(4) == 0)];
-        let status = v1::OperationStatus { state: state as i32, ..Default::default() };
+        let mut converted_resources = Vec::new();
+        if let Some(of) = self.state.operations.of_provider(operation.key) {
+            // Now and then it is not what was to be made.
+            let size =
+                operation.consumed.iter().map(|one| one.milli()).sum::<i64>() + i64::from(self.dice.roll(8) == 0);
+            let kinds = [(SourceType::Mount, Some(format!("n{}", operation.key.0))), (SourceType::Raw, None)];
+            let (kind, name) = kinds[self.dice.roll(2) as usize].clone();
+            converted_resources.push(stored(&of.provider, size, kind, name).to_v1(Format::PostRefinement));
+        }
+        let status = v1::OperationStatus { state: state as i32, converted_resources, ..Default::default() };
         let operation = view::operation_uuid(&self.state, operation.key).to_vec().into();
         Some(Message::OperationStatus(internal::OperationStatus { operation, status }))
     }
@@ -583,7 +686,7 @@ impl World {
             let mut one = dice.pick(&fit).unwrap_or_else(|| Resource::new("disk", Value::Scalar(1000)));
             // A part of what is an amount.
             if let Value::Scalar(milli) = &mut one.value
-                && one.disk.is_none()
+                && one.disk.as_ref().is_none_or(|disk| !disk.is_whole())
             {
                 *milli = (*milli / (1 + dice.roll(3) as i64)).max(1000);
             }
@@ -601,9 +704,25 @@ impl World {
                 kinds.extend(more);
             }
         }
+        let is_stored = |item: &Resource| item.provider_id.is_some() && !is_volume(item);
+        let is_raw = |item: &Resource| is_stored(item) && item.disk.as_ref().is_some_and(|disk| !disk.is_whole());
+        if role.is_some() && items.iter().any(is_stored) {
+            kinds.extend([Type::CreateDisk; 4]);
+            kinds.push(Type::DestroyDisk);
+        }
         let kind = self.dice.pick(&kinds).unwrap();
         operation.set_type(kind);
         match kind {
+            Type::CreateDisk => {
+                let source = some(&mut self.dice, &is_raw).to_v1(format);
+                let target_type = SourceType::Mount as i32;
+                let body = operation::CreateDisk { source, target_type, target_profile: None };
+                operation.create_disk = Some(Box::new(body));
+            }
+            Type::DestroyDisk => {
+                let source = some(&mut self.dice, &is_stored).to_v1(format);
+                operation.destroy_disk = Some(Box::new(operation::DestroyDisk { source }));
+            }
             Type::Reserve => {
                 let volumes_too = self.dice.roll(4) == 0;
                 let mut one = some(&mut self.dice, &|item| volumes_too || !is_volume(item));
@@ -792,6 +911,9 @@ impl World {
         if self.dice.roll(20) == 0 {
             self.convert();
         }
+        if self.dice.roll(35) == 0 {
+            self.provide();
+        }
         if self.dice.roll(30) == 0 {
             self.configure();
         }
@@ -924,7 +1046,7 @@ proptest! {
 #[test]
 fn the_random_world_gets_around() {
     // Otherwise the property above would prove little.
-    let mut world = World::new(5);
+    let mut world = World::new(4);
     // What is paused or left out on purpose gets around less.
     world.has_wishes = false;
     let (mut tasks, mut completed, mut offers) = (0, 0, 0);
@@ -948,6 +1070,7 @@ fn the_random_world_gets_around() {
     let operations = world.state.operations.next;
     let is_converted = operations > 60 && volumes > 2 && waiting > 0;
     assert!(is_converted, "{operations} operations, {volumes} volumes, {waiting} waiting");
+    assert!(world.disks > 3, "{} disks", world.disks);
     let is_operated = drained > 0 && asked > 0 && answered > 0 && down > 0;
     assert!(is_operated, "{drained} drained, {asked} asked, {answered} answered, {down} down");
 }

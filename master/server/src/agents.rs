@@ -249,7 +249,7 @@ impl Agents {
             masters: inner.masters.clone(),
             identity: identity(state, agent),
             tells_of_operations: Some(true),
-            takes_providers: None,
+            takes_providers: Some(state.feature_level.has_providers()),
         });
         inner.by_connection.insert(connection.id, agent);
         inner.open.insert(agent, held);

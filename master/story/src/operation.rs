@@ -39,6 +39,16 @@ pub(crate) fn sentence(story: &mut Story, before: &State, event: &Event, at_ms: 
             let text = format!("{} can spare {what} for now.", story.agent(event.agent));
             Sentence::routine(text, "changes of what can be spared")
         }
+        Event::AgentProvidersChanged(event) => {
+            let each = event.providers.iter().map(|provider| match &provider.said {
+                Some(said) if said.total.is_empty() => format!("{} with nothing", provider.id),
+                Some(said) => format!("{} with {}", provider.id, plain(&said.total)),
+                None => provider.id.to_string(),
+            });
+            let all: Vec<String> = each.collect();
+            let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+            Sentence::new(format!("{} told of its resource providers: {all}.", story.agent(event.agent)))
+        }
         Event::MaintenanceScheduled(event) => {
             if event.windows.is_empty() {
                 return Some(Sentence::new("An operator ended the maintenance schedule."));

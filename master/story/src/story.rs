@@ -339,6 +339,7 @@ impl Story {
             | Event::AgentDrained(_)
             | Event::AgentDrainEnded(_)
             | Event::AgentOversubscribed(_)
+            | Event::AgentProvidersChanged(_)
             | Event::MaintenanceScheduled(_)
             | Event::MachinesDown(_)
             | Event::MachinesUp(_)
@@ -480,6 +481,31 @@ impl Story {
                 let waits = if waits { ", which its framework has to acknowledge" } else { "" };
                 Sentence::new(format!(
                     "{} said {} of {}{waits}{undone}.",
+                    self.agent(event.agent),
+                    operation_state(event.state),
+                    self.operation(before, event.operation),
+                ))
+            }
+            Event::OperationBegun(event) => {
+                let named = event.id.as_ref().map(|id| format!(" ({id})")).unwrap_or_default();
+                Sentence::new(format!(
+                    "{} wants something else made of {} of {} by {}{named}; its resource provider was ordered to, and will say \
+                     what.",
+                    self.framework(event.framework),
+                    event.consumed.unallocate(),
+                    self.agent(event.agent),
+                    self.operation(&self.state, event.operation),
+                ))
+            }
+            Event::OperationEnded(event) => {
+                let made = match &event.converted {
+                    Some(converted) => format!("; it is {converted} now"),
+                    None => "; what it took is given back".to_owned(),
+                };
+                let waits = self.state.operations.get(event.operation).is_some();
+                let waits = if waits { ", which its framework has to acknowledge" } else { "" };
+                Sentence::new(format!(
+                    "{} said {} of {}{waits}{made}.",
                     self.agent(event.agent),
                     operation_state(event.state),
                     self.operation(before, event.operation),

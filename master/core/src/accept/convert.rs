@@ -1,7 +1,7 @@
 //! What an operation makes of what, and whether it may: the rules that ACCEPT and operators' calls share. Each kind has
 //! its own in the files beside.
 
-use super::{reserve, resize, rules, volume};
+use super::{disk, reserve, resize, rules, volume};
 use crate::state::{Agent, Framework};
 use api::resources::{Format, Resource, Resources};
 use api::v1;
@@ -24,7 +24,13 @@ pub(crate) struct Conversion {
     /// The operation with its resources as they were understood.
     pub(crate) info: v1::offer::Operation,
     pub(crate) consumed: Resources,
+    /// Nothing, if only a resource provider can say it.
     pub(crate) produced: Resources,
+}
+
+/// Whether only whoever does it can say what it makes. Then nothing is made of what it takes until they do.
+pub(crate) fn is_open(kind: Type) -> bool {
+    matches!(kind, Type::CreateDisk | Type::DestroyDisk)
 }
 
 /// Why an operation cannot be, whatever there is.
@@ -64,11 +70,17 @@ impl Wish<'_> {
                 operation.shrink_volume.as_ref().ok_or_else(|| absent("shrink_volume"))?,
                 &mut info,
             ),
-            Type::Unknown | Type::Launch | Type::LaunchGroup | Type::CreateDisk | Type::DestroyDisk => {
+            Type::CreateDisk => {
+                disk::create(self, operation.create_disk.as_ref().ok_or_else(|| absent("create_disk"))?, &mut info)
+            }
+            Type::DestroyDisk => {
+                disk::destroy(self, operation.destroy_disk.as_ref().ok_or_else(|| absent("destroy_disk"))?, &mut info)
+            }
+            Type::Unknown | Type::Launch | Type::LaunchGroup => {
                 Err(No::Malformed(format!("{} converts nothing", kind.as_str_name())))
             }
         }?;
-        if consumed.is_empty() || produced.is_empty() {
+        if consumed.is_empty() || (produced.is_empty() && !is_open(kind)) {
             return Err(No::Invalid("Every amount in it is zero".to_owned()));
         }
         Ok(Conversion { kind, info, consumed, produced })

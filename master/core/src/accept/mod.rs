@@ -2,6 +2,7 @@
 //! hold, each upon what the one before made of it, and what they leave over is declined.
 
 pub(crate) mod convert;
+mod disk;
 mod reserve;
 mod resize;
 pub(crate) mod rules;
@@ -97,11 +98,9 @@ fn perform(draft: &mut Draft, launch: &mut Launch, operation: &v1::offer::Operat
             let nameless = v1::offer::Operation { id: None, ..operation.clone() };
             draft.refuse_operation(framework, Some(launch.agent), &nameless, "The type of the operation is unknown");
         }
-        kind @ (Type::CreateDisk | Type::DestroyDisk) => {
-            let why = format!("{} is not supported by this version", kind.as_str_name());
-            draft.refuse_operation(framework, Some(launch.agent), operation, &why);
-        }
-        kind @ (Type::Reserve
+        kind @ (Type::CreateDisk
+        | Type::DestroyDisk
+        | Type::Reserve
         | Type::Unreserve
         | Type::Create
         | Type::Destroy
@@ -229,21 +228,5 @@ mod tests {
         assert_eq!(status.message(), "Task launched with invalid offers: Offer C-O77 is no longer valid");
         assert_eq!(status.uuid, None);
         assert_eq!(cluster.offer().len(), 1, "without a filter");
-    }
-
-    #[test]
-    fn what_is_not_built_is_refused_by_its_id() {
-        let mut cluster = Cluster::new();
-        let framework = cluster.subscribe();
-        cluster.agent("cpus:4;mem:100");
-        let offers = cluster.offer();
-        let create = v1::offer::Operation {
-            r#type: Some(v1::offer::operation::Type::CreateDisk as i32),
-            id: Some(v1::OperationId { value: "op".into() }),
-            ..Default::default()
-        };
-        cluster.accept(framework, &offers, vec![create]);
-        let text = cluster.effects_text();
-        assert!(text.contains("CREATE_DISK is not supported by this version"), "{text}");
     }
 }

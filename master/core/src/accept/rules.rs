@@ -73,7 +73,7 @@ pub(crate) fn overlap<'a>(parts: impl IntoIterator<Item = &'a Resources>) -> boo
     sum.all_quantities() != all
 }
 
-/// All come from one provider: the agent, for there are no others.
+/// All are of one resource provider, or all are the agent's own.
 pub(crate) fn one_provider(resources: &[Resource]) -> Result<(), String> {
     let providers: BTreeSet<_> = resources.iter().map(|resource| resource.provider_id.as_deref()).collect();
     match providers.len() {

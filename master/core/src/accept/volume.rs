@@ -19,7 +19,7 @@ pub(super) fn create(
     let volumes = wish.read(&body.volumes)?;
     check_list(&volumes)?;
     rules::volumes(&volumes).map_err(|why| No::Invalid(format!("Not a persistent volume: {why}")))?;
-    let known = wish.agent.checkpointed();
+    let known = wish.agent.total.persistent_volumes();
     rules::unique_volumes(known.iter().chain(&volumes)).map_err(No::Invalid)?;
     volumes.iter().try_for_each(|volume| check(wish, volume))?;
     wish.check_one_role(&volumes, "volume")?;
@@ -67,7 +67,7 @@ pub(super) fn destroy(
         volumes.iter().map(|volume| Resource { allocation_role: None, ..volume.clone() }).collect();
     check_list(&bare)?;
     rules::volumes(&bare).map_err(|why| No::Invalid(format!("Not a persistent volume: {why}")))?;
-    let known = wish.agent.checkpointed();
+    let known = wish.agent.total.persistent_volumes();
     if bare.iter().any(|volume| !known.contains(&sum(std::slice::from_ref(volume)))) {
         return Err(No::Invalid("Persistent volumes not found".to_owned()));
     }

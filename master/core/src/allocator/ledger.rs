@@ -8,7 +8,7 @@ use crate::maintenance;
 use crate::resources;
 use crate::state::brakes::Brake;
 use crate::state::frameworks::RoleFilter;
-use crate::state::{Agent, Framework, Offer, State};
+use crate::state::{Agent, Framework, Offer, Operation, State};
 use allocator::book::Figure;
 use allocator::{Book, Quota, Run, Unavailability, Use, WEIGHT_MICRO, Which, WhyNot};
 use api::resources::Resources;
@@ -208,6 +208,8 @@ impl Ledger {
         others.extend(changes(&before.drains.by_agent, &state.drains.by_agent).into_iter().map(|(key, _)| key));
         let spare = changes(&before.oversubscribed.by_agent, &state.oversubscribed.by_agent);
         others.extend(spare.into_iter().map(|(key, _)| key));
+        // What whoever is over wanted is held by nobody whom the book knows.
+        others.extend(orphans(state).map(|operation| operation.agent));
         for item in before.agents.live.diff(&state.agents.live) {
             match item {
                 DiffItem::Add(key, agent) => {
@@ -354,10 +356,20 @@ fn total(agent: &Agent, state: &State) -> Resources {
     if agent.is_unreachable() {
         return Resources::default();
     }
-    match state.oversubscribed.of(agent.key) {
+    let mut total = match state.oversubscribed.of(agent.key) {
         Some(spare) => agent.total.plus(spare),
         None => agent.total.clone(),
+    };
+    for operation in orphans(state).filter(|operation| operation.agent == agent.key) {
+        total.saturating_sub(&resources::unallocated(&operation.consumed));
     }
+    total
+}
+
+/// Operations that hold something for a framework that is over.
+fn orphans(state: &State) -> impl Iterator<Item = &Operation> {
+    let is_over = |key: FrameworkKey| state.frameworks.get(key).is_none();
+    state.operations.holding().filter(move |operation| operation.framework.is_none_or(is_over))
 }
 
 /// Why nothing of an agent is offered, if so.

@@ -257,6 +257,20 @@ impl Field for AgentProfile {
     }
 }
 
+impl Field for ToldProvider {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.show(f)?;
+        f.write_str(if self.is_subscribed { "" } else { "(away)" })?;
+        let Some(said) = &self.said else { return Ok(()) };
+        f.write_char(':')?;
+        said.total.show(f)
+    }
+
+    fn touch(&self, touches: &mut Touches) {
+        touches.operations.extend(self.said.iter().flat_map(|said| &said.operations));
+    }
+}
+
 impl Field for OfferGroup {
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.framework.show(f)?;

@@ -6,7 +6,7 @@ use crate::ids::{AgentKey, Connection, ConnectionId, ExecutorId, FrameworkKey};
 use crate::resources;
 use crate::wire;
 use api::limits::{ORDERS_WAITING_MAX, OUTBOX_BYTES_MAX};
-use api::resources::{Resource, Resources};
+use api::resources::Resources;
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet, Vector};
 use serde::{Deserialize, Serialize};
@@ -128,9 +128,10 @@ impl Agent {
         if shared.is_empty() { free } else { free.non_shared().plus(&shared) }
     }
 
-    /// What was made of what it was configured with, and what it keeps: dynamic reservations and volumes.
+    /// What was made of what it was configured with, and what it keeps: dynamic reservations and volumes. Resource providers
+    /// keep what is theirs.
     pub fn checkpointed(&self) -> Resources {
-        self.total.filter(Resource::is_converted)
+        self.total.filter(|resource| resource.is_converted() && resource.provider_id.is_none())
     }
 
     /// Whether it says that it can do something, by the name of the capability.
@@ -332,6 +333,11 @@ impl Agents {
             resources::subtract(&mut agent.total, consumed);
             resources::add(&mut agent.total, produced);
         });
+    }
+
+    /// Its resource providers have this, and nothing else.
+    pub(crate) fn provide(&mut self, key: AgentKey, provided: &Resources) {
+        self.change_held(key, |agent| agent.total = resources::own(&agent.total).plus(provided));
     }
 
     pub(crate) fn offer(&mut self, key: AgentKey, offered: &Resources) {

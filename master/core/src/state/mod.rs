@@ -17,6 +17,7 @@ pub mod maintenance;
 pub mod offers;
 pub mod operations;
 pub mod oversubscribed;
+pub mod providers;
 pub mod refusals;
 pub mod roles;
 pub mod snapshot;
@@ -35,6 +36,7 @@ pub use maintenance::Maintenance;
 pub use offers::{Offer, Offers};
 pub use operations::{Operation, Operations};
 pub use oversubscribed::Oversubscribed;
+pub use providers::{Provider, Providers};
 pub use refusals::Refusals;
 pub use roles::Roles;
 pub use snapshot::{Digests, SectionDigest, Sections, SnapshotError};
@@ -87,6 +89,8 @@ pub struct State {
     pub maintenance: Maintenance,
     /// What agents can spare.
     pub oversubscribed: Oversubscribed,
+    /// Resource providers of agents.
+    pub providers: Providers,
     /// Offer constraints of frameworks.
     pub constraints: Constraints,
     /// What is paused.

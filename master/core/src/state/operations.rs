@@ -2,7 +2,7 @@
 //! of what is so as soon as it is decided; it is remembered until its agent has said that it did it, and, if it has an
 //! id, until its framework has heard of that.
 
-use crate::event::{OperationApplied, OperationUpdated};
+use crate::event::{OperationApplied, OperationBegun};
 use crate::ids::{AgentKey, FrameworkKey, OperationKey};
 use crate::state::PendingUpdate;
 use api::resources::Resources;
@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub struct Operations {
     /// By key, which is by age.
     pub live: OrdMap<OperationKey, Arc<Operation>>,
+    /// More about those that are upon what a resource provider has.
+    pub of_providers: OrdMap<OperationKey, Arc<OfProvider>>,
     /// The key of the next operation.
     pub next: u64,
     /// Those of each agent. Derived.
@@ -52,6 +54,28 @@ pub struct Operation {
     pub applied_ms: u64,
 }
 
+/// Of an operation upon what a resource provider has: whose, and what of it is so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OfProvider {
+    /// Which provider of the agent.
+    pub provider: Arc<str>,
+    /// Of the provider's resources, as it was ordered.
+    pub version: Bytes,
+    /// Where what it takes and makes is until it has ended.
+    pub standing: Standing,
+}
+
+/// What of an operation is so before its resource provider says what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Nothing: what it takes is held, with allocation roles, and only the provider knows what it makes.
+    Held,
+    /// What it makes is in the agent's total.
+    Made,
+    /// It was, and the provider has said since that it has something else.
+    Unmade,
+}
+
 impl Operation {
     /// Whether its agent has yet to say what became of it.
     pub fn is_pending(&self) -> bool {
@@ -77,8 +101,46 @@ impl Operations {
         self.by_framework.range(from..=to).filter_map(|(_, key)| self.live.get(key))
     }
 
+    /// More about an operation upon what a resource provider has.
+    pub fn of_provider(&self, key: OperationKey) -> Option<&OfProvider> {
+        self.of_providers.get(&key).map(Arc::as_ref)
+    }
+
+    /// What an operation holds that has not ended.
+    pub fn held_by(&self, key: OperationKey) -> Option<&Operation> {
+        let is_held = self.of_provider(key).is_some_and(|of| of.standing == Standing::Held);
+        self.get(key).filter(|operation| is_held && operation.is_pending())
+    }
+
+    /// The operations that hold something.
+    pub fn holding(&self) -> impl Iterator<Item = &Operation> + '_ {
+        self.of_providers.keys().filter_map(|key| self.held_by(*key))
+    }
+
+    /// Operations upon what a provider has that are decided and have not ended, by age, with what they take and make.
+    pub(crate) fn speculative<'a>(
+        &'a self,
+        agent: AgentKey,
+        provider: &'a str,
+    ) -> impl Iterator<Item = (OperationKey, &'a Resources, &'a Resources, &'a OfProvider)> + 'a {
+        self.on(agent).filter(|operation| operation.is_pending()).filter_map(move |operation| {
+            let of = self.of_provider(operation.key)?;
+            let is_it = *of.provider == *provider && of.standing != Standing::Held;
+            is_it.then_some((operation.key, &operation.consumed, &operation.produced, of))
+        })
+    }
+
+    /// It is upon what a resource provider has.
+    pub(crate) fn belong(&mut self, key: OperationKey, of: OfProvider) {
+        self.of_providers.insert(key, Arc::new(of));
+    }
+
+    pub(crate) fn stand(&mut self, key: OperationKey, standing: Standing) {
+        Arc::make_mut(self.of_providers.get_mut(&key).expect("the operation is a provider's")).standing = standing;
+    }
+
     pub(crate) fn apply(&mut self, event: &OperationApplied, at_ms: u64) {
-        let operation = Operation {
+        self.insert(Operation {
             key: event.operation,
             agent: event.agent,
             framework: event.framework,
@@ -89,26 +151,44 @@ impl Operations {
             state: OperationState::OperationPending as i32,
             update: None,
             applied_ms: at_ms,
-        };
+        });
+    }
+
+    pub(crate) fn begin(&mut self, event: &OperationBegun, at_ms: u64) {
+        self.insert(Operation {
+            key: event.operation,
+            agent: event.agent,
+            framework: Some(event.framework),
+            id: event.id.clone(),
+            info: event.info.clone(),
+            consumed: event.consumed.clone(),
+            produced: Resources::default(),
+            state: OperationState::OperationPending as i32,
+            update: None,
+            applied_ms: at_ms,
+        });
+    }
+
+    fn insert(&mut self, operation: Operation) {
         self.index(&operation);
-        self.next = self.next.max(event.operation.0 + 1);
-        self.live.insert(event.operation, Arc::new(operation));
+        self.next = self.next.max(operation.key.0 + 1);
+        self.live.insert(operation.key, Arc::new(operation));
     }
 
     /// What the agent said: its framework is told, or it is over.
-    pub(crate) fn update(&mut self, event: &OperationUpdated) {
-        let operation = Arc::make_mut(self.live.get_mut(&event.operation).expect("the event's operation is known"));
-        operation.state = event.state;
+    pub(crate) fn update(&mut self, key: OperationKey, update: PendingUpdate) {
+        let operation = Arc::make_mut(self.live.get_mut(&key).expect("the event's operation is known"));
+        operation.state = update.state;
         if operation.id.is_none() {
-            self.forget(event.operation);
+            self.forget(key);
             return;
         }
-        let (state, uuid, status) = (event.state, event.uuid.clone(), event.status.clone());
-        operation.update = Some(Arc::new(PendingUpdate { state, uuid, status }));
+        operation.update = Some(Arc::new(update));
     }
 
     pub(crate) fn forget(&mut self, key: OperationKey) {
         let operation = self.live.remove(&key).expect("the event's operation is known");
+        self.of_providers.remove(&key);
         self.by_agent.remove(&(operation.agent, key));
         if let Some(framework) = operation.framework {
             self.by_framework.remove(&(framework, key));

@@ -474,6 +474,8 @@ rooms! {
     map 4 "operations" operations.live: OperationKey => Arc<Operation>;
     map 5 "join tokens" identities.tokens: JoinTokenKey => identities::JoinToken;
     map 5 "identities" identities.of_agents: AgentKey => identities::Bound;
+    map 6 "providers" providers.by_agent: AgentKey => Vec<super::providers::Provider>;
+    map 6 "operations of providers" operations.of_providers: OperationKey => Arc<super::operations::OfProvider>;
     one 4 "maintenance windows" maintenance.windows: Vec<super::maintenance::Window>;
     one 4 "next operation" operations.next: u64;
     one 5 "next join token" identities.next_token: u64;

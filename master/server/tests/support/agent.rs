@@ -22,6 +22,8 @@ pub struct Agent {
     pub orders: u64,
     /// The last message that it numbered.
     pub seq: u64,
+    /// What it brings beside its own may be told.
+    pub takes_providers: bool,
     /// What it was told to launch.
     pub tasks: Vec<internal::LiveTask>,
     up: mpsc::UnboundedSender<Bytes>,
@@ -43,6 +45,10 @@ pub fn info() -> v1::AgentInfo {
     }
 }
 
+fn capabilities() -> Vec<String> {
+    ["MULTI_ROLE", "AGENT_DRAINING", "RESERVATION_REFINEMENT", "RESOURCE_PROVIDER"].map(str::to_owned).to_vec()
+}
+
 impl Agent {
     /// Registers as a new agent.
     pub async fn register(master: SocketAddr) -> Agent {
@@ -53,7 +59,7 @@ impl Agent {
             token: token.clone(),
             agent_info: info(),
             version: "0.1.0".into(),
-            capabilities: vec!["MULTI_ROLE".into(), "AGENT_DRAINING".into()],
+            capabilities: capabilities(),
             address: "127.0.0.1:5051".into(),
         };
         let mut agent = Agent::connect(master, from_agent::Message::Register(register)).await;
@@ -73,7 +79,7 @@ impl Agent {
             messages_up_to: self.seq,
             agent_info: v1::AgentInfo { id: Some(v1::AgentId { value: self.id.clone() }), ..info() },
             version: "0.1.0".into(),
-            capabilities: vec!["MULTI_ROLE".into(), "AGENT_DRAINING".into()],
+            capabilities: capabilities(),
             address: "127.0.0.1:5051".into(),
             tasks: self.tasks.clone(),
         };
@@ -101,12 +107,13 @@ impl Agent {
         let (to_test, down) = mpsc::unbounded_channel();
         tokio::spawn(listen(response.into_body(), up.clone(), to_test));
         let (id, cluster_id, token) = Default::default();
-        Agent { id, cluster_id, token, orders: 0, seq: 0, tasks: vec![], up, down }
+        Agent { id, cluster_id, token, orders: 0, seq: 0, takes_providers: false, tasks: vec![], up, down }
     }
 
     async fn welcome(&mut self) {
         match self.next().await {
             Some(to_agent::Message::Welcome(welcome)) => {
+                self.takes_providers = welcome.takes_providers();
                 self.id = welcome.agent_id.value;
                 self.cluster_id = welcome.cluster_id;
             }
@@ -145,6 +152,12 @@ impl Agent {
                 other => panic!("{other:?} instead of an order"),
             }
         }
+    }
+
+    /// Says something that counts once.
+    pub fn tell(&mut self, message: from_agent::Message) {
+        self.seq += 1;
+        self.send(Some(self.seq), message);
     }
 
     /// Says what became of a task; numbered, so that it counts once.

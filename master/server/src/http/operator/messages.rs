@@ -8,7 +8,7 @@ use api::v1;
 use api::v1::master::response::{get_agents, get_executors, get_frameworks};
 use auth::Sight;
 use master_core::ids::AgentKey;
-use master_core::state::{Agent, Executor, Framework, State};
+use master_core::state::{Agent, Executor, Framework, Provider, State};
 use master_core::view;
 use prost::Message;
 
@@ -33,7 +33,8 @@ pub fn hide(agent: &mut get_agents::Agent, sight: &Sight) {
         Resource::from_v1(resource).is_ok_and(|resource| master_core::seen::sees(&sight.roles, &resource))
     };
     let lists = [&mut agent.total_resources, &mut agent.allocated_resources, &mut agent.offered_resources];
-    lists.into_iter().chain([&mut agent.agent_info.resources]).for_each(|list| list.retain(is_seen));
+    let provided = agent.resource_providers.iter_mut().map(|provider| &mut provider.total_resources);
+    lists.into_iter().chain([&mut agent.agent_info.resources]).chain(provided).for_each(|list| list.retain(is_seen));
 }
 
 fn whole_agent(state: &State, agent: &Agent) -> get_agents::Agent {
@@ -52,14 +53,26 @@ fn whole_agent(state: &State, agent: &Agent) -> get_agents::Agent {
         registered_time: Some(time(agent.registered_ms)),
         reregistered_time: agent.reregistered_ms.map(time),
         total_resources: state.everything_of(agent).to_v1(Format::Endpoint),
+        resource_providers: providers(state, agent),
         allocated_resources: agent.used.to_v1(Format::Endpoint),
         offered_resources: agent.offered.to_v1(Format::Endpoint),
         capabilities: capabilities.collect(),
         drain_info: state.drains.get(agent.key).map(|drain| drain.info()),
         // In whole seconds, as clients know it.
         estimated_drain_start_time: state.drains.get(agent.key).map(|drain| time(drain.since_ms / 1000 * 1000)),
-        ..Default::default()
     }
+}
+
+/// Who brings what an agent has beside its own, with it.
+fn providers(state: &State, agent: &Agent) -> Vec<get_agents::agent::ResourceProvider> {
+    let of = |provider: &Provider| get_agents::agent::ResourceProvider {
+        resource_provider_info: v1::ResourceProviderInfo::decode(&provider.info[..]).unwrap_or_default(),
+        total_resources: agent
+            .total
+            .filter(|resource| resource.provider_id.as_ref() == Some(&provider.id))
+            .to_v1(Format::PostRefinement),
+    };
+    state.providers.of(agent.key).iter().map(of).collect()
 }
 
 /// A framework, live or (with `removed_ms`) completed.
