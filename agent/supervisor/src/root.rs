@@ -186,27 +186,35 @@ fn mask(root: BorrowedFd<'_>) -> Result<(), Failure> {
         Err(Errno::NOENT) => Ok(None),
         found => found.map(Some),
     };
-    let cover = |path: &'static str, with: &dyn Fn(&OwnedFd) -> rustix::io::Result<OwnedFd>| {
-        let covered = look(path).and_then(|found| match found {
-            None => Ok(()),
-            Some(at) => attach(with(&at)?, at),
-        });
+    let cover = |path: &'static str, with: &mut dyn FnMut(OwnedFd) -> rustix::io::Result<()>| {
+        let covered = look(path).and_then(|found| found.map_or(Ok(()), with));
         covered.map_err(failed(format!("cover /{path} in its root")))
     };
     let attributes = NO_CODE | MountAttrFlags::MOUNT_ATTR_RDONLY;
     for path in READ_ONLY {
-        cover(path, &|at| {
-            let tree = copy(at, true)?;
+        cover(path, &mut |at| {
+            let tree = copy(&at, true)?;
             sys::set_mount(tree.as_fd(), attributes.bits().into(), 0, true)?;
-            Ok(tree)
+            attach(tree, at)
         })?;
     }
+    // One for all: a file system costs more to make, and to take away, than all else that is done for a mount.
+    let (mut nothing, mut null) = (None, None);
     for path in MASKED {
-        cover(path, &|at| {
-            if FileType::from_raw_mode(rustix::fs::fstat(at)?.st_mode).is_dir() {
-                return mounts::memory(None, 0o555, attributes);
-            }
-            copy(find(root, "dev/null", ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS, None)?, false)
+        cover(path, &mut |at| {
+            let with = if FileType::from_raw_mode(rustix::fs::fstat(&at)?.st_mode).is_dir() {
+                let Some(nothing) = &nothing else {
+                    let made = nothing.insert(mounts::memory(None, 0o555, attributes)?);
+                    return attach(made, at);
+                };
+                nothing
+            } else {
+                match &mut null {
+                    Some(null) => null,
+                    none => none.insert(look("dev/null")?.ok_or(Errno::NOENT)?),
+                }
+            };
+            attach(copy(with, false)?, at)
         })?;
     }
     Ok(())
