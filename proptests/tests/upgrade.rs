@@ -107,7 +107,7 @@ fn masters_are_upgraded_downgraded_and_upgraded_under_load() {
         wait_list(&cluster, "m0", "what the level waits for", |it| it["feature_level_waits_for"] == held.as_str());
     assert_eq!(listed["feature_level"], 1, "{listed}");
     let reads: Vec<&Value> = listed["masters"].as_array().expect("a list").iter().map(|it| &it["reads"]).collect();
-    assert_eq!(reads, [5, 5, 5], "{listed}");
+    assert_eq!(reads, [6, 6, 6], "{listed}");
     cluster.set_flag("m2", "feature_level_max", None);
     exchange(&mut cluster, "m2", None);
     wait_list(&cluster, "m0", "feature level 6", |listed| listed["feature_level"] == 6);
