@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use api::internal::Order;
+use api::limits::AGENT_PROVIDERS_BYTES_MAX;
 use api::v1::agent::call::LaunchContainer;
 use api::v1::task_status::Reason;
-use api::v1::{AgentInfo, CheckStatusInfo, Resource, TaskStatus};
+use api::v1::{AgentInfo, CheckStatusInfo, OperationStatus, Resource, ResourceProviderInfo, TaskStatus};
 
+use crate::providers::Stated;
 use crate::state::Process;
 
 /// What someone wants.
@@ -27,6 +29,8 @@ pub enum Command {
         received_up_to: u64,
         /// They tell when an operation is over for its framework, too.
         tells_of_operations: bool,
+        /// They can write down what providers of resources have.
+        takes_providers: bool,
     },
     /// An order of the masters; one that is known already is passed over.
     TakeOrder(Box<Order>),
@@ -107,6 +111,49 @@ pub enum Command {
         operation: Vec<u8>,
         /// Why it could not be done, in a sentence.
         failure: Option<String>,
+    },
+    /// A provider's stream was opened.
+    SubscribeProvider {
+        /// Its id: of one that is known, or a new one.
+        provider_id: String,
+        /// With the id, if the provider says that it is known.
+        info: Box<ResourceProviderInfo>,
+        /// Number of the stream, counted since the agent was started, from 1.
+        stream: u64,
+    },
+    /// A provider's stream ended.
+    LoseProvider {
+        /// The provider.
+        provider_id: String,
+        /// Number of the stream.
+        stream: u64,
+    },
+    /// A provider says what it has.
+    StateProvider {
+        /// The provider.
+        provider_id: String,
+        /// Number of its stream.
+        stream: u64,
+        /// What it has.
+        stated: Stated,
+        /// Operations that it knows, with what became of them if it said that.
+        operations: Vec<(Vec<u8>, Option<OperationStatus>)>,
+    },
+    /// A provider says what became of an operation.
+    ReportProviderOperation {
+        /// The provider.
+        provider_id: String,
+        /// Number of its stream.
+        stream: u64,
+        /// Names the operation.
+        operation: Vec<u8>,
+        /// What.
+        status: Box<OperationStatus>,
+    },
+    /// A provider does not come back.
+    ForgetProvider {
+        /// The provider.
+        provider_id: String,
     },
     /// A container has exceeded what it may use, and is to end.
     ReportLimitation {
@@ -190,6 +237,11 @@ impl Command {
             Command::LoseExecutor { .. } => "executor-lost",
             Command::UpdateTask { .. } => "executor-update",
             Command::ReportOperation { .. } => "operation-done",
+            Command::SubscribeProvider { .. } => "provider-subscribe",
+            Command::LoseProvider { .. } => "provider-lost",
+            Command::StateProvider { .. } => "provider-state",
+            Command::ReportProviderOperation { .. } => "provider-operation",
+            Command::ForgetProvider { .. } => "provider-gone",
             Command::ReportLimitation { .. } => "limited",
             Command::ReportUpdateFailure { .. } => "update-failed",
             Command::LaunchContainer { .. } => "launch-container",
@@ -344,6 +396,49 @@ pub enum Refusal {
         /// Whether it is within another.
         nested: bool,
     },
+    /// Who has an id was given it here.
+    #[error("Resource provider '{provider_id}' is not known to this agent")]
+    UnknownProvider {
+        /// The id.
+        provider_id: String,
+    },
+    /// Who has an id is what it was.
+    #[error("Resource provider '{provider_id}' is known as '{kind}.{name}'")]
+    OtherProvider {
+        /// The id.
+        provider_id: String,
+        /// Its type.
+        kind: String,
+        /// Its name.
+        name: String,
+    },
+    /// There is no room for one more.
+    #[error(
+        "{known} resource providers are known to this agent, and more are not allowed: mark those gone that do not come back"
+    )]
+    TooManyProviders {
+        /// So many are.
+        known: usize,
+    },
+    /// What providers are and have goes to the masters as a whole.
+    #[error(
+        "The resource providers of this agent would have {bytes} bytes of descriptions and resources, more than the {AGENT_PROVIDERS_BYTES_MAX} that are allowed"
+    )]
+    ProvidersTooLarge {
+        /// So many.
+        bytes: usize,
+    },
+    /// The call is of a stream that does not count.
+    #[error("Resource provider is not subscribed")]
+    ProviderNotSubscribed,
+    /// It cannot be marked gone.
+    #[error("Could not mark resource provider '{provider_id}' as gone: {why}")]
+    ProviderNotGone {
+        /// The provider.
+        provider_id: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// The masters no longer know what they said they had: they were restored from an older snapshot.
     #[error("the masters have messages up to {found} only, after they had acknowledged {acknowledged}")]
     MastersForgot {
@@ -396,13 +491,17 @@ pub struct Surroundings<'a> {
 impl Surroundings<'_> {
     /// A random id, as text.
     pub(crate) fn random_id(&mut self) -> String {
-        let mut bytes = (self.random)();
-        // Version 4, variant 1, so that tools take it for what it is.
-        bytes[6] = bytes[6] & 0x0f | 0x40;
-        bytes[8] = bytes[8] & 0x3f | 0x80;
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+        uuid_text((self.random)())
     }
+}
+
+/// The text of a UUID that is random.
+pub fn uuid_text(mut random: [u8; 16]) -> String {
+    // Version 4, variant 1, so that tools take it for what it is.
+    random[6] = random[6] & 0x0f | 0x40;
+    random[8] = random[8] & 0x3f | 0x80;
+    let hex: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 impl std::fmt::Debug for Surroundings<'_> {

@@ -7,7 +7,7 @@ use api::limits::AGENT_OPERATIONS_MAX;
 use crate::command::{Command, Refusal, Surroundings, Unreadable};
 use crate::event::{Blob, Event};
 use crate::state::{Clock, State, Why};
-use crate::{checks, containers, drain, executors, kill, launch, limits, operations, spare};
+use crate::{checks, containers, drain, executors, kill, launch, limits, operations, providers, spare};
 
 /// A clock that is less ahead was set right, and nothing more.
 const AHEAD_MS_MIN: u64 = 1_000;
@@ -19,8 +19,11 @@ const AHEAD_MS_MIN: u64 = 1_000;
 pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) -> Result<Vec<Event>, Refusal> {
     match command {
         Command::ChooseToken { token } => Ok(vec![Event::TokenChosen { token }]),
-        Command::AcceptWelcome { agent_id, cluster_id, received_up_to, tells_of_operations } => {
-            accept_welcome(state, agent_id, cluster_id, (received_up_to, tells_of_operations))
+        Command::AcceptWelcome { agent_id, cluster_id, received_up_to, tells_of_operations, takes_providers } => {
+            let mut events = accept_welcome(state, agent_id, cluster_id, (received_up_to, tells_of_operations))?;
+            let is_news = takes_providers && !state.providers.told;
+            events.extend(is_news.then_some(Event::ProvidersTaken {}));
+            Ok(events)
         }
         Command::TakeOrder(order) => take_order(state, *order, around),
         Command::GiveUpOrder(order) => Ok(give_up_order(state, *order, around)),
@@ -55,6 +58,19 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         Command::ReportOperation { operation, failure } => {
             Ok(operations::report(state, operation, failure.as_deref(), around))
         }
+        Command::SubscribeProvider { provider_id, info, stream } => {
+            providers::subscribe(state, provider_id, *info, stream)
+        }
+        Command::LoseProvider { provider_id, stream } => {
+            Ok(providers::lose(state, &provider_id, stream).into_iter().collect())
+        }
+        Command::StateProvider { provider_id, stream, stated, operations } => {
+            providers::state(state, provider_id, stream, stated, &operations, around)
+        }
+        Command::ReportProviderOperation { provider_id, stream, operation, status } => {
+            providers::report(state, (&provider_id, stream), &operation, *status, around)
+        }
+        Command::ForgetProvider { provider_id } => providers::forget(state, provider_id),
         Command::ReportLimitation { container_id, limitation } => {
             Ok(limits::exceeded(state, container_id, &limitation, around))
         }
@@ -75,7 +91,8 @@ pub fn decide(state: &State, command: Command, around: &mut Surroundings<'_>) ->
         Command::Settle => Ok(Vec::new()),
         Command::Restart { boot } => {
             let restarted = restart(state, boot, around);
-            Ok(std::iter::once(restarted).chain(containers::end_sessions(state)).collect())
+            let ended = containers::end_sessions(state).chain(providers::lose_all(state));
+            Ok(std::iter::once(restarted).chain(ended).collect())
         }
         Command::Leave => Ok(leave(state, around)),
         Command::Forget => Ok(vec![Event::Forgotten {}]),
@@ -156,6 +173,7 @@ fn take_order(
         }
         Some(Wanted::UpdateFramework(order)) => see_framework(state, &order.framework_info),
         Some(Wanted::ShutdownAgent(_)) => leave(state, around),
+        Some(Wanted::ApplyOperation(order)) if order.provider.is_some() => providers::take(state, order),
         Some(Wanted::ApplyOperation(order)) => operations::take(state, order, around),
         Some(Wanted::Drain(order)) => drain::begin(state, &order.config, around),
         Some(Wanted::EndDrain(_)) => drain::end(state),

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::checks;
 use crate::event::Event;
 use crate::limits::Limited;
+use crate::model::Operation;
 use crate::state::{Executor, State, Task, Why};
 
 /// What the world must now be told.
@@ -77,6 +78,24 @@ pub enum Effect {
         /// Names it.
         operation: Vec<u8>,
     },
+    /// Say something to a provider, on this stream and no other.
+    Provide {
+        /// The provider.
+        provider_id: String,
+        /// Number of the stream.
+        stream: u64,
+        /// What.
+        said: Said,
+    },
+    /// A provider said what it has: who waited for it can go on.
+    Ready,
+    /// Other streams took the place of a provider's, or they ended: nothing more is said there.
+    LetGo {
+        /// The provider.
+        provider_id: String,
+        /// Those with smaller numbers; all if there is none.
+        below: Option<u64>,
+    },
     /// What a container that runs may use is not what it was.
     Update {
         /// The container.
@@ -122,6 +141,25 @@ pub enum Told {
     Failed(String),
 }
 
+/// What is said to a provider of resources.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Make an operation so.
+    Apply {
+        /// Names it.
+        operation: Vec<u8>,
+    },
+    /// What it said of an operation has been heard, by everybody.
+    Acknowledge {
+        /// Names the operation.
+        operation: Vec<u8>,
+        /// Names what it said.
+        status: Vec<u8>,
+    },
+    /// It is not wanted any more.
+    Teardown,
+}
+
 /// What is said to a custom executor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Delivery {
@@ -146,6 +184,33 @@ pub enum Delivery {
     },
     /// End.
     Shutdown,
+}
+
+/// What follows from an event that is in the log, of what State knows no longer once it is folded.
+pub fn part(state: &State, event: &Event) -> Vec<Effect> {
+    let is_over: Box<dyn Fn(&Operation) -> bool> = match event {
+        Event::MessagesReceived { up_to, operations_stay } => Box::new(|one| one.is_covered(*up_to, *operations_stay)),
+        Event::OperationsForgotten { operations } => {
+            Box::new(|one| one.ended != 0 && operations.contains(&one.operation))
+        }
+        Event::ProviderGone { provider_id } => {
+            let stream = state.providers.get(provider_id).and_then(|provider| provider.stream);
+            let teardown = stream.map(|stream| provide(provider_id.clone(), stream, Said::Teardown));
+            return teardown.into_iter().collect();
+        }
+        _ => return Vec::new(),
+    };
+    let provided = state.model.operations.values().filter(|one| one.provided.is_some() && is_over(one));
+    let acknowledge = provided.filter_map(|one| {
+        let (provider_id, operation, status) = state.acknowledgement(one)?;
+        let stream = state.providers.get(&provider_id)?.stream?;
+        Some(provide(provider_id, stream, Said::Acknowledge { operation, status }))
+    });
+    acknowledge.collect()
+}
+
+fn provide(provider_id: String, stream: u64, said: Said) -> Effect {
+    Effect::Provide { provider_id, stream, said }
 }
 
 /// What follows from an event that is in the log; `state` has it folded.
@@ -235,7 +300,11 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             release.into_iter().chain([Effect::SendMessages]).chain(left).chain(tell).collect()
         }
         Event::LeavingBegun {} if state.runs_nothing() => vec![Effect::ReportLeft],
-        Event::Forgotten {} => state.remnants.keys().map(|container_id| kill(container_id)).collect(),
+        Event::Forgotten {} => {
+            let remnants = state.remnants.keys().map(|container_id| kill(container_id));
+            let providers = state.providers.known.keys().cloned();
+            remnants.chain(providers.map(|provider_id| Effect::LetGo { provider_id, below: None })).collect()
+        }
         Event::ExecutorForgotten { framework_id, executor_id, container_id } => vec![Effect::ForgetFiles {
             framework_id: framework_id.clone(),
             executor: Some((executor_id.clone(), container_id.clone())),
@@ -247,6 +316,23 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         Event::OperationTaken { operation, on_disk: true, .. } => {
             vec![Effect::Apply { operation: operation.clone() }]
         }
+        Event::ProviderOperationTaken { operation, provider_id, .. } => {
+            let stream = state.providers.get(provider_id).and_then(|provider| provider.stream);
+            let apply = |stream| provide(provider_id.clone(), stream, Said::Apply { operation: operation.clone() });
+            stream.map(apply).into_iter().collect()
+        }
+        Event::ProviderSubscribed { provider_id, stream, .. } => {
+            vec![Effect::LetGo { provider_id: provider_id.clone(), below: Some(*stream) }, Effect::SendMessages]
+        }
+        Event::ProviderDisconnected { provider_id, stream } => {
+            let below = Some(stream.saturating_add(1));
+            vec![Effect::LetGo { provider_id: provider_id.clone(), below }, Effect::SendMessages]
+        }
+        Event::ProviderGone { provider_id } => {
+            vec![Effect::LetGo { provider_id: provider_id.clone(), below: None }, Effect::SendMessages]
+        }
+        Event::ProviderStated { .. } => vec![Effect::SendMessages, Effect::Ready],
+        Event::ProvidersTaken {} => vec![Effect::SendMessages],
         Event::OperationEnded { operation, .. } => {
             vec![Effect::Settle { operation: operation.clone() }, Effect::SendMessages]
         }
@@ -278,6 +364,8 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::ContainerEnding { .. }
         | Event::HealthSeen { .. }
         | Event::ContainerRemoved { with_files: false, .. }
+        | Event::ProviderRestored { .. }
+        | Event::ProviderOperationRestored { .. }
         | Event::ContainerRestored { .. } => Vec::new(),
     }
 }

@@ -4,6 +4,7 @@
 use event_log::{CodecError, RawEvent, Record, decode_payload, encode_payload};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::providers::Stated;
 use crate::state::{Clock, Message, Process, Stop, Why};
 
 pub mod first;
@@ -72,7 +73,9 @@ impl<'de> Deserialize<'de> for Blob {
 /// before, which could not read them, refuses the log first.
 ///
 /// Level 7: operations that are over are remembered until their frameworks have acknowledged it.
-pub const FEATURE_LEVEL: u32 = 7;
+///
+/// Level 8: providers of resources, and operations on what they have.
+pub const FEATURE_LEVEL: u32 = 8;
 
 /// The events of a stored record.
 ///
@@ -670,4 +673,74 @@ events! {
         /// Names of them.
         operations: Vec<Vec<u8>>,
     }
+    /// A provider of resources subscribed, for the first time or again: from here on it has a stream. Takes the next message number, as
+    /// all that follows does, if the masters hear of providers (1 of level 8).
+    52 ProviderSubscribed {
+        /// The provider, by the id that it was given here.
+        provider_id: String,
+        /// `ResourceProviderInfo`, with the id.
+        info: Blob,
+        /// Number of the stream, counted since the agent was started.
+        stream: u64,
+    }
+    /// A provider has these resources, and what it said before counts no longer (2 of level 8).
+    53 ProviderStated {
+        /// The provider.
+        provider_id: String,
+        /// Names what it has.
+        version: Vec<u8>,
+        /// A `Resource` each.
+        resources: Vec<Blob>,
+        /// Operations that were said on an earlier stream, and that it knows.
+        operations: Vec<Vec<u8>>,
+    }
+    /// A stream of a provider ended: what it had is not there for now (3 of level 8).
+    54 ProviderDisconnected {
+        /// The provider.
+        provider_id: String,
+        /// Number of the stream.
+        stream: u64,
+    }
+    /// A provider does not come back, as an operator says (4 of level 8).
+    55 ProviderGone {
+        /// The provider.
+        provider_id: String,
+    }
+    /// The masters decided an operation on what a provider has (5 of level 8).
+    56 ProviderOperationTaken {
+        /// Names it.
+        operation: Vec<u8>,
+        /// Who wanted it; none if an operator did.
+        framework_id: Option<String>,
+        /// `Offer.Operation`
+        info: Blob,
+        /// The provider.
+        provider_id: String,
+        /// Names what it had, as the masters knew it.
+        version: Vec<u8>,
+    }
+    /// A provider, of a shortened log (6 of level 8).
+    57 ProviderRestored {
+        /// Its id.
+        provider_id: String,
+        /// `ResourceProviderInfo`, with the id.
+        info: Blob,
+        /// Number of its stream.
+        stream: Option<u64>,
+        /// What it has, as it said last.
+        stated: Option<Stated>,
+    }
+    /// Of a shortened log: the operation restored last is one of these (7 of level 8).
+    58 ProviderOperationRestored {
+        /// Names it.
+        operation: Vec<u8>,
+        /// The provider.
+        provider_id: String,
+        /// Names what it had, as the masters knew it.
+        version: Vec<u8>,
+        /// The provider has heard of it on its stream.
+        sent: bool,
+    }
+    /// The masters hear of providers from here on: first of all that are known, if there are any (8 of level 8).
+    59 ProvidersTaken {}
 }

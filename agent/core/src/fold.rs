@@ -6,6 +6,7 @@ use crate::containers::Container;
 use crate::event::{Blob, Event, first};
 use crate::limits::Limited;
 use crate::model::{Drain, Operation};
+use crate::providers::{Provided, Stated};
 use crate::restore;
 use crate::state::{Executor, Message, State, Stop, Task, UUIDS_MAX};
 use api::v1::{TaskState, TaskStatus};
@@ -147,7 +148,8 @@ pub fn fold(state: &mut State, event: &Event) {
             );
             remnants.extend(state.launched.live().map(|(id, one)| (id.clone(), one.process.clone())));
             let model = std::mem::take(&mut state.model).forget();
-            *state = State { remnants, clock: state.clock.take(), model, ..State::default() };
+            let providers = std::mem::take(&mut state.providers).forget();
+            *state = State { remnants, clock: state.clock.take(), model, providers, ..State::default() };
         }
         Event::RemnantEnded { container_id } => {
             state.remnants.remove(container_id);
@@ -178,8 +180,42 @@ pub fn fold(state: &mut State, event: &Event) {
                 status: None,
                 ended: 0,
                 forgotten: false,
+                provided: None,
             };
             state.model.operations.insert(state.model.operations_taken, one);
+        }
+        Event::ProviderOperationTaken { operation, framework_id, info, provider_id, version } => {
+            state.model.operations_taken += 1;
+            let one = Operation {
+                operation: operation.clone(),
+                framework_id: framework_id.clone(),
+                info: info.clone(),
+                on_disk: false,
+                status: None,
+                ended: 0,
+                forgotten: false,
+                provided: Some(Provided { provider_id: provider_id.clone(), version: version.clone(), sent: true }),
+            };
+            state.model.operations.insert(state.model.operations_taken, one);
+        }
+        Event::ProviderSubscribed { provider_id, info, stream } => {
+            state.providers.known.entry(provider_id.clone()).or_default().info = info.clone();
+            state.change_stream(provider_id, Some(*stream));
+        }
+        Event::ProviderStated { provider_id, version, resources, operations } => {
+            let stated = Stated { version: version.clone(), resources: resources.clone() };
+            state.state_provider(provider_id, stated, operations);
+        }
+        Event::ProviderDisconnected { provider_id, .. } => state.change_stream(provider_id, None),
+        Event::ProviderGone { provider_id } => {
+            state.providers.known.remove(provider_id);
+            state.tell_providers(|_| false);
+        }
+        Event::ProvidersTaken {} => {
+            state.providers.told = true;
+            if !state.providers.known.is_empty() {
+                state.tell_providers(|_| true);
+            }
         }
         Event::OperationEnded { operation, status, told } => state.end_operation(operation, status, *told),
         Event::DrainBegun { config, at_ms } => {
@@ -226,6 +262,8 @@ pub fn fold(state: &mut State, event: &Event) {
         | Event::TaskRestored { .. }
         | Event::ModelRestored { .. }
         | Event::OperationRestored { .. }
+        | Event::ProviderRestored { .. }
+        | Event::ProviderOperationRestored { .. }
         | Event::ContainerRestored { .. } => restore::fold(state, event),
     }
 }
@@ -236,7 +274,7 @@ impl State {
         framework.and_then(|framework| framework.executors.get_mut(executor_id)).map(Arc::make_mut).map(change);
     }
 
-    fn number(&mut self, message: Message) -> u64 {
+    pub(crate) fn number(&mut self, message: Message) -> u64 {
         self.messages.up_to += 1;
         self.messages.wait(self.messages.up_to, message);
         self.messages.up_to

@@ -21,6 +21,7 @@ mod launch;
 mod limits;
 mod model;
 mod operations;
+mod providers;
 mod restore;
 mod spare;
 mod state;
@@ -28,17 +29,18 @@ mod status;
 mod volumes;
 
 pub use checks::is_checked;
-pub use command::{Command, Facts, Limitation, Refusal, Seen, Settings, Surroundings, Unreadable};
+pub use command::{Command, Facts, Limitation, Refusal, Seen, Settings, Surroundings, Unreadable, uuid_text};
 pub use configured::{Policy, total};
 pub use containers::{Container, Containers, Stage, id_of, parent_of, path};
 pub use decide::decide;
-pub use effect::{Delivery, Effect, Signal, Told, react, resume, without_useless};
+pub use effect::{Delivery, Effect, Said, Signal, Told, part, react, resume, without_useless};
 pub use event::{Blob, Event, EventError, FEATURE_LEVEL, decode_record, first};
 pub use executors::check_status;
 pub use fold::fold;
 pub use limits::Limited;
 pub use model::{Drain, Model, Operation};
 pub use operations::on_disk;
+pub use providers::{Provided, Provider, ProviderTold, Providers, Stated, is_end};
 pub use restore::restoring;
 pub use state::{
     Clock, Executor, Framework, Message, Messages, Process, Registration, State, Stop, Task, Why, is_terminal,

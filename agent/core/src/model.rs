@@ -8,6 +8,7 @@ use serde::Serialize;
 use api::v1::offer::Operation as OperationInfo;
 
 use crate::event::Blob;
+use crate::providers::Provided;
 use crate::volumes::Volume;
 
 /// The resource model's part of State.
@@ -45,12 +46,20 @@ pub struct Operation {
     pub ended: u64,
     /// The masters that wanted it know the agent by another id now: nobody is told.
     pub forgotten: bool,
+    /// The provider whose resources it is on, if they are not the agent's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provided: Option<Provided>,
 }
 
 impl Operation {
     /// Whether the masters have committed what became of it, with the messages up to a number.
     fn is_heard(&self, up_to: u64) -> bool {
         self.ended != 0 && self.ended <= up_to
+    }
+
+    /// Whether it is over with the messages up to a number.
+    pub(crate) fn is_covered(&self, up_to: u64, operations_stay: bool) -> bool {
+        self.is_heard(up_to) && !(operations_stay && self.has_framework())
     }
 
     /// Whether a framework wants to hear of it: one that gave it an id.
@@ -93,7 +102,7 @@ impl Model {
 
     /// The masters have the messages up to a number, and may tell what is acknowledged of that.
     pub(crate) fn cover(&mut self, up_to: u64, operations_stay: bool) {
-        self.operations.retain(|_, one| !one.is_heard(up_to) || (operations_stay && one.has_framework()));
+        self.operations.retain(|_, one| !one.is_covered(up_to, operations_stay));
     }
 
     /// Operations that are over, as the masters know: only their frameworks have not acknowledged it yet, as far as is known
@@ -106,10 +115,27 @@ impl Model {
         self.operations.retain(|_, one| one.ended == 0 || !operations.contains(&one.operation));
     }
 
+    /// A provider has heard of these, whatever it was told on which stream.
+    pub(crate) fn send_again(&mut self, provider_id: &str, which: impl Fn(&Operation) -> bool) {
+        for one in self.operations.values_mut() {
+            let is_meant = which(one);
+            if let Some(provided) = one.provided.as_mut().filter(|provided| provided.provider_id == provider_id) {
+                provided.sent |= is_meant;
+            }
+        }
+    }
+
+    /// What was said to a provider was said on a stream that ended.
+    pub(crate) fn unsend(&mut self, provider_id: &str) {
+        let provided = self.operations.values_mut().filter_map(|one| one.provided.as_mut());
+        provided.filter(|provided| provided.provider_id == provider_id).for_each(|provided| provided.sent = false);
+    }
+
     /// What stays when the agent registers anew: its disk. Operations under way end on it, and nobody is told.
     pub(crate) fn forget(self) -> Model {
         let open = |(place, one): (u64, Operation)| {
-            (one.on_disk && one.status.is_none()).then_some((place, Operation { forgotten: true, ..one }))
+            let goes_on = (one.on_disk || one.provided.is_some()) && one.status.is_none();
+            goes_on.then_some((place, Operation { forgotten: true, ..one }))
         };
         Model {
             checkpointed: self.checkpointed,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::containers::{Container, Containers};
 use crate::event::Event;
 use crate::model::{Drain, Model, Operation};
+use crate::providers::{Provided, Provider, Providers};
 use crate::state::{Executor, Framework, Messages, Registration, State, Task};
 
 /// The events from which this state follows, whatever was before.
@@ -28,7 +29,8 @@ pub fn restoring(state: &State) -> impl Iterator<Item = Event> + '_ {
     let messages = messages.map(|(seq, message)| Event::MessageRestored { seq: *seq, message: message.clone() });
     let frameworks = state.frameworks.iter().flat_map(|(id, framework)| of_framework(id, framework));
     let containers = of_containers(&state.launched);
-    std::iter::once(begun).chain(messages).chain(of_model(&state.model)).chain(frameworks).chain(containers)
+    let model = of_model(&state.model).chain(of_providers(&state.providers));
+    std::iter::once(begun).chain(messages).chain(model).chain(frameworks).chain(containers)
 }
 
 fn of_model(model: &Model) -> impl Iterator<Item = Event> + '_ {
@@ -39,7 +41,7 @@ fn of_model(model: &Model) -> impl Iterator<Item = Event> + '_ {
         info: model.info.clone(),
         spare: model.spare.clone(),
     });
-    let operations = model.operations.iter().map(|(place, one)| Event::OperationRestored {
+    let operation = |(place, one): (&u64, &Operation)| Event::OperationRestored {
         place: *place,
         operation: one.operation.clone(),
         framework_id: one.framework_id.clone(),
@@ -48,8 +50,25 @@ fn of_model(model: &Model) -> impl Iterator<Item = Event> + '_ {
         status: one.status.clone(),
         ended: one.ended,
         forgotten: one.forgotten,
-    });
+    };
+    let provided = |one: &Operation| {
+        let Provided { provider_id, version, sent } = one.provided.clone()?;
+        Some(Event::ProviderOperationRestored { operation: one.operation.clone(), provider_id, version, sent })
+    };
+    let operations = model.operations.iter();
+    let operations = operations.flat_map(move |one| std::iter::once(operation(one)).chain(provided(one.1)));
     itself.into_iter().chain(operations)
+}
+
+fn of_providers(providers: &Providers) -> impl Iterator<Item = Event> + '_ {
+    let known = providers.known.iter().map(|(id, one)| Event::ProviderRestored {
+        provider_id: id.clone(),
+        info: one.info.clone(),
+        stream: one.stream,
+        stated: one.stated.clone(),
+    });
+    // Before those that are known: nothing is told again.
+    providers.told.then_some(Event::ProvidersTaken {}).into_iter().chain(known)
 }
 
 fn of_containers(launched: &Containers) -> impl Iterator<Item = Event> + '_ {
@@ -216,8 +235,19 @@ pub(crate) fn fold(state: &mut State, event: &Event) {
             state.model = Model { checkpointed, operations_taken, drain, info, spare, ..Model::default() };
         }
         Event::OperationRestored { place, operation, framework_id, info, on_disk, status, ended, forgotten } => {
-            let one = Operation { operation, framework_id, info, on_disk, status, ended, forgotten };
+            let provided = None;
+            let one = Operation { operation, framework_id, info, on_disk, status, ended, forgotten, provided };
             state.model.operations.insert(place, one);
+        }
+        Event::ProviderOperationRestored { operation, provider_id, version, sent } => {
+            if let Some((place, _)) = state.model.find(&operation)
+                && let Some(one) = state.model.operations.get_mut(&place)
+            {
+                one.provided = Some(Provided { provider_id, version, sent });
+            }
+        }
+        Event::ProviderRestored { provider_id, info, stream, stated } => {
+            state.providers.known.insert(provider_id, Provider { info, stream, stated });
         }
         Event::ContainerRestored { container_id, info, user, session, added_ms, process, killed, end } => {
             let container = Container { info, user, session, added_ms, process, killed, end };

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::containers::Containers;
 use crate::event::Blob;
 use crate::model::Model;
+use crate::providers::{ProviderTold, Providers};
 
 /// Updates of one task that are remembered, to know one that is sent again.
 pub(crate) const UUIDS_MAX: usize = 64;
@@ -41,6 +42,9 @@ pub struct State {
     /// Containers that were launched by call.
     #[serde(skip_serializing_if = "Containers::is_empty")]
     pub launched: Containers,
+    /// Providers of resources that are known, by id.
+    #[serde(skip_serializing_if = "Providers::is_empty")]
+    pub providers: Providers,
 }
 
 /// An agent's time, as of its start: from there on it goes as fast as time does, whatever becomes of the machine's clock.
@@ -126,6 +130,11 @@ pub enum Message {
     Spare {
         /// A `Resource` each.
         resources: Vec<Blob>,
+    },
+    /// All providers that are known, in place of what was said before.
+    Providers {
+        /// One each.
+        providers: Vec<ProviderTold>,
     },
 }
 
@@ -370,6 +379,7 @@ impl Message {
             Message::Leaving => (0, 0),
             Message::Operation { operation, status } => (operation.len(), status.0.len()),
             Message::Spare { resources } => (0, resources.iter().map(|resource| resource.0.len()).sum()),
+            Message::Providers { providers } => (0, providers.iter().map(ProviderTold::bytes).sum()),
         };
         (framework_id + rest + 32) as u64
     }
@@ -404,6 +414,9 @@ impl Message {
             }
             Message::Spare { resources } => from_agent::Message::Oversubscribed(internal::Oversubscribed {
                 resources: resources.iter().map(Blob::get).collect(),
+            }),
+            Message::Providers { providers } => from_agent::Message::Providers(internal::Providers {
+                providers: providers.iter().map(ProviderTold::to_wire).collect(),
             }),
         };
         FromAgent { seq: Some(seq), message: Some(message) }

@@ -207,6 +207,40 @@ fn story() -> Vec<Record> {
         vec![Event::Forgotten {}],
         vec![over(3, false)],
     ]);
+    let version = || vec![5; 16];
+    let provider = |stream| Event::ProviderSubscribed {
+        provider_id: "p".into(),
+        info: Blob::of(&v1::ResourceProviderInfo { r#type: "a.b".into(), name: "c".into(), ..Default::default() }),
+        stream,
+    };
+    let stated = |operations| Event::ProviderStated {
+        provider_id: "p".into(),
+        version: version(),
+        resources: checkpointed(),
+        operations,
+    };
+    let provided = |name: u8| Event::ProviderOperationTaken {
+        operation: vec![name; 16],
+        framework_id: Some(f()),
+        info: Blob::of(&v1::offer::Operation::default()),
+        provider_id: "p".into(),
+        version: version(),
+    };
+    let later = batches.len();
+    batches.extend([
+        vec![provider(1), stated(Vec::new())],
+        vec![Event::ProvidersTaken {}],
+        vec![provided(4), provided(5)],
+        vec![Event::ProviderDisconnected { provider_id: "p".into(), stream: 1 }],
+        vec![provider(2), stated(vec![vec![4; 16]])],
+    ]);
+    let mut state = State::default();
+    batches[later..].iter().flatten().for_each(|event| fold(&mut state, event));
+    batches.extend([
+        restoring(&state).collect(),
+        vec![over(4, true), over(5, true), Event::ProviderGone { provider_id: "p".into() }],
+        vec![Event::Forgotten {}],
+    ]);
     let launched = |id: &str, session: bool| Event::ContainerAdded {
         container_id: id.into(),
         info: Blob::of(&v1::agent::call::LaunchContainer::default()),

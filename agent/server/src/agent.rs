@@ -14,8 +14,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use agent_core::{
-    Command, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Unreadable, Why, decide, fold, react, restoring,
-    without_useless,
+    Command, Delivery, Effect, Event, Executor, FEATURE_LEVEL, Refusal, State, Unreadable, Why, decide, fold, part,
+    react, restoring, without_useless,
 };
 use api::limits::{
     AGENT_BATCH_COMMANDS_MAX, AGENT_LAUNCH_COPIES_MAX, AGENT_RECORD_BYTES_FULL, AGENT_RESTORE_BYTES,
@@ -36,6 +36,7 @@ use crate::config::Config;
 use crate::dial::Dial;
 use crate::executors::ExecutorStream;
 use crate::orders;
+use crate::providers::{self, Providers};
 use crate::surroundings::{Containerizer, Inbox, Log, Surroundings, Volumes};
 use crate::waiting::Waiting;
 
@@ -113,6 +114,7 @@ pub(crate) struct Agent {
     /// Those that are open: which of them counts is in State.
     pub(crate) streams: Mutex<BTreeMap<(String, String), ExecutorStream>>,
     pub(crate) streams_opened: AtomicU64,
+    pub(crate) providers: Providers,
     /// Executors that must keep their updates, until the masters have taken some: then they are asked to subscribe again.
     pub(crate) held_up: Mutex<BTreeSet<(String, String)>>,
     pub(crate) files: FileTable,
@@ -227,6 +229,7 @@ impl Agent {
             dial: surroundings.dial,
             streams: Mutex::default(),
             streams_opened: AtomicU64::new(0),
+            providers: Providers::default(),
             held_up: Mutex::default(),
             files: FileTable::default(),
             waiting: Waiting::default(),
@@ -401,6 +404,7 @@ impl Keeper {
                 let count = decided.len();
                 let mut effects = Vec::new();
                 for (event, raw) in decided {
+                    effects.extend(part(&state, &event));
                     fold(&mut state, &event);
                     bytes += raw.payload.len();
                     record.events.push(raw);
@@ -504,6 +508,32 @@ fn link(agent: &Arc<Agent>, container_id: String) {
     agent.submit(Command::ReportUpdateFailure { container_id });
 }
 
+/// Tasks are handed over when what they use of providers is ready. If it is not to be, their executor ends.
+fn hand_over(agent: &Arc<Agent>, key: crate::executors::Key, stream: u64, delivery: Delivery) {
+    let container_id = agent.state.read().executor(&key.0, &key.1).map(|executor| executor.container_id.clone());
+    let container_id = container_id.filter(|id| providers::are_used(&agent.state.read(), id));
+    let Some(container_id) = container_id else { return crate::executors::deliver(agent, &key, stream, &delivery) };
+    let agent = agent.clone();
+    host::spawn(async move {
+        if let Err(sentence) = providers::publish(&agent, &container_id).await {
+            tracing::error!(container_id, why = sentence, "an executor does not get its tasks; ending it");
+            crate::executors::hang_up(&agent, &key, stream);
+            return agent.submit(Command::ReportUpdateFailure { container_id });
+        }
+        crate::executors::deliver(&agent, &key, stream, &delivery);
+        // What was said meanwhile of a task that it did not have is said again.
+        let Delivery::Launch { task_ids, .. } = delivery else { return };
+        let is_killed = |task_id: &&String| {
+            let state = agent.state.read();
+            let executor = state.executor(&key.0, &key.1);
+            executor.and_then(|executor| executor.tasks.get(*task_id)).is_some_and(|task| task.kill.is_some())
+        };
+        for task_id in task_ids.iter().filter(is_killed) {
+            crate::executors::deliver(&agent, &key, stream, &Delivery::Kill { task_id: task_id.clone() });
+        }
+    });
+}
+
 pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
     match effect {
         Effect::Launch { container_id } => agent.containers.launch(&Inbox(agent.clone()), container_id),
@@ -518,6 +548,12 @@ pub(crate) fn perform(agent: &Arc<Agent>, effect: Effect) {
         Effect::Settle { operation } => agent.volumes.settle(operation),
         Effect::Update { container_id } => agent.containers.update(&Inbox(agent.clone()), &container_id),
         Effect::Link { container_id } => link(agent, container_id),
+        Effect::Provide { provider_id, stream, said } => agent.providers.say(agent, &provider_id, stream, &said),
+        Effect::LetGo { provider_id, below } => agent.providers.let_go(&provider_id, below),
+        Effect::Ready => agent.providers.changed(),
+        Effect::Deliver { framework_id, executor_id, stream, delivery: delivery @ Delivery::Launch { .. } } => {
+            hand_over(agent, (framework_id, executor_id), stream, delivery);
+        }
         Effect::Deliver { framework_id, executor_id, stream, delivery } => {
             crate::executors::deliver(agent, &(framework_id, executor_id), stream, &delivery);
         }

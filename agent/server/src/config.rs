@@ -35,15 +35,18 @@ pub(crate) use table::FLAGS;
 use table::REFUSED;
 
 /// What a registered agent says that it can do.
-pub(crate) const CAPABILITIES: [&str; 7] = [
+pub(crate) const CAPABILITIES: [&str; 8] = [
     "MULTI_ROLE",
     "HIERARCHICAL_ROLE",
     "RESERVATION_REFINEMENT",
     "RESIZE_VOLUME",
     "AGENT_OPERATION_FEEDBACK",
     "AGENT_DRAINING",
+    PROVIDERS,
     LIMITS,
 ];
+/// Of an agent with which resource providers may subscribe.
+pub(crate) const PROVIDERS: &str = "RESOURCE_PROVIDER";
 /// Of an agent that bounds tasks by limits of their own.
 const LIMITS: &str = "TASK_RESOURCE_LIMITS";
 /// The isolators that do.

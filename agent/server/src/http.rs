@@ -11,7 +11,7 @@ use api_http::{
 use auth::{Action, Realm};
 
 use crate::agent::Agent;
-use crate::{attach, executors, files, permit, reads, v1_calls};
+use crate::{attach, executors, files, permit, providers, reads, v1_calls};
 
 #[derive(Clone, Copy, Debug)]
 enum Endpoint {
@@ -77,7 +77,7 @@ thread_local! {
 const TOPICS: &[Topic] = &[
     topic("/api/v1", "Calls of operators, by POST."),
     topic("/api/v1/executor", "Calls of executors and the stream of their events, by POST."),
-    topic("/api/v1/resource_provider", "Refused: resource providers are not supported."),
+    topic("/api/v1/resource_provider", "Calls of resource providers and the stream of their events, by POST."),
     topic("/audit", "Who was refused what: since (ms since 1970), principal, limit."),
     topic("/containerizer/debug", "What containers wait for."),
     topic("/containers", "Containers with what they use: container_id, or framework_id and executor_id."),
@@ -128,6 +128,11 @@ fn openapi() -> serde_json::Value {
             path: "/api/v1/executor",
             body: schemas.calls::<api::v1::executor::Call>("Executor"),
             answer: schemas.of::<api::v1::executor::Event>("Executor"),
+        },
+        Calls {
+            path: "/api/v1/resource_provider",
+            body: schemas.calls::<api::v1::resource_provider::Call>("ResourceProvider"),
+            answer: schemas.of::<api::v1::resource_provider::Event>("ResourceProvider"),
         },
     ];
     let endpoint =
@@ -247,7 +252,7 @@ async fn answer_one(agent: Arc<Agent>, request: Request, peer: SocketAddr, asked
         return match endpoint {
             Endpoint::Executor => executors::answer(&agent, &parts.headers, &mut body, &visitor).await,
             Endpoint::Api => v1_calls::answer(&agent, &parts.headers, &mut body, &visitor).await,
-            _ => api_http::text(StatusCode::NOT_IMPLEMENTED, "Resource providers are not supported by this agent"),
+            _ => providers::answer(&agent, &parts.headers, &mut body, &visitor).await,
         };
     }
     match endpoint {

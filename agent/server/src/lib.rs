@@ -25,6 +25,7 @@ mod paths;
 mod permit;
 mod place;
 mod promised;
+mod providers;
 mod reads;
 mod records;
 mod run;

@@ -286,6 +286,7 @@ async fn accept(agent: &Agent, welcome: &internal::Welcome) -> Option<Ended> {
         cluster_id: welcome.cluster_id.clone(),
         received_up_to: welcome.messages_up_to,
         tells_of_operations: welcome.tells_of_operations(),
+        takes_providers: welcome.takes_providers(),
     });
     match answer.await {
         Some(Ok(_)) => {

@@ -63,6 +63,8 @@ fn resources_of(info: &api::v1::offer::Operation) -> Vec<api::v1::Resource> {
     all.extend(info.destroy.iter().flat_map(|body| &body.volumes).cloned());
     all.extend(info.grow_volume.iter().flat_map(|body| [body.volume.clone(), body.addition.clone()]));
     all.extend(info.shrink_volume.iter().map(|body| body.volume.clone()));
+    all.extend(info.create_disk.iter().map(|body| body.source.clone()));
+    all.extend(info.destroy_disk.iter().map(|body| body.source.clone()));
     all
 }
 

@@ -10,6 +10,7 @@ use api::v1::{
     ContainerId, ContainerStatus, DrainConfig, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus,
 };
 use api_http::{Build, Query, Visitor};
+use auth::Action;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
@@ -158,7 +159,13 @@ pub(crate) fn allocated(state: &State) -> Vec<Resource> {
 pub(crate) fn total(agent: &Agent, state: &State) -> Resources {
     let configured = Resources::from_v1(&agent.config.resources).unwrap_or_default();
     // Was looked at when the agent was started. What came since, the masters know to fit.
-    agent_core::total(&configured, &state.model.checkpointed()).unwrap_or(configured)
+    let own = agent_core::total(&configured, &state.model.checkpointed()).unwrap_or(configured);
+    let provided = state.providers.known.values().flat_map(|provider| provider.resources());
+    // Each was looked at when it was said.
+    provided.filter_map(|resource| api::resources::Resource::from_v1(&resource).ok()).fold(own, |mut all, one| {
+        all.add_one(one);
+        all
+    })
 }
 
 /// The order to be empty and when it came, as long as the agent is not.
@@ -193,6 +200,8 @@ pub(crate) fn state(agent: &Agent, visitor: &Visitor) -> String {
         let wanted = state.frameworks.iter().filter(|(_, framework)| is_active(framework) == active);
         wanted.map(|(id, framework)| legacy_framework(agent, &state, id, framework)).collect()
     };
+    let is_seen = visitor.approver.approves(Action::ViewResourceProvider, None);
+    let providers: Vec<Value> = crate::providers::show(&state).iter().filter(|_| is_seen).map(to_value).collect();
     let mut value = version();
     let own = json!({
         "start_time": agent.started_ms as f64 / 1000.0,
@@ -206,7 +215,7 @@ pub(crate) fn state(agent: &Agent, visitor: &Visitor) -> String {
         "unreserved_resources_full": full(&total.unreserved()),
         "reserved_resources_allocated": reserved,
         "unreserved_resources_allocated": allocated.unreserved().to_state_json(),
-        "resource_providers": [], "attributes": api::attributes::to_state_json(&agent.config.attributes),
+        "resource_providers": providers, "attributes": api::attributes::to_state_json(&agent.config.attributes),
         "frameworks": frameworks(true), "completed_frameworks": frameworks(false),
     });
     if let (Value::Object(value), Value::Object(own)) = (&mut value, own) {
@@ -295,13 +304,10 @@ pub(crate) fn containers(agent: &Agent, query: &Query, visitor: &Visitor) -> Val
         .collect()
 }
 
-/// Counted by agents that know resource providers, and roots that are mounted upon others.
-const NEVER: [&str; 6] = [
+/// Counted by agents that know roots that are mounted upon others.
+const NEVER: [&str; 3] = [
     "containerizer/mesos/container_destroy_errors",
     "containerizer/mesos/provisioner/bind/remove_rootfs_errors",
-    "resource_provider_manager/events/disconnect",
-    "resource_provider_manager/events/subscribe",
-    "resource_provider_manager/subscribed",
     "slave/recovery_errors",
 ];
 
@@ -362,6 +368,9 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
         set(name, counter.load(Ordering::Relaxed) as f64);
     }
     // What this agent does not do happens never; monitoring that asks for it should find that out.
+    for (what, count) in agent.providers.numbers() {
+        set(&format!("resource_provider_manager/{what}"), count);
+    }
     for name in NEVER {
         set(name, 0.0);
     }

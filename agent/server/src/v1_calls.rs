@@ -8,9 +8,10 @@ use api::v1::agent::response::{self, get_containers, get_executors, get_framewor
 use api::v1::agent::{Call, Response as Answer, call};
 use api::v1::{self, ExecutorInfo, TaskInfo};
 use api_http::{FilesError, HeaderMap, Received, Response, StatusCode, Visitor, header, text};
+use auth::Action;
 
 use crate::agent::Agent;
-use crate::{attach, masters, nested, permit, reads};
+use crate::{attach, masters, nested, permit, providers, reads};
 
 /// Answers one call.
 pub(crate) async fn answer(
@@ -58,6 +59,11 @@ pub(crate) async fn answer(
         api_http::set_log_level(wanted.level, std::time::Duration::from_nanos(duration));
         return api_http::empty(StatusCode::OK);
     }
+    if let Some(gone) =
+        call.mark_resource_provider_gone.as_ref().filter(|_| call.r#type() == call::Type::MarkResourceProviderGone)
+    {
+        return providers::mark_gone(agent, &gone.resource_provider_id).await;
+    }
     if let Some(response) = nested::answer(agent, &call, media).await {
         return response;
     }
@@ -80,6 +86,9 @@ fn validate(call: &Call) -> Result<(), &'static str> {
         call::Type::ReadFile if call.read_file.is_none() => Err("Expecting 'read_file' to be present"),
         call::Type::SetLoggingLevel if call.set_logging_level.is_none() => {
             Err("Expecting 'set_logging_level' to be present")
+        }
+        call::Type::MarkResourceProviderGone if call.mark_resource_provider_gone.is_none() => {
+            Err("Expecting 'mark_resource_provider_gone' to be present")
         }
         _ => Ok(()),
     }
@@ -154,7 +163,9 @@ fn handle(agent: &Agent, visitor: &Visitor, call: &Call, media: Media) -> Respon
             answer.get_operations = Some(response::GetOperations { operations });
         }
         call::Type::GetResourceProviders => {
-            answer.get_resource_providers = Some(response::GetResourceProviders::default());
+            let is_seen = visitor.approver.approves(Action::ViewResourceProvider, None);
+            let resource_providers = if is_seen { providers::show(&state()) } else { Vec::new() };
+            answer.get_resource_providers = Some(response::GetResourceProviders { resource_providers });
         }
         call::Type::GetAgent => {
             let state = state();
@@ -192,6 +203,7 @@ fn operation(state: &State, one: &agent_core::Operation) -> v1::Operation {
         operation_id: info.id.clone(),
         state: v1::OperationState::OperationPending as i32,
         agent_id: agent_id.clone(),
+        resource_provider_id: one.provided.clone().map(|of| v1::ResourceProviderId { value: of.provider_id }),
         ..v1::OperationStatus::default()
     };
     v1::Operation {

@@ -149,7 +149,7 @@ async fn a_volume_outlives_its_tasks_and_the_agent_until_it_is_destroyed() {
         let known = master.known.lock();
         let checkpointed = &known.resumes[0].checkpointed_resources;
         assert_eq!(checkpointed.len(), 1);
-        assert_eq!(known.registers[0].capabilities.len(), 6);
+        assert_eq!(known.registers[0].capabilities.len(), 7);
     }
     // Its sandbox goes, its volume stays.
     let gone = async {

@@ -204,6 +204,8 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
         | Event::TaskRestored { .. }
         | Event::ModelRestored { .. }
         | Event::OperationRestored { .. }
+        | Event::ProviderRestored { .. }
+        | Event::ProviderOperationRestored { .. }
         | Event::ContainerRestored { .. } => {
             return Sentence::routine("A part of what came before.".to_owned(), "parts of what came before");
         }
@@ -221,6 +223,28 @@ fn sentence(event: &Event, state: &State, at_ms: u64) -> Sentence {
             let names: Vec<String> = operations.iter().map(|operation| crate::replay::hex(operation)).collect();
             let text = format!("The masters know nothing more of operations {}.", names.join(", "));
             return Sentence::routine(text, "ends of operations");
+        }
+        Event::ProviderSubscribed { provider_id, info, .. } => {
+            let info: api::v1::ResourceProviderInfo = info.get();
+            format!("Resource provider {provider_id} ('{}.{}') subscribed.", info.r#type, info.name)
+        }
+        Event::ProviderStated { provider_id, resources, .. } => {
+            let resources: Vec<api::v1::Resource> = resources.iter().map(agent_core::Blob::get).collect();
+            let resources = api::resources::Resources::from_v1(&resources).unwrap_or_default();
+            format!("Resource provider {provider_id} has {resources}.")
+        }
+        Event::ProviderDisconnected { provider_id, .. } => {
+            format!("The stream of resource provider {provider_id} ended: what it had is not there for now.")
+        }
+        Event::ProviderGone { provider_id } => format!("An operator marked resource provider {provider_id} as gone."),
+        Event::ProvidersTaken {} => {
+            let text = "The masters hear of resource providers from here on.".to_owned();
+            return Sentence::routine(text, "readiness of the masters for resource providers");
+        }
+        Event::ProviderOperationTaken { operation, info, provider_id, .. } => {
+            let kind = info.get::<api::v1::offer::Operation>().r#type().as_str_name();
+            let name = crate::replay::hex(operation);
+            format!("The masters decided operation {name} ({kind}) on what resource provider {provider_id} has.")
         }
         Event::DrainBegun { config, .. } => {
             let grace = config.get::<api::v1::DrainConfig>().max_grace_period;

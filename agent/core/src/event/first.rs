@@ -98,6 +98,7 @@ pub(crate) fn decode(encoded: &Blob) -> Result<state::State, CodecError> {
         clock: None,
         model: crate::Model::default(),
         launched: crate::Containers::default(),
+        providers: crate::Providers::default(),
     })
 }
 

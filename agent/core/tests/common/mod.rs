@@ -2,8 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part of it")]
 
 use agent_core::{
-    Command, Effect, Event, Facts, Process, Refusal, Settings, State, Surroundings, decide, fold, react, restoring,
-    without_useless,
+    Command, Effect, Event, Facts, Process, Refusal, Settings, State, Surroundings, decide, fold, part, react,
+    restoring, without_useless,
 };
 use api::internal::{self, Order, order};
 use api::v1::{self, TaskState, TaskStatus};
@@ -51,6 +51,7 @@ impl Story {
         for event in &events {
             // What is stored is what happened.
             assert_eq!(Event::from_raw(&event.to_raw(0)).as_ref(), Ok(event));
+            effects.extend(part(&self.state, event));
             fold(&mut self.state, event);
             effects.extend(react(&self.state, event));
         }
@@ -130,5 +131,6 @@ pub fn welcome(agent_id: &str) -> Command {
         cluster_id: "C".into(),
         received_up_to: 0,
         tells_of_operations: false,
+        takes_providers: false,
     }
 }

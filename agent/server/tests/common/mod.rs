@@ -46,6 +46,8 @@ pub struct Known {
     pub silent: bool,
     /// Say that it tells which operations are over.
     pub tells: bool,
+    /// Say that it takes what resource providers have.
+    pub takes_providers: bool,
     connection: Option<StreamSender>,
 }
 
@@ -261,7 +263,7 @@ fn welcome(known: &mut Known, sender: &StreamSender) {
     }
     say(to_agent::Message::Welcome(internal::Welcome {
         tells_of_operations: known.tells.then_some(true),
-        takes_providers: None,
+        takes_providers: known.takes_providers.then_some(true),
         identity: None,
         agent_id: v1::AgentId { value: "C-S0".into() },
         cluster_id: "C".into(),

@@ -549,9 +549,10 @@ fn agent(rows: &mut Rows) {
         let exposed = format!("meseta_csi_calls_total{{outcome=\"{how}\"}}");
         rows.counter(&format!("csi_plugins/{{plugin}}/csi_plugin/rpcs_{how}"), &exposed, help);
     }
-    for what in ["events/disconnect", "events/subscribe", "subscribed"] {
-        rows.counter(&format!("resource_provider_manager/{what}"), "", "0: there are no resource providers.");
-    }
+    let providers = "resource_provider_manager";
+    rows.counter(&format!("{providers}/events/disconnect"), "", "Streams of resource providers that ended.");
+    rows.counter(&format!("{providers}/events/subscribe"), "", "Subscriptions of resource providers.");
+    rows.gauge(&format!("{providers}/subscribed"), "", "Resource providers that are subscribed.");
 }
 
 fn system(rows: &mut Rows) {
