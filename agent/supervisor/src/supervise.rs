@@ -294,8 +294,12 @@ fn start(
     let (arguments, environment) = (c_strings(&spec.arguments)?, c_strings(&spec.environment)?);
     let program = spec.program.as_ref().or(spec.arguments.first()).ok_or("the command is empty")?;
     let candidates = c_strings(&candidates(program, &spec.environment))?;
+    // Whom another process moves waits until none on the machine forks or ends, for milliseconds. A thread that moves itself, and has
+    // no others, does not; only version 1 of control groups lets it.
+    let tasks = |path: &&String| Some(Path::new(path).with_file_name("tasks")).filter(|tasks| tasks.exists());
+    let moves: Vec<PathBuf> = spec.joins.iter().filter_map(|path| tasks(&path)).collect();
     let join = |child: Pid| -> Result<(), String> {
-        spec.joins.iter().try_for_each(|path| {
+        spec.joins.iter().filter(|path| tasks(path).is_none()).try_for_each(|path| {
             fs::write(path, child.to_string()).map_err(|error| format!("cannot join {path}: {error}"))
         })
     };
@@ -345,6 +349,12 @@ fn start(
             let mut gate = File::from(gate);
             if !matches!(gate.read(&mut [0]), Ok(1)) {
                 sys::exit(127);
+            }
+            for tasks in &moves {
+                if let Err(error) = fs::write(tasks, "0") {
+                    let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
+                    failed(&format!("join {}", tasks.display()), errno);
+                }
             }
             step("start a session", setsid().map(drop));
             if let Err((what, error)) = world.enter(&spec.world, &spec.containers_dir) {
