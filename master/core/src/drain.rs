@@ -128,6 +128,7 @@ pub(crate) fn emptied(state: &State, event: &Event) -> Option<AgentKey> {
         Event::TaskDeclared(event) => Some(event.agent),
         Event::UpdateAcknowledged(event) => state.tasks.get(&event.task).map(|task| task.agent),
         Event::OperationUpdated(event) => Some(event.agent),
+        Event::OperationEnded(event) => Some(event.agent),
         Event::OperationAcknowledged(event) => Some(event.agent),
         _ => None,
     }

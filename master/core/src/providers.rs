@@ -99,7 +99,7 @@ fn of_provider(messages: &[v1::Resource], id: &str) -> Option<Resources> {
     (is_its && rules::any(resources.as_slice()).is_ok()).then_some(resources)
 }
 
-/// What it takes is held from now on. What its order weighs, in bytes.
+/// What it takes is held from now on.
 pub(crate) fn begin(
     draft: &mut Draft,
     agent: AgentKey,

@@ -358,6 +358,14 @@ fn what_is_held_outlives_its_provider_and_its_framework() {
 }
 
 #[test]
+fn an_agent_is_drained_when_its_provider_has_ended_what_it_was_to_do() {
+    let (mut cluster, framework, agent) = cluster();
+    cluster.accept_all(framework, vec![create_disk(&raw(40), None, None)]);
+    assert_eq!(cluster.drain(agent).unwrap(), ["agent-drain-started"]);
+    assert_eq!(cluster.end_operation(agent, OperationFailed), ["operation-ended", "agent-drained"]);
+}
+
+#[test]
 fn frameworks_ask_for_operations_of_providers() {
     let (mut cluster, framework, agent) = cluster();
     let ask = |cluster: &mut Cluster, provider: &str| {
