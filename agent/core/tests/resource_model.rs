@@ -177,6 +177,10 @@ fn what_would_lead_elsewhere_on_the_disk_is_never_tried() {
     let mut story = Story::new();
     let resources = vec![volume("v", "data"), volume("w", "data/deeper")];
     assert_eq!(story.launch_of(&AWARE, v1::TaskInfo { resources, ..task("t") }), None);
+    let resources = vec![volume("v", "data"), volume("w", "./data/")];
+    assert_eq!(story.launch_of(&AWARE, v1::TaskInfo { resources, ..task("s") }), None, "two in one place");
+    let resources = vec![volume("v", "data"), volume("v", "data")];
+    assert!(story.launch_of(&AWARE, v1::TaskInfo { resources, ..task("same") }).is_some(), "one, twice");
     let resources = vec![volume("v", "data"), volume("w", "database/")];
     let container = story.launch_of(&AWARE, v1::TaskInfo { resources, ..task("u") }).unwrap();
     let uses = story.state.executor_of(&container).unwrap().1.volumes().unwrap();

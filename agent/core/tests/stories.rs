@@ -377,7 +377,8 @@ fn who_leaves_again_says_so_once() {
     let mut story = Story::new();
     let container = story.launch("t");
     story.start(&container);
-    story.tell(Command::Leave);
+    let (_, effects) = story.tell(Command::Leave);
+    assert!(!effects.contains(&Effect::ReportLeft), "something runs");
     story.exit(&container, Some(15));
     let waiting = story.state.messages.waiting.len();
     assert_eq!(story.state.messages.waiting.values().next_back(), Some(&agent_core::Message::Leaving));
@@ -458,6 +459,16 @@ fn what_a_launch_asks_for_and_would_not_get_is_refused_by_name() {
         labels: Some(v1::Labels { labels: vec![label] }),
         ..Default::default()
     };
+    let terminal = v1::ContainerInfo { tty_info: Some(v1::TtyInfo::default()), ..Default::default() };
+    let of_executor = v1::TaskInfo {
+        executor: Some(v1::ExecutorInfo {
+            container: Some(Box::new(terminal)),
+            labels: None,
+            ..labeled.executor.clone().unwrap()
+        }),
+        ..Default::default()
+    };
+    assert_eq!(refused(of_executor), "terminals of executors are not supported by this agent");
     assert_eq!(
         refused(labeled),
         "a label meseta.containerizer of a task that its executor does not have is not supported by this agent"

@@ -190,6 +190,7 @@ mod tests {
         assert_eq!(cluster.offer().len(), 3);
         assert_eq!(cluster.state.next_deadline(), Some(cluster.at_ms + 30_000));
         cluster.at_ms += 30_000;
+        assert_eq!(due_now(&cluster, |_| Turn::Alone).len(), 3, "each for itself, where one of them is trouble");
         assert_eq!(cluster.deadline_passed(), ["offers-returned"], "one event for all of them");
         assert!(cluster.effects_text().contains("SendRescind"));
         assert_eq!(cluster.state.next_deadline(), None);

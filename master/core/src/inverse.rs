@@ -170,6 +170,29 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_that_came_late_asks_nobody_who_need_not_leave() {
+        let (mut cluster, framework, agent) = scheduled();
+        let idle = cluster.subscribe();
+        let plan = |who| Plan { groups: Vec::new(), inverse: vec![(who, agent)], offer_timeout_ms: None };
+        cluster.make_offers(plan(idle));
+        assert_eq!(waiting(&cluster), [], "who has nothing there");
+        cluster.schedule(&[], 0).unwrap();
+        cluster.make_offers(plan(framework));
+        assert_eq!(waiting(&cluster), [], "the schedule is another");
+        cluster.schedule(&[HERE], 19).unwrap();
+        cluster.make_offers(plan(framework));
+        assert_eq!(waiting(&cluster).len(), 1);
+        cluster.make_offers(plan(framework));
+        assert_eq!(waiting(&cluster).len(), 1, "once");
+        // What it answers is forgotten with it.
+        let offer = waiting(&cluster)[0];
+        cluster.answer_inverse(framework, &[offer], true, None);
+        assert_eq!(cluster.state.maintenance.answers.len(), 1);
+        cluster.teardown(framework);
+        assert_eq!(cluster.state.maintenance.answers.len(), 0);
+    }
+
+    #[test]
     fn an_inverse_offer_is_taken_back_with_its_reason() {
         let (mut cluster, framework, agent) = scheduled();
         cluster.offer();

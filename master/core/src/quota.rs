@@ -574,7 +574,11 @@ mod tests {
              limits 'cpus:1' (use 'force' flag to bypass this check)"
         );
         assert_eq!(update(&mut cluster, "web", "", "cpus:1.5").unwrap(), ["quotas-set"]);
-        assert_eq!(update_all(&mut cluster, true, &[("web", "", "cpus:1")]).unwrap(), ["quotas-set"]);
+        // Nor among others, which are looked at together.
+        let both = [("new", "", "cpus:9"), ("web", "", "cpus:1")];
+        let refusal = update_all(&mut cluster, false, &both).unwrap_err();
+        assert!(refusal.message.starts_with("Invalid QuotaConfig: Role 'web' is already consuming"), "{refusal}");
+        assert_eq!(update_all(&mut cluster, true, &both).unwrap(), ["quotas-set"]);
     }
 
     #[test]
@@ -610,6 +614,19 @@ mod tests {
         assert_eq!(update(&mut cluster, "other", "cpus:2", "").unwrap(), ["quotas-set", "offers-returned"]);
         assert_eq!(rescinded(&cluster), 2);
         assert_eq!(update(&mut cluster, "web", "mem:512", "").unwrap(), ["quotas-set"], "its own offer will do");
+    }
+
+    #[test]
+    fn what_does_not_help_a_guarantee_stays_with_whom_it_was_offered() {
+        let mut cluster = cluster();
+        cluster.subscribe();
+        for resources in ["mem:1024", "cpus:1;mem:1024", "mem:1024"] {
+            cluster.agent(resources);
+        }
+        assert_eq!(cluster.offer().len(), 3);
+        update(&mut cluster, "other", "cpus:1", "").unwrap();
+        let left = cluster.state.offers.live.values().map(|offer| offer.agent.0).collect::<Vec<_>>();
+        assert_eq!((left, rescinded(&cluster)), (vec![0, 2], 1));
     }
 
     #[test]

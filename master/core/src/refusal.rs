@@ -74,6 +74,7 @@ pub const NAMES: &[&str] = &[
     "BeingMarkedGone",
     "BeingRemoved",
     "CannotDrain",
+    "DomainRequired",
     "FeatureLevel",
     "FrameworkRemoved",
     "FrameworksRefused",
@@ -116,6 +117,7 @@ pub const NAMES: &[&str] = &[
     UNAUTHORIZED,
     "UnknownAgent",
     "UnknownCall",
+    "UnknownDomain",
     "UnknownFramework",
     "UnknownToken",
 ];

@@ -391,6 +391,48 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_comes_back_from_elsewhere_is_found_there_and_has_taken_what_it_says() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.launch(framework, "t", "cpus:1;mem:10");
+        cluster.agent_disconnected(agent);
+        let names = cluster.resume_with(agent, |resume| {
+            resume.orders_up_to = 1;
+            resume.address = "10.9.9.9:5051".into();
+            let framework_id = api::v1::FrameworkId { value: "C-0000".into() };
+            let task_id = api::v1::TaskId { value: "t".into() };
+            resume.tasks = vec![api::internal::LiveTask { framework_id, task_id }];
+        });
+        assert_eq!(names.unwrap(), ["agent-resumed"]);
+        let agent = cluster.state.agents.get(agent).unwrap();
+        assert_eq!((&*agent.address, agent.outbox.len()), ("10.9.9.9:5051", 0));
+        assert_eq!(cluster.state.agents.by_address.len(), 1, "it is nowhere else");
+    }
+
+    #[test]
+    fn an_agent_says_where_it_is_if_the_masters_do() {
+        use api::v1::domain_info::FaultDomain;
+        use api::v1::domain_info::fault_domain::{RegionInfo, ZoneInfo};
+        let mut cluster = Cluster::new();
+        let agent = cluster.agent("cpus:4;mem:100");
+        cluster.agent_disconnected(agent);
+        let (region, zone) = (RegionInfo { name: "r".into() }, ZoneInfo { name: "z".into() });
+        let domain = api::v1::DomainInfo { fault_domain: Some(FaultDomain { region, zone }) };
+        for (has_domain, required, says, expected) in [
+            (false, false, true, Err("UnknownDomain")),
+            (true, true, false, Err("DomainRequired")),
+            (true, true, true, Ok(())),
+            (true, false, false, Ok(())),
+        ] {
+            (cluster.chosen.has_domain, cluster.chosen.require_agent_domain) = (has_domain, required);
+            let told = says.then(|| domain.clone());
+            let resumed = cluster.resume_with(agent, |resume| resume.agent_info.domain = told);
+            assert_eq!(resumed.map(drop).map_err(|refusal| refusal.name), expected, "{has_domain} {required} {says}");
+        }
+    }
+
+    #[test]
     fn an_agent_behind_what_it_acknowledged_begins_anew() {
         let mut cluster = Cluster::new();
         let framework = cluster.subscribe();

@@ -135,7 +135,7 @@ fn last_status(draft: &Draft, task: &Task, framework_id: &str) -> (i32, Bytes) {
 #[cfg(test)]
 mod tests {
     use crate::ids::{AgentKey, FrameworkKey};
-    use crate::testing::Cluster;
+    use crate::testing::{Cluster, executor, operation, task_on};
     use api::v1::TaskState::*;
 
     #[test]
@@ -149,6 +149,46 @@ mod tests {
         assert_eq!(cluster.state.frameworks.by_id.len(), 50, "nor are their ids kept for ever");
         let framework = cluster.subscribe();
         assert_eq!(&*cluster.framework(framework).id, "C-0060");
+    }
+
+    #[test]
+    fn the_tasks_of_a_framework_are_forgotten_with_it() {
+        let mut cluster = Cluster::new();
+        cluster.agent("cpus:4;mem:100");
+        for _ in 0..60 {
+            cluster.at_ms += 10_000;
+            let framework = cluster.subscribe();
+            let task = cluster.launch(framework, "t", "cpus:1;mem:10");
+            cluster.update(&task, TaskFinished);
+            cluster.acknowledge(&task);
+            cluster.teardown(framework);
+        }
+        assert_eq!(cluster.state.tasks.completed.len(), 50);
+    }
+
+    #[test]
+    fn executors_without_tasks_end_in_steps_too() {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        cluster.chosen.step_events = 2;
+        let framework = cluster.subscribe_with(|info| info.failover_timeout = Some(60.0));
+        let agent = cluster.agent("cpus:20;mem:1000");
+        let offers = cluster.offer();
+        let ids = ["a", "b", "c", "d", "e"];
+        let tasks = ids.map(|id| task_on(&executor(id), id, "cpus:1;mem:1"));
+        cluster.accept(framework, &offers, vec![operation(tasks.to_vec())]);
+        for id in ids {
+            let task = cluster.state.tasks.live.keys().find(|key| &*key.1 == id).unwrap().clone();
+            cluster.update(&task, TaskFinished);
+            cluster.acknowledge(&task);
+        }
+        assert_eq!(cluster.state.agents.get(agent).unwrap().executors.len(), 5);
+        let first = cluster.teardown(framework);
+        assert!(!first.contains(&"framework-removed"), "{first:?}");
+        let rest = cluster.deadline_passed();
+        let exited = |names: &[&str]| names.iter().filter(|name| **name == "executor-exited").count();
+        assert_eq!(exited(&first) + exited(&rest), 5);
+        assert_eq!(rest.last(), Some(&"framework-removed"));
     }
 
     #[test]

@@ -109,6 +109,11 @@ fn a_framework_hears_what_became_of_its_operation_until_it_acknowledges() {
         told.iter().map(|status| (status.state(), status.message().to_owned())).collect::<Vec<_>>()
     };
     assert_eq!(reconcile(&mut cluster, &[]), [(OperationPending, String::new())]);
+    // What is no end is not one.
+    for state in [OperationPending, OperationRecovering, OperationUnsupported, OperationUnknown] {
+        cluster.end_operation(agent, state);
+        assert_eq!(reconcile(&mut cluster, &[]), [(OperationPending, String::new())], "{state:?}");
+    }
     assert_eq!(cluster.end_operation(agent, OperationFinished), ["operation-updated"]);
     let operation = OperationKey(0);
     assert!(cluster.effects.contains(&Effect::OperationWaiting { framework, operation }));
@@ -149,6 +154,10 @@ fn operations_go_with_their_agent() {
     let lost = (OperationUnreachable, "Agent was marked unreachable".to_owned());
     assert_eq!(told(&cluster), [lost.clone(), lost]);
     assert_eq!(view::operations(&cluster.state).count(), 0);
+    let body = v1::scheduler::call::ReconcileOperations { operations: vec![call_of("done", None)] };
+    let call = cluster.call_of(framework, v1::scheduler::call::Type::ReconcileOperations);
+    cluster.call(framework, v1::scheduler::Call { reconcile_operations: Some(body), ..call });
+    assert_eq!(told(&cluster), [(OperationUnreachable, "Reconciliation: Agent is unreachable".to_owned())]);
     cluster.resume(agent, &[]).unwrap();
     assert_eq!(view::operations(&cluster.state).count(), 2, "it is back with them");
     cluster.end_operation(agent, OperationFinished);
@@ -189,6 +198,29 @@ fn what_an_agent_could_not_do_is_undone_unless_somebody_has_it() {
     cluster.accept_all(framework, vec![conversion(Reserve, &one, None), operation(vec![task])]);
     cluster.end_operation(agent, OperationFailed);
     assert!(total(&cluster, agent).contains("(DYNAMIC,web)"), "a task holds it");
+}
+
+#[test]
+fn a_shared_volume_that_could_not_be_made_is_undone_unless_a_task_has_it() {
+    for is_used in [false, true] {
+        let mut cluster = Cluster::new();
+        cluster.raise();
+        let framework = subscribe(&mut cluster, "web", &[Capability::SharedResources]);
+        let agent = cluster.agent("cpus:4;mem:400;disk:1000");
+        cluster.offer();
+        let disk = reserved("disk:64", &["web"]);
+        let made = volume(&disk, "v", true);
+        let mut operations = vec![conversion(Reserve, &disk, None), conversion(Create, &made, None)];
+        if is_used {
+            let mut task = task_info("t", "cpus:1;mem:32");
+            task.resources.extend(made.to_v1(Format::PostRefinement));
+            operations.push(operation(vec![task]));
+        }
+        cluster.accept_all(framework, operations);
+        cluster.end_operation(agent, OperationFinished);
+        cluster.end_operation(agent, OperationFailed);
+        assert_eq!(total(&cluster, agent).contains("[v:data]"), is_used, "{}", total(&cluster, agent));
+    }
 }
 
 #[test]
@@ -256,6 +288,27 @@ fn a_framework_with_a_principal_puts_it_on_what_it_makes() {
     other.reserve.as_mut().unwrap().resources[0].reservations[0].principal = Some("other".into());
     let why = refused(&mut cluster, framework, other);
     assert!(why.contains("by authenticated principal 'me', which does not match a reserved resource"), "{why}");
+    let mut own = conversion(Reserve, &reserved("cpus:1", &["web"]), None);
+    own.reserve.as_mut().unwrap().resources[0].reservations[0].principal = Some("me".into());
+    assert_eq!(cluster.accept_all(framework, vec![own]), ["offers-accepted", "operation-applied"]);
+}
+
+#[test]
+fn an_operation_has_a_bound() {
+    use api::limits::OPERATION_BYTES_MAX;
+    let (mut cluster, framework, _) = cluster();
+    // Many small reservations, which their labels tell apart.
+    let mut reserve = conversion(Reserve, &reserved("cpus:0.001", &["web"]), None);
+    let one = reserve.reserve.as_ref().unwrap().resources[0].clone();
+    let labeled = |number: usize| {
+        let label = v1::Label { key: number.to_string(), value: Some("v".repeat(1000)) };
+        let mut one = one.clone();
+        one.reservations[0].labels = Some(v1::Labels { labels: vec![label] });
+        one
+    };
+    reserve.reserve.as_mut().unwrap().resources = (0..OPERATION_BYTES_MAX / 1000).map(labeled).collect();
+    let why = refused(&mut cluster, framework, reserve);
+    assert!(why.starts_with("RESERVE has ") && why.ends_with("more than the 131072 that are allowed"), "{why}");
 }
 
 #[test]
@@ -276,6 +329,11 @@ fn what_is_a_volume() {
     );
     let why = refused(conversion(Create, &volume(&disk, "a/b", false), None));
     assert!(why.contains("Invalid persistence ID for persistent volume: 'a/b' contains invalid characters"), "{why}");
+    let mut read_only = conversion(Create, &volume(&disk, "r", false), None);
+    let found = read_only.create.as_mut().unwrap().volumes[0].disk.as_mut().unwrap();
+    found.volume.as_mut().unwrap().mode = v1::volume::Mode::Ro as i32;
+    let why = refused(read_only);
+    assert!(why.contains("Read-only persistent volume not supported"), "{why}");
     let why = refused(conversion(Create, &volume(&disk, "s", true), None));
     assert!(why.contains("with no SHARED_RESOURCES capability"), "{why}");
     let why = refused(conversion(Unreserve, &made, None));
