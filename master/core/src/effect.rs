@@ -57,8 +57,6 @@ pub enum Effect {
 
     /// Operators who watch hear of it.
     Announce(Announcement),
-    /// The leader's allocator has a reason to run before its next interval.
-    Allocate,
 }
 
 /// A task that a framework asks for, and the agent that it names with it, if it does.

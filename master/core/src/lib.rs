@@ -83,7 +83,7 @@ pub use invariants::Violation;
 pub use level::FeatureLevel;
 pub use lost::{Options, too_few_returned};
 pub use masters::STILL_HELD;
-pub use react::react;
+pub use react::{asks_for_offers, react};
 pub use reconcile::answers;
 pub use refusal::{Denied, Refusal, RefusalKind, UNAUTHORIZED};
 pub use register::STILL_SETTLING;

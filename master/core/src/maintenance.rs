@@ -325,7 +325,6 @@ mod tests {
         cluster.agent("cpus:4;mem:100");
         assert_eq!(cluster.offer().len(), 2);
         assert_eq!(cluster.schedule(&[HERE], 19).unwrap(), ["offers-returned", "maintenance-scheduled"]);
-        assert!(cluster.effects.contains(&crate::Effect::Allocate));
         let offers = cluster.offer();
         let shown = view::offer(&cluster.state, offers[0]).unwrap();
         assert_eq!(shown.unavailability.unwrap().start.nanoseconds, 19);

@@ -11,6 +11,27 @@ use api::v1;
 use api::v1::task_status::Reason;
 use prost::Message;
 
+/// Whether an event gives the leader's allocator a reason to run before its next interval.
+pub fn asks_for_offers(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::FrameworkSubscribed(_)
+            | Event::FrameworkResubscribed(_)
+            | Event::FrameworkUpdated(_)
+            | Event::AgentRegistered(_)
+            | Event::AgentResumed(_)
+            | Event::AgentReturned(_)
+            | Event::AgentReactivated(_)
+            | Event::AgentOversubscribed(_)
+            | Event::AgentProvidersChanged(_)
+            | Event::OperationEnded(_)
+            | Event::RolesRevived(_)
+            | Event::OfferConstraintsSet(_)
+            | Event::MaintenanceScheduled(_)
+            | Event::BrakeReleased(_)
+    )
+}
+
 /// The effects of an event. `state` is as it was after the event, or after its whole record.
 pub fn react(state: &State, event: &Event) -> Vec<Effect> {
     let mut effects = Vec::new();
@@ -24,7 +45,11 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         | Event::HistoryBounded(_)
         | Event::FiltersForgotten(_)
         | Event::AgentReturning(_)
+        | Event::AgentReturned(_)
+        | Event::AgentReactivated(_)
+        | Event::OfferConstraintsSet(_)
         | Event::RolesSuppressed(_)
+        | Event::RolesRevived(_)
         | Event::QuotasSet(_)
         | Event::WeightsSet(_)
         | Event::OrdersAcknowledged(_)
@@ -33,7 +58,6 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         Event::FrameworkSubscribed(FrameworkSubscribed { framework, connection, .. }) => {
             effects.push(Effect::OpenStream { framework: *framework, connection: *connection });
             effects.push(Effect::Announce(Announcement::FrameworkAdded { framework: *framework }));
-            effects.push(Effect::Allocate);
         }
         Event::FrameworkResubscribed(FrameworkResubscribed { framework, connection, replaced, .. }) => {
             if let Some(replaced) = replaced {
@@ -42,7 +66,6 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             }
             effects.push(Effect::OpenStream { framework: *framework, connection: *connection });
             effects.push(Effect::Announce(Announcement::FrameworkUpdated { framework: *framework }));
-            effects.push(Effect::Allocate);
         }
         Event::FrameworkDisconnected(FrameworkDisconnected { framework, connection, .. }) => {
             // The stream may still be there: its master was given up, or the client does not read.
@@ -51,7 +74,6 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         }
         Event::FrameworkUpdated(FrameworkUpdated { framework, .. }) => {
             effects.push(Effect::Announce(Announcement::FrameworkUpdated { framework: *framework }));
-            effects.push(Effect::Allocate);
         }
         Event::FrameworkEnding(FrameworkEnding { framework, connection, .. }) => {
             if let Some(connection) = connection {
@@ -75,7 +97,6 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         Event::AgentRegistered(AgentRegistered { agent, connection, .. }) => {
             effects.push(Effect::OpenAgent { agent: *agent, connection: *connection });
             effects.push(Effect::Announce(Announcement::AgentAdded { agent: *agent }));
-            effects.push(Effect::Allocate);
         }
         Event::AgentResumed(event) => {
             let agent = event.agent;
@@ -86,7 +107,6 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             if event.was_unreachable {
                 effects.push(Effect::Announce(Announcement::AgentAdded { agent }));
             }
-            effects.push(Effect::Allocate);
         }
         Event::AgentDisconnected(AgentDisconnected { agent, connection, .. }) => {
             effects.push(Effect::CloseAgent { agent: *agent, connection: *connection });
@@ -115,8 +135,6 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
                 effects.push(Effect::CloseAgent { agent: *agent, connection: *connection });
             }
         }
-        Event::AgentReturned(_) => effects.push(Effect::Allocate),
-        Event::AgentReactivated(_) | Event::RolesRevived(_) => effects.push(Effect::Allocate),
         Event::AgentMessagesReceived(AgentMessagesReceived { agent, up_to }) => {
             effects.push(Effect::SendReceived { agent: *agent, up_to: *up_to });
         }
@@ -216,7 +234,6 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
                 effects.push(Effect::OperationWaiting { framework, operation: event.operation });
             }
             effects.push(ended(framework, event.kind, event.state));
-            effects.push(Effect::Allocate);
         }
         Event::OperationAcknowledged(event) => {
             effects.push(Effect::SendOperationOver { agent: event.agent, operation: event.operation });
@@ -238,9 +255,6 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
             effects.push(ended(Some(event.framework), event.kind, state));
         }
 
-        // Offer constraints.
-        Event::OfferConstraintsSet(_) => effects.push(Effect::Allocate),
-
         // Drains, and what agents can spare.
         Event::AgentDrainStarted(AgentDrainStarted { agent, .. })
         | Event::AgentDrainOrdered(AgentDrainOrdered { agent })
@@ -250,18 +264,18 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         Event::AgentDrained(_) => {}
         Event::AgentOversubscribed(AgentOversubscribed { agent, seq, .. }) => {
             effects.push(Effect::SendReceived { agent: *agent, up_to: *seq });
-            effects.push(Effect::Allocate);
         }
 
         // Resource providers.
         Event::AgentProvidersChanged(AgentProvidersChanged { agent, seq, .. }) => {
             effects.push(Effect::SendReceived { agent: *agent, up_to: *seq });
-            effects.push(Effect::Allocate);
         }
 
         // Maintenance.
-        Event::MaintenanceScheduled(_) => effects.push(Effect::Allocate),
-        Event::MachinesDown(_) | Event::MachinesUp(_) | Event::InverseOffersAnswered(_) => {}
+        Event::MaintenanceScheduled(_)
+        | Event::MachinesDown(_)
+        | Event::MachinesUp(_)
+        | Event::InverseOffersAnswered(_) => {}
         Event::InverseOffersMade(event) => {
             let mut key = event.first.0;
             for group in &event.groups {
@@ -279,8 +293,7 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         }
 
         // Brakes.
-        Event::BrakePulled(_) => {}
-        Event::BrakeReleased(_) => effects.push(Effect::Allocate),
+        Event::BrakePulled(_) | Event::BrakeReleased(_) => {}
 
         // Who agents are.
         Event::AgentJoined(AgentJoined { agent, .. })

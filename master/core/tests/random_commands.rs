@@ -63,6 +63,8 @@ struct World {
     at_limit: usize,
     /// Of the state at the last plan.
     ledger: allocator::Ledger,
+    /// A state of before.
+    seen: Option<State>,
 }
 
 const STATES: [v1::TaskState; 6] = [
@@ -95,6 +97,7 @@ impl World {
             disks: 0,
             at_limit: 0,
             ledger: allocator::Ledger::new(&Options::default()),
+            seen: None,
         };
         let leader = world.incarnation(0);
         world.run(&Command::BecomeLeader { leader, term: 1, cluster_id: "C".into(), version: "1".into() });
@@ -929,6 +932,13 @@ impl World {
             38..=69 => self.framework_call(),
             70..=84 => {
                 let plan = allocator::plan(&self.state, self.at_ms, &Options::default());
+                // What was planned from may never have been committed.
+                if let Some(other) = self.seen.as_ref().filter(|_| self.at_ms.is_multiple_of(3)) {
+                    self.ledger.follow(other);
+                }
+                if self.at_ms.is_multiple_of(10) {
+                    self.seen = Some(self.state.clone());
+                }
                 self.ledger.follow(&self.state);
                 assert_eq!(self.ledger.plan(self.at_ms), plan, "a ledger that follows proposes what a new one does");
                 // Now and then it comes late.

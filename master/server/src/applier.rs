@@ -236,15 +236,15 @@ fn halt(index: u64, why: &str) -> ! {
 mod tests {
     use super::*;
     use event_log::{Cause, Header, RawEvent, Record};
-    use master_core::event::BrakeReleased;
-    use master_core::state::brakes::Brake;
+    use master_core::event::AgentDrainEnded;
+    use master_core::ids::AgentKey;
 
     /// As many as need a while.
     const RECORDS: u64 = 500;
 
-    fn released(n: u64) -> Committed {
+    fn ended(n: u64) -> Committed {
         let level = FeatureLevel::NEWEST;
-        let event = Event::from(BrakeReleased { brake: Brake::Allocation, why: "".into(), by: None });
+        let event = Event::from(AgentDrainEnded { agent: AgentKey(1) });
         let (number, version, payload) = event.encode_at(level).unwrap();
         let record = Record {
             header: Header { term: 1, n, at_ms: n, feature_level: level.0 },
@@ -270,7 +270,7 @@ mod tests {
             }
             seen
         });
-        applier.apply((0..RECORDS).map(released).collect());
+        applier.apply((0..RECORDS).map(ended).collect());
         drop(applier);
         let seen = watcher.join().unwrap();
         assert_eq!(seen.len() as u64, RECORDS);

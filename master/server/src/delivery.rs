@@ -129,8 +129,6 @@ pub(crate) struct Carriers {
     pub(crate) agents: Arc<Agents>,
     pub(crate) remote: Arc<Remote>,
     pub(crate) announcer: Announcer,
-    /// Wakes the allocator.
-    pub(crate) allocate: Arc<Notify>,
 }
 
 impl Delivery {
@@ -255,7 +253,6 @@ impl Carriers {
             | Effect::SendToExecutor { .. } => self.agents.carry_out(state, &effect),
             // Announced by committed records alone, in their order.
             Effect::Announce(_) => {}
-            Effect::Allocate => self.allocate.notify_one(),
             _ => self.streams.carry_out(state, &effect),
         }
     }

@@ -41,7 +41,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// Between two looks for updates that were not acknowledged in time.
@@ -306,14 +306,13 @@ pub async fn start_in(
     let streams = Arc::new(Streams::new(identity.clone(), counters.clone(), lost_stream));
     let agents = Arc::new(Agents::new(identity.clone(), settings.ping, lost_agent));
     let (recent, announcer) = Recent::start(counters.clone())?;
-    let wake_allocator = Arc::new(Notify::new());
+    let outlook = Arc::new(allocate::Outlook::default());
     let delivery = Delivery::start(Carriers {
         identity: identity.clone(),
         streams: streams.clone(),
         agents: agents.clone(),
         remote: Arc::new(Remote::new(node.clone(), identity.clone(), peers.clone(), Tasks::current())),
         announcer,
-        allocate: wake_allocator.clone(),
     })?;
     // From here on effects concern connections of this process.
     let _ = late_delivery.set(delivery.clone());
@@ -348,6 +347,7 @@ pub async fn start_in(
         published: published.clone(),
         inbox,
         ahead,
+        outlook: outlook.clone(),
         delivery: delivery.clone(),
         version: version.clone(),
         peers: peers.clone(),
@@ -429,7 +429,7 @@ pub async fn start_in(
             allocate::run(
                 reader.clone(),
                 clock,
-                wake_allocator,
+                outlook,
                 settings.allocation_interval,
                 settings.allocator,
                 context.allocations.clone(),

@@ -13,6 +13,7 @@
 //! leadership given after the decision: until then `head` is only a belief.
 
 use crate::ahead::{Ahead, Foreseen};
+use crate::allocate::Outlook;
 use crate::aside::Aside;
 use crate::cause;
 use crate::clock;
@@ -37,7 +38,9 @@ use master_core::command::{Caller, Command};
 use master_core::effect::Effect;
 use master_core::event::Stored;
 use master_core::ids::Connection;
-use master_core::{Decision, Denied, Event, Options, Refusal, Reply, State, deadlines, decide_with, fold_record};
+use master_core::{
+    Decision, Denied, Event, Options, Refusal, Reply, State, asks_for_offers, deadlines, decide_with, fold_record,
+};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +73,8 @@ pub(crate) struct Sequencer {
     pub(crate) published: watch::Receiver<Published>,
     pub(crate) inbox: mpsc::Receiver<Request>,
     pub(crate) ahead: Arc<Ahead>,
+    /// Where the allocator sees what is decided.
+    pub(crate) outlook: Arc<Outlook>,
     pub(crate) delivery: Delivery,
     pub(crate) version: String,
     pub(crate) crashes: Arc<Crashes>,
@@ -89,6 +94,7 @@ pub(crate) struct Sequencer {
 /// One leadership: where it is, and what it believes.
 struct Leadership {
     term: u64,
+    outlook: Arc<Outlook>,
     options: Options,
     admission: Arc<Admission>,
     crashes: Arc<Crashes>,
@@ -162,7 +168,9 @@ impl Sequencer {
             };
             tracing::info!(term, "this master leads");
             let (options, clock, crashes) = (self.options.clone(), self.clock.clone(), self.crashes.clone());
+            self.outlook.show(&head, true);
             let leadership = Leadership {
+                outlook: self.outlook.clone(),
                 term,
                 options,
                 admission: self.admission.clone(),
@@ -177,6 +185,7 @@ impl Sequencer {
                 batches: VecDeque::new(),
             };
             self.lead(leadership).await;
+            self.outlook.close();
             self.clock.follow();
             if !planted(Bug::TermLedTwice) {
                 self.node.give_up(term);
@@ -359,6 +368,7 @@ impl Leadership {
             // Raised within the record, perhaps: it is read by whoever reads the last of its events.
             record.header.feature_level = self.head.feature_level.0;
             batch.decided = Some(Instant::now());
+            self.outlook.show(&self.head, events.iter().any(asks_for_offers));
             ahead.push(Foreseen { term: self.term, n: self.n, state: self.head.clone(), events });
             self.n += 1;
             let ticket = node.append(self.term, record);
