@@ -53,13 +53,16 @@ async fn all(masters: &[String]) -> Result<Vec<Agent>, Error> {
             drain: agent.get("drain_info").cloned(),
         })
         .collect();
-    let unreachable = list(&away["agents"]).iter().filter(|agent| agent["unreachable"] == true);
-    all.extend(unreachable.map(|agent| Agent {
-        id: text(&agent["id"]).to_owned(),
-        hostname: text(&agent["hostname"]).to_owned(),
-        address: text(&agent["address"]).to_owned(),
-        drain: agent.get("drain_info").cloned(),
-    }));
+    let others = list(&away["agents"]).iter().filter(|agent| !all.iter().any(|known| agent["id"] == *known.id));
+    let others: Vec<Agent> = others
+        .map(|agent| Agent {
+            id: text(&agent["id"]).to_owned(),
+            hostname: text(&agent["hostname"]).to_owned(),
+            address: text(&agent["address"]).to_owned(),
+            drain: agent.get("drain_info").cloned(),
+        })
+        .collect();
+    all.extend(others);
     Ok(all)
 }
 

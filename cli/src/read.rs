@@ -131,9 +131,11 @@ fn agents(answer: &Value, away: &Value, full: bool) -> String {
             gone.map(note).unwrap_or_default(),
         ]);
     }
-    for agent in away.iter().filter(|agent| agent["unreachable"] == true) {
+    // The unreachable ones, and after an election those that have not come back.
+    for agent in away.iter().filter(|agent| !slaves.iter().any(|known| known["id"] == agent["id"])) {
         let field = |name: &str| text(&agent[name]).to_owned();
-        let mut row = vec![short.id(&field("id")), field("hostname"), field("address"), "unreachable".to_owned()];
+        let state = if agent["unreachable"] == true { "unreachable" } else { "disconnected" };
+        let mut row = vec![short.id(&field("id")), field("hostname"), field("address"), state.to_owned()];
         row.extend(["-", "-", "-"].map(str::to_owned));
         row.push(note(agent));
         rows.push(row);
@@ -225,7 +227,8 @@ mod tests {
         let away = json!({"agents": [
             {"id": format!("{C}-S1"), "hostname": "h", "address": "h:1", "unreachable": false,
                 "since_ms": 1_795_216_408_419_u64, "unreachable_at_ms": 1_795_216_483_419_u64},
-            {"id": format!("{C}-S2"), "hostname": "g", "address": "g:1", "unreachable": true, "since_ms": 0}]});
+            {"id": format!("{C}-S2"), "hostname": "g", "address": "g:1", "unreachable": true, "since_ms": 0},
+            {"id": format!("{C}-S3"), "hostname": "i", "address": "i:1", "unreachable": false, "since_ms": 0}]});
         let answer = json!({"slaves": [slave(0, true), slave(1, false)]});
         assert_eq!(
             agents(&answer, &away, false),
@@ -234,7 +237,8 @@ mod tests {
                  S0  h         h:1      active        0.5/2  0/64  0/10\n\
                  S1  h         h:1      disconnected  0.5/2  0/64  0/10  since 2026-11-20T23:13:28Z, unreachable at \
                  2026-11-20T23:14:43Z\n\
-                 S2  g         g:1      unreachable   -      -     -     since 1970-01-01T00:00:00Z\n"
+                 S2  g         g:1      unreachable   -      -     -     since 1970-01-01T00:00:00Z\n\
+                 S3  i         i:1      disconnected  -      -     -     since 1970-01-01T00:00:00Z\n"
             )
         );
         assert!(agents(&answer, &away, true).contains(&format!("\n{C}-S0 ")));

@@ -222,3 +222,63 @@ fn a_leader_without_a_quorum_answers_nothing_as_leader() {
         (http::send(cluster.address(&leader), &call).ok()?.status() == 200).then_some(())
     });
 }
+
+/// As clients of Mesos know it: whom the new leader has not seen is named apart, and announced when it is back.
+#[test]
+fn who_has_not_come_back_is_told_apart() {
+    let mut cluster = Plan::new().masters(3).agents(1).start();
+    let leader = cluster.leader();
+    let mut framework = Framework::subscribe(cluster.address(&leader), &info("away"));
+    let offer = framework.offer();
+    let agent = offer["agent_id"].clone();
+    let agents = |cluster: &Cluster, master: &str| {
+        cluster.operator(master, &json!({"type": "GET_AGENTS"}))["get_agents"].clone()
+    };
+    cluster.kill("a0");
+    wait::until("an agent that is away", LIMIT, || {
+        let told = agents(&cluster, &leader);
+        assert_eq!(told["recovered_agents"], json!([]), "this leader knew it");
+        (told["agents"][0]["active"] == false).then_some(())
+    });
+    cluster.kill(&leader);
+    let leader = cluster.leader();
+    // A leadership begins with a record of its own.
+    let told = wait::until("an agent that has not come back", LIMIT, || {
+        let told = agents(&cluster, &leader);
+        (told["recovered_agents"] != json!([])).then_some(told)
+    });
+    assert_eq!((&told["agents"], &told["recovered_agents"][0]["id"]), (&json!([]), &agent), "{told}");
+    assert_eq!(told["recovered_agents"][0]["port"], cluster.address("a0").port());
+    for path in ["/slaves", "/state", &format!("/slaves?slave_id={}", agent["value"].as_str().expect("an id"))] {
+        let told = cluster.get(&leader, path);
+        assert_eq!((&told["slaves"], &told["recovered_slaves"][0]["id"]), (&json!([]), &agent["value"]), "{path}");
+    }
+    let metrics = cluster.get(&leader, "/metrics/snapshot");
+    for name in ["master/slaves_disconnected", "master/slaves_inactive", "master/cpus_total"] {
+        assert_eq!(metrics[name], 0.0, "{name}");
+    }
+    assert_eq!(metrics["master/meseta/agents_recovered"], 1.0);
+    // Its stream is given up with the master that had it.
+    wait::until("a framework that has not come back", LIMIT, || {
+        let told = cluster.get(&leader, "/frameworks");
+        let recovered = &told["frameworks"][0]["recovered"];
+        (*recovered == true && told["frameworks"][0]["connected"] == false).then_some(())
+    });
+    let mut watcher = Watcher::subscribe(cluster.address(&leader), None);
+    let state = &watcher.subscribed["subscribed"]["get_state"];
+    assert_eq!(state["get_agents"]["recovered_agents"][0]["id"], agent);
+    assert_eq!(state["get_frameworks"]["frameworks"][0]["recovered"], true);
+    cluster.restart("a0");
+    watcher.until("the agent", |event| {
+        event["type"] == "AGENT_ADDED" && event["agent_added"]["agent"]["agent_info"]["id"] == agent
+    });
+    let told = agents(&cluster, &leader);
+    assert_eq!(told["recovered_agents"], json!([]), "{told}");
+    assert_eq!((&told["agents"][0]["active"], &told["agents"][0]["agent_info"]["id"]), (&json!(true), &agent));
+    let mut again = info("away");
+    again["id"] = json!({"value": framework.id});
+    let _framework = Framework::subscribe(cluster.address(&leader), &again);
+    watcher.until("the framework", |event| {
+        event["type"] == "FRAMEWORK_UPDATED" && event["framework_updated"]["framework"]["recovered"] == false
+    });
+}

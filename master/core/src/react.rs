@@ -104,7 +104,10 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
                 effects.push(Effect::CloseAgent { agent, connection });
             }
             effects.push(Effect::OpenAgent { agent, connection: event.connection });
-            if event.was_unreachable {
+            // Among the registered ones again. Who kept its connection, or changed it, was there all along.
+            let was_away =
+                event.replaced.is_none() && state.agents.get(agent).is_some_and(|it| state.may_have_been_recovered(it));
+            if event.was_unreachable || was_away {
                 effects.push(Effect::Announce(Announcement::AgentAdded { agent }));
             }
         }

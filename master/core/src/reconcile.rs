@@ -174,6 +174,12 @@ mod tests {
         assert_eq!(one(&mut cluster, "x", None).0, TaskUnknown);
         cluster.agent_disconnected(agent);
         assert_eq!(one(&mut cluster, "x", Some("C-S0")), gone, "this leader knew it");
+        cluster.resume(agent, &["t"]).unwrap();
+        cluster.at_ms += 10;
+        cluster.lead(2, 3, "C");
+        cluster.at_ms += 100_000;
+        cluster.agent_disconnected(agent);
+        assert_eq!(one(&mut cluster, "x", Some("C-S0")), gone, "it was connected all along");
     }
 
     /// Every state of an agent, for those who tell losses apart and for those who do not.

@@ -306,6 +306,12 @@ fn own(rows: &mut Rows) {
         "meseta_master_agent_connections",
         "Agents' connections that this master holds.",
     );
+    rows.gauge(
+        "master/meseta/agents_recovered",
+        "meseta_master_agents_recovered",
+        "Agents that were registered before there was this leader and have not come back: in none of the counts of \
+         agents by state.",
+    );
     rows.counter(
         "master/meseta/crashed_decisions",
         "meseta_master_crashed_decisions_total",

@@ -143,6 +143,14 @@ impl Default for History {
     }
 }
 
+/// Who is found to be away within so many milliseconds of an election was lost with the leadership before: a master
+/// that is missed is given up sooner, with all that it held. Who leaves later was there when it was over.
+const AFTERMATH_MS: u64 = 75_000;
+
+/// So long after an election agents come back whom watchers know as recovered only, in milliseconds: those who take longer
+/// are unreachable meanwhile, unless flags say something else.
+const GATHERING_MS: u64 = 600_000;
+
 /// How many removed frameworks are remembered, with their tasks, unless flags say something else.
 pub const MAX_COMPLETED_FRAMEWORKS: u32 = 50;
 
@@ -150,12 +158,31 @@ pub const MAX_COMPLETED_FRAMEWORKS: u32 = 50;
 pub const MAX_COMPLETED_TASKS: u32 = 1000;
 
 impl State {
-    /// Whether an agent is known from before the leadership in force, is away, and has not come back since. What it knows
+    /// Whether an agent is known from before the leadership in force, is away since, and has not come back. What it knows
     /// will be told when it has, or when it is given up.
     pub fn is_recovered(&self, agent: &Agent) -> bool {
+        let AgentLiveness::Disconnected { since_ms, .. } = agent.liveness else { return false };
+        self.is_from_before(agent.reregistered_ms.unwrap_or(agent.registered_ms), since_ms)
+    }
+
+    /// The same of a framework: it was subscribed before this leadership, and has not subscribed again.
+    pub fn is_recovered_framework(&self, framework: &Framework) -> bool {
+        let last_ms = framework.reregistered_ms.unwrap_or(framework.registered_ms);
+        let is_live = self.frameworks.live.contains_key(&framework.key);
+        is_live && framework.disconnected_ms.is_some_and(|since_ms| self.is_from_before(last_ms, since_ms))
+    }
+
+    /// Whether who came last at `last_ms` and is away since `away_ms` went with an earlier leadership.
+    fn is_from_before(&self, last_ms: u64, away_ms: u64) -> bool {
         let led_since_ms = self.leader.as_ref().map_or(0, |leader| leader.since_ms);
-        matches!(agent.liveness, AgentLiveness::Disconnected { .. })
-            && agent.reregistered_ms.unwrap_or(agent.registered_ms) < led_since_ms
+        last_ms < led_since_ms && away_ms <= led_since_ms.saturating_add(AFTERMATH_MS)
+    }
+
+    /// Whether an agent that has just come back from being away may have been among the recovered ones, as far as State
+    /// still shows.
+    pub(crate) fn may_have_been_recovered(&self, agent: &Agent) -> bool {
+        let led_since_ms = self.leader.as_ref().map_or(0, |leader| leader.since_ms);
+        agent.registered_ms < led_since_ms && self.at_ms < led_since_ms.saturating_add(GATHERING_MS)
     }
 
     /// When something is due, in milliseconds since the epoch.

@@ -109,7 +109,7 @@ pub fn snapshot(state: &State, counters: &Counters, moment: Moment<'_>) -> Metri
 
 fn agents(state: &State, set: &mut impl FnMut(&str, f64)) {
     let (mut active, mut connected, mut disconnected, mut unreachable) = (0, 0, 0, 0);
-    for agent in state.agents.live.values() {
+    for agent in state.agents.live.values().filter(|agent| !state.is_recovered(agent)) {
         match agent.liveness {
             AgentLiveness::Connected { .. } => connected += 1,
             AgentLiveness::Disconnected { .. } => disconnected += 1,
@@ -117,6 +117,7 @@ fn agents(state: &State, set: &mut impl FnMut(&str, f64)) {
         }
         active += i32::from(parts::is_active(agent));
     }
+    set("master/meseta/agents_recovered", parts::recovered(state).count() as f64);
     set("master/slaves_active", f64::from(active));
     set("master/slaves_inactive", f64::from(connected + disconnected - active));
     set("master/slaves_connected", f64::from(connected));
@@ -127,7 +128,7 @@ fn agents(state: &State, set: &mut impl FnMut(&str, f64)) {
 fn resources(state: &State, set: &mut impl FnMut(&str, f64)) {
     let (mut total, mut used) = (Quantities::default(), Quantities::default());
     let (mut total_revocable, mut used_revocable) = (Quantities::default(), Quantities::default());
-    for agent in state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
+    for agent in parts::registered(state) {
         amounts::tally(&mut total, &agent.total, amounts::is_firm);
         amounts::tally(&mut used, &agent.used, amounts::is_firm);
         let everything = state.everything_of(agent);

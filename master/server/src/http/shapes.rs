@@ -3,6 +3,8 @@
 use super::legacy::{lists, state};
 use super::operator::get::{self, Read};
 use super::scripted;
+use master_core::command::Command;
+use master_core::view;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -119,6 +121,27 @@ fn empty_lists_are_there() {
     assert_eq!(text(crate::http::roles::roles_json(&cluster.state, &None, None)), r#"{"roles":[]}"#);
 }
 
+/// An agent that was away when a leadership began, and a framework: nobody has seen them since.
+#[test]
+fn who_has_not_come_back_is_recovered() {
+    let mut cluster = scripted::busy();
+    let agent = cluster.state.agents.live.values().next().unwrap().clone();
+    let connection = agent.connection().unwrap();
+    cluster.run(Command::AgentDisconnected { agent_id: view::agent_id(&cluster.state, agent.key), connection });
+    let (cluster_id, version) = (cluster.state.cluster_id.to_string(), "0.1.0".into());
+    cluster.run(Command::BecomeLeader { leader: cluster.me, term: 2, cluster_id, version });
+    let shown: Value = serde_json::from_slice(&get::json(&cluster.state, Read::Agents, None)).unwrap();
+    let (agents, recovered) = (&shown["get_agents"]["agents"], &shown["get_agents"]["recovered_agents"]);
+    let id = view::agent_id(&cluster.state, agent.key);
+    assert!(recovered.as_array().unwrap().iter().any(|one| one["id"]["value"] == *id), "{shown}");
+    assert!(!agents.as_array().unwrap().iter().any(|one| one["agent_info"]["id"]["value"] == *id), "{shown}");
+    let message = get::message(&cluster.state, Read::Agents, None);
+    assert_eq!(message.get_agents.unwrap().recovered_agents.len(), recovered.as_array().unwrap().len());
+    let shown: Value = serde_json::from_slice(&lists::agents(&cluster.state, Some(&id), None)).unwrap();
+    assert_eq!(shown["slaves"], serde_json::json!([]));
+    assert_eq!(shown["recovered_slaves"][0]["id"], *id);
+}
+
 /// Client demands 31, 32 and 36.
 #[test]
 fn clients_find_what_they_need() {
@@ -208,7 +231,6 @@ fn metrics_are_numbers_with_mesos_s_names() {
         ("master/cpus_used", 0.1),
         ("master/cpus_percent", 0.05),
         ("master/operator_event_stream_subscribers", 2.0),
-        ("master/slave_registrations", 1.0),
         ("allocator/mesos/resources/cpus/total", 2.0),
         ("allocator/mesos/allocation_runs", 2.0),
         ("allocator/mesos/allocation_run_ms/p50", 1.5),

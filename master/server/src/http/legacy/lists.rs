@@ -7,7 +7,7 @@ use super::state as whole;
 use super::views::StatusTime;
 use api::MESOS_VERSION;
 use auth::Sight;
-use master_core::state::{AgentLiveness, Framework, State, Task};
+use master_core::state::{Agent, AgentLiveness, Framework, State, Task};
 use master_core::view;
 use prost::Message;
 use std::sync::Arc;
@@ -36,19 +36,21 @@ pub fn flags(about: &About) -> Vec<u8> {
 /// `/slaves`, or the one with this id.
 pub fn agents(state: &State, slave_id: Option<&str>, sight: Option<&Sight>) -> Vec<u8> {
     let mut json = Json::with_capacity(1024 + state.agents.live.len() * 2048);
+    let is_wanted = |agent: &&Arc<Agent>| slave_id.is_none_or(|id| id == view::agent_id(state, agent.key));
     json.object(|json| {
         json.array_at("slaves", |json| {
-            for agent in state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
-                if slave_id.is_some_and(|id| id != view::agent_id(state, agent.key)) {
-                    continue;
-                }
+            for agent in parts::registered(state).filter(is_wanted) {
                 json.object(|json| {
                     parts::agent(json, state, agent, sight);
                     parts::agent_in_full(json, state, agent, sight);
                 });
             }
         });
-        json.array_at("recovered_slaves", |_| ());
+        json.array_at("recovered_slaves", |json| {
+            for agent in parts::recovered(state).filter(is_wanted) {
+                json.object(|json| parts::recovered_agent(json, state, agent));
+            }
+        });
     });
     json.into_bytes()
 }

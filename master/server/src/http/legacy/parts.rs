@@ -83,9 +83,31 @@ pub fn is_active(agent: &Agent) -> bool {
     matches!(agent.liveness, AgentLiveness::Connected { .. }) && !agent.deactivated
 }
 
-/// Whether an agent counts as registered: an unreachable one does not.
+/// Whether what an agent runs counts: that of an unreachable one does not.
 pub fn is_registered(agent: &Agent) -> bool {
     !matches!(agent.liveness, AgentLiveness::Unreachable { .. })
+}
+
+/// Agents that are registered with the leader, connected or not.
+pub fn registered(state: &State) -> impl Iterator<Item = &Arc<Agent>> {
+    state.agents.live.values().filter(|agent| is_registered(agent) && !state.is_recovered(agent))
+}
+
+/// Agents that were registered before there was this leader, and have not come back.
+pub fn recovered(state: &State) -> impl Iterator<Item = &Arc<Agent>> {
+    state.agents.live.values().filter(|agent| state.is_recovered(agent))
+}
+
+/// The fields of a recovered agent, with which those of a registered one begin.
+pub fn recovered_agent(json: &mut Json, state: &State, agent: &Agent) {
+    let info = v1::AgentInfo::decode(&agent.info[..]).unwrap_or_default();
+    json.string_at("id", &view::agent_id(state, agent.key));
+    json.string_at("hostname", &agent.hostname);
+    json.integer_at("port", i64::from(info.port()));
+    json.object_at("attributes", |json| attributes(json, &info.attributes));
+    if let Some(domain) = &info.domain {
+        json.key("domain").message(domain);
+    }
 }
 
 /// `slave(1)@ip:port`
@@ -95,14 +117,7 @@ pub fn agent_pid(agent: &Agent) -> String {
 
 /// The fields of an agent that all lists have.
 pub fn agent(json: &mut Json, state: &State, agent: &Agent, sight: Option<&Sight>) {
-    let info = v1::AgentInfo::decode(&agent.info[..]).unwrap_or_default();
-    json.string_at("id", &view::agent_id(state, agent.key));
-    json.string_at("hostname", &agent.hostname);
-    json.integer_at("port", i64::from(info.port()));
-    json.object_at("attributes", |json| attributes(json, &info.attributes));
-    if let Some(domain) = &info.domain {
-        json.key("domain").message(domain);
-    }
+    recovered_agent(json, state, agent);
     json.string_at("pid", &agent_pid(agent));
     json.time_at("registered_time", agent.registered_ms);
     if let Some(at_ms) = agent.reregistered_ms {
@@ -193,7 +208,7 @@ pub fn framework_head(json: &mut Json, groups: &Groups<'_>, framework: &Framewor
     json.string_at("webui_url", info.webui_url());
     json.bool_at("active", framework.stream.is_some());
     json.bool_at("connected", framework.stream.is_some());
-    json.bool_at("recovered", false);
+    json.bool_at("recovered", groups.state.is_recovered_framework(framework));
     info
 }
 

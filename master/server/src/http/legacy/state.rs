@@ -31,11 +31,15 @@ pub fn state(state: &State, about: &About, sight: Option<&Sight>) -> Vec<u8> {
             json.object_at("flags", |json| flags(json, about));
         }
         json.array_at("slaves", |json| {
-            for agent in state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
+            for agent in parts::registered(state) {
                 json.object(|json| parts::agent(json, state, agent, sight));
             }
         });
-        json.array_at("recovered_slaves", |_| ());
+        json.array_at("recovered_slaves", |json| {
+            for agent in parts::recovered(state) {
+                json.object(|json| parts::recovered_agent(json, state, agent));
+            }
+        });
         json.array_at("frameworks", |json| {
             for framework in state.frameworks.live.values() {
                 json.object(|json| parts::framework(json, &groups, framework, None));
@@ -79,7 +83,7 @@ pub fn summary(state: &State, about: &About, sight: Option<&Sight>) -> Vec<u8> {
             json.string_at("cluster", cluster);
         }
         json.array_at("slaves", |json| {
-            for agent in state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
+            for agent in parts::registered(state) {
                 let (tally, frameworks) = by_agent.remove(&agent.key).unwrap_or_default();
                 json.object(|json| {
                     parts::agent(json, state, agent, sight);
@@ -153,7 +157,7 @@ fn masters(json: &mut Json, state: &State, about: &About) {
 
 fn counts(json: &mut Json, state: &State) {
     let (mut active, mut inactive, mut unreachable) = (0, 0, 0);
-    for agent in state.agents.live.values() {
+    for agent in state.agents.live.values().filter(|agent| !state.is_recovered(agent)) {
         match (parts::is_registered(agent), parts::is_active(agent)) {
             (false, _) => unreachable += 1,
             (true, true) => active += 1,

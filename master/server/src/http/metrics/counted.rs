@@ -212,6 +212,7 @@ impl Counters {
     pub(crate) fn count_event(&self, state: &State, event: &Event) {
         match event {
             Event::LeaderElected(_) => self.count(LEADERS),
+            Event::AgentRegistered(_) => self.count("master/slave_registrations"),
             Event::AgentUnreachable(event) => {
                 for name in ["slave_unreachable_scheduled", "slave_unreachable_completed"] {
                     self.count(&format!("master/{name}"));
@@ -258,10 +259,11 @@ impl Counters {
                     self.count_ended(*state, status);
                 }
             }
-            Announcement::AgentAdded { .. } => self.count("master/slave_registrations"),
             Announcement::AgentRemoved { .. } => self.count("master/slave_removals"),
             Announcement::OperationEnded { kind, state, .. } => self.count_operation(*kind, *state),
-            Announcement::TaskAdded { .. }
+            // One that comes back is announced, too.
+            Announcement::AgentAdded { .. }
+            | Announcement::TaskAdded { .. }
             | Announcement::FrameworkAdded { .. }
             | Announcement::FrameworkUpdated { .. }
             | Announcement::FrameworkRemoved { .. } => (),

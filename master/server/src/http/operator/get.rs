@@ -129,10 +129,9 @@ fn get_frameworks(groups: &Groups<'_>) -> response::GetFrameworks {
 }
 
 fn get_agents(state: &State, sight: Option<&Sight>) -> response::GetAgents {
-    let agents = state.agents.live.values().filter(|agent| parts::is_registered(agent));
     response::GetAgents {
-        agents: agents.map(|agent| messages::agent(state, agent, sight)).collect(),
-        ..Default::default()
+        agents: parts::registered(state).map(|agent| messages::agent(state, agent, sight)).collect(),
+        recovered_agents: parts::recovered(state).map(|it| messages::recovered_agent(state, it, sight)).collect(),
     }
 }
 
@@ -176,11 +175,15 @@ fn fields(json: &mut Json, groups: &Groups<'_>, read: Read, sight: Option<&Sight
         }
         Read::Agents => {
             json.array_at("agents", |json| {
-                for agent in groups.state.agents.live.values().filter(|agent| parts::is_registered(agent)) {
+                for agent in parts::registered(groups.state) {
                     json.message(&messages::agent(groups.state, agent, sight));
                 }
             });
-            json.array_at("recovered_agents", |_| ());
+            json.array_at("recovered_agents", |json| {
+                for agent in parts::recovered(groups.state) {
+                    json.message(&messages::recovered_agent(groups.state, agent, sight));
+                }
+            });
         }
         // Mesos leaves an empty list out here.
         Read::Operations => {

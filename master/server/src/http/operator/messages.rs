@@ -29,22 +29,37 @@ pub fn agent(state: &State, agent: &Agent, sight: Option<&Sight>) -> get_agents:
 
 /// Leaves out what the agent has for roles that are not seen.
 pub fn hide(agent: &mut get_agents::Agent, sight: &Sight) {
-    let is_seen = |resource: &v1::Resource| {
-        Resource::from_v1(resource).is_ok_and(|resource| master_core::seen::sees(&sight.roles, &resource))
-    };
     let lists = [&mut agent.total_resources, &mut agent.allocated_resources, &mut agent.offered_resources];
     let provided = agent.resource_providers.iter_mut().map(|provider| &mut provider.total_resources);
-    lists.into_iter().chain([&mut agent.agent_info.resources]).chain(provided).for_each(|list| list.retain(is_seen));
+    let lists = lists.into_iter().chain([&mut agent.agent_info.resources]).chain(provided);
+    lists.for_each(|list| list.retain(|it| is_seen(it, sight)));
+}
+
+/// An agent of which nothing is known but its info.
+pub fn recovered_agent(state: &State, agent: &Agent, sight: Option<&Sight>) -> v1::AgentInfo {
+    let mut info = agent_info(state, agent);
+    if let Some(sight) = sight {
+        info.resources.retain(|resource| is_seen(resource, sight));
+    }
+    info
+}
+
+fn agent_info(state: &State, agent: &Agent) -> v1::AgentInfo {
+    let mut info = v1::AgentInfo::decode(&agent.info[..]).unwrap_or_default();
+    info.id = Some(v1::AgentId { value: view::agent_id(state, agent.key) });
+    info
+}
+
+fn is_seen(resource: &v1::Resource, sight: &Sight) -> bool {
+    Resource::from_v1(resource).is_ok_and(|resource| master_core::seen::sees(&sight.roles, &resource))
 }
 
 fn whole_agent(state: &State, agent: &Agent) -> get_agents::Agent {
-    let mut agent_info = v1::AgentInfo::decode(&agent.info[..]).unwrap_or_default();
-    agent_info.id = Some(v1::AgentId { value: view::agent_id(state, agent.key) });
     let capabilities = agent.capabilities.iter().map(|name| v1::agent_info::Capability {
         r#type: v1::agent_info::capability::Type::from_str_name(name).map(|known| known as i32),
     });
     get_agents::Agent {
-        agent_info,
+        agent_info: agent_info(state, agent),
         active: parts::is_active(agent),
         deactivated: Some(agent.deactivated),
         // As of the masters: clients choose by it. The agent's own is in `/slaves`.
@@ -92,17 +107,17 @@ pub fn framework(groups: &Groups<'_>, framework: &Framework, removed_ms: Option<
         allocated_resources: parts::used(framework).to_v1(Format::Endpoint),
         offered_resources: groups.offered(framework.key).to_v1(Format::Endpoint),
         offer_constraints: Some(groups.state.constraints.message(framework.key)),
-        ..framework_alone(framework, removed_ms)
+        ..framework_alone(groups.state, framework, removed_ms)
     }
 }
 
 /// A framework without what it holds, as watchers hear of it.
-pub fn framework_alone(framework: &Framework, removed_ms: Option<u64>) -> get_frameworks::Framework {
+pub fn framework_alone(state: &State, framework: &Framework, removed_ms: Option<u64>) -> get_frameworks::Framework {
     get_frameworks::Framework {
         framework_info: framework_info(framework),
         active: framework.stream.is_some(),
         connected: framework.stream.is_some(),
-        recovered: false,
+        recovered: state.is_recovered_framework(framework),
         registered_time: Some(time(framework.registered_ms)),
         reregistered_time: Some(time(framework.reregistered_ms.unwrap_or(framework.registered_ms))),
         unregistered_time: removed_ms.map(time),

@@ -139,12 +139,12 @@ fn event_of(state: &State, announcement: &Announcement) -> Option<Event> {
             event::Type::TaskUpdated
         }
         Announcement::FrameworkAdded { framework } => {
-            let framework = messages::framework_alone(state.frameworks.live.get(framework)?, Some(0));
+            let framework = messages::framework_alone(state, state.frameworks.live.get(framework)?, Some(0));
             event.framework_added = Some(event::FrameworkAdded { framework });
             event::Type::FrameworkAdded
         }
         Announcement::FrameworkUpdated { framework } => {
-            let framework = messages::framework_alone(state.frameworks.live.get(framework)?, Some(0));
+            let framework = messages::framework_alone(state, state.frameworks.live.get(framework)?, Some(0));
             event.framework_updated = Some(event::FrameworkUpdated { framework });
             event::Type::FrameworkUpdated
         }
