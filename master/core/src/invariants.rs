@@ -163,9 +163,6 @@ fn check_references(state: &State, report: Report<'_>) {
         if framework.is_connected() == waits && !may_have_neither {
             report("only-disconnected-frameworks-have-deadlines", format!("framework F{}", framework.key.0));
         }
-        if framework.roles.is_empty() {
-            report("every-framework-has-a-role", format!("framework F{}", framework.key.0));
-        }
         if state.frameworks.by_id.get(&framework.id) != Some(&framework.key) {
             report("frameworks-are-found-by-id", format!("framework F{}", framework.key.0));
         }

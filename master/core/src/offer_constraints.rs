@@ -13,13 +13,16 @@ use bytes::Bytes;
 use prost::Message;
 use std::sync::Arc;
 
-/// Checks constraints. Err is the sentence for the framework.
-pub(crate) fn check(draft: &Draft, said: Option<&OfferConstraints>) -> Result<Bytes, String> {
+/// Checks constraints of a framework with these roles. Err is the sentence for the framework.
+pub(crate) fn check(draft: &Draft, roles: &[Arc<str>], said: Option<&OfferConstraints>) -> Result<Bytes, String> {
     let Some(said) = said.filter(|said| !said.role_constraints.is_empty()) else { return Ok(Bytes::new()) };
     if !draft.state.feature_level.has_resource_model() {
         return Err("Offer constraints are not supported until every master of this cluster has been upgraded".into());
     }
     lengths::offer_constraints(said)?;
+    if let Some(other) = said.role_constraints.keys().find(|role| !roles.iter().any(|known| **known == ***role)) {
+        return Err(format!("Offer constraints name the role '{other}', which the framework does not have"));
+    }
     allocator::OfferConstraints::new(said, draft.options.regex)?;
     Ok(said.encode_to_vec().into())
 }
@@ -156,6 +159,11 @@ mod tests {
         assert!(
             refused(&mut cluster, "(a+){50}").contains("program size of 204 is larger than maximum of 100 allowed")
         );
+        let other = OfferConstraints {
+            role_constraints: rack("r").role_constraints.into_values().map(|of| ("db".into(), of)).collect(),
+        };
+        let refusal = cluster.constrain(framework, Some(other)).unwrap_err();
+        assert!(refusal.message.contains("Offer constraints name the role 'db'"), "{}", refusal.message);
         cluster.chosen.regex.program_size_max = 204;
         assert!(cluster.constrain(framework, Some(rack("(a+){50}"))).is_ok(), "the leader's flag counts");
     }

@@ -37,7 +37,8 @@ pub(crate) fn subscribe(
     let known = wanted.and_then(|id| draft.state.frameworks.by_id.get(id)).copied();
     let was_removed = known.is_some_and(|key| draft.state.frameworks.get(key).is_none() || draft.state.is_ending(key));
     let terms = terms.and_then(|terms| validate::listed(terms, &draft.options)).map_err(on_stream)?;
-    let constraints = offer_constraints::check(draft, subscribe.offer_constraints.as_ref()).map_err(on_stream)?;
+    let constraints =
+        offer_constraints::check(draft, &terms.roles, subscribe.offer_constraints.as_ref()).map_err(on_stream)?;
     if was_removed {
         return Err(Refusal::new(RefusalKind::OnStream, "FrameworkRemoved", "Framework has been removed"));
     }

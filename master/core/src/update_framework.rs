@@ -37,7 +37,7 @@ pub(crate) fn update_framework(
     change("user", &before.user, &info.user)?;
     change("checkpoint", &before.checkpoint().to_string(), &info.checkpoint().to_string())?;
     permit::update_framework(draft, key, &terms.roles)?;
-    let constraints = offer_constraints::check(draft, call.offer_constraints.as_ref())
+    let constraints = offer_constraints::check(draft, &terms.roles, call.offer_constraints.as_ref())
         .map_err(|why| invalid(format!("'UpdateFramework.offer_constraints' are not valid: {why}")))?;
     let is_same_constraints = !offer_constraints::is_changed(draft, key, &constraints);
 
@@ -108,6 +108,21 @@ mod tests {
         cluster.resume(agent, &["t"]).unwrap();
         cluster.acknowledge_orders(agent, 1000);
         assert!(cluster.update_framework(framework, |info| info.name = "new".into()).is_ok());
+    }
+
+    #[test]
+    fn a_framework_may_have_no_role_for_a_while() {
+        let mut cluster = Cluster::new();
+        let framework = cluster.subscribe_with(|info| info.roles.clear());
+        cluster.agent("cpus:4;mem:100");
+        assert!(cluster.offer().is_empty());
+        cluster.suppress(framework, &[]);
+        cluster.revive(framework, &[]);
+        cluster.update_framework(framework, |info| info.roles = vec!["db".into()]).unwrap();
+        assert_eq!(cluster.offer().len(), 1);
+        let names = cluster.update_framework(framework, |info| info.roles.clear()).unwrap();
+        assert_eq!(names, ["offers-returned", "framework-updated"]);
+        assert!(cluster.offer().is_empty());
     }
 
     #[test]

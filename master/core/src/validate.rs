@@ -181,7 +181,7 @@ fn capabilities(info: &v1::FrameworkInfo) -> Capabilities {
     known
 }
 
-/// The framework's roles in the order in which it names them. None at all means `*`.
+/// The framework's roles in the order in which it names them. One with MULTI_ROLE may have none as yet.
 #[allow(deprecated)] // Frameworks without MULTI_ROLE name their role so.
 fn framework_roles(info: &v1::FrameworkInfo, multi_role: bool) -> Result<Vec<Arc<str>>, String> {
     if multi_role && info.role.is_some() {
@@ -205,7 +205,7 @@ fn framework_roles(info: &v1::FrameworkInfo, multi_role: bool) -> Result<Vec<Arc
     if let Some(name) = &info.role {
         role(name).map_err(|why| format!("'FrameworkInfo.role' is not a valid role: {why}"))?;
     }
-    if info.roles.is_empty() {
+    if !multi_role {
         return Ok(vec![info.role.as_deref().unwrap_or("*").into()]);
     }
     Ok(info.roles.iter().map(|role| role.as_str().into()).collect())

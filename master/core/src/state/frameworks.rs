@@ -43,7 +43,7 @@ pub struct Framework {
     pub capabilities: Capabilities,
     /// How long its tasks outlive its stream, in milliseconds.
     pub failover_timeout_ms: u64,
-    /// Its roles, each with filters and suppression. Never empty: no role means `*`.
+    /// Its roles, each with filters and suppression. Without any it is offered nothing.
     #[serde(deserialize_with = "super::cautious::map")]
     pub roles: OrdMap<Arc<str>, RoleState>,
     /// Where its events go; None while it is disconnected.
