@@ -72,9 +72,10 @@ impl Resources {
         self.filter(|resource| resource.name.as_str() == name)
     }
 
-    /// How often this very resource is in it: for shared ones, how often it is used.
+    /// How often this very resource is in it: for a shared one, how often it is used; another is there or not.
     pub fn count(&self, resource: &Resource) -> u32 {
-        self.find_kind(resource).filter(|item| item.value == resource.value).map_or(0, |item| item.copies)
+        let held = self.find_kind(resource).filter(|item| item.value == resource.value);
+        held.map_or(0, |item| if item.shared { item.copies } else { 1 })
     }
 
     /// Plain scalars: without reservations, disks, and whatever else may be said of them. What is shared counts once.

@@ -133,12 +133,16 @@ impl World {
             "activate" => self.tree.set_active(client, true),
             "deactivate" => self.tree.set_active(client, false),
             "set_weight" => self.tree.set_weight(client, weight_micro(step)),
-            "allocated" => self.allocated(step, client, &step["resources"], 1),
+            "allocated" => self.allocated(step, client, &step["resources"]),
             "unallocated" => self.unallocated(step, client, &step["resources"]),
             "update" => {
                 // What it becomes first, so that nothing is gone in between.
-                self.allocated(step, client, &step["to"], 0);
-                self.unallocated(step, client, &step["from"]);
+                let (key, from, to) =
+                    (self.agent(text(step, "agent")), resources(&step["from"]), resources(&step["to"]));
+                self.tree.charge(client, key, &to, 0);
+                self.tree.discharge(client, key, &from);
+                let held = self.allocations.entry((client.to_owned(), key)).or_default();
+                *held = minus(held, &from).plus(&to);
             }
             "expect_order" => {
                 let order = self.order();
@@ -219,9 +223,9 @@ impl World {
         Outcome::Hold
     }
 
-    fn allocated(&mut self, step: &Value, client: &str, value: &Value, turns: u64) {
+    fn allocated(&mut self, step: &Value, client: &str, value: &Value) {
         let (key, resources) = (self.agent(text(step, "agent")), resources(value));
-        self.tree.charge(client, key, &resources, turns);
+        self.tree.charge(client, key, &resources, 1);
         self.allocations.entry((client.to_owned(), key)).or_default().add(&resources);
     }
 
