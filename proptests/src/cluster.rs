@@ -323,6 +323,29 @@ impl Cluster {
         self.restart(name);
     }
 
+    /// Starts one agent more, with these resources. Does not wait.
+    pub fn add_agent(&mut self, resources: &str) -> String {
+        let name = format!("a{}", self.agents().len());
+        let port = Port::reserve();
+        let masters: Vec<String> = self.masters().iter().map(|name| self.address(name).to_string()).collect();
+        let mut flags = common_flags(&self.work_dir(&name), port.address);
+        flags.push(format!("--master={}", masters.join(",")));
+        flags.push(format!("--resources={resources}"));
+        let environment = BTreeMap::new();
+        let program = "meseta-agent";
+        self.daemons.push(Daemon { name: name.clone(), program, flags, environment, port, process: None });
+        self.spawn(self.daemons.len() - 1);
+        name
+    }
+
+    /// Waits until a master leads and serves.
+    pub fn wait_master(&self, name: &str) {
+        wait::until("a master that serves", READY, || {
+            let answer = http::send(self.address(name), &Request::get("/slaves")).ok()?;
+            (answer.status() == 200).then_some(())
+        });
+    }
+
     /// Starts a master again that waits to be added to the cluster of `at`: its disk is another one.
     pub fn start_joining(&mut self, name: &str, at: &str) {
         let join = format!("--join={}", self.address(at));

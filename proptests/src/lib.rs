@@ -11,5 +11,6 @@ pub mod framework;
 pub mod http;
 pub mod pages;
 pub mod process;
+pub mod scenario;
 pub mod wait;
 pub mod watcher;

@@ -269,6 +269,8 @@ impl Sequencer {
         // When what is due is looked at again.
         let mut look = Instant::now();
         let mut forget = Instant::now() + FORGET_FIRST.min(self.forget_every);
+        // The flags' bounds count from the beginning, or from when the cluster has words for them.
+        let mut is_bounded = false;
         loop {
             let can_be_told = self.delivery.has_room();
             let room = leadership.flights.len() < IN_FLIGHT_MAX && can_be_told;
@@ -291,6 +293,10 @@ impl Sequencer {
                     look = Instant::now() + if is_moving { Duration::ZERO } else { DEADLINE_PACE };
                 }
                 () = self.delivery.room(), if !can_be_told => {}
+                () = std::future::ready(()), if room && !is_bounded && leadership.head.feature_level.forgets() => {
+                    leadership.run_one(Command::Forget, &self.node, &self.ahead);
+                    is_bounded = true;
+                }
                 () = tokio::time::sleep_until(forget), if room => {
                     let is_moving = leadership.run_one(Command::Forget, &self.node, &self.ahead);
                     forget = Instant::now() + if is_moving { FORGET_PACE } else { self.forget_every };

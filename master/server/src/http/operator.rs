@@ -167,8 +167,7 @@ impl Operators {
 
     /// The same; a refusal is told in other words.
     pub async fn decide_saying(&self, call: Call, visitor: &Visitor, say: impl FnOnce(String) -> String) -> Response {
-        let caller = caller(visitor);
-        match self.context.reader.submit(Command::OperatorCall { call: Box::new(call) }, caller).await {
+        match self.submit(Command::OperatorCall { call: Box::new(call) }, visitor).await {
             Outcome::Refused(reason) => decided_against(&Refused { message: say(reason.message), ..reason }),
             outcome => self.told_of(outcome, StatusCode::OK),
         }
@@ -176,11 +175,18 @@ impl Operators {
 
     /// Has a change decided and answers when it is committed.
     pub async fn change(&self, command: Command, visitor: &Visitor) -> Response {
-        let caller = caller(visitor);
         // Its agent makes it so in its own time.
         let is_operation = matches!(&command, Command::OperatorCall { call } if is_operation(call.r#type()));
         let done = if is_operation { StatusCode::ACCEPTED } else { StatusCode::OK };
-        self.told_of(self.context.reader.submit(command, caller).await, done)
+        self.told_of(self.submit(command, visitor).await, done)
+    }
+
+    /// Waits for this master's cluster first: a new one is about to raise what it can do.
+    async fn submit(&self, command: Command, visitor: &Visitor) -> Outcome {
+        match self.context.wait_ready().await {
+            true => self.context.reader.submit(command, caller(visitor)).await,
+            false => Outcome::Untried,
+        }
     }
 
     pub(super) fn told_of(&self, outcome: Outcome, done: StatusCode) -> Response {
