@@ -1,6 +1,7 @@
 //! Images of appc, from a folder and from the web.
 
 mod registry;
+mod reopened;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use images::{Appc, Backend, Name, Provisioner, Settings, Source, Store, Wanted};
 use registry::{gzip, layer};
+use reopened::open;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
@@ -51,7 +53,7 @@ fn store(dir: &Path, prefix: &str) -> Store {
         bytes_max: 1 << 20,
         ..Settings::default()
     };
-    Store::open(settings).unwrap()
+    open(settings)
 }
 
 fn wanted(name: &str, version: Option<&str>, id: Option<&str>) -> Wanted {

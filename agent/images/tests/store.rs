@@ -1,6 +1,7 @@
 //! Images from where they come, and what is kept of them.
 
 mod registry;
+mod reopened;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use images::{Backend, Credentials, Digest, Name, Provisioner, Settings, Source, Store, Wanted};
 use registry::{Asks, BASIC, DOCKER_LIST, Made, Registry, gzip, layer};
+use reopened::open;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -21,17 +23,6 @@ fn settings(dir: &Path, source: &str) -> Settings {
         bytes_max: 16 << 20,
         ..Settings::default()
     }
-}
-
-/// Opens a store that was open before: what pulled for it may need a moment to let go.
-fn open(settings: Settings) -> Store {
-    for _ in 0..1000 {
-        match Store::open(settings.clone()) {
-            Err(error) if error.starts_with("Another agent uses") => std::thread::sleep(Duration::from_millis(5)),
-            opened => return opened.unwrap(),
-        }
-    }
-    panic!("somebody keeps the store open");
 }
 
 fn wanted(name: &str) -> Wanted {
@@ -163,7 +154,7 @@ async fn who_must_say_who_it_is_does() {
         // Those of the agent.
         let other = tempfile::tempdir().unwrap();
         let settings = Settings { credentials: password(&registry.base()), ..settings(other.path(), &registry.base()) };
-        Store::open(settings).unwrap().get(&wanted("app")).await.unwrap();
+        open(settings).get(&wanted("app")).await.unwrap();
     }
 }
 
@@ -283,7 +274,7 @@ async fn archives_and_layouts_of_a_folder() {
     image.lay_out(&folder.join("broken"), "latest");
     let blob = registry::digest(&image.config).replace("sha256:", "");
     fs::write(folder.join("broken/blobs/sha256").join(blob), "{}").unwrap();
-    let store = Store::open(settings(dir.path(), folder.to_str().unwrap())).unwrap();
+    let store = open(settings(dir.path(), folder.to_str().unwrap()));
     for name in ["eng/app:1", "busybox", "busybox:latest", "laid/out:v1"] {
         let held = store.get(&wanted(name)).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(tree(&rootfs(dir.path(), held.image.layers[0])), ["etc/a=lower", "etc/gone=lower"], "{name}");
@@ -316,7 +307,7 @@ async fn archives_that_a_client_gets() {
     fs::write(home.join("bin/hadoop"), program).unwrap();
     fs::set_permissions(home.join("bin/hadoop"), fs::Permissions::from_mode(0o755)).unwrap();
     let client = images::Client { home: home.display().to_string(), ..Default::default() };
-    let store = Store::open(Settings { client, ..settings(dir.path(), "hdfs://n:8020/i") }).unwrap();
+    let store = open(Settings { client, ..settings(dir.path(), "hdfs://n:8020/i") });
     assert_eq!(store.get(&wanted("eng/app:1")).await.unwrap().image.layers.len(), 2);
     let error = store.get(&wanted("eng/app:2")).await.unwrap_err();
     assert!(error.contains("fs -copyToLocal' failed"), "{error}");
