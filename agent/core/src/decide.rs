@@ -156,9 +156,10 @@ fn take_order(
     let mut events = vec![Event::OrdersTaken { up_to: order.seq }];
     let grace_ms = around.settings.executor_shutdown_grace_ms;
     events.extend(match order.order {
-        Some(Wanted::Launch(order)) => launch::task(state, &order.framework_info, order.task, around),
+        Some(Wanted::Launch(order)) => launch::task(state, &order.framework_info, order.task, &order.providers, around),
         Some(Wanted::LaunchGroup(order)) => {
-            launch::group(state, &order.framework_info, &order.executor, order.task_group.tasks, around)
+            let (tasks, providers) = (order.task_group.tasks, &order.providers);
+            launch::group(state, &order.framework_info, &order.executor, tasks, providers, around)
         }
         Some(Wanted::Kill(order)) => {
             kill::task(state, &order.framework_id.value, &order.task_id.value, order.kill_policy, around)

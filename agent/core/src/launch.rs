@@ -1,5 +1,6 @@
 //! From an order to a running container.
 
+use api::internal::apply_operation::OfProvider;
 use api::limits::AGENT_COMPLETED_FRAMEWORKS_MAX;
 use api::v1::task_status::{Reason, Source};
 use api::v1::{
@@ -15,15 +16,21 @@ use crate::status::{self, Update, lost};
 use crate::volumes;
 
 /// A task for an executor of its own (a command) or of its framework's.
-pub(crate) fn task(state: &State, info: &FrameworkInfo, task: TaskInfo, around: &mut Surroundings<'_>) -> Vec<Event> {
+pub(crate) fn task(
+    state: &State,
+    info: &FrameworkInfo,
+    task: TaskInfo,
+    providers: &[OfProvider],
+    around: &mut Surroundings<'_>,
+) -> Vec<Event> {
     match &task.executor {
         Some(executor) => {
             let executor = executor.clone();
-            tasks(state, info, &executor, false, vec![task], None, around)
+            tasks(state, info, &executor, false, Launch { tasks: vec![task], group: None, providers }, around)
         }
         None => {
             let executor = command_executor(info, &task, &around.settings.launcher_dir);
-            tasks(state, info, &executor, true, vec![task], None, around)
+            tasks(state, info, &executor, true, Launch { tasks: vec![task], group: None, providers }, around)
         }
     }
 }
@@ -34,13 +41,23 @@ pub(crate) fn group(
     info: &FrameworkInfo,
     executor: &ExecutorInfo,
     mut group: Vec<TaskInfo>,
+    providers: &[OfProvider],
     around: &mut Surroundings<'_>,
 ) -> Vec<Event> {
     if event_log::planted(event_log::Bug::GroupTorn) {
         group.truncate(1);
     }
     let first = group.first().map(|task| task.task_id.value.clone());
-    tasks(state, info, executor, false, group, first, around)
+    tasks(state, info, executor, false, Launch { tasks: group, group: first, providers }, around)
+}
+
+/// What one executor is to get.
+struct Launch<'a> {
+    tasks: Vec<TaskInfo>,
+    /// The first task of a group.
+    group: Option<String>,
+    /// What the masters knew of the resource providers that it has something of.
+    providers: &'a [OfProvider],
 }
 
 fn tasks(
@@ -48,8 +65,7 @@ fn tasks(
     info: &FrameworkInfo,
     executor: &ExecutorInfo,
     is_command: bool,
-    tasks: Vec<TaskInfo>,
-    group: Option<String>,
+    Launch { tasks, group, providers }: Launch<'_>,
     around: &mut Surroundings<'_>,
 ) -> Vec<Event> {
     let framework_id = info.id.clone().unwrap_or_default().value;
@@ -72,6 +88,9 @@ fn tasks(
     let refused = match (refusal, live) {
         _ if state.model.drain.is_some() => Some((dropped, Reason::AgentDraining, drain::TOO_LATE.to_owned())),
         (Some(sentence), _) => Some((TaskState::TaskFailed, Reason::ContainerLaunchFailed, sentence)),
+        _ if !providers.iter().all(|one| state.providers.has(one)) => {
+            Some((dropped, Reason::InvalidOffers, "Task assumes outdated resource state".to_owned()))
+        }
         _ if state.leaving => Some((dropped, Reason::AgentDisconnected, "The agent is leaving".to_owned())),
         (None, Some(executor)) if is_command || executor.is_command => {
             Some((dropped, Reason::TaskInvalid, format!("Executor '{executor_id}' is still in use")))

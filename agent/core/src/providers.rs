@@ -93,6 +93,13 @@ impl Providers {
         self.known.get(provider_id)
     }
 
+    /// Whether a provider is subscribed and has what the masters knew of.
+    pub(crate) fn has(&self, of: &OfProvider) -> bool {
+        let provider = self.get(&of.id.value).filter(|provider| provider.stream.is_some());
+        let stated = provider.and_then(|provider| provider.stated.as_ref());
+        stated.is_some_and(|stated| stated.version[..] == of.resource_version[..])
+    }
+
     /// What they weigh at the masters, without one of them.
     fn bytes_without(&self, provider_id: &str) -> usize {
         self.known.iter().filter(|(id, _)| *id != provider_id).map(|(_, provider)| provider.bytes()).sum()

@@ -149,6 +149,32 @@ fn sent(effects: &[Effect]) -> Vec<(u64, Said)> {
     said.collect()
 }
 
+/// A launch of what uses version `version` of the provider, and why there is none.
+fn launch(story: &mut Story, id: &str, version: u8) -> Option<String> {
+    let provider = internal::apply_operation::OfProvider {
+        id: v1::ResourceProviderId { value: P.into() },
+        resource_version: vec![version; 16].into(),
+    };
+    let task = v1::TaskInfo {
+        name: id.into(),
+        task_id: v1::TaskId { value: id.into() },
+        command: Some(v1::CommandInfo { value: Some("true".into()), ..Default::default() }),
+        ..Default::default()
+    };
+    let launch = internal::Launch { framework_info: framework(), task, providers: vec![provider] };
+    let (_, effects) = story.order(order::Order::Launch(launch));
+    if effects.iter().any(|effect| matches!(effect, Effect::Launch { .. })) {
+        return None;
+    }
+    let messages = story.state.messages_after(0).filter_map(|message| match message.message {
+        Some(from_agent::Message::StatusUpdate(update)) if update.status.task_id.value == id => Some(update.status),
+        _ => None,
+    });
+    let status = messages.last().expect("an update");
+    assert_eq!((status.state(), status.reason()), (v1::TaskState::TaskLost, v1::task_status::Reason::InvalidOffers));
+    Some(status.message().to_owned())
+}
+
 fn apply(name: u8) -> Said {
     Said::Apply { operation: vec![name; 16] }
 }
@@ -288,4 +314,18 @@ fn a_provider_is_gone_when_it_has_nothing_and_its_operations_with_it() {
     assert!(matches!(story.try_tell(gone()), Err(Refusal::ProviderNotGone { .. })));
     story.apply(2, 7);
     assert_eq!(story.ends()[1].1, OperationState::OperationDropped);
+}
+
+#[test]
+fn what_is_launched_on_what_a_provider_had_is_dropped() {
+    let mut story = Story::of_takers();
+    let outdated = || Some("Task assumes outdated resource state".to_owned());
+    assert_eq!(launch(&mut story, "unknown", 7), outdated());
+    story.subscribe(None, 1).unwrap();
+    assert_eq!(launch(&mut story, "silent", 7), outdated());
+    story.says(1, 7, &[]).unwrap();
+    assert_eq!(launch(&mut story, "known", 7), None);
+    assert_eq!(launch(&mut story, "other", 6), outdated());
+    story.lose(1);
+    assert_eq!(launch(&mut story, "away", 7), outdated());
 }

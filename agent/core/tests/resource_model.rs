@@ -72,7 +72,8 @@ impl Story {
             |kind: &v1::framework_info::capability::Type| v1::framework_info::Capability { r#type: Some(*kind as i32) };
         let framework_info =
             v1::FrameworkInfo { capabilities: capable.iter().map(capability).collect(), ..framework() };
-        let (_, effects) = self.order(order::Order::Launch(internal::Launch { framework_info, task }));
+        let (_, effects) =
+            self.order(order::Order::Launch(internal::Launch { framework_info, task, providers: Vec::new() }));
         effects.into_iter().find_map(|effect| match effect {
             Effect::Launch { container_id } => Some(container_id),
             _ => None,

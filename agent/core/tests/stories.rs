@@ -120,7 +120,7 @@ fn an_executor_that_never_ran_is_said_to_have_ended() {
         };
         let task_id = v1::TaskId { value: "t".into() };
         let task = v1::TaskInfo { task_id, executor: Some(executor), ..Default::default() };
-        order::Order::Launch(internal::Launch { framework_info: framework(), task })
+        order::Order::Launch(internal::Launch { framework_info: framework(), task, providers: Vec::new() })
     };
     let mut story = Story::new();
     let container = v1::ContainerInfo { tty_info: Some(v1::TtyInfo::default()), ..Default::default() };
@@ -169,7 +169,7 @@ impl Story {
         };
         let task_id = v1::TaskId { value: task_id.into() };
         let task = v1::TaskInfo { task_id, executor: Some(executor), ..Default::default() };
-        self.order(order::Order::Launch(internal::Launch { framework_info: framework(), task }))
+        self.order(order::Order::Launch(internal::Launch { framework_info: framework(), task, providers: Vec::new() }))
     }
 
     fn subscribe(&mut self, stream: u64, has: &[&str]) -> (Vec<Event>, Vec<Effect>) {
@@ -442,7 +442,11 @@ fn what_a_launch_asks_for_and_would_not_get_is_refused_by_name() {
         let mut story = Story::new();
         let task_id = v1::TaskId { value: "t".into() };
         let task = v1::TaskInfo { task_id, ..task };
-        story.order(order::Order::Launch(internal::Launch { framework_info: framework(), task }));
+        story.order(order::Order::Launch(internal::Launch {
+            framework_info: framework(),
+            task,
+            providers: Vec::new(),
+        }));
         let told = story.told();
         assert_eq!((told.len(), told[0].state()), (1, TaskState::TaskFailed));
         told[0].message().strip_prefix("Failed to launch container: ").expect("a refusal").to_owned()

@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn what_is_left_of_an_order_names_its_tasks() {
-        let launch = internal::Launch { framework_info: framework_info(), task: task("t", 1000) };
+        let launch =
+            internal::Launch { framework_info: framework_info(), task: task("t", 1000), providers: Vec::new() };
         let (order, bytes) = message(order::Order::Launch(launch));
         let whole = given_up(&order, "why".into());
         assert_eq!((whole.seq, whole.framework_id.as_deref(), &whole.task_ids[..]), (9, Some("f"), &["t".into()][..]));
@@ -181,7 +182,8 @@ mod tests {
         assert_eq!(salvage(&bytes[..bytes.len() - 900], "why".into()), Some(Left::Known(whole)), "its data is missing");
         let executor = task("", 0).executor.unwrap();
         let task_group = v1::TaskGroupInfo { tasks: vec![task("a", 10), task("b", 10)] };
-        let group = internal::LaunchGroup { framework_info: framework_info(), executor, task_group };
+        let group =
+            internal::LaunchGroup { framework_info: framework_info(), executor, task_group, providers: Vec::new() };
         let (order, bytes) = message(order::Order::LaunchGroup(group));
         let whole = given_up(&order, "why".into());
         assert_eq!(whole.task_ids, ["a", "b"]);

@@ -68,7 +68,7 @@ fn launch(master: &Master, framework_id: &str, role: &str, id: &str, command: &s
         capabilities: vec![framework_info::Capability { r#type: Some(multi_role) }],
         ..framework()
     };
-    master.order(order::Order::Launch(internal::Launch { framework_info, task }));
+    master.order(order::Order::Launch(internal::Launch { framework_info, task, providers: Vec::new() }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,6 +96,7 @@ async fn orders_known_already_change_nothing() {
         order: Some(internal::order::Order::Launch(internal::Launch {
             framework_info: common::framework(),
             task: task("t1", "true"),
+            providers: Vec::new(),
         })),
     };
     master.update("t1", TaskState::TaskFinished).await;

@@ -521,7 +521,9 @@ impl State {
             ..new_task(&event.task, agent, &event.role, &event.info, &event.resources, at_ms)
         });
         let framework_info = &self.frameworks.get(framework).expect("the task's framework is live").info;
-        self.agents.order(agent, OrderParts::Launch { framework_info, task: &event.info });
+        let own = event.executor.as_ref().and_then(|executor| executor.new.as_ref()).map(|new| &new.resources);
+        let providers = self.providers.versions(agent, own.into_iter().chain([&event.resources]));
+        self.agents.order(agent, OrderParts::Launch { framework_info, task: &event.info, providers: &providers });
     }
 
     fn launch_group(&mut self, event: &TaskGroupLaunched, at_ms: u64) {
@@ -545,7 +547,10 @@ impl State {
         };
         let tasks: Vec<_> = event.tasks.iter().map(|task| &task.info).collect();
         let framework_info = &self.frameworks.get(framework).expect("the task's framework is live").info;
-        let order = OrderParts::LaunchGroup { framework_info, executor: &executor, tasks: &tasks };
+        let own = event.executor.new.as_ref().map(|new| &new.resources);
+        let all = own.into_iter().chain(event.tasks.iter().map(|task| &task.resources));
+        let providers = &self.providers.versions(agent, all);
+        let order = OrderParts::LaunchGroup { framework_info, executor: &executor, tasks: &tasks, providers };
         self.agents.order(agent, order);
     }
 

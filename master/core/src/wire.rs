@@ -3,17 +3,21 @@
 
 use bytes::Bytes;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use std::sync::Arc;
 
 /// An order, in parts.
 pub(crate) enum OrderParts<'a> {
     Launch {
         framework_info: &'a Bytes,
         task: &'a Bytes,
+        /// The resource providers that it has something of, by id, and the versions of their resources.
+        providers: &'a [(Arc<str>, Bytes)],
     },
     LaunchGroup {
         framework_info: &'a Bytes,
         executor: &'a Bytes,
         tasks: &'a [&'a Bytes],
+        providers: &'a [(Arc<str>, Bytes)],
     },
     Kill {
         framework_id: &'a str,
@@ -54,10 +58,16 @@ impl OrderParts<'_> {
     /// An `internal::Order` with this number.
     pub(crate) fn encode(&self, seq: u64) -> Bytes {
         let (field, body) = match self {
-            OrderParts::Launch { framework_info, task } => (2, fields(&[(1, framework_info), (2, task)])),
-            OrderParts::LaunchGroup { framework_info, executor, tasks } => {
+            OrderParts::Launch { framework_info, task, providers } => {
+                let mut parts = fields(&[(1, framework_info), (2, task)]);
+                providers.iter().for_each(|(id, version)| put(3, &of_provider(id, version), &mut parts));
+                (2, parts)
+            }
+            OrderParts::LaunchGroup { framework_info, executor, tasks, providers } => {
                 let tasks: Vec<(u32, &[u8])> = tasks.iter().map(|task| (1, task.as_ref())).collect();
-                (3, fields(&[(1, framework_info), (2, executor), (3, &fields(&tasks))]))
+                let mut parts = fields(&[(1, framework_info), (2, executor), (3, &fields(&tasks))]);
+                providers.iter().for_each(|(id, version)| put(4, &of_provider(id, version), &mut parts));
+                (3, parts)
             }
             OrderParts::Kill { framework_id, task_id, policy } => {
                 let mut parts = [id(1, framework_id), id(2, task_id)].concat();
@@ -77,9 +87,7 @@ impl OrderParts<'_> {
                 put(3, info, &mut parts);
                 checkpointed.iter().for_each(|resource| put(4, resource, &mut parts));
                 if let Some((provider, version)) = provider {
-                    let mut of = id(1, provider);
-                    put(2, version, &mut of);
-                    put(5, &of, &mut parts);
+                    put(5, &of_provider(provider, version), &mut parts);
                 }
                 (9, parts)
             }
@@ -102,6 +110,13 @@ fn without_number(order: &[u8]) -> &[u8] {
 /// A message whose only field, number 1, is text: all the ids.
 fn id(field: u32, text: &str) -> Vec<u8> {
     fields(&[(field, &fields(&[(1, text.as_bytes())]))])
+}
+
+/// An `OfProvider`.
+fn of_provider(provider: &str, version: &Bytes) -> Vec<u8> {
+    let mut of = id(1, provider);
+    put(2, version, &mut of);
+    of
 }
 
 fn fields(parts: &[(u32, &[u8])]) -> Vec<u8> {
@@ -147,20 +162,29 @@ mod tests {
         let (info_bytes, task_bytes) = (Bytes::from(info.encode_to_vec()), Bytes::from(task.encode_to_vec()));
         let framework_id = v1::FrameworkId { value: "F".into() };
 
+        let id = v1::ResourceProviderId { value: "P".into() };
+        let of = vec![internal::apply_operation::OfProvider { id, resource_version: vec![8; 16].into() }];
+        let providers = &[("P".into(), Bytes::from(vec![8; 16]))];
         assert_eq!(
-            decoded(&OrderParts::Launch { framework_info: &info_bytes, task: &task_bytes }),
-            internal::order::Order::Launch(internal::Launch { framework_info: info.clone(), task: task.clone() })
+            decoded(&OrderParts::Launch { framework_info: &info_bytes, task: &task_bytes, providers }),
+            internal::order::Order::Launch(internal::Launch {
+                framework_info: info.clone(),
+                task: task.clone(),
+                providers: of.clone()
+            })
         );
         assert_eq!(
             decoded(&OrderParts::LaunchGroup {
                 framework_info: &info_bytes,
                 executor: &executor.encode_to_vec().into(),
                 tasks: &[&task_bytes, &task_bytes],
+                providers,
             }),
             internal::order::Order::LaunchGroup(internal::LaunchGroup {
                 framework_info: info.clone(),
                 executor,
                 task_group: v1::TaskGroupInfo { tasks: vec![task.clone(), task] },
+                providers: of,
             })
         );
         assert_eq!(

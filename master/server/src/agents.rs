@@ -311,7 +311,8 @@ mod tests {
             ..Default::default()
         };
         let info = v1::FrameworkInfo { id: Some(v1::FrameworkId { value: "f".into() }), ..Default::default() };
-        let launch = internal::order::Order::Launch(internal::Launch { framework_info: info, task });
+        let launch =
+            internal::order::Order::Launch(internal::Launch { framework_info: info, task, providers: Vec::new() });
         let order = internal::Order { seq: 7, order: Some(launch) };
         let told = in_its_place(&Order { bytes: order.encode_to_vec().into() });
         let told = ToAgent::decode_length_delimited(told).unwrap().message;

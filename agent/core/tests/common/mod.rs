@@ -80,7 +80,7 @@ impl Story {
             command: Some(v1::CommandInfo { value: Some("true".into()), ..Default::default() }),
             ..Default::default()
         };
-        let launch = internal::Launch { framework_info: framework(), task };
+        let launch = internal::Launch { framework_info: framework(), task, providers: Vec::new() };
         let (_, effects) = self.order(order::Order::Launch(launch));
         let launched = effects.into_iter().find_map(|effect| match effect {
             Effect::Launch { container_id } => Some(container_id),

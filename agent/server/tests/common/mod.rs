@@ -127,7 +127,7 @@ impl Master {
     }
 
     pub fn launch(&self, task: v1::TaskInfo) {
-        self.order(order::Order::Launch(internal::Launch { framework_info: framework(), task }));
+        self.order(order::Order::Launch(internal::Launch { framework_info: framework(), task, providers: Vec::new() }));
     }
 
     /// A group of tasks on a default executor.
@@ -141,6 +141,7 @@ impl Master {
             framework_info: framework(),
             executor,
             task_group: v1::TaskGroupInfo { tasks },
+            providers: Vec::new(),
         }));
     }
 

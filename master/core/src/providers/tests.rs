@@ -2,7 +2,9 @@
 
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::refusal::RefusalKind;
-use crate::testing::{Cluster, conversion, create_disk, destroy_disk, provider, reserved, stored, volume};
+use crate::testing::{
+    Cluster, conversion, create_disk, destroy_disk, operation, provider, reserved, stored, task_info, volume,
+};
 use crate::view;
 use api::internal;
 use api::resources::{Format, Resources};
@@ -70,9 +72,13 @@ fn offer_anew(cluster: &mut Cluster, framework: FrameworkKey) {
 }
 
 /// The newest order of an agent.
-fn order(cluster: &Cluster, agent: AgentKey) -> internal::ApplyOperation {
+fn newest(cluster: &Cluster, agent: AgentKey) -> internal::order::Order {
     let (_, order) = cluster.state.agents.get(agent).unwrap().outbox.get_max().unwrap();
-    match internal::Order::decode(order.bytes.clone()).unwrap().order.unwrap() {
+    internal::Order::decode(order.bytes.clone()).unwrap().order.unwrap()
+}
+
+fn order(cluster: &Cluster, agent: AgentKey) -> internal::ApplyOperation {
+    match newest(cluster, agent) {
         internal::order::Order::ApplyOperation(order) => order,
         other => panic!("{other:?}"),
     }
@@ -321,6 +327,14 @@ fn a_volume_on_a_providers_disk_is_the_providers() {
     assert_eq!(cluster.accept_all(framework, both), ["offers-accepted", "operation-applied", "operation-applied"]);
     assert!(order(&cluster, agent).checkpointed_resources.is_empty(), "the agent keeps its own alone");
     assert_eq!(crate::resources::provided(&cluster.state.agents.get(agent).unwrap().total), made);
+    cluster.offer();
+    // What is launched on it says of which version of the provider's resources that came.
+    let mut task = task_info("t", "cpus:0.1;mem:1");
+    task.resources.extend(made.to_v1(Format::PostRefinement));
+    assert_eq!(cluster.accept_all(framework, vec![operation(vec![task])]), ["offers-accepted", "task-launched"]);
+    let internal::order::Order::Launch(launch) = newest(&cluster, agent) else { panic!("a launch") };
+    let of: Vec<_> = launch.providers.iter().map(|one| (one.id.value.as_str(), &one.resource_version[..])).collect();
+    assert_eq!(of, [("p", &[2; 16][..])]);
     cluster.offer();
     // Its id is unique on the agent, whoever has it.
     let disk = reserved("disk:5", &["web"]);

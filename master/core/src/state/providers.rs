@@ -11,6 +11,7 @@ use api::resources::Resources;
 use bytes::Bytes;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Providers by agent; an agent without any is not there.
@@ -51,6 +52,18 @@ impl Providers {
     /// One of an agent's.
     pub fn get(&self, agent: AgentKey, id: &str) -> Option<&Provider> {
         self.of(agent).iter().find(|provider| *provider.id == *id)
+    }
+
+    /// Whose these are, by id, with the versions of what they have.
+    pub(crate) fn versions<'a>(
+        &self,
+        agent: AgentKey,
+        all: impl Iterator<Item = &'a Resources>,
+    ) -> Vec<(Arc<str>, Bytes)> {
+        let ids: BTreeSet<&Arc<str>> =
+            all.flat_map(Resources::iter).filter_map(|resource| resource.provider_id.as_ref()).collect();
+        let known = ids.into_iter().filter_map(|id| self.get(agent, id));
+        known.map(|provider| (provider.id.clone(), provider.version.clone())).collect()
     }
 
     /// It is over.
