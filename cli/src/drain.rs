@@ -94,9 +94,11 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
     let agent = agents::find(&masters, wanted).await?;
     let is_draining = agent.drain.as_ref().is_some_and(|info| info["state"] == "DRAINING");
     let began = Instant::now();
+    // Before anything is asked for: what ends at once is told of, too.
+    let at_first = if wish.monitor && !wish.json { tasks_on(&masters, &agent, &wish).await? } else { Vec::new() };
     if cancel {
         if waits && is_draining {
-            let left = wait(&masters, &agent, &wish, began).await?;
+            let left = wait(&masters, &agent, &wish, (began, at_first)).await?;
             if !left.is_done {
                 return Ok(told(&agent, &left, &wish));
             }
@@ -119,7 +121,7 @@ pub(crate) async fn run(words: &[String], flags: Values) -> Result<ExitCode, Err
         told(&agent, &left, &wish);
         return Ok(ExitCode::SUCCESS);
     }
-    let left = wait(&masters, &agent, &wish, began).await?;
+    let left = wait(&masters, &agent, &wish, (began, at_first)).await?;
     Ok(told(&agent, &left, &wish))
 }
 
@@ -149,14 +151,23 @@ struct Left {
     tasks: Vec<Task>,
 }
 
-async fn wait(masters: &[String], agent: &Agent, wish: &Wish, began: Instant) -> Result<Left, Error> {
+/// What is on the agent at first is told of if it is monitored.
+async fn wait(
+    masters: &[String],
+    agent: &Agent,
+    wish: &Wish,
+    (began, at_first): (Instant, Vec<Task>),
+) -> Result<Left, Error> {
     let mut known: BTreeMap<String, Task> = BTreeMap::new();
-    let mut is_first = true;
+    let is_told = wish.monitor && !wish.json;
+    if is_told {
+        say(&format!("{} left\n", tasks(at_first.len())));
+        tell(&mut known, &at_first, began);
+    }
     loop {
         let left = look(masters, agent, wish).await?;
-        if wish.monitor && !wish.json {
-            tell(&mut known, &left, is_first, began);
-            is_first = false;
+        if is_told {
+            tell(&mut known, &left.tasks, began);
         }
         if left.is_done || wish.until.is_some_and(|until| Instant::now() >= until) || crate::is_unwritten() {
             return Ok(left);
@@ -166,12 +177,9 @@ async fn wait(masters: &[String], agent: &Agent, wish: &Wish, began: Instant) ->
 }
 
 /// One line for each task that is not as it was at the last look.
-fn tell(known: &mut BTreeMap<String, Task>, left: &Left, is_first: bool, began: Instant) {
+fn tell(known: &mut BTreeMap<String, Task>, left: &[Task], began: Instant) {
     let at = span(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
-    let now: BTreeMap<String, Task> = left.tasks.iter().map(|task| (task.name.clone(), task.clone())).collect();
-    if is_first {
-        say(&format!("{} left\n", tasks(now.len())));
-    }
+    let now: BTreeMap<String, Task> = left.iter().map(|task| (task.name.clone(), task.clone())).collect();
     for task in now.values().filter(|task| known.get(&task.name) != Some(*task)) {
         say(&format!("{at}: {}\n", task.said()));
     }
@@ -181,13 +189,18 @@ fn tell(known: &mut BTreeMap<String, Task>, left: &Left, is_first: bool, began: 
     *known = now;
 }
 
-async fn look(masters: &[String], agent: &Agent, wish: &Wish) -> Result<Left, Error> {
-    // Tasks first: what is drained had none before.
+/// What runs on the agent, and is not ignored.
+async fn tasks_on(masters: &[String], agent: &Agent, wish: &Wish) -> Result<Vec<Task>, Error> {
     let answer = http::read_json(masters, &Request::post("/api/v1", &json!({"type": "GET_TASKS"}))).await?;
-    let known = agents::with_id(masters, &agent.id).await?;
     let lists = ["tasks", "unreachable_tasks"].map(|kind| list(&answer["get_tasks"][kind]));
     let on_it = lists.iter().copied().flatten().filter(|task| text(&task["agent_id"]["value"]) == agent.id);
-    let mut left: Vec<Task> = on_it.map(task_of).filter(|task| !wish.ignores(task)).collect();
+    Ok(on_it.map(task_of).filter(|task| !wish.ignores(task)).collect())
+}
+
+async fn look(masters: &[String], agent: &Agent, wish: &Wish) -> Result<Left, Error> {
+    // Tasks first: what is drained had none before.
+    let mut left = tasks_on(masters, agent, wish).await?;
+    let known = agents::with_id(masters, &agent.id).await?;
     let state = match known.as_ref().map(|agent| agent.drain.as_ref().map_or("", |drain| text(&drain["state"]))) {
         None => "GONE",
         Some("DRAINED") => "DRAINED",
