@@ -71,6 +71,10 @@ pub enum Bug {
     UpdateAcknowledgedUnsynced,
     ReturnNotAwaited,
     ShutdownNeverForced,
+    IdentityShownUnkept,
+    IdentityReplacedUnheard,
+    RevokedLetIn,
+    TokenUsedAgain,
 }
 
 use Bug::*;
@@ -255,6 +259,14 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
         "shutdown-never-forced",
         "an executor that does not end when it is asked to is not ended (Mesos)",
     ),
+    (IdentityShownUnkept, "identity-shown-unkept", "an agent shows an identity that is not on its disk (many)"),
+    (
+        IdentityReplacedUnheard,
+        "identity-replaced-unheard",
+        "an agent forgets its identity before it heard that the next one counts (many)",
+    ),
+    (RevokedLetIn, "revoked-let-in", "an agent whose identity was revoked is let in by it (many)"),
+    (TokenUsedAgain, "token-used-again", "agents that join by a token are not counted (many)"),
 ];
 
 #[cfg(feature = "planted-bugs")]

@@ -27,7 +27,7 @@ type Secret = [u8; 32];
 /// Who this agent is.
 #[derive(Debug, Default)]
 pub(crate) struct Identity {
-    /// None where nothing is kept, as in simulations.
+    /// None where nothing is kept, as in most simulations.
     at: Option<Place>,
     held: Arc<Mutex<Vec<Secret>>>,
 }
@@ -73,7 +73,7 @@ impl Identity {
                 token => token?,
             };
             if token.is_some() && held.is_empty() {
-                place.keep(&mut held, vec![random_secret()])?;
+                place.keep(&mut held, vec![random_secret(host::random)])?;
             }
             let identities: Vec<_> = held.iter().map(|secret| secret.to_vec().into()).collect();
             let has_something = token.is_some() || !identities.is_empty();
@@ -106,9 +106,13 @@ impl Identity {
     pub(crate) async fn rotate(&self) -> Result<Option<internal::NextIdentity>, String> {
         self.change(|held| {
             if held.len() == 1 {
-                held.insert(0, random_secret());
+                held.insert(0, random_secret(host::random));
             }
-            held.first().copied().filter(|_| held.len() > 1)
+            let next = held.first().copied().filter(|_| held.len() > 1);
+            if event_log::planted(event_log::Bug::IdentityReplacedUnheard) {
+                held.truncate(1);
+            }
+            next
         })
         .await
     }
@@ -119,7 +123,7 @@ impl Identity {
     /// As [`Identity::heard`].
     pub(crate) async fn make_another(&self) -> Result<(), String> {
         let another = |held: &mut Vec<Secret>| {
-            held.insert(0, random_secret());
+            held.insert(0, random_secret(host::random));
             held.truncate(HELD_MAX);
             None
         };
@@ -155,8 +159,10 @@ impl Place {
 
     /// On the disk first.
     fn keep(&self, held: &mut Vec<Secret>, wanted: Vec<Secret>) -> Result<(), String> {
-        write(&self.folder, &wanted)
-            .map_err(|error| format!("cannot keep this agent's identity in {}: {error}", self.folder.display()))?;
+        if !event_log::planted(event_log::Bug::IdentityShownUnkept) {
+            write(&self.folder, &wanted)
+                .map_err(|error| format!("cannot keep this agent's identity in {}: {error}", self.folder.display()))?;
+        }
         *held = wanted;
         Ok(())
     }
@@ -218,7 +224,7 @@ mod tests {
         let none = Identity::open(dir.path(), None).unwrap();
         assert_eq!(none.proof().await, Ok(None));
         assert!(Identity::open(dir.path(), Some(path.clone())).unwrap_err().contains("--join_token="));
-        let token = api_http::new_join_token();
+        let token = api_http::new_join_token(host::random);
         fs::write(&path, &token).unwrap();
         let open = || Identity::open(dir.path(), Some(path.clone())).unwrap();
         let proof = open().proof().await.unwrap().unwrap();

@@ -455,7 +455,8 @@ mod tests {
             ended_tasks_max: 1,
         };
         let (hostname, masters, resources) = ("h".to_owned(), Vec::new(), Vec::new());
-        let config = Terms { hostname, masters, resources, settings, log_bytes_max: 1 }.config().unwrap();
+        let config = Terms { hostname, masters, resources, settings, log_bytes_max: 1, identity: None }.config();
+        let config = config.unwrap();
         let mut state = State::default();
         let info = |hostname: &str| Some(Blob::of(&AgentInfo { hostname: hostname.into(), ..config.described() }));
         state.registration = Registration { agent_id: Some("S0".into()), ..Registration::default() };

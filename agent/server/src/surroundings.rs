@@ -270,6 +270,8 @@ pub struct Terms {
     pub settings: Settings,
     /// The log is shortened when it is larger, in bytes.
     pub log_bytes_max: u64,
+    /// The folder in which it keeps who it is, and has the token to join by in a file `token`; None: it has nothing to show.
+    pub identity: Option<PathBuf>,
 }
 
 impl Terms {
@@ -277,9 +279,10 @@ impl Terms {
         let none = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
         let words = ["--master=none:0", "--work_dir=/nowhere"].map(str::to_owned);
         let values = api::flags::parse(config::FLAGS, words.to_vec(), |_| None, none);
+        let identity = self.identity.map(|folder| Identity::open(&folder, Some(folder.join("token"))));
         Ok(Config {
             credential: None,
-            identity: Identity::default(),
+            identity: identity.transpose()?.unwrap_or_default(),
             secret_warning: None,
             door: Arc::default(),
             admission: Arc::default(),

@@ -6,16 +6,16 @@ const PREFIX: &str = "meseta-join-";
 const OF_TOKENS: &str = "meseta 2026 join token of an agent";
 const OF_IDENTITIES: &str = "meseta 2026 identity of an agent";
 
-/// 32 random bytes.
-pub fn random_secret() -> [u8; 32] {
-    let (one, other) = (uuid::Uuid::new_v4(), uuid::Uuid::new_v4());
+/// 32 random bytes, from whoever makes UUIDs.
+pub fn random_secret(random: impl Fn() -> u128) -> [u8; 32] {
+    let (one, other) = (random(), random());
     // What is not random in a UUID is spread.
-    blake3::hash(&[*one.as_bytes(), *other.as_bytes()].concat()).into()
+    blake3::hash(&[one.to_le_bytes(), other.to_le_bytes()].concat()).into()
 }
 
 /// The text of a new token.
-pub fn new_join_token() -> String {
-    let digits: String = random_secret().iter().map(|byte| format!("{byte:02x}")).collect();
+pub fn new_join_token(random: impl Fn() -> u128) -> String {
+    let digits: String = random_secret(random).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{PREFIX}{digits}")
 }
 
@@ -48,12 +48,13 @@ mod tests {
 
     #[test]
     fn a_token_is_read_as_it_was_made() {
-        let token = new_join_token();
+        let random = || uuid::Uuid::new_v4().as_u128();
+        let token = new_join_token(random);
         assert_eq!(read_join_token(&format!("\n {token} \nmore")), Ok(token.as_str()));
         for wrong in ["", "x", &token[1..], &token[..70], "ops secret"] {
             assert!(read_join_token(wrong).unwrap_err().contains("no join token"));
         }
         assert_ne!(join_token_hash(b"x"), identity_hash(b"x"));
-        assert_ne!(random_secret(), random_secret());
+        assert_ne!(random_secret(random), random_secret(random));
     }
 }

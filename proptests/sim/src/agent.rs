@@ -2,6 +2,7 @@
 //! they do on a machine.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,14 @@ use event_log::local::AppendError;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use http_body_util::BodyExt;
+use master_core::ids::SecretHash;
+use master_core::state::identities::Bound;
+use master_core::view;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use crate::doorkeeper::{Door, NO_TOKEN, TOKEN};
 use crate::executor::Executor;
 use crate::net::{Net, request};
 use crate::random::Random;
@@ -196,6 +201,8 @@ pub struct Agent {
     machine: Arc<Mutex<Machine>>,
     random: Random,
     life: Option<Host>,
+    /// Where machines of this name keep who their agents are, and how many there were.
+    identities: Option<(PathBuf, u64)>,
     /// None is started before then, in virtual milliseconds.
     away_until_ms: u64,
 }
@@ -204,6 +211,7 @@ impl Agent {
     /// An empty machine.
     pub fn new(world: &Arc<World>, net: &Net, name: &str, masters: Arc<Mutex<Vec<String>>>) -> Agent {
         Agent {
+            identities: None,
             world: world.clone(),
             net: net.clone(),
             name: name.to_owned(),
@@ -213,6 +221,45 @@ impl Agent {
             life: None,
             away_until_ms: 0,
         }
+    }
+
+    /// From now on it has an identity, which is kept below `dir`.
+    pub fn keep_identities(&mut self, dir: &Path) {
+        self.identities = Some((dir.join(&self.name), 0));
+        self.furnish();
+    }
+
+    /// Makes the folder in which this machine's agent keeps who it is.
+    fn furnish(&mut self) {
+        let Some((_, number)) = &mut self.identities else { return };
+        *number += 1;
+        let folder = self.folder().unwrap_or_default();
+        let made = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join(TOKEN), NO_TOKEN));
+        made.unwrap_or_else(|error| self.world.violated("identities", format!("no folder for an agent: {error}")));
+    }
+
+    fn folder(&self) -> Option<PathBuf> {
+        self.identities.as_ref().map(|(below, number)| below.join(number.to_string()))
+    }
+
+    /// What whoever lets agents in sees of it.
+    pub fn door(&self) -> Option<Door> {
+        let agent_id = self.machine.lock().disk.state.registration.agent_id.clone();
+        Some(Door { folder: self.folder()?, agent_id })
+    }
+
+    /// If it does not have what the masters know it by.
+    pub fn locked_out(&self, state: &master_core::State) -> Option<String> {
+        let folder = self.folder()?;
+        let id = self.machine.lock().disk.state.registration.agent_id.clone()?;
+        let key = view::parse_agent_id(state, &id)?;
+        let Some(Bound::Own { hash, .. }) = state.identities.of_agents.get(&key) else { return None };
+        let text = std::fs::read_to_string(folder.join("identity")).unwrap_or_default();
+        let kept: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let secrets = kept["identities"].as_array().into_iter().flatten().filter_map(|one| unhex(one.as_str()?));
+        let mut hashes = secrets.map(|secret| SecretHash(api_http::identity_hash(&secret)));
+        let has = hashes.any(|one| one == *hash);
+        (!has).then(|| format!("{id} on {} is known by an identity that it has not kept", self.name))
     }
 
     /// Whether its process runs.
@@ -290,6 +337,7 @@ impl Agent {
         self.world.oracle.lock().once.machine_lost(old.containers.keys());
         drop(old);
         self.machine = Arc::default();
+        self.furnish();
         self.world.trace(format_args!("{} is wiped", self.name));
     }
 
@@ -339,6 +387,7 @@ impl Agent {
                 ended_tasks_max: ENDED_TASKS_MAX,
             },
             log_bytes_max: LOG_BYTES_MAX,
+            identity: self.folder(),
         };
         let (world, machine, name) = (self.world.clone(), self.machine.clone(), self.name.clone());
         let place = Place { world: world.clone(), machine: machine.clone(), name: name.clone() };
@@ -448,6 +497,11 @@ fn apply(state: &mut State, record: &Record, world: &World) -> Vec<Event> {
             Vec::new()
         }
     }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect()
 }
 
 /// Whether a container is one that an agent waits for.

@@ -13,9 +13,10 @@ use master_server::context::Context;
 use parking_lot::Mutex;
 
 use crate::agent::Agent;
+use crate::doorkeeper::{Door, Doorkeeper};
 use crate::framework::Framework;
 use crate::invariants::liveness;
-use crate::master::{Master, Terms};
+use crate::master::{self, Master, Terms};
 use crate::net::{Net, Weather, name_of};
 use crate::operator::Operator;
 use crate::random::Random;
@@ -74,6 +75,8 @@ pub struct Cluster {
     addresses: Arc<Mutex<Vec<String>>>,
     random: Random,
     clerk: Host,
+    /// As of the last look.
+    doors: Arc<Mutex<Vec<Door>>>,
     has_older_releases: bool,
 }
 
@@ -116,7 +119,10 @@ impl Cluster {
         let net = Net::new(&world);
         // Some masters have forgotten everything that was a moment ago.
         let eager = random.permille(300);
+        let mut door = world.random("identities");
+        let has_identities = door.permille(500);
         let terms = Terms {
+            identity_life: has_identities.then(|| Duration::from_millis(door.range(8_000, 40_000))),
             heartbeat_ms: *random.pick(&[50, 100, 150]).unwrap_or(&50),
             snapshot_bytes: if eager {
                 1 << 9
@@ -127,6 +133,7 @@ impl Cluster {
             flush_us_max: *random.pick(&[500, 3_000, 12_000]).unwrap_or(&3_000),
             slow_flush_us_max: *random.pick(&[3_000, 60_000, 400_000]).unwrap_or(&60_000),
         };
+        world.oracle.lock().options = master::options(&terms);
         let shm = std::path::Path::new("/dev/shm");
         let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.expect("a folder");
         let list: Vec<String> = (1..=scenario.masters).map(|number| format!("m{number}:5050")).collect();
@@ -147,11 +154,15 @@ impl Cluster {
             addresses: addresses.clone(),
             random,
             clerk,
+            doors: Arc::default(),
             has_older_releases: scenario.steps.iter().any(|(_, step)| matches!(step, Step::Release(..))),
         };
         cluster.masters.iter_mut().for_each(Master::start);
         for number in 1..=scenario.agents {
             let mut agent = Agent::new(&world, &net, &format!("a{number}"), addresses.clone());
+            if has_identities {
+                agent.keep_identities(cluster.dir.path());
+            }
             agent.start();
             cluster.agents.push(agent);
         }
@@ -159,7 +170,10 @@ impl Cluster {
             cluster.frameworks.push(Framework::start(&world, &net, &format!("f{number}"), addresses.clone()));
         }
         Operator::start(&world, &net, "op1", addresses.clone(), true);
-        Operator::start(&world, &net, "op2", addresses, false);
+        Operator::start(&world, &net, "op2", addresses.clone(), false);
+        if has_identities {
+            Doorkeeper::start(&world, &net, addresses, cluster.doors.clone());
+        }
         cluster
     }
 
@@ -193,7 +207,13 @@ impl Cluster {
                 self.world.violated("crashes", format!("{} at {}: {}", crash.command, master.name(), crash.message));
             }
         }
+        *self.doors.lock() = self.agents.iter().filter_map(Agent::door).collect();
         let mut oracle = self.world.oracle.lock();
+        let locked_out =
+            oracle.truth.last().and_then(|truth| self.agents.iter().find_map(|one| one.locked_out(&truth.state)));
+        if let Some(what) = locked_out {
+            oracle.violated("identities", what);
+        }
         oracle.look();
         oracle.violation.is_some()
     }

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod cluster;
+pub mod doorkeeper;
 mod executor;
 pub mod framework;
 pub mod invariants;

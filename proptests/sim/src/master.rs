@@ -41,6 +41,8 @@ pub struct Terms {
     pub flush_us_max: u64,
     /// Now and then it takes up to so many.
     pub slow_flush_us_max: u64,
+    /// Agents have identities, which are good for so long.
+    pub identity_life: Option<Duration>,
 }
 
 /// One disk, and whoever runs on it.
@@ -124,9 +126,14 @@ pub const FORGETTING: Forgetting = Forgetting {
 };
 
 /// What masters decide by.
-pub fn options() -> master_core::Options {
-    let (agent_away_ms_max, step_events) = (AGENT_AWAY_MS_MAX, FORGETTING.step_events);
-    master_core::Options { agent_away_ms_max, step_events, ..master_core::Options::default() }
+pub fn options(terms: &Terms) -> master_core::Options {
+    master_core::Options {
+        agent_away_ms_max: AGENT_AWAY_MS_MAX,
+        step_events: FORGETTING.step_events,
+        agent_identities: terms.identity_life.is_some(),
+        identity_life_ms: terms.identity_life.map_or(0, |life| life.as_millis() as u64),
+        ..master_core::Options::default()
+    }
 }
 
 impl Master {
@@ -240,7 +247,7 @@ impl Master {
             secret: None,
             insecure: false,
             tls: None,
-            identity_life: None,
+            identity_life: self.terms.identity_life,
             otlp: None,
             masters: if self.masters.is_empty() { vec![self.address.clone()] } else { self.masters.clone() },
             join: self.masters.is_empty().then(|| "m1:5050".to_owned()),
@@ -258,6 +265,9 @@ impl Master {
             trailing_logs: self.terms.tail_entries_min,
             rehearsal: Rehearsal { reads: self.reads, digest_every: 64, ..Rehearsal::default() },
         };
+        let dir = self.dir.display().to_string();
+        // Where a run has its files differs from process to process.
+        let placeless = move |why: &str| why.replace(&dir, "its folder");
         let (slot, refused, name) = (context.clone(), self.refused.clone(), self.name().to_owned());
         let (world, process) = (self.world.clone(), host.clone());
         host.spawn(async move {
@@ -292,9 +302,9 @@ impl Master {
             };
             match ended.await {
                 // A disk that failed: it may work again when it is started again.
-                Ok(why) => world.trace(format_args!("{name} ends: {why}")),
+                Ok(why) => world.trace(format_args!("{name} ends: {}", placeless(&why))),
                 Err(why) => {
-                    world.trace(format_args!("{name} refuses: {why}"));
+                    world.trace(format_args!("{name} refuses: {}", placeless(&why)));
                     *refused.lock() = Some(why);
                 }
             }

@@ -35,8 +35,10 @@ impl Acknowledged {
             Outcome::Done { index, .. } => {
                 self.done.insert(request_id, *index);
             }
-            // These refusals say what was committed: the agent is over, or some of its tasks, or of what a master held.
-            Outcome::Refused(refused) if ["LogLost", STILL_SETTLING, STILL_HELD].contains(&&*refused.name) => {}
+            // These refusals say what was committed: the agent is over, or some of its tasks, or of what a master held; or it is
+            // active again, and nobody sees it yet.
+            Outcome::Refused(refused)
+                if ["LogLost", STILL_SETTLING, STILL_HELD, "AgentAway"].contains(&&*refused.name) => {}
             Outcome::Refused(_) => {
                 self.refused.insert(request_id);
             }

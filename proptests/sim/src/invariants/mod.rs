@@ -4,6 +4,7 @@
 pub mod acknowledged;
 pub mod brakes;
 pub mod capacity;
+pub mod identities;
 pub mod leaders;
 pub mod linear;
 pub mod liveness;
@@ -57,7 +58,10 @@ pub struct Oracle {
     /// Updates reach frameworks in order until acknowledged.
     pub updates: updates::Updates,
     refusals: refusals::Refusals,
+    identities: identities::Identities,
     time: time::Time,
+    /// How masters decide.
+    pub options: master_core::Options,
     /// Operators' calls are linearizable.
     pub linear: linear::Linear,
     /// Names of events that took effect and of refusals that somebody heard: how often.
@@ -117,8 +121,13 @@ impl Oracle {
             *self.reached.entry(event.name().to_owned()).or_default() += 1;
         }
         let header = &entry.record.header;
+        let identities = match self.options.agent_identities {
+            true => self.identities.committed(entry.index, before.as_ref(), state, &events),
+            false => Ok(()),
+        };
         let found = [
             ("brakes", brakes::check(entry.index, before.as_ref(), state, &events)),
+            ("identities", identities),
             ("time", self.time.committed(world.now_ms(), entry.index, header, before.as_ref())),
             ("acknowledged", self.acknowledged.committed(entry.index, &entry.record, state)),
             ("once", self.once.committed(entry.index, state, &events)),
@@ -158,7 +167,7 @@ impl Oracle {
         }
         self.acknowledged.answered(request_id, outcome);
         let took_effect = self.acknowledged.took_effect(&request_id);
-        if let Err(what) = self.refusals.answered(&self.truth, request_id, outcome, took_effect) {
+        if let Err(what) = self.refusals.answered(&self.truth, request_id, outcome, took_effect, &self.options) {
             self.report(world, "refusals", what);
         }
     }

@@ -4,12 +4,10 @@
 use std::collections::BTreeMap;
 
 use master_core::command::{Caller, Command};
-use master_core::{Refusal, Reply, State, decide_with, fold};
+use master_core::{Options, Refusal, Reply, State, decide_with, fold};
 use master_server::outcome::Outcome;
 
 use super::Truth;
-use crate::master;
-
 /// A call under way.
 struct Open {
     command: Command,
@@ -40,6 +38,7 @@ impl Refusals {
         request_id: [u8; 16],
         outcome: &Outcome,
         took_effect: bool,
+        options: &Options,
     ) -> Result<(), String> {
         let Some(open) = self.open.remove(&request_id) else { return Ok(()) };
         let said = match outcome {
@@ -49,21 +48,26 @@ impl Refusals {
         };
         let mut others = Vec::new();
         let mut before: Option<&State> = None;
-        for truth in truth[open.since.saturating_sub(1)..].iter().filter(|truth| truth.takes_effect) {
+        let mut effective = truth[open.since.saturating_sub(1)..].iter().filter(|truth| truth.takes_effect).peekable();
+        while let Some(truth) = effective.next() {
+            let state = &truth.state;
             // A call may have been decided in the middle of a record, after the calls before it.
             let mut within = before.cloned();
             let steps = truth.events.iter().filter_map(|event| {
-                let state = within.as_mut()?;
-                fold(state, event, truth.state.at_ms);
-                Some(open.again(state))
+                let within = within.as_mut()?;
+                fold(within, event, state.at_ms);
+                Some(open.again(within, within.at_ms, options))
             });
-            for again in steps.chain([open.again(&truth.state)]) {
+            // Or any time later, before the next record: what is good for a while may not have been any more.
+            let until_ms = effective.peek().map_or(state.at_ms + LATE_MS, |next| next.state.at_ms);
+            let after = [state.at_ms, until_ms].map(|at_ms| open.again(state, at_ms, options));
+            for again in steps.chain(after) {
                 if again == said {
                     return Ok(());
                 }
                 others.push(again);
             }
-            before = Some(&truth.state);
+            before = Some(state);
         }
         if others.is_empty() {
             return Ok(());
@@ -72,6 +76,9 @@ impl Refusals {
         Err(format!("a call was answered as {said:?}, which was never true, but {others:?}: {:?}", open.command))
     }
 }
+
+/// A call is decided at most so long after the last record, in milliseconds.
+const LATE_MS: u64 = 60_000;
 
 /// What is said of a call.
 #[derive(Debug, PartialEq)]
@@ -86,9 +93,9 @@ enum Said {
 
 impl Open {
     /// What is to be said if it were decided on this state.
-    fn again(&self, state: &State) -> Said {
+    fn again(&self, state: &State, at_ms: u64, options: &Options) -> Said {
         let refused = |refusal: Refusal| Said::Refused(refusal.name.to_owned());
-        match decide_with(state, &self.command, &self.caller, state.at_ms, master::options()) {
+        match decide_with(state, &self.command, &self.caller, at_ms, options.clone()) {
             Err(refusal) => refused(refusal),
             Ok(decision) => match decision.reply {
                 Reply::Refused(refusal) => refused(refusal),

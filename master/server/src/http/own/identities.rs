@@ -32,7 +32,7 @@ pub(super) async fn change(operators: &Operators, request: Request, visitor: &Vi
         Ok(body) => body,
         Err(error) => return error.response(),
     };
-    let token = api_http::new_join_token();
+    let token = api_http::new_join_token(event_log::host::random);
     let wanted = match parse(&body, SecretHash(api_http::join_token_hash(token.as_bytes()))) {
         Ok(wanted) => wanted,
         Err(sentence) => return api_http::text(StatusCode::BAD_REQUEST, &sentence),
