@@ -37,11 +37,13 @@ pub(crate) struct ExecutorStream {
     _end: oneshot::Sender<()>,
 }
 
-fn rejected(rejection: &Rejection) -> Response {
+/// What cannot be read, or not be answered as is wanted.
+pub(crate) fn rejected(rejection: &Rejection) -> Response {
     text(StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST), &rejection.message)
 }
 
-fn bad(sentence: &str) -> Response {
+/// What is wrong with a call.
+pub(crate) fn bad(sentence: &str) -> Response {
     text(StatusCode::BAD_REQUEST, sentence)
 }
 

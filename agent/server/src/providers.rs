@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use agent_core::{Blob, Command, Said, State, Stated};
 use api::limits::{AGENT_OPERATIONS_MAX, NAME_BYTES_MAX, OPERATION_BYTES_MAX, STATUS_BYTES_MAX};
-use api::media::{Media, Rejection, accept, request_media};
+use api::media::{Media, accept, request_media};
 use api::resources::Resource;
 use api::v1::resource_provider::{Call, Event, call, event};
 use api::v1::{self, ResourceProviderId, ResourceProviderInfo, TaskInfo};
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::agent::Agent;
 use crate::config::PROVIDERS;
+use crate::executors::{bad, rejected};
 use crate::records::{Records, records};
 
 const STREAM_ID: &str = "Mesos-Stream-Id";
@@ -46,14 +47,6 @@ struct Stream {
     publishing: BTreeMap<Vec<u8>, oneshot::Sender<bool>>,
     /// Its other end waits for it, and holds the stream open meanwhile.
     _end: oneshot::Sender<()>,
-}
-
-fn rejected(rejection: &Rejection) -> Response {
-    text(StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST), &rejection.message)
-}
-
-fn bad(sentence: &str) -> Response {
-    text(StatusCode::BAD_REQUEST, sentence)
 }
 
 /// Answers one call.

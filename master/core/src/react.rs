@@ -214,29 +214,18 @@ pub fn react(state: &State, event: &Event) -> Vec<Effect> {
         }
 
         // Operations on resources.
-        Event::OperationApplied(OperationApplied { agent, .. }) => {
+        Event::OperationApplied(OperationApplied { agent, .. })
+        | Event::OperationBegun(OperationBegun { agent, .. }) => {
             effects.push(Effect::OrdersWaiting { agent: *agent });
         }
-        Event::OperationUpdated(event) => {
-            effects.push(Effect::SendReceived { agent: event.agent, up_to: event.seq });
-            let operation = state.operations.get(event.operation);
-            let framework = operation.and_then(|operation| operation.framework);
+        Event::OperationUpdated(OperationUpdated { operation, agent, kind, seq, state: end, .. })
+        | Event::OperationEnded(OperationEnded { operation, agent, kind, seq, state: end, .. }) => {
+            effects.push(Effect::SendReceived { agent: *agent, up_to: *seq });
+            let framework = state.operations.get(*operation).and_then(|operation| operation.framework);
             if let Some(framework) = framework {
-                effects.push(Effect::OperationWaiting { framework, operation: event.operation });
+                effects.push(Effect::OperationWaiting { framework, operation: *operation });
             }
-            effects.push(ended(framework, event.kind, event.state));
-        }
-        Event::OperationBegun(OperationBegun { agent, .. }) => {
-            effects.push(Effect::OrdersWaiting { agent: *agent });
-        }
-        Event::OperationEnded(event) => {
-            effects.push(Effect::SendReceived { agent: event.agent, up_to: event.seq });
-            let operation = state.operations.get(event.operation);
-            let framework = operation.and_then(|operation| operation.framework);
-            if let Some(framework) = framework {
-                effects.push(Effect::OperationWaiting { framework, operation: event.operation });
-            }
-            effects.push(ended(framework, event.kind, event.state));
+            effects.push(ended(framework, *kind, *end));
         }
         Event::OperationAcknowledged(event) => {
             effects.push(Effect::SendOperationOver { agent: event.agent, operation: event.operation });
