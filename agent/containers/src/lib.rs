@@ -16,6 +16,7 @@ mod containerizer;
 mod docker;
 mod external;
 pub mod isolators;
+mod netlink;
 mod reports;
 mod sandbox;
 mod sealed;

@@ -312,6 +312,10 @@ fn check(mut values: Values) -> Result<Config, String> {
         ended_tasks_max: AGENT_ENDED_TASKS_MAX,
     };
     let (mut isolators, idle) = isolation::read(&values, &resources)?;
+    // Every container has some of them, and nobody is offered any.
+    let resources: Vec<Resource> =
+        resources.into_iter().filter(|one| one.name != isolation::EPHEMERAL_PORTS).collect();
+    isolators.port_mapping.dir = work_dir.join("meta/port_mapping");
     isolators.cni.dir = work_dir.join("meta/networks");
     isolators.xfs.work_dir.clone_from(&work_dir);
     isolators.csi.records = work_dir.join("meta/csi");

@@ -11,12 +11,15 @@ use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{
     CniSettings, CsiSettings, DiskSettings, DockerVolumeSettings, FilesystemSettings, GpuSettings, LinuxDevices,
-    LinuxSettings, Policy, PortsSettings, SeccompSettings, Settings, XfsSettings,
+    EGRESS_RATE_MIN, LinuxSettings, Policy, PortMappingSettings, PortsSettings, SeccompSettings, Settings, XfsSettings,
 };
 use containers::nodes::Node;
 
 /// Projects of XFS that one agent can have: each is looked at when a free one is sought.
 const PROJECTS_MAX: u64 = 1_000_000;
+
+/// The resource that containers have without being offered it.
+pub(crate) const EPHEMERAL_PORTS: &str = "ephemeral_ports";
 
 /// How isolators are configured, and what is to be said of it. The error is a sentence.
 pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings, Vec<String>), String> {
@@ -73,6 +76,13 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("perf_events", &["cgroups/perf_event"]),
         ("host_path_volume_force_creation", &["filesystem/linux"]),
         ("network_cni_config_dir", &["network/cni"]),
+        ("ephemeral_ports_per_container", &["network/port_mapping"]),
+        ("eth0_name", &["network/port_mapping"]),
+        ("lo_name", &["network/port_mapping"]),
+        ("egress_rate_limit_per_container", &["network/port_mapping"]),
+        ("network_enable_socket_statistics_summary", &["network/port_mapping"]),
+        ("network_enable_socket_statistics_details", &["network/port_mapping"]),
+        ("network_enable_snmp_statistics", &["network/port_mapping"]),
         ("xfs_project_range", &["disk/xfs"]),
         ("xfs_quota_headroom", &["disk/xfs"]),
         ("csi_plugin_config_dir", &["volume/csi"]),
@@ -88,10 +98,14 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
     if values.bool("xfs_kill_containers") && !values.bool("enforce_container_disk_quota") {
         warnings.push("--xfs_kill_containers does nothing without --enforce_container_disk_quota".to_owned());
     }
+    if !has(&["network/port_mapping"]) && resources.iter().any(|one| one.name == EPHEMERAL_PORTS) {
+        warnings.push(format!("{EPHEMERAL_PORTS} in --resources does nothing without network/port_mapping in --isolation"));
+    }
     let (devices, nodes) = devices(values, has(&["linux/devices"]))?;
     let settings = Settings {
         filesystem: filesystem(values)?,
         cni: cni(values)?,
+        port_mapping: port_mapping(values, resources)?,
         csi: csi(values, has(&["volume/csi"]))?,
         docker_volume: DockerVolumeSettings {
             dir: values.path("docker_volume_checkpoint_dir").unwrap_or_default(),
@@ -189,6 +203,42 @@ fn cni(values: &Values) -> Result<CniSettings, String> {
         _ => {}
     }
     Ok(CniSettings { configs, plugins, dir: PathBuf::new(), metrics: values.bool("network_cni_metrics") })
+}
+
+/// Which ports containers have, and what is told of their networks.
+fn port_mapping(values: &Values, resources: &[Resource]) -> Result<PortMappingSettings, String> {
+    if values.bool("egress_unique_flow_per_container") {
+        return Err("Flag '--egress_unique_flow_per_container' is not supported by this release: it needs flows of fq_codel \
+                    (CONFIG_NET_SCH_FQ_CODEL) on the public interface, which no machine has that this was tried on"
+            .to_owned());
+    }
+    let each = values.int("ephemeral_ports_per_container").unwrap_or_default();
+    let each = u16::try_from(each).map_err(|_| {
+        format!("Flag '--ephemeral_ports_per_container' must be a power of 2 that is less than 65536, not {each}")
+    })?;
+    let numbers = |name: &str| {
+        let one = |range: RangeInclusive<u64>| match (u16::try_from(*range.start()), u16::try_from(*range.end())) {
+            (Ok(first), Ok(last)) => Ok(first..=last),
+            _ => Err(format!("{name} in --resources has {}-{}: a port is no more than 65535", range.start(), range.end())),
+        };
+        ranges(resources, name).into_iter().map(one).collect::<Result<Vec<_>, _>>()
+    };
+    let is_there = values.text("isolation").unwrap_or_default().split(',').any(|one| one.trim() == "network/port_mapping");
+    let of = |name: &str| if is_there { numbers(name) } else { Ok(Vec::new()) };
+    Ok(PortMappingSettings {
+        ephemeral: of(EPHEMERAL_PORTS)?,
+        ports: of("ports")?,
+        each,
+        eth0: values.text("eth0_name").map(str::to_owned),
+        lo: values.text("lo_name").map(str::to_owned),
+        egress_rate: values.bytes("egress_rate_limit_per_container").map(|rate| rate.max(EGRESS_RATE_MIN)),
+        with_sockets: values.bool("network_enable_socket_statistics_summary"),
+        with_round_trips: values.bool("network_enable_socket_statistics_details"),
+        with_snmp: values.bool("network_enable_snmp_statistics"),
+        dir: PathBuf::new(),
+        // Known once it was looked at.
+        machine: None,
+    })
 }
 
 /// What `disk/xfs` gives, and to whom it denies more.

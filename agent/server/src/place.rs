@@ -270,7 +270,6 @@ impl Place {
                 beside: None,
             });
         }
-        let has_network = !self.containers.of_container(container_id).status(container_id).network_infos.is_empty();
         let mut environment = self.environment(ids, container_id, &info, Some(&task), &command, &sandbox).ok()?;
         environment.push(format!("{}={container_id}@{}", containers::processes::CONTAINER, terms.work_dir.display()));
         // Whatever is mounted for the task: volumes, and its root.
@@ -282,7 +281,7 @@ impl Place {
             sandbox: if has_root { terms.sandbox_directory.clone() } else { sandbox },
             environment,
             umask: terms.umask,
-            network: process.filter(|_| has_network).map(|process| format!("/proc/{}/ns/net", process.pid).into()),
+            network: process.and_then(|process| network_of(process.pid)),
             beside: executor.process.as_ref().map(|process| process.pid).filter(|_| has_mounts),
         })
     }
@@ -687,6 +686,13 @@ fn has_commands(task: &TaskInfo) -> bool {
 
 fn is_docker(container: Option<&ContainerInfo>) -> bool {
     container.is_some_and(|container| container.r#type == container_info::Type::Docker as i32)
+}
+
+/// The network of a process, if it is not the machine's.
+fn network_of(pid: u32) -> Option<PathBuf> {
+    let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let (its, own) = (fs::read_link(&path).ok()?, fs::read_link("/proc/self/ns/net").ok()?);
+    (its != own).then_some(path)
 }
 
 /// Whether a container of a Docker Engine is reached where the machine is.

@@ -375,6 +375,10 @@ fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Is
     if names.contains(&"network/cni") {
         containers::isolators::NetworkCni::check(&config.isolators.cni)?;
     }
+    let mut settings = config.isolators.clone();
+    if names.contains(&"network/port_mapping") {
+        settings.port_mapping.machine = Some(containers::isolators::PortMapping::open(&settings.port_mapping)?);
+    }
     if names.contains(&"disk/xfs") {
         let disks =
             config.resources.iter().filter_map(|one| one.disk.as_ref()?.source.as_ref()?.path.as_ref()?.root.as_ref());
@@ -390,7 +394,7 @@ fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Is
     if names.contains(&"filesystem/linux") {
         containers::mounts::check_machine().map_err(|why| format!("Cannot use filesystem/linux: {why}"))?;
     }
-    Ok(names.into_iter().filter_map(|name| built(name, &config.isolators, groups).flatten()).collect())
+    Ok(names.into_iter().filter_map(|name| built(name, &settings, groups).flatten()).collect())
 }
 
 /// The start of this machine, and milliseconds since then.

@@ -14,6 +14,8 @@ pub mod gpu;
 mod image;
 pub mod linux;
 mod needs;
+mod netns;
+mod port_mapping;
 mod ports;
 mod posix;
 pub mod seccomp;
@@ -51,6 +53,7 @@ pub use gpu::{GpuNvidia, GpuSettings};
 pub use image::{Runtime, VolumeImage};
 pub use linux::{LinuxCapabilities, LinuxNnp, LinuxSettings, NamespacesIpc, NamespacesPid};
 pub use needs::check;
+pub use port_mapping::{EGRESS_RATE_MIN, PortMapping, PortMappingSettings};
 pub use ports::Ports;
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
 pub use seccomp::{LinuxSeccomp, SeccompSettings};
@@ -169,6 +172,7 @@ pub const NAMES: &[&str] = &[
     "disk/xfs",
     "gpu/nvidia",
     "network/cni",
+    "network/port_mapping",
     "network/ports",
     "environment_secret",
 ];
@@ -194,6 +198,12 @@ pub fn ordered<'a>(names: impl Iterator<Item = &'a str>, groups: Option<&Cgroups
         && let Some(name) = all.iter().find(|name| matches!(**name, "disk/du" | "posix/disk"))
     {
         return Err(format!("{name} and disk/xfs in --isolation count the same: give one of them"));
+    }
+    if all.contains(&"network/cni") && all.contains(&"network/port_mapping") {
+        return Err(
+            "network/cni and network/port_mapping in --isolation each give containers a network: give one of them"
+                .to_owned(),
+        );
     }
     let is_mounting = |name: &&&str| name.starts_with("volume/") || matches!(**name, "linux/devices" | "docker/volume");
     if let Some(name) = all.iter().find(is_mounting).filter(|_| !all.contains(&"filesystem/linux")) {
@@ -221,6 +231,8 @@ pub struct Settings {
     pub docker_volume: DockerVolumeSettings,
     /// Of `network/cni`.
     pub cni: CniSettings,
+    /// Of `network/port_mapping`.
+    pub port_mapping: PortMappingSettings,
     /// Of what processes see and may do.
     pub linux: LinuxSettings,
     /// What `linux/seccomp` allows.
@@ -272,7 +284,7 @@ pub fn expand<'a>(name: &'a str, groups: Option<&Cgroups>) -> Vec<&'a str> {
 pub fn needs_groups(name: &str) -> bool {
     name.starts_with("cgroups/")
         || name.starts_with("namespaces/")
-        || matches!(name, "cgroups" | "filesystem/linux" | "gpu/nvidia" | "network/cni")
+        || matches!(name, "cgroups" | "filesystem/linux" | "gpu/nvidia" | "network/cni" | "network/port_mapping")
 }
 
 /// What is built, by name; a name that is not built has none, nor one that needs control groups where there are none.
@@ -290,6 +302,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "cgroups/pids" => Some(Some(Box::new(CgroupsPids::new(groups?)))),
         "filesystem/linux" => Some(Some(Box::new(FilesystemLinux::new(&settings.filesystem)))),
         "network/cni" => Some(Some(Box::new(NetworkCni::new(&settings.cni)))),
+        "network/port_mapping" => Some(Some(Box::new(PortMapping::new(&settings.port_mapping)))),
         "volume/host_path" => Some(Some(Box::new(VolumeHostPath(settings.filesystem.clone())))),
         "volume/sandbox_path" => Some(Some(Box::new(VolumeSandboxPath::new(&settings.filesystem)))),
         "volume/secret" => Some(Some(Box::new(VolumeSecret(settings.filesystem.clone())))),
@@ -340,6 +353,8 @@ mod tests {
         let gpus = ["gpu/nvidia", "cgroups/devices"];
         assert!(ordered(gpus.into_iter(), None).unwrap_err().contains("needs filesystem/linux there"));
         assert!(ordered(["disk/xfs", "posix/disk"].into_iter(), None).unwrap_err().contains("give one of them"));
+        let both = ["network/port_mapping", "network/cni"];
+        assert!(ordered(both.into_iter(), None).unwrap_err().contains("give one of them"));
         let both = ["filesystem/linux", "filesystem/posix"];
         assert!(ordered(both.into_iter(), None).unwrap_err().contains("multiple filesystem isolators"));
     }

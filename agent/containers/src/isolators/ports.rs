@@ -26,7 +26,8 @@ pub struct Ports {
     told: Mutex<BTreeMap<String, BTreeSet<u16>>>,
 }
 
-fn given(container: &Container) -> Vec<RangeInclusive<u64>> {
+/// The ports of its resources.
+pub(super) fn given(container: &Container) -> Vec<RangeInclusive<u64>> {
     let of_ports = container.resources.iter().filter(|resource| resource.name == "ports");
     let ranges = of_ports.filter_map(|resource| resource.ranges.as_ref()).flat_map(|ranges| &ranges.range);
     ranges.map(|range| range.begin..=range.end).collect()

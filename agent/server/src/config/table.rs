@@ -85,6 +85,34 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("network_cni_root_dir_persist", Kind::Bool, "what is kept of networks is below work_dir.").default("false").idle(),
     Flag::new("docker_volume_checkpoint_dir", Kind::Path, "Where docker/volume writes down which container uses which volumes of Docker's plugins. One agent's.").default("/var/run/mesos/isolators/docker/volume"),
     Flag::new("docker_volume_chown", Kind::Bool, "Whether volumes of Docker's plugins, with docker/volume, become their container's user's: not what is in them.").default("false"),
+    Flag::new(
+        "ephemeral_ports_per_container",
+        Kind::Int,
+        "Ephemeral ports that each container has of ephemeral_ports in --resources, a power of 2, with network/port_mapping.",
+    )
+    .default("1024"),
+    Flag::new("eth0_name", Kind::Text, "The public interface, whose address containers have; by default that of the default route."),
+    Flag::new("lo_name", Kind::Text, "The loopback interface; by default the one that is it."),
+    Flag::new("egress_rate_limit_per_container", Kind::Bytes, "What each container may send in a second, with network/port_mapping."),
+    Flag::new("egress_unique_flow_per_container", Kind::Bool, "Not supported: containers with flows of their own.").default("false"),
+    Flag::new(
+        "network_enable_socket_statistics_summary",
+        Kind::Bool,
+        "Whether it is told how many TCP connections containers have, with network/port_mapping.",
+    )
+    .default("false"),
+    Flag::new(
+        "network_enable_socket_statistics_details",
+        Kind::Bool,
+        "Whether it is told how long containers wait for answers on TCP, with network/port_mapping.",
+    )
+    .default("false"),
+    Flag::new(
+        "network_enable_snmp_statistics",
+        Kind::Bool,
+        "Whether it is told what the kernel counts of containers' networks, with network/port_mapping.",
+    )
+    .default("false"),
     Flag::new("network_cni_metrics", Kind::Bool, "Whether what went through the interfaces of containers is told.").default("true"),
     Flag::new("effective_capabilities", Kind::Content, "Capabilities of processes that ask for none, with linux/capabilities: {\"capabilities\": [\"NET_RAW\"]}.")
         .aliases(&["allowed_capabilities"]),
@@ -300,11 +328,7 @@ pub(crate) const REFUSED: &[&str] = &[
     "egress_burst",
     "egress_ceil_limit",
     "egress_flow_classifier_parent",
-    "egress_rate_limit_per_container",
     "egress_rate_per_cpu",
-    "egress_unique_flow_per_container",
-    "ephemeral_ports_per_container",
-    "eth0_name",
     "executor_reregistration_retry_interval",
     "firewall_rules",
     "hooks",
@@ -316,7 +340,6 @@ pub(crate) const REFUSED: &[&str] = &[
     "ip6",
     "ip6_discovery_command",
     "ip_discovery_command",
-    "lo_name",
     "master_detector",
     "maximum_egress_rate_limit",
     "maximum_ingress_rate_limit",
@@ -325,9 +348,6 @@ pub(crate) const REFUSED: &[&str] = &[
     "minimum_ingress_rate_limit",
     "modules_dir",
     "network_enable_rate_statistics",
-    "network_enable_snmp_statistics",
-    "network_enable_socket_statistics_details",
-    "network_enable_socket_statistics_summary",
     "network_link_speed",
     "network_rate_statistics_interval",
     "network_rate_statistics_window",

@@ -64,7 +64,13 @@ fn frame(message: to_agent::Message) -> bytes::Bytes {
 
 impl Master {
     pub async fn start() -> Master {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on(std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// With a listener that is somewhere else, perhaps.
+    pub fn start_on(listener: std::net::TcpListener) -> Master {
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (changed, (stop, stopped)) = (watch::Sender::new(0), watch::channel(false));
         let known = Arc::new(Mutex::new(Known::default()));
@@ -380,6 +386,13 @@ impl RealAgent {
         Self::start_as(shell, master, work_dir, more)
     }
 
+    /// In another network, that of a file.
+    pub fn start_within(network: &Path, master: &str, work_dir: &Path, more: &[&str]) -> RealAgent {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", network.display())).arg(env!("CARGO_BIN_EXE_meseta-agent"));
+        Self::start_as(command, master, work_dir, more)
+    }
+
     fn start_as(mut command: Command, master: &str, work_dir: &Path, more: &[&str]) -> RealAgent {
         WORK_DIRS.lock().push((master.to_owned(), work_dir.to_owned()));
         let mut child = command
@@ -444,12 +457,17 @@ pub async fn http(address: &str, method: &str, path: &str, head: &str, body: &st
 }
 
 impl groups::Place {
-    pub fn start(&self, master: &Master, work_dir: &Path, more: &[&str]) -> RealAgent {
-        let own = [
+    /// What an agent is to be told to have its control groups here.
+    pub fn flags(&self) -> [String; 3] {
+        [
             "--launcher=linux".to_owned(),
             format!("--cgroups_hierarchy={}", self.hierarchy),
             format!("--cgroups_root={}", self.root),
-        ];
+        ]
+    }
+
+    pub fn start(&self, master: &Master, work_dir: &Path, more: &[&str]) -> RealAgent {
+        let own = self.flags();
         let flags: Vec<&str> = own.iter().map(String::as_str).chain(more.iter().copied()).collect();
         RealAgent::start(&master.address, work_dir, &flags)
     }

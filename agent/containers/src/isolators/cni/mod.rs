@@ -12,7 +12,7 @@ mod config;
 mod plugin;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -20,18 +20,15 @@ use std::path::{Path, PathBuf};
 
 use api::v1::network_info::{IpAddress, Protocol};
 use api::v1::{ContainerStatus, NetworkInfo};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use supervisor::mounts::{Mount, Place};
 use supervisor::spec::Namespace;
 
 pub use self::config::read_answer;
 use self::config::{Given, load};
 use self::plugin::About;
-use super::Isolator;
 use super::linux::{enter, is_session, own};
+use super::{Isolator, netns};
 use crate::container::{Container, Usage};
 use crate::containerizer::Creation;
 
@@ -62,9 +59,6 @@ pub struct NetworkCni {
     /// Of containers with networks of their own.
     joined: Mutex<BTreeMap<String, Vec<Joined>>>,
 }
-
-/// What every container has on the machine's files.
-const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
 impl NetworkCni {
     /// Knows no container yet.
@@ -117,7 +111,7 @@ impl NetworkCni {
         let made = fs::DirBuilder::new().mode(0o711).create(&dir);
         made.map_err(|error| cannot("make the folder", &error))?;
         let namespace = dir.join("ns");
-        make_namespace(&namespace).map_err(|error| cannot("make the namespace", &error))?;
+        netns::make(&namespace, supervisor::sys::raise_loopback).map_err(|error| cannot("make the namespace", &error))?;
         let mut joined: Vec<Joined> = Vec::new();
         for (n, info) in wanted.into_iter().enumerate() {
             let name = info.name();
@@ -155,7 +149,7 @@ impl NetworkCni {
             entries => entries.map_err(|error| error.to_string())?,
         };
         let namespace = dir.join("ns");
-        let is_there = is_namespace(&namespace);
+        let is_there = netns::is_there(&namespace);
         let mut failures: Vec<String> = Vec::new();
         for network in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
             let read = |path: &Path| fs::read(path).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
@@ -179,53 +173,11 @@ impl NetworkCni {
             return Err(why);
         }
         let gone = || -> io::Result<()> {
-            if is_there {
-                umount2(&namespace, MntFlags::MNT_DETACH)?;
-            }
-            // With the file it goes wherever else it is mounted.
-            match fs::remove_file(&namespace) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            netns::remove(&namespace)?;
             fs::remove_dir_all(&dir)
         };
         gone().map_err(|error| error.to_string())
     }
-
-    /// Mounts what programs look for names in.
-    fn files(&self, creation: &mut Creation, owner: &str) {
-        let dir = self.dir(owner);
-        for name in FILES {
-            let own = dir.join(name);
-            let source = if own.exists() { own } else { Path::new("/etc").join(name) };
-            let target = Path::new("/etc").join(name);
-            // What neither has cannot be mounted.
-            let has_place = creation.world.root.is_some() || target.exists();
-            if source.exists() && has_place {
-                let at = Place::absolute(target.display().to_string());
-                creation.world.mounts.push(Mount::bind(Place::absolute(source.display().to_string()), at));
-            }
-        }
-    }
-}
-
-/// Makes a network that is there as long as it is mounted. It has its own loopback and nothing else.
-fn make_namespace(at: &Path) -> io::Result<()> {
-    File::create_new(at)?;
-    let path = at.to_owned();
-    // Of this thread alone, which ends.
-    let made = std::thread::Builder::new().spawn(move || -> io::Result<()> {
-        unshare(CloneFlags::CLONE_NEWNET)?;
-        supervisor::sys::raise_loopback()?;
-        let own = "/proc/thread-self/ns/net";
-        Ok(mount(Some(own), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
-    })?;
-    made.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes it ended")))
-}
-
-fn is_namespace(path: &Path) -> bool {
-    const NSFS: i64 = 0x6e73_6673;
-    nix::sys::statfs::statfs(path).is_ok_and(|found| found.filesystem_type().0 == NSFS)
 }
 
 impl Isolator for NetworkCni {
@@ -244,7 +196,7 @@ impl Isolator for NetworkCni {
             let Some(owner) = self.network_of(&id) else {
                 if creation.world.root.is_some() {
                     // The machine's network, and its names.
-                    self.files(creation, &id);
+                    netns::mount_names(creation, &self.dir(&id));
                 }
                 return Ok(());
             };
@@ -254,7 +206,7 @@ impl Isolator for NetworkCni {
             if is_session(creation) {
                 enter(creation, Namespace::Mount);
             } else {
-                self.files(creation, &owner);
+                netns::mount_names(creation, &self.dir(&owner));
             }
             return Ok(());
         }
@@ -286,7 +238,7 @@ impl Isolator for NetworkCni {
         creation.world.hostname = Some(hostname);
         listen_anywhere(creation);
         self.joined.lock().insert(id.clone(), joined);
-        self.files(creation, &id);
+        netns::mount_names(creation, &self.dir(&id));
         Ok(())
     }
 
