@@ -19,6 +19,7 @@ use containers::cgroups::Wanted;
 use containers::program::Program;
 
 use crate::dial;
+use crate::dns;
 use crate::executor_socket;
 use crate::gc::Sandboxes;
 use crate::gpus;
@@ -290,7 +291,9 @@ fn check(mut values: Values) -> Result<Config, String> {
         Some(Err(error)) => return Err(format!("Flag '--domain' must be a JSON object with a fault_domain: {error}")),
     };
     let external = external(&values, &work_dir)?;
-    let (docker, idle_docker) = docker(&values)?;
+    let (mut docker, idle_docker) = docker(&values)?;
+    let (dns, dns_of_docker) = dns::read(values.text("default_container_dns"))?;
+    docker.iter_mut().for_each(|terms| terms.dns.clone_from(&dns_of_docker));
     let executor_socket = executor_socket::location(&values, &work_dir)?;
     let launcher = match values.path("launcher_dir") {
         Some(dir) => dir.join("meseta-executor"),
@@ -313,9 +316,9 @@ fn check(mut values: Values) -> Result<Config, String> {
     };
     let (mut isolators, idle) = isolation::read(&values, &resources)?;
     // Every container has some of them, and nobody is offered any.
-    let resources: Vec<Resource> =
-        resources.into_iter().filter(|one| one.name != isolation::EPHEMERAL_PORTS).collect();
+    let resources: Vec<Resource> = resources.into_iter().filter(|one| one.name != isolation::EPHEMERAL_PORTS).collect();
     isolators.port_mapping.dir = work_dir.join("meta/port_mapping");
+    isolators.cni.dns = dns;
     isolators.cni.dir = work_dir.join("meta/networks");
     isolators.xfs.work_dir.clone_from(&work_dir);
     isolators.csi.records = work_dir.join("meta/csi");
@@ -470,6 +473,7 @@ fn docker(values: &Values) -> Result<(Option<DockerTerms>, Vec<String>), String>
         enable_cfs: values.bool("cgroups_enable_cfs"),
         kill_orphans: values.bool("docker_kill_orphans"),
         remove_delay: duration("docker_remove_delay"),
+        dns: Default::default(),
     };
     Ok((Some(terms), Vec::new()))
 }

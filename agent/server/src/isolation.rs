@@ -10,8 +10,8 @@ use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{
-    CniSettings, CsiSettings, DiskSettings, DockerVolumeSettings, FilesystemSettings, GpuSettings, LinuxDevices,
-    EGRESS_RATE_MIN, LinuxSettings, Policy, PortMappingSettings, PortsSettings, SeccompSettings, Settings, XfsSettings,
+    CniSettings, CsiSettings, DiskSettings, DockerVolumeSettings, EGRESS_RATE_MIN, FilesystemSettings, GpuSettings,
+    LinuxDevices, LinuxSettings, Policy, PortMappingSettings, PortsSettings, SeccompSettings, Settings, XfsSettings,
 };
 use containers::nodes::Node;
 
@@ -99,7 +99,8 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         warnings.push("--xfs_kill_containers does nothing without --enforce_container_disk_quota".to_owned());
     }
     if !has(&["network/port_mapping"]) && resources.iter().any(|one| one.name == EPHEMERAL_PORTS) {
-        warnings.push(format!("{EPHEMERAL_PORTS} in --resources does nothing without network/port_mapping in --isolation"));
+        warnings
+            .push(format!("{EPHEMERAL_PORTS} in --resources does nothing without network/port_mapping in --isolation"));
     }
     let (devices, nodes) = devices(values, has(&["linux/devices"]))?;
     let settings = Settings {
@@ -202,15 +203,18 @@ fn cni(values: &Values) -> Result<CniSettings, String> {
         (None, false) => return Err("Missing required '--network_cni_config_dir' flag".to_owned()),
         _ => {}
     }
-    Ok(CniSettings { configs, plugins, dir: PathBuf::new(), metrics: values.bool("network_cni_metrics") })
+    let metrics = values.bool("network_cni_metrics");
+    Ok(CniSettings { configs, plugins, dir: PathBuf::new(), metrics, dns: Default::default() })
 }
 
 /// Which ports containers have, and what is told of their networks.
 fn port_mapping(values: &Values, resources: &[Resource]) -> Result<PortMappingSettings, String> {
     if values.bool("egress_unique_flow_per_container") {
-        return Err("Flag '--egress_unique_flow_per_container' is not supported by this release: it needs flows of fq_codel \
+        return Err(
+            "Flag '--egress_unique_flow_per_container' is not supported by this release: it needs flows of fq_codel \
                     (CONFIG_NET_SCH_FQ_CODEL) on the public interface, which no machine has that this was tried on"
-            .to_owned());
+                .to_owned(),
+        );
     }
     let each = values.int("ephemeral_ports_per_container").unwrap_or_default();
     let each = u16::try_from(each).map_err(|_| {
@@ -219,11 +223,16 @@ fn port_mapping(values: &Values, resources: &[Resource]) -> Result<PortMappingSe
     let numbers = |name: &str| {
         let one = |range: RangeInclusive<u64>| match (u16::try_from(*range.start()), u16::try_from(*range.end())) {
             (Ok(first), Ok(last)) => Ok(first..=last),
-            _ => Err(format!("{name} in --resources has {}-{}: a port is no more than 65535", range.start(), range.end())),
+            _ => Err(format!(
+                "{name} in --resources has {}-{}: a port is no more than 65535",
+                range.start(),
+                range.end()
+            )),
         };
         ranges(resources, name).into_iter().map(one).collect::<Result<Vec<_>, _>>()
     };
-    let is_there = values.text("isolation").unwrap_or_default().split(',').any(|one| one.trim() == "network/port_mapping");
+    let is_there =
+        values.text("isolation").unwrap_or_default().split(',').any(|one| one.trim() == "network/port_mapping");
     let of = |name: &str| if is_there { numbers(name) } else { Ok(Vec::new()) };
     Ok(PortMappingSettings {
         ephemeral: of(EPHEMERAL_PORTS)?,

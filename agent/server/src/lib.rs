@@ -5,6 +5,7 @@ mod attach;
 mod checks;
 mod config;
 mod dial;
+mod dns;
 mod executor_socket;
 mod executors;
 mod files;

@@ -263,6 +263,35 @@ async fn plugins_are_told_what_the_task_asks_for_and_what_they_say_is_told() {
     assert_eq!((left(dir.path()), machine.leases()), (vec![], vec![]));
 }
 
+/// What plugins say comes first, then what the agent has for a network, then what it has for all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_looked_for_as_the_agent_has_it_where_plugins_do_not_say_it() {
+    let Some(machine) = Machine::new("names", 6) else { return };
+    let (master, dir) = (Master::start().await, WorkDir::new());
+    machine.noting(r#"echo '{"ips": [{"address": "10.9.8.7/24"}], "dns": {}}'"#);
+    let other = r#"{"cniVersion": "0.3.1", "name": "other", "type": "noting"}"#;
+    fs::write(machine.configs.path().join("other.conf"), other).unwrap();
+    let dns = r#"--default_container_dns={"mesos": [
+        {"network_mode": "CNI", "network_name": "noted", "dns": {"nameservers": ["10.0.0.1"], "domain": "d", "options": ["rotate"]}},
+        {"network_mode": "CNI", "dns": {"nameservers": ["10.0.0.2"], "search": ["all"]}}]}"#;
+    let agent = machine.start(&master, dir.path(), &[dns]);
+    for (id, networks, expected) in [
+        ("named", r#"{"name": "noted"}"#, "domain d\noptions rotate\nnameserver 10.0.0.1\n"),
+        ("others", r#"{"name": "other"}"#, "search all\nnameserver 10.0.0.2\n"),
+        ("said", r#"{"name": "one"}"#, "search here\nnameserver 10.1.2.3\n"),
+        (
+            "several",
+            r#"{"name": "noted"}, {"name": "one"}"#,
+            "domain d\nsearch here\noptions rotate\nnameserver 10.0.0.1\nnameserver 10.1.2.3\n",
+        ),
+    ] {
+        master.launch(joining(task(id, "cat /etc/resolv.conf"), &format!(r#""network_infos": [{networks}]"#)));
+        master.update(id, TaskState::TaskFinished).await;
+        assert_eq!(fs::read_to_string(agent.sandbox(id).join("stdout")).unwrap(), expected, "{id}");
+    }
+    until("their networks go", || left(dir.path()).is_empty()).await;
+}
+
 /// Servers of a task are where the task is, and nobody on the machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn checks_are_made_in_the_network_of_their_task() {
@@ -314,6 +343,10 @@ async fn an_agent_without_a_network_says_what_is_missing() {
     for (flag, why) in [
         ("--network_cni_config_dir=/etc", "Missing required '--network_cni_plugins_dir' flag"),
         ("--network_cni_plugins_dir=/etc", "Missing required '--network_cni_config_dir' flag"),
+        (
+            r#"--default_container_dns={"mesos": [{"network_mode": "HOST", "dns": {}}]}"#,
+            "(HOST) are looked for as the machine does",
+        ),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_meseta-agent"))
             .args(["--master=127.0.0.1:1", "--ip=127.0.0.1", "--port=0", "--isolation=network/cni", flag])

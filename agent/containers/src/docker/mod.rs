@@ -22,6 +22,7 @@ use supervisor::spec;
 
 use crate::container::{Container, Usage};
 use crate::containerizer::{Containerizer, Creation, Inside};
+use crate::dns::DockerDns;
 use crate::external::usage_of;
 use crate::reports::{Core, Process};
 use crate::supervised::Supervised;
@@ -51,6 +52,8 @@ pub struct DockerTerms {
     pub kill_orphans: bool,
     /// How long containers stay when they are over.
     pub remove_delay: Duration,
+    /// Where they look for names, if they do not say it.
+    pub dns: DockerDns,
 }
 
 /// The containers of one engine.

@@ -26,6 +26,9 @@ const MEMORY_BYTES_MIN: u64 = 32 << 20;
 const PARAMETERS_REFUSED: [&str; 9] =
     ["name", "cidfile", "rm", "restart", "detach", "pull", "label-file", "env-file", "help"];
 
+/// Those that say where names are looked for.
+const DNS_PARAMETERS: [&str; 4] = ["dns", "dns-search", "dns-opt", "dns-option"];
+
 /// The image, its options and what follows, as `meseta-docker` reads them. The error is a sentence.
 pub(super) fn of(creation: &Creation, terms: &DockerTerms, owner: &str) -> Result<Value, String> {
     let container = &creation.container;
@@ -67,6 +70,7 @@ pub(super) fn of(creation: &Creation, terms: &DockerTerms, owner: &str) -> Resul
         }
         options.push(format!("--hostname={hostname}"));
     }
+    options.extend(names(docker, network, terms));
     options.extend(ports(container, docker, network)?.into_iter().map(|mapping| format!("--publish={mapping}")));
     for one in &docker.parameters {
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
@@ -316,6 +320,20 @@ fn network(info: &ContainerInfo, docker: &DockerInfo) -> Result<String, String> 
     })
 }
 
+/// Where it looks for names: as the agent has it for its network, unless it says anything of that itself.
+fn names(docker: &DockerInfo, network: &str, terms: &DockerTerms) -> Vec<String> {
+    let is_said = |one: &api::v1::Parameter| DNS_PARAMETERS.contains(&one.key.as_str());
+    let dns = match docker.network() {
+        _ if docker.parameters.iter().any(is_said) => None,
+        Network::Bridge => terms.dns.bridge.as_ref(),
+        Network::User => terms.dns.networks.of(network),
+        Network::Host | Network::None => None,
+    };
+    let Some(dns) = dns else { return Vec::new() };
+    let all = [("dns", &dns.nameservers), ("dns-search", &dns.search), ("dns-opt", &dns.options)];
+    all.into_iter().flat_map(|(name, words)| words.iter().map(move |word| format!("--{name}={word}"))).collect()
+}
+
 /// `HOST:CONTAINER/PROTOCOL` of each, whose ports it was given.
 fn ports(container: &Container, docker: &DockerInfo, network: &str) -> Result<Vec<String>, String> {
     if docker.port_mappings.is_empty() {
@@ -353,6 +371,7 @@ fn ports(container: &Container, docker: &DockerInfo, network: &str) -> Result<Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dns::{Dns, DnsOfNetworks, DockerDns};
     use api::v1::container_info::docker_info::PortMapping;
     use api::v1::{self, CommandInfo, NetworkInfo, Parameter};
 
@@ -466,6 +485,37 @@ mod tests {
         assert_eq!(mapped(Network::Bridge, 31_002, None).unwrap_err(), not);
         assert!(mapped(Network::Host, 31_000, None).unwrap_err().contains("only for networks BRIDGE and USER"));
         assert!(mapped(Network::Bridge, 31_000, Some("x")).unwrap_err().contains("protocol 'x'"));
+    }
+
+    #[test]
+    fn names_are_looked_for_as_the_agent_has_it_for_the_network_unless_the_container_says_it() {
+        let dns = |server: &str| Dns { nameservers: vec![server.into()], ..Dns::default() };
+        let networks =
+            DnsOfNetworks { others: Some(dns("10.0.0.2")), named: [("n".to_owned(), dns("10.0.0.3"))].into() };
+        let bridge = Dns { search: vec!["a".into()], options: vec!["rotate".into()], ..dns("10.0.0.1") };
+        let terms = DockerTerms { dns: DockerDns { bridge: Some(bridge), networks }, ..terms() };
+        let of = |network: Network, name: Option<&str>, parameter: Option<&str>| {
+            let creation = creation(
+                |info, docker| {
+                    docker.network = Some(network as i32);
+                    let named = |name: &str| NetworkInfo { name: Some(name.into()), ..NetworkInfo::default() };
+                    info.network_infos = name.map(named).into_iter().collect();
+                    let parameter = parameter.map(|key| Parameter { key: key.into(), value: "10.9.9.9".into() });
+                    docker.parameters = parameter.into_iter().collect();
+                },
+                shell(),
+            );
+            let told = super::of(&creation, &terms, "o").unwrap();
+            let options = told["options"].as_array().unwrap().iter().map(|one| one.as_str().unwrap());
+            options.filter(|one| one.starts_with("--dns")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(of(Network::Bridge, None, None), "--dns=10.0.0.1 --dns-search=a --dns-opt=rotate");
+        assert_eq!(of(Network::User, Some("n"), None), "--dns=10.0.0.3");
+        assert_eq!(of(Network::User, Some("m"), None), "--dns=10.0.0.2");
+        assert_eq!(of(Network::Host, None, None), "");
+        assert_eq!(of(Network::None, None, None), "");
+        assert_eq!(of(Network::Bridge, None, Some("dns")), "--dns=10.9.9.9");
+        assert_eq!(of(Network::Bridge, None, Some("dns-option")), "--dns-option=10.9.9.9");
     }
 
     #[test]

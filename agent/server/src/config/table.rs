@@ -86,6 +86,11 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("docker_volume_checkpoint_dir", Kind::Path, "Where docker/volume writes down which container uses which volumes of Docker's plugins. One agent's.").default("/var/run/mesos/isolators/docker/volume"),
     Flag::new("docker_volume_chown", Kind::Bool, "Whether volumes of Docker's plugins, with docker/volume, become their container's user's: not what is in them.").default("false"),
     Flag::new(
+        "default_container_dns",
+        Kind::Content,
+        "Where containers look for names in networks of CNI and of Docker that do not say it, a JSON object (ContainerDNSInfo).",
+    ),
+    Flag::new(
         "ephemeral_ports_per_container",
         Kind::Int,
         "Ephemeral ports that each container has of ephemeral_ports in --resources, a power of 2, with network/port_mapping.",
@@ -323,7 +328,6 @@ pub(crate) const REFUSED: &[&str] = &[
     "authentication_backoff_factor",
     "authentication_timeout_max",
     "authentication_timeout_min",
-    "default_container_dns",
     "disk_profile_adaptor",
     "egress_burst",
     "egress_ceil_limit",

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use api::v1::NetworkInfo;
 use serde_json::{Map, Value, json};
 
+use crate::dns::Dns;
+
 /// A configuration has so many bytes at most.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// What plugins are told by whoever runs containers, below `args`.
@@ -129,10 +131,7 @@ impl Network {
 pub(super) struct Given {
     pub(super) ip4: Option<String>,
     pub(super) ip6: Option<String>,
-    pub(super) nameservers: Vec<String>,
-    pub(super) domain: Option<String>,
-    pub(super) search: Vec<String>,
-    pub(super) options: Vec<String>,
+    pub(super) dns: Dns,
 }
 
 impl Given {
@@ -146,34 +145,19 @@ impl Given {
         let dns = answer.get("dns");
         let texts = |name: &str| -> Vec<String> {
             let all = dns.and_then(|dns| dns.get(name)).and_then(Value::as_array).into_iter().flatten();
-            // One line each, and one word.
-            let plain = |text: &&str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
-            all.filter_map(Value::as_str).filter(plain).map(str::to_owned).collect()
+            all.filter_map(Value::as_str).map(str::to_owned).collect()
         };
-        Given {
-            ip4: newer.iter().find(|ip| !ip.contains(':')).cloned().or_else(|| older("ip4")),
-            ip6: newer.iter().find(|ip| ip.contains(':')).cloned().or_else(|| older("ip6")),
+        let dns = Dns {
             nameservers: texts("nameservers"),
             domain: dns.and_then(|dns| dns.get("domain")).and_then(Value::as_str).map(str::to_owned),
             search: texts("search"),
             options: texts("options"),
+        };
+        Given {
+            ip4: newer.iter().find(|ip| !ip.contains(':')).cloned().or_else(|| older("ip4")),
+            ip6: newer.iter().find(|ip| ip.contains(':')).cloned().or_else(|| older("ip6")),
+            dns: dns.plain(),
         }
-    }
-
-    /// As `resolv.conf` has it; none if the machine's is to be used.
-    pub(super) fn resolver(&self) -> Option<String> {
-        if self.nameservers.is_empty() {
-            return None;
-        }
-        let mut text = String::new();
-        text.extend(self.domain.iter().filter(|text| !text.contains('\n')).map(|domain| format!("domain {domain}\n")));
-        for (word, all) in [("search", &self.search), ("options", &self.options)] {
-            if !all.is_empty() {
-                text.push_str(&format!("{word} {}\n", all.join(" ")));
-            }
-        }
-        text.extend(self.nameservers.iter().map(|server| format!("nameserver {server}\n")));
-        Some(text)
     }
 }
 
@@ -181,7 +165,7 @@ impl Given {
 pub fn read_answer(answer: &[u8]) -> (String, Option<String>) {
     let Ok(answer) = serde_json::from_slice::<Value>(answer) else { return ("no JSON".to_owned(), None) };
     let given = Given::read(&answer);
-    (format!("{given:?}"), given.resolver())
+    (format!("{given:?}"), given.dns.resolver())
 }
 
 #[cfg(test)]
@@ -236,10 +220,13 @@ mod tests {
             "dns": {"nameservers": ["10.1.0.1", "bad\nline"], "search": ["a", "b"], "options": []}});
         let given = Given::read(&new);
         assert_eq!((given.ip4.as_deref(), given.ip6.as_deref()), (Some("10.1.0.2"), Some("fd00::2")));
-        assert_eq!(given.resolver().unwrap(), "search a b\nnameserver 10.1.0.1\n");
+        assert_eq!(given.dns.resolver().unwrap(), "search a b\nnameserver 10.1.0.1\n");
         let old = json!({"ip4": {"ip": "10.2.0.9/24"}, "dns": {}});
         let given = Given::read(&old);
-        assert_eq!((given.ip4.as_deref(), given.ip6.as_deref(), given.nameservers.len()), (Some("10.2.0.9"), None, 0));
+        assert_eq!(
+            (given.ip4.as_deref(), given.ip6.as_deref(), given.dns.nameservers.len()),
+            (Some("10.2.0.9"), None, 0)
+        );
         assert_eq!(Given::read(&json!({})), Given::default());
     }
 }

@@ -31,6 +31,7 @@ use super::linux::{enter, is_session, own};
 use super::{Isolator, netns};
 use crate::container::{Container, Usage};
 use crate::containerizer::Creation;
+use crate::dns::{Dns, DnsOfNetworks};
 
 /// How `network/cni` is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct CniSettings {
     pub dir: PathBuf,
     /// Whether what went through their interfaces is told.
     pub metrics: bool,
+    /// Where names are looked for in networks whose plugins do not say it.
+    pub dns: DnsOfNetworks,
 }
 
 /// A network that a container joined.
@@ -111,7 +114,8 @@ impl NetworkCni {
         let made = fs::DirBuilder::new().mode(0o711).create(&dir);
         made.map_err(|error| cannot("make the folder", &error))?;
         let namespace = dir.join("ns");
-        netns::make(&namespace, supervisor::sys::raise_loopback).map_err(|error| cannot("make the namespace", &error))?;
+        netns::make(&namespace, supervisor::sys::raise_loopback)
+            .map_err(|error| cannot("make the namespace", &error))?;
         let mut joined: Vec<Joined> = Vec::new();
         for (n, info) in wanted.into_iter().enumerate() {
             let name = info.name();
@@ -223,7 +227,12 @@ impl Isolator for NetworkCni {
             Ipv4Addr::LOCALHOST,
             address.map_or(String::new(), |ip| format!("{ip} {hostname}\n"))
         );
-        let resolver = joined.iter().find_map(|one| one.given.resolver());
+        let mut dns = Dns::default();
+        for one in &joined {
+            let said = (!one.given.dns.nameservers.is_empty()).then_some(&one.given.dns);
+            said.or_else(|| self.settings.dns.of(one.info.name())).into_iter().for_each(|said| dns.extend(said));
+        }
+        let resolver = dns.resolver();
         for (name, text) in
             [("hosts", Some(hosts)), ("hostname", Some(format!("{hostname}\n"))), ("resolv.conf", resolver)]
         {
