@@ -158,6 +158,51 @@ impl Framework {
         first
     }
 
+    /// The next offer with such a resource, and the resource. Others are declined for a moment.
+    ///
+    /// # Panics
+    /// When none comes.
+    pub fn offered(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> (Value, Value) {
+        loop {
+            let came = self.seen.iter().position(|event| event["type"] == "OFFERS");
+            let offers = match came {
+                Some(n) => self.seen.remove(n),
+                None => self.wait(what, |event| (event["type"] == "OFFERS").then(|| event.clone())),
+            };
+            for offer in offers["offers"]["offers"].as_array().expect("offers") {
+                let resource = offer["resources"].as_array().expect("resources").iter().find(|one| wanted(one));
+                if let Some(resource) = resource {
+                    return (offer.clone(), resource.clone());
+                }
+                self.call(json!({"type": "DECLINE",
+                    "decline": {"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 0.0}}}));
+            }
+        }
+    }
+
+    /// Accepts an offer; what is left of it is offered again at once.
+    pub fn accept(&mut self, offer: &Value, operations: &[Value]) {
+        self.call(json!({"type": "ACCEPT", "accept": {"offer_ids": [offer["id"]], "operations": operations,
+            "filters": {"refuse_seconds": 0.0}}}));
+    }
+
+    /// The end of an operation, acknowledged.
+    pub fn operation_ended(&mut self, id: &str) -> Value {
+        let of = |event: &Value| {
+            let status = &event["update_operation_status"]["status"];
+            (status["operation_id"]["value"] == id).then(|| status.clone())
+        };
+        let came = self.seen.iter().find_map(of);
+        let status = came.unwrap_or_else(|| self.wait(id, of));
+        // What the master says by itself is not told again.
+        if !status["uuid"].is_null() {
+            self.call(json!({"type": "ACKNOWLEDGE_OPERATION_STATUS", "acknowledge_operation_status": {
+                "agent_id": status["agent_id"], "resource_provider_id": status["resource_provider_id"],
+                "operation_id": status["operation_id"], "uuid": status["uuid"]["value"]}}));
+        }
+        status
+    }
+
     /// The next update of a task, acknowledged.
     pub fn update(&mut self, task: &str) -> Value {
         let status = self.wait(&format!("an update of {task}"), |event| {

@@ -30,47 +30,6 @@ impl Drop for Provider {
     }
 }
 
-/// The next offer with such a disk, and the disk. Others are declined for a moment.
-fn offered(framework: &mut Framework, what: &str, wanted: impl Fn(&Value) -> bool) -> (Value, Value) {
-    loop {
-        let came = framework.seen.iter().position(|event| event["type"] == "OFFERS");
-        let offers = match came {
-            Some(n) => framework.seen.remove(n),
-            None => framework.wait(what, |event| (event["type"] == "OFFERS").then(|| event.clone())),
-        };
-        for offer in offers["offers"]["offers"].as_array().expect("offers") {
-            let disk = offer["resources"].as_array().expect("resources").iter().find(|one| wanted(one));
-            if let Some(disk) = disk {
-                return (offer.clone(), disk.clone());
-            }
-            framework.call(json!({"type": "DECLINE",
-                "decline": {"offer_ids": [offer["id"]], "filters": {"refuse_seconds": 0.0}}}));
-        }
-    }
-}
-
-fn accept(framework: &mut Framework, offer: &Value, operations: &[Value]) {
-    framework.call(json!({"type": "ACCEPT", "accept": {"offer_ids": [offer["id"]], "operations": operations,
-        "filters": {"refuse_seconds": 0.0}}}));
-}
-
-/// Waits for an operation's end and acknowledges it.
-fn ended(framework: &mut Framework, id: &str) -> Value {
-    let of = |event: &Value| {
-        let status = &event["update_operation_status"]["status"];
-        (status["operation_id"]["value"] == id).then(|| status.clone())
-    };
-    let came = framework.seen.iter().find_map(of);
-    let status = came.unwrap_or_else(|| framework.wait(id, of));
-    // What the master says by itself is not told again.
-    if !status["uuid"].is_null() {
-        framework.call(json!({"type": "ACKNOWLEDGE_OPERATION_STATUS", "acknowledge_operation_status": {
-        "agent_id": status["agent_id"], "resource_provider_id": status["resource_provider_id"],
-        "operation_id": status["operation_id"], "uuid": status["uuid"]["value"]}}));
-    }
-    status
-}
-
 fn kind(resource: &Value) -> &str {
     resource["disk"]["source"]["type"].as_str().unwrap_or_default()
 }
@@ -86,15 +45,15 @@ fn disks_of_a_provider_are_made_used_and_given_back() {
     let info = json!({"user": "root", "name": "disks", "roles": ["eng"], "failover_timeout": 3600.0, "capabilities": capabilities});
     let mut framework = Framework::subscribe(cluster.address("m0"), &info);
 
-    let (offer, raw) = offered(&mut framework, "a raw disk", |one| kind(one) == "RAW");
+    let (offer, raw) = framework.offered("a raw disk", |one| kind(one) == "RAW");
     assert!(raw["provider_id"]["value"].is_string(), "{raw}");
     let create =
         json!({"type": "CREATE_DISK", "id": {"value": "made"}, "create_disk": {"source": raw, "target_type": "MOUNT"}});
-    accept(&mut framework, &offer, &[create]);
-    let made = ended(&mut framework, "made");
+    framework.accept(&offer, &[create]);
+    let made = framework.operation_ended("made");
     assert_eq!(made["state"], "OPERATION_FINISHED", "{made}");
     assert_eq!(kind(&made["converted_resources"][0]), "MOUNT", "{made}");
-    offered(&mut framework, "the disk", |one| kind(one) == "MOUNT");
+    framework.offered("the disk", |one| kind(one) == "MOUNT");
 
     // Who has it and who offers it end, and come back.
     drop(provider);
@@ -105,21 +64,21 @@ fn disks_of_a_provider_are_made_used_and_given_back() {
     let is_free = |one: &Value| kind(one) == "MOUNT" && one["reservations"].as_array().is_none_or(Vec::is_empty);
     let mut asked = 0;
     let state = loop {
-        let (offer, disk) = offered(&mut framework, "the disk", is_free);
+        let (offer, disk) = framework.offered("the disk", is_free);
         let mut reserved = disk;
         reserved["reservations"] = json!([{"type": "DYNAMIC", "role": "eng"}]);
         asked += 1;
         let id = format!("reserved-{asked}");
         let reserve = json!({"type": "RESERVE", "id": {"value": id}, "reserve": {"resources": [reserved]}});
-        accept(&mut framework, &offer, &[reserve]);
-        let status = ended(&mut framework, &id);
+        framework.accept(&offer, &[reserve]);
+        let status = framework.operation_ended(&id);
         if status["state"] == "OPERATION_FINISHED" || asked == 100 {
             break status["state"].clone();
         }
     };
     assert_eq!(state, "OPERATION_FINISHED");
 
-    let (offer, disk) = offered(&mut framework, "what is reserved", |one| kind(one) == "MOUNT" && !is_free(one));
+    let (offer, disk) = framework.offered("what is reserved", |one| kind(one) == "MOUNT" && !is_free(one));
     let mut volume = disk;
     volume["disk"]["persistence"] = json!({"id": "v"});
     volume["disk"]["volume"] = json!({"mode": "RW", "container_path": "data"});
@@ -129,8 +88,7 @@ fn disks_of_a_provider_are_made_used_and_given_back() {
     resources.push(volume.clone());
     let task = json!({"name": "writes", "task_id": {"value": "writes"}, "agent_id": offer["agent_id"],
         "command": {"value": "echo kept > data/x"}, "resources": resources});
-    accept(
-        &mut framework,
+    framework.accept(
         &offer,
         &[
             json!({"type": "CREATE", "id": {"value": "created"}, "create": {"volumes": [volume]}}),
@@ -139,33 +97,25 @@ fn disks_of_a_provider_are_made_used_and_given_back() {
     );
     framework.until_state("writes", "TASK_FINISHED");
     assert_eq!(fs::read_to_string(disks.join("d0/x")).expect("what the task wrote"), "kept\n");
-    assert_eq!(ended(&mut framework, "created")["state"], "OPERATION_FINISHED");
+    assert_eq!(framework.operation_ended("created")["state"], "OPERATION_FINISHED");
 
     // All the way back.
-    let (offer, volume) = offered(&mut framework, "the volume", |one| one["disk"]["persistence"]["id"] == "v");
-    accept(
-        &mut framework,
-        &offer,
-        &[json!({"type": "DESTROY", "id": {"value": "destroyed"}, "destroy": {"volumes": [volume]}})],
-    );
-    assert_eq!(ended(&mut framework, "destroyed")["state"], "OPERATION_FINISHED");
-    let (offer, reserved) = offered(&mut framework, "what was reserved", |one| {
-        kind(one) == "MOUNT" && !one["disk"]["persistence"].is_object()
-    });
-    accept(
-        &mut framework,
+    let (offer, volume) = framework.offered("the volume", |one| one["disk"]["persistence"]["id"] == "v");
+    framework
+        .accept(&offer, &[json!({"type": "DESTROY", "id": {"value": "destroyed"}, "destroy": {"volumes": [volume]}})]);
+    assert_eq!(framework.operation_ended("destroyed")["state"], "OPERATION_FINISHED");
+    let (offer, reserved) =
+        framework.offered("what was reserved", |one| kind(one) == "MOUNT" && !one["disk"]["persistence"].is_object());
+    framework.accept(
         &offer,
         &[json!({"type": "UNRESERVE", "id": {"value": "freed"}, "unreserve": {"resources": [reserved]}})],
     );
-    assert_eq!(ended(&mut framework, "freed")["state"], "OPERATION_FINISHED");
-    let (offer, disk) = offered(&mut framework, "the free disk", is_free);
-    accept(
-        &mut framework,
-        &offer,
-        &[json!({"type": "DESTROY_DISK", "id": {"value": "given"}, "destroy_disk": {"source": disk}})],
-    );
-    assert_eq!(ended(&mut framework, "given")["state"], "OPERATION_FINISHED");
-    offered(&mut framework, "a raw disk again", |one| kind(one) == "RAW");
+    assert_eq!(framework.operation_ended("freed")["state"], "OPERATION_FINISHED");
+    let (offer, disk) = framework.offered("the free disk", is_free);
+    framework
+        .accept(&offer, &[json!({"type": "DESTROY_DISK", "id": {"value": "given"}, "destroy_disk": {"source": disk}})]);
+    assert_eq!(framework.operation_ended("given")["state"], "OPERATION_FINISHED");
+    framework.offered("a raw disk again", |one| kind(one) == "RAW");
     assert_eq!(fs::read_dir(disks.join("d0")).expect("the disk").count(), 0, "and nothing of it is left");
     let kept = || -> Value {
         serde_json::from_str(&fs::read_to_string(disks.join("state.json")).expect("its file")).expect("JSON")

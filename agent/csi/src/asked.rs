@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use api::v1::Volume;
-use api::v1::volume::source::csi_volume::StaticProvisioning;
 use api::v1::volume::source::csi_volume::volume_capability::AccessType;
 use api::v1::volume::source::csi_volume::volume_capability::access_mode::Mode as Access;
+use api::v1::volume::source::csi_volume::{StaticProvisioning, VolumeCapability};
 use api::v1::volume::{Mode, source};
 
 use crate::record::folder_name;
-use crate::wire::VolumeCapability;
-use crate::wire::volume_capability::{self as capability, AccessMode, MountVolume};
+use crate::wire;
+use crate::wire::volume_capability::{self as capability, AccessMode, BlockVolume, MountVolume};
 
 /// So long the specification lets an id be, in bytes.
 const ID_MAX: usize = 128;
@@ -26,7 +26,7 @@ pub struct Asked {
     pub volume_id: String,
     /// Nobody writes to it.
     pub read_only: bool,
-    pub(crate) capability: VolumeCapability,
+    pub(crate) capability: wire::VolumeCapability,
     pub(crate) context: BTreeMap<String, String>,
     /// Never written down: what is taken back needs none.
     pub(crate) stage_secrets: BTreeMap<String, String>,
@@ -55,41 +55,57 @@ impl Asked {
         let csi = source.csi_volume.as_ref().ok_or("'source.csi_volume' is not set for CSI volume")?;
         let provisioning = csi.static_provisioning.as_ref();
         let provisioning = provisioning.ok_or("'source.csi_volume.static_provisioning' is not set for CSI volume")?;
-        let (plugin, id) = (csi.plugin_name.clone(), provisioning.volume_id.clone());
+        let (stage_secrets, publish_secrets) = secrets(provisioning)?;
+        let read_only = volume.mode() == Mode::Ro;
+        let (id, capability) = (&provisioning.volume_id, &provisioning.volume_capability);
+        let asked = Asked::of(&csi.plugin_name, id, capability, &provisioning.volume_context, read_only)?;
+        Ok(Some(Asked { stage_secrets, publish_secrets, ..asked }))
+    }
+
+    /// Without secrets.
+    ///
+    /// # Errors
+    /// A sentence: it cannot be had.
+    pub fn of(
+        plugin: &str,
+        id: &str,
+        wanted: &VolumeCapability,
+        context: &BTreeMap<String, String>,
+        read_only: bool,
+    ) -> Result<Asked, String> {
         if id.is_empty() || id.len() > ID_MAX || id.contains('\0') {
             return Err(format!("'volume_id' of a CSI volume must be of 1 to {ID_MAX} bytes, without NUL"));
         }
-        if folder_name(&id).len() > NAME_MAX {
+        if folder_name(id).len() > NAME_MAX {
             return Err(format!(
                 "'volume_id' of a CSI volume must be a folder's name of {NAME_MAX} bytes, with %XX for what is no letter or digit"
             ));
         }
-        let wanted = &provisioning.volume_capability;
-        let mount = match &wanted.access_type {
-            Some(AccessType::Mount(mount)) => mount,
+        match &wanted.access_type {
+            Some(AccessType::Mount(_)) => {}
             Some(AccessType::Block(_)) => {
                 return Err(format!(
                     "CSI volume '{id}' is asked for as a block device, which is not built: ask for 'mount'"
                 ));
             }
             None => return Err(format!("'volume_capability' of CSI volume '{id}' has no 'mount'")),
-        };
+        }
         let access = wanted.access_mode.mode();
         if access == Access::Unknown {
             return Err(format!("the 'access_mode' of CSI volume '{id}' is unknown"));
         }
-        let read_only = volume.mode() == Mode::Ro;
         if matches!(access, Access::SingleNodeReaderOnly | Access::MultiNodeReaderOnly) && !read_only {
             return Err(format!("Cannot use the read-only volume '{id}' in read-write mode"));
         }
-        let mount = MountVolume { fs_type: mount.fs_type().to_owned(), mount_flags: mount.mount_flags.clone() };
-        let capability = VolumeCapability {
-            access_mode: Some(AccessMode { mode: access as i32 }),
-            access_type: Some(capability::AccessType::Mount(mount)),
-        };
-        let (stage_secrets, publish_secrets) = secrets(provisioning)?;
-        let context = provisioning.volume_context.clone();
-        Ok(Some(Asked { plugin, volume_id: id, read_only, capability, context, stage_secrets, publish_secrets }))
+        Ok(Asked {
+            plugin: plugin.to_owned(),
+            volume_id: id.to_owned(),
+            read_only,
+            capability: to_wire(wanted),
+            context: context.clone(),
+            stage_secrets: Secrets::new(),
+            publish_secrets: Secrets::new(),
+        })
     }
 
     /// Whether who has it as `terms` say has what is asked for here.
@@ -112,6 +128,19 @@ impl Asked {
             context: self.context.clone(),
         }
     }
+}
+
+/// As plugins are told of it.
+pub(crate) fn to_wire(wanted: &VolumeCapability) -> wire::VolumeCapability {
+    let access_type = wanted.access_type.as_ref().map(|access| match access {
+        AccessType::Mount(mount) => capability::AccessType::Mount(MountVolume {
+            fs_type: mount.fs_type().to_owned(),
+            mount_flags: mount.mount_flags.clone(),
+        }),
+        AccessType::Block(_) => capability::AccessType::Block(BlockVolume {}),
+    });
+    let access_mode = Some(AccessMode { mode: wanted.access_mode.mode() as i32 });
+    wire::VolumeCapability { access_mode, access_type }
 }
 
 /// How a volume is published: for all that have it at the same time.

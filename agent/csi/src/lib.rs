@@ -5,9 +5,12 @@
 //! publish ─► NodeStageVolume ─► NodePublishVolume ─► a folder, mounted
 //! withdraw, by the last ─► NodeUnpublishVolume ─► NodeUnstageVolume ─► nothing is left
 //! ```
+//!
+//! Where a plugin's controller is known it is asked around that: ControllerPublishVolume before, ControllerUnpublishVolume behind.
 
 mod asked;
 mod calls;
+mod controller;
 mod node;
 mod plugins;
 mod record;
@@ -21,5 +24,7 @@ pub mod wire {
 
 pub use asked::Asked;
 pub use calls::Calls;
-pub use plugins::{Plugin, load};
-pub use volumes::{Published, Settings, Volumes};
+pub use controller::{Abilities, Controller, Found};
+pub use node::Failure;
+pub use plugins::{Plugin, Plugins, load, socket};
+pub use volumes::{Published, Settings, Volumes, target};

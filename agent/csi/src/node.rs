@@ -21,11 +21,11 @@ use crate::calls::Counters;
 use crate::wire;
 
 /// No call waits longer for its answer; it is repeated, as the specification has it.
-const CALL_MAX: Duration = Duration::from_secs(60);
+pub(crate) const CALL_MAX: Duration = Duration::from_secs(60);
 
 /// Why a call was not done.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// The call.
     pub(crate) call: &'static str,
     pub(crate) code: Code,
@@ -41,8 +41,13 @@ impl std::fmt::Display for Failure {
 
 impl Failure {
     /// The same call may succeed later, without anybody changing anything.
-    pub(crate) fn may_pass(&self) -> bool {
-        matches!(self.code, Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::ResourceExhausted)
+    pub fn may_pass(&self) -> bool {
+        self.is_open() || self.code == Code::ResourceExhausted
+    }
+
+    /// It may have been done, or be done still.
+    pub fn is_open(&self) -> bool {
+        matches!(self.code, Code::Unavailable | Code::DeadlineExceeded | Code::Aborted)
     }
 }
 
@@ -76,6 +81,12 @@ impl Node {
         Ok(answer.capabilities.iter().any(stages))
     }
 
+    /// What the plugin calls this machine.
+    pub(crate) async fn id(&self, patience: Duration) -> Result<String, Failure> {
+        let done = self.call("/csi.v1.Node/NodeGetInfo", wire::NodeGetInfoRequest {}, patience).await;
+        done.map(|answer: wire::NodeGetInfoResponse| answer.node_id)
+    }
+
     pub(crate) async fn stage(&self, request: wire::NodeStageVolumeRequest, patience: Duration) -> Result<(), Failure> {
         let done = self.call("/csi.v1.Node/NodeStageVolume", request, patience).await;
         done.map(|wire::NodeStageVolumeResponse {}| ())
@@ -105,7 +116,7 @@ impl Node {
     }
 
     /// One call, with this long for its answer at most.
-    async fn call<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Result<A, Failure>
+    pub(crate) async fn call<Q, A>(&self, path: &'static str, request: Q, patience: Duration) -> Result<A, Failure>
     where
         Q: prost::Message + Send + Sync + 'static,
         A: prost::Message + Default + Send + Sync + 'static,

@@ -24,6 +24,23 @@ pub struct Plugin {
     pub root: Option<PathBuf>,
     /// It finds the folder that it mounts on, and does not make it.
     pub target_exists: bool,
+    /// The socket of its controller, if that is asked to let this machine have volumes.
+    pub controller: Option<PathBuf>,
+}
+
+/// Where plugins are told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plugins {
+    /// In a folder, a file for each.
+    Folder(PathBuf),
+    /// There is this one.
+    One(Box<Plugin>),
+}
+
+impl Default for Plugins {
+    fn default() -> Plugins {
+        Plugins::Folder(PathBuf::new())
+    }
 }
 
 /// Those of a folder, by what volumes name them; and for each file that is none a sentence.
@@ -73,16 +90,25 @@ fn read(path: &Path) -> Result<Plugin, String> {
     if info.endpoints.iter().any(|one| one.csi_service() == Service::ControllerService) {
         tracing::warn!(plugin = kind, "the endpoint of CONTROLLER_SERVICE is not used: volumes are made by others");
     }
-    let endpoint = node.endpoint.strip_prefix("unix:").unwrap_or(&node.endpoint);
-    let socket = endpoint.strip_prefix("//").unwrap_or(endpoint);
-    if !socket.starts_with('/') {
-        return Err(format!("the endpoint '{}' is no Unix socket: unix:///PATH, or /PATH", node.endpoint));
-    }
+    let socket = socket(&node.endpoint)?;
     let root = info.target_path_root.as_ref().map(PathBuf::from);
     if root.as_ref().is_some_and(|root| !root.is_absolute()) {
         return Err("'target_path_root' is no absolute path".to_owned());
     }
-    Ok(Plugin { kind, name, socket: PathBuf::from(socket), root, target_exists: info.target_path_exists() })
+    Ok(Plugin { kind, name, socket, root, target_exists: info.target_path_exists(), controller: None })
+}
+
+/// The path of an endpoint.
+///
+/// # Errors
+/// A sentence: it is no socket of this machine.
+pub fn socket(endpoint: &str) -> Result<PathBuf, String> {
+    let path = endpoint.strip_prefix("unix:").unwrap_or(endpoint);
+    let path = path.strip_prefix("//").unwrap_or(path);
+    match path.starts_with('/') {
+        true => Ok(PathBuf::from(path)),
+        false => Err(format!("the endpoint '{endpoint}' is no Unix socket: unix:///PATH, or /PATH")),
+    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,16 @@ pub(crate) struct Record {
     pub(crate) target: PathBuf,
     /// The plugin leaves the folder that it mounted on.
     pub(crate) target_exists: bool,
+    /// Where the service that lets machines have it was asked, and what for: the plugin's name of this machine.
+    #[serde(default)]
+    pub(crate) attached: Option<Attached>,
+}
+
+/// What a controller was asked, before it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Attached {
+    pub(crate) controller: PathBuf,
+    pub(crate) node_id: String,
 }
 
 impl Record {
@@ -160,6 +170,7 @@ mod tests {
             staging: None,
             target: dir.path().join("mounts/x/target"),
             target_exists: false,
+            attached: None,
         };
         assert_eq!(folder_name(&record.volume_id), "%2E.%2Fa%20b%2F%C3%A9");
         record.save(&folder).unwrap();

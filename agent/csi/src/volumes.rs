@@ -15,9 +15,10 @@ use tonic::Code;
 
 use crate::asked::{Asked, Terms};
 use crate::calls::{Calls, Counters};
+use crate::controller::Controller;
 use crate::node::{Failure, Node};
-use crate::plugins::{Plugin, load};
-use crate::record::{Record, Step, folder_name, is_mounted, remove_folder};
+use crate::plugins::{Plugin, Plugins, load};
+use crate::record::{Attached, Record, Step, folder_name, is_mounted, remove_folder};
 use crate::wire;
 
 /// Pauses before something is tried again, the first and the longest.
@@ -27,8 +28,8 @@ const RETRY_MAX: Duration = Duration::from_secs(20);
 /// How they are had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Folder of the plugins' configurations.
-    pub configs: PathBuf,
+    /// Where plugins are told of.
+    pub plugins: Plugins,
     /// Folder of what is known of volumes.
     pub records: PathBuf,
     /// Folder where volumes are found whose plugin names no other.
@@ -113,7 +114,10 @@ impl Volumes {
     /// # Errors
     /// A sentence: it cannot be used.
     pub fn check(settings: &Settings) -> Result<(), String> {
-        let (found, wrong) = load(&settings.configs)?;
+        let (found, wrong) = match &settings.plugins {
+            Plugins::Folder(folder) => load(folder)?,
+            Plugins::One(plugin) => (BTreeMap::from([(plugin.kind.clone(), Plugin::clone(plugin))]), Vec::new()),
+        };
         wrong.iter().for_each(|why| tracing::error!(why, "a CSI plugin is not used"));
         tracing::info!(plugins = ?found.keys().collect::<Vec<_>>(), "CSI plugins that volumes are had from");
         let cannot = |error| format!("Cannot use {}: {error}", settings.records.display());
@@ -180,9 +184,51 @@ impl Volumes {
         }
     }
 
+    /// A container needs a volume no more. If nobody else has it this returns when it is taken back.
+    ///
+    /// # Errors
+    /// A sentence: it was not within the time that there is. It is tried further, until somebody wants it.
+    pub async fn give_back(&self, container_id: &str, plugin: &str, volume_id: &str) -> Result<(), String> {
+        let key = (plugin.to_owned(), volume_id.to_owned());
+        let ending = {
+            let mut all = self.0.all.lock();
+            let Some(held) = all.get_mut(&key) else { return Ok(()) };
+            held.users.remove(container_id);
+            if !held.users.is_empty() {
+                return Ok(());
+            }
+            let is_ending = std::mem::replace(&mut held.ends, true);
+            (!is_ending).then(|| tokio::spawn(end(self.clone(), key.clone(), held.work.clone())))
+        };
+        let patience = self.0.settings.patience;
+        let is_gone = || self.0.all.lock().get(&key).is_none_or(|held| !held.users.is_empty());
+        let waiting = async {
+            match ending {
+                Some(ending) => drop(ending.await),
+                None => {
+                    while !is_gone() {
+                        tokio::time::sleep(RETRY_MIN).await;
+                    }
+                }
+            }
+        };
+        let waited = tokio::time::timeout(patience, waiting).await;
+        waited.map_err(|_| {
+            let patience = api::duration::format(patience);
+            format!(
+                "CSI volume '{volume_id}' of plugin '{plugin}' is not taken back within {patience} (--csi_plugin_timeout)"
+            )
+        })
+    }
+
     /// How the calls of each plugin went.
     pub fn calls(&self) -> BTreeMap<String, Calls> {
         self.0.calls.lock().iter().map(|(plugin, counters)| (plugin.clone(), counters.read())).collect()
+    }
+
+    /// The controller of a plugin, whose calls count as the plugin's.
+    pub fn controller(&self, plugin: &str, socket: PathBuf) -> Controller {
+        Controller(self.node(plugin, socket))
     }
 
     fn node(&self, plugin: &str, socket: PathBuf) -> Node {
@@ -234,8 +280,12 @@ impl Volumes {
     async fn bring(&self, record: &mut Option<Record>, asked: &Asked, deadline: Instant) -> Result<PathBuf, Trouble> {
         let plugin = self.plugin(&asked.plugin).await.map_err(Trouble::Lasting)?;
         let plugin = plugin.ok_or_else(|| {
-            let folder = self.0.settings.configs.display();
-            Trouble::Lasting(format!("no file in --csi_plugin_config_dir={folder} has a plugin of this type"))
+            Trouble::Lasting(match &self.0.settings.plugins {
+                Plugins::Folder(folder) => {
+                    format!("no file in --csi_plugin_config_dir={} has a plugin of this type", folder.display())
+                }
+                Plugins::One(plugin) => format!("it is no volume of plugin '{}'", plugin.kind),
+            })
         })?;
         if let Some(found) = record {
             let is_leaving = matches!(found.step, Step::Unpublishing | Step::Unstaging);
@@ -266,8 +316,10 @@ impl Volumes {
             staging: None,
             target: folder.join("target"),
             target_exists: plugin.target_exists,
+            attached: None,
         });
         record.socket.clone_from(&plugin.socket);
+        let publish_context = self.attach(record, &plugin, &node, asked, deadline).await?;
         if stages {
             let staging = record.staging.get_or_insert_with(|| folder.join("staging")).clone();
             // Whatever was begun stays known: it may be staged again.
@@ -276,7 +328,7 @@ impl Volumes {
             make(&staging).await?;
             let request = wire::NodeStageVolumeRequest {
                 volume_id: asked.volume_id.clone(),
-                publish_context: BTreeMap::new(),
+                publish_context: publish_context.clone(),
                 staging_target_path: staging.display().to_string(),
                 volume_capability: Some(asked.capability.clone()),
                 secrets: asked.stage_secrets.clone(),
@@ -289,7 +341,7 @@ impl Volumes {
         make(if record.target_exists { &target } else { target.parent().unwrap_or(&target) }).await?;
         let request = wire::NodePublishVolumeRequest {
             volume_id: asked.volume_id.clone(),
-            publish_context: BTreeMap::new(),
+            publish_context,
             staging_target_path: record.staging.as_ref().map_or(String::new(), |path| path.display().to_string()),
             target_path: target.display().to_string(),
             volume_capability: Some(asked.capability.clone()),
@@ -310,6 +362,35 @@ impl Volumes {
         Ok(target)
     }
 
+    /// Lets this machine have a volume, where a controller does that. What is to be told the plugin then.
+    async fn attach(
+        &self,
+        record: &mut Record,
+        plugin: &Plugin,
+        node: &Node,
+        asked: &Asked,
+        deadline: Instant,
+    ) -> Result<BTreeMap<String, String>, Trouble> {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let Some(socket) = &plugin.controller else { return Ok(BTreeMap::new()) };
+        let controller = self.controller(&plugin.kind, socket.clone());
+        if !controller.abilities_within(left()).await?.publishes {
+            return Ok(BTreeMap::new());
+        }
+        let node_id = node.id(left()).await?;
+        record.attached = Some(Attached { controller: socket.clone(), node_id: node_id.clone() });
+        self.write_down(record, if record.step == Step::Published { Step::Publishing } else { record.step }).await?;
+        let request = wire::ControllerPublishVolumeRequest {
+            volume_id: asked.volume_id.clone(),
+            node_id,
+            volume_capability: Some(asked.capability.clone()),
+            readonly: record.terms.read_only,
+            secrets: BTreeMap::new(),
+            volume_context: asked.context.clone(),
+        };
+        Ok(controller.attach(request, left()).await?)
+    }
+
     /// Takes back what may have been done.
     async fn take_back(&self, kept: &mut Option<Record>) -> Result<(), Trouble> {
         let Some(record) = kept else { return Ok(()) };
@@ -327,6 +408,13 @@ impl Volumes {
             self.write_down(record, Step::Unstaging).await?;
             let done = node.unstage(&id, &staging).await;
             gone("NodeUnstageVolume", done, staging).await?;
+        }
+        if let Some(attached) = &record.attached {
+            let controller = self.controller(&record.plugin, attached.controller.clone());
+            match controller.detach(&id, &attached.node_id).await {
+                Err(failure) if failure.code == Code::NotFound => {}
+                done => done?,
+            }
         }
         let (record, folder) = (record.clone(), self.0.settings.records.clone());
         blocking(move || record.remove(&folder)).await?;
@@ -349,7 +437,11 @@ impl Volumes {
 
     /// A plugin as it is configured now.
     async fn plugin(&self, kind: &str) -> Result<Option<Plugin>, String> {
-        let (folder, kind) = (self.0.settings.configs.clone(), kind.to_owned());
+        let folder = match &self.0.settings.plugins {
+            Plugins::Folder(folder) => folder.clone(),
+            Plugins::One(plugin) => return Ok(Some(Plugin::clone(plugin)).filter(|plugin| plugin.kind == kind)),
+        };
+        let kind = kind.to_owned();
         let found = tokio::task::spawn_blocking(move || {
             let (mut found, wrong) = load(&folder)?;
             let plugin = found.remove(&kind);
@@ -366,6 +458,11 @@ impl Volumes {
         let own = || self.0.settings.mounts.join(&plugin.kind).join(&plugin.name).join("mounts");
         root.unwrap_or_else(own).join(folder_name(id))
     }
+}
+
+/// Where a volume is published whose plugin has a root for them.
+pub fn target(root: &Path, volume_id: &str) -> PathBuf {
+    root.join(folder_name(volume_id)).join("target")
 }
 
 impl Asked {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent_csi::{Asked, Settings, Volumes};
+use agent_csi::{Asked, Plugins, Settings, Volumes};
 use csi_hostpath::{Instead, Plugin};
 use tonic::Code;
 
@@ -52,7 +52,7 @@ impl Machine {
     /// As an agent has them that has just been started, and knows of these containers.
     fn volumes(&self, known: &[&str]) -> Volumes {
         let settings = Settings {
-            configs: self.path("configs"),
+            plugins: Plugins::Folder(self.path("configs")),
             records: self.path("records"),
             mounts: self.path("mounts"),
             patience: self.patience,

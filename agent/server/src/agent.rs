@@ -115,6 +115,8 @@ pub(crate) struct Agent {
     pub(crate) streams: Mutex<BTreeMap<(String, String), ExecutorStream>>,
     pub(crate) streams_opened: AtomicU64,
     pub(crate) providers: Providers,
+    /// Those that it started itself.
+    pub(crate) local: OnceLock<agent_storage::Daemon>,
     /// Executors that must keep their updates, until the masters have taken some: then they are asked to subscribe again.
     pub(crate) held_up: Mutex<BTreeSet<(String, String)>>,
     pub(crate) files: FileTable,
@@ -230,6 +232,7 @@ impl Agent {
             streams: Mutex::default(),
             streams_opened: AtomicU64::new(0),
             providers: Providers::default(),
+            local: OnceLock::new(),
             held_up: Mutex::default(),
             files: FileTable::default(),
             waiting: Waiting::default(),

@@ -26,6 +26,7 @@ use crate::gpus;
 use crate::identity::Identity;
 use crate::images;
 use crate::isolation;
+use crate::local;
 use crate::logger::Logger;
 use crate::machine;
 use crate::oversubscription::{self, Loads, Modules};
@@ -115,6 +116,8 @@ pub(crate) struct Config {
     pub(crate) external: Option<Program>,
     /// How a Docker Engine is used, if one is.
     pub(crate) docker: Option<DockerTerms>,
+    /// Resource providers that it starts itself, if it may have any.
+    pub(crate) local: Option<local::Configured>,
     /// A socket of this machine for executors, if there is one.
     pub(crate) executor_socket: Option<PathBuf>,
     pub(crate) executor_environment: Vec<(String, String)>,
@@ -324,6 +327,7 @@ fn check(mut values: Values) -> Result<Config, String> {
     isolators.csi.records = work_dir.join("meta/csi");
     isolators.csi.mounts = work_dir.join("csi");
     isolators.gpus = gpus;
+    let (local, without_local) = local::read(&values, &modules, &capabilities, isolators.csi.patience)?;
     let (images, without_images) = images::read(&values, &work_dir)?;
     let default_container = values.text("default_container_info").map(|text| {
         let wrong =
@@ -365,6 +369,7 @@ fn check(mut values: Values) -> Result<Config, String> {
         default_container,
         external,
         docker,
+        local,
         executor_socket,
         executor_environment: executor_environment(&values)?,
         settings,
@@ -386,7 +391,10 @@ fn check(mut values: Values) -> Result<Config, String> {
         task_umask: None,
         log_bytes_max: values.bytes("log_bytes_max").unwrap_or(u64::MAX),
         work_dir,
-        values: warned(values, warning.into_iter().chain(idle).chain(idle_docker).chain(without_images)),
+        values: warned(
+            values,
+            warning.into_iter().chain(idle).chain(idle_docker).chain(without_images).chain(without_local),
+        ),
     })
 }
 

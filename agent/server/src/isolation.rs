@@ -10,8 +10,9 @@ use api::v1::{CapabilityInfo, DeviceWhitelist, Resource};
 use containers::isolators::cgroups::{Handles, Rule, Sampling, Terms, allowed};
 use containers::isolators::linux::capabilities;
 use containers::isolators::{
-    CniSettings, CsiSettings, DiskSettings, DockerVolumeSettings, EGRESS_RATE_MIN, FilesystemSettings, GpuSettings,
-    LinuxDevices, LinuxSettings, Policy, PortMappingSettings, PortsSettings, SeccompSettings, Settings, XfsSettings,
+    CniSettings, CsiPlugins, CsiSettings, DiskSettings, DockerVolumeSettings, EGRESS_RATE_MIN, FilesystemSettings,
+    GpuSettings, LinuxDevices, LinuxSettings, Policy, PortMappingSettings, PortsSettings, SeccompSettings, Settings,
+    XfsSettings,
 };
 use containers::nodes::Node;
 
@@ -91,6 +92,8 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("docker_volume_chown", &["docker/volume"]),
     ] {
         let is_there = has(isolators) || isolators[0].starts_with("cgroups/") && has(&["cgroups/all"]);
+        // Tasks wait for disks of resource providers, too.
+        let is_there = is_there || flag == "csi_plugin_timeout" && values.is_given("resource_provider_config_dir");
         if values.is_given(flag) && !is_there {
             warnings.push(format!("--{flag} does nothing without {} in --isolation", isolators.join(" or ")));
         }
@@ -283,7 +286,8 @@ fn csi(values: &Values, is_there: bool) -> Result<CsiSettings, String> {
     }
     let patience = values.duration("csi_plugin_timeout").filter(|patience| !patience.is_zero());
     let patience = patience.ok_or("Flag '--csi_plugin_timeout' must be longer than nothing")?;
-    Ok(CsiSettings { configs: configs.unwrap_or_default(), patience, ..CsiSettings::default() })
+    let plugins = CsiPlugins::Folder(configs.unwrap_or_default());
+    Ok(CsiSettings { plugins, patience, ..CsiSettings::default() })
 }
 
 /// What containers see of files.

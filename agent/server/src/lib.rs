@@ -16,6 +16,7 @@ mod identity;
 mod images;
 mod incoming;
 mod isolation;
+mod local;
 mod logger;
 mod machine;
 mod masters;

@@ -51,7 +51,7 @@ impl Modules {
         let modules: Modules = serde_json::from_str(text).map_err(|error| {
             format!("Flag '--modules' must be a JSON object of libraries and their modules: {error}")
         })?;
-        let known = [FIXED_ESTIMATOR, LOAD_CONTROLLER, crate::logger::ROTATING];
+        let known = [FIXED_ESTIMATOR, LOAD_CONTROLLER, crate::logger::ROTATING, crate::local::URI_PROFILES];
         let other = modules.all().find(|module| !known.contains(&module.name.as_str()));
         match other.map(|module| &module.name) {
             None => Ok(modules),

@@ -392,6 +392,9 @@ pub(crate) fn metrics(agent: &Agent) -> BTreeMap<String, Value> {
     set("slave/registered", f64::from(u8::from(agent.master.read().is_some())));
     set("slave/uptime_secs", agent.started.elapsed().as_secs_f64());
     agent.containers.numbers(&mut set);
+    if let Some(local) = agent.local.get() {
+        local.numbers(&mut set);
+    }
     api_http::Host::read().metrics(&mut set);
     metrics
 }

@@ -288,6 +288,7 @@ async fn serve(config: Config) -> Result<(), String> {
     }
     // Whoever comes back is heard from here on, and has its time from here on.
     let connection = running.begin(boot(&containers));
+    crate::local::start(&agent);
     // Whoever else is connected, executors find room.
     let tls = agent.config.tls.clone();
     if let Some(tls) = tls.clone() {

@@ -308,6 +308,7 @@ impl Terms {
             default_container: None,
             external: None,
             docker: None,
+            local: None,
             groups: None,
             executor_socket: None,
             executor_environment: Vec::new(),

@@ -11,7 +11,7 @@ use api_http::{FilesError, HeaderMap, Received, Response, StatusCode, Visitor, h
 use auth::Action;
 
 use crate::agent::Agent;
-use crate::{attach, masters, nested, permit, providers, reads};
+use crate::{attach, local, masters, nested, permit, providers, reads};
 
 /// Answers one call.
 pub(crate) async fn answer(
@@ -64,6 +64,9 @@ pub(crate) async fn answer(
     {
         return providers::mark_gone(agent, &gone.resource_provider_id).await;
     }
+    if let Some(response) = local::configure(agent, &call).await {
+        return response;
+    }
     if let Some(response) = nested::answer(agent, &call, media).await {
         return response;
     }
@@ -89,6 +92,21 @@ fn validate(call: &Call) -> Result<(), &'static str> {
         }
         call::Type::MarkResourceProviderGone if call.mark_resource_provider_gone.is_none() => {
             Err("Expecting 'mark_resource_provider_gone' to be present")
+        }
+        call::Type::AddResourceProviderConfig => match &call.add_resource_provider_config {
+            None => Err("Expecting 'add_resource_provider_config' to be present"),
+            Some(add) if add.info.id.is_some() => Err("Expecting 'add_resource_provider_config.info.id' to be unset"),
+            Some(_) => Ok(()),
+        },
+        call::Type::UpdateResourceProviderConfig => match &call.update_resource_provider_config {
+            None => Err("Expecting 'update_resource_provider_config' to be present"),
+            Some(update) if update.info.id.is_some() => {
+                Err("Expecting 'update_resource_provider_config.info.id' to be unset")
+            }
+            Some(_) => Ok(()),
+        },
+        call::Type::RemoveResourceProviderConfig if call.remove_resource_provider_config.is_none() => {
+            Err("Expecting 'remove_resource_provider_config' to be present")
         }
         _ => Ok(()),
     }

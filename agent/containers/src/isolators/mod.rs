@@ -39,7 +39,7 @@ use crate::cgroups::Cgroups;
 use crate::container::{Container, Limitation, Usage};
 use crate::containerizer::Creation;
 
-pub use agent_csi::Settings as CsiSettings;
+pub use agent_csi::{Plugins as CsiPlugins, Settings as CsiSettings};
 pub use cgroups::{
     CgroupsBlkio, CgroupsCpu, CgroupsDevices, CgroupsMem, CgroupsNetCls, CgroupsPerfEvent, CgroupsPids, CgroupsPlain,
 };

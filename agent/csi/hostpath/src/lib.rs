@@ -1,6 +1,8 @@
 //! A plugin of the Container Storage Interface, version 1, whose volumes are folders of one folder: to try volumes with, and for tests, which
 //! may have it fail or be silent. What it has published is what is mounted; nothing else is kept.
 
+mod controller;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs;
@@ -60,6 +62,8 @@ pub struct Called {
 struct State {
     root: PathBuf,
     stages: bool,
+    /// Bytes of all volumes together that it makes; without it makes none.
+    capacity: Option<i64>,
     calls: Mutex<Vec<Called>>,
     instead: Mutex<BTreeMap<&'static str, Instead>>,
     changed: watch::Sender<u64>,
@@ -86,6 +90,14 @@ impl Plugin {
     /// # Errors
     /// It cannot listen there.
     pub fn start(socket: &Path, root: &Path, stages: bool) -> io::Result<Plugin> {
+        Plugin::start_with(socket, root, stages, None)
+    }
+
+    /// As [`Plugin::start`], with a controller that makes volumes of so many bytes together.
+    ///
+    /// # Errors
+    /// It cannot listen there.
+    pub fn start_with(socket: &Path, root: &Path, stages: bool, capacity: Option<i64>) -> io::Result<Plugin> {
         match fs::remove_file(socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -93,7 +105,7 @@ impl Plugin {
         let listener = UnixListener::bind(socket)?;
         let (calls, instead) = (Mutex::default(), Mutex::default());
         let changed = watch::Sender::new(0);
-        let state = Arc::new(State { root: root.to_owned(), stages, calls, instead, changed });
+        let state = Arc::new(State { root: root.to_owned(), stages, capacity, calls, instead, changed });
         let connections: Arc<Mutex<Vec<AbortHandle>>> = Arc::default();
         let (shared, kept) = (state.clone(), connections.clone());
         let serving = tokio::spawn(async move {
@@ -185,6 +197,7 @@ impl State {
     ) -> Result<wire::NodePublishVolumeResponse, Status> {
         let mut told = request.secrets.clone();
         told.extend(request.volume_context.clone());
+        told.extend(request.publish_context.clone());
         let noted = called("NodePublishVolume", &request.volume_id, &request.target_path, told);
         if self.note(Called { readonly: request.readonly, ..noted }).await? {
             let from = match self.stages {
@@ -334,6 +347,6 @@ async fn answer(state: Arc<State>, request: http::Request<Incoming>) -> Result<h
         "/csi.v1.Node/NodeUnstageVolume" => unary(request, |asked| async move { state.unstage(asked).await }).await,
         "/csi.v1.Node/NodePublishVolume" => unary(request, |asked| async move { state.publish(asked).await }).await,
         "/csi.v1.Node/NodeUnpublishVolume" => unary(request, |asked| async move { state.unpublish(asked).await }).await,
-        _ => Status::unimplemented(path).into_http(),
+        _ => return controller::answer(state, request).await,
     })
 }

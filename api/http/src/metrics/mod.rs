@@ -142,6 +142,7 @@ pub fn page() -> String {
         ("Plugins of storage", "csi_plugins/"),
         ("Collection of sandboxes", "gc/"),
         ("Resource providers", "resource_provider_manager/"),
+        ("Disks of resource providers", "resource_providers/"),
         ("The machine", "system/"),
     ] {
         let _ = write!(page, "\n## {title}\n\n| name | kind | meaning | for Prometheus |\n|---|---|---|---|\n");

@@ -555,6 +555,29 @@ fn agent(rows: &mut Rows) {
         let exposed = format!("meseta_csi_calls_total{{outcome=\"{how}\"}}");
         rows.counter(&format!("csi_plugins/{{plugin}}/csi_plugin/rpcs_{how}"), &exposed, help);
     }
+    let of = "resource_providers/{provider}";
+    rows.gauge(
+        &format!("{of}/csi_plugin/rpcs_pending"),
+        "",
+        "Calls of a provider's CSI plugin that have no answer yet.",
+    );
+    for (how, help) in [
+        ("finished", "Calls of a provider's CSI plugin that were done."),
+        ("failed", "Calls of a provider's CSI plugin that were not, or did not reach it."),
+        ("cancelled", "Calls of a provider's CSI plugin whose answer nobody waited for any longer."),
+    ] {
+        rows.counter(&format!("{of}/csi_plugin/rpcs_{how}"), "", help);
+    }
+    for kind in ["reserve", "unreserve", "create", "destroy", "create_disk", "destroy_disk"] {
+        rows.gauge(&format!("{of}/operations/{kind}/pending"), "", "Operations of this kind that are not over.");
+        for (how, help) in [
+            ("finished", "Operations of this kind that were done."),
+            ("failed", "Operations of this kind that were not."),
+            ("dropped", "Operations of this kind that were decided on what there was not any more."),
+        ] {
+            rows.counter(&format!("{of}/operations/{kind}/{how}"), "", help);
+        }
+    }
     let providers = "resource_provider_manager";
     rows.counter(&format!("{providers}/events/disconnect"), "", "Streams of resource providers that ended.");
     rows.counter(&format!("{providers}/events/subscribe"), "", "Subscriptions of resource providers.");
