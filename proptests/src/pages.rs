@@ -30,6 +30,8 @@ pub struct Local {
     child: Child,
     /// host:port of its master.
     pub master: String,
+    /// host:port of its agent.
+    pub agent: String,
 }
 
 impl Local {
@@ -42,12 +44,17 @@ impl Local {
         let mut meseta = Command::new(binary("meseta"));
         let started = meseta.args(["local", "--port=0", &resources]).stdout(Stdio::piped()).spawn();
         let mut child = started.expect("meseta starts");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let told = lines.map_while(Result::ok).find_map(|line| Some(line.strip_prefix("masters")?.trim().to_owned()));
-        Local { child, master: told.expect("it tells its masters") }
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        let mut told = |what: &str| {
+            let told = lines.find_map(|line| Some(line.strip_prefix(what)?.trim().to_owned()));
+            told.unwrap_or_else(|| panic!("it tells its {what}"))
+        };
+        let (master, agent) = (told("masters"), told("agents"));
+        Local { child, master, agent }
     }
 
-    /// Runs a page's blocks as one script in `dir`, with its master as `$MASTER` and `$MESETA_MASTER`, and `meseta` at hand.
+    /// Runs a page's blocks as one script in `dir`, with its master as `$MASTER` and `$MESETA_MASTER`, its agent as `$AGENT`, and
+    /// `meseta` at hand.
     ///
     /// # Panics
     /// If there is no bash.
@@ -59,6 +66,7 @@ impl Local {
             .current_dir(dir)
             .env("PATH", path)
             .env("MASTER", &self.master)
+            .env("AGENT", &self.agent)
             .env("MESETA_MASTER", &self.master)
             .output()
             .expect("bash starts")

@@ -7,7 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use api::internal::{self, from_agent, order, to_agent};
+use api::limits::{
+    AGENT_OPERATIONS_MAX, AGENT_PROVIDERS_BYTES_MAX, AGENT_PROVIDERS_MAX, NAME_BYTES_MAX, OPERATION_BYTES_MAX, cut,
+};
+use api::media::Media;
 use api::v1::offer::{Operation, operation};
+use api::v1::resource_provider::{Call, Event};
 use api::v1::{self, OperationState, TaskState, task_status::Reason};
 use common::{Master, PATIENCE, RealAgent, http, task};
 use serde_json::{Value, json};
@@ -19,9 +24,10 @@ const JSON: &str = "Content-Type: application/json\r\nAccept: application/json\r
 /// base64 of 16 bytes.
 const VERSION: &str = "BwcHBwcHBwcHBwcHBwcHBw==";
 
-/// A provider of a few lines.
+/// A provider of a few lines, in one encoding or the other.
 struct Provider {
     address: String,
+    media: Media,
     id: String,
     stream_id: String,
     body: BufReader<TcpStream>,
@@ -35,14 +41,38 @@ fn info(id: Option<&str>) -> Value {
     info
 }
 
+fn encoded(media: Media, call: &Value) -> bytes::Bytes {
+    media.encode::<Call>(&api::json::from_slice(call.to_string().as_bytes()).unwrap())
+}
+
+/// Status and text of the answer to a request as it stands.
+async fn post(address: &str, head: &str, body: &[u8]) -> (u16, String) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let head =
+        format!("POST {PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}Content-Length: {length}\r\n\r\n");
+    socket.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
+
 impl Provider {
     /// With its SUBSCRIBED; the answer if there is none.
     async fn subscribe(agent: &RealAgent, id: Option<&str>) -> Result<Provider, String> {
-        let call = json!({ "type": "SUBSCRIBE", "subscribe": { "resource_provider_info": info(id) } }).to_string();
+        Provider::subscribe_in(Media::Json, agent, id).await
+    }
+
+    async fn subscribe_in(media: Media, agent: &RealAgent, id: Option<&str>) -> Result<Provider, String> {
+        let call = json!({ "type": "SUBSCRIBE", "subscribe": { "resource_provider_info": info(id) } });
+        let call = encoded(media, &call);
         let mut socket = TcpStream::connect(&agent.address).await.unwrap();
-        let length = call.len();
-        let head = format!("POST {PATH} HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: {length}\r\n\r\n");
-        socket.write_all(format!("{head}{call}").as_bytes()).await.unwrap();
+        let (length, kind) = (call.len(), media.content_type());
+        let head = format!(
+            "POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nAccept: {kind}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        socket.write_all(&[head.as_bytes(), &call].concat()).await.unwrap();
         let mut body = BufReader::new(socket);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -52,8 +82,9 @@ impl Provider {
             return Err(head);
         }
         let lower = head.to_lowercase();
+        assert!(lower.contains(&format!("content-type: {kind}\r\n")), "{head}");
         let stream_id = lower.split("mesos-stream-id: ").nth(1).unwrap().split("\r\n").next().unwrap().to_owned();
-        let mut provider = Provider { address: agent.address.clone(), id: String::new(), stream_id, body };
+        let mut provider = Provider { address: agent.address.clone(), media, id: String::new(), stream_id, body };
         let event = provider.event().await.expect("an event");
         assert_eq!(event["type"], "SUBSCRIBED");
         provider.id = event["subscribed"]["provider_id"]["value"].as_str().unwrap().to_owned();
@@ -70,17 +101,21 @@ impl Provider {
             let length = usize::from_str_radix(line.trim(), 16).unwrap();
             let mut chunk = vec![0; length + 2];
             self.body.read_exact(&mut chunk).await.ok()?;
-            let text = String::from_utf8(chunk[..length].to_vec()).unwrap();
-            text.split_once('\n').map(|(_, record)| serde_json::from_str(record).unwrap())
+            // The last one.
+            if length == 0 {
+                return None;
+            }
+            let at = chunk.iter().position(|byte| *byte == b'\n').unwrap();
+            let event: Event = self.media.decode(chunk[at + 1..length].to_vec().into()).unwrap();
+            serde_json::from_slice(&api::json::to_vec(&event)).unwrap()
         };
         tokio::time::timeout(PATIENCE, read).await.expect("an event or the end")
     }
 
     async fn call(&self, kind: &str, body: Value) -> (u16, String) {
         let call = json!({ "type": kind, "resource_provider_id": { "value": self.id }, kind.to_lowercase(): body });
-        let head = format!("{JSON}Mesos-Stream-Id: {}\r\n", self.stream_id);
-        let (head, body) = http(&self.address, "POST", PATH, &head, &call.to_string()).await;
-        (head[9..12].parse().unwrap(), body)
+        let head = format!("Content-Type: {}\r\nMesos-Stream-Id: {}\r\n", self.media.content_type(), self.stream_id);
+        post(&self.address, &head, &encoded(self.media, &call)).await
     }
 
     fn disk(&self) -> Value {
@@ -283,6 +318,172 @@ async fn what_a_provider_must_not_say_is_refused() {
     assert_eq!(call(&agent, gone).await.0, 200);
     assert_eq!(provider.event().await.unwrap()["type"], "TEARDOWN");
     assert_eq!(provider.event().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_may_speak_protobuf() {
+    let (master, dir) = (Master::taker().await, tempfile::tempdir().unwrap());
+    let agent = start(&master, dir.path(), &[]).await;
+    let mut provider = Provider::subscribe_in(Media::Protobuf, &agent, None).await.unwrap();
+    assert_eq!(provider.says(json!([])).await, (202, String::new()));
+    master.provide(1, &provider, 7);
+    let event = provider.event().await.unwrap();
+    assert_eq!(event["type"], "APPLY_OPERATION");
+    assert_eq!(event["apply_operation"]["info"]["create_disk"]["source"], provider.disk());
+    assert_eq!(provider.reports(&event, "OPERATION_FINISHED").await, (202, String::new()));
+    assert_eq!(master.ended(1).await.state(), OperationState::OperationFinished);
+    // What is wrong is said in words, whatever was sent.
+    let (code, told) = post(&agent.address, "Content-Type: application/x-protobuf\r\n", b"\xff\xff").await;
+    assert_eq!(code, 400, "{told}");
+    let head = format!("Content-Type: application/x-protobuf\r\nMesos-Stream-Id: {}\r\n", provider.stream_id);
+    let nothing = Call { resource_provider_id: None, r#type: Some(2), ..Call::default() };
+    let told = post(&agent.address, &head, &Media::Protobuf.encode(&nothing)).await;
+    let why = "Failed to validate resource_provider::Call: Expecting 'resource_provider_id' to be present";
+    assert_eq!(told, (400, why.to_owned()));
+    // Bodies in one encoding may have a stream in the other.
+    let id = provider.id.clone();
+    let resubscribed = Provider::subscribe(&agent, Some(&id)).await.unwrap();
+    assert_eq!((resubscribed.id.as_str(), provider.event().await), (id.as_str(), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_cannot_be_are_answered_with_what_is_wrong() {
+    let (master, dir) = (Master::taker().await, tempfile::tempdir().unwrap());
+    let agent = start(&master, dir.path(), &[]).await;
+    let provider = Provider::subscribe(&agent, None).await.unwrap();
+    let subscribe =
+        |info: Value| json!({ "type": "SUBSCRIBE", "subscribe": { "resource_provider_info": info } }).to_string();
+    let own = format!("Mesos-Stream-Id: {}\r\n", provider.stream_id);
+    let known = subscribe(info(None));
+    let of = |kind: &str, id: &str, body: Value| {
+        json!({ "type": kind, "resource_provider_id": { "value": id }, kind.to_lowercase(): body }).to_string()
+    };
+    let state = json!({ "resource_version_uuid": { "value": VERSION } });
+    let mine = of("UPDATE_STATE", &provider.id, state.clone());
+    let (json, yaml) = ("Content-Type: application/json\r\n", "Content-Type: text/yaml\r\n");
+    let name = "n".repeat(NAME_BYTES_MAX + 1);
+    let long = format!("The name of a resource provider has 1 to {NAME_BYTES_MAX} bytes, and not {}", name.len());
+    let status = |more: Value| {
+        let mut status = json!({ "state": "OPERATION_FINISHED", "resource_provider_id": { "value": provider.id } });
+        status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "status": status, "operation_uuid": { "value": VERSION } })
+    };
+    let mut large = provider.disk();
+    large["disk"]["source"]["id"] = json!("d".repeat(OPERATION_BYTES_MAX));
+    let converted = status(json!({ "converted_resources": [large] }));
+    let operation = json!({ "info": { "type": "CREATE_DISK" }, "latest_status": { "state": "OPERATION_PENDING" },
+                            "uuid": { "value": VERSION } });
+    let mut many = state.clone();
+    many["operations"] = vec![operation; AGENT_OPERATIONS_MAX + 1].into();
+    let other = "Mesos-Stream-Id: another\r\n";
+    let cases: Vec<(String, String, u16, &str)> = vec![
+        (String::new(), known.clone(), 400, "Expecting 'Content-Type' to be present"),
+        (yaml.into(), known.clone(), 415, "Expecting 'Content-Type' of application/json or application/x-protobuf"),
+        (
+            format!("{json}Accept: text/html\r\n"),
+            known.clone(),
+            406,
+            "Expecting 'Accept' to allow 'application/x-protobuf' or 'application/json'",
+        ),
+        (json.into(), "{".into(), 400, ""),
+        (format!("{json}{own}"), known.clone(), 400, "Subscribe calls should not include the 'Mesos-Stream-Id' header"),
+        (json.into(), subscribe(json!({ "type": "", "name": "a" })), 400, "of a resource provider has 1 to"),
+        (json.into(), subscribe(json!({ "type": "t", "name": name })), 400, &long),
+        (
+            json.into(),
+            subscribe(json!({ "type": "t", "name": "a", "id": { "value": provider.id } })),
+            400,
+            "is known as 'org.example.disks.a'",
+        ),
+        (json.into(), subscribe(info(Some("nobody"))), 400, "Resource provider 'nobody' is not known to this agent"),
+        (json.into(), mine.clone(), 400, "All non-subscribe calls should include to 'Mesos-Stream-Id' header"),
+        (format!("{json}{other}"), mine, 400, "The stream ID another included in this request didn't match"),
+        (format!("{json}{own}"), of("UPDATE_STATE", "nobody", state), 400, "Resource provider is not subscribed"),
+        (format!("{json}{own}"), of("UNKNOWN", &provider.id, json!({})), 501, "501 Not Implemented."),
+        (format!("{json}{own}"), of("UPDATE_STATE", &provider.id, many), 400, "'operations' has 1001 entries"),
+        (
+            format!("{json}{own}"),
+            of("UPDATE_OPERATION_STATUS", &provider.id, converted),
+            400,
+            "'converted_resources' has ",
+        ),
+        (
+            format!("{json}{own}"),
+            json!({ "type": "UPDATE_PUBLISH_RESOURCES_STATUS", "resource_provider_id": { "value": provider.id } })
+                .to_string(),
+            400,
+            "Expecting 'update_publish_resources_status' to be present",
+        ),
+        (
+            format!("{json}{own}"),
+            json!({ "type": "UPDATE_OPERATION_STATUS", "resource_provider_id": { "value": provider.id } }).to_string(),
+            400,
+            "Expecting 'update_operation_status' to be present",
+        ),
+    ];
+    for (head, body, wanted, why) in cases {
+        let (code, told) = post(&agent.address, &head, body.as_bytes()).await;
+        let shown = cut(&body, 200);
+        assert_eq!(code, wanted, "{head}{shown}: {told}");
+        assert!(told.contains(why), "{head}{shown}: {told}");
+    }
+    // Whoever is not told of is none of them, and none is one too many.
+    let mut all = Vec::new();
+    while all.len() + 1 < AGENT_PROVIDERS_MAX {
+        all.push(Provider::subscribe(&agent, None).await.unwrap());
+    }
+    let (code, told) = post(&agent.address, json, known.as_bytes()).await;
+    assert_eq!(code, 400);
+    assert!(told.starts_with("64 resource providers are known to this agent, and more are not allowed"), "{told}");
+    assert!(Provider::subscribe(&agent, Some(&all[0].id)).await.is_ok(), "one that is known may come back");
+    // The stream that was there all the time is good.
+    assert_eq!(provider.says(json!([])).await.0, 202);
+    let large = json!({ "resource_version_uuid": { "value": VERSION }, "resources": [large] });
+    assert_eq!(provider.call("UPDATE_STATE", large.clone()).await.0, 202, "one such disk has room");
+    let mut larger = large;
+    larger["resources"][0]["disk"]["source"]["id"] = json!("d".repeat(AGENT_PROVIDERS_BYTES_MAX));
+    let (code, told) = provider.call("UPDATE_STATE", larger).await;
+    assert_eq!(code, 400);
+    assert!(told.contains("bytes of descriptions and resources, more than the 262144 that are allowed"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_subscribe_is_told_so() {
+    const KEY: &str = "a key for tokens of executors";
+    let (master, dir) = (Master::taker().await, tempfile::tempdir().unwrap());
+    // Before it is welcomed nobody can be told of.
+    let refused = internal::Refused { message: "not yet".into(), ..Default::default() };
+    master.known.lock().refuse = Some(refused);
+    let (work_dir, key) = (dir.path().join("work"), dir.path().join("key"));
+    std::fs::create_dir_all(&work_dir).unwrap();
+    std::fs::write(&key, KEY).unwrap();
+    let flags = [format!("--jwt_secret_key={}", key.display()), "--authenticate_http_readwrite".into()];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let agent = RealAgent::start(&master.address, &work_dir, &flags);
+    let call = json!({ "type": "SUBSCRIBE", "subscribe": { "resource_provider_info": info(None) } }).to_string();
+    assert_eq!(post(&agent.address, JSON, call.as_bytes()).await.0, 401);
+    let bearer = |claims: &[(&str, &str)], key: &str| {
+        let token = auth::Key::parse(key).unwrap().mint(&claims.iter().copied().collect());
+        format!("{JSON}Authorization: Bearer {token}\r\n")
+    };
+    let executor = bearer(&[("fid", "F"), ("eid", "E"), ("cid", "C")], KEY);
+    let told = post(&agent.address, &executor, call.as_bytes()).await;
+    assert_eq!(told, (403, "Resource providers do not subscribe with the token of an executor".to_owned()));
+    let forged = bearer(&[("fid", "F")], "another key of some length");
+    assert_eq!(post(&agent.address, &forged, call.as_bytes()).await.0, 401);
+    agent.kill();
+    // Who has left the capability away says so, in place of a stream on which nothing would come.
+    let features =
+        ["MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_OPERATION_FEEDBACK", "AGENT_DRAINING"];
+    let features = json!({ "capabilities": features.map(|name| json!({ "type": name })) });
+    let agent = RealAgent::start(&master.address, &work_dir, &[&format!("--agent_features={features}")]);
+    let (code, told) = post(&agent.address, JSON, call.as_bytes()).await;
+    assert_eq!(code, 501);
+    assert_eq!(
+        told,
+        "Resource providers are not enabled on this agent: --agent_features leaves RESOURCE_PROVIDER away"
+    );
+    agent.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]
