@@ -5,7 +5,7 @@ use crate::amounts::Amounts;
 use crate::dice::Dice;
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::share::Share;
-use crate::tally::{Charge, Held};
+use crate::tally::{Charge, Held, Way};
 use crate::tree::Measure;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,26 +125,12 @@ impl Queue {
         agent: AgentKey,
         charge: &Charge,
         turns: u64,
+        way: Way,
         measure: &Measure<'_>,
     ) {
         self.change(key, |member| {
-            member.held.add(agent, charge);
-            member.turns += turns;
-            member.share = measure.share(member.held.all.sum());
-        });
-    }
-
-    pub(crate) fn discharge(
-        &mut self,
-        key: FrameworkKey,
-        agent: AgentKey,
-        charge: &Charge,
-        turns: u64,
-        measure: &Measure<'_>,
-    ) {
-        self.change(key, |member| {
-            member.held.sub(agent, charge);
-            member.turns = member.turns.saturating_sub(turns);
+            member.held.change(agent, charge, way);
+            member.turns = way.count(member.turns, turns);
             member.share = measure.share(member.held.all.sum());
         });
     }

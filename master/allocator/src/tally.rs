@@ -5,6 +5,23 @@ use crate::ids::AgentKey;
 use api::resources::{Resource, Resources};
 use std::collections::BTreeMap;
 
+/// Whether somebody holds more of something than before, or less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    More,
+    Less,
+}
+
+impl Way {
+    /// `of`, with `by` more or less.
+    pub(crate) fn count(self, of: u64, by: u64) -> u64 {
+        match self {
+            Way::More => of + by,
+            Way::Less => of.saturating_sub(by),
+        }
+    }
+}
+
 /// A sum over agents, in which a shared resource of an agent counts once however often it is held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -16,6 +33,13 @@ impl Tally {
     /// The sum.
     pub fn sum(&self) -> &Amounts {
         &self.sum
+    }
+
+    fn change(&mut self, agent: AgentKey, part: &Part, way: Way) {
+        match way {
+            Way::More => self.add(agent, part),
+            Way::Less => self.sub(agent, part),
+        }
     }
 
     fn add(&mut self, agent: AgentKey, part: &Part) {
@@ -44,14 +68,9 @@ impl Tally {
         }
     }
 
-    /// Adds what of it uses up quota.
-    pub(crate) fn use_more(&mut self, agent: AgentKey, charge: &Charge) {
-        self.add(agent, &charge.unreserved);
-    }
-
-    /// Takes away what of it used up quota.
-    pub(crate) fn use_less(&mut self, agent: AgentKey, charge: &Charge) {
-        self.sub(agent, &charge.unreserved);
+    /// So much more or less of what uses up quota.
+    pub(crate) fn change_use(&mut self, agent: AgentKey, charge: &Charge, way: Way) {
+        self.change(agent, &charge.unreserved, way);
     }
 
     /// Takes all of another tally away, which was counted in this one too.
@@ -122,16 +141,10 @@ pub struct Held {
 }
 
 impl Held {
-    pub(crate) fn add(&mut self, agent: AgentKey, charge: &Charge) {
-        self.all.add(agent, &charge.all);
-        self.unreserved.add(agent, &charge.unreserved);
-        self.reserved.add(agent, &charge.reserved);
-    }
-
-    pub(crate) fn sub(&mut self, agent: AgentKey, charge: &Charge) {
-        self.all.sub(agent, &charge.all);
-        self.unreserved.sub(agent, &charge.unreserved);
-        self.reserved.sub(agent, &charge.reserved);
+    pub(crate) fn change(&mut self, agent: AgentKey, charge: &Charge, way: Way) {
+        self.all.change(agent, &charge.all, way);
+        self.unreserved.change(agent, &charge.unreserved, way);
+        self.reserved.change(agent, &charge.reserved, way);
     }
 
     pub(crate) fn sub_all(&mut self, other: &Held) {

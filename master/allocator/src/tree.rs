@@ -12,7 +12,7 @@ use crate::amounts::Amounts;
 use crate::ids::{AgentKey, FrameworkKey};
 use crate::queue::{Line, Queue};
 use crate::share::Share;
-use crate::tally::{Charge, Held, Tally};
+use crate::tally::{Charge, Held, Tally, Way};
 use api::resources::{Limits, Name, Resources};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -559,17 +559,18 @@ impl Tree {
     /// A role's client holds this too. `turns` is how often it was its turn for it.
     pub fn charge(&mut self, role: &str, agent: AgentKey, resources: &Resources, turns: u64) {
         if let Some(id) = self.id(role) {
-            self.charge_at(id, None, agent, &Charge::of(resources), turns);
+            self.charge_at(id, None, agent, &Charge::of(resources), turns, Way::More);
         }
     }
 
     /// A role's client does not hold this any more.
     pub fn discharge(&mut self, role: &str, agent: AgentKey, resources: &Resources) {
         if let Some(id) = self.id(role) {
-            self.discharge_at(id, None, agent, &Charge::of(resources), 0);
+            self.charge_at(id, None, agent, &Charge::of(resources), 0, Way::Less);
         }
     }
 
+    /// A role's client holds so much more or less, and so do the roles above it; one of its frameworks, if that is known.
     pub(crate) fn charge_at(
         &mut self,
         id: NodeId,
@@ -577,49 +578,22 @@ impl Tree {
         agent: AgentKey,
         charge: &Charge,
         turns: u64,
+        way: Way,
     ) {
         let measure = Measure { totals: &self.totals, without: &self.without };
         if let Some(own) = &mut self.nodes[id].own {
-            own.held.add(agent, charge);
-            own.turns += turns;
+            own.held.change(agent, charge, way);
+            own.turns = way.count(own.turns, turns);
             if let Some(framework) = framework {
-                own.queue.charge(framework, agent, charge, turns, &measure);
+                own.queue.charge(framework, agent, charge, turns, way, &measure);
             }
         }
         self.replace_own(id);
         let mut at = Some(id);
         while let Some(id) = at {
             let node = &mut self.nodes[id];
-            node.held.add(agent, charge);
-            node.turns += turns;
-            at = node.parent;
-            self.replace(id);
-            self.count_unmet(id);
-        }
-    }
-
-    pub(crate) fn discharge_at(
-        &mut self,
-        id: NodeId,
-        framework: Option<FrameworkKey>,
-        agent: AgentKey,
-        charge: &Charge,
-        turns: u64,
-    ) {
-        let measure = Measure { totals: &self.totals, without: &self.without };
-        if let Some(own) = &mut self.nodes[id].own {
-            own.held.sub(agent, charge);
-            own.turns = own.turns.saturating_sub(turns);
-            if let Some(framework) = framework {
-                own.queue.discharge(framework, agent, charge, turns, &measure);
-            }
-        }
-        self.replace_own(id);
-        let mut at = Some(id);
-        while let Some(id) = at {
-            let node = &mut self.nodes[id];
-            node.held.sub(agent, charge);
-            node.turns = node.turns.saturating_sub(turns);
+            node.held.change(agent, charge, way);
+            node.turns = way.count(node.turns, turns);
             at = node.parent;
             self.replace(id);
             self.count_unmet(id);
@@ -643,15 +617,11 @@ impl Tree {
     }
 
     /// Counts what is in use, apart from what is offered.
-    pub(crate) fn use_at(&mut self, id: NodeId, agent: AgentKey, charge: &Charge, more: bool) {
+    pub(crate) fn use_at(&mut self, id: NodeId, agent: AgentKey, charge: &Charge, way: Way) {
         let mut at = Some(id);
         while let Some(id) = at {
             let node = &mut self.nodes[id];
-            if more {
-                node.in_use.use_more(agent, charge)
-            } else {
-                node.in_use.use_less(agent, charge)
-            };
+            node.in_use.change_use(agent, charge, way);
             at = node.parent;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Book;
 use crate::ids::{AgentKey, FrameworkKey};
-use crate::tally::Charge;
+use crate::tally::{Charge, Way};
 use api::resources::{Resources, Unfit};
 use std::sync::Arc;
 
@@ -125,9 +125,9 @@ impl Book {
             member.holdings += usize::from(first);
         });
         let charge = Charge::of(resources);
-        self.tree.charge_at(node, Some(framework), agent, &charge, turns);
+        self.tree.charge_at(node, Some(framework), agent, &charge, turns, Way::More);
         if usage == Use::Work {
-            self.tree.use_at(node, agent, &charge, true);
+            self.tree.use_at(node, agent, &charge, Way::More);
         }
     }
 
@@ -160,9 +160,9 @@ impl Book {
         let node = role.as_deref().and_then(|role| self.tree.id(role));
         if let Some(node) = node.filter(|_| tracked) {
             let charge = Charge::of(resources);
-            self.tree.discharge_at(node, Some(framework), agent, &charge, turns);
+            self.tree.charge_at(node, Some(framework), agent, &charge, turns, Way::Less);
             if usage == Use::Work {
-                self.tree.use_at(node, agent, &charge, false);
+                self.tree.use_at(node, agent, &charge, Way::Less);
             }
             if is_over {
                 self.tree.with_queue(node, |queue| {
