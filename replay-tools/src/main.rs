@@ -44,6 +44,13 @@ enum Failure {
     Output(#[from] io::Error),
 }
 
+impl Failure {
+    /// For what is wrong with the record at `index`.
+    fn in_record(index: u64) -> impl Fn(String) -> Failure {
+        move |why| Failure::Damaged(format!("the record at index {index}: {why}"))
+    }
+}
+
 struct Command {
     name: &'static str,
     words: &'static str,

@@ -247,6 +247,28 @@ impl Source {
         ahead_of(self.entries(from)?, work)
     }
 
+    /// Gives `each` the entries from `from` to `to`, up to where the log is damaged, which is the answer.
+    ///
+    /// # Errors
+    /// As [`Source::entries`], and what `each` answers.
+    pub(crate) fn walk_to_damage<E: From<SourceError>>(
+        &self,
+        from: u64,
+        to: u64,
+        mut each: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<Option<SourceError>, E> {
+        self.walk(from, |entries| {
+            for entry in entries {
+                match entry {
+                    Ok(entry) if entry.index > to => break,
+                    Ok(entry) => each(entry)?,
+                    Err(damage) => return Ok(Some(damage)),
+                }
+            }
+            Ok(None)
+        })
+    }
+
     /// The last index that is known to be committed; 0 if there is none.
     ///
     /// # Errors

@@ -42,11 +42,11 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
                     return Err(already(path, entry.index));
                 }
             }
-            let in_entry = |why: String| Failure::Damaged(format!("the record at index {}: {why}", entry.index));
+            let in_entry = Failure::in_record(entry.index);
             if !replay.admit(&entry) {
                 continue;
             }
-            replay.fold(&entry).map_err(in_entry)?;
+            replay.fold(&entry).map_err(&in_entry)?;
             if is_early(from, &entry) {
                 continue;
             }

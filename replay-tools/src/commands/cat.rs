@@ -242,9 +242,7 @@ impl Walk {
                 if early && !filter.needs_names() {
                     continue;
                 }
-                let events = replay.show(&entry);
-                let events =
-                    events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+                let events = replay.show(&entry).map_err(Failure::in_record(entry.index))?;
                 for (at, shown) in events.iter().enumerate().filter(|_| !early) {
                     let cause = cause_of(&entry, at);
                     if filter.wants(shown, cause) {

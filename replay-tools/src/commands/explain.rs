@@ -56,26 +56,16 @@ fn tell(args: &Args, source: &Source, subject: &Subject, output: &mut Output) ->
     // The title says what the end knows, so lines wait for it; a terminal sees how far it is.
     let mut lines = Vec::new();
     let mut progress = Progress::new("reading", to);
-    let damage = source.walk(if gone > 0 { gone + 1 } else { 0 }, |entries| {
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) if entry.index > to => break,
-                Ok(entry) => entry,
-                // What came before can be told.
-                Err(damage) => return Ok(Some(damage)),
-            };
-            progress.reached(entry.index);
-            let sentences = story.tell(&entry);
-            let sentences =
-                sentences.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
-            if is_early(from, &entry) {
-                continue;
-            }
+    // What came before damage can be told.
+    let damage = source.walk_to_damage(if gone > 0 { gone + 1 } else { 0 }, to, |entry| {
+        progress.reached(entry.index);
+        let sentences = story.tell(&entry).map_err(Failure::in_record(entry.index))?;
+        if !is_early(from, &entry) {
             for (at, shown, sentence) in sentences {
                 lines.push(Line::new(&entry, at, &shown, sentence, story.leader()));
             }
         }
-        Ok::<_, Failure>(None)
+        Ok::<_, Failure>(())
     })?;
     drop(progress);
     let damage = damage.map_or(Ok(()), |damage| Err(damage.into()));

@@ -56,26 +56,17 @@ pub(crate) fn run(args: &Args, _: &mut Output) -> Result<(), Failure> {
     let (first, unknown_to) = state::begin_before(&source, from, |content| replay.resume(content))?;
     let what = "exporting";
     let mut progress = if out.is_some() { Progress::new(what, to) } else { Progress::beside_output(what, to) };
-    let damage = source.walk(first, |entries| {
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) if entry.index > to => break,
-                Ok(entry) => entry,
-                Err(damage) => return Ok(Some(damage)),
-            };
-            progress.reached(entry.index);
-            let takes_effect = entry.index <= unknown_to || replay.admit(&entry);
-            if entry.index < from {
-                continue;
-            }
-            let events = replay.show(&entry);
-            let events =
-                events.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
-            for (at, shown) in events.iter().enumerate() {
-                sink.event(&Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect }.json())?;
-            }
+    let damage = source.walk_to_damage(first, to, |entry| {
+        progress.reached(entry.index);
+        let takes_effect = entry.index <= unknown_to || replay.admit(&entry);
+        if entry.index < from {
+            return Ok(());
         }
-        Ok::<_, Failure>(None)
+        let events = replay.show(&entry).map_err(Failure::in_record(entry.index))?;
+        for (at, shown) in events.iter().enumerate() {
+            sink.event(&Told { entry: &entry, shown, cause: cause_of(&entry, at), takes_effect }.json())?;
+        }
+        Ok::<_, Failure>(())
     })?;
     sink.finish()?;
     damage.map_or(Ok(()), |damage| Err(damage.into()))

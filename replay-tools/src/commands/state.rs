@@ -95,8 +95,7 @@ fn furthest(source: &Source, place: Option<Place>) -> Result<StateAt, Failure> {
             }
             progress.reached(entry.index);
             if replay.admit(&entry) {
-                let folded = replay.fold(&entry);
-                folded.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+                replay.fold(&entry).map_err(Failure::in_record(entry.index))?;
             }
             reached = entry.index;
         }

@@ -44,23 +44,14 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     // Where the beginning is gone, or not asked for, which records took effect is known from a snapshot on.
     let (first, unknown_to) = state::begin_before(&source, from, |content| replay.resume(content))?;
     let mut progress = Progress::new("counting", to);
-    let damage = source.walk(first, |entries| {
-        for entry in entries {
-            let entry = match entry {
-                Ok(entry) if entry.index > to => break,
-                Ok(entry) => entry,
-                Err(damage) => return Ok(Some(damage)),
-            };
-            progress.reached(entry.index);
-            let effective = entry.index <= unknown_to || replay.admit(&entry);
-            if entry.index < from {
-                continue;
-            }
-            let names = entry.names();
-            let names = names.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+    let damage = source.walk_to_damage(first, to, |entry| {
+        progress.reached(entry.index);
+        let effective = entry.index <= unknown_to || replay.admit(&entry);
+        if entry.index >= from {
+            let names = entry.names().map_err(Failure::in_record(entry.index))?;
             stats.count(&entry, names.into_iter(), effective);
         }
-        Ok::<_, Failure>(None)
+        Ok::<_, Failure>(())
     })?;
     drop(progress);
     output.line(|| stats.text(), || stats.json())?;

@@ -139,7 +139,7 @@ fn walk(
         }
         progress.reached(entry.index);
         compare(&*replay, &mut snapshots, entry.index - 1, seen)?;
-        let damaged = |why: String| Failure::Damaged(format!("the record at index {}: {why}", entry.index));
+        let damaged = &Failure::in_record(entry.index);
         let events = entry.names().map_err(damaged)?;
         if let Some(raw) = entry.record.events.iter().find(|raw| raw.cause as usize >= entry.record.causes.len()) {
             // An event may lack a cause (number 0 of none), but not name one that is not there.

@@ -48,9 +48,7 @@ pub(crate) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
                 break;
             }
             progress.reached(entry.index);
-            let different = walk.go_on(&entry, is_early(from, &entry));
-            let different =
-                different.map_err(|why| Failure::Damaged(format!("the record at index {}: {why}", entry.index)))?;
+            let different = walk.go_on(&entry, is_early(from, &entry)).map_err(Failure::in_record(entry.index))?;
             if output.is_json() {
                 for difference in different {
                     output.line(String::new, || difference)?;
