@@ -176,18 +176,6 @@ impl Master {
             }),
         }));
     }
-
-    async fn ended(&self, name: u8) -> v1::OperationStatus {
-        self.wait(&format!("the end of operation {name}"), |known| {
-            known.messages.iter().find_map(|message| match &message.message {
-                Some(from_agent::Message::OperationStatus(said)) if said.operation[..] == [name; 16] => {
-                    Some(said.status.clone())
-                }
-                _ => None,
-            })
-        })
-        .await
-    }
 }
 
 fn create_disk(name: u8, source: v1::Resource) -> Operation {
@@ -493,7 +481,7 @@ async fn an_operation_is_the_providers_until_it_is_acknowledged() {
     let mut provider = Provider::subscribe(&agent, None).await.unwrap();
     assert_eq!(provider.says(json!([])).await.0, 202);
     master.provide(1, &provider, 6);
-    let dropped = master.ended(1).await;
+    let dropped = master.operation_ended(1).await;
     assert_eq!(dropped.state(), OperationState::OperationDropped);
     assert!(dropped.message().contains("are not what they were"), "{dropped:?}");
     master.provide(2, &provider, 7);
@@ -504,7 +492,7 @@ async fn an_operation_is_the_providers_until_it_is_acknowledged() {
     let listed = call(&agent, json!({ "type": "GET_OPERATIONS" })).await.1;
     assert!(listed.contains("OPERATION_PENDING") && listed.contains(&provider.id), "{listed}");
     assert_eq!(provider.reports(&event, "OPERATION_FINISHED").await.0, 202);
-    let finished = master.ended(2).await;
+    let finished = master.operation_ended(2).await;
     assert_eq!((finished.state(), finished.converted_resources.len()), (OperationState::OperationFinished, 1));
     assert_eq!(finished.operation_id.map(|id| id.value).as_deref(), Some("o2"));
     assert_eq!(finished.agent_id.map(|id| id.value).as_deref(), Some("C-S0"));
@@ -537,7 +525,7 @@ async fn an_operation_is_the_providers_until_it_is_acknowledged() {
     let agent = start(&master, dir.path(), &[]).await;
     let provider = Provider::subscribe(&agent, Some(&id)).await.unwrap();
     assert_eq!(provider.says(json!([])).await.0, 202);
-    let dropped = master.ended(3).await;
+    let dropped = master.operation_ended(3).await;
     assert_eq!(dropped.message(), "The resource provider does not know this operation");
 }
 
@@ -626,7 +614,7 @@ async fn the_example_makes_disks_of_folders_and_keeps_them_when_it_and_the_agent
         (id, state.resource_version.clone(), state.total_resources[0].clone())
     };
     master.decide(1, create_disk(1, source), &id, version.clone());
-    let made = master.ended(1).await;
+    let made = master.operation_ended(1).await;
     assert_eq!(made.state(), OperationState::OperationFinished, "{made:?}");
     let mut disk = made.converted_resources[0].clone();
     let root = disk.disk.as_ref().unwrap().source.as_ref().unwrap().mount.as_ref().unwrap().root.clone().unwrap();
@@ -652,7 +640,7 @@ async fn the_example_makes_disks_of_folders_and_keeps_them_when_it_and_the_agent
         ..Default::default()
     };
     master.decide(2, destroy, &id, version);
-    let raw = master.ended(2).await;
+    let raw = master.operation_ended(2).await;
     assert_eq!(raw.state(), OperationState::OperationFinished, "{raw:?}");
     assert_eq!(raw.converted_resources[0].disk.as_ref().unwrap().source.as_ref().unwrap().r#type(), SourceType::Raw);
     assert!(std::fs::read_dir(disks_dir.join("d0")).unwrap().next().is_none());

@@ -17,18 +17,6 @@ fn destroy(volumes: Vec<v1::Resource>) -> Operation {
 }
 
 impl Master {
-    async fn applied(&self, name: u8) -> v1::OperationStatus {
-        self.wait(&format!("the end of operation {name}"), |known| {
-            known.messages.iter().find_map(|message| match &message.message {
-                Some(from_agent::Message::OperationStatus(said)) if said.operation[..] == [name; 16] => {
-                    Some(said.status.clone())
-                }
-                _ => None,
-            })
-        })
-        .await
-    }
-
     fn launch_on(&self, id: &str, volume: &v1::Resource, command: &str) {
         let mut task = task(id, command);
         task.resources.push(volume.clone());
@@ -70,7 +58,7 @@ async fn an_operation_is_listed_until_its_framework_has_acknowledged_it() {
     master.apply(2, destroy(vec![made.clone()]), vec![]);
     master.apply(3, Operation { id: named("p"), ..create(vec![made.clone()]) }, vec![made]);
     for name in 1..=3 {
-        master.applied(name).await;
+        master.operation_ended(name).await;
     }
     let listed = async |agent: &RealAgent, wanted: &[&str]| {
         let wanted: Vec<Value> = wanted.iter().map(|name| Value::from(*name)).collect();
@@ -123,7 +111,7 @@ async fn a_volume_outlives_its_tasks_and_the_agent_until_it_is_destroyed() {
     // Ordered at once: it sees the volume.
     master.launch_on("writer", &made, "echo kept > data/x; readlink data; sleep 1000");
     master.update("writer", TaskState::TaskRunning).await;
-    assert_eq!(master.applied(1).await.state(), OperationState::OperationFinished);
+    assert_eq!(master.operation_ended(1).await.state(), OperationState::OperationFinished);
     let kept = async {
         while !std::fs::read_to_string(place.join("x")).is_ok_and(|text| text == "kept\n") {
             tokio::task::yield_now().await;
@@ -165,7 +153,7 @@ async fn a_volume_outlives_its_tasks_and_the_agent_until_it_is_destroyed() {
     master.launch_on("again", &made, "[ ! -e data/x ]");
     master.update("again", TaskState::TaskFinished).await;
     for name in [2, 3] {
-        assert_eq!(master.applied(name).await.state(), OperationState::OperationFinished);
+        assert_eq!(master.operation_ended(name).await.state(), OperationState::OperationFinished);
     }
     drop(agent);
     let _agent = RealAgent::start(&master.address, dir.path(), &[]);
@@ -219,11 +207,11 @@ async fn a_disk_below_a_path_is_made_and_one_that_went_away_is_not() {
     master.update("p", TaskState::TaskFinished).await;
     assert!(path.join("volumes/roles/eng dev/p/x").exists());
     master.apply(2, destroy(vec![made.clone()]), Vec::new());
-    assert_eq!(master.applied(2).await.state(), OperationState::OperationFinished);
+    assert_eq!(master.operation_ended(2).await.state(), OperationState::OperationFinished);
     assert!(!path.join("volumes/roles/eng dev/p").exists());
     std::fs::remove_dir_all(&path).unwrap();
     master.create(3, &made, std::slice::from_ref(&made));
-    let failed = master.applied(3).await;
+    let failed = master.operation_ended(3).await;
     assert_eq!(failed.state(), OperationState::OperationFailed);
     assert!(failed.message().starts_with("Cannot make the volume 'p' at "), "{}", failed.message());
     master.launch_on("late", &made, "true");
@@ -249,7 +237,7 @@ async fn a_mounted_disk_is_one_volume() {
     master.update("m", TaskState::TaskFinished).await;
     assert!(root.join("y").exists());
     master.apply(2, destroy(vec![made]), Vec::new());
-    assert_eq!(master.applied(2).await.state(), OperationState::OperationFinished);
+    assert_eq!(master.operation_ended(2).await.state(), OperationState::OperationFinished);
     let empty = async {
         // Its root stays, and what was done of it is forgotten behind the answer.
         while std::fs::read_dir(&root).unwrap().count() > 0 {
@@ -309,7 +297,7 @@ async fn an_agent_keeps_its_id_with_what_it_was_or_more() {
     let made = volume("v");
     let agent = RealAgent::start(&master.address, dir.path(), &["--attributes=rack:a"]);
     master.apply(1, create(vec![made.clone()]), vec![made]);
-    master.applied(1).await;
+    master.operation_ended(1).await;
     agent.kill();
     let sentence = refused(&master, dir.path(), &["--resources=cpus:4;mem:1024;disk:1024", "--attributes=rack:b"]);
     assert!(sentence.contains("Agent C-S0 cannot go on") && sentence.contains("rack"), "{sentence}");
@@ -432,7 +420,7 @@ async fn operations_are_done_once_whenever_the_agent_is_killed() {
         }
     }
     for name in 0..2 * ROUNDS {
-        assert_eq!(master.applied(name).await.state(), OperationState::OperationFinished);
+        assert_eq!(master.operation_ended(name).await.state(), OperationState::OperationFinished);
     }
 }
 

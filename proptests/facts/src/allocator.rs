@@ -10,9 +10,9 @@ use allocator::{
 use api::resources::{Resources, Unfit};
 use serde_json::Value;
 
-use crate::Outcome;
 use crate::resources::{minus, resources};
 use crate::sorter::{amounts, quota, weight_micro};
+use crate::{Outcome, text, texts, wanted};
 
 /// Asks one fact.
 pub(crate) fn judge(fact: &Value) -> Outcome {
@@ -58,18 +58,6 @@ struct World {
     unavailable: BTreeMap<String, (u64, i64)>,
     last_totals: Vec<OfferEvent>,
     active: BTreeSet<String>,
-}
-
-fn text<'a>(step: &'a Value, key: &str) -> &'a str {
-    step[key].as_str().unwrap_or_default()
-}
-
-fn texts(value: &Value) -> Vec<&str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
-fn wanted(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
-    if holds { Outcome::Hold } else { Outcome::Wrong(otherwise()) }
 }
 
 /// The longest refusal, in seconds: a year.

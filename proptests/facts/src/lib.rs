@@ -33,6 +33,20 @@ impl Outcome {
     }
 }
 
+/// What a step says under `key`; nothing, if that is no text.
+fn text<'a>(step: &'a Value, key: &str) -> &'a str {
+    step[key].as_str().unwrap_or_default()
+}
+
+/// A list of texts.
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+fn wanted(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds { Outcome::Hold } else { Outcome::Wrong(otherwise()) }
+}
+
 /// Who can judge a fact, told by what it has.
 fn judge_of(fact: &Value) -> fn(&Value) -> Outcome {
     let steps = fact["steps"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -7,8 +7,8 @@ use allocator::{AgentKey, Amounts, Quota, Sorting, Tree};
 use api::resources::{Limits, Quantities, Resources};
 use serde_json::Value;
 
-use crate::Outcome;
 use crate::resources::{minus, resources};
+use crate::{Outcome, text, texts, wanted};
 
 /// Asks one fact; of both orders, if it names none.
 pub(crate) fn judge(fact: &Value) -> Outcome {
@@ -40,18 +40,6 @@ struct World {
     /// What each client has on each agent.
     allocations: BTreeMap<(String, AgentKey), Resources>,
     frameworks: BTreeMap<String, BTreeSet<String>>,
-}
-
-fn text<'a>(step: &'a Value, key: &str) -> &'a str {
-    step[key].as_str().unwrap_or_default()
-}
-
-fn texts(value: &Value) -> Vec<&str> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
-}
-
-fn wanted(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
-    if holds { Outcome::Hold } else { Outcome::Wrong(otherwise()) }
 }
 
 pub(crate) fn weight_micro(step: &Value) -> u64 {

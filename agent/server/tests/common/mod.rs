@@ -102,6 +102,19 @@ impl Master {
         }
     }
 
+    /// Waits for the end of the operation whose name has this byte throughout.
+    pub async fn operation_ended(&self, name: u8) -> v1::OperationStatus {
+        self.wait(&format!("the end of operation {name}"), |known| {
+            known.messages.iter().find_map(|message| match &message.message {
+                Some(from_agent::Message::OperationStatus(said)) if said.operation[..] == [name; 16] => {
+                    Some(said.status.clone())
+                }
+                _ => None,
+            })
+        })
+        .await
+    }
+
     pub fn states(&self) -> Vec<(String, String)> {
         let known = self.known.lock();
         known.statuses().map(|status| (status.task_id.value.clone(), status.state().as_str_name().to_owned())).collect()
