@@ -8,13 +8,16 @@ CARGO_TARGET_DIR ?= $(MESETA_CACHE)/target
 export MESETA_CACHE CARGO_TARGET_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help deps demo test check fix docker bench sim teeth fuzz faults chaos soak systemd qemu openapi bless
+.PHONY: help deps build demo test check fix docker bench sim teeth fuzz faults chaos soak systemd qemu openapi bless
 
 help: ## What can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile | expand -t 16
 
 deps: ## Install what is missing, and compile RocksDB once for this machine
 	@tools/deps.sh test >/dev/null
+
+build: ## The programs, into ~/.cache/meseta/target/release ($CARGO_TARGET_DIR/release)
+	@tools/build.sh
 
 demo: ## A cluster, a job, a leader killed in the middle, and the log replayed (KEEP=1 keeps the cluster)
 	@tools/demo.sh

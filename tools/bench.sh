@@ -8,7 +8,5 @@ tools/deps.sh test >/dev/null
 if ! command -v etcd >/dev/null; then
   echo "bench: etcd is not installed (apt-get install etcd-server): rows will stand without a peer" >&2
 fi
-cargo build --release --workspace --bins
-# As users have them: built together with masters, what stands beside every task would carry their storage engine.
-cargo build --release -p agent-server --bins
+tools/build.sh -p bench
 exec "$CARGO_TARGET_DIR/release/meseta-bench" "$@"

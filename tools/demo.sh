@@ -15,10 +15,8 @@ say "what is needed: a compiler, RocksDB"
 . tools/env.sh
 say "building (the first time takes a few minutes)"
 # On a terminal cargo draws its own progress; without one it prints a line per package.
-cargo build --release -p cli -p master-server -p replay-tools --bins
-# By itself: built together with masters, what stands beside every task would carry their storage engine.
-cargo build --release -p agent-server --bins
-PATH=$CARGO_TARGET_DIR/release:$PATH
+PROFILE=demo tools/build.sh
+PATH=$CARGO_TARGET_DIR/demo:$PATH
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/meseta-demo-XXXXXX")
 parts=$dir/parts
@@ -109,12 +107,12 @@ show meseta-log state "$dir/master-0" | sed -n 1,20p
 say "done in $((SECONDS - begin)) s. Where to look next:"
 cat <<NEXT
     README.md, ARCHITECTURE.md                how it is made
-    PATH=$CARGO_TARGET_DIR/release:\$PATH
+    PATH=$CARGO_TARGET_DIR/demo:\$PATH
     meseta local --masters=3 --agents=2       a cluster to play with; its banner says how
     docs/frameworks.md                        a framework by hand, call by call
     make test                                 everything that CI runs
 NEXT
 if [ -n "${KEEP:-}" ]; then
-  say "the cluster stays up: meseta state --master=$survivors (programs in $CARGO_TARGET_DIR/release, files in $dir); Ctrl-C ends it"
+  say "the cluster stays up: meseta state --master=$survivors (programs in $CARGO_TARGET_DIR/demo, files in $dir); Ctrl-C ends it"
   wait "$cluster"
 fi

@@ -67,6 +67,31 @@ fn every_package_comes_from_the_one_registry() {
     assert!(elsewhere.is_empty(), "{}", elsewhere.join("\n"));
 }
 
+/// What is compiled for these packages: names and versions with their features.
+fn compiled(packages: &[&str]) -> BTreeSet<(String, String)> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--edges=no-dev", "--prefix=none", "--no-dedupe", "--format={p}\t{f}"])
+        .args(packages.iter().flat_map(|package| ["-p", package]))
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let pairs = text.lines().filter_map(|line| line.split_once('\t'));
+    pairs.map(|(package, features)| (package.to_owned(), features.to_owned())).collect()
+}
+
+/// As `tools/build.sh` builds them, one after the other. What differs belongs into `tools/same-features/Cargo.toml`.
+#[test]
+fn what_masters_and_agents_share_is_compiled_once() {
+    let masters = compiled(&["cli", "master-server", "replay-tools", "same-features"]);
+    let agents = compiled(&["agent-server", "same-features"]);
+    let shared: BTreeSet<&String> = masters.iter().map(|(package, _)| package).collect();
+    let again: Vec<_> = agents.iter().filter(|one| shared.contains(&one.0) && !masters.contains(one)).collect();
+    let [(event_log, _)] = again[..] else { panic!("compiled again for agents: {again:#?}") };
+    assert!(event_log.starts_with("event-log "), "{event_log}");
+}
+
 #[test]
 fn no_banned_package_and_no_wildcard_version() {
     let (metadata, deny) = (metadata(), deny());
