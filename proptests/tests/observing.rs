@@ -103,7 +103,7 @@ fn a_collector_gets_spans_and_nobody_waits_for_one_that_is_not_there() {
 
 #[test]
 fn a_profile_is_begun_ended_and_part_of_what_debug_writes() {
-    let cluster = Plan::new().master_environment("MESETA_ENABLE_PROFILER", "1").agents(1).start();
+    let cluster = Plan::new().master_environment("LIBPROCESS_ENABLE_PROFILER", "1").agents(1).start();
     let ask = |name: &str, path: &str| {
         let answer = http::send(cluster.address(name), &Request::get(path)).expect("an answer");
         (answer.status(), answer.body)

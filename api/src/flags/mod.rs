@@ -19,6 +19,7 @@
 //! ```
 
 mod help;
+mod page;
 mod surroundings;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use help::help;
+pub use page::{Untaken, page};
 pub use surroundings::surroundings;
 
 use crate::{duration, size};

@@ -2,12 +2,7 @@
 
 /// What is asked for by variables that libprocess reads, and is not built: having one of them is refused, unless it says
 /// no by one of these.
-const REFUSED: &[&str] = &[
-    "LIBPROCESS_REQUIRE_PEER_ADDRESS_IP_MATCH",
-    "LIBPROCESS_IP6",
-    "LIBPROCESS_MEMORY_PROFILING",
-    "LIBPROCESS_ENABLE_PROFILER",
-];
+const REFUSED: &[&str] = &["LIBPROCESS_REQUIRE_PEER_ADDRESS_IP_MATCH", "LIBPROCESS_IP6", "LIBPROCESS_MEMORY_PROFILING"];
 
 /// What says no.
 const NO: &[&str] = &["", "false", "0"];
@@ -54,12 +49,14 @@ mod tests {
             ("MESOS_ACLS", "/x"),
             ("MESETA_ACLS", ""),
             ("MESOS_HTTP_CREDENTIALS", "/x"),
-            ("LIBPROCESS_ENABLE_PROFILER", "1"),
+            ("LIBPROCESS_MEMORY_PROFILING", "1"),
             ("LIBPROCESS_IP6", "::1"),
         ] {
             assert!(look(name, value).unwrap_err().contains(name), "{name}={value}");
         }
-        for (name, value) in [("LIBPROCESS_ENABLE_PROFILER", "false"), ("MESOS_SANDBOX", "/x")] {
+        let harmless =
+            [("LIBPROCESS_MEMORY_PROFILING", "false"), ("LIBPROCESS_ENABLE_PROFILER", "1"), ("MESOS_SANDBOX", "/x")];
+        for (name, value) in harmless {
             assert_eq!(look(name, value), Ok(vec![]), "{name}={value}");
         }
         assert_eq!(look("LIBPROCESS_NUM_WORKER_THREADS", "8").unwrap().len(), 1);

@@ -569,7 +569,7 @@ mod tests {
             }
         };
         for (name, value) in
-            [("LIBPROCESS_ENABLE_PROFILER", "true"), ("MESETA_MODULES", "{}"), ("LIBPROCESS_IP6", "::1")]
+            [("LIBPROCESS_MEMORY_PROFILING", "true"), ("MESETA_MODULES", "{}"), ("LIBPROCESS_IP6", "::1")]
         {
             assert!(read(name, value).unwrap_err().contains("not built yet"), "{name}");
         }
@@ -615,6 +615,13 @@ mod tests {
             let refused = read(bad).unwrap_err();
             assert!(refused.contains(why), "{refused}");
         }
+    }
+
+    #[test]
+    fn the_page_says_which_flags_there_are() {
+        let untaken = api::flags::Untaken { refused: table::NEVER, only: table::ONLY };
+        let page = api::flags::page("meseta-master", &[FLAGS, tls::FLAGS, tokens::FLAGS].concat(), &untaken);
+        expect_test::expect_file!["../../../docs/flags-master.md"].assert_eq(&page);
     }
 
     /// What Mesos reports without any flag given, we report with the same values.

@@ -364,3 +364,16 @@ pub(crate) const REFUSED: &[&str] = &[
     "volume_gid_range",
     "zk_session_timeout",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api_http::{tls, tokens};
+
+    #[test]
+    fn the_page_says_which_flags_there_are() {
+        let untaken = api::flags::Untaken { refused: REFUSED, only: &[] };
+        let page = api::flags::page("meseta-agent", &[FLAGS, tls::FLAGS, tokens::FLAGS].concat(), &untaken);
+        expect_test::expect_file!["../../../../docs/flags-agent.md"].assert_eq(&page);
+    }
+}
