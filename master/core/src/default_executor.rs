@@ -4,6 +4,16 @@ use api::resources::Resources;
 use api::v1::health_check::Type as HealthCheckType;
 use api::v1::{ContainerInfo, ExecutorInfo, TaskInfo, container_info};
 
+/// Any other executor of a group: tasks that are together are in a container of an agent, not of an engine.
+pub(crate) fn check_container(info: &ExecutorInfo) -> Result<(), String> {
+    match &info.container {
+        Some(container) if container.r#type == container_info::Type::Docker as i32 => {
+            Err("Docker ContainerInfo is not supported on the executor".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// It is not said what it runs, and it needs a little itself.
 pub(crate) fn check(info: &ExecutorInfo) -> Result<(), String> {
     if info.command.is_some() {
@@ -44,7 +54,7 @@ pub(crate) fn check(info: &ExecutorInfo) -> Result<(), String> {
 const CPUS_MILLI_MIN: i64 = 10;
 const MEM_MILLI_MIN: i64 = 32_000;
 
-/// Each task runs in a container within that of the executor.
+/// Each task runs with others, or in a container within that of the executor.
 pub(crate) fn check_task(task: &TaskInfo) -> Result<(), String> {
     let has_network = task.container.as_ref().is_some_and(|container| !container.network_infos.is_empty());
     let looks_there = |kind: i32| kind == HealthCheckType::Http as i32 || kind == HealthCheckType::Tcp as i32;

@@ -201,7 +201,7 @@ impl Launch {
     fn try_group(&mut self, draft: &Draft, body: &v1::offer::operation::LaunchGroup) -> Result<(), No> {
         let executor = &body.executor;
         match executor.r#type.and_then(|number| ExecutorType::try_from(number).ok()) {
-            Some(ExecutorType::Custom) => {}
+            Some(ExecutorType::Custom) => default_executor::check_container(executor)?,
             Some(ExecutorType::Default) => default_executor::check(executor)?,
             Some(ExecutorType::Unknown) => return Err("Unknown executor type".to_owned().into()),
             None => return Err("'ExecutorInfo.type' must be set".to_owned().into()),
@@ -229,9 +229,7 @@ impl Launch {
         for task in &body.task_group.tasks {
             let invalid = |why: String| format!("Task '{}' is invalid: {why}", quoted(&task.task_id.value));
             let needed = self.check_task(draft, task, is_default).map_err(invalid)?;
-            if is_default {
-                default_executor::check_task(task).map_err(invalid)?;
-            }
+            default_executor::check_task(task).map_err(invalid)?;
             if !ids.insert(&task.task_id.value) {
                 return Err(invalid(format!("Task has duplicate ID: {}", task.task_id.value)).into());
             }
@@ -254,6 +252,10 @@ impl Launch {
                 .map_err(|why| format!("Task '{}' is invalid: {why}", quoted(&task.task_id.value)))?;
         }
         let all = tasks.iter().fold(chosen.resources.clone(), |sum, task| sum.plus(&task.resources));
+        rules::unique_volumes(&all)
+            .map_err(|why| format!("Task group and executor use duplicate persistence ID: {why}"))?;
+        rules::one_kind(&all)
+            .map_err(|why| format!("Task group and executor mix revocable and non-revocable resources: {why}"))?;
         if rules::overlap(tasks.iter().map(|task| &task.resources).chain([&chosen.resources])) {
             let own = &chosen.resources;
             let why = format!(
@@ -262,10 +264,6 @@ impl Launch {
             );
             return Err(why.into());
         }
-        rules::unique_volumes(&all)
-            .map_err(|why| format!("Task group and executor use duplicate persistence ID: {why}"))?;
-        rules::one_kind(&all)
-            .map_err(|why| format!("Task group and executor mix revocable and non-revocable resources: {why}"))?;
         // The order of a group has the executor beside the tasks.
         let executor_bytes = self.stamped_executor(draft, executor).encoded_len();
         let infos: Vec<&Bytes> = tasks.iter().map(|task| &task.info).collect();
@@ -403,6 +401,7 @@ impl Launch {
         let needed = needed.map_err(|why| format!("Task uses invalid resources: {why}"))?;
         rules::any(needed.as_slice()).map_err(|why| format!("Task uses invalid resources: {why}"))?;
         rules::unique_volumes(&needed).map_err(|why| format!("Task uses duplicate persistence ID: {why}"))?;
+        rules::one_allocation(&needed).map_err(|why| format!("Invalid task resources: {why}"))?;
         rules::one_kind(&needed).map_err(|why| format!("Task mixes revocable and non-revocable resources: {why}"))?;
         check_limits(task, &needed)?;
         Ok(needed)
@@ -474,10 +473,11 @@ impl Launch {
                 .map_err(|why| format!("Executor uses invalid resources: {why}"))?;
             rules::any(needed.as_slice()).map_err(|why| format!("Executor uses invalid resources: {why}"))?;
             rules::unique_volumes(&needed).map_err(|why| format!("Executor uses duplicate persistence ID: {why}"))?;
+            rules::one_allocation(&needed).map_err(|why| format!("Invalid executor resources: {why}"))?;
             let mixed = |why| format!("Executor mixes revocable and non-revocable resources: {why}");
             rules::one_kind(&needed).map_err(mixed)?;
             if !needed.shared().is_empty() {
-                return Err("Executor resources must not be shared".to_owned());
+                return Err(format!("Executor resources {needed} should not contain any shared resources"));
             }
             let new = Some(NewExecutor { info: bytes, resources: needed.clone() });
             return Ok(Chosen { executor: ExecutorUse { executor_id, new }, resources: needed });
@@ -521,6 +521,11 @@ impl Known {
     fn new(info: Bytes) -> Known {
         Known { info, meaning: OnceCell::new() }
     }
+}
+
+/// All that a task names, and its executor.
+pub(crate) fn resources_of(task: &v1::TaskInfo) -> impl Iterator<Item = &v1::Resource> {
+    task.resources.iter().chain(task.executor.iter().flat_map(|executor| &executor.resources))
 }
 
 /// The event of a launch that is not to be.

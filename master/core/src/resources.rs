@@ -1,6 +1,6 @@
 //! The few operations on resources that stories need, and what they mean where the books must balance.
 
-use api::resources::{Format, Resources};
+use api::resources::{Format, Invalid, Resource, Resources};
 use api::v1;
 use prost::Message;
 use std::sync::Arc;
@@ -86,11 +86,25 @@ pub(crate) fn offerable(free: &Resources, role: &str) -> Resources {
 
 /// A message's resources, all allocated to this role where they say nothing else.
 pub(crate) fn of_message(messages: &[v1::Resource], role: &str) -> Result<Resources, String> {
-    let resources = Resources::from_v1(messages).map_err(|invalid| invalid.to_string())?;
+    let resources = Resources::from_v1(messages).map_err(|invalid| match is_of_gpus(&invalid) {
+        true => format!("Invalid 'gpus' resource: {}", invalid.why),
+        false => invalid.to_string(),
+    })?;
     let silent = resources.filter(|resource| resource.allocation_role.is_none());
     let mut all = resources.filter(|resource| resource.allocation_role.is_some());
     all.add(&silent.allocate(role));
     Ok(all)
+}
+
+/// Why one of these is no resource, if one is not; how many a resource is of is somebody else's to ask.
+pub(crate) fn malformed<'a>(messages: impl IntoIterator<Item = &'a v1::Resource>) -> Option<String> {
+    let invalid = messages.into_iter().filter_map(|message| Resource::from_v1(message).err());
+    invalid.filter(|invalid| !is_of_gpus(invalid)).map(|invalid| invalid.to_string()).next()
+}
+
+/// Whether it is a resource but for this: there is a fraction of a `gpus`.
+fn is_of_gpus(invalid: &Invalid) -> bool {
+    invalid.why == "The 'gpus' resource must be an unsigned integer"
 }
 
 /// As messages between our own processes carry them.

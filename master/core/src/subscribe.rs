@@ -47,11 +47,7 @@ pub(crate) fn subscribe(
     if let Some(key) = known {
         let framework = draft.state.frameworks.get(key).expect("a known framework that was not removed");
         if framework.principal.as_deref() != principal {
-            return Err(on_stream(validate::changed(
-                "principal",
-                framework.principal.as_deref().unwrap_or(""),
-                principal.unwrap_or(""),
-            )));
+            return Err(on_stream(validate::OTHER_PRINCIPAL.to_owned()));
         }
         let info = keep_immutable(framework, info);
         let replaced = framework.stream.as_ref().map(|stream| stream.connection.id);

@@ -27,13 +27,14 @@ pub(crate) fn update_framework(
         .map_err(|why| invalid(format!("Supplied FrameworkInfo is not valid: {why}")))?;
     let framework = draft.state.frameworks.get(key).expect("the speaker is live");
     let before = v1::FrameworkInfo::decode(framework.info.clone()).unwrap_or_default();
-    let change = |field: &str, from: &str, to: &str| {
-        if from == to {
-            return Ok(());
-        }
-        Err(invalid(format!("FrameworkInfo update is not valid: {}", validate::changed(field, from, to))))
+    let not_valid = |why: &str| Err(invalid(format!("FrameworkInfo update is not valid: {why}")));
+    let change = |field: &str, from: &str, to: &str| match from == to {
+        true => Ok(()),
+        false => not_valid(&validate::changed(field, from, to)),
     };
-    change("principal", before.principal(), info.principal())?;
+    if before.principal != info.principal {
+        return not_valid(validate::OTHER_PRINCIPAL);
+    }
     change("user", &before.user, &info.user)?;
     change("checkpoint", &before.checkpoint().to_string(), &info.checkpoint().to_string())?;
     permit::update_framework(draft, key, &terms.roles)?;

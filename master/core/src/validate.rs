@@ -158,6 +158,9 @@ pub(crate) fn listed(terms: FrameworkTerms, options: &Options) -> Result<Framewo
     Err(format!("Roles {{ {} }} are not present in the master's --roles", quoted(&unlisted.join(", "))))
 }
 
+/// The sentence for a principal that may not change: whose it is remains their secret.
+pub(crate) const OTHER_PRINCIPAL: &str = "Changing framework's principal is not allowed.";
+
 /// The sentence for a field that may not change.
 pub(crate) fn changed(field: &str, from: &str, to: &str) -> String {
     format!("Updating 'FrameworkInfo.{field}' is unsupported; attempted to update from '{from}' to '{to}'")

@@ -98,7 +98,7 @@ pub fn master_info(state: &State, node: NodeId) -> Option<v1::MasterInfo> {
             port: port as i32,
         }),
         domain: None,
-        capabilities: [Capability::AgentUpdate, Capability::AgentDraining]
+        capabilities: [Capability::AgentUpdate, Capability::AgentDraining, Capability::QuotaV2]
             .map(|known| v1::master_info::Capability { r#type: Some(known as i32) })
             .to_vec(),
     })

@@ -121,16 +121,10 @@ impl Wish<'_> {
 
     /// For a framework: all is allocated to one role.
     pub(super) fn check_one_role(&self, resources: &[Resource], what: &str) -> Result<(), No> {
-        let Some(first) = resources.first().filter(|_| self.framework.is_some()) else { return Ok(()) };
-        let (first, mut others) = (first.allocation_role.as_deref(), resources.iter());
-        match others.find_map(|resource| resource.allocation_role.as_deref().filter(|role| Some(*role) != first)) {
-            None => Ok(()),
-            Some(other) => Err(No::Invalid(format!(
-                "Invalid {what} resources: The resources have multiple allocation roles ('{other}' and '{}') but only \
-                 one allocation role is allowed",
-                first.unwrap_or_default()
-            ))),
+        if self.framework.is_none() {
+            return Ok(());
         }
+        rules::one_allocation(resources).map_err(|why| No::Invalid(format!("Invalid {what} resources: {why}")))
     }
 }
 

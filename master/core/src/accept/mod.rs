@@ -33,6 +33,9 @@ pub(crate) fn check_level(draft: &Draft, call: &v1::scheduler::call::Accept) -> 
         .map_err(|why| Refusal::new(RefusalKind::NotImplemented, "NotBuilt", why))
 }
 
+const ID_ON_LAUNCH: &str = "The `id` field cannot be set on LAUNCH operations";
+const ID_ON_GROUP: &str = "The `id` field cannot be set on LAUNCH_GROUP operations";
+
 fn kind_of(operation: &v1::offer::Operation) -> Type {
     operation.r#type.and_then(|number| Type::try_from(number).ok()).unwrap_or(Type::Unknown)
 }
@@ -74,24 +77,23 @@ fn perform(draft: &mut Draft, launch: &mut Launch, operation: &v1::offer::Operat
     match kind_of(operation) {
         Type::Launch => {
             let tasks = operation.launch.as_ref().map_or(&[][..], |body| &body.task_infos);
-            if operation.id.is_some() {
-                for task in tasks {
-                    launch.refuse(task, Reason::TaskInvalid, "Operation ID is not supported for LAUNCH");
-                }
-                return;
+            // Of one that names what is no resource nothing is launched.
+            let malformed = resources::malformed(tasks.iter().flat_map(launch::resources_of));
+            let no_id = || operation.id.as_ref().map(|_| ID_ON_LAUNCH.to_owned());
+            match malformed.or_else(no_id) {
+                Some(why) => tasks.iter().for_each(|task| launch.refuse(task, Reason::TaskInvalid, &why)),
+                None => tasks.iter().for_each(|task| launch.task(draft, task)),
             }
-            tasks.iter().for_each(|task| launch.task(draft, task));
         }
         Type::LaunchGroup => {
             let Some(body) = &operation.launch_group else { return };
-            if operation.id.is_some() {
-                let why = "Operation ID is not supported for LAUNCH_GROUP";
-                body.task_group.tasks.iter().for_each(|task| {
-                    launch.refuse(task, Reason::TaskGroupInvalid, why);
-                });
-                return;
+            let tasks = &body.task_group.tasks;
+            let all = body.executor.resources.iter().chain(tasks.iter().flat_map(launch::resources_of));
+            let no_id = || operation.id.as_ref().map(|_| ID_ON_GROUP.to_owned());
+            match resources::malformed(all).or_else(no_id) {
+                Some(why) => tasks.iter().for_each(|task| launch.refuse(task, Reason::TaskGroupInvalid, &why)),
+                None => launch.group(draft, body),
             }
-            launch.group(draft, body);
         }
         Type::Unknown => {
             // As at Mesos nobody is told: it may be of a newer schema, with an id that means something else.

@@ -50,6 +50,18 @@ pub(crate) fn unique_volumes<'a>(resources: impl IntoIterator<Item = &'a Resourc
     Ok(())
 }
 
+/// All are allocated to one role.
+pub(crate) fn one_allocation<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Result<(), String> {
+    let mut roles = resources.into_iter().map(|resource| resource.allocation_role.as_deref().unwrap_or_default());
+    let Some(first) = roles.next() else { return Ok(()) };
+    match roles.find(|role| *role != first) {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "The resources have multiple allocation roles ('{other}' and '{first}') but only one allocation role is allowed"
+        )),
+    }
+}
+
 /// Nothing is used both firmly and revocably.
 pub(crate) fn one_kind(resources: &Resources) -> Result<(), String> {
     let revocable = resources.revocable();

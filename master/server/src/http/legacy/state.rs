@@ -132,8 +132,6 @@ fn masters(json: &mut Json, state: &State, about: &About) {
     json.string_at("hostname", me.hostname.as_deref().unwrap_or(&about.hostname));
     json.array_at("capabilities", |json| {
         me.capabilities.iter().for_each(|capability| json.string(capability.r#type().as_str_name()));
-        // Clients of v1 do not know it, and Mesos does not name it there.
-        json.string("QUOTA_V2");
     });
     if let Some(domain) = &me.domain {
         json.key("domain").message(domain);
