@@ -80,6 +80,8 @@ pub struct Framework {
     pub records: Records,
     /// Events that a wait has passed over.
     pub seen: Vec<Value>,
+    /// Who it says it is: the value of `Authorization`.
+    authorization: Option<String>,
 }
 
 /// A FrameworkInfo without MULTI_ROLE, for role `*`, that stays for an hour after it is disconnected.
@@ -101,13 +103,27 @@ impl Framework {
         Self::try_subscribe_within(address, info, http::PATIENCE)
     }
 
+    /// The same for somebody who says who they are, with every call.
+    pub fn try_subscribe_as(address: SocketAddr, info: &Value, authorization: Option<String>) -> Result<Self, String> {
+        Self::open(address, info, authorization, http::PATIENCE)
+    }
+
     /// The same for somebody who waits no longer than `patience` for any one read.
     pub fn try_subscribe_within(address: SocketAddr, info: &Value, patience: Duration) -> Result<Self, String> {
+        Self::open(address, info, None, patience)
+    }
+
+    fn open(
+        address: SocketAddr,
+        info: &Value,
+        authorization: Option<String>,
+        patience: Duration,
+    ) -> Result<Self, String> {
         let mut call = json!({"type": "SUBSCRIBE", "subscribe": {"framework_info": info}});
         if let Some(id) = info.get("id") {
             call["framework_id"] = id.clone();
         }
-        let request = Request::post_json(SCHEDULER, &call.to_string());
+        let request = Request::post_json(SCHEDULER, &call.to_string()).authorized(authorization.as_deref());
         let stream = http::open_within(address, &request, patience).map_err(|error| error.to_string())?;
         if stream.head.status != 200 {
             let answer = stream.finish().map_err(|error| error.to_string())?;
@@ -115,7 +131,8 @@ impl Framework {
         }
         let stream_id = stream.head.header("mesos-stream-id").ok_or("no Mesos-Stream-Id")?.to_owned();
         let records = Records::new(stream);
-        let mut framework = Self { address, id: String::new(), stream_id, records, seen: Vec::new() };
+        let (id, seen) = (String::new(), Vec::new());
+        let mut framework = Self { address, id, stream_id, records, seen, authorization };
         let first = framework.event(patience).ok_or("no first event")?;
         framework.id = first["subscribed"]["framework_id"]["value"].as_str().ok_or(first.to_string())?.to_owned();
         Ok(framework)
@@ -246,7 +263,7 @@ impl Framework {
     pub fn try_call(&mut self, mut call: Value) -> Answer {
         call["framework_id"] = json!({"value": self.id});
         let request = Request::post_json(SCHEDULER, &call.to_string()).header("Mesos-Stream-Id", &self.stream_id);
-        http::send(self.address, &request).expect("an answer")
+        http::send(self.address, &request.authorized(self.authorization.as_deref())).expect("an answer")
     }
 
     /// Launches command tasks on an offer.

@@ -5,6 +5,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 /// How long one read may take before the test gives up on the other side.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -21,6 +24,11 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The body in chunks of these sizes, the rest in a last one, instead of a `Content-Length`.
     pub chunks: Option<Vec<usize>>,
+}
+
+/// An `Authorization` by name and secret.
+pub fn basic(principal: &str, secret: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{principal}:{secret}")))
 }
 
 impl Request {
@@ -47,6 +55,14 @@ impl Request {
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.into(), value.into()));
         self
+    }
+
+    /// With this `Authorization`, if there is one.
+    pub fn authorized(self, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.header("Authorization", value),
+            None => self,
+        }
     }
 
     fn bytes(&self, address: SocketAddr) -> Vec<u8> {

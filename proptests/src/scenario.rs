@@ -10,13 +10,19 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Plan, READY};
 use crate::framework::Framework;
-use crate::http::{self, Request};
+use crate::http::{self, Answer, Request};
 use crate::wait;
 
 /// How long one look for an event lasts: what was found meanwhile counts, too.
 const LOOK: Duration = Duration::from_millis(50);
 /// Between two allocation runs, unless the scenario says.
 const INTERVAL_MS: u64 = 50;
+
+/// Who is known where somebody is asked who they are: what a scenario calls them, principal, secret.
+const KNOWN: [(&str, &str, &str); 2] =
+    [("default", "test-principal", "test-secret"), ("second", "test-principal-2", "test-secret-2")];
+/// Does not end when it is asked to, for as long as it is asked.
+const UNKILLABLE: &str = "trap '' TERM; while true; do sleep 1; done";
 
 /// Plays one, to its end.
 ///
@@ -36,6 +42,8 @@ type Played = Result<(), String>;
 
 struct Run {
     cluster: Cluster,
+    /// Somebody is asked who they are.
+    asks: bool,
     /// What each agent of the scenario is called here, and its id.
     agents: BTreeMap<String, (String, String)>,
     frameworks: BTreeMap<String, Player>,
@@ -151,7 +159,21 @@ impl Player {
 impl Run {
     fn new(scenario: &Value) -> Run {
         let mut flags = scenario["master"].as_object().cloned().unwrap_or_default();
+        // Both are so, always.
         flags.remove("registry");
+        flags.remove("authenticate_frameworks");
+        let asks = flags.contains_key("acls") || list(&scenario["steps"]).any(|step| step.get("auth").is_some());
+        if asks {
+            for door in ["readonly", "readwrite", "frameworks"] {
+                flags.entry(format!("authenticate_http_{door}")).or_insert(true.into());
+            }
+            let known = KNOWN.map(|(_, principal, secret)| json!({"principal": principal, "secret": secret}));
+            flags.entry("credentials").or_insert_with(|| json!({"credentials": known}));
+        }
+        if flags.get("authenticate_http_frameworks").is_some_and(|is_on| *is_on == true) {
+            flags.insert("http_framework_authenticators".to_owned(), "basic".into());
+        }
+        flags.retain(|_, value| !value.is_null());
         let interval = flags.remove("allocation_interval_ms").and_then(|ms| ms.as_u64()).unwrap_or(INTERVAL_MS);
         let mut plan = Plan::new().master_flag(&format!("--allocation_interval={interval}ms"));
         if list(&scenario["steps"]).any(|step| step["op"] == "wait_unreachable") {
@@ -162,7 +184,26 @@ impl Run {
             plan = plan.master_flag(&format!("--{name}={value}"));
         }
         let nobody = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Run { cluster: plan.start(), agents: nobody.0, frameworks: nobody.1, offers: nobody.2 }
+        Run { cluster: plan.start(), asks, agents: nobody.0, frameworks: nobody.1, offers: nobody.2 }
+    }
+
+    /// What somebody says who they are: `auth` is what the scenario calls them, or an object with principal and secret;
+    /// null for nobody. Where nobody is asked, nobody says it.
+    fn authorization(&self, auth: &Value) -> Option<String> {
+        let known = |name: &str| KNOWN.into_iter().find(|one| one.0 == name);
+        match auth {
+            _ if !self.asks => None,
+            Value::Object(_) => Some(http::basic(text(auth, "principal"), text(auth, "secret"))),
+            Value::String(name) => known(name).map(|(_, principal, secret)| http::basic(principal, secret)),
+            _ => None,
+        }
+    }
+
+    /// What the master answers the first of those whom it knows.
+    fn told(&self, request: Request) -> Option<Value> {
+        let request = request.authorized(self.authorization(&json!("default")).as_deref());
+        let answer = http::send(self.cluster.address("m0"), &request).ok()?;
+        (answer.status() == 200).then(|| answer.json())
     }
 
     /// `$agent:a1`, `$framework:f1` and `$offer:o1` are their ids.
@@ -189,7 +230,7 @@ impl Run {
     fn step(&mut self, step: &Value) -> Played {
         match text(step, "op") {
             "start_agent" => self.start_agent(step),
-            "stop_agent" => self.stop_agent(step),
+            "stop_agent" | "disconnect_agent" => self.stop_agent(step),
             "restart_agent" => self.restart_agent(step),
             "wait_unreachable" => self.until_metric("master/slaves_unreachable", |count| count > 0.0),
             "expect_agent_shutdown" => {
@@ -200,10 +241,15 @@ impl Run {
             "restart_master" => {
                 // Both of its doors, at once.
                 self.cluster.kill("m0");
+                for (flag, value) in step["flags"].as_object().into_iter().flatten() {
+                    self.cluster.set_flag("m0", flag, value.as_str());
+                }
                 self.cluster.restart("m0");
-                self.cluster.wait_master("m0");
+                wait::until("a master that serves", READY, || self.told(Request::get("/slaves")));
                 Ok(())
             }
+            "expect_agent_told" => self.agent_told(step),
+            "expect_json_empty" => self.json_empty(step),
             "http" => self.http(step),
             "expect_metrics" => self.metrics(step),
             "subscribe" | "resubscribe" => self.subscribe(step),
@@ -214,7 +260,8 @@ impl Run {
     // agents
 
     fn metric(&self, name: &str) -> f64 {
-        self.cluster.get("m0", "/metrics/snapshot")[name].as_f64().unwrap_or_default()
+        let told = self.told(Request::get("/metrics/snapshot")).unwrap_or_default();
+        told[name].as_f64().unwrap_or_default()
     }
 
     fn until_metric(&self, name: &str, is_there: impl Fn(f64) -> bool) -> Played {
@@ -226,11 +273,27 @@ impl Run {
         let name = self.cluster.add_agent(text(step, "resources"));
         let port = self.cluster.address(&name).port();
         let id = wait::until("an agent that registered", READY, || {
-            let told = self.cluster.operator("m0", &json!({"type": "GET_AGENTS"}));
-            let infos = list(&told["get_agents"]["agents"]).map(|agent| &agent["agent_info"]);
-            infos.filter(|info| info["port"] == port).find_map(|info| info["id"]["value"].as_str().map(str::to_owned))
+            let listed = self.listed(port)?;
+            listed["agent_info"]["id"]["value"].as_str().map(str::to_owned)
         });
         self.agents.insert(text(step, "agent").to_owned(), (name, id));
+        Ok(())
+    }
+
+    /// What GET_AGENTS says of the agent on `port`.
+    fn listed(&self, port: u16) -> Option<Value> {
+        let told = self.told(Request::post_json("/api/v1", r#"{"type": "GET_AGENTS"}"#))?;
+        list(&told["get_agents"]["agents"]).find(|agent| agent["agent_info"]["port"] == port).cloned()
+    }
+
+    /// Until the agent has what it was told, or has done it.
+    fn agent_told(&self, step: &Value) -> Played {
+        let (name, _) = &self.agents[text(step, "agent")];
+        let port = self.cluster.address(name).port();
+        wait::until(&format!("{name} to be told to {}", text(step, "what")), READY, || {
+            let is_done = || self.listed(port).is_some_and(|agent| agent["drain_info"]["state"] == "DRAINED");
+            (self.cluster.log(name).to_lowercase().contains(text(step, "what")) || is_done()).then_some(())
+        });
         Ok(())
     }
 
@@ -244,7 +307,15 @@ impl Run {
     fn restart_agent(&mut self, step: &Value) -> Played {
         let before = self.metric("master/slaves_connected");
         let (name, _) = self.agents[text(step, "agent")].clone();
+        let given = ["resources", "attributes", "reconfiguration_policy"];
+        for (flag, value) in given.iter().filter_map(|flag| Some((flag, step[flag].as_str()?))) {
+            self.cluster.set_flag(&name, flag, Some(value));
+        }
         self.cluster.restart(&name);
+        if step["expect"] == "refused" {
+            let ended = self.cluster.wait_end(&name);
+            return if ended.success() { Err(format!("{name} {ended}")) } else { Ok(()) };
+        }
         self.until_metric("master/slaves_connected", |count| count > before)
     }
 
@@ -274,24 +345,13 @@ impl Run {
             request = request.header("Accept", "application/json");
         }
         request.body = body.into_bytes();
+        // Who does not say who asks is the first of those who are known.
+        let auth = step.get("auth").cloned().unwrap_or_else(|| json!("default"));
+        let request = request.authorized(self.authorization(&auth).as_deref());
         let at = step["on_agent"].as_str().map_or("m0", |agent| &self.agents[agent].0);
         let ask = || {
             let answer = http::send(self.cluster.address(at), &request).map_err(|error| error.to_string())?;
-            if wanted["status"] != answer.status() {
-                return Err(format!("{} {}", answer.status(), answer.text()));
-            }
-            let said = answer.text();
-            if wanted["body"].as_str().is_some_and(|body| body != said) || !said.contains(text(wanted, "body_contains"))
-            {
-                return Err(said);
-            }
-            let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            if let Some(why) =
-                wanted.get("json").filter(|json| lacks(json, &told, "$").is_some() || lacks(&told, json, "$").is_some())
-            {
-                return Err(format!("{told}, not {why}"));
-            }
-            wanted.get("json_contains").and_then(|part| lacks(part, &told, "$")).map_or(Ok(()), Err)
+            is_answered(step, &answer)
         };
         if step["eventually"] != true {
             return ask();
@@ -300,9 +360,15 @@ impl Run {
         Ok(())
     }
 
+    fn json_empty(&self, step: &Value) -> Played {
+        let told = self.told(Request::get(text(step, "path"))).ok_or("no answer")?;
+        let found = list(&told[text(step, "field")]).next();
+        found.map_or(Ok(()), |one| Err(one.to_string()))
+    }
+
     fn metrics(&self, step: &Value) -> Played {
         wait::until(&format!("metrics {step}"), READY, || {
-            let told = self.cluster.get("m0", "/metrics/snapshot");
+            let told = self.told(Request::get("/metrics/snapshot"))?;
             let are_equal = lacks(step.get("equal").unwrap_or(&json!({})), &told, "$").is_none();
             (are_equal && list(&step["absent"]).all(|name| told.get(name.as_str().unwrap_or_default()).is_none()))
                 .then_some(())
@@ -319,13 +385,26 @@ impl Run {
         let capabilities: Vec<Value> = capabilities.map(|one| json!({ "type": one })).collect();
         let mut info = json!({"user": "root", "name": name, "roles": step["roles"], "capabilities": capabilities,
             "principal": "test-principal", "checkpoint": step["checkpoint"] == true, "failover_timeout": 3600.0});
-        if step.get("principal").is_some_and(Value::is_null) {
-            info["principal"].take();
+        for field in ["principal", "failover_timeout"] {
+            if let Some(value) = step.get(field) {
+                info[field] = value.clone();
+            }
         }
+        if info["principal"].is_null() {
+            info.as_object_mut().expect("an object").remove("principal");
+        }
+        let secret = KNOWN.into_iter().find(|one| info["principal"] == one.1).or(Some(KNOWN[0]));
+        let shown = secret.filter(|_| self.asks && step["authenticate"] != false);
+        let shown = shown.map(|(_, principal, secret)| http::basic(principal, secret));
         if let Some(before) = self.frameworks.remove(name) {
             info["id"] = json!({"value": before.speaker.id});
         }
-        let speaker = Framework::try_subscribe(self.cluster.address("m0"), &info)?;
+        let speaker = match Framework::try_subscribe_as(self.cluster.address("m0"), &info, shown) {
+            Ok(_) if step["expect"] == "error" => return Err("it subscribed".to_owned()),
+            Ok(speaker) => speaker,
+            Err(_) if step["expect"] == "error" => return Ok(()),
+            Err(why) => return Err(why),
+        };
         let (events, offers) = (Vec::new(), Vec::new());
         let player = Player { speaker, events, seen: 0, updates: BTreeMap::new(), offers, rescinded: 0 };
         self.frameworks.insert(name.to_owned(), player);
@@ -366,6 +445,26 @@ impl Run {
                 let kept = step["save_as"].as_str().map(str::to_owned);
                 kept.map(|kept| self.offers.insert(kept, found));
             }
+            "expect_offers" | "expect_first_offers" => {
+                let least = step.get("min").or(step.get("count")).and_then(Value::as_u64).unwrap_or(1);
+                let most = step.get("max").or(step.get("count")).and_then(Value::as_u64).unwrap_or(u64::MAX);
+                let event = player.wait("an event with offers", |player| {
+                    let (first, count) = player.offers.first().cloned()?;
+                    player.offers.drain(..count.min(player.offers.len()));
+                    Some((first, count as u64))
+                })?;
+                if !(least..=most).contains(&event.1) {
+                    return Err(format!("{} offers in the event", event.1));
+                }
+                let held = event.0["resources"].clone();
+                for (kind, wanted) in step["first_offer_scalars"].as_object().into_iter().flatten() {
+                    let of_kind = list(&held).filter(|one| one["name"] == **kind);
+                    let sum: f64 = of_kind.filter_map(|one| one["scalar"]["value"].as_f64()).sum();
+                    if Some(sum) != wanted.as_f64() {
+                        return Err(format!("{kind}:{sum} in the first offer"));
+                    }
+                }
+            }
             "expect_no_offer" if player.offers.is_empty() => {}
             "expect_no_offer" => return Err(format!("{:?}", player.offers)),
             "forget_offers" => player.offers.clear(),
@@ -401,6 +500,12 @@ impl Run {
                     part["reason"] = step["reason"].clone();
                 }
                 lacks(&part, &status, "status").map_or(Ok(()), Err)?;
+                if !text(&status, "message").contains(text(step, "message_contains")) {
+                    return Err(status.to_string());
+                }
+                if let Some(message) = step.get("message").filter(|message| status["message"] != **message) {
+                    return Err(format!("{status}, not {message}"));
+                }
             }
             "expect_rescinds" => {
                 let count = step["count"].as_u64().unwrap_or_default() as usize;
@@ -420,8 +525,12 @@ impl Run {
                 let part = step.get("json_contains").cloned().unwrap_or_else(|| json!({}));
                 let at = player.wait(&format!("{} {part}", step["type"]), |player| {
                     let mut rest = player.events.iter().enumerate().skip(player.seen);
-                    rest.find(|(_, event)| event["type"] == step["type"] && lacks(&part, event, "$").is_none())
-                        .map(|it| it.0)
+                    let is_it = |event: &Value| {
+                        event["type"] == step["type"]
+                            && lacks(&part, event, "$").is_none()
+                            && event.to_string().contains(text(step, "message_contains"))
+                    };
+                    rest.find(|(_, event)| is_it(event)).map(|it| it.0)
                 })?;
                 player.seen = at + 1;
                 let inverse = player.events[at]["inverse_offers"]["inverse_offers"][0].clone();
@@ -437,6 +546,43 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Whether an answer is what a step says.
+fn is_answered(step: &Value, answer: &Answer) -> Played {
+    let wanted = &step["expect"];
+    let said = answer.text();
+    if wanted["status"] != answer.status() {
+        return Err(format!("{} {said}", answer.status()));
+    }
+    let kind = answer.head.header("content-type");
+    if wanted["content_type"].as_str().is_some_and(|wanted| Some(wanted) != kind) {
+        return Err(format!("{kind:?} {said}"));
+    }
+    if wanted["body"].as_str().is_some_and(|body| body != said) || !said.contains(text(wanted, "body_contains")) {
+        return Err(said);
+    }
+    let told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let differs = |json: &Value, told: &Value| lacks(json, told, "$").or_else(|| lacks(told, json, "$"));
+    if let Some(why) = wanted.get("json").and_then(|json| differs(json, &told)) {
+        return Err(format!("{told}: {why}"));
+    }
+    for (path, above) in wanted["json_greater"].as_object().into_iter().flatten() {
+        let at = format!("/{}", path.replace(['.', '['], "/").replace(']', ""));
+        if told.pointer(&at).and_then(Value::as_f64) <= above.as_f64() {
+            return Err(format!("{path} is not above {above}: {told}"));
+        }
+    }
+    if let Some(fields) = step["json_fields_equal"].as_object() {
+        let named: serde_json::Map<_, _> = told.as_object().cloned().unwrap_or_default();
+        let named = named.into_iter().filter(|(name, _)| fields.contains_key(name)).collect();
+        differs(&step["json_fields_equal"], &Value::Object(named)).map_or(Ok(()), Err)?;
+    }
+    if step["weights_equal"].is_object() {
+        let pairs = list(&told).map(|one| (text(one, "role").to_owned(), one["weight"].clone()));
+        differs(&step["weights_equal"], &Value::Object(pairs.collect())).map_or(Ok(()), Err)?;
+    }
+    wanted.get("json_contains").and_then(|part| lacks(part, &told, "$")).map_or(Ok(()), Err)
 }
 
 /// Whether an offer is what a step says.
@@ -455,8 +601,17 @@ fn operations(step: &Value, offer: &Value) -> Vec<Value> {
         let all = || offer["resources"].clone();
         let some = || resources(&task["resources"]).to_v1(api::resources::Format::PostRefinement);
         let held = if task["resources"] == "$offer" { all() } else { some().iter().map(json::to_value).collect() };
-        json!({"type": "LAUNCH", "launch": {"task_infos": [{"name": task["id"], "task_id": {"value": task["id"]},
-            "agent_id": offer["agent_id"], "resources": held, "command": {"value": task["command"]}}]}})
+        let mut info = json!({"name": task["id"], "task_id": {"value": task["id"]}, "agent_id": offer["agent_id"],
+            "resources": held, "command": {"value": task["command"]}});
+        if task["command"] == "$unkillable" {
+            info["command"]["value"] = UNKILLABLE.into();
+            info["kill_policy"] = json!({"grace_period": {"nanoseconds": 600_000_000_000_u64}});
+        }
+        for (name, value) in task["with"].as_object().into_iter().flatten() {
+            info[name] = value.clone();
+        }
+        info.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+        json!({"type": "LAUNCH", "launch": {"task_infos": [info]}})
     };
     let of = |one: &Value| if one["type"] == "LAUNCH" { launch(&one["task"]) } else { one.clone() };
     list(&step["operations"]).map(of).collect()

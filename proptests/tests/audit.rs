@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 
-use base64::Engine as _;
 use proptests::cluster::{Cluster, Plan, READY, binary};
 use proptests::http::{self, Request};
 use proptests::wait;
@@ -14,12 +13,8 @@ use serde_json::{Value, json};
 const SECRET: &str = "ops-secret-of-the-test";
 const WRONG: &str = "wrong-secret-of-the-test";
 
-fn basic(principal: &str, secret: &str) -> String {
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{principal}:{secret}")))
-}
-
 fn asked(cluster: &Cluster, name: &str, request: Request, principal: &str, secret: &str) -> u16 {
-    let request = request.header("Authorization", &basic(principal, secret));
+    let request = request.header("Authorization", &http::basic(principal, secret));
     http::send(cluster.address(name), &request).expect("an answer").status()
 }
 
@@ -68,7 +63,7 @@ fn whoever_was_refused_is_found_and_their_secrets_are_not() {
     }
     let cluster = plan.start_without_waiting();
     let leads = |name: &String| {
-        let request = Request::get("/metrics/snapshot").header("Authorization", &basic("ops", SECRET));
+        let request = Request::get("/metrics/snapshot").header("Authorization", &http::basic("ops", SECRET));
         let metrics = http::send(cluster.address(name), &request).ok().filter(|answer| answer.status() == 200)?.json();
         (metrics["master/elected"] == 1.0 && metrics["master/slaves_active"] == 1.0).then_some(())
     };

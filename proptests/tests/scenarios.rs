@@ -12,10 +12,14 @@ const TOGETHER: usize = 4;
 
 fn hold(topics: &[&str]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/scenarios.jsonl");
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    play_all(&path, |one| topics.iter().any(|topic| one["topic"] == *topic));
+}
+
+fn play_all(path: &Path, is_wanted: impl Fn(&Value) -> bool) {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let all = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let wanted: Vec<Value> = all.filter(|one| topics.iter().any(|topic| one["topic"] == *topic)).collect();
-    assert!(!wanted.is_empty(), "{topics:?}");
+    let wanted: Vec<Value> = all.filter(is_wanted).collect();
+    assert!(!wanted.is_empty(), "{}: nothing to play", path.display());
     let left = Mutex::new(wanted);
     thread::scope(|scope| {
         for _ in 0..TOGETHER {
@@ -41,10 +45,28 @@ fn roles_with_quota_and_weights() {
 
 #[test]
 fn agents_that_leave() {
-    hold(&["draining", "maintenance", "api"]);
+    hold(&["draining", "maintenance", "api", "agents"]);
 }
 
 #[test]
 fn what_frameworks_are_told() {
     hold(&["reconciliation", "operations", "framework", "master", "partition", "scheduler"]);
+}
+
+#[test]
+fn who_asks_and_what_they_may() {
+    hold(&["authorization"]);
+}
+
+#[test]
+fn what_cannot_be_launched_or_done() {
+    hold(&["validation"]);
+}
+
+/// Scenarios of another file: MESETA_SCENARIOS=FILE.jsonl cargo test -p proptests --test scenarios -- --ignored
+#[test]
+#[ignore = "needs a file"]
+fn those_of_a_file() {
+    let path = std::env::var_os("MESETA_SCENARIOS").expect("MESETA_SCENARIOS");
+    play_all(Path::new(&path), |_| true);
 }

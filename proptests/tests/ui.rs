@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use base64::Engine as _;
 use proptests::browser::{Browser, Look};
 use proptests::cluster::{Cluster, Plan, READY, binary};
 use proptests::framework::{Framework, command_task, info};
@@ -165,8 +164,7 @@ fn make_secret(path: &Path) {
 }
 
 fn read_as(who: &str, path: &str) -> Request {
-    let shown = base64::engine::general_purpose::STANDARD.encode(format!("{who}:secret"));
-    Request::get(path).header("Authorization", &format!("Basic {shown}"))
+    Request::get(path).header("Authorization", &http::basic(who, "secret"))
 }
 
 /// Whatever there is to say against a page as it is.
