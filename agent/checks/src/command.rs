@@ -21,7 +21,8 @@ use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{
-    User, chdir, dup2_stderr, dup2_stdout, geteuid, getgrouplist, initgroups, setgid, setgroups, setsid, setuid,
+    Gid, Uid, User, chdir, dup2_stderr, dup2_stdout, geteuid, getgrouplist, initgroups, setgid, setgroups, setsid,
+    setuid,
 };
 use serde::{Deserialize, Serialize};
 use supervisor::processes;
@@ -182,10 +183,19 @@ fn enter_beside(command: &mut Command, order: &Order, pid: u32) -> Result<(), St
         Some((name, user)) => getgrouplist(name, user.gid)
             .map_err(|error| format!("cannot look up groups of '{}': {error}", order.user))?,
     };
+    // It is whom it may be there.
+    let users = supervisor::users::of_process(pid).and_then(|path| path.map(File::open).transpose());
+    let users = users.map_err(|error| format!("cannot enter its users: {error}"))?;
     let sandbox = CString::new(order.sandbox.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let enter = move || {
         setns(&mounts, CloneFlags::CLONE_NEWNS)?;
+        if let Some(users) = &users {
+            setns(users, CloneFlags::CLONE_NEWUSER)?;
+            setgroups(&[])?;
+            setgid(Gid::from_raw(0))?;
+            setuid(Uid::from_raw(0))?;
+        }
         if let Some((_, user)) = &user {
             setgroups(&groups)?;
             setgid(user.gid)?;

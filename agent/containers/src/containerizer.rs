@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use api::v1::{CommandInfo, ContainerStatus};
 use supervisor::spec::{First, Namespace, Rotation, World};
+use supervisor::users::Users;
 
 use crate::container::{Container, Usage};
 use crate::reports::{Core, Process};
@@ -100,6 +101,10 @@ pub trait Containerizer: Send + Sync {
     fn takes(&self, creation: &Creation) -> bool;
     /// Whether it has begun to run this one.
     fn has(&self, container_id: &str) -> bool;
+    /// Whom users of a container are on the machine, if it is to have some of its own. The error is a sentence: it cannot be created.
+    fn users(&self, _container_id: &str) -> Result<Option<Users>, String> {
+        Ok(None)
+    }
     /// Creates a container.
     fn create(&self, core: Arc<dyn Core>, creation: Creation);
     /// What was to be created cannot be, for a reason in a sentence, and never will.

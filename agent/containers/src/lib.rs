@@ -32,6 +32,6 @@ pub use docker::{Docker, DockerTerms};
 pub use external::{External, read_answer};
 pub use isolators::Isolator;
 pub use reports::{Core, Facts, Process, Report};
-pub use sandbox::make_sandbox;
+pub use sandbox::{ids, make_sandbox};
 pub use supervised::{Supervised, check_machine};
-pub use supervisor::{mounts, nodes, processes, program, root, spec, streams};
+pub use supervisor::{mounts, nodes, processes, program, root, spec, streams, users};

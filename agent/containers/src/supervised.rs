@@ -21,9 +21,10 @@ use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use supervisor::processes;
 use supervisor::program::{Program, end_of};
-use supervisor::spec::{Claim, External, Files, Namespace, Notice, Spec, boot_id, containers_in, look};
+use supervisor::spec::{Claim, External, Files, Namespace, Notice, Spec, World, boot_id, containers_in, look};
 use supervisor::streams::{short_path, socket_name};
 use supervisor::sys::{pidfd_open, pidfd_probe, pidfd_signal};
+use supervisor::users::{self, Users};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::sync::Semaphore;
@@ -424,6 +425,11 @@ impl Containerizer for Supervised {
         !matches!(self.0.files(container_id).claimed(), Ok(None)) && self.program(container_id).is_none()
     }
 
+    fn users(&self, container_id: &str) -> Result<Option<Users>, String> {
+        let mut all = self.0.isolators.iter().map(|isolator| isolator.users(container_id));
+        all.find(|users| !matches!(users, Ok(None))).unwrap_or(Ok(None))
+    }
+
     fn create(&self, core: Arc<dyn Core>, creation: Creation) {
         tokio::spawn(launch(self.here(core), creation, None));
     }
@@ -713,15 +719,36 @@ fn entered(
     if enters.is_empty() {
         return Ok(Vec::new());
     }
+    let pid = around(containers, container_id)?.ok_or("what it is to be within runs no more")?;
+    Ok(enters.iter().map(|one| (*one, format!("/proc/{pid}/ns/{}", one.name()))).collect())
+}
+
+/// The process of the container that one is within, if it runs. The error is a sentence.
+fn around(containers: &Containers, container_id: &str) -> Result<Option<u32>, String> {
     let parent = container_id.rsplit_once('.').map_or("", |(parent, _)| parent);
     let start =
         containers.files(parent).start().map_err(|error| format!("cannot find what it is to be within: {error}"))?;
-    let pid = match start {
+    Ok(match start {
         // As long as its supervisor lives its number is nobody else's.
-        Some(Notice::Started(supervisor, ticks, pid)) if look(supervisor).ok().flatten() == Some(ticks) => pid,
-        _ => return Err("what it is to be within runs no more".to_owned()),
+        Some(Notice::Started(supervisor, ticks, pid)) if look(supervisor).ok().flatten() == Some(ticks) => Some(pid),
+        _ => None,
+    })
+}
+
+/// What is within a container with users of its own has these, whatever isolators there are by now: as somebody else it would run what
+/// they made. The error is a sentence.
+fn enter_users(containers: &Containers, container_id: &str, world: &mut World) -> Result<(), String> {
+    let Some(pid) = around(containers, container_id)? else {
+        // Then there is nothing to enter.
+        return if world.users.is_some() { Err("what it is to be within runs no more".to_owned()) } else { Ok(()) };
     };
-    Ok(enters.iter().map(|one| (*one, format!("/proc/{pid}/ns/{}", one.name()))).collect())
+    let cannot = |error: io::Error| format!("cannot tell the users of what it is to be within: {error}");
+    world.users = None;
+    if let Some(path) = users::of_process(pid).map_err(cannot)? {
+        world.users = Some(users::map_of(pid).map_err(cannot)?);
+        world.enters.push((Namespace::User, path));
+    }
+    Ok(())
 }
 
 /// Starts the supervisor. The error is a sentence.
@@ -735,6 +762,15 @@ fn spawn(
     let group = groups.map(|groups| groups.group(&creation.container.id).display().to_string());
     let mut world = creation.world;
     world.enters.extend(entered(containers, &creation.container.id, &creation.enters)?);
+    if creation.container.is_within() && external.is_none() {
+        enter_users(containers, &creation.container.id, &mut world)?;
+    }
+    if world.users.is_some() && world.mounts.iter().any(|mount| mount.propagates) {
+        return Err(
+            "mount_propagation BIDIRECTIONAL is for the machine's root, and users of containers are others (namespaces/user)"
+                .to_owned(),
+        );
+    }
     if let Some(shm_of) = &mut world.shm_of {
         let mounts = entered(containers, &creation.container.id, &[Namespace::Mount])?;
         *shm_of = mounts.into_iter().map(|(_, path)| path).collect();

@@ -16,6 +16,9 @@ pub struct Job {
     pub sandbox: PathBuf,
     /// Whose it will be; empty for the agent's own user.
     pub user: String,
+    /// Whose it will be, by numbers of user and group that no name of this machine has: nothing is kept for others then.
+    #[serde(default)]
+    pub ids: Option<(u32, u32)>,
     /// Folder of the cache.
     pub cache_dir: PathBuf,
     /// What the cache may hold; nothing is kept if 0.

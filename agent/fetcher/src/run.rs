@@ -68,7 +68,8 @@ fn fetch(job: &Job, item: &Item) -> Result<(), String> {
 
 fn into_sandbox(job: &Job, item: &Item) -> Result<(), String> {
     let uri = &item.uri;
-    if item.cache && job.cache_bytes_max > 0 {
+    // Whoever has these numbers later must not find what somebody else kept.
+    if item.cache && job.cache_bytes_max > 0 && job.ids.is_none() {
         match kept(job, item) {
             Ok(entry) => {
                 say('I', &format!("Fetching URI '{uri}' from cache"));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{User, chdir, geteuid, initgroups, setgid, setuid};
+use nix::unistd::{Gid, Uid, User, chdir, geteuid, initgroups, setgid, setgroups, setuid};
 use serde::{Deserialize, Serialize};
 
 use crate::download;
@@ -26,6 +26,7 @@ const ENTRIES_MAX: u64 = 1_000_000;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Step {
     pub(crate) user: String,
+    pub(crate) ids: Option<(u32, u32)>,
     pub(crate) sandbox: PathBuf,
     pub(crate) stall_timeout_ms: u64,
     pub(crate) unpacked_bytes_max: u64,
@@ -66,6 +67,7 @@ impl Step {
     pub(crate) fn of(job: &Job, item: &Item, what: What) -> Step {
         Step {
             user: job.user.clone(),
+            ids: job.ids,
             sandbox: job.sandbox.clone(),
             stall_timeout_ms: job.stall_timeout_ms,
             unpacked_bytes_max: job.unpacked_bytes_max,
@@ -99,7 +101,13 @@ impl Step {
         if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_AS) {
             let _ = setrlimit(Resource::RLIMIT_AS, MEMORY_BYTES_MAX.min(hard), hard);
         }
-        if !self.user.is_empty() {
+        if let Some((uid, gid)) = self.ids {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            setgroups(&[gid])
+                .and_then(|()| setgid(gid))
+                .and_then(|()| setuid(uid))
+                .map_err(|error| format!("cannot become the user {uid}: {error}"))?;
+        } else if !self.user.is_empty() {
             let found =
                 User::from_name(&self.user).map_err(|error| format!("cannot look up user '{}': {error}", self.user))?;
             let user = found.ok_or_else(|| format!("there is no user '{}' on this agent", self.user))?;

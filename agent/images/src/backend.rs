@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchown, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
@@ -61,14 +62,15 @@ impl Backend {
         let tried = fs::create_dir(&layer).and_then(|()| {
             let layer = Folder::open(&layer)?;
             layer::make_opaque(&layer.0)?;
-            self.make(&[layer], &place)
+            self.make(&[layer], &place, None)
         });
         let removed = self.unmake(&place);
         tried.and(removed).map_err(wrong)
     }
 
-    /// Makes a root of layers, the lowest first. Blocks.
-    pub(crate) fn make(self, layers: &[Folder], place: &Place) -> io::Result<()> {
+    /// Makes a root of layers, the lowest first. Layers that are shown as one have their `owners` then, if these are others than on the
+    /// disk; a copy, and a layer by itself, is as it is there. Blocks.
+    pub(crate) fn make(self, layers: &[Folder], place: &Place, owners: Option<&Owners>) -> io::Result<()> {
         // What is below a layer that hides all of it is not seen.
         let first = layers.iter().rposition(|layer| layer::is_opaque(&layer.0)).unwrap_or(0);
         let layers = &layers[first..];
@@ -83,8 +85,18 @@ impl Backend {
                     tree::settle_as(&top.0, &Folder::open(&upper)?.0)?;
                 }
                 let (upper, work) = (Folder::open(&upper)?, Folder::open(&work)?);
+                let mut layers: Vec<&Folder> = layers.iter().collect();
+                let mapped: Vec<Folder>;
+                if let Some(owners) = owners {
+                    mapped = layers.iter().map(|layer| owners.map(layer)).collect::<io::Result<_>>()?;
+                    layers = mapped.iter().collect();
+                    let found = fstat(&upper.0)?;
+                    let outside = |id: u32| owners.first.saturating_add(id);
+                    let (uid, gid) = (Uid::from_raw(outside(found.st_uid)), Gid::from_raw(outside(found.st_gid)));
+                    fchown(&upper.0, Some(uid), Some(gid))?;
+                }
                 // By descriptors: the kernel takes a page of options, and paths may have commas in them.
-                let lower: Vec<String> = layers.iter().rev().map(Folder::path).collect();
+                let lower: Vec<String> = layers.iter().rev().map(|layer| layer.path()).collect();
                 let options = format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), upper.path(), work.path());
                 let options = std::ffi::CString::new(options)?;
                 // Devices are a container's own in /dev, and nowhere else.
@@ -122,6 +134,34 @@ impl Backend {
         }
         tree::remove_path(&place.root)?;
         tree::remove_path(&place.scratch)
+    }
+}
+
+/// Shows a folder as others own it than on the disk: mounted nowhere yet.
+type Map = Arc<dyn Fn(BorrowedFd<'_>) -> io::Result<OwnedFd> + Send + Sync>;
+
+/// Whose files of images are, in containers that have users of their own.
+#[derive(Clone)]
+pub struct Owners {
+    /// Whom root is on this machine; the others follow.
+    first: u32,
+    map: Map,
+}
+
+impl Owners {
+    /// `map` shows a folder of the disk so, mounted nowhere yet.
+    pub fn new(first: u32, map: impl Fn(BorrowedFd<'_>) -> io::Result<OwnedFd> + Send + Sync + 'static) -> Owners {
+        Owners { first, map: Arc::new(map) }
+    }
+
+    fn map(&self, layer: &Folder) -> io::Result<Folder> {
+        (self.map)(layer.0.as_fd()).map(Folder)
+    }
+}
+
+impl std::fmt::Debug for Owners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Owners").field(&self.first).finish()
     }
 }
 
@@ -177,7 +217,7 @@ mod tests {
         let open = |names: &[&str]| names.iter().map(|name| Folder::open(&at(name)).unwrap()).collect::<Vec<_>>();
         for backend in [Backend::Overlay, Backend::Copy] {
             let place = Place { root: at("root"), scratch: at("scratch") };
-            backend.make(&open(&["0", "1", "2"]), &place).unwrap();
+            backend.make(&open(&["0", "1", "2"]), &place, None).unwrap();
             assert_eq!(fs::read_to_string(at("root/etc/a")).unwrap(), "1", "{backend:?}");
             assert!(at("root/gone").exists() && !at("root/gone/b").exists(), "{backend:?}");
             assert_eq!(fs::metadata(at("root")).unwrap().mode() & 0o7777, 0o711, "{backend:?}");
@@ -189,18 +229,18 @@ mod tests {
             assert!(!at("root").exists() && !at("scratch").exists(), "{backend:?}");
         }
         let place = Place { root: at("root"), scratch: at("scratch") };
-        Backend::Bind.make(&open(&["0"]), &place).unwrap();
+        Backend::Bind.make(&open(&["0"]), &place, None).unwrap();
         assert_eq!(fs::read_to_string(at("root/etc/a")).unwrap(), "0");
         assert!(fs::write(at("root/etc/a"), "mine").is_err());
         Backend::Bind.unmake(&place).unwrap();
         assert_eq!(fs::read_to_string(at("0/etc/a")).unwrap(), "0");
-        let error = Backend::Bind.make(&open(&["0", "1"]), &place).unwrap_err();
+        let error = Backend::Bind.make(&open(&["0", "1"]), &place, None).unwrap_err();
         assert!(error.to_string().contains("for images of one layer"), "{error}");
         Backend::Bind.unmake(&place).unwrap();
         // A layer that hides all that is below it.
         layer::make_opaque(&Folder::open(&at("3")).unwrap().0).unwrap();
         for backend in [Backend::Overlay, Backend::Copy] {
-            backend.make(&open(&["0", "1", "3"]), &place).unwrap();
+            backend.make(&open(&["0", "1", "3"]), &place, None).unwrap();
             assert!(at("root/new").exists() && !at("root/etc").exists(), "{backend:?}");
             backend.unmake(&place).unwrap();
         }
@@ -216,7 +256,7 @@ mod tests {
         }
         let layers: Vec<Folder> = layers.iter().map(|layer| Folder::open(layer).unwrap()).collect();
         let place = Place { root: dir.path().join("root"), scratch: dir.path().join("scratch") };
-        Backend::Overlay.make(&layers, &place).unwrap();
+        Backend::Overlay.make(&layers, &place, None).unwrap();
         assert_eq!(fs::read_dir(&place.root).unwrap().count(), layers.len());
         Backend::Overlay.unmake(&place).unwrap();
     }

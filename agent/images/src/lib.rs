@@ -25,7 +25,7 @@ mod tree;
 
 pub use appc::Appc;
 pub use auth::Credentials;
-pub use backend::Backend;
+pub use backend::{Backend, Owners};
 pub use digest::Digest;
 pub use layer::{Bounds, Kind, Refusal, Unpacked, unpack};
 pub use manifest::{Config, Process};

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Backend, Folder, Place};
+use crate::backend::{Backend, Folder, Owners, Place};
 use crate::digest::Digest;
 use crate::manifest::Process;
 use crate::name::Name;
@@ -111,11 +111,18 @@ impl Provisioner {
     }
 
     /// A root for a container, of an image that is pulled if it is not here: its own, or that of a volume. Dropped before it is done,
-    /// what was begun is removed with the container.
+    /// what was begun is removed with the container. Of layers that are shown as one its files have these owners, if any are given; a
+    /// copy has those of the image.
     ///
     /// # Errors
     /// A sentence.
-    pub async fn provision(&self, container_id: &str, wanted: &Wanted, is_own: bool) -> Result<Provisioned, String> {
+    pub async fn provision(
+        &self,
+        container_id: &str,
+        wanted: &Wanted,
+        is_own: bool,
+        owners: Option<Owners>,
+    ) -> Result<Provisioned, String> {
         let keeps = |store: &&Store| store.keeps(&wanted.name);
         let store = self.0.stores.iter().find(keeps).cloned();
         let store = store.ok_or("this agent has no images of this kind: see its --image_providers")?;
@@ -124,7 +131,7 @@ impl Provisioner {
         let waits = Waits(Arc::default());
         let is_left = waits.0.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let made = roots.make(&container_id, &store, &held)?;
+            let made = roots.make(&container_id, &store, &held, owners.as_ref())?;
             // What is made for nobody, whoever gave up may have looked for in vain.
             if is_left.load(Ordering::SeqCst) {
                 let _ = roots.destroy(&container_id);
@@ -218,7 +225,13 @@ impl Provisioner {
 }
 
 impl Roots {
-    fn make(&self, container_id: &str, store: &Store, held: &Held) -> Result<Provisioned, String> {
+    fn make(
+        &self,
+        container_id: &str,
+        store: &Store,
+        held: &Held,
+        owners: Option<&Owners>,
+    ) -> Result<Provisioned, String> {
         let image = &held.image;
         let broken = |error: io::Error| {
             format!(
@@ -246,7 +259,7 @@ impl Roots {
             .map(|layer| Folder::open(&store.rootfs(*layer)))
             .collect::<Result<_, _>>()
             .map_err(broken)?;
-        let made = self.backend.make(&layers, &place);
+        let made = self.backend.make(&layers, &place, owners);
         made.inspect_err(|_| drop(self.backend.unmake(&place))).map_err(broken)?;
         let scratch = (self.backend == Backend::Overlay).then_some(place.scratch);
         Ok(Provisioned { root: place.root, config: store.process(image), scratch })

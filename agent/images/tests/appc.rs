@@ -82,23 +82,23 @@ async fn an_image_lies_above_those_that_it_depends_on() {
         Provisioner::open(dir.path(), Some(Backend::Copy), vec![store]).unwrap()
     };
     let roots = provisioner();
-    let made = roots.provision("a", &wanted("example.com/app", None, None), true).await.unwrap();
+    let made = roots.provision("a", &wanted("example.com/app", None, None), true, None).await.unwrap();
     let said = |at: &str| fs::read_to_string(made.root.join(at)).unwrap();
     assert_eq!([said("etc/a"), said("etc/b"), said("etc/.wh.b")], ["app", "base", "file"]);
     assert_eq!(fs::read_dir(&made.root).unwrap().count(), 1, "what is beside the files is none of them");
     assert_eq!((made.config.entrypoint.join(" "), made.config.cmd.join(" ")), ("/run".into(), "-x".into()));
     assert_eq!((made.config.env.join(" "), made.config.working_dir.as_str()), ("A=b".into(), "/etc"));
     // By its id; and without its archive, over a restart, as it is kept.
-    roots.provision("b", &wanted("example.com/app", None, Some(&id)), true).await.unwrap();
+    roots.provision("b", &wanted("example.com/app", None, Some(&id)), true, None).await.unwrap();
     fs::remove_file(path).unwrap();
     drop(roots);
     let roots = provisioner();
-    roots.provision("c", &wanted("example.com/app", Some("latest"), None), true).await.unwrap();
+    roots.provision("c", &wanted("example.com/app", Some("latest"), None), true, None).await.unwrap();
     let gone = Wanted { cached: false, ..wanted("example.com/app", None, None) };
-    assert!(roots.provision("d", &gone, true).await.unwrap_err().contains("cannot read '"));
+    assert!(roots.provision("d", &gone, true, None).await.unwrap_err().contains("cannot read '"));
     // Those of the other kind are elsewhere, or nowhere.
     let docker = Wanted { name: Name::docker("app").unwrap(), ..gone };
-    assert!(roots.provision("d", &docker, true).await.unwrap_err().contains("no images of this kind"));
+    assert!(roots.provision("d", &docker, true, None).await.unwrap_err().contains("no images of this kind"));
     roots.sweep(&BTreeSet::new());
     assert_eq!(roots.prune(&[]).unwrap().layers, 2);
 }

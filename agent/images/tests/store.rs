@@ -406,12 +406,12 @@ async fn roots_of_containers_are_made_found_again_and_removed() {
     let known = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<String>>();
     for backend in [Backend::Overlay, Backend::Copy] {
         let provisioner = begin(Some(backend));
-        let root = provisioner.provision("a", &wanted("app"), true).await.unwrap();
+        let root = provisioner.provision("a", &wanted("app"), true, None).await.unwrap();
         assert_eq!(root.config.cmd, ["run"]);
         assert_eq!(tree(&root.root), ["etc/a=upper", "link:l"], "{backend:?}");
         fs::write(root.root.join("etc/a"), "mine").unwrap();
-        let second = provisioner.provision("a", &wanted("app"), false).await.unwrap();
-        let inner = provisioner.provision("a.b.c", &wanted("app"), true).await.unwrap();
+        let second = provisioner.provision("a", &wanted("app"), false, None).await.unwrap();
+        let inner = provisioner.provision("a.b.c", &wanted("app"), true, None).await.unwrap();
         assert_eq!(tree(&second.root), tree(&inner.root));
         assert!(root.root.starts_with(containers.join("a/backends").join(backend.name()).join("rootfses")));
         assert!(inner.root.starts_with(containers.join("a/containers/b/containers/c/backends")));
@@ -426,13 +426,13 @@ async fn roots_of_containers_are_made_found_again_and_removed() {
         assert!(provisioner.destroy("a.b.c").unwrap());
         assert!(!containers.join("a/containers").exists() && root.root.exists());
         assert!(!provisioner.destroy("a.b.c").unwrap() && !provisioner.destroy("x").unwrap());
-        let _inner = provisioner.provision("a.b.c", &wanted("app"), true).await.unwrap();
+        let _inner = provisioner.provision("a.b.c", &wanted("app"), true, None).await.unwrap();
         provisioner.sweep(&known(&["x"]));
         assert_eq!((fs::read_dir(&containers).unwrap().count(), provisioner.count(), provisioner.errors()), (0, 0, 0));
         assert!(provisioner.prune(&[]).unwrap().layers > 0);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!mounts.contains(dir.path().to_str().unwrap()), "{mounts}");
-        let error = provisioner.provision("e", &wanted("none"), true).await.unwrap_err();
+        let error = provisioner.provision("e", &wanted("none"), true, None).await.unwrap_err();
         assert!(error.contains("status 404"), "{error}");
         assert_eq!(fs::read_dir(&containers).unwrap().count(), 0);
     }

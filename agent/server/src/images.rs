@@ -9,7 +9,10 @@ use api::flags::Values;
 use api::v1::{ContainerInfo, Image, image, volume};
 use api_http::Secret;
 use containers::ImageVolume;
-use images::{Appc, Backend, Client, Credentials, Name, Process, Provisioned, Provisioner, Source, Store, Wanted};
+use containers::users::{self, Users, Whose};
+use images::{
+    Appc, Backend, Client, Credentials, Name, Owners, Process, Provisioned, Provisioner, Source, Store, Wanted,
+};
 use serde::Deserialize;
 
 use crate::agent::Agent;
@@ -191,6 +194,13 @@ impl Collection {
     }
 }
 
+/// Whose files of images are, with users of a container's own. The error is a sentence.
+fn owners(users: Users) -> Result<Owners, String> {
+    let made = users::make(Whose::New(users), &[]);
+    let made = made.map_err(|error| format!("cannot have users of its own: {error}"))?;
+    Ok(Owners::new(users.first, move |folder| users::mapped(folder, &made.users)))
+}
+
 /// What an image is called. The error is a sentence.
 fn name(image: &Image) -> Result<Name, String> {
     let kind = image::Type::try_from(image.r#type).ok();
@@ -274,20 +284,24 @@ impl Images {
         Ok(asked)
     }
 
-    /// Makes what a container asks for: the volumes of it. None if it ended meanwhile; the error is a sentence.
+    /// Makes what a container asks for, with `users` of its own if it has such: the volumes of it. None if it ended meanwhile; the error is a sentence.
     pub(crate) async fn provide(
         &self,
         agent: &Inbox,
         container_id: &str,
         asked: Asked,
+        users: Option<Users>,
     ) -> Result<Option<Vec<ImageVolume>>, String> {
+        let asks = asked.root.is_some() || !asked.volumes.is_empty();
+        let owners = users.filter(|_| asks).map(owners).transpose()?;
         let making = async {
             if let Some(wanted) = &asked.root {
-                self.provisioner.provision(container_id, wanted, true).await?;
+                self.provisioner.provision(container_id, wanted, true, owners.clone()).await?;
             }
             let mut volumes = Vec::new();
             for (volume, wanted) in &asked.volumes {
-                let Provisioned { root, scratch, .. } = self.provisioner.provision(container_id, wanted, false).await?;
+                let made = self.provisioner.provision(container_id, wanted, false, owners.clone()).await?;
+                let Provisioned { root, scratch, .. } = made;
                 volumes.push(ImageVolume { root, scratch, ..volume.clone() });
             }
             Ok(volumes)

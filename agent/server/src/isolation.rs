@@ -12,12 +12,14 @@ use containers::isolators::linux::capabilities;
 use containers::isolators::{
     CniSettings, CsiPlugins, CsiSettings, DiskSettings, DockerVolumeSettings, EGRESS_RATE_MIN, FilesystemSettings,
     GpuSettings, LinuxDevices, LinuxSettings, Policy, PortMappingSettings, PortsSettings, SeccompSettings, Settings,
-    XfsSettings,
+    UserSettings, XfsSettings,
 };
 use containers::nodes::Node;
 
 /// Projects of XFS that one agent can have: each is looked at when a free one is sought.
 const PROJECTS_MAX: u64 = 1_000_000;
+/// Users and groups of the machine itself are below.
+const USERS_MIN: u32 = 1 << 16;
 
 /// The resource that containers have without being offered it.
 pub(crate) const EPHEMERAL_PORTS: &str = "ephemeral_ports";
@@ -84,6 +86,8 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         ("network_enable_socket_statistics_summary", &["network/port_mapping"]),
         ("network_enable_socket_statistics_details", &["network/port_mapping"]),
         ("network_enable_snmp_statistics", &["network/port_mapping"]),
+        ("container_user_range", &["namespaces/user"]),
+        ("container_user_count", &["namespaces/user"]),
         ("xfs_project_range", &["disk/xfs"]),
         ("xfs_quota_headroom", &["disk/xfs"]),
         ("csi_plugin_config_dir", &["volume/csi"]),
@@ -128,6 +132,7 @@ pub(crate) fn read(values: &Values, resources: &[Resource]) -> Result<(Settings,
         },
         xfs: xfs(values, interval("container_disk_watch_interval")?)?,
         linux: linux(values)?,
+        users: users(values)?,
         seccomp: seccomp(values, has(&["linux/seccomp"]))?,
         cgroups: Terms {
             enable_cfs: values.bool("cgroups_enable_cfs"),
@@ -194,6 +199,27 @@ fn linux(values: &Values) -> Result<LinuxSettings, String> {
         no_agent_ipc: values.bool("disallow_sharing_agent_ipc_namespace"),
         no_agent_pid: values.bool("disallow_sharing_agent_pid_namespace"),
     })
+}
+
+/// Users that containers have.
+fn users(values: &Values) -> Result<UserSettings, String> {
+    let text = values.text("container_user_range").unwrap_or_default().trim();
+    let wrong =
+        |why: &str| format!("Flag '--container_user_range' is one range of users, as [1879048192-2147352575]: {why}");
+    let parsed = api::resources::parse(&format!("users:{text}"), "*").map_err(|error| wrong(&error.to_string()))?;
+    let parsed = ranges(&parsed.resources.to_v1(api::resources::Format::PostRefinement), "users");
+    let [range] = &parsed[..] else { return Err(wrong(&format!("'{text}' has {}", parsed.len()))) };
+    // Users of this machine are below, and what stands for nobody is above.
+    let number = |id: u64| u32::try_from(id).ok().filter(|id| (USERS_MIN..u32::MAX).contains(id));
+    let (Some(first), Some(last)) = (number(*range.start()), number(*range.end())) else {
+        return Err(wrong(&format!("they are between {USERS_MIN} and {}", u32::MAX - 1)));
+    };
+    let count = values.int("container_user_count").and_then(|count| u32::try_from(count).ok()).filter(|one| *one > 0);
+    let count = count.ok_or("Flag '--container_user_count' is a number of users, 1 or more")?;
+    if last - first < count - 1 {
+        return Err(wrong(&format!("'{text}' has fewer than the --container_user_count of one container, {count}")));
+    }
+    Ok(UserSettings { range: first..=last, count })
 }
 
 /// Which networks containers can join.

@@ -18,7 +18,10 @@ use api_http::{Admission, Secret};
 use containers::mounts::{Mount, Place as MountedAt};
 use containers::root::Root;
 use containers::spec::{First, World};
-use containers::{Choice, Container, Core, Creation, How, Limitation, Report, make_sandbox};
+use containers::users::Users;
+use containers::{
+    Choice, Container, Containerizer as Runs, Core, Creation, How, Limitation, Report, ids, make_sandbox,
+};
 
 use crate::config::Config;
 use crate::images::{Asked, Images};
@@ -130,6 +133,23 @@ impl Place {
         container
     }
 
+    /// What is to run a container of which the agent knows. None if there is nothing that would.
+    fn runs(&self, state: &State, container: &Container) -> Option<&dyn Runs> {
+        let task = state.executor_of(&container.id).map(|(_, executor)| {
+            let task = executor.tasks.values().next().filter(|_| executor.is_command);
+            task.map_or_else(|| executor.info.get::<ExecutorInfo>().labels, |task| task.info.get::<TaskInfo>().labels)
+        });
+        let labels: Vec<(String, String)> = task.flatten().iter().flat_map(|all| &all.labels).map(pair).collect();
+        let containerizer = named(&labels);
+        let creation = Creation { container: container.clone(), labels, containerizer, ..Creation::default() };
+        self.containers.for_new(&creation).ok()
+    }
+
+    /// Whom users of a container are on the machine, if it has some of its own. The error is a sentence.
+    fn users(&self, state: &State, container_id: &str) -> Result<Option<Users>, String> {
+        self.runs(state, &self.described(state, container_id)).map_or(Ok(None), |one| one.users(container_id))
+    }
+
     /// Which images a container asks for that this agent is to run itself. The error is a sentence.
     fn asks(&self, agent: &Inbox, container_id: &str) -> Result<Option<(Images, Asked)>, String> {
         let Some(images) = &self.images else { return Ok(None) };
@@ -139,15 +159,8 @@ impl Place {
         }
         let container = self.described(&state, container_id);
         let Some(info) = container.info.clone() else { return Ok(None) };
-        let task = state.executor_of(container_id).map(|(_, executor)| {
-            let task = executor.tasks.values().next().filter(|_| executor.is_command);
-            task.map_or_else(|| executor.info.get::<ExecutorInfo>().labels, |task| task.info.get::<TaskInfo>().labels)
-        });
-        let labels: Vec<(String, String)> = task.flatten().iter().flat_map(|all| &all.labels).map(pair).collect();
-        let containerizer = named(&labels);
-        let creation = Creation { container, labels, containerizer, ..Creation::default() };
         // Another one has images of its own, or none.
-        if !self.containers.for_new(&creation).is_ok_and(|one| one.name() == "mesos") {
+        if self.runs(&state, &container).is_none_or(|one| one.name() != "mesos") {
             return Ok(None);
         }
         let asked = images.asked(&info, self.terms.secret.as_ref(), &secrets::owner(&state, container_id))?;
@@ -168,6 +181,7 @@ impl Place {
         let agent_id = state.registration.agent_id.clone().unwrap_or_default();
         let links = volumes::Links::of(&executor, &state);
         let mut described = self.described(&state, container_id);
+        let users = self.users(&state, container_id)?;
         drop(state);
         let info: ExecutorInfo = executor.info.get();
         let task: Option<TaskInfo> =
@@ -176,9 +190,9 @@ impl Place {
         let user = self.user(&command, &framework.user);
         let terms = &self.terms;
         let sandbox = paths::sandbox(&terms.work_dir, &agent_id, &framework_id, &executor);
-        make_sandbox(&terms.work_dir, &sandbox, &user, true)
+        make_sandbox(&terms.work_dir, &terms.work_dir, &sandbox, &user, users, true)
             .map_err(|error| format!("cannot make the sandbox: {error}"))?;
-        links?.make(&terms.work_dir, &sandbox, terms.finding)?;
+        links?.make(&terms.work_dir, &sandbox, terms.finding, users)?;
         if let Some(info) = &mut described.info {
             secrets::opened_container(terms.secret.as_ref(), info, &framework_id);
         }
@@ -194,7 +208,7 @@ impl Place {
         let labels = task.as_ref().map_or(&info.labels, |task| &task.labels).as_ref();
         let mut brings = command.clone();
         task.iter().for_each(|task| api::checks::bring(task, &mut brings));
-        let first = self.first(container_id, &brings, labels, &user, &sandbox)?;
+        let first = self.first(container_id, &brings, labels, (&user, users), &sandbox)?;
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let (streams, rlimits) = (nested::streams(container, false), nested::rlimits(container));
         let ids = [agent_id.as_str(), framework_id.as_str(), executor.executor_id.as_str()];
@@ -292,14 +306,15 @@ impl Place {
         container_id: &str,
         command: &CommandInfo,
         labels: Option<&Labels>,
-        user: &str,
+        (user, users): (&str, Option<Users>),
         sandbox: &Path,
     ) -> Result<Option<First>, String> {
         let items = agent_fetcher::items(command, labels).map_err(|sentence| format!("Could not fetch: {sentence}"))?;
         if items.is_empty() {
             return Ok(None);
         }
-        let job = Job { sandbox: sandbox.to_owned(), user: user.to_owned(), items, ..self.terms.fetch.clone() };
+        let ids = users.map(|users| ids(user, Some(users))).transpose()?;
+        let job = Job { sandbox: sandbox.to_owned(), user: user.to_owned(), ids, items, ..self.terms.fetch.clone() };
         Ok(Some(First {
             program: self.terms.fetcher.display().to_string(),
             input: job.encode(),
@@ -326,19 +341,21 @@ impl Place {
         };
         let (session, variables) = (container.session, self.variables(&state, container_id));
         let mut described = self.described(&state, container_id);
+        let users = self.users(&state, container_id)?;
         if let Some(info) = &mut described.info {
             secrets::opened_container(terms.secret.as_ref(), info, &secrets::owner(&state, container_id));
         }
         drop(state);
         if !session {
-            make_sandbox(&above.unwrap_or(terms.work_dir.clone()), &sandbox, &user, false)
+            let above = above.as_ref().unwrap_or(&terms.work_dir);
+            make_sandbox(&terms.work_dir, above, &sandbox, &user, users, false)
                 .map_err(|error| format!("cannot make the sandbox: {error}"))?;
-            volumes::link_within(&terms.work_dir, &sandbox, &uses?, &of_executor?, terms.finding)?;
+            volumes::link_within(&terms.work_dir, &sandbox, &uses?, &of_executor?, terms.finding, users)?;
         }
         let image = self.image(container_id);
         let launch = arguments(&command, image.as_ref()).map_err(|why| format!("cannot execute it: {why}"));
         let (program, arguments) = launch?;
-        let first = self.first(container_id, &command, Some(&labels), &user, &sandbox)?;
+        let first = self.first(container_id, &command, Some(&labels), (&user, users), &sandbox)?;
         let streams = nested::streams(info.container.as_ref(), session);
         let rotation = terms.logger.as_ref().map(|logger| logger.of(&command)).transpose()?;
         let variables = variables?;
@@ -495,13 +512,16 @@ async fn launch(place: Place, agent: Inbox, container_id: String) {
         providers::publish(&agent.0, &container_id).await?;
         match place.asks(&agent, &container_id)? {
             None => Ok(Some(Vec::new())),
-            Some((images, asked)) => images.provide(&agent, &container_id, asked).await,
+            Some((images, asked)) => {
+                let users = place.users(&agent.state(), &container_id)?;
+                images.provide(&agent, &container_id, asked, users).await
+            }
         }
     };
     let volumes = match provided.await {
         Ok(Some(volumes)) => volumes,
         // Ended meanwhile.
-        Ok(None) => return,
+        Ok(None) => return place.release(container_id),
         Err(message) => {
             return place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message);
         }
@@ -521,7 +541,7 @@ async fn launch(place: Place, agent: Inbox, container_id: String) {
             Err(message) => place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message),
         },
         // Ended meanwhile.
-        Ok(None) => place.images.iter().for_each(|images| images.destroy(container_id.clone())),
+        Ok(None) => place.release(container_id),
         Err(message) => place.containers.of_container(&container_id).give_up(agent.core(), &container_id, message),
     }
 }
@@ -572,6 +592,7 @@ impl Containerizer for Place {
         let agent_id = state.registration.agent_id.as_deref().unwrap_or_default();
         let sandbox = paths::sandbox(&self.terms.work_dir, agent_id, framework_id, executor);
         let links = volumes::Links::of(executor, &state);
+        let users = self.users(&state, container_id)?;
         let found = (!executor.is_command).then(|| {
             let container = promised::container(&self.terms.work_dir, &state, container_id);
             let is_to_come = |one: &&containers::Volume| {
@@ -594,7 +615,7 @@ impl Containerizer for Place {
             Finding::Mounts => Finding::Either,
             other => other,
         };
-        links?.make(&self.terms.work_dir, &sandbox, finding)
+        links?.make(&self.terms.work_dir, &sandbox, finding, users)
     }
 
     fn remove(&self, agent: &Inbox, container_id: String) {

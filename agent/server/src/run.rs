@@ -1,7 +1,7 @@
 //! The program: start, signals, end.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -380,11 +380,20 @@ fn isolators(config: &Config, groups: Option<&Cgroups>) -> Result<Vec<Box<dyn Is
     if names.contains(&"network/port_mapping") {
         settings.port_mapping.machine = Some(containers::isolators::PortMapping::open(&settings.port_mapping)?);
     }
+    let disks =
+        config.resources.iter().filter_map(|one| one.disk.as_ref()?.source.as_ref()?.path.as_ref()?.root.as_ref());
+    let folders: Vec<PathBuf> = disks.map(|root| config.work_dir.join(root)).chain([config.work_dir.clone()]).collect();
+    let has_users = names.contains(&"namespaces/user");
+    if has_users {
+        let folders = folders.iter().map(PathBuf::as_path);
+        containers::isolators::NamespacesUser::check(&config.isolators.users, folders)?;
+    }
+    for folder in &folders {
+        volumes::keep(folder, has_users)
+            .map_err(|error| format!("Cannot keep volumes in {} from others: {error}", folder.display()))?;
+    }
     if names.contains(&"disk/xfs") {
-        let disks =
-            config.resources.iter().filter_map(|one| one.disk.as_ref()?.source.as_ref()?.path.as_ref()?.root.as_ref());
-        let mut folders = disks.map(|root| config.work_dir.join(root)).chain([config.work_dir.clone()]);
-        folders.try_for_each(|folder| containers::isolators::DiskXfs::check(&config.isolators.xfs, &folder))?;
+        folders.iter().try_for_each(|folder| containers::isolators::DiskXfs::check(&config.isolators.xfs, folder))?;
     }
     if names.contains(&"volume/csi") {
         containers::isolators::VolumeCsi::check(&config.isolators.csi)?;

@@ -19,6 +19,7 @@ use std::time::Duration;
 use agent_core::{Command, Executor, State, Volume};
 use api::v1::offer::Operation as Info;
 use api::v1::offer::operation::Type;
+use containers::users::Users;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
@@ -228,6 +229,28 @@ pub(crate) fn roots<'a>(resources: impl Iterator<Item = &'a api::v1::Resource>) 
     paths.collect()
 }
 
+/// Lets nobody but root come to the volumes of a disk, or everybody pass: what root of a container with users of its own makes there
+/// is root's on the disk, also a program that makes others root.
+pub(crate) fn keep(disk: &Path, is_kept: bool) -> io::Result<()> {
+    let volumes = disk.join("volumes");
+    let mode = if is_kept { 0o700 } else { 0o711 };
+    if is_kept {
+        match fs::DirBuilder::new().mode(mode).create(&volumes) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    match fs::metadata(&volumes) {
+        // What somebody else has made of it stays.
+        Ok(found) if is_kept || found.mode() & 0o7777 == 0o700 => {
+            fs::set_permissions(&volumes, fs::Permissions::from_mode(mode))
+        }
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Folders from `top` to `path`, which everybody may pass through and nobody list.
 fn make_path(top: &Path, path: &Path) -> io::Result<()> {
     let mut at = top.to_owned();
@@ -327,7 +350,13 @@ impl Links {
     }
 
     /// Lets it find them, and no longer the others. The error is a sentence.
-    pub(crate) fn make(&self, work_dir: &Path, sandbox: &Path, finding: Finding) -> Result<(), String> {
+    pub(crate) fn make(
+        &self,
+        work_dir: &Path,
+        sandbox: &Path,
+        finding: Finding,
+        users: Option<Users>,
+    ) -> Result<(), String> {
         if self.uses.is_empty() && self.before.is_empty() {
             return Ok(());
         }
@@ -345,7 +374,7 @@ impl Links {
                 // The task that uses it is handed over behind the order that makes it.
                 continue;
             }
-            link_one(sandbox, &link.one, &target, &owner, link.keeps_owner, finding)?;
+            link_one(sandbox, &link.one, &target, (&owner, users), link.keeps_owner, finding)?;
         }
         Ok(())
     }
@@ -359,6 +388,7 @@ pub(crate) fn link_within(
     uses: &[agent_core::Use],
     of_executor: &[agent_core::Use],
     finding: Finding,
+    users: Option<Users>,
 ) -> Result<(), String> {
     if uses.is_empty() {
         return Ok(());
@@ -369,23 +399,26 @@ pub(crate) fn link_within(
         if !of_executor.iter().any(|other| other.volume == one.volume) {
             return Err(format!("volume '{}' is none of its executor", one.volume.id));
         }
-        link_one(sandbox, one, &path(work_dir, &one.volume), &owner, one.volume.shared, finding)?;
+        link_one(sandbox, one, &path(work_dir, &one.volume), (&owner, users), one.volume.shared, finding)?;
     }
     Ok(())
 }
 
-/// Lets a sandbox find one volume, which becomes its user's unless it `keeps_owner`. The error is a sentence.
+/// Lets a sandbox find one volume, which becomes its user's unless it `keeps_owner`: with users of a container's own, whom the user is
+/// among these. The error is a sentence.
 fn link_one(
     sandbox: &Path,
     one: &agent_core::Use,
     target: &Path,
-    owner: &fs::Metadata,
+    (owner, users): (&fs::Metadata, Option<Users>),
     keeps_owner: bool,
     finding: Finding,
 ) -> Result<(), String> {
     let linked = found(target).and_then(|()| {
-        if owner.uid() != 0 && !keeps_owner {
-            std::os::unix::fs::lchown(target, Some(owner.uid()), Some(owner.gid()))?;
+        // On the disk a volume is as any container has it.
+        let within = |id: u32| users.map_or(Some(id), |users| users.within(id));
+        if let (Some(uid @ 1..), Some(gid), false) = (within(owner.uid()), within(owner.gid()), keeps_owner) {
+            std::os::unix::fs::lchown(target, Some(uid), Some(gid))?;
         }
         match finding {
             Finding::Mounts => Ok(()),

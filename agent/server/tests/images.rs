@@ -600,3 +600,87 @@ async fn images_of_appc_are_roots_and_volumes() {
     assert_eq!(fs::read_to_string(agent.sandbox("runs").join("stdout")).unwrap(), "of the image b\n/etc\n");
     until("its root goes", || bench.roots() == 0).await;
 }
+
+/// With users of its own a container finds the files of its image as the image has them, whatever they are on the disk, and as root
+/// changes all of it; what is the machine's stays so, though it has all capabilities among its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_belong_to_users_of_a_containers_own() {
+    let Some(bench) = Bench::new("users").await else { return };
+    let users = agent_server::supervisor::users::Users { first: 1_879_048_192, count: 65_536 };
+    if let Err(why) = agent_server::supervisor::users::check_machine(users, bench.dir.path()) {
+        let _ = writeln!(std::io::stderr(), "NOT TESTED (users): {why}");
+        return;
+    }
+    bench.registry.push("app", "latest", &Made::busybox("null"));
+    let isolation =
+        "--isolation=filesystem/linux,docker/runtime,volume/image,namespaces/user,namespaces/pid,namespaces/ipc";
+    for backend in ["overlay", "copy"] {
+        let agent = bench.start(&[isolation, &format!("--image_provisioner_backend={backend}")]);
+        let script = r#"
+            try() { what=$1; shift; if "$@" < /dev/null > /dev/null 2>&1; then echo "$what: done"; else echo "$what: no"; fi; }
+            id -u; cd /; for path in / /etc/image /dev /dev/shm /dev/null /proc/self/status /mnt/mesos/sandbox /data /data/etc/image; do echo $path $(stat -c '%u:%g' $path); done
+            echo changed > /etc/image; chown 7:8 /etc/image; stat -c '%u:%g' /etc/image; cat /etc/image
+            mkdir /made; chmod 4755 /made; echo x > /data/made; rm /data/etc/image
+            try null dd if=/dev/zero of=/dev/null count=1
+            try shm touch /dev/shm/x
+            try memory mount -t tmpfs none /tmp
+            try node mknod /n c 1 3
+            try uncover umount /proc/sys
+            try again mount -o remount,rw /proc/sys
+            try sysctl sh -c 'echo x > /proc/sys/kernel/core_pattern'
+            try groups sh -c 'for file in /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/*/leaf/cgroup.procs; do echo 0 > $file && exit 0; done; exit 1'
+            try lift sh -c 'echo 0 0 1 > /proc/self/uid_map'
+            touch $MESOS_SANDBOX/ready; while [ ! -e $MESOS_SANDBOX/go ]; do sleep 0.02; done"#;
+        let id = format!("t-{backend}");
+        let mut task = in_image(task(&id, script), "app");
+        let volume = v1::Volume {
+            mode: v1::volume::Mode::Rw as i32,
+            container_path: "/data".into(),
+            image: Some(image("app")),
+            ..Default::default()
+        };
+        task.container.as_mut().unwrap().volumes.push(volume);
+        bench.master.launch(task);
+        let running = bench.master.update(&id, TaskState::TaskRunning).await;
+        let sandbox = agent.sandbox(&id);
+        until("it has looked", || sandbox.join("ready").exists()).await;
+        let container_id = running.container_status.unwrap().container_id.unwrap().value;
+        let start = agent_server::spec::Files::new(bench.work_dir().join("meta/containers"), &container_id).start();
+        let Some(agent_server::spec::Notice::Started(_, _, pid)) = start.unwrap() else { panic!("it runs") };
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains(&format!("Uid:\t{0}\t{0}\t{0}\t{0}\n", users.first)), "{status}");
+        agent.kill();
+        let agent = bench.start(&[isolation, &format!("--image_provisioner_backend={backend}")]);
+        fs::write(agent.sandbox(&id).join("go"), "").unwrap();
+        bench.master.update(&id, TaskState::TaskFinished).await;
+        let said = fs::read_to_string(sandbox.join("stdout")).unwrap();
+        let owned = [
+            "/",
+            "/etc/image",
+            "/dev",
+            "/dev/shm",
+            "/dev/null",
+            "/proc/self/status",
+            "/mnt/mesos/sandbox",
+            "/data",
+            "/data/etc/image",
+        ];
+        let owned: String = owned.map(|path| format!("{path} 0:0\n")).concat();
+        let done = "null: done\nshm: done\nmemory: done\n";
+        let held =
+            ["node", "uncover", "again", "sysctl", "groups", "lift"].map(|what| format!("{what}: no\n")).concat();
+        assert_eq!(said, format!("0\n{owned}7:8\nchanged\n{done}{held}"), "{backend}");
+        until("roots go", || bench.roots() == 0).await;
+        // The image is as it was.
+        let other = in_image(
+            common::task(&format!("other-{backend}"), "cat /etc/image; stat -c %u /etc/image; ls /made"),
+            "app",
+        );
+        bench.master.launch(other);
+        let id = format!("other-{backend}");
+        bench.master.update(&id, TaskState::TaskFailed).await;
+        assert_eq!(fs::read_to_string(agent.sandbox(&id).join("stdout")).unwrap(), "busybox\n0\n");
+        until("roots go", || bench.roots() == 0).await;
+        drop(agent);
+    }
+}

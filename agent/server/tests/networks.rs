@@ -76,8 +76,10 @@ impl Machine {
     }
 
     fn start(&self, master: &Master, work_dir: &Path, more: &[&str]) -> RealAgent {
+        let is_given = more.iter().any(|flag| flag.starts_with("--isolation="));
+        let isolation = if is_given { "--port=0" } else { "--isolation=network/cni,namespaces/pid" };
         let own = [
-            "--isolation=network/cni,namespaces/pid".to_owned(),
+            isolation.to_owned(),
             format!("--network_cni_config_dir={}", self.configs.path().display()),
             format!(
                 "--network_cni_plugins_dir=/nowhere:{}:{}/own",
@@ -119,7 +121,9 @@ impl WorkDir {
 impl Drop for WorkDir {
     fn drop(&mut self) {
         for container in left(self.path()) {
-            let _ = nix::mount::umount2(&container.join("ns"), nix::mount::MntFlags::MNT_DETACH);
+            for name in ["ns", "users"] {
+                let _ = nix::mount::umount2(&container.join(name), nix::mount::MntFlags::MNT_DETACH);
+            }
         }
     }
 }
@@ -357,4 +361,37 @@ async fn an_agent_without_a_network_says_what_is_missing() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && stderr.contains(why), "{stderr}");
     }
+}
+
+/// With users of its own, root of a container may change its network, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_is_of_the_users_of_its_container() {
+    let Some(machine) = Machine::new("networks of users", 9) else { return };
+    let (master, dir) = (Master::start().await, WorkDir::new());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let isolation = "--isolation=network/cni,filesystem/linux,namespaces/pid,namespaces/user";
+    let agent = machine.start(&master, dir.path(), &[isolation]);
+    let script = "id -u; hostname; ip address add 10.99.99.99/32 dev lo && echo added; ip link set lo down && ip link set lo up && echo raised; \
+                  python3 -c 'import socket; s = socket.socket(); s.bind((\"\", 80)); print(\"bound\")'; \
+                  hostname other; hostname; touch ready; while [ ! -e go ]; do sleep 0.02; done";
+    master.launch(joining(task("t", script), &format!(r#"{ONE}, "hostname": "web-1""#)));
+    let status = master.update("t", TaskState::TaskRunning).await;
+    assert_eq!(addresses(&status), machine.leases());
+    let sandbox = agent.sandbox("t");
+    until("it is ready", || sandbox.join("ready").exists()).await;
+    let read = |name: &str| fs::read_to_string(sandbox.join(name)).unwrap();
+    assert_eq!(read("stdout"), "0\nweb-1\nadded\nraised\nbound\nother\n", "{}", read("stderr"));
+    // The machine's is none of a container's.
+    let script = "ip link set lo down || echo no; hostname other || echo no";
+    master.launch(task("machine", script));
+    master.update("machine", TaskState::TaskFinished).await;
+    assert_eq!(fs::read_to_string(agent.sandbox("machine").join("stdout")).unwrap(), "no\nno\n");
+    agent.kill();
+    let agent = machine.start(&master, dir.path(), &[isolation]);
+    fs::write(sandbox.join("go"), "").unwrap();
+    master.update("t", TaskState::TaskFinished).await;
+    until("its network goes", || left(dir.path()).is_empty() && machine.leases().is_empty()).await;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(&dir.path().display().to_string()), "{mounts}");
+    drop(agent);
 }

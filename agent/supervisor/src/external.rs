@@ -158,7 +158,7 @@ impl<'a> Beside<'a> {
                 Ok(owner) => owner,
                 Err(sentence) => return failed(sentence),
             };
-            match rotate::start(rotation, sandbox, owner.as_ref()) {
+            match rotate::start(rotation, sandbox, owner.as_ref(), None) {
                 Ok(rotated) => {
                     // Pipes, which whoever is launched opens by their names while it is.
                     (stdout, stderr) = (own_path(&rotated.stdout).into(), own_path(&rotated.stderr).into());

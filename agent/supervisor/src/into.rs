@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::fchdir;
 
-use crate::mounts::{attach, copy, find};
-use crate::sys;
+use crate::mounts::{attach, copy, find, memory};
+use crate::{sys, users};
 
 /// What is to be found at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +46,15 @@ pub struct Wanted {
 pub fn settle(pid: u32, sandbox: &str, wanted: &[Wanted]) -> Result<(), String> {
     let mounts =
         File::open(format!("/proc/{pid}/ns/mnt")).map_err(|error| format!("cannot enter its mounts: {error}"))?;
+    // Who has a number on the disk is who has it there.
+    let users = users::of_process(pid).and_then(|path| path.map(File::open).transpose());
+    let users = users.map_err(|error| format!("cannot tell its users: {error}"))?;
     // Of this thread alone, which ends.
     std::thread::scope(|scope| {
         let settling = std::thread::Builder::new().spawn_scoped(scope, || {
             // What is the machine's is taken before it is out of sight.
-            let volumes = wanted.iter().map(Volume::take).collect::<Result<Vec<_>, String>>()?;
+            let volumes =
+                wanted.iter().map(|one| Volume::take(one, users.as_ref())).collect::<Result<Vec<_>, String>>()?;
             unshare(CloneFlags::CLONE_FS)
                 .and_then(|()| setns(mounts, CloneFlags::CLONE_NEWNS))
                 .map_err(|error| format!("cannot enter its mounts: {error}"))?;
@@ -74,7 +78,7 @@ struct Volume {
 }
 
 impl Volume {
-    fn take(one: &Wanted) -> Result<Volume, String> {
+    fn take(one: &Wanted, users: Option<&File>) -> Result<Volume, String> {
         let taken = || -> rustix::io::Result<Volume> {
             let folder =
                 match open(one.place.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
@@ -89,6 +93,9 @@ impl Volume {
                 return Ok(Volume { inode, tree: None });
             }
             let tree = copy(&folder, true)?;
+            if let Some(users) = users {
+                sys::map_mount(tree.as_fd(), users.as_fd())?;
+            }
             let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
             attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, one.found == Found::ReadOnly);
             sys::set_mount(tree.as_fd(), attributes.bits().into(), 0, true)?;
@@ -146,7 +153,17 @@ fn settle_one(sandbox: &str, one: &Wanted, volume: Volume) -> rustix::io::Result
         if is_mounted {
             // By its name in a folder that is held: this thread has a working directory of its own.
             fchdir(&parent)?;
-            unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+            match unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+                // Where users of its own have their mounts, those that it began with stay for as long as it does: what comes is mounted
+                // over them, nothing at all as well.
+                Err(Errno::INVAL) if volume.tree.is_none() => {
+                    let nothing = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+                    let nothing = memory(None, 0o555, nothing, None)?;
+                    return attach(nothing, find(parent.as_fd(), name, BENEATH, None)?);
+                }
+                Err(Errno::INVAL) => {}
+                done => done?,
+            }
         }
     }
     let Some(tree) = volume.tree else {

@@ -15,6 +15,7 @@ pub mod spec;
 pub mod streams;
 mod supervise;
 pub mod sys;
+pub mod users;
 mod world;
 
 pub use supervise::run;

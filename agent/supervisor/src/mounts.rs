@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, open, openat, openat2};
 use rustix::io::Errno;
@@ -14,6 +15,7 @@ use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen, move_
 use serde_json::{Value, json};
 
 use crate::sys;
+use crate::users::{As, Users};
 
 /// Permissions of folders that are made on the way.
 const MADE: u32 = 0o755;
@@ -65,19 +67,22 @@ pub struct Mount {
     pub no_devices: bool,
     /// What is mounted in it by the process is mounted for the machine, too.
     pub propagates: bool,
+    /// Its files are containers': who has a number on the disk is, for users of a container's own, who has it among them. The files
+    /// of others are those of nobody for them.
+    pub mapped: bool,
 }
 
 impl Mount {
     /// A file or a folder of the machine, and what is mounted in it.
     pub fn bind(source: Place, target: Place) -> Mount {
         let source = Source::Path(source);
-        Mount { source, target, read_only: false, recursive: true, no_devices: false, propagates: false }
+        Mount { source, target, read_only: false, recursive: true, no_devices: false, propagates: false, mapped: false }
     }
 
     /// A file system in memory.
     pub fn memory(bytes: Option<u64>, mode: u32, target: Place) -> Mount {
         let source = Source::Memory(bytes, mode);
-        Mount { source, target, read_only: false, recursive: false, no_devices: true, propagates: false }
+        Mount { source, target, read_only: false, recursive: false, no_devices: true, propagates: false, mapped: false }
     }
 
     /// As it is handed over.
@@ -91,8 +96,8 @@ impl Mount {
                 json!({ "content": [hex, uid, gid] })
             }
         };
-        let Mount { read_only, recursive, no_devices, propagates, .. } = self;
-        json!([source, place(&self.target), read_only, recursive, no_devices, propagates]).to_string()
+        let Mount { read_only, recursive, no_devices, propagates, mapped, .. } = self;
+        json!([source, place(&self.target), read_only, recursive, no_devices, propagates, mapped]).to_string()
     }
 
     /// As it was.
@@ -123,6 +128,8 @@ impl Mount {
             recursive: flag(3)?,
             no_devices: flag(4)?,
             propagates: flag(5)?,
+            // Agents of before do not say it.
+            mapped: flag(6).unwrap_or_default(),
         })
     }
 }
@@ -160,6 +167,18 @@ pub(crate) fn make(kind: &str, options: &[(&str, &str)], attributes: MountAttrFl
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
+/// Makes something in a folder: as the folder's owner, where owners are mapped and root of the machine is nobody.
+fn as_owner<T>(folder: &OwnedFd, make: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    match make() {
+        Err(Errno::OVERFLOW) => {
+            let found = fstat(folder)?;
+            let _as = As::owner((found.st_uid.into(), found.st_gid.into()));
+            make()
+        }
+        made => made,
+    }
+}
+
 /// Finds a path below a folder; what is missing is made, if it is `made` as a folder or as a file.
 pub(crate) fn find(
     folder: BorrowedFd<'_>,
@@ -188,9 +207,9 @@ pub(crate) fn find(
             Err(Errno::NOENT) => {
                 if n == parts.len() && !is_folder {
                     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    openat(&at, name, flags, Mode::from_raw_mode(0o644))?;
+                    as_owner(&at, || openat(&at, name, flags, Mode::from_raw_mode(0o644)))?;
                 } else {
-                    match mkdirat(&at, name, Mode::from_raw_mode(MADE)) {
+                    match as_owner(&at, || mkdirat(&at, name, Mode::from_raw_mode(MADE))) {
                         Err(Errno::EXIST) => {}
                         done => done?,
                     }
@@ -215,13 +234,28 @@ pub(crate) fn find(
 pub(crate) struct Mounter<'a> {
     pub(crate) root: Option<BorrowedFd<'a>>,
     pub(crate) scratch: &'a str,
+    pub(crate) own: Option<Own<'a>>,
+}
+
+/// Users of the container's own: the file that stands for them, and whom they are on the machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Own<'a> {
+    pub(crate) file: BorrowedFd<'a>,
+    pub(crate) users: Users,
+}
+
+impl Own<'_> {
+    /// Who one of the container's is on the machine; of those that it has not, nobody: its last.
+    pub(crate) fn outside(self, within: u32) -> u32 {
+        self.users.outside(within).unwrap_or(self.users.first + self.users.count - 1)
+    }
 }
 
 /// Copies of what is to propagate: taken while it is the machine's as well.
-pub(crate) fn propagating(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Failure> {
+pub(crate) fn propagating(mounts: &[Mount], scratch: &str) -> Result<Vec<Option<OwnedFd>>, Failure> {
     let one = |mount: &Mount| match &mount.source {
         Source::Path(place) if mount.propagates => {
-            let found = source(place)?;
+            let found = source(place, scratch)?;
             copy(&found, mount.recursive).map(Some).map_err(failed(format!("take {}", place.path)))
         }
         _ => Ok(None),
@@ -229,12 +263,28 @@ pub(crate) fn propagating(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Fail
     mounts.iter().map(one).collect()
 }
 
+/// A folder that is what it is said to be. That of a container within another one is in that one's sandbox: below the folder of all
+/// containers no link is followed to it.
+fn known(folder: &str, scratch: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // The folder of their files is in it, at `meta/containers`.
+    let work_dir = Path::new(scratch).ancestors().nth(2);
+    let below = work_dir.and_then(|work_dir| Some((work_dir, Path::new(folder).strip_prefix(work_dir).ok()?)));
+    match below.filter(|(_, below)| !below.as_os_str().is_empty()) {
+        None => open(folder, flags, Mode::empty()),
+        Some((work_dir, below)) => {
+            let work_dir = open(work_dir, flags - OFlags::NOFOLLOW, Mode::empty())?;
+            openat2(&work_dir, below, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+        }
+    }
+}
+
 /// A file or a folder of the machine.
-fn source(place: &Place) -> Result<OwnedFd, Failure> {
+fn source(place: &Place, scratch: &str) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let found = match &place.folder {
         None => open(place.path.as_str(), flags, Mode::empty()),
-        Some(folder) => open(folder.as_str(), flags | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+        Some(folder) => known(folder, scratch)
             .and_then(|folder| find(folder.as_fd(), &place.path, ResolveFlags::BENEATH, Some(true))),
     };
     found.map_err(failed(format!("find {}", place.path)))
@@ -250,6 +300,10 @@ impl Mounter<'_> {
             }
             None => self.take(mount)?,
         };
+        if let Some(own) = self.own.filter(|_| mount.mapped) {
+            sys::map_mount(tree.as_fd(), own.file)
+                .map_err(failed(format!("let the container own files at {} (mount_setattr)", mount.target.path)))?;
+        }
         let mut attributes = MountAttrFlags::empty();
         attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, mount.read_only);
         attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, mount.no_devices);
@@ -266,15 +320,19 @@ impl Mounter<'_> {
         let what = || format!("take what is to be mounted at {}", mount.target.path);
         match &mount.source {
             Source::Path(place) => {
-                let found = source(place)?;
+                let found = source(place, self.scratch)?;
                 let is_folder = is_folder(&found).map_err(failed(what()))?;
                 Ok((copy(found, mount.recursive).map_err(failed(what()))?, is_folder))
             }
             Source::Memory(bytes, mode) => {
                 let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-                Ok((memory(*bytes, *mode, attributes).map_err(failed(what()))?, true))
+                Ok((memory(*bytes, *mode, attributes, self.own).map_err(failed(what()))?, true))
             }
-            Source::Content(bytes, uid, gid) => Ok((self.content(bytes, *uid, *gid).map_err(failed(what()))?, false)),
+            Source::Content(bytes, uid, gid) => {
+                let owner = |id: u32| self.own.map_or(id, |own| own.outside(id));
+                let made = self.content(bytes, owner(*uid), owner(*gid));
+                Ok((made.map_err(failed(what()))?, false))
+            }
         }
     }
 
@@ -282,7 +340,7 @@ impl Mounter<'_> {
     fn content(&self, bytes: &[u8], uid: u32, gid: u32) -> rustix::io::Result<OwnedFd> {
         let attributes =
             MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let memory = memory(None, 0o700, attributes)?;
+        let memory = memory(None, 0o700, attributes, None)?;
         let scratch = open(self.scratch, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         attach(&memory, &scratch)?;
         let taken = || {
@@ -310,7 +368,7 @@ impl Mounter<'_> {
             // What the machine does not have is not made for one container.
             (None, None) => return open(place.path.as_str(), flags, Mode::empty()),
             (Some(root), None) => return find(root, &place.path, ResolveFlags::IN_ROOT, made),
-            (None, Some(folder)) => open(folder.as_str(), flags | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?,
+            (None, Some(folder)) => known(folder, self.scratch)?,
             (Some(root), Some(folder)) => find(root, folder, ResolveFlags::IN_ROOT, Some(true))?,
         };
         find(at.as_fd(), &place.path, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS, made)
@@ -321,11 +379,18 @@ fn is_folder(found: &OwnedFd) -> rustix::io::Result<bool> {
     Ok(rustix::fs::FileType::from_raw_mode(fstat(found)?.st_mode).is_dir())
 }
 
-/// A file system in memory.
-pub(crate) fn memory(bytes: Option<u64>, mode: u32, attributes: MountAttrFlags) -> rustix::io::Result<OwnedFd> {
+/// A file system in memory: root's of the container, if it has users of its own.
+pub(crate) fn memory(
+    bytes: Option<u64>,
+    mode: u32,
+    attributes: MountAttrFlags,
+    own: Option<Own<'_>>,
+) -> rustix::io::Result<OwnedFd> {
     let (mode, size) = (format!("{mode:o}"), bytes.map(|bytes| bytes.to_string()));
+    let root = own.map(|own| own.users.first.to_string());
+    let options = [("mode", Some(&mode)), ("size", size.as_ref()), ("uid", root.as_ref()), ("gid", root.as_ref())];
     let options: Vec<(&str, &str)> =
-        [("mode", mode.as_str())].into_iter().chain(size.iter().map(|size| ("size", size.as_str()))).collect();
+        options.into_iter().filter_map(|(name, value)| Some((name, value?.as_str()))).collect();
     make("tmpfs", &options, attributes)
 }
 
@@ -353,7 +418,7 @@ mod tests {
         let target = Place::below("/mnt/mesos/sandbox", "a b/\"c");
         let all = [
             Mount { read_only: true, propagates: true, ..Mount::bind(Place::absolute("/x:y"), target.clone()) },
-            Mount { recursive: false, ..Mount::bind(Place::below("/s", ""), Place::absolute("/data")) },
+            Mount { recursive: false, mapped: true, ..Mount::bind(Place::below("/s", ""), Place::absolute("/data")) },
             Mount::memory(Some(1 << 40), 0o1777, Place::absolute("/tmp")),
             Mount { source: Source::Content(b"line\n'\0\xff".to_vec(), 7, 8), ..Mount::memory(None, 0, target) },
         ];

@@ -5,11 +5,13 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, chmodat, major, makedev, minor, mkdirat, mknodat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, major, makedev, minor, mkdirat, mknodat,
+};
 use rustix::fs::{open, openat, unlinkat};
 use rustix::io::Errno;
 
-use crate::mounts::{attach, copy};
+use crate::mounts::{Own, attach, copy};
 
 /// The file of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +69,8 @@ impl Node {
     }
 
     /// Makes it in a `/dev` that nobody else sees yet, with the folders on the way, and in the place of what is there.
-    pub(crate) fn make(&self, dev: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    /// Root's of the container, if that has users of its own.
+    pub(crate) fn make(&self, dev: BorrowedFd<'_>, own: Option<Own<'_>>) -> rustix::io::Result<()> {
         let (parent, name) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
         let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut at = openat(dev, ".", folder, Mode::empty())?;
@@ -101,7 +104,13 @@ impl Node {
                 let found = open(path.as_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 attach(copy(found.as_fd(), false)?, at)
             }
-            done => done.and_then(|()| chmodat(&parent, name, mode, AtFlags::empty())),
+            Err(error) => Err(error),
+            Ok(()) => {
+                let root = own.map(|own| own.users.first);
+                let (uid, gid) = (root.map(Uid::from_raw), root.map(Gid::from_raw));
+                chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+                chmodat(&parent, name, mode, AtFlags::empty())
+            }
         }
     }
 }

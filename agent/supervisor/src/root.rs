@@ -9,7 +9,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_c
 use rustix::process::{fchdir, pivot_root};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::mounts::{self, Failure, Mounter, attach, copy, failed, find, make};
+use crate::mounts::{self, Failure, Mounter, Own, attach, copy, failed, find, make};
 use crate::nodes::Node;
 use crate::spec::World;
 use crate::sys;
@@ -19,6 +19,8 @@ const NO_CODE: MountAttrFlags =
 
 /// Devices that every process has.
 const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+/// The group of terminals, as all distributions have it.
+const TERMINALS: u32 = 5;
 /// Where programs look for what is elsewhere.
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -56,23 +58,25 @@ pub struct Root {
     pub read_only: bool,
     /// What `/proc` and `/sys` tell of the machine is not hidden.
     pub unmasked: bool,
+    /// Its files are the container's: who has a number on the disk is, for users of its own, who has it among them.
+    pub mapped: bool,
 }
 
 /// Mounts what is wanted, in mounts that are this process's own and have been made so just now. Afterwards it is in its root, if
 /// it is to have one, and nothing leads back.
-pub(crate) fn enter(wanted: &World, scratch: &str) -> Result<(), Failure> {
-    let taken = mounts::propagating(&wanted.mounts)?;
+pub(crate) fn enter(wanted: &World, scratch: &str, own: Option<Own<'_>>) -> Result<(), Failure> {
+    let taken = mounts::propagating(&wanted.mounts, scratch)?;
     // What the machine mounts later is seen, what is mounted here is not.
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", flags).map_err(failed("have mounts of its own"))?;
-    let root = wanted.root.as_ref().map(attached).transpose()?;
+    let root = wanted.root.as_ref().map(|root| attached(root, own)).transpose()?;
     if let (Some(root), Some(wanted_root)) = (&root, &wanted.root) {
-        system(root.as_fd(), wanted)?;
+        system(root.as_fd(), wanted, own)?;
         if !wanted_root.unmasked {
             mask(root.as_fd())?;
         }
     }
-    let mounter = Mounter { root: root.as_ref().map(AsFd::as_fd), scratch };
+    let mounter = Mounter { root: root.as_ref().map(AsFd::as_fd), scratch, own };
     for (mount, taken) in wanted.mounts.iter().zip(taken) {
         mounter.mount(mount, taken)?;
     }
@@ -117,10 +121,13 @@ pub(crate) fn mount_shm(shm: &OwnedFd, wanted: &World) -> Result<(), Failure> {
 }
 
 /// The folder, mounted upon itself. Devices in it are none: images have no business with those of the machine.
-fn attached(root: &Root) -> Result<OwnedFd, Failure> {
+fn attached(root: &Root, own: Option<Own<'_>>) -> Result<OwnedFd, Failure> {
     let attached = || {
         let folder = open(root.path.as_str(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let tree = copy(&folder, true)?;
+        if let Some(own) = own.filter(|_| root.mapped) {
+            sys::map_mount(tree.as_fd(), own.file)?;
+        }
         sys::set_mount(tree.as_fd(), MountAttrFlags::MOUNT_ATTR_NODEV.bits().into(), sys::PRIVATE, true)?;
         attach(&tree, &folder)?;
         Ok(tree)
@@ -129,7 +136,7 @@ fn attached(root: &Root) -> Result<OwnedFd, Failure> {
 }
 
 /// `/proc`, `/sys` and `/dev`.
-fn system(root: BorrowedFd<'_>, wanted: &World) -> Result<(), Failure> {
+fn system(root: BorrowedFd<'_>, wanted: &World, own: Option<Own<'_>>) -> Result<(), Failure> {
     let folder = |path: &str| find(root, path, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS, Some(true));
     let mount = |path: &'static str, tree: rustix::io::Result<OwnedFd>| -> Result<OwnedFd, Failure> {
         let mounted = tree.and_then(|tree| folder(path).and_then(|at| attach(&tree, at)).map(|()| tree));
@@ -141,28 +148,29 @@ fn system(root: BorrowedFd<'_>, wanted: &World) -> Result<(), Failure> {
     // What controls the machine is not shown, unless there is nowhere to show nothing.
     match folder("sys/fs/cgroup") {
         Err(_) => {}
-        Ok(_) => drop(mount("sys/fs/cgroup", mounts::memory(None, 0o755, NO_CODE | read_only))?),
+        Ok(_) => drop(mount("sys/fs/cgroup", mounts::memory(None, 0o755, NO_CODE | read_only, own))?),
     }
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let attributes = attributes | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
-    let dev = mount("dev", mounts::memory(Some(64 << 10), 0o755, attributes))?;
+    let dev = mount("dev", mounts::memory(Some(64 << 10), 0o755, attributes, own))?;
     for name in DEVICES {
-        device(dev.as_fd(), name).map_err(failed(format!("make /dev/{name} in its root")))?;
+        device(dev.as_fd(), name, own).map_err(failed(format!("make /dev/{name} in its root")))?;
     }
     for (name, target) in LINKS {
         symlinkat(target, &dev, name).map_err(failed(format!("make /dev/{name} in its root")))?;
     }
     // In the place of what was made above, perhaps: with the permissions that are wanted.
     for node in &wanted.nodes {
-        node.make(dev.as_fd()).map_err(failed(format!("make /dev/{} in its root", node.path)))?;
+        node.make(dev.as_fd(), own).map_err(failed(format!("make /dev/{} in its root", node.path)))?;
     }
-    // The group of terminals, as all distributions have it.
-    let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    let terminals = own.map_or(TERMINALS, |own| own.outside(TERMINALS)).to_string();
+    let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", terminals.as_str())];
     let no_code = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     mount("dev/pts", make("devpts", &options, no_code))?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let bytes = wanted.shm_bytes.filter(|bytes| *bytes > 0);
-    mount("dev/shm", mounts::memory(bytes, 0o1777, attributes | MountAttrFlags::MOUNT_ATTR_STRICTATIME))?;
+    let attributes = attributes | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    mount("dev/shm", mounts::memory(bytes, 0o1777, attributes, own))?;
     // Queues of messages that are not the machine's.
     if wanted.has_queues() {
         match make("mqueue", &[], NO_CODE) {
@@ -175,9 +183,9 @@ fn system(root: BorrowedFd<'_>, wanted: &World) -> Result<(), Failure> {
 }
 
 /// A device as the machine has it.
-fn device(dev: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+fn device(dev: BorrowedFd<'_>, name: &str, own: Option<Own<'_>>) -> rustix::io::Result<()> {
     let found = Node::of(&format!("/dev/{name}"), name);
-    found.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOTTY))?.make(dev)
+    found.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOTTY))?.make(dev, own)
 }
 
 /// What is not to be seen, or not to be changed.
@@ -204,7 +212,7 @@ fn mask(root: BorrowedFd<'_>) -> Result<(), Failure> {
         cover(path, &mut |at| {
             let with = if FileType::from_raw_mode(rustix::fs::fstat(&at)?.st_mode).is_dir() {
                 let Some(nothing) = &nothing else {
-                    let made = nothing.insert(mounts::memory(None, 0o555, attributes)?);
+                    let made = nothing.insert(mounts::memory(None, 0o555, attributes, None)?);
                     return attach(made, at);
                 };
                 nothing

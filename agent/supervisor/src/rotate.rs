@@ -14,7 +14,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid, User, chdir, initgroups, pipe2, setgid, setsid, setuid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, User, chdir, initgroups, pipe2, setgid, setgroups, setsid, setuid};
 
 use crate::spec::Rotation;
 use crate::sys;
@@ -26,8 +26,13 @@ pub(crate) struct Rotated {
     pub(crate) logger: Pid,
 }
 
-/// Starts the process. The error is a sentence.
-pub(crate) fn start(rotation: &Rotation, sandbox: &Path, user: Option<&User>) -> Result<Rotated, String> {
+/// Starts the process, as the user or, if there is an `owner`, as that one and nobody else. The error is a sentence.
+pub(crate) fn start(
+    rotation: &Rotation,
+    sandbox: &Path,
+    user: Option<&User>,
+    owner: Option<(Uid, Gid)>,
+) -> Result<Rotated, String> {
     let failed = |error: Errno| format!("cannot rotate its outputs: {error}");
     let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(failed);
     let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
@@ -35,8 +40,9 @@ pub(crate) fn start(rotation: &Rotation, sandbox: &Path, user: Option<&User>) ->
         ForkResult::Parent { child } => Ok(Rotated { stdout, stderr, logger: child }),
         ForkResult::Child => {
             drop((stdout, stderr));
-            let is_ready =
-                prctl::set_pdeathsig(Signal::SIGKILL).is_ok() && become_user(user).is_ok() && chdir(sandbox).is_ok();
+            let is_ready = prctl::set_pdeathsig(Signal::SIGKILL).is_ok()
+                && become_user(user, owner).is_ok()
+                && chdir(sandbox).is_ok();
             let _ = setsid();
             if !is_ready {
                 sys::exit(1);
@@ -48,7 +54,12 @@ pub(crate) fn start(rotation: &Rotation, sandbox: &Path, user: Option<&User>) ->
     }
 }
 
-fn become_user(user: Option<&User>) -> nix::Result<()> {
+fn become_user(user: Option<&User>, owner: Option<(Uid, Gid)>) -> nix::Result<()> {
+    if let Some((uid, gid)) = owner {
+        setgroups(&[gid])?;
+        setgid(gid)?;
+        return setuid(uid);
+    }
     let Some(user) = user else { return Ok(()) };
     let name = CString::new(user.name.as_str()).unwrap_or_default();
     initgroups(&name, user.gid)?;

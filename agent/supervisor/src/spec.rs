@@ -19,12 +19,14 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sched::CloneFlags;
 
 use crate::mounts::Mount;
 use crate::nodes::Node;
 use crate::processes;
 use crate::program::Program;
 use crate::root::Root;
+use crate::users::Users;
 
 /// A file that serves one container after the other is no longer than that.
 const SPARE_BYTES_MAX: usize = 3 << 10;
@@ -104,12 +106,26 @@ pub enum Namespace {
     Net,
     /// Processes.
     Pid,
+    /// Users and groups, and what they may do.
+    User,
     /// The machine's name.
     Uts,
 }
 
 impl Namespace {
-    const ALL: [Namespace; 5] = [Namespace::Ipc, Namespace::Mount, Namespace::Net, Namespace::Pid, Namespace::Uts];
+    const ALL: [Namespace; 6] =
+        [Namespace::Ipc, Namespace::Mount, Namespace::Net, Namespace::Pid, Namespace::User, Namespace::Uts];
+
+    pub(crate) fn flag(self) -> CloneFlags {
+        match self {
+            Namespace::Ipc => CloneFlags::CLONE_NEWIPC,
+            Namespace::Mount => CloneFlags::CLONE_NEWNS,
+            Namespace::Net => CloneFlags::CLONE_NEWNET,
+            Namespace::Pid => CloneFlags::CLONE_NEWPID,
+            Namespace::User => CloneFlags::CLONE_NEWUSER,
+            Namespace::Uts => CloneFlags::CLONE_NEWUTS,
+        }
+    }
 
     /// As `/proc/PID/ns` has it.
     pub fn name(self) -> &'static str {
@@ -118,6 +134,7 @@ impl Namespace {
             Namespace::Mount => "mnt",
             Namespace::Net => "net",
             Namespace::Pid => "pid",
+            Namespace::User => "user",
             Namespace::Uts => "uts",
         }
     }
@@ -156,6 +173,8 @@ pub struct World {
     pub hostname: Option<String>,
     /// The file of another one's mounts, whose `/dev/shm` it has.
     pub shm_of: Option<String>,
+    /// Whom its users are on the machine, if it has users of its own or enters such.
+    pub users: Option<Users>,
 }
 
 impl World {
@@ -219,7 +238,9 @@ pub struct First {
 }
 
 /// The version that this release reads. A supervisor does not run what a newer one describes: it may have to be run otherwise.
-const VERSION: u64 = 11;
+const VERSION: u64 = 12;
+/// The version without users of its own.
+const VERSION_WITHOUT_USERS: u64 = 11;
 /// The version without files of devices.
 const VERSION_WITHOUT_NODES: u64 = 10;
 /// The version without filters of system calls.
@@ -262,6 +283,9 @@ impl Spec {
             ("effective", self.world.effective),
             ("bounding", self.world.bounding),
             ("root_read_only", self.world.root.as_ref().and_then(|root| root.read_only.then_some(1))),
+            ("users_first", self.world.users.map(|users| users.first.into())),
+            ("users_count", self.world.users.map(|users| users.count.into())),
+            ("root_mapped", self.world.root.as_ref().and_then(|root| root.mapped.then_some(1))),
             ("root_unmasked", self.world.root.as_ref().and_then(|root| root.unmasked.then_some(1))),
         ];
         let named: Vec<String> = (self.program.iter().map(|program| format!("program={program}")))
@@ -316,7 +340,8 @@ impl Spec {
 
     fn version(&self) -> u64 {
         match &self.first {
-            _ if !self.world.nodes.is_empty() => VERSION,
+            _ if self.world.users.is_some() => VERSION,
+            _ if !self.world.nodes.is_empty() => VERSION_WITHOUT_USERS,
             _ if !self.world.filter.is_empty() || self.world.has_network() => VERSION_WITHOUT_NODES,
             _ if self.world.has_places() => VERSION_WITHOUT_FILTER,
             _ if self.world != World::default() => VERSION_WITHOUT_ROOT,
@@ -393,12 +418,14 @@ impl Spec {
                     path: path.to_owned(),
                     read_only: number("root_read_only") == Some(1),
                     unmasked: number("root_unmasked") == Some(1),
+                    mapped: number("root_mapped") == Some(1),
                 }),
                 mounts,
                 nodes,
                 directory: text("directory").map(str::to_owned),
                 hostname: text("hostname").map(str::to_owned),
                 shm_of: text("shm_of").map(str::to_owned),
+                users: users(number("users_first"), number("users_count")),
             },
             rotation: text("rotation").and_then(Rotation::decode),
             first: text("first").map(|program| First {
@@ -408,6 +435,10 @@ impl Spec {
             }),
         })
     }
+}
+
+fn users(first: Option<u64>, count: Option<u64>) -> Option<Users> {
+    Some(Users { first: u32::try_from(first?).ok()?, count: u32::try_from(count?).ok()? })
 }
 
 /// Numbers of sixteen digits each.
@@ -818,19 +849,20 @@ mod tests {
             joins: vec!["/a".into(), "/b".into()],
             group: Some("/sys/fs/cgroup/g".into()),
             world: World {
-                own: vec![Namespace::Pid, Namespace::Mount],
+                own: vec![Namespace::Pid, Namespace::Mount, Namespace::User],
                 enters: vec![(Namespace::Ipc, "/proc/7/ns/ipc".into())],
                 shm_bytes: Some(0),
                 no_new_privileges: true,
                 effective: Some(1 << 40),
                 bounding: Some(u64::MAX),
-                root: Some(Root { path: "/r".into(), read_only: true, unmasked: false }),
+                root: Some(Root { path: "/r".into(), read_only: true, unmasked: false, mapped: true }),
                 mounts: vec![Mount::bind(Place::absolute("/a=b"), Place::below("/c", "d"))],
                 nodes: vec![Node { path: "a b".into(), is_block: true, major: 8, minor: 1, mode: 0o640 }],
                 filter: vec![0x0006_0000_7fff_0000, 7],
                 directory: Some("/e f".into()),
                 hostname: Some("h".into()),
                 shm_of: Some("/proc/8/ns/mnt".into()),
+                users: Some(Users { first: 1 << 30, count: 65_536 }),
             },
             rotation: Some(Rotation { stdout: (4096, 2), stderr: (1 << 40, 0) }),
             rlimits: vec![("NOFILE".into(), Some((10, 20))), ("CORE".into(), None)],
@@ -855,8 +887,8 @@ mod tests {
         let external = Some(External { program: program.clone(), request: "{\"a\": \"=\"}".into() });
         let with = Spec { external, ..spec.clone() };
         assert_eq!(Spec::decode(&with.encode().unwrap()), Some(with));
-        let newer = [&bytes[..], b"version=12\0"].concat();
-        let newer = String::from_utf8(newer).unwrap().replace("version=11\0", "");
+        let newer = [&bytes[..], b"version=13\0"].concat();
+        let newer = String::from_utf8(newer).unwrap().replace("version=12\0", "");
         assert_eq!(Spec::decode(newer.as_bytes()), None);
         assert!(Spec { user: "a\0b".into(), ..spec }.encode().is_err());
     }

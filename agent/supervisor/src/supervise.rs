@@ -25,12 +25,13 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Pid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, User, chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, setsid};
 
 use crate::external::{Beside, Outcome};
 use crate::rotate;
 use crate::spec::{Claim, Files, Notice, Spec, boot_id, look};
 use crate::streams::{STDERR, STDOUT, Streams, socket_name};
+use crate::users::As;
 use crate::world::{self, World};
 use crate::{cgroup, processes, sys};
 
@@ -194,14 +195,32 @@ fn groups(user: &User) -> Result<Vec<Gid>, String> {
         .map_err(|error| format!("cannot look up the groups of user '{}': {}", user.name, error.desc()))
 }
 
+/// Who on the machine is whom the process becomes, if it has users of its own.
+fn owner(spec: &Spec, user: Option<&User>) -> Result<Option<(Uid, Gid)>, String> {
+    let Some(users) = spec.world.users else { return Ok(None) };
+    let (uid, gid) = user.map_or((0, 0), |user| (user.uid.as_raw(), user.gid.as_raw()));
+    let one = |id: u32| users.outside(id).ok_or_else(|| beyond(spec, id, users.count));
+    Ok(Some((Uid::from_raw(one(uid)?), Gid::from_raw(one(gid)?))))
+}
+
+fn beyond(spec: &Spec, id: u32, count: u32) -> String {
+    format!(
+        "user '{}' is, or is in the group, {id} on this agent, and its containers have {count} users and groups \
+         (--container_user_count)",
+        spec.user
+    )
+}
+
 /// `stdout` and `stderr` in the sandbox.
 pub(crate) fn outputs(spec: &Spec, user: Option<&User>) -> Result<(OwnedFd, OwnedFd), String> {
+    let owner = owner(spec, user)?;
+    let _as = owner.map(As::owner);
     let output = |name: &str| -> io::Result<OwnedFd> {
         let path = Path::new(&spec.sandbox).join(name);
         let mut options = File::options();
         options.create(true).append(true).mode(0o644).custom_flags(OFlag::O_NOFOLLOW.bits());
         let file = options.open(path)?;
-        if let Some(user) = user {
+        if let Some(user) = user.filter(|_| owner.is_none()) {
             fchown(&file, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
         }
         Ok(file.into())
@@ -268,11 +287,12 @@ fn start(
     logger: &mut Option<Pid>,
 ) -> Result<Child, String> {
     let user = user(spec)?;
+    let owner = owner(spec, user.as_ref())?;
     let ends = match streams {
         None => {
             let (mut stdout, mut stderr) = outputs(spec, user.as_ref())?;
             if let Some(rotation) = &spec.rotation {
-                let rotated = rotate::start(rotation, Path::new(&spec.sandbox), user.as_ref())?;
+                let rotated = rotate::start(rotation, Path::new(&spec.sandbox), user.as_ref(), owner)?;
                 (stdout, stderr, *logger) = (rotated.stdout, rotated.stderr, Some(rotated.logger));
             }
             Ends { stdin: None, stdout, stderr, terminal: None }
@@ -280,8 +300,9 @@ fn start(
         Some(streams) => {
             let log = if spec.session { None } else { Some(outputs(spec, user.as_ref())?.0.into()) };
             let ends = connect(spec, streams, log).map_err(|error| format!("cannot make its streams: {error}"))?;
-            if let (Some(terminal), Some(user)) = (&ends.terminal, &user) {
-                fchown(terminal, Some(user.uid.as_raw()), None)
+            let uid = owner.map(|(uid, _)| uid).or(user.as_ref().map(|user| user.uid));
+            if let (Some(terminal), Some(uid)) = (&ends.terminal, uid) {
+                fchown(terminal, Some(uid.as_raw()), None)
                     .map_err(|error| format!("cannot give it its terminal: {error}"))?;
             }
             ends
@@ -311,6 +332,12 @@ fn start(
     let parent = std::process::id();
     // Looked up here: what a root of its own says of users is nothing to go by.
     let groups = user.as_ref().map(groups).transpose()?;
+    if let Some(users) = spec.world.users {
+        let all = groups.iter().flatten().map(|group| group.as_raw());
+        all.into_iter()
+            .find(|id| users.outside(*id).is_none())
+            .map_or(Ok(()), |id| Err(beyond(spec, id, users.count)))?;
+    }
     // The last child of this process, perhaps: those of another world are not its to make.
     let world = World::prepare(&spec.world)?;
 
@@ -359,6 +386,18 @@ fn start(
             step("start a session", setsid().map(drop));
             if let Err((what, error)) = world.enter(&spec.world, &spec.containers_dir) {
                 failed(&what, error);
+            }
+            if spec.world.users.is_some() {
+                // What nobody among its own may do: with users of its own it is root there alone.
+                let _ = fs::write("/proc/self/oom_score_adj", oom_score_adj.to_string());
+                for (resource, soft, hard) in &rlimits {
+                    let raised =
+                        |(_, most): (u64, u64)| if most < *hard { setrlimit(*resource, *soft, *hard) } else { Ok(()) };
+                    step("limit the process", getrlimit(*resource).and_then(raised));
+                }
+                if let Err((what, error)) = world.become_own() {
+                    failed(&what, error);
+                }
             }
             // Nothing may outlive its supervisor: nobody would report its end.
             let bind = |gate: &mut File| {

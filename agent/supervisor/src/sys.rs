@@ -20,6 +20,31 @@ pub fn fork() -> nix::Result<ForkResult> {
     unsafe { nix::unistd::fork() }
 }
 
+/// Starts a child that has namespaces of its own, those of `flags`, as users do who are its own, too, or who are `entered`. It
+/// says that it has them, or the number of the error, and waits to be killed. Any process may do it, whatever threads it has.
+pub(crate) fn hold(
+    entered: Option<std::os::fd::BorrowedFd<'_>>,
+    flags: nix::sched::CloneFlags,
+    writer: &OwnedFd,
+) -> nix::Result<nix::unistd::Pid> {
+    use nix::sched::{CloneFlags, setns, unshare};
+    // SAFETY: the child makes system calls only: it takes no lock and no memory.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let done = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).and_then(|()| match entered {
+                None => unshare(flags | CloneFlags::CLONE_NEWUSER),
+                Some(users) => setns(users, CloneFlags::CLONE_NEWUSER).and_then(|()| unshare(flags)),
+            });
+            let said = done.err().map_or(0, |errno| errno as i32);
+            let _ = nix::unistd::write(writer, &said.to_ne_bytes());
+            loop {
+                nix::unistd::pause();
+            }
+        }
+    }
+}
+
 /// Ends a forked child at once, without running what the parent registered for its own exit.
 pub fn exit(code: i32) -> ! {
     // SAFETY: `_exit` takes any integer and does not return.
@@ -181,8 +206,15 @@ pub(crate) fn set_mount(
     recursive: bool,
 ) -> rustix::io::Result<()> {
     let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    let (pointer, size) = (std::ptr::from_ref(&attributes), size_of_val(&attributes));
+    change_mount(mount, &attributes, libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 })
+}
+
+fn change_mount(
+    mount: std::os::fd::BorrowedFd<'_>,
+    attributes: &libc::mount_attr,
+    flags: i32,
+) -> rustix::io::Result<()> {
+    let (pointer, size) = (std::ptr::from_ref(attributes), size_of_val(attributes));
     // SAFETY: the path is an empty string that lives for ever, and the attributes, of this size, for as long as the call.
     let done = unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, pointer, size) };
     if done < 0 {
@@ -190,6 +222,17 @@ pub(crate) fn set_mount(
         return Err(rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO));
     }
     Ok(())
+}
+
+/// Lets a mount, which is mounted nowhere yet, show owners as these users see them: who has a number on the disk is who has it among
+/// them.
+pub(crate) fn map_mount(
+    mount: std::os::fd::BorrowedFd<'_>,
+    users: std::os::fd::BorrowedFd<'_>,
+) -> rustix::io::Result<()> {
+    let userns_fd = u64::try_from(users.as_raw_fd()).unwrap_or_default();
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    change_mount(mount, &attributes, libc::AT_EMPTY_PATH)
 }
 
 /// Whatever is open beyond the standard streams is not what this process executes.

@@ -5,25 +5,32 @@
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, pipe2, sethostname};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, pipe2, setgroups, sethostname, setresgid, setresuid};
 
+use crate::mounts::Own;
 use crate::spec::{Namespace, World as Wanted};
+use crate::users::{self, Users, Whose};
 use crate::{root, sys};
 
 const NO_CODE: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// What belongs to users of its own, if it has such.
+const THEIRS: [Namespace; 3] = [Namespace::Ipc, Namespace::Net, Namespace::Uts];
 
 /// What a child is to enter or to have of its own.
 #[derive(Debug)]
 pub(crate) struct World {
     entered: Vec<(CloneFlags, OwnedFd)>,
     own: CloneFlags,
+    /// Users that are not the machine's, and whom they are there.
+    users: Option<(OwnedFd, Users)>,
     /// It has processes of its own.
     pub(crate) is_root: bool,
     /// It enters those of another one.
@@ -40,13 +47,13 @@ impl World {
     /// Lets the next child of this process have its world of processes. The error is a sentence.
     pub(crate) fn prepare(wanted: &Wanted) -> Result<World, String> {
         let (mut entered, mut own) = (Vec::new(), CloneFlags::empty());
+        let users = Self::users(wanted, &mut entered)?;
         for (namespace, path) in &wanted.enters {
             let file = File::open(path).map_err(|error| format!("cannot enter {path}: {error}"))?;
             let flag = match namespace {
-                Namespace::Ipc => CloneFlags::CLONE_NEWIPC,
-                Namespace::Mount => CloneFlags::CLONE_NEWNS,
-                Namespace::Net => CloneFlags::CLONE_NEWNET,
-                Namespace::Uts => CloneFlags::CLONE_NEWUTS,
+                Namespace::Ipc | Namespace::Mount | Namespace::Net | Namespace::Uts => namespace.flag(),
+                // Last: who has entered it has no more to say here.
+                Namespace::User => continue,
                 Namespace::Pid => {
                     // Of its children; it stays where it is itself.
                     setns(&file, CloneFlags::CLONE_NEWPID)
@@ -57,15 +64,9 @@ impl World {
             entered.push((flag, file.into()));
         }
         let has = |namespace| wanted.own.contains(&namespace);
-        if has(Namespace::Ipc) {
-            own |= CloneFlags::CLONE_NEWIPC;
-        }
-        if has(Namespace::Net) {
-            own |= CloneFlags::CLONE_NEWNET;
-        }
-        if has(Namespace::Uts) {
-            own |= CloneFlags::CLONE_NEWUTS;
-        }
+        // Those of users of its own are made already.
+        let others = THEIRS.into_iter().filter(|namespace| users.is_none() && has(*namespace));
+        own.extend(others.map(Namespace::flag));
         if wanted.has_mounts() {
             own |= CloneFlags::CLONE_NEWNS;
         }
@@ -81,11 +82,29 @@ impl World {
         Ok(World {
             entered,
             own,
+            users,
             is_root,
             enters_processes,
             shm_bytes: wanted.shm_bytes.map(|bytes| (bytes > 0).then_some(bytes)),
             status,
         })
+    }
+
+    /// Users that are not the machine's, if it is to have such, and whom they are there; and what is to be theirs, for a child to
+    /// enter.
+    fn users(wanted: &Wanted, entered: &mut Vec<(CloneFlags, OwnedFd)>) -> Result<Option<(OwnedFd, Users)>, String> {
+        let cannot = |error: std::io::Error| format!("cannot have users of its own: {error}");
+        let Some(users) = wanted.users else { return Ok(None) };
+        let there = wanted.enters.iter().find(|(namespace, _)| *namespace == Namespace::User);
+        let there = there.map(|(_, path)| File::open(path)).transpose().map_err(cannot)?;
+        let whose = there.as_ref().map_or(Whose::New(users), |there| Whose::Of(there.as_fd()));
+        let others: Vec<Namespace> = THEIRS.into_iter().filter(|one| wanted.own.contains(one)).collect();
+        if let (Some(there), true) = (&there, others.is_empty()) {
+            return Ok(Some((there.try_clone().map_err(cannot)?.into(), users)));
+        }
+        let made = users::make(whose, &others).map_err(cannot)?;
+        entered.extend(made.others.into_iter().map(|(namespace, file)| (namespace.flag(), file)));
+        Ok(Some((made.users, users)))
     }
 
     /// In the child, while it is what the supervisor is.
@@ -99,12 +118,13 @@ impl World {
         if !self.own.is_empty() {
             unshare(self.own).map_err(|error| ("have a namespace of its own".into(), error))?;
         }
-        if let Some(name) = wanted.hostname.as_ref().filter(|_| self.own.contains(CloneFlags::CLONE_NEWUTS)) {
+        if let Some(name) = wanted.hostname.as_ref().filter(|_| wanted.own.contains(&Namespace::Uts)) {
             sethostname(name).map_err(|error| ("have a name of its own".into(), error))?;
         }
         let mounted = |what: &'static str, done: nix::Result<()>| done.map_err(|error| (what.into(), error));
         if self.own.contains(CloneFlags::CLONE_NEWNS) {
-            root::enter(wanted, scratch).map_err(|(what, error)| (what, Errno::from_raw(error.raw_os_error())))?;
+            root::enter(wanted, scratch, self.own_users())
+                .map_err(|(what, error)| (what, Errno::from_raw(error.raw_os_error())))?;
         }
         if let Some(shm) = shm {
             root::mount_shm(&shm, wanted).map_err(|(what, error)| (what, Errno::from_raw(error.raw_os_error())))?;
@@ -120,9 +140,30 @@ impl World {
         }
         if let Some(size) = self.shm_bytes {
             let size = size.map_or(String::new(), |bytes| format!(",size={bytes}"));
-            let options = format!("mode=1777{size}");
+            let owner = self.own_users().map_or(String::new(), |own| format!(",uid={0},gid={0}", own.users.first));
+            let options = format!("mode=1777{size}{owner}");
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_STRICTATIME;
             mounted("mount /dev/shm", mount(Some("tmpfs"), "/dev/shm", Some("tmpfs"), flags, Some(options.as_str())))?;
+        }
+        Ok(())
+    }
+
+    fn own_users(&self) -> Option<Own<'_>> {
+        self.users.as_ref().map(|(file, users)| Own { file: file.as_fd(), users: *users })
+    }
+
+    /// In the child, once there is nothing to do that takes the machine's root: it becomes root among its own users, if it has such. What
+    /// it sees mounted becomes theirs, and what is covered there stays covered.
+    pub(crate) fn become_own(&self) -> Result<(), Failure> {
+        let Some((users, _)) = &self.users else { return Ok(()) };
+        let step = |what: &'static str| move |error: Errno| (what.into(), error);
+        setns(users, CloneFlags::CLONE_NEWUSER).map_err(step("enter users of its own"))?;
+        let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+        setgroups(&[]).map_err(step("leave the groups of the machine"))?;
+        setresgid(gid, gid, gid).map_err(step("become root among its own"))?;
+        setresuid(uid, uid, uid).map_err(step("become root among its own"))?;
+        if self.own.contains(CloneFlags::CLONE_NEWNS) {
+            unshare(CloneFlags::CLONE_NEWNS).map_err(step("own its mounts"))?;
         }
         Ok(())
     }

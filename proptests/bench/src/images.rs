@@ -69,7 +69,7 @@ fn roots(bench: &Bench) -> Fallible<Vec<Row>> {
         for round in 0..rounds {
             let container_id = format!("c{round}");
             let start = Instant::now();
-            let made = bench.runtime.block_on(provisioner.provision(&container_id, &wanted, true));
+            let made = bench.runtime.block_on(provisioner.provision(&container_id, &wanted, true, None));
             times.push(start.elapsed());
             let found = made.map(|made| std::fs::read_dir(made.root).map_or(0, Iterator::count));
             provisioner.destroy(&container_id)?;

@@ -13,10 +13,11 @@ use supervisor::mounts::{Mount, Place};
 
 use super::filesystem::FilesystemSettings;
 use super::linux::is_session;
-use super::volume::{is_read_only, owner, place};
+use super::volume::{is_read_only, place};
 use super::{Isolator, Obtaining};
 use crate::container::Container;
 use crate::containerizer::Creation;
+use crate::sandbox::ids;
 
 /// Volumes of a container, and where they are published.
 type Obtained = Vec<(Volume, PathBuf)>;
@@ -68,7 +69,7 @@ fn asked(container: &Container) -> Result<Vec<(Volume, Asked)>, String> {
 async fn own(published: &Published, user: &str) -> Result<(), String> {
     let (path, user) = (published.path.clone(), user.to_owned());
     let owned = tokio::task::spawn_blocking(move || {
-        let (uid, _) = owner(&user)?;
+        let (uid, _) = ids(&user, None)?;
         let cannot =
             |why: String| format!("cannot make user '{user}' the owner of the CSI volume at {}: {why}", path.display());
         let found = std::fs::metadata(&path).map_err(|error| cannot(error.to_string()))?;
@@ -111,7 +112,8 @@ impl Isolator for VolumeCsi {
         for (volume, path) in found {
             let at = place(creation, &self.settings, &volume)?;
             let mount = Mount::bind(Place::absolute(path.display().to_string()), at);
-            creation.world.mounts.push(Mount { read_only: is_read_only(&volume), no_devices: true, ..mount });
+            let read_only = is_read_only(&volume);
+            creation.world.mounts.push(Mount { read_only, no_devices: true, mapped: true, ..mount });
         }
         Ok(())
     }

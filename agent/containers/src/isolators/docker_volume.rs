@@ -24,10 +24,11 @@ use supervisor::mounts::{Mount, Place};
 
 use super::asked::ask;
 use super::linux::is_session;
-use super::volume::{is_read_only, of, owner, place};
+use super::volume::{is_read_only, of, place};
 use super::{FilesystemSettings, Isolator};
 use crate::container::Container;
 use crate::containerizer::Creation;
+use crate::sandbox::ids;
 
 /// The program, looked for where the agent looks for programs.
 const PROGRAM: &str = "dvdcli";
@@ -248,7 +249,7 @@ impl Isolator for DockerVolume {
         for (used, options, at, read_only) in wanted {
             let source = self.volumes.mount(&used, &options)?;
             if self.is_chowned {
-                let (uid, gid) = owner(&creation.user)?;
+                let (uid, gid) = ids(&creation.user, None)?;
                 if uid != 0 {
                     chown(&source, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(|error| {
                         format!("cannot give the volume '{}' to '{}': {error}", used.name, creation.user)
@@ -256,7 +257,7 @@ impl Isolator for DockerVolume {
                 }
             }
             let mount = Mount::bind(Place::absolute(source.display().to_string()), at);
-            creation.world.mounts.push(Mount { read_only, no_devices: true, ..mount });
+            creation.world.mounts.push(Mount { read_only, no_devices: true, mapped: true, ..mount });
         }
         Ok(())
     }

@@ -90,7 +90,7 @@ impl Isolator for FilesystemLinux {
         if creation.world.root.is_some() {
             self.with_root.lock().insert(id);
             let seen = self.settings.sandbox_directory.clone();
-            let mount = Mount::bind(Place::absolute(&sandbox), Place::absolute(&seen));
+            let mount = Mount::bind(Place::below(&sandbox, ""), Place::absolute(&seen));
             // Before all that may be mounted in it.
             creation.world.mounts.insert(0, Mount { no_devices: true, ..mount });
             // Unless its image has one.
@@ -102,13 +102,15 @@ impl Isolator for FilesystemLinux {
             let at = target(creation, &self.settings, &found.container_path);
             let mount = Mount::bind(Place::absolute(volume.place.display().to_string()), at);
             let read_only = found.mode == Mode::Ro as i32;
-            creation.world.mounts.push(Mount { read_only, no_devices: true, ..mount });
+            creation.world.mounts.push(Mount { read_only, no_devices: true, mapped: true, ..mount });
         }
         Ok(())
     }
 
     fn volumes(&self, container: &Container, pid: u32, over: &[(String, PathBuf)]) -> Result<(), String> {
         let has_root = self.with_root.lock().contains(&container.id);
+        // By a link they would be nobody's.
+        let has_users = supervisor::users::of_process(pid).is_ok_and(|users| users.is_some());
         // By path: read-only if nobody asks for more.
         let mut all: BTreeMap<String, (String, bool)> = BTreeMap::new();
         for volume in &container.volumes {
@@ -123,7 +125,7 @@ impl Isolator for FilesystemLinux {
         let gone = gone.filter(|(path, place)| all.get(*path).is_none_or(|(now, _)| now != place));
         let gone = gone.map(|(path, place)| Wanted { path: path.clone(), place, found: Found::Gone });
         let there = all.iter().map(|(path, (place, read_only))| {
-            let found = match (read_only, has_root) {
+            let found = match (read_only, has_root || has_users) {
                 (true, _) => Found::ReadOnly,
                 // Links lead nowhere in a root of its own.
                 (false, true) => Found::Mounted,

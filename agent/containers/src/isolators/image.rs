@@ -51,7 +51,9 @@ impl Isolator for VolumeImage {
         for image in creation.images.clone() {
             let at = target(creation, &self.0, &image.container_path);
             let mount = Mount::bind(Place::absolute(image.root.display().to_string()), at);
-            creation.world.mounts.push(Mount { read_only: image.read_only, no_devices: true, ..mount });
+            // What is made of layers is so already.
+            let mapped = image.scratch.is_none();
+            creation.world.mounts.push(Mount { read_only: image.read_only, no_devices: true, mapped, ..mount });
         }
         Ok(())
     }

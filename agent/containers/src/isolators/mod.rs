@@ -20,6 +20,7 @@ mod ports;
 mod posix;
 pub mod seccomp;
 mod sockets;
+mod user;
 mod volume;
 mod walk;
 mod xfs;
@@ -34,6 +35,7 @@ use std::time::Duration;
 use api::v1::ContainerStatus;
 use api::v1::image::Type;
 use supervisor::nodes::Node;
+use supervisor::users::Users;
 
 use crate::cgroups::Cgroups;
 use crate::container::{Container, Limitation, Usage};
@@ -57,6 +59,7 @@ pub use port_mapping::{EGRESS_RATE_MIN, PortMapping, PortMappingSettings};
 pub use ports::Ports;
 pub use posix::{PosixCpu, PosixMem, PosixRlimits};
 pub use seccomp::{LinuxSeccomp, SeccompSettings};
+pub use user::{NamespacesUser, UserSettings};
 pub use volume::{VolumeHostPath, VolumeSandboxPath, VolumeSecret};
 pub use xfs::{DiskXfs, Policy, XfsSettings};
 
@@ -68,6 +71,13 @@ pub type Obtaining = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 pub trait Isolator: Send + Sync {
     /// As `--isolation` names it.
     fn name(&self) -> &'static str;
+
+    /// Whom users of a container are on the machine, if it is to have some of its own. Asked before its sandbox is made, and as often as
+    /// anybody wants to know. The error is a sentence: the container cannot be created. They are [taken back](Isolator::cleanup) in
+    /// any case.
+    fn users(&self, _container_id: &str) -> Result<Option<Users>, String> {
+        Ok(None)
+    }
 
     /// What others are to give first, if anything: they may take their time, and no thread waits for them. The error is a sentence: the
     /// container cannot be created. It is [taken back](Isolator::cleanup) in any case.
@@ -162,6 +172,7 @@ pub const NAMES: &[&str] = &[
     "linux/seccomp",
     "namespaces/ipc",
     "namespaces/pid",
+    "namespaces/user",
     "volume/sandbox_path",
     "volume/host_path",
     "volume/secret",
@@ -205,7 +216,9 @@ pub fn ordered<'a>(names: impl Iterator<Item = &'a str>, groups: Option<&Cgroups
                 .to_owned(),
         );
     }
-    let is_mounting = |name: &&&str| name.starts_with("volume/") || matches!(**name, "linux/devices" | "docker/volume");
+    let is_mounting = |name: &&&str| {
+        name.starts_with("volume/") || matches!(**name, "linux/devices" | "docker/volume" | "namespaces/user")
+    };
     if let Some(name) = all.iter().find(is_mounting).filter(|_| !all.contains(&"filesystem/linux")) {
         return Err(format!("{name} in --isolation needs filesystem/linux there"));
     }
@@ -235,6 +248,8 @@ pub struct Settings {
     pub port_mapping: PortMappingSettings,
     /// Of what processes see and may do.
     pub linux: LinuxSettings,
+    /// Of `namespaces/user`.
+    pub users: UserSettings,
     /// What `linux/seccomp` allows.
     pub seccomp: SeccompSettings,
     /// Of those of control groups.
@@ -320,6 +335,7 @@ pub fn built(name: &str, settings: &Settings, groups: Option<&Cgroups>) -> Optio
         "linux/nnp" => Some(Some(Box::new(LinuxNnp))),
         "namespaces/ipc" => Some(Some(Box::new(NamespacesIpc(settings.linux)))),
         "namespaces/pid" => Some(Some(Box::new(NamespacesPid(settings.linux)))),
+        "namespaces/user" => Some(Some(Box::new(NamespacesUser::new(&settings.users)))),
         "disk/du" => Some(Some(Box::new(Disk::new("disk/du", &settings.disk)))),
         // Its old name.
         "posix/disk" => Some(Some(Box::new(Disk::new("posix/disk", &settings.disk)))),
@@ -349,6 +365,7 @@ mod tests {
         let asked = [&["filesystem/linux", "posix/cpu", "posix/mem"][..], &volumes, &["disk/du"]].concat();
         assert_eq!(ordered(named.into_iter(), None), Ok(asked));
         assert!(ordered(["docker/volume"].into_iter(), None).unwrap_err().contains("needs filesystem/linux"));
+        assert!(ordered(["namespaces/user"].into_iter(), None).unwrap_err().contains("needs filesystem/linux"));
         assert!(ordered(volumes.into_iter(), None).unwrap_err().contains("needs filesystem/linux"));
         let gpus = ["gpu/nvidia", "cgroups/devices"];
         assert!(ordered(gpus.into_iter(), None).unwrap_err().contains("needs filesystem/linux there"));

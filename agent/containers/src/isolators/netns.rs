@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use supervisor::mounts::{Mount, Place};
+use supervisor::spec::Namespace;
+use supervisor::users::{self, Users, Whose};
 
 use crate::containerizer::Creation;
 
@@ -23,6 +26,22 @@ pub(super) fn make(at: &Path, first: impl FnOnce() -> io::Result<()> + Send) -> 
         let own = "/proc/thread-self/ns/net";
         Ok(mount(Some(own), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
     })
+}
+
+/// The same, of users of a container's own: root among them may change it. They are mounted as well, at `users_at`.
+pub(super) fn make_of(
+    users: Users,
+    at: &Path,
+    users_at: &Path,
+    first: impl FnOnce() -> io::Result<()> + Send,
+) -> io::Result<()> {
+    let made = users::make(Whose::New(users), &[Namespace::Net])?;
+    for (file, at) in made.others.iter().map(|(_, file)| (file, at)).chain([(&made.users, users_at)]) {
+        File::create_new(at)?;
+        let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+        mount(Some(own.as_str()), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    within(at, first)
 }
 
 /// Does something in one of its own, which is there for that alone.
@@ -55,7 +74,7 @@ pub(super) fn is_there(at: &Path) -> bool {
     nix::sys::statfs::statfs(at).is_ok_and(|found| found.filesystem_type().0 == NSFS)
 }
 
-/// Takes one away, with its file: with that it goes wherever else it is mounted.
+/// Takes one away, or the users whose it is, with its file: with that it goes wherever else it is mounted.
 pub(super) fn remove(at: &Path) -> io::Result<()> {
     if is_there(at) {
         umount2(at, MntFlags::MNT_DETACH)?;

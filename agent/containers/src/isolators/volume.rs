@@ -9,7 +9,6 @@ use api::v1::mount_propagation::Mode as Propagation;
 use api::v1::volume::source::{Type, sandbox_path};
 use api::v1::volume::{Mode, Source as From};
 use api::v1::{ContainerInfo, Volume};
-use nix::unistd::{User, geteuid};
 use parking_lot::Mutex;
 use supervisor::mounts::{Mount, Place, Source};
 
@@ -18,6 +17,7 @@ use super::filesystem::{FilesystemSettings, target};
 use super::linux::is_session;
 use crate::container::Container;
 use crate::containerizer::Creation;
+use crate::sandbox::ids;
 
 fn info(creation: &Creation) -> ContainerInfo {
     creation.container.info.as_deref().cloned().unwrap_or_default()
@@ -246,7 +246,8 @@ impl Isolator for VolumeSecret {
         if found.is_empty() {
             return Ok(());
         }
-        let (uid, gid) = owner(&creation.user)?;
+        // As the container numbers them.
+        let (uid, gid) = ids(&creation.user, None)?;
         for (volume, source) in found {
             let path = &volume.container_path;
             let value = source.secret.and_then(|secret| secret.value).map(|value| value.data).unwrap_or_default();
@@ -262,14 +263,4 @@ impl Isolator for VolumeSecret {
         }
         Ok(())
     }
-}
-
-/// Who a container's process becomes.
-pub(super) fn owner(user: &str) -> Result<(u32, u32), String> {
-    if user.is_empty() {
-        return Ok((geteuid().as_raw(), nix::unistd::getegid().as_raw()));
-    }
-    let found = User::from_name(user).map_err(|error| format!("cannot look up user '{user}': {error}"))?;
-    let found = found.ok_or_else(|| format!("there is no user '{user}' on this agent"))?;
-    Ok((found.uid.as_raw(), found.gid.as_raw()))
 }

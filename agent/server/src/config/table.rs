@@ -53,7 +53,7 @@ pub(crate) const FLAGS: &[Flag] = &[
             "environment_secret, ",
             "cgroups/blkio, cgroups/cpu, cgroups/cpuset, cgroups/devices, cgroups/hugetlb, cgroups/mem, cgroups/net_cls, cgroups/net_prio, ",
             "cgroups/perf_event, cgroups/pids, cgroups/all (those of these that the machine has), ",
-            "namespaces/pid, namespaces/ipc, ",
+            "namespaces/pid, namespaces/ipc, namespaces/user, ",
             "linux/nnp, linux/capabilities, linux/devices, linux/seccomp.",
         ),
     )
@@ -63,6 +63,9 @@ pub(crate) const FLAGS: &[Flag] = &[
     Flag::new("enforce_container_disk_quota", Kind::Bool, "Whether disk/du ends containers that take more than they were given, and disk/xfs denies it to them or ends them.")
         .default("false"),
     Flag::new("xfs_project_range", Kind::Text, "Projects of XFS that disk/xfs gives to sandboxes and volumes, one each.").default("[5000-10000]"),
+    Flag::new("container_user_range", Kind::Text, "Users and groups of this machine that namespaces/user gives to containers, each its own while it runs.")
+        .default("[1879048192-2147352575]"),
+    Flag::new("container_user_count", Kind::Int, "How many of them a container has: its users are those of this machine with numbers below.").default("65536"),
     Flag::new("xfs_kill_containers", Kind::Bool, "Whether disk/xfs ends containers that take more than they were given, where it would deny it to them.")
         .default("false"),
     Flag::new("xfs_quota_headroom", Kind::Bytes, "What a container can take beyond what it was given before it is ended, with --xfs_kill_containers.")

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! DIR/CONTAINER/ns                          its network, mounted: there as long as this is
+//! DIR/CONTAINER/users                       its users, mounted, if it has some of its own: the network is theirs
 //! DIR/CONTAINER/{hosts,hostname,resolv.conf}
 //! DIR/CONTAINER/NETWORK/network.conf        what its plugins were told
 //! DIR/CONTAINER/NETWORK/IFNAME/network.info what they answered
@@ -63,6 +64,9 @@ pub struct NetworkCni {
     joined: Mutex<BTreeMap<String, Vec<Joined>>>,
 }
 
+/// The file of users.
+const USERS: &str = "users";
+
 impl NetworkCni {
     /// Knows no container yet.
     pub fn new(settings: &CniSettings) -> NetworkCni {
@@ -114,8 +118,12 @@ impl NetworkCni {
         let made = fs::DirBuilder::new().mode(0o711).create(&dir);
         made.map_err(|error| cannot("make the folder", &error))?;
         let namespace = dir.join("ns");
-        netns::make(&namespace, supervisor::sys::raise_loopback)
-            .map_err(|error| cannot("make the namespace", &error))?;
+        let users = creation.world.users.filter(|_| !creation.container.is_within());
+        let made = match users {
+            None => netns::make(&namespace, supervisor::sys::raise_loopback),
+            Some(users) => netns::make_of(users, &namespace, &dir.join(USERS), supervisor::sys::raise_loopback),
+        };
+        made.map_err(|error| cannot("make the namespace", &error))?;
         let mut joined: Vec<Joined> = Vec::new();
         for (n, info) in wanted.into_iter().enumerate() {
             let name = info.name();
@@ -178,6 +186,7 @@ impl NetworkCni {
         }
         let gone = || -> io::Result<()> {
             netns::remove(&namespace)?;
+            netns::remove(&dir.join(USERS))?;
             fs::remove_dir_all(&dir)
         };
         gone().map_err(|error| error.to_string())
@@ -243,6 +252,11 @@ impl Isolator for NetworkCni {
             written.map_err(|error| format!("cannot write the file '{name}' of its network: {error}"))?;
         }
         creation.world.enters.push((Namespace::Net, dir.join("ns").display().to_string()));
+        if dir.join(USERS).exists() {
+            // Made with its network.
+            creation.world.own.retain(|one| *one != Namespace::User);
+            creation.world.enters.push((Namespace::User, dir.join(USERS).display().to_string()));
+        }
         own(creation, Namespace::Uts);
         creation.world.hostname = Some(hostname);
         listen_anywhere(creation);
