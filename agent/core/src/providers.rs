@@ -216,7 +216,9 @@ pub(crate) fn state(
     check_room(state, &provider_id, provider.info.0.len() + stated.bytes())?;
     let mut events = Vec::new();
     let mut heard = Vec::new();
+    let is_changed = provider.stated.as_ref().is_some_and(|before| before.version != stated.version);
     for (one, provided) in open(state, &provider_id) {
+        let is_lost = !provided.sent || (is_changed && provided.version != stated.version);
         match operations.iter().find(|(operation, _)| *operation == one.operation) {
             // What became of it is in what is told now: it is not to come as news afterwards.
             Some((_, Some(status))) if is_end(status) => {
@@ -224,8 +226,9 @@ pub(crate) fn state(
             }
             Some(_) if !provided.sent => heard.push(one.operation.clone()),
             Some(_) => {}
-            // It was said on a stream that ended.
-            None if !provided.sent => {
+            // It was said on a stream that ended, or crosses what the provider says now, which will not do what was decided for
+            // something else. The masters hear that before: they make nothing of it again.
+            None if is_lost => {
                 events.push(dropped(state, one, provided, "The resource provider does not know this operation"));
             }
             None => {}
@@ -302,8 +305,10 @@ pub(crate) fn report(
 ) -> Result<Vec<Event>, Refusal> {
     speaker(state, provider_id, stream)?;
     let known = open(state, provider_id).find(|(one, _)| one.operation == operation);
-    let ended = known.filter(|_| is_end(&status)).map(|(one, provided)| end(state, one, provided, status, around));
-    Ok(ended.into_iter().collect())
+    let Some((one, provided)) = known.filter(|_| is_end(&status)) else { return Ok(Vec::new()) };
+    // The masters of now know nothing of it: what it made they hear when the provider comes back and says what it has.
+    let lost = lose(state, provider_id, stream).filter(|_| one.forgotten);
+    Ok(std::iter::once(end(state, one, provided, status, around)).chain(lost).collect())
 }
 
 /// An operator says that a provider does not come back.

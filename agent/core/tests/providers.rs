@@ -279,9 +279,7 @@ fn what_a_provider_that_comes_back_does_not_know_is_dropped() {
     story.subscribe(None, 1).unwrap();
     story.says(1, 7, &[]).unwrap();
     (1..=3).for_each(|name| drop(story.apply(name, 7)));
-    story.says(1, 8, &[]).unwrap();
-    assert_eq!(story.ends(), [], "they are on their way");
-    assert_eq!(story.last(), Some(vec![(true, Some((1, 8, vec![1, 2, 3])))]));
+    assert_eq!(story.says(1, 7, &[]).unwrap(), [], "they are on their way");
     story.lose(1);
     assert_eq!(story.last(), Some(vec![(false, Some((0, 0, vec![1, 2, 3])))]));
     story.subscribe(Some(P), 2).unwrap();
@@ -295,6 +293,52 @@ fn what_a_provider_that_comes_back_does_not_know_is_dropped() {
     assert_eq!(story.last(), Some(vec![(true, Some((1, 8, vec![1])))]));
     assert_eq!(story.reports(2, 2, done), 0, "that was told");
     assert_eq!(story.says(2, 8, &[]).unwrap(), [], "it has heard of it on this stream");
+}
+
+#[test]
+fn what_crosses_another_version_is_dropped_before_the_masters_hear_of_that() {
+    let mut story = Story::of_takers();
+    story.subscribe(None, 1).unwrap();
+    story.says(1, 7, &[]).unwrap();
+    (1..=3).for_each(|name| drop(story.apply(name, 7)));
+    // Two it has, one of them since before; what is upon the version of now is on its way.
+    story.says(1, 8, &[(1, None), (2, None)]).unwrap();
+    let ends: Vec<(u8, OperationState)> = story.ends().into_iter().map(|(name, state, _)| (name, state)).collect();
+    assert_eq!(ends, [(3, OperationState::OperationDropped)]);
+    assert_eq!(story.last(), Some(vec![(true, Some((1, 8, vec![1, 2])))]));
+    story.apply(4, 8);
+    assert_eq!(story.says(1, 8, &[(1, None), (2, None)]).unwrap(), []);
+    assert_eq!(story.reports(1, 3, status(OperationState::OperationDropped, 3)), 0, "that was told");
+    assert_eq!(story.reports(1, 4, status(OperationState::OperationFinished, 4)), 1);
+}
+
+#[test]
+fn what_masters_of_before_wanted_is_seen_in_what_the_provider_says_anew() {
+    let mut story = Story::of_takers();
+    story.subscribe(None, 1).unwrap();
+    story.says(1, 7, &[]).unwrap();
+    story.apply(1, 7);
+    story.tell(Command::Forget);
+    let Command::AcceptWelcome { agent_id, cluster_id, received_up_to, tells_of_operations, .. } = welcome("S1") else {
+        panic!("a welcome")
+    };
+    story.tell(Command::AcceptWelcome {
+        agent_id,
+        cluster_id,
+        received_up_to,
+        tells_of_operations,
+        takes_providers: true,
+    });
+    story.subscribe(Some(P), 2).unwrap();
+    story.says(2, 7, &[(1, None)]).unwrap();
+    assert_eq!(story.last(), Some(vec![(true, Some((1, 7, vec![1])))]));
+    // Nobody hears of its end; so its provider is to say what there is now, under the same version.
+    assert_eq!(story.reports(2, 1, status(OperationState::OperationFinished, 5)), 2);
+    assert_eq!(story.ends(), []);
+    assert_eq!(story.last(), Some(vec![(false, Some((0, 0, vec![])))]));
+    story.subscribe(Some(P), 3).unwrap();
+    assert_eq!(story.says(3, 7, &[(1, Some(status(OperationState::OperationFinished, 5)))]).unwrap().len(), 1);
+    assert_eq!(story.last(), Some(vec![(true, Some((1, 7, vec![])))]));
 }
 
 #[test]

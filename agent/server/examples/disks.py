@@ -20,6 +20,7 @@ import uuid
 
 PATH = "/api/v1/resource_provider"
 KIND = "org.meseta.examples.disks"
+AT_ONCE = ("RESERVE", "UNRESERVE", "CREATE", "DESTROY")
 
 
 def new_uuid():
@@ -101,11 +102,14 @@ class Provider:
             names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
             self.kept["disks"] = [self.raw(name) for name in names]
         self.keep()
-        operations = list(self.kept["operations"].values())
-        self.call("UPDATE_STATE", {"resource_version_uuid": self.kept["version"], "resources": self.kept["disks"],
-                                   "operations": operations})
-        for operation in operations:
+        self.say()
+        for operation in list(self.kept["operations"].values()):
             self.report(operation)
+
+    def say(self):
+        """What it has, and which operations it knows."""
+        self.call("UPDATE_STATE", {"resource_version_uuid": self.kept["version"], "resources": self.kept["disks"],
+                                   "operations": list(self.kept["operations"].values())})
 
     def report(self, operation):
         update = {"status": operation["latest_status"], "operation_uuid": operation["uuid"]}
@@ -116,6 +120,7 @@ class Provider:
     def apply(self, order):
         """Makes an operation so, once: what it was asked before it answers as it did then."""
         name = order["operation_uuid"]["value"]
+        anew = False
         if name not in self.kept["operations"]:
             status = {"uuid": new_uuid(), "resource_provider_id": {"value": self.kept["id"]}}
             if order["resource_version_uuid"] != self.kept["version"]:
@@ -126,12 +131,18 @@ class Provider:
                     status.update(state="OPERATION_FINISHED", converted_resources=converted)
                 except (KeyError, ValueError, OSError) as problem:
                     status.update(state="OPERATION_FAILED", message=f"{type(problem).__name__}: {problem}")
+                    # The masters took it for done, and may have made more of it.
+                    anew = order["info"]["type"] in AT_ONCE
             operation = {"info": order["info"], "uuid": order["operation_uuid"], "latest_status": status, "statuses": [status]}
             if "framework_id" in order:
                 operation["framework_id"] = order["framework_id"]
             self.kept["operations"][name] = operation
+            if anew:
+                self.kept["version"] = new_uuid()
             self.keep()
         self.report(self.kept["operations"][name])
+        if anew:
+            self.say()
 
     def convert(self, info):
         """What an operation makes of disks; nothing is kept if it raises."""
