@@ -88,7 +88,7 @@ impl Program {
         self.then(&[(IF_EQUAL, 1, 0, value), (RETURN, 0, 0, NO)])
     }
 
-    fn is_not(self, value: u32) -> Program {
+    fn other_than(self, value: u32) -> Program {
         self.then(&[(IF_EQUAL, 0, 1, value), (RETURN, 0, 0, NO)])
     }
 
@@ -105,7 +105,7 @@ impl Program {
     }
 
     /// It is the machine's address, or one that stands for whoever looks.
-    fn is_here(self, at: u32, address: Ipv4Addr) -> Program {
+    fn here(self, at: u32, address: Ipv4Addr) -> Program {
         self.load(LOAD_WORD, at).then(&[
             (IF_EQUAL, 3, 0, address.to_bits()),
             (AND, 0, 0, 0xff00_0000),
@@ -114,18 +114,16 @@ impl Program {
         ])
     }
 
-    fn is_loopback(self, at: u32) -> Program {
+    fn loopback(self, at: u32) -> Program {
         self.load(LOAD_WORD, at).then(&[(AND, 0, 0, 0xff00_0000)]).is(0x7f00_0000)
     }
 
     /// Something with ports, and the beginning of it. What follows may look behind the header.
     fn has_ports(self) -> Program {
-        self.load(LOAD_BYTE, PROTOCOL)
-            .then(&[(IF_EQUAL, 2, 0, TCP), (IF_EQUAL, 1, 0, UDP), (RETURN, 0, 0, NO)])
-            .is_whole()
+        self.load(LOAD_BYTE, PROTOCOL).then(&[(IF_EQUAL, 2, 0, TCP), (IF_EQUAL, 1, 0, UDP), (RETURN, 0, 0, NO)]).whole()
     }
 
-    fn is_whole(self) -> Program {
+    fn whole(self) -> Program {
         self.load(LOAD_HALF, FRAGMENT).then(&[
             (IF_ANY, 0, 1, LATER_FRAGMENTS),
             (RETURN, 0, 0, NO),
@@ -175,9 +173,9 @@ pub(super) fn icmp_arriving(own: Own) -> Program {
         .load(LOAD_BYTE, PROTOCOL)
         .is(ICMP)
         .address(TO, own.address)
-        .is_whole()
+        .whole()
         .load(LOAD_BYTE_BEHIND, ICMP_TYPE)
-        .is_not(ICMP_ECHO)
+        .other_than(ICMP_ECHO)
         .yes()
 }
 
@@ -188,12 +186,12 @@ pub(super) fn arp_arriving() -> Program {
 
 /// From whoever is on the machine to a container.
 pub(super) fn local(own: Own, ports: &Ports) -> Program {
-    Program::default().is_here(TO, own.address).port(End::To, ports, true)
+    Program::default().here(TO, own.address).port(End::To, ports, true)
 }
 
 /// From a container to whoever is on the machine.
 pub(super) fn leaving_locally(own: Own, ports: &Ports) -> Program {
-    Program::default().is_here(FROM, own.address).is_here(TO, own.address).port(End::From, ports, true)
+    Program::default().here(FROM, own.address).here(TO, own.address).port(End::From, ports, true)
 }
 
 /// From a container to the network, as the machine and as nobody else.
@@ -204,7 +202,7 @@ pub(super) fn leaving(own: Own, ports: &Ports) -> Program {
 /// The same of ICMP.
 pub(super) fn icmp_leaving(own: Own) -> Program {
     let begun = Program::default().load(LOAD_BYTE, PROTOCOL).is(ICMP).mac(MAC_FROM, own.mac);
-    begun.address(FROM, own.address).load(LOAD_WORD, TO).is_not(own.address.to_bits()).yes()
+    begun.address(FROM, own.address).load(LOAD_WORD, TO).other_than(own.address.to_bits()).yes()
 }
 
 /// Who has the address that a container sends to, asked by the machine and by nobody else.
@@ -219,12 +217,12 @@ pub(super) fn rest() -> Program {
 
 /// Within a container, from it to the machine: all but what is for itself.
 pub(super) fn outwards(own: Own, ports: &Ports) -> Program {
-    Program::default().is_here(TO, own.address).port(End::To, ports, false)
+    Program::default().here(TO, own.address).port(End::To, ports, false)
 }
 
 /// Within a container, from its link to its loopback.
 pub(super) fn inwards(ports: &Ports) -> Program {
-    Program::default().is_loopback(TO).port(End::To, ports, true)
+    Program::default().loopback(TO).port(End::To, ports, true)
 }
 
 #[cfg(test)]
