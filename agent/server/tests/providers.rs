@@ -319,7 +319,7 @@ async fn a_provider_may_speak_protobuf() {
     assert_eq!(event["type"], "APPLY_OPERATION");
     assert_eq!(event["apply_operation"]["info"]["create_disk"]["source"], provider.disk());
     assert_eq!(provider.reports(&event, "OPERATION_FINISHED").await, (202, String::new()));
-    assert_eq!(master.ended(1).await.state(), OperationState::OperationFinished);
+    assert_eq!(master.operation_ended(1).await.state(), OperationState::OperationFinished);
     // What is wrong is said in words, whatever was sent.
     let (code, told) = post(&agent.address, "Content-Type: application/x-protobuf\r\n", b"\xff\xff").await;
     assert_eq!(code, 400, "{told}");
