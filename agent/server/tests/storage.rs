@@ -121,7 +121,7 @@ async fn configurations_are_read_added_changed_and_removed() {
         assert_eq!(code, 400, "{told}");
         assert!(told.contains(why), "{told}");
     }
-    assert_eq!(files(&path("configs")), [first.clone()]);
+    assert_eq!(files(&path("configs")), std::slice::from_ref(&first));
 
     // A changed one is in the file of the one before, and has another vendor.
     assert_eq!(call(&agent, "UPDATE_RESOURCE_PROVIDER_CONFIG", json!({"info": info(&socket, "y")})).await.0, 200);
