@@ -2,6 +2,7 @@
 //! `proptests/testdata/README.md` says what the steps mean.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::Duration;
 
 use api::resources::{Resource, Resources, parse};
@@ -12,6 +13,7 @@ use crate::cluster::{Cluster, Plan, READY};
 use crate::framework::Framework;
 use crate::http::{self, Answer, Request};
 use crate::wait;
+use tempfile::NamedTempFile;
 
 /// How long one look for an event lasts: what was found meanwhile counts, too.
 const LOOK: Duration = Duration::from_millis(50);
@@ -44,6 +46,8 @@ struct Run {
     cluster: Cluster,
     /// Somebody is asked who they are.
     asks: bool,
+    /// The file of those who are known, for as long as a master may read it.
+    _credentials: Option<NamedTempFile>,
     /// What each agent of the scenario is called here, and its id.
     agents: BTreeMap<String, (String, String)>,
     frameworks: BTreeMap<String, Player>,
@@ -174,6 +178,14 @@ impl Run {
             flags.insert("http_framework_authenticators".to_owned(), "basic".into());
         }
         flags.retain(|_, value| !value.is_null());
+        let credentials = flags.get("credentials").map(|known| {
+            let mut file = NamedTempFile::new().expect("a file");
+            file.write_all(known.to_string().as_bytes()).expect("credentials");
+            file
+        });
+        if let Some(file) = &credentials {
+            flags.insert("credentials".to_owned(), file.path().to_str().expect("UTF-8").into());
+        }
         let interval = flags.remove("allocation_interval_ms").and_then(|ms| ms.as_u64()).unwrap_or(INTERVAL_MS);
         let mut plan = Plan::new().master_flag(&format!("--allocation_interval={interval}ms"));
         if list(&scenario["steps"]).any(|step| step["op"] == "wait_unreachable") {
@@ -184,7 +196,14 @@ impl Run {
             plan = plan.master_flag(&format!("--{name}={value}"));
         }
         let nobody = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Run { cluster: plan.start(), asks, agents: nobody.0, frameworks: nobody.1, offers: nobody.2 }
+        Run {
+            cluster: plan.start(),
+            asks,
+            _credentials: credentials,
+            agents: nobody.0,
+            frameworks: nobody.1,
+            offers: nobody.2,
+        }
     }
 
     /// What somebody says who they are: `auth` is what the scenario calls them, or an object with principal and secret;
