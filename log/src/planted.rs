@@ -75,6 +75,16 @@ pub enum Bug {
     IdentityReplacedUnheard,
     RevokedLetIn,
     TokenUsedAgain,
+    UnlistedKept,
+    EndsBehindStates,
+    LaunchedOnOutdated,
+    AwayStillHas,
+    HeldForEver,
+    ProvidersOffersKept,
+    NotMadeAgain,
+    PublishNotAwaited,
+    AcknowledgedUncommitted,
+    ProvidersStreamsKept,
 }
 
 use Bug::*;
@@ -267,6 +277,36 @@ pub const BUGS: &[(Bug, &str, &str)] = &[
     ),
     (RevokedLetIn, "revoked-let-in", "an agent whose identity was revoked is let in by it (many)"),
     (TokenUsedAgain, "token-used-again", "agents that join by a token are not counted (many)"),
+    (
+        UnlistedKept,
+        "unlisted-kept",
+        "an operation that its provider does not know when it comes back is waited for (Mesos)",
+    ),
+    (
+        EndsBehindStates,
+        "ends-behind-states",
+        "what a provider has is told before the ends of the operations that are in it (Mesos)",
+    ),
+    (LaunchedOnOutdated, "launched-on-outdated", "a task is launched on what its resource provider had before (Mesos)"),
+    (AwayStillHas, "away-still-has", "what a resource provider that is away had is offered on (Mesos)"),
+    (HeldForEver, "held-for-ever", "what an operation took that failed is not given back (ours)"),
+    (ProvidersOffersKept, "providers-offers-kept", "what a resource provider has no more is offered on (Mesos)"),
+    (
+        NotMadeAgain,
+        "not-made-again",
+        "what a resource provider says takes the place of what was decided meanwhile (Mesos)",
+    ),
+    (PublishNotAwaited, "publish-not-awaited", "a task runs before what it uses of a provider's is ready (Mesos)"),
+    (
+        AcknowledgedUncommitted,
+        "acknowledged-uncommitted",
+        "the end of an operation is acknowledged to its provider before the masters have it (Mesos)",
+    ),
+    (
+        ProvidersStreamsKept,
+        "providers-streams-kept",
+        "an agent that is started again takes its resource providers for subscribed (ours)",
+    ),
 ];
 
 #[cfg(feature = "planted-bugs")]

@@ -88,7 +88,9 @@ fn tasks(
     let refused = match (refusal, live) {
         _ if state.model.drain.is_some() => Some((dropped, Reason::AgentDraining, drain::TOO_LATE.to_owned())),
         (Some(sentence), _) => Some((TaskState::TaskFailed, Reason::ContainerLaunchFailed, sentence)),
-        _ if !providers.iter().all(|one| state.providers.has(one)) => {
+        _ if !providers.iter().all(|one| state.providers.has(one))
+            && !event_log::planted(event_log::Bug::LaunchedOnOutdated) =>
+        {
             Some((dropped, Reason::InvalidOffers, "Task assumes outdated resource state".to_owned()))
         }
         _ if state.leaving => Some((dropped, Reason::AgentDisconnected, "The agent is leaving".to_owned())),

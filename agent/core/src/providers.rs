@@ -18,6 +18,7 @@ use api::limits::{
 };
 use api::v1::offer::Operation as Info;
 use api::v1::{self, OperationState, OperationStatus, ResourceProviderInfo};
+use event_log::{Bug, planted};
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Refusal, Surroundings};
@@ -189,7 +190,8 @@ pub(crate) fn lose(state: &State, provider_id: &str, stream: u64) -> Option<Even
 
 /// The agent was started: no provider has a stream.
 pub(crate) fn lose_all(state: &State) -> impl Iterator<Item = Event> + '_ {
-    let streams = state.providers.known.iter().filter_map(|(id, provider)| Some((id, provider.stream?)));
+    let all = state.providers.known.iter().filter(|_| !planted(Bug::ProvidersStreamsKept));
+    let streams = all.filter_map(|(id, provider)| Some((id, provider.stream?)));
     streams.filter_map(|(id, stream)| lose(state, id, stream))
 }
 
@@ -228,7 +230,7 @@ pub(crate) fn state(
             Some(_) => {}
             // It was said on a stream that ended, or crosses what the provider says now, which will not do what was decided for
             // something else. The masters hear that before: they make nothing of it again.
-            None if is_lost => {
+            None if is_lost && !planted(Bug::UnlistedKept) => {
                 events.push(dropped(state, one, provided, "The resource provider does not know this operation"));
             }
             None => {}
@@ -236,7 +238,9 @@ pub(crate) fn state(
     }
     if provider.stated.as_ref() != Some(&stated) || !heard.is_empty() {
         let Stated { version, resources } = stated;
-        events.push(Event::ProviderStated { provider_id, version, resources, operations: heard });
+        let stated = Event::ProviderStated { provider_id, version, resources, operations: heard };
+        let at = if planted(Bug::EndsBehindStates) { 0 } else { events.len() };
+        events.insert(at, stated);
     }
     Ok(events)
 }
@@ -414,7 +418,8 @@ impl State {
         self.model.unsend(provider_id);
         if let Some(provider) = self.providers.known.get_mut(provider_id) {
             provider.stream = stream;
-            provider.stated = provider.stated.take().filter(|_| stream.is_some());
+            let is_kept = stream.is_some() || planted(Bug::AwayStillHas);
+            provider.stated = provider.stated.take().filter(|_| is_kept);
         }
         self.tell_providers(|id| id == provider_id && stream.is_none());
     }

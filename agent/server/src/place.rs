@@ -28,7 +28,7 @@ use crate::images::{Asked, Images};
 use crate::logger::Logger;
 use crate::surroundings::{Containerizer, FETCH_FAILED, Inbox};
 use crate::volumes::Finding;
-use crate::{checks, nested, paths, promised, providers, secrets, volumes};
+use crate::{checks, nested, paths, promised, secrets, volumes};
 
 /// Where an executor finds the token that it shows to its agent.
 const TOKEN: &str = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
@@ -509,7 +509,7 @@ fn fetch(config: &Config) -> Job {
 /// Brings a container into being: its sandbox first, then what runs in it.
 async fn launch(place: Place, agent: Inbox, container_id: String) {
     let provided = async {
-        providers::publish(&agent.0, &container_id).await?;
+        agent.publish(&container_id).await?;
         match place.asks(&agent, &container_id)? {
             None => Ok(Some(Vec::new())),
             Some((images, asked)) => {

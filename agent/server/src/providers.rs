@@ -12,7 +12,7 @@ use api::resources::Resource;
 use api::v1::resource_provider::{Call, Event, call, event};
 use api::v1::{self, ResourceProviderId, ResourceProviderInfo, TaskInfo};
 use api_http::{HeaderMap, Received, Response, StatusCode, Visitor, empty, header, text};
-use event_log::host;
+use event_log::{Bug, host, planted};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{Notify, oneshot};
@@ -286,7 +286,7 @@ async fn report(agent: &Agent, provider_id: String, stream: u64, update: call::U
                 status.uuid.is_some_and(|own| own.value[..] == uuid[..])
             })
         });
-        if !is_waited_for {
+        if !is_waited_for || planted(Bug::AcknowledgedUncommitted) {
             agent.providers.say(agent, &provider_id, stream, &Said::Acknowledge { operation, status: uuid });
         }
     }
@@ -466,6 +466,9 @@ async fn publish_at(agent: &Agent, provider_id: &str, resources: &[v1::Resource]
             // Its end is about to be written down.
             changed.await;
             continue;
+        }
+        if planted(Bug::PublishNotAwaited) {
+            return Ok(());
         }
         return match published.await {
             Ok(true) => Ok(()),

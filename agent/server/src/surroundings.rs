@@ -19,7 +19,7 @@ use crate::agent::{Agent, End, keep};
 use crate::config::{self, Config};
 use crate::gc::Sandboxes;
 use crate::identity::Identity;
-use crate::{http, masters, run};
+use crate::{http, masters, providers, run};
 
 pub use crate::dial::Dial;
 pub use crate::images::Images;
@@ -227,6 +227,19 @@ impl Inbox {
             }
             _ => {}
         }
+    }
+
+    /// Whether a container or a task in it uses something of a resource provider's.
+    pub fn uses_providers(&self, container_id: &str) -> bool {
+        providers::are_used(&self.0.state.read(), container_id)
+    }
+
+    /// Has resource providers make ready what a container and its tasks use of theirs.
+    ///
+    /// # Errors
+    /// A sentence: it is not ready, and the container is not to run.
+    pub async fn publish(&self, container_id: &str) -> Result<(), String> {
+        providers::publish(&self.0, container_id).await
     }
 
     pub(crate) fn count_launch_error(&self) {

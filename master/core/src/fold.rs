@@ -469,7 +469,9 @@ impl State {
 
     fn end_operation(&mut self, event: &OperationEnded, at_ms: u64) {
         self.agents.receive(event.agent, event.seq);
-        self.release_held(event.operation);
+        if event.converted.is_some() || !event_log::planted(event_log::Bug::HeldForEver) {
+            self.release_held(event.operation);
+        }
         let operation = self.operations.get(event.operation).expect("the event's operation is known");
         let consumed = operation.consumed.clone();
         if let Some(converted) = &event.converted {

@@ -42,7 +42,7 @@ pub(crate) fn change(draft: &mut Draft, agent: AgentKey, seq: u64, message: &int
         return;
     }
     let before = draft.state.agents.get(agent).map(|agent| resources::provided(&agent.total)).unwrap_or_default();
-    if before != after.resources {
+    if before != after.resources && !event_log::planted(event_log::Bug::ProvidersOffersKept) {
         return_offers(draft, agent);
     }
     draft.push(AgentProvidersChanged { agent, seq, providers });

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout};
 use crate::doorkeeper::{Door, NO_TOKEN, TOKEN};
 use crate::executor::Executor;
 use crate::net::{Net, request};
+use crate::provider::{Account, Provider, Standing, Store};
 use crate::random::Random;
 use crate::world::{EPOCH_MS, World};
 
@@ -132,6 +133,11 @@ pub(crate) struct Machine {
     pub(crate) news: Arc<tokio::sync::Notify>,
     /// Containers that an agent's log said are to end, and since when.
     to_end: BTreeMap<String, u64>,
+    /// The disks of resource providers.
+    pub(crate) providers: Vec<Store>,
+    /// What providers made ready, and what they were asked to, by the name of the question.
+    published: BTreeSet<String>,
+    pub(crate) publishing: BTreeMap<Vec<u8>, Vec<String>>,
     /// The process is paused; else, since when it is not.
     is_paused: bool,
     awake_ms: u64,
@@ -147,6 +153,28 @@ impl Machine {
     /// Since when the agent that listens now does, which names it.
     pub(crate) fn listens_since_ms(&self) -> Option<u64> {
         self.listening.as_ref().filter(|listening| !listening.host.is_dead()).map(|listening| listening.since_ms)
+    }
+
+    /// Whether it is gone, with all that ran on it.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// What a provider was asked to make ready is ready.
+    pub(crate) fn publish(&mut self, question: &[u8]) {
+        self.published.extend(self.publishing.remove(question).unwrap_or_default());
+    }
+
+    /// Whether this was made ready.
+    pub(crate) fn is_published(&self, shown: &str) -> bool {
+        self.published.contains(shown)
+    }
+
+    /// What a task uses of a provider's that was not made ready, if there is any.
+    pub(crate) fn unpublished(&self, resources: &[v1::Resource]) -> Option<String> {
+        let all = Resources::from_v1(resources).unwrap_or_default();
+        let mut provided = all.iter().filter(|one| one.provider_id.is_some()).map(ToString::to_string);
+        provided.find(|shown| !self.is_published(shown))
     }
 
     /// Whether something runs in a container.
@@ -210,7 +238,7 @@ pub struct Agent {
 impl Agent {
     /// An empty machine.
     pub fn new(world: &Arc<World>, net: &Net, name: &str, masters: Arc<Mutex<Vec<String>>>) -> Agent {
-        Agent {
+        let mut agent = Agent {
             identities: None,
             world: world.clone(),
             net: net.clone(),
@@ -220,7 +248,38 @@ impl Agent {
             random: world.random(name),
             life: None,
             away_until_ms: 0,
+        };
+        agent.bring_providers();
+        agent
+    }
+
+    /// A new machine has resource providers, or none; none at all where they were not asked for.
+    fn bring_providers(&mut self) {
+        if std::env::var_os("PROVIDERS").is_none() {
+            return;
         }
+        let count = [0, 0, 1, 2][usize::try_from(self.random.below(4)).unwrap_or(0)];
+        self.machine.lock().providers.resize_with(count, Store::default);
+        for place in 0..count {
+            let random = Random::new(self.random.number(), "provider");
+            tokio::spawn(Provider::new(&self.world, &self.machine, &self.name, place, random).run());
+        }
+    }
+
+    /// Its resource providers, as they are: those that are known, and whether some are still to be.
+    pub(crate) fn providers(&self) -> (Vec<Account>, bool) {
+        let machine = self.machine.lock();
+        let unsettled = machine.providers.iter().any(|one| match one.standing {
+            Standing::There => one.id.is_none(),
+            Standing::Left => true,
+            Standing::Gone => false,
+        });
+        (machine.providers.iter().filter_map(Store::account).collect(), unsettled)
+    }
+
+    /// As whom its agent is registered.
+    pub(crate) fn id(&self) -> Option<String> {
+        self.machine.lock().disk.state.registration.agent_id.clone()
     }
 
     /// From now on it has an identity, which is kept below `dir`.
@@ -338,6 +397,7 @@ impl Agent {
         drop(old);
         self.machine = Arc::default();
         self.furnish();
+        self.bring_providers();
         self.world.trace(format_args!("{} is wiped", self.name));
     }
 
@@ -485,11 +545,24 @@ impl Disk {
 }
 
 fn apply(state: &mut State, record: &Record, world: &World) -> Vec<Event> {
+    apply_and_look(state, record, world, |_, _| {})
+}
+
+/// Looks at each event, and the State before it.
+fn apply_and_look(
+    state: &mut State,
+    record: &Record,
+    world: &World,
+    mut look: impl FnMut(&State, &Event),
+) -> Vec<Event> {
     // As it is read again.
     let read = Record::decode(&record.encode()).map_err(|error| error.to_string());
     match read.and_then(|record| decode_record(&record).map_err(|error| error.to_string())) {
         Ok(events) => {
-            events.iter().for_each(|event| fold(state, event));
+            for event in &events {
+                look(state, event);
+                fold(state, event);
+            }
             events
         }
         Err(error) => {
@@ -578,7 +651,9 @@ impl Place {
             match written {
                 Written::Record(record) => {
                     let before = disk.state.containers.clone();
-                    let applied = apply(&mut disk.state, record, &self.world);
+                    let applied = apply_and_look(&mut disk.state, record, &self.world, |state, event| {
+                        self.look_at_launch(state, event);
+                    });
                     ended.extend(before.into_keys().filter(|id| !disk.state.containers.contains_key(id)));
                     // They are to be ended, and it is known which.
                     ended.retain(|id| !disk.state.remnants.contains_key(id));
@@ -626,6 +701,25 @@ impl Place {
         }
     }
 
+    /// A task is taken on what its providers have.
+    fn look_at_launch(&self, state: &State, event: &Event) {
+        let Event::TaskAdded { framework_id, task_id, .. } = event else { return };
+        let version_of = |id: &str| {
+            let provider = state.providers.get(id).filter(|provider| provider.stream.is_some())?;
+            provider.stated.as_ref().map(|stated| stated.version.clone())
+        };
+        self.world.oracle.lock().providers.taken(framework_id, task_id, version_of);
+    }
+
+    /// What a task uses of resource providers must have been made ready for it.
+    fn look_at_run(&self, task_id: &str, task: &agent_core::Task) {
+        let resources = task.info.get::<v1::TaskInfo>().resources;
+        let unpublished = self.machine.lock().unpublished(&resources);
+        if let Some(shown) = unpublished {
+            self.world.violated("providers", format!("{task_id} runs on {shown}, which nobody made ready"));
+        }
+    }
+
     /// To whoever runs on the machine now.
     fn report(&self, command: Command) {
         let inbox = self.machine.lock().inbox.clone();
@@ -658,11 +752,12 @@ impl Place {
             false => (task, command(executor.info.get::<v1::ExecutorInfo>().command)),
         };
         let status = match task.filter(|_| run.starts_with("run ")) {
-            Some((task_id, _)) => {
+            Some((task_id, task)) => {
                 let (run_ms, code) = run_of(&run);
                 self.world.trace(format_args!("{} runs {task_id} for {run_ms} ms in {container_id}", self.name));
                 let world = &self.world;
                 world.oracle.lock().once.launched(world, &self.name, &framework_id, task_id, &container_id);
+                self.look_at_run(task_id, task);
                 self.report(report);
                 let status = self.run(&container_id, run_ms, code).await;
                 self.world.trace(format_args!("{} ends {task_id} with {status}", self.name));
@@ -731,6 +826,19 @@ impl Place {
             tokio::time::sleep(Duration::from_millis(random.below(600))).await;
             self.report(started(&container_id, start_us));
             self.report(Command::ReportExit { container_id, status });
+        }
+    }
+
+    /// It fails, which is claimed first.
+    fn fail_launch(&self, agent: &Inbox, container_id: String, message: String) {
+        // It may have been ended meanwhile.
+        if !agent.awaits(&container_id) {
+            return;
+        }
+        let mut machine = self.machine.lock();
+        let container = machine.containers.entry(container_id.clone()).or_default();
+        if *container.claim.get_or_insert(Claim::Agent) == Claim::Agent {
+            agent.submit(Command::ReportLaunchFailure { container_id, message });
         }
     }
 
@@ -812,13 +920,7 @@ impl Containerizer for Place {
     fn launch(&self, agent: &Inbox, container_id: String) {
         let draw = host::random() as u64;
         if draw.is_multiple_of(40) && !self.world.is_quiet() && agent.awaits(&container_id) {
-            // It fails, which is claimed first.
-            let mut machine = self.machine.lock();
-            let container = machine.containers.entry(container_id.clone()).or_default();
-            if *container.claim.get_or_insert(Claim::Agent) == Claim::Agent {
-                agent.submit(Command::ReportLaunchFailure { container_id, message: "it may not".to_owned() });
-            }
-            return;
+            return self.fail_launch(agent, container_id, "it may not".to_owned());
         }
         let random = Random::new(draw, "supervisor");
         if let Some(info) = agent.launched(&container_id) {
@@ -831,9 +933,20 @@ impl Containerizer for Place {
         if let Err(message) = self.link(agent, &container_id) {
             return agent.submit(Command::ReportLaunchFailure { container_id, message });
         }
-        self.machine.lock().containers.entry(container_id).or_default();
-        // Not the agent's task.
-        tokio::spawn(self.clone().supervise(framework_id, executor, random));
+        self.machine.lock().containers.entry(container_id.clone()).or_default();
+        if !agent.uses_providers(&container_id) {
+            // Not the agent's task.
+            tokio::spawn(self.clone().supervise(framework_id, executor, random));
+            return;
+        }
+        // With the agent this ends: the next one finds that nothing was launched.
+        let (place, agent) = (self.clone(), agent.clone());
+        host::spawn(async move {
+            match agent.publish(&container_id).await {
+                Ok(()) => drop(tokio::spawn(place.supervise(framework_id, executor, random))),
+                Err(message) => place.fail_launch(&agent, container_id, message),
+            }
+        });
     }
 
     fn stop(&self, agent: &Inbox, container_id: String, signal: Signal) {
@@ -892,6 +1005,8 @@ impl Containerizer for Place {
         match executor
             .volumes()?
             .into_iter()
+            // What is on the disk of a resource provider is the provider's to have.
+            .filter(|one| one.volume.root.is_none())
             .find(|one| !machine.volumes.contains_key(&one.volume) && !agent.is_to_come(&one.volume))
         {
             None => Ok(()),

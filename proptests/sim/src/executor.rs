@@ -267,11 +267,14 @@ impl Executor {
         self.world.trace(format_args!("{} of {} is handed {task_id} for {run_ms} ms", self.executor_id, self.agent));
         let world = &self.world;
         world.oracle.lock().once.launched(world, &self.agent, &self.framework_id, &task_id, &self.container_id);
-        let was_lost = {
+        let (was_lost, unpublished) = {
             let mut machine = self.machine.lock();
             machine.handed.insert(key.clone());
-            machine.declared_lost.contains(&key)
+            (machine.declared_lost.contains(&key), machine.unpublished(&info.resources))
         };
+        if let Some(shown) = unpublished {
+            self.world.violated("providers", format!("{task_id} is handed over with {shown}, which nobody made ready"));
+        }
         if was_lost {
             self.world.violated("executors", format!("{task_id} was declared lost, and runs"));
         }

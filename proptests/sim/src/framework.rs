@@ -62,6 +62,8 @@ pub struct Book {
     outstanding: BTreeMap<String, v1::Offer>,
     /// How many operations and volumes it named.
     named: u64,
+    /// Operations that it named and that were accepted, with how each ended.
+    operations: BTreeMap<String, Option<v1::OperationState>>,
     /// It stays away for longer than usual, once.
     away_ms: Option<u64>,
     /// It has another role beside its own.
@@ -341,8 +343,9 @@ impl Framework {
     }
 
     fn operation_update(self: &Arc<Self>, status: v1::OperationStatus) {
-        let operation_id = status.operation_id.unwrap_or_default();
+        let operation_id = status.operation_id.clone().unwrap_or_default();
         self.world.trace(format_args!("{} hears {} {}", self.name, operation_id.value, status.state));
+        self.operation_ended(&operation_id.value, status.state());
         let Some(uuid) = status.uuid.filter(|_| self.world.is_quiet() || !self.draw(|random| random.permille(100)))
         else {
             return;
@@ -359,6 +362,27 @@ impl Framework {
                 .call(Type::AcknowledgeOperationStatus, |call| call.acknowledge_operation_status = Some(body))
                 .await;
         });
+    }
+
+    /// Once, whatever else is said of it: that it is not known any more, or that its agent is gone, comes afterwards.
+    fn operation_ended(&self, id: &str, state: v1::OperationState) {
+        use v1::OperationState::{
+            OperationDropped, OperationError, OperationFailed, OperationFinished, OperationGoneByOperator,
+            OperationUnknown,
+        };
+        let is_end = matches!(state, OperationFinished | OperationFailed | OperationError | OperationDropped);
+        let is_later = matches!(state, OperationGoneByOperator | OperationUnknown);
+        if !is_end && !is_later {
+            return;
+        }
+        let mut book = self.book.lock();
+        // It may be heard before the ACCEPT is answered.
+        let before = *book.operations.entry(id.to_owned()).or_default().get_or_insert(state);
+        drop(book);
+        if is_end && before != state && !matches!(before, OperationGoneByOperator | OperationUnknown) {
+            let (before, state) = (before.as_str_name(), state.as_str_name());
+            self.world.violated("providers", format!("{id} ended with {before}, and {} hears {state}", self.name));
+        }
     }
 
     /// What it wants of an offer beside plain tasks.
@@ -426,6 +450,8 @@ impl Framework {
                     ..Default::default()
                 });
             }
+            let named: Vec<String> =
+                operations.iter().filter_map(|operation| Some(operation.id.clone()?.value)).collect();
             let accept = call::Accept { offer_ids: offer_ids.clone(), operations, filters };
             let lives = framework.book.lock().lives;
             let status = framework.call(Type::Accept, |call| call.accept = Some(accept)).await;
@@ -436,6 +462,9 @@ impl Framework {
             {
                 let mut book = framework.book.lock();
                 if book.lives == lives {
+                    for id in named.into_iter().filter(|_| status == Some(202)) {
+                        book.operations.entry(id).or_default();
+                    }
                     for name in &names {
                         let known = book.tasks.entry(name.clone()).or_default();
                         (known.sending, known.accepted) = (false, status == Some(202));
@@ -631,6 +660,19 @@ impl Framework {
         if !doubtful.is_empty() {
             self.call(Type::Reconcile, |call| call.reconcile = Some(call::Reconcile { tasks: doubtful })).await;
         }
+        let operations: Vec<call::reconcile_operations::Operation> = {
+            let book = self.book.lock();
+            let doubtful = book.operations.iter().filter(|(_, end)| end.is_none()).map(|(id, _)| id.clone());
+            let operation = |value| call::reconcile_operations::Operation {
+                operation_id: v1::OperationId { value },
+                ..Default::default()
+            };
+            doubtful.map(operation).collect()
+        };
+        if !operations.is_empty() {
+            let body = call::ReconcileOperations { operations };
+            self.call(Type::ReconcileOperations, |call| call.reconcile_operations = Some(body)).await;
+        }
     }
 
     /// Tasks of which an ACCEPT was answered as taken.
@@ -651,6 +693,9 @@ impl Framework {
             return Some(format!("{} has no stream", self.name));
         }
         let Some(last) = &book.last_task else { return Some(format!("{} was offered nothing", self.name)) };
+        if let Some((id, _)) = book.operations.iter().find(|(_, end)| end.is_none()) {
+            return Some(format!("{} does not know what became of {id}", self.name));
+        }
         let open = book.tasks.iter().find(|(_, known)| !known.over || known.sending).map(|(id, _)| id.clone());
         open.map(|open| format!("{} does not know the end of {open} (the last is {last})", self.name))
     }

@@ -13,6 +13,7 @@ pub mod invariants;
 pub mod master;
 pub mod net;
 pub mod operator;
+mod provider;
 pub mod random;
 pub mod scenario;
 pub mod shrink;

@@ -1,6 +1,6 @@
 //! `meseta-sim`: runs seeds, one seed or scenario again, or looks whether planted defects are found. Started by
 //! `make sim` and `make teeth`; everything is said in the environment: SEED, SEEDS, FIRST, JOBS, BUG, SCENARIO, TRACE,
-//! SHRINK, TEETH, TWICE.
+//! SHRINK, TEETH, TWICE, PROVIDERS.
 
 // Set by whoever builds for a run: with it the order of `select!` follows from the seed.
 #![allow(unexpected_cfgs)]

@@ -96,6 +96,9 @@ impl State {
                     version = said.version.clone();
                     let mut has = said.total.clone();
                     for (key, consumed, produced, of) in self.operations.speculative(agent, &one.id) {
+                        if event_log::planted(event_log::Bug::NotMadeAgain) {
+                            continue;
+                        }
                         let goes_on = of.version == said.version || said.operations.contains(&key);
                         let made = if goes_on { has.replace(consumed, produced).ok() } else { None };
                         let made = made.filter(|made| rules::unique_volumes(made).is_ok());

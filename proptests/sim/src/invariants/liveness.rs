@@ -1,13 +1,41 @@
 //! After the faults stop everything converges within a bound: a leader, equal masters, connected agents, frameworks that
 //! know the end of every task.
 
-use master_core::view;
+use master_core::{State, view};
 
 use crate::agent::Agent;
 use crate::cluster::Cluster;
+use crate::provider::Account;
 
 /// Virtual milliseconds that everything may take to converge.
 pub const BOUND_MS: u64 = 150_000;
+
+/// What an agent's resource providers have and what the masters believe is the same, and nothing is held by one that is gone.
+fn unaccounted(agent: &Agent, state: &State) -> Option<String> {
+    let name = &agent.name;
+    let (accounts, is_unsettled) = agent.providers();
+    if is_unsettled {
+        return Some(format!("a resource provider of {name} is to come or to go"));
+    }
+    let key = agent.id().and_then(|id| view::parse_agent_id(state, &id))?;
+    let known = state.agents.get(key)?;
+    let has = |id: &str| known.total.filter(|one| one.provider_id.as_deref() == Some(id));
+    for Account { id, version, has: its, open } in &accounts {
+        if *open > 0 {
+            return Some(format!("{open} operations of {id} of {name} wait for their acknowledgement"));
+        }
+        if has(id) != *its {
+            return Some(format!("{id} of {name} has {its}, and the masters believe {}", has(id)));
+        }
+        let is_there = state.providers.get(key, id).is_some_and(|one| one.is_subscribed && one.version == *version);
+        if !is_there {
+            return Some(format!("the masters do not know {id} of {name} as it is"));
+        }
+    }
+    let gone = state.providers.of(key).iter().filter(|one| !accounts.iter().any(|account| account.id == *one.id));
+    let holds = gone.into_iter().find(|one| one.is_subscribed || !has(&one.id).is_empty());
+    holds.map(|one| format!("{} of {name} is gone, and has {}", one.id, has(&one.id)))
+}
 
 /// What is still open, if anything.
 pub fn unfinished(cluster: &Cluster) -> Option<String> {
@@ -58,6 +86,9 @@ pub fn unfinished(cluster: &Cluster) -> Option<String> {
         }
     }
     if let Some(what) = cluster.agents.iter().find_map(Agent::left_behind) {
+        return Some(what);
+    }
+    if let Some(what) = cluster.agents.iter().find_map(|agent| unaccounted(agent, &state)) {
         return Some(what);
     }
     // An offer that its framework was not told of is held for ever.

@@ -9,6 +9,7 @@ pub mod leaders;
 pub mod linear;
 pub mod liveness;
 pub mod once;
+pub mod providers;
 pub mod refusals;
 pub mod replicas;
 pub mod time;
@@ -16,6 +17,7 @@ pub mod updates;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use event_log::raft::Committed;
 use master_core::command::{Caller, Command};
 use master_core::{Event, State, decode_record};
@@ -59,6 +61,8 @@ pub struct Oracle {
     pub updates: updates::Updates,
     refusals: refusals::Refusals,
     identities: identities::Identities,
+    /// What resource providers have is theirs to say.
+    pub providers: providers::Providers,
     time: time::Time,
     /// How masters decide.
     pub options: master_core::Options,
@@ -132,12 +136,19 @@ impl Oracle {
             ("acknowledged", self.acknowledged.committed(entry.index, &entry.record, state)),
             ("once", self.once.committed(entry.index, state, &events)),
             ("updates", self.updates.committed(entry.index, state, &events)),
+            ("providers", self.providers.committed(entry.index, state, &events)),
         ];
         for (invariant, result) in found {
             if let Err(what) = result {
                 self.report(world, invariant, what);
             }
         }
+    }
+
+    /// A provider hears that everybody knows the end of an operation.
+    pub fn provider_acknowledged(&mut self, operation: &Bytes) {
+        let state = self.truth.iter().rev().find(|truth| truth.takes_effect).map(|truth| &truth.state);
+        self.providers.acknowledged(operation, state);
     }
 
     /// A master restored a snapshot.
@@ -178,6 +189,7 @@ impl Oracle {
         let found = found.into_iter().chain([
             ("linear", self.linear.broken.clone()),
             ("acknowledged", self.acknowledged.forgotten_early.clone()),
+            ("providers", self.providers.broken.clone()),
         ]);
         for (invariant, what) in found {
             if let Some(what) = what {
