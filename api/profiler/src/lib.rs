@@ -50,7 +50,7 @@ pub enum Refusal {
 
 /// Whether this process lets itself be profiled: a profile costs time, and an operator says that it may.
 fn is_enabled() -> bool {
-    SWITCHES.iter().any(|name| std::env::var_os(name).is_some_and(|value| value == "1"))
+    SWITCHES.iter().any(|name| std::env::var_os(name).is_some_and(|value| value == "1" || value == "true"))
 }
 
 fn current() -> MutexGuard<'static, Option<Profile>> {
